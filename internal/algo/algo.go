@@ -1,0 +1,158 @@
+// Package algo owns the six rate-limit algorithms: their parameters, their
+// state and one pure step each. It knows nothing of keys, stores, rules or the
+// network; the clock is always an argument.
+//
+// An algorithm is four small functions over a State (see [stepper]): settle the
+// state to the present, ask whether n more hits fit, charge hits, and read off
+// what is left. [Limit.Step] composes them into the one definition of a
+// decision that every backend must reproduce field for field.
+//
+// Time is in whole microseconds since the Unix epoch, so that every value is
+// exact both in an int64 and in a Lua number (2^53).
+package algo
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// Algorithm names one of the six algorithms.
+type Algorithm uint8
+
+// The algorithms, in the order of the documentation.
+const (
+	FixedWindow   Algorithm = iota // a count that starts anew at every multiple of the window
+	SlidingWindow                  // this window's count plus the part of the last one still in view
+	SlidingLog                     // the time of every hit: exact
+	TokenBucket                    // GCRA: a burst up front, then the sustained rate
+	LeakyBucket                    // GCRA as a queue of fixed depth drained at the sustained rate
+	Hybrid                         // a token bucket and a sliding window, both of which must pass
+)
+
+var algorithmNames = [...]string{"fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket", "hybrid"}
+
+// String returns the name that rules use, such as "token_bucket".
+func (a Algorithm) String() string {
+	if int(a) < len(algorithmNames) {
+		return algorithmNames[a]
+	}
+	return fmt.Sprintf("algorithm(%d)", uint8(a))
+}
+
+// Algorithms lists the names that rules may use.
+func Algorithms() []string { return algorithmNames[:] }
+
+// ParseAlgorithm returns the algorithm with the given rule name.
+func ParseAlgorithm(name string) (Algorithm, error) {
+	for i, n := range algorithmNames {
+		if n == name {
+			return Algorithm(i), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown algorithm %q: write one of %s", name, strings.Join(algorithmNames[:], ", "))
+}
+
+// DeniedHits says what a denied call charges.
+type DeniedHits uint8
+
+// What a denied call charges.
+const (
+	DeniedDefault DeniedHits = iota // Count for FixedWindow, Drop for the others
+	Count                           // its hits too: the limit goes into debt, at most one more capacity (a fixed window counts on)
+	Drop                            // nothing
+	Drain                           // all that is left
+)
+
+var deniedNames = [...]string{"default", "count", "drop", "drain"}
+
+// String returns the name that rules use: "count", "drop" or "drain".
+func (d DeniedHits) String() string {
+	if int(d) < len(deniedNames) {
+		return deniedNames[d]
+	}
+	return fmt.Sprintf("denied_hits(%d)", uint8(d))
+}
+
+// ParseDeniedHits returns the value with the given rule name.
+func ParseDeniedHits(name string) (DeniedHits, error) {
+	for i, n := range deniedNames[1:] {
+		if n == name {
+			return DeniedHits(i + 1), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown denied_hits %q: write count, drop or drain", name)
+}
+
+// Bounds on parameters. Beyond them arithmetic would leave 2^53 microseconds,
+// or one key would cost unreasonable memory.
+const (
+	// MaxWindow is the longest window: 366 days.
+	MaxWindow = 366 * 24 * time.Hour
+	// MinWindow is the shortest window.
+	MinWindow = time.Millisecond
+	// MaxFill is the longest time a bucket may take to fill from empty.
+	MaxFill = 50 * 366 * 24 * time.Hour
+	// MaxLogLimit is the largest limit of a sliding log, which keeps 8 bytes a hit.
+	MaxLogLimit = 65536
+	// DefaultSubWindows is the number of parts a strict window is split into.
+	DefaultSubWindows = 10
+	// MaxSubWindows bounds them.
+	MaxSubWindows = 60
+)
+
+// Never is the RetryAfter of a call that no wait would let through: it asks for
+// more hits than the limit can ever hold.
+const Never = time.Duration(math.MaxInt64)
+
+// Params is what a rule says of one limit.
+type Params struct {
+	Algorithm Algorithm
+
+	// Limit is the sustained rate: hits per Window. 0 blocks every hit.
+	Limit uint32
+	// Window is in whole microseconds, from MinWindow to MaxWindow.
+	Window time.Duration
+
+	// Burst is the bucket's capacity. 0 means the default: Limit for TokenBucket
+	// and Hybrid, 1 for LeakyBucket. Other algorithms have none.
+	Burst uint32
+	// Refill is the rate of Hybrid's bucket. Its zero value means Limit per Window.
+	Refill Rate
+
+	// Strict (SlidingWindow, Hybrid) never admits more than Limit in any window,
+	// at the price of an effective window of up to Window·(1+1/SubWindows).
+	Strict bool
+	// SubWindows is the number of parts of a strict window. 0 means DefaultSubWindows.
+	SubWindows int
+
+	// DeniedHits says what a denied call charges.
+	DeniedHits DeniedHits
+}
+
+// Rate is a number of hits per period.
+type Rate struct {
+	Hits uint32
+	Per  time.Duration
+}
+
+// State is the memory of one counter in 64-bit words. Its layout belongs to the
+// algorithm. Empty or all zero means "never used", to which every state returns
+// by itself (see [Limit.Expiry]).
+type State []uint64
+
+// Decision is the answer to one call on one counter.
+type Decision struct {
+	// Allowed says whether the hits were admitted.
+	Allowed bool
+	// Remaining is how many single hits would pass now. Negative is debt: by how
+	// much denied hits that count have exceeded the limit.
+	Remaining int64
+	// ResetAfter is how long until the counter is as good as new (SlidingLog:
+	// until the oldest live hit leaves). 0 when it already is.
+	ResetAfter time.Duration
+	// RetryAfter is how long until the same call would pass if nothing else
+	// came: 0 when allowed, [Never] when it asks for more than the limit holds.
+	RetryAfter time.Duration
+}

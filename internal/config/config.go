@@ -1,0 +1,124 @@
+// Package config owns the rules as people write them: the YAML grammar, its
+// validation with file, line and column, the files and directories rules come
+// from, and noticing when those change. It hands out validated [Rules]; how they
+// are matched and decided is left to descriptor and algo.
+package config
+
+import (
+	"fmt"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// Rules is a validated, immutable set of domains, in file order.
+type Rules struct {
+	Domains []*Domain
+	// Warnings are oddities that load all the same, as they do in envoyproxy/ratelimit.
+	Warnings []Problem
+}
+
+// Consume says what a request with several descriptors is charged.
+type Consume uint8
+
+// The ways to charge a request with several descriptors.
+const (
+	Each         Consume = iota // each limited descriptor on its own, as envoyproxy/ratelimit does
+	AllOrNothing                // all of them, or none when one is over
+)
+
+// Domain is a set of rules of its own.
+type Domain struct {
+	Name        string
+	Consume     Consume
+	Descriptors []*Descriptor
+	Pos         Pos
+}
+
+// Descriptor is one node of a domain's tree of rules.
+type Descriptor struct {
+	Key string
+	// Value is empty (any value), exact, or a pattern in which each * stands for
+	// zero or more characters.
+	Value string
+	// Limits is empty when the node only leads to others. All of them must pass.
+	Limits         []*Limit
+	ShadowMode     bool
+	QuotaMode      bool
+	ShareThreshold bool
+	DetailedMetric bool
+	ValueToMetric  bool
+	// Metadata goes into the answer's dynamic metadata. JSON-like values only.
+	Metadata    map[string]any
+	Descriptors []*Descriptor
+	Pos         Pos
+}
+
+// Limit is one rate limit of a descriptor.
+type Limit struct {
+	// Name is reported in current_limit.name and used by Replaces. May be empty.
+	Name string
+	// Unlimited limits nothing; Algo is nil then.
+	Unlimited bool
+	// Algo is the compiled algorithm.
+	Algo *algo.Limit
+	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
+	// A window that is not a whole number of units has Unit UnitUnknown.
+	RequestsPerUnit uint32
+	Unit            Unit
+	UnitMultiplier  uint32 // 1 unless the window is a multiple of the unit
+	// Replaces names the limits that do not apply in a request in which this one does.
+	Replaces       []string
+	OnBackendError BackendErrorMode
+	Pos            Pos
+}
+
+// Unit is a unit of time, numbered as envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit.
+type Unit int32
+
+// The units.
+const (
+	UnitUnknown Unit = iota
+	Second
+	Minute
+	Hour
+	Day
+	Month // 30 days
+	Year  // 365 days
+	Week
+)
+
+// BackendErrorMode says what to answer when the store fails.
+type BackendErrorMode uint8
+
+// What to answer when the store fails.
+const (
+	BackendErrorDefault BackendErrorMode = iota // as the service is set
+	BackendErrorError                           // a gRPC error: Envoy's failure_mode_deny decides
+	BackendErrorAllow
+	BackendErrorDeny
+	BackendErrorLocal // the same rules in memory
+)
+
+// Pos is a place in a source of rules. Line and Column count from 1; 0 means unknown.
+type Pos struct {
+	File         string
+	Line, Column int
+}
+
+// String returns file:line:column.
+func (p Pos) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// Problem is one thing wrong with the rules.
+type Problem struct {
+	Pos
+	// Path leads from the document to the offending field, such as
+	// "descriptors[0].rate_limit.unit".
+	Path string
+	// What is wrong, and what to write instead.
+	What, Remedy string
+}
+
+// Error returns "file:line:column: path: what is wrong; what to write".
+func (p Problem) Error() string {
+	return fmt.Sprintf("%s: %s: %s; %s", p.Pos, p.Path, p.What, p.Remedy)
+}
