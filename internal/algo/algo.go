@@ -2,10 +2,10 @@
 // state and one pure step each. It knows nothing of keys, stores, rules or the
 // network; the clock is always an argument.
 //
-// An algorithm is four small functions over a State (see [stepper]): settle the
-// state to the present, ask whether n more hits fit, charge hits, and read off
-// what is left. [Limit.Step] composes them into the one definition of a
-// decision that every backend must reproduce field for field.
+// An algorithm is a few small functions over a State: settle it to the present,
+// ask whether n more hits fit, charge or give back hits, and read off what is
+// left. [Limit.Step] composes them into the one definition of a decision that
+// every backend must reproduce field for field.
 //
 // Time is in whole microseconds since the Unix epoch, so that every value is
 // exact both in an int64 and in a Lua number (2^53).
@@ -62,7 +62,7 @@ const (
 	DeniedDefault DeniedHits = iota // Count for FixedWindow, Drop for the others
 	Count                           // its hits too: the limit goes into debt, at most one more capacity (a fixed window counts on)
 	Drop                            // nothing
-	Drain                           // all that is left
+	Drain                           // all that is left: Remaining
 )
 
 var deniedNames = [...]string{"default", "count", "drop", "drain"}
@@ -149,8 +149,9 @@ type Decision struct {
 	// Remaining is how many single hits would pass now. Negative is debt: by how
 	// much denied hits that count have exceeded the limit.
 	Remaining int64
-	// ResetAfter is how long until the counter is as good as new (SlidingLog:
-	// until the oldest live hit leaves). 0 when it already is.
+	// ResetAfter is how long until the counter is as good as new; 0 when it
+	// already is. Two differ: FixedWindow gives the end of the current window,
+	// used or not, and SlidingLog the time until its oldest live hit leaves.
 	ResetAfter time.Duration
 	// RetryAfter is how long until the same call would pass if nothing else
 	// came: 0 when allowed, [Never] when it asks for more than the limit holds.

@@ -1,0 +1,51 @@
+package algo
+
+// hybrid passes a call only if both a token bucket and a sliding window do, and
+// charges both or neither: bursts are smoothed by the bucket, and the total in
+// the window is bounded by the window. In a trailing window it admits at most
+// the smaller of what its parts do; with a strict window never above the limit.
+//
+// State: the bucket's two words, then the window's.
+type hybrid struct {
+	bucket bucket
+	window stepper // slidingWindow or strictWindow
+}
+
+const bucketWords = 2
+
+func (h hybrid) words() int { return bucketWords + h.window.words() }
+
+func (h hybrid) settle(s State, now int64) {
+	h.bucket.settle(s[:bucketWords], now)
+	h.window.settle(s[bucketWords:], now)
+}
+
+func (h hybrid) fits(s State, now, n int64) bool {
+	return h.bucket.fits(s[:bucketWords], now, n) && h.window.fits(s[bucketWords:], now, n)
+}
+
+func (h hybrid) charge(s State, now, n int64) State {
+	h.bucket.charge(s[:bucketWords], now, n)
+	h.window.charge(s[bucketWords:], now, n)
+	return s
+}
+
+func (h hybrid) refund(s State, now, n int64) State {
+	h.bucket.refund(s[:bucketWords], now, n)
+	h.window.refund(s[bucketWords:], now, n)
+	return s
+}
+
+func (h hybrid) left(s State, now int64) (remaining, reset int64) {
+	r1, t1 := h.bucket.left(s[:bucketWords], now)
+	r2, t2 := h.window.left(s[bucketWords:], now)
+	return min(r1, r2), max(t1, t2)
+}
+
+func (h hybrid) wait(s State, now, n int64) int64 {
+	return max(h.bucket.wait(s[:bucketWords], now, n), h.window.wait(s[bucketWords:], now, n))
+}
+
+func (h hybrid) expiry(s State) int64 {
+	return max(h.bucket.expiry(s[:bucketWords]), h.window.expiry(s[bucketWords:]))
+}

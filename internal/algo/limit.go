@@ -1,0 +1,280 @@
+package algo
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// maxCount is where counts saturate: the largest integer that a Lua number
+// still tells from its neighbours.
+const maxCount = 1<<53 - 1
+
+// A stepper is the arithmetic of one algorithm with its parameters. All methods
+// but words and expiry want a state that settle has brought to now, and n > 0.
+type stepper interface {
+	// words is the fixed length of the state; 0 means that it grows.
+	words() int
+	// settle brings s to now in place: expired hits leave, and what no sequence
+	// of calls under these parameters could have produced (a clock that stepped
+	// back, a limit that was lowered, damage) is cut to what could.
+	settle(s State, now int64)
+	// fits says whether n more hits pass.
+	fits(s State, now, n int64) bool
+	// charge adds n hits, whether or not they fit, up to the bound on debt.
+	charge(s State, now, n int64) State
+	// refund takes n hits back, the newest first, never beyond full.
+	refund(s State, now, n int64) State
+	// left returns how many single hits would pass and after how many
+	// microseconds the counter resets.
+	left(s State, now int64) (remaining, reset int64)
+	// wait returns after how many microseconds n hits would pass; never if they
+	// cannot.
+	wait(s State, now, n int64) int64
+	// expiry returns the microsecond at which s equals "never used"; 0 if it does.
+	expiry(s State) int64
+}
+
+// never is the wait for more hits than a limit can hold.
+const never = math.MaxInt64
+
+// Limit is one limit ready to decide: validated parameters with everything that
+// does not depend on the call computed once. It is immutable.
+type Limit struct {
+	stepper
+	params Params
+	denied DeniedHits // never DeniedDefault
+}
+
+// New validates p and prepares the limit. The error says which parameter is
+// wrong and what it may be.
+func New(p Params) (*Limit, error) {
+	if int(p.Algorithm) >= len(algorithmNames) {
+		return nil, fmt.Errorf("unknown algorithm %d", p.Algorithm)
+	}
+	if err := checkPeriod("window", p.Window); err != nil {
+		return nil, err
+	}
+	if p.DeniedHits > Drain {
+		return nil, fmt.Errorf("unknown denied_hits %d", p.DeniedHits)
+	}
+	isBucket := p.Algorithm == TokenBucket || p.Algorithm == LeakyBucket || p.Algorithm == Hybrid
+	isSliding := p.Algorithm == SlidingWindow || p.Algorithm == Hybrid
+	switch {
+	case p.Burst != 0 && !isBucket:
+		return nil, fmt.Errorf("%s has no burst", p.Algorithm)
+	case p.Refill != (Rate{}) && p.Algorithm != Hybrid:
+		return nil, fmt.Errorf("%s has no refill rate of its own", p.Algorithm)
+	case p.Strict && !isSliding:
+		return nil, fmt.Errorf("%s has no strict mode", p.Algorithm)
+	case p.SubWindows != 0 && !p.Strict:
+		return nil, fmt.Errorf("sub windows belong to strict mode")
+	case p.SubWindows < 0 || p.SubWindows > MaxSubWindows:
+		return nil, fmt.Errorf("%d sub windows: use 1 to %d", p.SubWindows, MaxSubWindows)
+	case p.Algorithm == SlidingLog && p.Limit > MaxLogLimit:
+		return nil, fmt.Errorf("a sliding_log keeps 8 bytes for each of its %d hits: at most %d; use sliding_window with strict instead", p.Limit, MaxLogLimit)
+	}
+
+	l := &Limit{params: p, denied: p.DeniedHits}
+	if l.denied == DeniedDefault {
+		l.denied = Drop
+		if p.Algorithm == FixedWindow {
+			l.denied = Count
+		}
+	}
+	debt := l.denied == Count
+	window := p.Window.Microseconds()
+	switch p.Algorithm {
+	case FixedWindow:
+		l.stepper = fixedWindow{limit: int64(p.Limit), window: window}
+	case SlidingWindow:
+		l.stepper = newSliding(p, debt)
+	case SlidingLog:
+		l.stepper = newSlidingLog(int(p.Limit), window, debt)
+	case TokenBucket, LeakyBucket, Hybrid:
+		rate := Rate{p.Limit, p.Window}
+		burst := p.Burst
+		if p.Refill != (Rate{}) {
+			rate = p.Refill
+		}
+		if burst == 0 {
+			burst = p.Limit
+			if p.Algorithm == LeakyBucket {
+				burst = 1
+			}
+		}
+		if p.Limit == 0 {
+			l.stepper = blocked{}
+			break
+		}
+		if err := checkPeriod("refill period", rate.Per); err != nil {
+			return nil, err
+		}
+		if rate.Hits == 0 {
+			return nil, fmt.Errorf("a refill rate of 0 never refills: use at least 1")
+		}
+		b, err := newBucket(rate, burst, debt)
+		if err != nil {
+			return nil, err
+		}
+		l.stepper = b
+		if p.Algorithm == Hybrid {
+			l.stepper = hybrid{bucket: b, window: newSliding(p, debt)}
+		}
+	}
+	if p.Algorithm == SlidingLog && p.Limit == 0 {
+		l.stepper = blocked{}
+	}
+	return l, nil
+}
+
+func checkPeriod(name string, d time.Duration) error {
+	switch {
+	case d < MinWindow:
+		return fmt.Errorf("a %s of %v is too short: use at least %v", name, d, MinWindow)
+	case d > MaxWindow:
+		return fmt.Errorf("a %s of %v is too long: use at most %v (366 days)", name, d, MaxWindow)
+	case d%time.Microsecond != 0:
+		return fmt.Errorf("a %s of %v is not a whole number of microseconds", name, d)
+	}
+	return nil
+}
+
+// newSliding returns the window of SlidingWindow and Hybrid: two counters, or
+// sub-windows when strict.
+func newSliding(p Params, debt bool) stepper {
+	limit, window := int64(p.Limit), p.Window.Microseconds()
+	bound := limit
+	if debt {
+		bound = 2 * limit
+	}
+	if !p.Strict {
+		return slidingWindow{limit: limit, window: window, bound: bound}
+	}
+	parts := int64(p.SubWindows)
+	if parts == 0 {
+		parts = DefaultSubWindows
+	}
+	return strictWindow{limit: limit, bound: bound, parts: parts, part: (window + parts - 1) / parts}
+}
+
+// Params returns what the limit was made of.
+func (l *Limit) Params() Params { return l.params }
+
+// DeniedHits returns what a denied call charges, the default resolved: never
+// DeniedDefault.
+func (l *Limit) DeniedHits() DeniedHits { return l.denied }
+
+// Words is the length of the limit's states in words; 0 when states grow
+// (SlidingLog) or when there is none (a limit of 0).
+func (l *Limit) Words() int { return l.words() }
+
+// Step is the definition of a decision: what one call with so many hits at now
+// (microseconds since the epoch) answers and leaves behind. hits > 0 charges,
+// hits = 0 only looks and leaves the state as it is, hits < 0 gives back. A
+// state of a length that is not the limit's counts as never used. s is not
+// changed.
+func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
+	t := l.Copy(s)
+	l.Settle(t, now)
+	allowed := true
+	switch {
+	case hits == 0:
+		return s, l.Report(t, now, 0, l.Look(t, now))
+	case hits < 0:
+		t = l.Refund(t, now, -max(hits, -math.MaxInt64))
+	case l.Fits(t, now, hits):
+		t = l.Charge(t, now, hits)
+	default:
+		allowed = false
+		t = l.Deny(t, now, hits)
+	}
+	return t, l.Report(t, now, hits, allowed)
+}
+
+// Copy returns a copy of s that the methods below may work on. A state of a
+// length that is not the limit's becomes a fresh one.
+func (l *Limit) Copy(s State) State {
+	w := l.words()
+	if w == 0 {
+		return append(State(nil), s...)
+	}
+	t := make(State, w)
+	if len(s) == w {
+		copy(t, s)
+	}
+	return t
+}
+
+// The methods below are the parts of Step, for stores that decide several
+// limits together. They work in place on a state of Words() words (zeroed when
+// new). All but Settle and Expiry want a state settled to the same now.
+
+// Settle brings s to now: expired hits leave, and a state that cannot be (after
+// a clock that stepped back, a lowered limit, damage) heals.
+func (l *Limit) Settle(s State, now int64) { l.settle(s, now) }
+
+// Fits says whether so many more hits (> 0) would pass.
+func (l *Limit) Fits(s State, now, hits int64) bool { return l.fits(s, now, hits) }
+
+// Look says what a call with 0 hits answers: whether one hit would pass or,
+// when denied hits count, whether the limit has not been exceeded.
+func (l *Limit) Look(s State, now int64) bool {
+	if l.denied == Count {
+		remaining, _ := l.left(s, now)
+		return remaining >= 0
+	}
+	return l.fits(s, now, 1)
+}
+
+// Charge adds hits (> 0) whether or not they fit, up to the bound on debt. The
+// returned state is s, but for SlidingLog, which may have outgrown it.
+func (l *Limit) Charge(s State, now, hits int64) State { return l.charge(s, now, hits) }
+
+// Refund gives hits (> 0) back, never beyond full. It needs no room.
+func (l *Limit) Refund(s State, now, hits int64) State { return l.refund(s, now, hits) }
+
+// Deny charges what a denied call with so many hits (> 0) charges.
+func (l *Limit) Deny(s State, now, hits int64) State {
+	switch l.denied {
+	case Count:
+		return l.charge(s, now, hits)
+	case Drain:
+		if remaining, _ := l.left(s, now); remaining > 0 {
+			return l.charge(s, now, remaining)
+		}
+	}
+	return s
+}
+
+// Report reads the answer off the state that the call left behind. A look
+// waits, when refused, for one hit to pass.
+func (l *Limit) Report(s State, now, hits int64, allowed bool) Decision {
+	remaining, reset := l.left(s, now)
+	d := Decision{Allowed: allowed, Remaining: remaining, ResetAfter: time.Duration(reset) * time.Microsecond}
+	if !allowed {
+		if wait := l.wait(s, now, max(hits, 1)); wait == never {
+			d.RetryAfter = Never
+		} else {
+			d.RetryAfter = time.Duration(wait) * time.Microsecond
+		}
+	}
+	return d
+}
+
+// Expiry returns the time (microseconds since the epoch) from which s equals
+// "never used" and need not be kept; 0 when it already does.
+func (l *Limit) Expiry(s State) int64 { return l.expiry(s) }
+
+// blocked is every algorithm at a limit of 0 that has no arithmetic for it:
+// nothing passes, and there is nothing to remember.
+type blocked struct{}
+
+func (blocked) words() int                             { return 0 }
+func (blocked) settle(State, int64)                    {}
+func (blocked) fits(State, int64, int64) bool          { return false }
+func (blocked) charge(s State, _, _ int64) State       { return s }
+func (blocked) refund(s State, _, _ int64) State       { return s }
+func (blocked) left(State, int64) (remaining, r int64) { return 0, 0 }
+func (blocked) wait(State, int64, int64) int64         { return never }
+func (blocked) expiry(State) int64                     { return 0 }
