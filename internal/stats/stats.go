@@ -1,0 +1,217 @@
+// Package stats owns what the service counts: hits and decisions of each rule,
+// errors, unknown domains, and how long answers take. It hands them out as
+// numbers and as Prometheus metrics; deciding and answering are left to others.
+//
+// Rules are named by domain and path, so that their counts survive a reload and
+// never multiply with the values that clients send, unless a rule asks for that
+// (detailed_metric), and then within a bound.
+package stats
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Name is what a rule's counts are known by.
+type Name struct{ Domain, Path string }
+
+// Counts are the counts of one rule since the process started. Hits weigh a call
+// by its hits_addend, decisions count calls.
+type Counts struct {
+	// WithinLimit are hits that were admitted.
+	WithinLimit uint64
+	// DeniedHits are the hits of calls that were refused.
+	DeniedHits uint64
+	// OverLimit are hits beyond the limit. When a refused call is charged, its
+	// first hits may still have been within.
+	OverLimit uint64
+	// NearLimit are hits that were counted above the near-limit ratio.
+	NearLimit uint64
+	// ShadowMode are hits beyond the limit that shadow mode let through.
+	ShadowMode uint64
+	// OverLimitWithLocalCache are hits refused out of the local over-limit memory.
+	OverLimitWithLocalCache uint64
+	// Allowed, Denied, ShadowDenied and Errors are decisions.
+	Allowed, Denied, ShadowDenied, Errors uint64
+	// LastDenied is when a call was last refused; zero if never.
+	LastDenied time.Time
+}
+
+// TotalHits are all hits of calls on the rule.
+func (c Counts) TotalHits() uint64 { return c.WithinLimit + c.DeniedHits }
+
+// Rule counts for one rule. All methods are safe for concurrent use.
+type Rule struct {
+	Name Name
+
+	within, deniedHits, over, near, shadow, localCache atomic.Uint64
+	allowed, denied, shadowDenied, errors              atomic.Uint64
+	lastDenied                                         atomic.Int64 // Unix µs
+}
+
+// Usage is how one decision moved a rule's counter, in hits.
+type Usage struct {
+	Hits int64 // of the call; ≥ 0
+	// Before and After are how much of the limit was used.
+	Before, After int64
+	// Near is the use above which hits count as near the limit, Limit the use
+	// above which they are over it.
+	Near, Limit int64
+}
+
+// Allow counts an admitted call.
+func (r *Rule) Allow(u Usage) {
+	r.allowed.Add(1)
+	if u.Hits == 0 {
+		return
+	}
+	r.within.Add(uint64(u.Hits))
+	if u.After > u.Near {
+		r.near.Add(uint64(u.After - max(u.Near, u.Before)))
+	}
+}
+
+// Deny counts a refused call; with shadow one that shadow mode lets through.
+func (r *Rule) Deny(u Usage, now time.Time, shadow bool) {
+	over := u.Hits
+	if u.Before < u.Limit && u.After > u.Limit { // charged all the same: the first hits were within
+		over = u.After - u.Limit
+		r.near.Add(uint64(u.Limit - max(u.Near, u.Before)))
+	}
+	r.deniedHits.Add(uint64(u.Hits))
+	r.over.Add(uint64(over))
+	if shadow {
+		r.shadow.Add(uint64(over))
+		r.shadowDenied.Add(1)
+		return
+	}
+	r.denied.Add(1)
+	r.lastDenied.Store(now.UnixMicro())
+}
+
+// DenyLocally counts a call refused out of the local over-limit memory; it comes
+// on top of Deny.
+func (r *Rule) DenyLocally(hits int64) { r.localCache.Add(uint64(hits)) }
+
+// Fail counts a call that the store did not decide.
+func (r *Rule) Fail() { r.errors.Add(1) }
+
+// Counts reads the counts. They are read one after the other and may be a call
+// apart.
+func (r *Rule) Counts() Counts {
+	c := Counts{
+		WithinLimit: r.within.Load(), DeniedHits: r.deniedHits.Load(), OverLimit: r.over.Load(), NearLimit: r.near.Load(),
+		ShadowMode: r.shadow.Load(), OverLimitWithLocalCache: r.localCache.Load(),
+		Allowed: r.allowed.Load(), Denied: r.denied.Load(), ShadowDenied: r.shadowDenied.Load(), Errors: r.errors.Load(),
+	}
+	if at := r.lastDenied.Load(); at != 0 {
+		c.LastDenied = time.UnixMicro(at)
+	}
+	return c
+}
+
+// Stats holds all counts of the service. It is safe for concurrent use.
+type Stats struct {
+	// GlobalShadowMode counts answers that service-wide shadow mode turned into OK.
+	GlobalShadowMode atomic.Uint64
+	// DomainNotFound counts requests whose domain has no rules.
+	DomainNotFound atomic.Uint64
+	// BackendErrors counts requests that the store failed to decide.
+	BackendErrors atomic.Uint64
+	// ServiceErrors counts requests refused as malformed or before rules were loaded.
+	ServiceErrors atomic.Uint64
+
+	latency *latency
+
+	mu    sync.RWMutex
+	rules map[Name]*Rule
+	bound map[Name]bool // rules that the configuration names; the others are values of detailed metrics
+	limit int           // on rules that are not bound
+	extra int
+	// Folded counts calls of detailed metrics that found no place of their own.
+	Folded atomic.Uint64
+}
+
+// DefaultMaxDetailed is how many series detailed_metric may add.
+const DefaultMaxDetailed = 10000
+
+// New returns empty counts. maxDetailed bounds the series that detailed_metric
+// adds; 0 means DefaultMaxDetailed.
+func New(maxDetailed int) *Stats {
+	if maxDetailed == 0 {
+		maxDetailed = DefaultMaxDetailed
+	}
+	return &Stats{rules: map[Name]*Rule{}, bound: map[Name]bool{}, limit: maxDetailed, latency: newLatency()}
+}
+
+// Bind returns the counters of the named rules, in order: those that exist
+// already go on, others start at zero, and counters of rules that are not named
+// are forgotten.
+func (s *Stats) Bind(names []Name) []*Rule {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bound := make(map[Name]bool, len(names))
+	rules := make([]*Rule, len(names))
+	for i, n := range names {
+		bound[n] = true
+		if rules[i] = s.rules[n]; rules[i] == nil {
+			rules[i] = &Rule{Name: n}
+			s.rules[n] = rules[i]
+		}
+	}
+	for n := range s.rules {
+		if !bound[n] {
+			delete(s.rules, n)
+		}
+	}
+	s.bound, s.extra = bound, 0
+	return rules
+}
+
+// Detailed returns the counter of one value of a rule with detailed_metric. Once
+// the bound is reached new values share fallback. Path is copied if kept.
+func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
+	s.mu.RLock()
+	r := s.rules[Name{domain, string(path)}]
+	s.mu.RUnlock()
+	if r != nil {
+		return r
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := Name{strings.Clone(domain), string(path)}
+	if r := s.rules[n]; r != nil {
+		return r
+	}
+	if s.extra >= s.limit {
+		s.Folded.Add(1)
+		return fallback
+	}
+	r = &Rule{Name: n}
+	s.rules[n] = r
+	s.extra++
+	return r
+}
+
+// Rules returns all counters, ordered by domain and path.
+func (s *Stats) Rules() []*Rule {
+	s.mu.RLock()
+	rules := make([]*Rule, 0, len(s.rules))
+	for _, r := range s.rules {
+		rules = append(rules, r)
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(rules, func(a, b *Rule) int {
+		if c := strings.Compare(a.Name.Domain, b.Name.Domain); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name.Path, b.Name.Path)
+	})
+	return rules
+}
+
+// Answered counts one answer and how long it took.
+func (s *Stats) Answered(d time.Duration) { s.latency.observe(d) }
