@@ -42,8 +42,9 @@ const never = math.MaxInt64
 // does not depend on the call computed once. It is immutable.
 type Limit struct {
 	stepper
-	params Params
-	denied DeniedHits // never DeniedDefault
+	params   Params
+	denied   DeniedHits // never DeniedDefault
+	capacity int64
 }
 
 // New validates p and prepares the limit. The error says which parameter is
@@ -75,7 +76,7 @@ func New(p Params) (*Limit, error) {
 		return nil, fmt.Errorf("a sliding_log keeps 8 bytes for each of its %d hits: at most %d; use sliding_window with strict instead", p.Limit, MaxLogLimit)
 	}
 
-	l := &Limit{params: p, denied: p.DeniedHits}
+	l := &Limit{params: p, denied: p.DeniedHits, capacity: int64(p.Limit)}
 	if l.denied == DeniedDefault {
 		l.denied = Drop
 		if p.Algorithm == FixedWindow {
@@ -117,8 +118,9 @@ func New(p Params) (*Limit, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.stepper = b
+		l.stepper, l.capacity = b, int64(burst)
 		if p.Algorithm == Hybrid {
+			l.capacity = min(l.capacity, int64(p.Limit))
 			l.stepper = hybrid{bucket: b, window: newSliding(p, debt)}
 		}
 	}
@@ -164,6 +166,9 @@ func (l *Limit) Params() Params { return l.params }
 // DeniedHits returns what a denied call charges, the default resolved: never
 // DeniedDefault.
 func (l *Limit) DeniedHits() DeniedHits { return l.denied }
+
+// Capacity is the most hits that can ever pass in one call.
+func (l *Limit) Capacity() int64 { return l.capacity }
 
 // Words is the length of the limit's states in words; 0 when states grow
 // (SlidingLog) or when there is none (a limit of 0).
