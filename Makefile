@@ -1,0 +1,57 @@
+# `make run` needs Go alone; `make test` installs what else it needs (see .ci/tools).
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 5s
+
+export PATH := $(CURDIR)/.cache/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+.PHONY: help
+
+run: ## build, and serve config/examples in memory on loopback
+	$(GO) run ./cmd/ratelimit serve --config config/examples --backend memory \
+		--grpc-addr 127.0.0.1:8081 --http-addr 127.0.0.1:8080 --admin-addr 127.0.0.1:6070
+.PHONY: run
+
+build: ## bin/ratelimit, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ratelimit ./cmd/ratelimit
+.PHONY: build
+
+test: tools lint test-unit fuzz test-integration ## install what is needed and run everything
+.PHONY: test
+
+test-unit: ## unit tests, with the race detector
+	$(GO) test -race $$($(GO) list ./... | grep -v /test/)
+.PHONY: test-unit
+
+test-integration: ## the real binary behind the real Envoy
+	$(GO) test -race -count=1 ./test/...
+.PHONY: test-integration
+
+lint: ## golangci-lint, with gofmt and go vet among its checks
+	golangci-lint run ./...
+.PHONY: lint
+
+fuzz: ## each fuzz target for FUZZTIME (5s)
+	@git grep --untracked -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir target; do \
+		echo "fuzz $$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "./$$dir" || exit 1; \
+	done
+.PHONY: fuzz
+
+bench: ## benchmarks of matcher, store and algorithms
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+.PHONY: bench
+
+tools: ## install the programs that lint and tests use
+	.ci/tools
+.PHONY: tools
+
+clean: ## remove what was built, downloaded tools too
+	rm -rf bin .cache
+.PHONY: clean
