@@ -14,6 +14,7 @@ package algo
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,7 +43,7 @@ func (a Algorithm) String() string {
 }
 
 // Algorithms lists the names that rules may use.
-func Algorithms() []string { return algorithmNames[:] }
+func Algorithms() []string { return slices.Clone(algorithmNames[:]) }
 
 // ParseAlgorithm returns the algorithm with the given rule name.
 func ParseAlgorithm(name string) (Algorithm, error) {
@@ -147,7 +148,8 @@ type Decision struct {
 	// Allowed says whether the hits were admitted.
 	Allowed bool
 	// Remaining is how many single hits would pass now. Negative is debt: by how
-	// much denied hits that count have exceeded the limit.
+	// much the limit is exceeded, through denied hits that count (a SlidingLog
+	// says -1 for any debt), a lowered limit or a clock that stepped back.
 	Remaining int64
 	// ResetAfter is how long until the counter is as good as new; 0 when it
 	// already is. Two differ: FixedWindow gives the end of the current window,

@@ -37,12 +37,23 @@ type span struct {
 	part   uint64
 }
 
-func newBucket(r Rate, capacity uint32, debt bool) (bucket, error) {
-	b := bucket{hits: uint64(r.Hits), period: uint64(r.Per.Microseconds()), capacity: int64(capacity)}
+// newBucket returns the bucket of a rule, with the defaults that [Params] states.
+func newBucket(p Params, debt bool) (bucket, error) {
+	rate, capacity := p.Refill, p.Burst
+	if rate == (Rate{}) {
+		rate = Rate{p.Limit, p.Window}
+	}
+	if capacity == 0 {
+		capacity = p.Limit
+		if p.Algorithm == LeakyBucket {
+			capacity = 1
+		}
+	}
+	b := bucket{hits: uint64(rate.Hits), period: uint64(rate.Per.Microseconds()), capacity: int64(capacity)}
 	hi, lo := bits.Mul64(uint64(capacity), b.period)
 	mostHi, mostLo := bits.Mul64(b.hits, uint64(MaxFill.Microseconds()))
 	if hi > mostHi || hi == mostHi && lo > mostLo {
-		return b, fmt.Errorf("a bucket of %d at %d per %v takes longer than 50 years to fill: use a smaller burst or a higher rate", capacity, r.Hits, r.Per)
+		return b, fmt.Errorf("a bucket of %d at %d per %v takes longer than 50 years to fill: use a smaller burst or a higher rate", capacity, rate.Hits, rate.Per)
 	}
 	b.cost = b.times(1)
 	b.full = b.times(b.capacity)
@@ -97,18 +108,9 @@ func (x span) ceil() int64 {
 }
 
 // ahead returns how far the TAT lies ahead of now.
-func (b bucket) ahead(s State, now int64) span {
-	if s[tatMicros] == 0 {
-		return span{}
-	}
-	return span{int64(s[tatMicros]) - now, s[tatPart]}
-}
+func ahead(s State, now int64) span { return span{int64(s[tatMicros]) - now, s[tatPart]} }
 
 func setAhead(s State, now int64, d span) {
-	if d == (span{}) {
-		s[tatMicros], s[tatPart] = 0, 0
-		return
-	}
 	s[tatMicros], s[tatPart] = uint64(now+d.micros), d.part
 }
 
@@ -117,27 +119,23 @@ func (bucket) words() int { return 2 }
 func (b bucket) settle(s State, now int64) {
 	// Another rate counts remainders in other units; less than a microsecond is lost.
 	s[tatPart] = min(s[tatPart], b.hits-1)
-	d := b.ahead(s, now)
-	switch {
-	case d.micros < 0:
+	if int64(s[tatMicros]) < now {
 		setAhead(s, now, span{})
-	case b.bound.less(d):
+	} else if b.bound.less(ahead(s, now)) {
 		// A lowered burst, a clock that stepped back, or damage: heal rather
 		// than block for longer than these parameters ever would.
 		setAhead(s, now, b.bound)
-	case d == (span{}):
-		setAhead(s, now, d)
 	}
 }
 
 func (b bucket) fits(s State, now, n int64) bool {
-	return n <= b.capacity && !b.full.less(b.add(b.ahead(s, now), b.times(n)))
+	return n <= b.capacity && !b.full.less(b.add(ahead(s, now), b.times(n)))
 }
 
 func (b bucket) charge(s State, now, n int64) State {
 	d := b.bound
 	if n < 2*b.capacity { // more is beyond any bound, and beyond times
-		d = b.add(b.ahead(s, now), b.times(n))
+		d = b.add(ahead(s, now), b.times(n))
 	}
 	if b.bound.less(d) {
 		d = b.bound
@@ -149,7 +147,7 @@ func (b bucket) charge(s State, now, n int64) State {
 func (b bucket) refund(s State, now, n int64) State {
 	d := span{micros: -1}
 	if n < 2*b.capacity {
-		d = b.sub(b.ahead(s, now), b.times(n))
+		d = b.sub(ahead(s, now), b.times(n))
 	}
 	if d.micros < 0 {
 		d = span{}
@@ -159,7 +157,7 @@ func (b bucket) refund(s State, now, n int64) State {
 }
 
 func (b bucket) left(s State, now int64) (remaining, reset int64) {
-	d := b.ahead(s, now)
+	d := ahead(s, now)
 	if b.full.less(d) {
 		debt := b.sub(d, b.full)
 		return -b.hitsIn(debt, b.period-1), d.ceil()
@@ -183,7 +181,7 @@ func (b bucket) wait(s State, now, n int64) int64 {
 	if n > b.capacity {
 		return never
 	}
-	return max(0, b.sub(b.add(b.ahead(s, now), b.times(n)), b.full).ceil())
+	return max(0, b.sub(b.add(ahead(s, now), b.times(n)), b.full).ceil())
 }
 
 func (b bucket) expiry(s State) int64 {

@@ -11,7 +11,8 @@ import (
 const maxCount = 1<<53 - 1
 
 // A stepper is the arithmetic of one algorithm with its parameters. All methods
-// but words and expiry want a state that settle has brought to now, and n > 0.
+// but words and expiry want a state that settle has brought to now, and n > 0;
+// fits and wait also take n = 0, which asks whether the limit is not exceeded.
 type stepper interface {
 	// words is the fixed length of the state; 0 means that it grows.
 	words() int
@@ -31,7 +32,7 @@ type stepper interface {
 	// wait returns after how many microseconds n hits would pass; never if they
 	// cannot.
 	wait(s State, now, n int64) int64
-	// expiry returns the microsecond at which s equals "never used"; 0 if it does.
+	// expiry returns the microsecond from which s equals "never used".
 	expiry(s State) int64
 }
 
@@ -50,32 +51,9 @@ type Limit struct {
 // New validates p and prepares the limit. The error says which parameter is
 // wrong and what it may be.
 func New(p Params) (*Limit, error) {
-	if int(p.Algorithm) >= len(algorithmNames) {
-		return nil, fmt.Errorf("unknown algorithm %d", p.Algorithm)
-	}
-	if err := checkPeriod("window", p.Window); err != nil {
+	if err := p.check(); err != nil {
 		return nil, err
 	}
-	if p.DeniedHits > Drain {
-		return nil, fmt.Errorf("unknown denied_hits %d", p.DeniedHits)
-	}
-	isBucket := p.Algorithm == TokenBucket || p.Algorithm == LeakyBucket || p.Algorithm == Hybrid
-	isSliding := p.Algorithm == SlidingWindow || p.Algorithm == Hybrid
-	switch {
-	case p.Burst != 0 && !isBucket:
-		return nil, fmt.Errorf("%s has no burst", p.Algorithm)
-	case p.Refill != (Rate{}) && p.Algorithm != Hybrid:
-		return nil, fmt.Errorf("%s has no refill rate of its own", p.Algorithm)
-	case p.Strict && !isSliding:
-		return nil, fmt.Errorf("%s has no strict mode", p.Algorithm)
-	case p.SubWindows != 0 && !p.Strict:
-		return nil, fmt.Errorf("sub windows belong to strict mode")
-	case p.SubWindows < 0 || p.SubWindows > MaxSubWindows:
-		return nil, fmt.Errorf("%d sub windows: use 1 to %d", p.SubWindows, MaxSubWindows)
-	case p.Algorithm == SlidingLog && p.Limit > MaxLogLimit:
-		return nil, fmt.Errorf("a sliding_log keeps 8 bytes for each of its %d hits: at most %d; use sliding_window with strict instead", p.Limit, MaxLogLimit)
-	}
-
 	l := &Limit{params: p, denied: p.DeniedHits, capacity: int64(p.Limit)}
 	if l.denied == DeniedDefault {
 		l.denied = Drop
@@ -84,50 +62,61 @@ func New(p Params) (*Limit, error) {
 		}
 	}
 	debt := l.denied == Count
-	window := p.Window.Microseconds()
-	switch p.Algorithm {
-	case FixedWindow:
-		l.stepper = fixedWindow{limit: int64(p.Limit), window: window}
-	case SlidingWindow:
+	switch {
+	case p.Algorithm == FixedWindow:
+		l.stepper = fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}
+	case p.Limit == 0:
+		l.stepper = blocked{}
+	case p.Algorithm == SlidingWindow:
 		l.stepper = newSliding(p, debt)
-	case SlidingLog:
-		l.stepper = newSlidingLog(int(p.Limit), window, debt)
-	case TokenBucket, LeakyBucket, Hybrid:
-		rate := Rate{p.Limit, p.Window}
-		burst := p.Burst
-		if p.Refill != (Rate{}) {
-			rate = p.Refill
-		}
-		if burst == 0 {
-			burst = p.Limit
-			if p.Algorithm == LeakyBucket {
-				burst = 1
-			}
-		}
-		if p.Limit == 0 {
-			l.stepper = blocked{}
-			break
-		}
-		if err := checkPeriod("refill period", rate.Per); err != nil {
-			return nil, err
-		}
-		if rate.Hits == 0 {
-			return nil, fmt.Errorf("a refill rate of 0 never refills: use at least 1")
-		}
-		b, err := newBucket(rate, burst, debt)
+	case p.Algorithm == SlidingLog:
+		l.stepper = newSlidingLog(int(p.Limit), p.Window.Microseconds(), debt)
+	default:
+		b, err := newBucket(p, debt)
 		if err != nil {
 			return nil, err
 		}
-		l.stepper, l.capacity = b, int64(burst)
+		l.stepper, l.capacity = b, b.capacity
 		if p.Algorithm == Hybrid {
-			l.capacity = min(l.capacity, int64(p.Limit))
 			l.stepper = hybrid{bucket: b, window: newSliding(p, debt)}
+			l.capacity = min(b.capacity, int64(p.Limit))
 		}
 	}
-	if p.Algorithm == SlidingLog && p.Limit == 0 {
-		l.stepper = blocked{}
-	}
 	return l, nil
+}
+
+// check says what is wrong with p; newBucket says the rest.
+func (p Params) check() error {
+	if int(p.Algorithm) >= len(algorithmNames) {
+		return fmt.Errorf("unknown algorithm %d", p.Algorithm)
+	}
+	isBucket := p.Algorithm == TokenBucket || p.Algorithm == LeakyBucket || p.Algorithm == Hybrid
+	isSliding := p.Algorithm == SlidingWindow || p.Algorithm == Hybrid
+	switch {
+	case p.DeniedHits > Drain:
+		return fmt.Errorf("unknown denied_hits %d", p.DeniedHits)
+	case p.Burst != 0 && !isBucket:
+		return fmt.Errorf("%s has no burst", p.Algorithm)
+	case p.Refill != (Rate{}) && p.Algorithm != Hybrid:
+		return fmt.Errorf("%s has no refill rate of its own", p.Algorithm)
+	case p.Refill.Hits == 0 && p.Refill.Per != 0:
+		return fmt.Errorf("a refill rate of 0 never refills: use at least 1")
+	case p.Strict && !isSliding:
+		return fmt.Errorf("%s has no strict mode", p.Algorithm)
+	case p.SubWindows != 0 && !p.Strict:
+		return fmt.Errorf("sub windows belong to strict mode")
+	case p.SubWindows < 0 || p.SubWindows > MaxSubWindows:
+		return fmt.Errorf("%d sub windows: use 1 to %d", p.SubWindows, MaxSubWindows)
+	case p.Algorithm == SlidingLog && p.Limit > MaxLogLimit:
+		return fmt.Errorf("a sliding_log keeps 8 bytes for each of its %d hits: at most %d; use sliding_window with strict instead", p.Limit, MaxLogLimit)
+	}
+	if err := checkPeriod("window", p.Window); err != nil {
+		return err
+	}
+	if p.Refill != (Rate{}) {
+		return checkPeriod("refill period", p.Refill.Per)
+	}
+	return nil
 }
 
 func checkPeriod(name string, d time.Duration) error {
@@ -175,7 +164,7 @@ func (l *Limit) Capacity() int64 { return l.capacity }
 func (l *Limit) Words() int { return l.words() }
 
 // Step is the definition of a decision: what one call with so many hits at now
-// (microseconds since the epoch) answers and leaves behind. hits > 0 charges,
+// (microseconds since the epoch, from 0 to 2^52) answers and leaves behind. hits > 0 charges,
 // hits = 0 only looks and leaves the state as it is, hits < 0 gives back. A
 // state of a length that is not the limit's counts as never used. s is not
 // changed.
@@ -223,13 +212,16 @@ func (l *Limit) Settle(s State, now int64) { l.settle(s, now) }
 func (l *Limit) Fits(s State, now, hits int64) bool { return l.fits(s, now, hits) }
 
 // Look says what a call with 0 hits answers: whether one hit would pass or,
-// when denied hits count, whether the limit has not been exceeded.
-func (l *Limit) Look(s State, now int64) bool {
+// when denied hits count, whether the limit has not been exceeded. A limit of 0
+// that keeps no count refuses looks too.
+func (l *Limit) Look(s State, now int64) bool { return l.fits(s, now, l.lookHits()) }
+
+// lookHits is how many hits a look needs room for.
+func (l *Limit) lookHits() int64 {
 	if l.denied == Count {
-		remaining, _ := l.left(s, now)
-		return remaining >= 0
+		return 0
 	}
-	return l.fits(s, now, 1)
+	return 1
 }
 
 // Charge adds hits (> 0) whether or not they fit, up to the bound on debt. The
@@ -252,23 +244,26 @@ func (l *Limit) Deny(s State, now, hits int64) State {
 	return s
 }
 
-// Report reads the answer off the state that the call left behind. A look
-// waits, when refused, for one hit to pass.
+// Report reads the answer off the state that the call left behind.
 func (l *Limit) Report(s State, now, hits int64, allowed bool) Decision {
 	remaining, reset := l.left(s, now)
 	d := Decision{Allowed: allowed, Remaining: remaining, ResetAfter: time.Duration(reset) * time.Microsecond}
-	if !allowed {
-		if wait := l.wait(s, now, max(hits, 1)); wait == never {
-			d.RetryAfter = Never
-		} else {
-			d.RetryAfter = time.Duration(wait) * time.Microsecond
-		}
+	if allowed {
+		return d
+	}
+	if hits == 0 {
+		hits = l.lookHits()
+	}
+	if wait := l.wait(s, now, hits); wait == never {
+		d.RetryAfter = Never
+	} else {
+		d.RetryAfter = time.Duration(wait) * time.Microsecond
 	}
 	return d
 }
 
 // Expiry returns the time (microseconds since the epoch) from which s equals
-// "never used" and need not be kept; 0 when it already does.
+// "never used" and need not be kept. It already does when that is not after now.
 func (l *Limit) Expiry(s State) int64 { return l.expiry(s) }
 
 // blocked is every algorithm at a limit of 0 that has no arithmetic for it:

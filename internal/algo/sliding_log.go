@@ -53,8 +53,9 @@ func slot(s State, i int) *uint64 {
 	return &ring[at]
 }
 
-// at returns the time of the i-th newest entry, which is live until at + window.
-func at(s State, i int) int64 { return int64(*slot(s, i)) }
+// at returns the time of the i-th newest entry, which is live until at + window:
+// now at the latest, whatever damage there is.
+func at(s State, now int64, i int) int64 { return int64(min(*slot(s, i), uint64(now))) }
 
 func (l slidingLog) settle(s State, now int64) {
 	if len(s) <= logRing {
@@ -62,17 +63,19 @@ func (l slidingLog) settle(s State, now int64) {
 	}
 	if ring := uint64(len(s) - logRing); s[logSize] > ring || s[logNext] == 0 || s[logNext] > ring {
 		s[logSize], s[logNext] = 0, ring // damaged
-		return
+	}
+	if s[logSize] > 0 && at(s, now, 0) <= now-l.window {
+		s[logSize] = 0 // all have left, also any that damage put in the future
 	}
 	// The clock stepped back: those hits happened, at the latest now.
-	for i := 0; i < int(s[logSize]) && at(s, i) > now; i++ {
+	for i := 0; i < int(s[logSize]) && *slot(s, i) > uint64(now); i++ {
 		*slot(s, i) = uint64(now)
 	}
 }
 
 // live returns how many entries are within the window.
 func (l slidingLog) live(s State, now int64) int {
-	return sort.Search(l.entries(s), func(i int) bool { return at(s, i) <= now-l.window })
+	return sort.Search(l.entries(s), func(i int) bool { return at(s, now, i) <= now-l.window })
 }
 
 func (l slidingLog) fits(s State, now, n int64) bool { return l.wait(s, now, n) == 0 }
@@ -111,7 +114,7 @@ func (l slidingLog) reserve(s State, now int64, add int) State {
 	}
 	grown := make(State, logRing+min(max(need, 2*have, firstRing), l.slots))
 	for i := range live {
-		grown[logRing+live-1-i] = uint64(at(s, i))
+		grown[logRing+live-1-i] = uint64(at(s, now, i))
 	}
 	grown[logSize], grown[logNext] = uint64(live), uint64(live)
 	return grown
@@ -133,7 +136,7 @@ func (l slidingLog) refund(s State, _, n int64) State {
 func (l slidingLog) left(s State, now int64) (remaining, reset int64) {
 	live := l.live(s, now)
 	if live > 0 {
-		reset = at(s, live-1) + l.window - now
+		reset = at(s, now, live-1) + l.window - now
 	}
 	return int64(l.limit - live), reset
 }
@@ -146,12 +149,12 @@ func (l slidingLog) wait(s State, now, n int64) int64 {
 	if mustHaveLeft >= l.entries(s) {
 		return 0
 	}
-	return max(0, at(s, mustHaveLeft)+l.window-now)
+	return max(0, at(s, now, mustHaveLeft)+l.window-now)
 }
 
 func (l slidingLog) expiry(s State) int64 {
 	if l.entries(s) == 0 {
 		return 0
 	}
-	return at(s, 0) + l.window
+	return int64(*slot(s, 0)) + l.window
 }

@@ -14,7 +14,7 @@ import "math/bits"
 type slidingWindow struct {
 	limit  int64
 	window int64 // µs
-	bound  int64 // the most a counter holds: limit, or with debt twice that
+	bound  int64 // the most that the estimate is charged to: limit, or with debt twice that
 }
 
 func (slidingWindow) words() int { return 3 }
@@ -52,8 +52,9 @@ func (w slidingWindow) room(s State, now int64) int64 {
 
 func (w slidingWindow) fits(s State, now, n int64) bool { return n <= w.room(s, now) }
 
-func (w slidingWindow) charge(s State, _, n int64) State {
-	s[windowCount] += uint64(min(n, w.bound-int64(s[windowCount])))
+func (w slidingWindow) charge(s State, now, n int64) State {
+	debt := w.bound - w.limit
+	s[windowCount] += uint64(max(0, min(n, w.room(s, now)+debt)))
 	return s
 }
 

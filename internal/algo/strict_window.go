@@ -24,14 +24,13 @@ func (w strictWindow) settle(s State, now int64) {
 	switch {
 	case end > now+w.part: // the clock stepped back: see fixedWindow
 		end = now + w.part
-	case now >= end:
-		if gone := (now-end)/w.part + 1; gone > w.parts {
-			clear(counts)
-		} else {
-			copy(counts[gone:], counts)
-			clear(counts[:gone])
-			end += gone * w.part
-		}
+	case end <= now-w.parts*w.part:
+		clear(counts)
+	case end <= now:
+		gone := (now-end)/w.part + 1
+		copy(counts[gone:], counts)
+		clear(counts[:gone])
+		end += gone * w.part
 	}
 	// Counts of a higher limit are cut to what this one could have let happen,
 	// the oldest first, for they leave first.
