@@ -1,0 +1,192 @@
+package backendtest
+
+import (
+	"context"
+	"maps"
+	"math"
+	"sync"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// Reference is the definition of what a backend decides, written to be read: a
+// map of counters, copied whole before anything that may have to be undone. It
+// forgets a key only when a request finds it expired.
+type Reference struct {
+	clock func() int64 // µs since the epoch
+
+	mu       sync.Mutex
+	counters map[string]counter
+}
+
+// counter is what is kept of one key. The state is never changed in place, so
+// that a copy of the map is a copy of everything.
+type counter struct {
+	state  algo.State
+	expiry int64 // µs since the epoch
+}
+
+// NewReference returns an empty reference under the given clock, in
+// microseconds since the Unix epoch.
+func NewReference(clock func() int64) *Reference {
+	return &Reference{clock: clock, counters: map[string]counter{}}
+}
+
+// Decide implements [backend.Backend]. Descriptors are decided one after the
+// other, each in view of what those before it charged, and each decision is
+// reported from the state that its own descriptor left. When that refuses a
+// request that is all or nothing, everything is undone and every descriptor
+// charged as a denied call instead; whether a check fitted stays as first found.
+func (r *Reference) Decide(_ context.Context, req *backend.Request, out []algo.Decision) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.clock()
+	groups := split(req.Checks, out)
+
+	start := maps.Clone(r.counters)
+	for _, g := range groups {
+		before := maps.Clone(r.counters)
+		if !r.try(g, now) {
+			r.counters = before
+			r.deny(g, now)
+		}
+		r.report(g, now)
+	}
+	if req.AllOrNothing && refused(groups) {
+		r.counters = start
+		for _, g := range groups {
+			r.deny(g, now)
+			r.report(g, now)
+		}
+	}
+	return nil
+}
+
+// group is the checks of one descriptor with their decisions.
+type group struct {
+	checks []backend.Check
+	out    []algo.Decision
+}
+
+func split(checks []backend.Check, out []algo.Decision) (groups []group) {
+	for start, i := 0, 1; i <= len(checks); i++ {
+		if i == len(checks) || checks[i].Descriptor != checks[start].Descriptor {
+			groups = append(groups, group{checks[start:i], out[start:i]})
+			start = i
+		}
+	}
+	return groups
+}
+
+// passes says whether every check of the group fitted.
+func (g group) passes() bool {
+	for _, d := range g.out {
+		if !d.Allowed {
+			return false
+		}
+	}
+	return true
+}
+
+// refused says whether a request of these descriptors is: by one that is
+// required, or by all of the alternatives.
+func refused(groups []group) bool {
+	quotas, quotasRefused := 0, 0
+	for _, g := range groups {
+		switch g.checks[0].Role {
+		case backend.Required:
+			if !g.passes() {
+				return true
+			}
+		case backend.Quota:
+			quotas++
+			if !g.passes() {
+				quotasRefused++
+			}
+		}
+	}
+	return quotas > 0 && quotas == quotasRefused
+}
+
+// try charges every check that fits, and says whether all did.
+func (r *Reference) try(g group, now int64) bool {
+	for i := range g.checks {
+		c := &g.checks[i]
+		s := r.load(c, now)
+		allowed := true
+		switch {
+		case c.Hits == 0:
+			allowed = c.Limit.Look(s, now)
+		case c.Hits < 0:
+			s = refund(c, s, now)
+		default:
+			if allowed = c.Limit.Fits(s, now, c.Hits); allowed {
+				s = c.Limit.Charge(s, now, c.Hits)
+			}
+		}
+		g.out[i].Allowed = allowed
+		r.store(c, s, now)
+	}
+	return g.passes()
+}
+
+// deny charges the group as a denied call: a check that did not fit by what its
+// limit says of denied hits, one that did only if its denied hits count, and
+// nothing at all in the shadow. What is given back is given back all the same.
+func (r *Reference) deny(g group, now int64) {
+	for i := range g.checks {
+		c := &g.checks[i]
+		s := r.load(c, now)
+		switch {
+		case c.Hits == 0:
+		case c.Hits < 0:
+			s = refund(c, s, now)
+		case c.Role == backend.Shadow:
+		case !g.out[i].Allowed:
+			s = c.Limit.Deny(s, now, c.Hits)
+		case c.Limit.DeniedHits() == algo.Count:
+			s = c.Limit.Charge(s, now, c.Hits)
+		}
+		r.store(c, s, now)
+	}
+}
+
+func refund(c *backend.Check, s algo.State, now int64) algo.State {
+	return c.Limit.Refund(s, now, -max(c.Hits, -math.MaxInt64))
+}
+
+func (r *Reference) report(g group, now int64) {
+	for i := range g.checks {
+		c := &g.checks[i]
+		g.out[i] = c.Limit.Report(r.load(c, now), now, c.Hits, g.out[i].Allowed)
+	}
+}
+
+// load returns a copy of the check's state, settled.
+func (r *Reference) load(c *backend.Check, now int64) algo.State {
+	s := c.Limit.Copy(r.counters[string(c.Key)].state)
+	c.Limit.Settle(s, now)
+	return s
+}
+
+// store keeps what a check that is not a look leaves, settled as it is even if
+// nothing was charged, unless it is as good as no state.
+func (r *Reference) store(c *backend.Check, s algo.State, now int64) {
+	if c.Hits == 0 {
+		return
+	}
+	key := string(c.Key)
+	if e := c.Limit.Expiry(s); e > now {
+		r.counters[key] = counter{s, e}
+	} else {
+		delete(r.counters, key)
+	}
+}
+
+// holds says whether a store must still know the key at now.
+func (r *Reference) holds(key string, now int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counters[key].expiry > now
+}

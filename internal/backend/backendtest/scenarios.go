@@ -1,0 +1,233 @@
+package backendtest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// epoch is when the scenarios and the concurrent tests begin: the start of a
+// minute and of an hour, in microseconds since the Unix epoch.
+const epoch = 1_699_999_200e6
+
+// The limits of the scenarios are named for their size and for what denied hits
+// do; each is per minute.
+var (
+	drop1  = bucket(1, algo.Drop)
+	drop2  = bucket(2, algo.Drop)
+	drop5  = bucket(5, algo.Drop)
+	drain3 = bucket(3, algo.Drain)
+	drain5 = bucket(5, algo.Drain)
+	count1 = window(1)
+	count2 = window(2)
+	count5 = window(5)
+	blocks = bucket(0, algo.Drop)
+)
+
+func bucket(n uint32, denied algo.DeniedHits) *algo.Limit {
+	return mustLimit(algo.Params{Algorithm: algo.TokenBucket, Limit: n, Window: time.Minute, DeniedHits: denied})
+}
+
+func window(n uint32) *algo.Limit {
+	return mustLimit(algo.Params{Algorithm: algo.FixedWindow, Limit: n, Window: time.Minute})
+}
+
+// mustLimit is for parameters written down in this package.
+func mustLimit(p algo.Params) *algo.Limit {
+	l, err := algo.New(p)
+	if err != nil {
+		panic(err)
+	}
+	return l
+}
+
+// call is one request of a scenario with what it must answer.
+type call struct {
+	at           time.Duration // since epoch
+	allOrNothing bool
+	checks       []backend.Check
+	want         []answer
+}
+
+// answer is the part of a decision that a scenario is about.
+type answer struct {
+	allowed   bool
+	remaining int64
+}
+
+// one is a request descriptor with one limit.
+func one(descriptor int, role backend.Role, key string, l *algo.Limit, hits int64) backend.Check {
+	return backend.Check{Key: []byte(key), Limit: l, Hits: hits, Descriptor: descriptor, Role: role}
+}
+
+func required(descriptor int, key string, l *algo.Limit, hits int64) backend.Check {
+	return one(descriptor, backend.Required, key, l, hits)
+}
+
+func shadow(descriptor int, key string, l *algo.Limit, hits int64) backend.Check {
+	return one(descriptor, backend.Shadow, key, l, hits)
+}
+
+func quota(descriptor int, key string, l *algo.Limit, hits int64) backend.Check {
+	return one(descriptor, backend.Quota, key, l, hits)
+}
+
+func checks(c ...backend.Check) []backend.Check { return c }
+func want(a ...answer) []answer                 { return a }
+
+// scenarios are worked out by hand, so that they test the reference too.
+var scenarios = []struct {
+	name  string
+	calls []call
+}{
+	{"a request without checks", []call{{}}},
+	{"descriptors are charged each on its own", []call{
+		{checks: checks(required(0, "a", drop1, 1), required(1, "b", drop5, 1)), want: want(answer{true, 0}, answer{true, 4})},
+		{checks: checks(required(0, "a", drop1, 1), required(1, "b", drop5, 1)), want: want(answer{false, 0}, answer{true, 3})},
+	}},
+	{"the limits of one descriptor are charged all or none", []call{
+		{checks: checks(required(0, "a", drop5, 1), required(0, "b", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
+		{checks: checks(required(0, "a", drop5, 1), required(0, "b", drop1, 1)), want: want(answer{true, 4}, answer{false, 0})},
+		{checks: checks(required(0, "b", drop1, 1), required(0, "a", drop5, 1)), want: want(answer{false, 0}, answer{true, 4})},
+	}},
+	{"a limit that counts denied hits counts them when another refuses", []call{
+		{checks: checks(required(0, "a", count5, 1), required(0, "b", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
+		{checks: checks(required(0, "a", count5, 1), required(0, "b", drop1, 1)), want: want(answer{true, 3}, answer{false, 0})},
+	}},
+	{"only the limit that refuses drains", []call{
+		{checks: checks(required(0, "a", drain5, 4), required(0, "b", drain3, 4)), want: want(answer{true, 5}, answer{false, 0})},
+	}},
+	{"a shadow charges only what it would allow", []call{
+		{checks: checks(shadow(0, "a", count1, 1)), want: want(answer{true, 0})},
+		{checks: checks(shadow(0, "a", count1, 1)), want: want(answer{false, 0})},
+		{checks: checks(shadow(0, "b", drain3, 4)), want: want(answer{false, 3})},
+		{checks: checks(shadow(0, "c", count5, 1), shadow(0, "a", count1, 1)), want: want(answer{true, 5}, answer{false, 0})},
+	}},
+	{"all or nothing charges none when one refuses", []call{
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), required(1, "b", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), required(1, "b", drop1, 1)), want: want(answer{true, 4}, answer{false, 0})},
+		{allOrNothing: true, checks: checks(required(0, "b", drop1, 1), required(1, "a", drop5, 1)), want: want(answer{false, 0}, answer{true, 4})},
+	}},
+	{"all or nothing counts denied hits where they count", []call{
+		{allOrNothing: true, checks: checks(required(0, "a", count5, 2), required(1, "b", drop1, 2)), want: want(answer{true, 3}, answer{false, 1})},
+		{allOrNothing: true, checks: checks(shadow(0, "c", count5, 2), required(1, "b", drop1, 2)), want: want(answer{true, 5}, answer{false, 1})},
+	}},
+	{"all or nothing passes over the refusal of a shadow", []call{
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), shadow(1, "b", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), shadow(1, "b", drop1, 1)), want: want(answer{true, 3}, answer{false, 0})},
+	}},
+	{"all or nothing refuses when all quotas do", []call{
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), quota(1, "p", drop1, 1), quota(2, "q", drop2, 1)), want: want(answer{true, 4}, answer{true, 0}, answer{true, 1})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), quota(1, "p", drop1, 1), quota(2, "q", drop2, 1)), want: want(answer{true, 3}, answer{false, 0}, answer{true, 0})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), quota(1, "p", drop1, 1), quota(2, "q", drop2, 1)), want: want(answer{true, 3}, answer{false, 0}, answer{false, 0})},
+		{checks: checks(required(0, "a", drop5, 1), quota(1, "p", drop1, 1), quota(2, "q", drop2, 1)), want: want(answer{true, 2}, answer{false, 0}, answer{false, 0})},
+	}},
+	{"a key twice in a request sees its own charges", []call{
+		{checks: checks(required(0, "a", drop5, 3), required(1, "a", drop5, 3)), want: want(answer{true, 2}, answer{false, 2})},
+		{allOrNothing: true, checks: checks(required(0, "b", drop5, 3), required(1, "b", drop5, 3)), want: want(answer{true, 5}, answer{false, 5})},
+		{allOrNothing: true, checks: checks(required(0, "b", drop5, 3), required(1, "b", drop5, 2)), want: want(answer{true, 2}, answer{true, 0})},
+		{checks: checks(required(0, "c", drop5, 3), required(0, "c", drop5, 3)), want: want(answer{true, 5}, answer{false, 5})},
+	}},
+	{"hits given back are given back whatever else is refused", []call{
+		{checks: checks(required(0, "a", drop5, 3), required(1, "b", drop1, 1)), want: want(answer{true, 2}, answer{true, 0})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, -1), required(1, "b", drop1, 1)), want: want(answer{true, 3}, answer{false, 0})},
+		{checks: checks(shadow(0, "a", drop5, -1), shadow(0, "b", drop1, 1)), want: want(answer{true, 4}, answer{false, 0})},
+		{checks: checks(required(0, "a", drop5, -100)), want: want(answer{true, 5})},
+		{checks: checks(required(0, "never used", count5, -3)), want: want(answer{true, 5})},
+		{checks: checks(required(0, "never used", count5, 5)), want: want(answer{true, 0})},
+	}},
+	{"looks leave everything as it is", []call{
+		{checks: checks(required(0, "a", drop1, 0)), want: want(answer{true, 1})},
+		{checks: checks(required(0, "a", drop1, 1)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "a", drop1, 0)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "b", count1, 1)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "b", count1, 0)), want: want(answer{true, 0})}, // not exceeded yet
+		{checks: checks(required(0, "b", count1, 1)), want: want(answer{false, -1})},
+		{checks: checks(required(0, "b", count1, 0)), want: want(answer{false, -1})},
+	}},
+	{"a look that finds no room refuses a request that is all or nothing", []call{
+		{checks: checks(required(0, "a", drop1, 1)), want: want(answer{true, 0})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop1, 0), required(1, "b", drop5, 1)), want: want(answer{false, 0}, answer{true, 5})},
+	}},
+	{"counters outlive a change of the limit", []call{
+		{checks: checks(required(0, "a", count5, 3)), want: want(answer{true, 2})},
+		{checks: checks(required(0, "a", count2, 1)), want: want(answer{false, -2})},
+		{checks: checks(required(0, "a", count5, 1)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "b", drop5, 5)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "b", drop2, 0)), want: want(answer{false, 0})},
+		{at: 31 * time.Second, checks: checks(required(0, "b", drop2, 1)), want: want(answer{true, 0})},
+	}},
+	{"a limit of 0 passes nothing and remembers nothing", []call{
+		{checks: checks(required(0, "a", blocks, 1)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "a", blocks, 0)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "a", blocks, -1)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
+	}},
+	{"counters fade", []call{
+		{checks: checks(required(0, "a", count5, 5), required(1, "b", drop5, 5)), want: want(answer{true, 0}, answer{true, 0})},
+		{at: 12 * time.Second, checks: checks(required(0, "a", count5, 0), required(1, "b", drop5, 0)), want: want(answer{true, 0}, answer{true, 1})},
+		{at: time.Minute, checks: checks(required(0, "a", count5, 1), required(1, "b", drop5, 1)), want: want(answer{true, 4}, answer{true, 4})},
+	}},
+	{"a clock that steps back forgives nothing and locks nobody out", []call{
+		{at: time.Hour, checks: checks(required(0, "a", count5, 5), required(1, "b", drop5, 5)), want: want(answer{true, 0}, answer{true, 0})},
+		{checks: checks(required(0, "a", count5, 1), required(1, "b", drop5, 1)), want: want(answer{false, -1}, answer{false, 0})},
+		{at: time.Minute, checks: checks(required(0, "a", count5, 1), required(1, "b", drop5, 1)), want: want(answer{true, 4}, answer{true, 4})},
+	}},
+	{"keys of any bytes and length", []call{
+		{checks: checks(required(0, "\x00\xff\n", drop5, 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, "\x00\xff", drop5, 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, strings.Repeat("k", 20_000), drop5, 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, strings.Repeat("k", 20_001), drop5, 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, strings.Repeat("k", 20_000), drop5, 1)), want: want(answer{true, 3})},
+	}},
+	{"many checks", []call{manyChecks(300, 4), manyChecks(300, 3)}},
+	{"a log grows and is given back", []call{
+		{checks: checks(required(0, "a", log60k, 1)), want: want(answer{true, 59_999})},
+		{checks: checks(required(0, "a", log60k, 59_000)), want: want(answer{true, 999})},
+		{at: 30 * time.Second, checks: checks(required(0, "a", log60k, 1000)), want: want(answer{false, 999})},
+		{at: 30 * time.Second, checks: checks(required(0, "a", log60k, 999)), want: want(answer{true, 0})},
+		{at: 60 * time.Second, checks: checks(required(0, "a", log60k, -998)), want: want(answer{true, 59_999})},
+		{at: 90 * time.Second, checks: checks(required(0, "a", log60k, 0)), want: want(answer{true, 60_000})},
+	}},
+}
+
+var log60k = mustLimit(algo.Params{Algorithm: algo.SlidingLog, Limit: 60_000, Window: time.Minute})
+
+// manyChecks is a request of n descriptors that leaves each the same.
+func manyChecks(n int, remaining int64) call {
+	var c call
+	for i := range n {
+		c.checks = append(c.checks, required(i, fmt.Sprint("key ", i), drop5, 1))
+		c.want = append(c.want, answer{true, remaining})
+	}
+	return c
+}
+
+func testScenarios(t *testing.T, factory Factory) {
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			f := factory(t)
+			for i, c := range s.calls {
+				f.SetClock(epoch + c.at.Microseconds())
+				out := make([]algo.Decision, len(c.checks))
+				req := backend.Request{Checks: c.checks, AllOrNothing: c.allOrNothing}
+				if err := f.Backend.Decide(context.Background(), &req, out); err != nil {
+					t.Fatalf("call %d: %v", i, err)
+				}
+				var got []answer
+				for _, d := range out {
+					got = append(got, answer{d.Allowed, d.Remaining})
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("call %d: got %v, want %v", i, got, c.want)
+				}
+			}
+		})
+	}
+}
