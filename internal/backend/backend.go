@@ -1,6 +1,7 @@
 // Package backend says what a store of counters must do: decide every limit of
 // a request in one atomic step. The stores themselves are memory and redis
-// below it; backendtest holds the conformance test that each of them passes.
+// below it; backendtest holds the reference that they must agree with, and the
+// conformance test that shows it.
 package backend
 
 import (
@@ -21,12 +22,14 @@ const (
 
 // Check is one limit to decide for one counter.
 type Check struct {
-	// Key is the counter's key, unambiguous over all domains and rules. The
-	// backend copies what it keeps.
+	// Key is the counter's key, unambiguous over all domains and rules: it names
+	// the algorithm and its window, but neither limit nor burst, which may change
+	// while the counter lives. The backend copies what it keeps.
 	Key []byte
 	// Limit holds the algorithm with its parameters.
 	Limit *algo.Limit
-	// Hits to charge: 0 only looks, negative gives back.
+	// Hits to charge: 0 only looks and leaves everything as it is; negative gives
+	// back, which needs no room and is done whatever else is refused.
 	Hits int64
 	// Descriptor numbers the request descriptor that the limit belongs to. Checks
 	// of one descriptor are adjacent and are charged all or none.
@@ -36,18 +39,32 @@ type Check struct {
 }
 
 // Request is everything that one ShouldRateLimit call asks of the store.
+//
+// Its descriptors are decided in order, each in view of what those before it
+// charged. A descriptor passes when each of its checks fits, in view of the
+// checks before it, and is then charged them all. Otherwise it is a denied call:
+//
+//   - a check that did not fit charges what its limit says of denied hits,
+//   - one that did fit charges its hits if its limit counts denied hits, and
+//     otherwise nothing,
+//   - in a Shadow descriptor nothing is charged.
 type Request struct {
 	Checks []Check
-	// AllOrNothing charges all descriptors or, when the request is refused, none
-	// (but for limits that ask to count denied hits). Otherwise each descriptor
-	// is charged on its own, in order.
+	// AllOrNothing charges no descriptor when the request is refused: when a
+	// Required one does not pass, or there are Quota ones and none of them does.
+	// What was charged is then undone, and every descriptor is a denied call.
 	AllOrNothing bool
 }
 
 // Backend decides. Implementations are safe for concurrent use.
 type Backend interface {
 	// Decide takes every check of the request in one atomic step and writes one
-	// decision per check to out, which has len(req.Checks) elements. After an
-	// error out is undefined and nothing can be said of what was charged.
+	// decision per check to out, which has len(req.Checks) elements. Allowed says
+	// whether that check itself fitted; the rest describes the state that its
+	// descriptor left behind. After an error out is undefined and nothing can be
+	// said of what was charged.
+	//
+	// Every check but a look keeps its state, settled to now, even if nothing was
+	// charged; a state that equals "never used" is not kept.
 	Decide(ctx context.Context, req *Request, out []algo.Decision) error
 }
