@@ -11,7 +11,7 @@ import (
 const maxCount = 1<<53 - 1
 
 // A stepper is the arithmetic of one algorithm with its parameters. All methods
-// but words and expiry want a state that settle has brought to now, and n > 0;
+// but words and settle want a state that settle has brought to now, and n > 0;
 // fits and wait also take n = 0, which asks whether the limit is not exceeded.
 type stepper interface {
 	// words is the fixed length of the state; 0 means that it grows.
@@ -202,7 +202,8 @@ func (l *Limit) Copy(s State) State {
 
 // The methods below are the parts of Step, for stores that decide several
 // limits together. They work in place on a state of Words() words (zeroed when
-// new). All but Settle and Expiry want a state settled to the same now.
+// new). All but Settle want a settled state, and all but Expiry one that is
+// settled to the same now.
 
 // Settle brings s to now: expired hits leave, and a state that cannot be (after
 // a clock that stepped back, a lowered limit, damage) heals.

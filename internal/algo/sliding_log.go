@@ -34,13 +34,12 @@ func newSlidingLog(limit int, window int64, debt bool) slidingLog {
 
 func (slidingLog) words() int { return 0 }
 
-// entries returns how many timestamps s holds that count: at most slots, also
-// when a higher limit has left more.
-func (l slidingLog) entries(s State) int {
+// entries returns how many timestamps s holds.
+func entries(s State) int {
 	if len(s) <= logRing {
 		return 0
 	}
-	return min(int(s[logSize]), l.slots)
+	return int(s[logSize])
 }
 
 // slot returns the place of the i-th newest entry, the newest being 0.
@@ -64,6 +63,7 @@ func (l slidingLog) settle(s State, now int64) {
 	if ring := uint64(len(s) - logRing); s[logSize] > ring || s[logNext] == 0 || s[logNext] > ring {
 		s[logSize], s[logNext] = 0, ring // damaged
 	}
+	s[logSize] = min(s[logSize], uint64(l.slots)) // what a higher limit has left
 	if s[logSize] > 0 && at(s, now, 0) <= now-l.window {
 		s[logSize] = 0 // all have left, also any that damage put in the future
 	}
@@ -75,7 +75,7 @@ func (l slidingLog) settle(s State, now int64) {
 
 // live returns how many entries are within the window.
 func (l slidingLog) live(s State, now int64) int {
-	return sort.Search(l.entries(s), func(i int) bool { return at(s, now, i) <= now-l.window })
+	return sort.Search(entries(s), func(i int) bool { return at(s, now, i) <= now-l.window })
 }
 
 func (l slidingLog) fits(s State, now, n int64) bool { return l.wait(s, now, n) == 0 }
@@ -93,7 +93,7 @@ func (l slidingLog) charge(s State, now, n int64) State {
 		next++
 	}
 	s[logNext] = uint64(next)
-	s[logSize] = uint64(min(int(s[logSize])+add, len(ring)))
+	s[logSize] = uint64(min(int(s[logSize])+add, len(ring), l.slots))
 	return s
 }
 
@@ -121,7 +121,7 @@ func (l slidingLog) reserve(s State, now int64, add int) State {
 }
 
 func (l slidingLog) refund(s State, _, n int64) State {
-	if size := l.entries(s); size > 0 {
+	if size := entries(s); size > 0 {
 		back := int(min(n, int64(size)))
 		next := int(s[logNext]) - back
 		if next <= 0 {
@@ -146,14 +146,14 @@ func (l slidingLog) wait(s State, now, n int64) int64 {
 		return never
 	}
 	mustHaveLeft := l.limit - int(n) // counted from the newest, which is 0
-	if mustHaveLeft >= l.entries(s) {
+	if mustHaveLeft >= entries(s) {
 		return 0
 	}
 	return max(0, at(s, now, mustHaveLeft)+l.window-now)
 }
 
 func (l slidingLog) expiry(s State) int64 {
-	if l.entries(s) == 0 {
+	if entries(s) == 0 {
 		return 0
 	}
 	return int64(*slot(s, 0)) + l.window

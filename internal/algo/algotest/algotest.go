@@ -1,0 +1,151 @@
+// Package algotest holds the test vectors of the algorithms: sequences of calls
+// on one counter with every field of every decision that must come back. They
+// are JSON files beside this package, which any implementation of the
+// algorithms can run; vectors/README.md describes the format. The package
+// leaves running them to the tests of each implementation.
+package algotest
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+//go:embed vectors/*.json
+var files embed.FS
+
+// Vector is one sequence of calls on one counter that starts unused.
+type Vector struct {
+	File  string // the base name of the file it is from
+	Name  string // unique within the file
+	Why   string // what it shows
+	Steps []Step
+}
+
+// Step is one call and its expected answer.
+type Step struct {
+	Params algo.Params // the rule in force: it may change between steps
+	Now    int64       // microseconds since the epoch
+	Hits   int64
+	Want   algo.Decision
+	Note   string // where the expected values come from, when it is not plain
+}
+
+// Vectors returns all vectors, in the order of the files' names and then of
+// each file. An error names the file and what in it cannot be read.
+func Vectors() ([]Vector, error) {
+	entries, err := files.ReadDir("vectors")
+	if err != nil {
+		return nil, err
+	}
+	var all []Vector
+	for _, e := range entries {
+		vs, err := read(e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("vectors/%s: %w", e.Name(), err)
+		}
+		all = append(all, vs...)
+	}
+	return all, nil
+}
+
+// The JSON of a file. Times are in microseconds.
+type (
+	vectorJSON struct {
+		Name   string     `json:"name"`
+		Why    string     `json:"why"`
+		Params paramsJSON `json:"params"`
+		Steps  []stepJSON `json:"steps"`
+	}
+	paramsJSON struct {
+		Algorithm  string   `json:"algorithm"`
+		Limit      uint32   `json:"limit"`
+		Window     int64    `json:"window"`
+		Burst      uint32   `json:"burst"`
+		Refill     rateJSON `json:"refill"`
+		Strict     bool     `json:"strict"`
+		SubWindows int      `json:"sub_windows"`
+		DeniedHits string   `json:"denied_hits"`
+	}
+	rateJSON struct {
+		Hits uint32 `json:"hits"`
+		Per  int64  `json:"per"`
+	}
+	stepJSON struct {
+		Params     *paramsJSON `json:"params"`
+		Now        int64       `json:"now"`
+		Hits       int64       `json:"hits"`
+		Allowed    bool        `json:"allowed"`
+		Remaining  int64       `json:"remaining"`
+		ResetAfter int64       `json:"reset_after"`
+		RetryAfter int64       `json:"retry_after"` // -1: never
+		Note       string      `json:"note"`
+	}
+)
+
+func read(file string) ([]Vector, error) {
+	text, err := files.ReadFile("vectors/" + file)
+	if err != nil {
+		return nil, err
+	}
+	var in []vectorJSON
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&in); err != nil {
+		return nil, err
+	}
+	var out []Vector
+	for _, v := range in {
+		steps, err := v.steps()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", v.Name, err)
+		}
+		out = append(out, Vector{File: file, Name: v.Name, Why: v.Why, Steps: steps})
+	}
+	return out, nil
+}
+
+func (v vectorJSON) steps() ([]Step, error) {
+	p, err := v.Params.parse()
+	if err != nil {
+		return nil, err
+	}
+	var out []Step
+	for i, s := range v.Steps {
+		if s.Params != nil {
+			if p, err = s.Params.parse(); err != nil {
+				return nil, fmt.Errorf("step %d: %w", i, err)
+			}
+		}
+		retry := micros(s.RetryAfter)
+		if s.RetryAfter < 0 {
+			retry = algo.Never
+		}
+		out = append(out, Step{Params: p, Now: s.Now, Hits: s.Hits, Note: s.Note, Want: algo.Decision{
+			Allowed: s.Allowed, Remaining: s.Remaining, ResetAfter: micros(s.ResetAfter), RetryAfter: retry,
+		}})
+	}
+	return out, nil
+}
+
+func (p paramsJSON) parse() (algo.Params, error) {
+	out := algo.Params{
+		Limit: p.Limit, Window: micros(p.Window),
+		Burst: p.Burst, Refill: algo.Rate{Hits: p.Refill.Hits, Per: micros(p.Refill.Per)},
+		Strict: p.Strict, SubWindows: p.SubWindows,
+	}
+	var err error
+	if out.Algorithm, err = algo.ParseAlgorithm(p.Algorithm); err != nil {
+		return out, err
+	}
+	if p.DeniedHits != "" {
+		out.DeniedHits, err = algo.ParseDeniedHits(p.DeniedHits)
+	}
+	return out, err
+}
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
