@@ -4,11 +4,7 @@
 // are matched and decided is left to descriptor and algo.
 package config
 
-import (
-	"fmt"
-
-	"github.com/distlimiter/ratelimit/internal/algo"
-)
+import "github.com/distlimiter/ratelimit/internal/algo"
 
 // Rules is a validated, immutable set of domains, in file order.
 type Rules struct {
@@ -69,7 +65,9 @@ type Limit struct {
 	// Replaces names the limits that do not apply in a request in which this one does.
 	Replaces       []string
 	OnBackendError BackendErrorMode
-	Pos            Pos
+	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
+	RawBody string
+	Pos     Pos
 }
 
 // Unit is a unit of time, numbered as envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit.
@@ -98,27 +96,3 @@ const (
 	BackendErrorDeny
 	BackendErrorLocal // the same rules in memory
 )
-
-// Pos is a place in a source of rules. Line and Column count from 1; 0 means unknown.
-type Pos struct {
-	File         string
-	Line, Column int
-}
-
-// String returns file:line:column.
-func (p Pos) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
-
-// Problem is one thing wrong with the rules.
-type Problem struct {
-	Pos
-	// Path leads from the document to the offending field, such as
-	// "descriptors[0].rate_limit.unit".
-	Path string
-	// What is wrong, and what to write instead.
-	What, Remedy string
-}
-
-// Error returns "file:line:column: path: what is wrong; what to write".
-func (p Problem) Error() string {
-	return fmt.Sprintf("%s: %s: %s; %s", p.Pos, p.Path, p.What, p.Remedy)
-}

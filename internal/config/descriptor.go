@@ -1,0 +1,218 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// walk calls f for every descriptor of the domain, parents first.
+func (d *Domain) walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
+
+func walk(level []*Descriptor, f func(*Descriptor)) {
+	for _, d := range level {
+		f(d)
+		walk(d.Descriptors, f)
+	}
+}
+
+// describe returns the key and value as people quote them: user or user=alice.
+func (d *Descriptor) describe() string {
+	if d.Value == "" {
+		return abridge(d.Key)
+	}
+	return abridge(d.Key) + "=" + abridge(d.Value)
+}
+
+var descriptorKeys = newKeys(true, "key", "value", "rate_limit", "rate_limits", "shadow_mode", "quota_mode",
+	"share_threshold", "detailed_metric", "value_to_metric", "metadata", "descriptors")
+
+// rawDescriptor is a descriptor as written.
+type rawDescriptor struct {
+	key, value                                                         field[string]
+	limit                                                              *rawLimit
+	limits                                                             field[[]*rawLimit]
+	shadowMode, quotaMode, shareThreshold, detailedMetric, valueMetric field[bool]
+	metadata                                                           map[string]any
+	metadataAt                                                         *yaml.Node
+	descriptors                                                        []*Descriptor
+}
+
+// descriptors reads one level of descriptors. Repetitions on the top level are
+// left to the builder, which knows those of other sources.
+func (d *decoder) descriptors(n *yaml.Node) []*Descriptor {
+	if isNull(n) {
+		return nil
+	}
+	level := make([]*Descriptor, 0, len(resolve(n).Content))
+	d.list(n, "descriptors", func(n *yaml.Node) { level = append(level, d.descriptor(n)) })
+	return level
+}
+
+func (d *decoder) descriptor(n *yaml.Node) *Descriptor {
+	var raw rawDescriptor
+	mapped := len(d.problems)
+	d.mapping(n, descriptorKeys, func(key string, value *yaml.Node) { d.setDescriptor(&raw, key, value) })
+	out := &Descriptor{
+		Key: raw.key.v, Value: raw.value.v,
+		ShadowMode: raw.shadowMode.v, QuotaMode: raw.quotaMode.v, ShareThreshold: raw.shareThreshold.v,
+		DetailedMetric: raw.detailedMetric.v, ValueToMetric: raw.valueMetric.v,
+		Metadata: raw.metadata, Descriptors: raw.descriptors, Pos: d.pos(n),
+	}
+	if len(d.problems) > mapped && resolve(n).Kind != yaml.MappingNode {
+		return out
+	}
+	d.checkEntry(n, &raw)
+	out.Limits = d.limitsOf(&raw)
+	d.checkEffect(&raw, out)
+	if len(out.Descriptors) > 1 {
+		d.unique(out.Descriptors, nil)
+	}
+	return out
+}
+
+func (d *decoder) setDescriptor(raw *rawDescriptor, key string, value *yaml.Node) {
+	switch key {
+	case "key":
+		d.text(value, &raw.key)
+	case "value":
+		d.text(value, &raw.value)
+	case "rate_limit":
+		d.setRateLimit(raw, value)
+	case "rate_limits":
+		d.setRateLimits(raw, value)
+	case "shadow_mode":
+		d.boolean(value, &raw.shadowMode)
+	case "quota_mode":
+		d.boolean(value, &raw.quotaMode)
+	case "share_threshold":
+		d.boolean(value, &raw.shareThreshold)
+	case "detailed_metric":
+		d.boolean(value, &raw.detailedMetric)
+	case "value_to_metric":
+		d.boolean(value, &raw.valueMetric)
+	case "metadata":
+		d.setMetadata(raw, value)
+	case "descriptors":
+		raw.descriptors = d.descriptors(value)
+	}
+}
+
+// setRateLimit reads into the limit that a merge key has brought, if any: keys
+// that are not written again stay.
+func (d *decoder) setRateLimit(raw *rawDescriptor, n *yaml.Node) {
+	if isNull(n) {
+		raw.limit = nil
+		d.warn(n, "rate_limit is empty: nothing is limited", "remove it, or write unit and requests_per_unit")
+		return
+	}
+	if raw.limit == nil {
+		raw.limit = &rawLimit{}
+	}
+	d.rawLimit(n, raw.limit)
+}
+
+func (d *decoder) setRateLimits(raw *rawDescriptor, n *yaml.Node) {
+	raw.limits = field[[]*rawLimit]{n: n}
+	if isNull(n) {
+		return
+	}
+	d.list(n, "rate limits", func(n *yaml.Node) {
+		limit := &rawLimit{}
+		d.rawLimit(n, limit)
+		raw.limits.v = append(raw.limits.v, limit)
+	})
+}
+
+func (d *decoder) setMetadata(raw *rawDescriptor, n *yaml.Node) {
+	if isNull(n) {
+		raw.metadata = nil
+		return
+	}
+	if raw.metadata == nil {
+		raw.metadata = map[string]any{}
+	}
+	raw.metadataAt = n
+	d.metadata(n, raw.metadata)
+	if len(raw.metadata) == 0 {
+		raw.metadata = nil
+	}
+}
+
+// limitsOf validates the descriptor's limits.
+func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*Limit) {
+	if raw.limit != nil {
+		d.push("rate_limit")
+		limits = append(limits, d.limit(raw.limit))
+		d.pop()
+	}
+	if !raw.limits.given() {
+		return limits
+	}
+	d.push("rate_limits")
+	defer d.pop()
+	switch {
+	case raw.limit != nil:
+		d.problem(raw.limits.n, "rate_limit and rate_limits together", "move rate_limit into the list")
+	case len(raw.limits.v) == 0:
+		d.problem(raw.limits.n, "the list is empty", "write at least one limit, or remove it")
+	}
+	for i, limit := range raw.limits.v {
+		d.pushIndex(i)
+		l := d.limit(limit)
+		if l.Unlimited && len(raw.limits.v) > 1 {
+			d.problemIn("unlimited", limit.unlimited.n, "unlimited among other limits", "write it alone, or remove it")
+		}
+		limits = append(limits, l)
+		d.pop()
+	}
+	return limits
+}
+
+// checkEntry validates key, value and what depends on them.
+func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
+	if raw.key.v == "" {
+		at := n
+		if raw.key.given() {
+			at = raw.key.n
+		}
+		d.problemIn("key", at, "the key is missing or empty", "write the key of a descriptor entry, such as remote_address")
+	}
+	for _, f := range []struct {
+		name string
+		field[string]
+	}{{"key", raw.key}, {"value", raw.value}} {
+		if f.v != strings.TrimSpace(f.v) {
+			d.warnIn(f.name, f.n, fmt.Sprintf("%q begins or ends with white space", abridge(f.v)), "only requests with the same white space match")
+		}
+	}
+	inKey := strings.Contains(raw.key.v, "*")
+	if inKey {
+		d.warnIn("key", raw.key.n, "a * in a key", "wildcards are meant for values: write them there")
+	}
+	if raw.shareThreshold.v && !inKey && !strings.Contains(raw.value.v, "*") {
+		d.problemIn("share_threshold", raw.shareThreshold.n, "share_threshold without a wildcard", "write a value with *, or remove share_threshold")
+	}
+}
+
+// checkEffect warns of fields that do nothing.
+func (d *decoder) checkEffect(raw *rawDescriptor, out *Descriptor) {
+	if len(out.Limits) > 0 {
+		return
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+		n    *yaml.Node
+	}{
+		{"shadow_mode", raw.shadowMode.v, raw.shadowMode.n},
+		{"quota_mode", raw.quotaMode.v, raw.quotaMode.n},
+		{"detailed_metric", raw.detailedMetric.v, raw.detailedMetric.n},
+		{"metadata", raw.metadata != nil, raw.metadataAt},
+	} {
+		if f.set {
+			d.warnIn(f.name, f.n, "no effect without a rate_limit beside it", "move it to a descriptor with one")
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Load reads and validates rules from files and directories, of which every
+// file counts, in subdirectories too. The error is an *Invalid with every
+// problem of every file.
+func Load(paths []string, opts Options) (*Rules, error) {
+	sources, err := (&Files{Paths: paths, Options: opts}).Sources(context.Background())
+	return parseAll(sources, err, opts)
+}
+
+// parseAll parses the sources also when some could not be read, for all
+// problems to be reported together.
+func parseAll(sources []Source, unread error, opts Options) (*Rules, error) {
+	rules, err := Parse(sources, opts)
+	if unread == nil {
+		return rules, err
+	}
+	var missing, bad *Invalid
+	if errors.As(unread, &missing) && errors.As(err, &bad) {
+		return nil, &Invalid{Problems: append(missing.Problems[:len(missing.Problems):len(missing.Problems)], bad.Problems...)}
+	}
+	return nil, unread
+}
+
+// Files provides the rules of files and directories.
+type Files struct {
+	// Paths are read in this order, the files of a directory by name.
+	Paths   []string
+	Options Options
+}
+
+// Sources reads all files. The error is an *Invalid with a problem for each
+// that can't be read; the sources are the others.
+func (f *Files) Sources(ctx context.Context) ([]Source, error) {
+	var sources []Source
+	var problems []Problem
+	w := walker{opts: f.Options, file: func(path string) error {
+		data, err := readFile(path, f.Options.maxBytes())
+		if err == nil {
+			sources = append(sources, Source{Name: path, Data: data})
+		}
+		return err
+	}, failed: func(path string, err error) {
+		problems = append(problems, unreadable(path, err))
+	}}
+	for _, path := range f.Paths {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		w.walk(path)
+	}
+	return sources, invalid(problems)
+}
+
+// unreadable says what to do about a file that can't be read.
+func unreadable(path string, err error) Problem {
+	p := Problem{Pos: Pos{File: path}}
+	if underlying := (*fs.PathError)(nil); errors.As(err, &underlying) {
+		err = underlying.Err
+	}
+	p.What = "can't be read: " + err.Error()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.Remedy = "write the path of a file or directory with rules"
+	case errors.Is(err, fs.ErrPermission):
+		p.Remedy = "allow this process to read it"
+	default:
+		p.Remedy = "keep nothing but files with rules there"
+	}
+	return p
+}
+
+// readFile reads at most one byte more than max, which Parse then refuses.
+func readFile(path string, max int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, max+1))
+}
+
+// walker visits files and directories by name, following links.
+type walker struct {
+	opts    Options
+	dir     func(path string) // called before the directory is listed; may be nil
+	file    func(path string) error
+	failed  func(path string, err error)
+	parents []os.FileInfo // directories being listed: a link to one of them would not end
+}
+
+func (w *walker) walk(path string) {
+	if err := w.visit(path); err != nil {
+		w.failed(path, err)
+	}
+}
+
+func (w *walker) visit(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return w.list(path, info)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("neither a file nor a directory (%s)", info.Mode().Type())
+	}
+	return w.file(path)
+}
+
+func (w *walker) list(path string, info os.FileInfo) error {
+	for _, parent := range w.parents {
+		if os.SameFile(parent, info) {
+			return errors.New("a link to a directory above it")
+		}
+	}
+	if w.dir != nil {
+		w.dir(path)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	w.parents = append(w.parents, info)
+	for _, e := range entries {
+		if !w.skip(e.Name()) {
+			w.walk(filepath.Join(path, e.Name()))
+		}
+	}
+	w.parents = w.parents[:len(w.parents)-1]
+	return nil
+}
+
+// skip leaves out what Options say, and what Kubernetes keeps beside the links
+// that people see: ..data and ..2006_01_02.
+func (w *walker) skip(name string) bool {
+	return strings.HasPrefix(name, "..") || w.opts.SkipDotFiles && strings.HasPrefix(name, ".")
+}

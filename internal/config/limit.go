@@ -1,0 +1,385 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// maxRawBody bounds a rule's own 429 body, which travels in every such answer.
+const maxRawBody = 64 << 10
+
+var (
+	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
+		"sub_windows", "token_bucket", "sliding_window", "unlimited", "replaces", "on_backend_error", "raw_body")
+	replacesKeys = newKeys(true, "name")
+	bucketKeys   = newKeys(false, "capacity", "refill_rate")
+	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
+)
+
+// backendErrorNames are the names that rules use, by BackendErrorMode.
+var backendErrorNames = [...]string{BackendErrorDefault: "default", BackendErrorError: "error", BackendErrorAllow: "allow",
+	BackendErrorDeny: "deny", BackendErrorLocal: "local"}
+
+// String returns the name that rules use, such as "allow".
+func (m BackendErrorMode) String() string {
+	if int(m) < len(backendErrorNames) {
+		return backendErrorNames[m]
+	}
+	return fmt.Sprintf("on_backend_error(%d)", uint8(m))
+}
+
+// ParseBackendErrorMode returns the mode with the given rule name: error, allow,
+// deny or local.
+func ParseBackendErrorMode(name string) (BackendErrorMode, error) {
+	for i, n := range backendErrorNames[1:] {
+		if n == name {
+			return BackendErrorMode(i + 1), nil
+		}
+	}
+	return BackendErrorDefault, fmt.Errorf("unknown on_backend_error %q: write error, allow, deny or local", name)
+}
+
+// settleDeniedHits gives a limit that is charged together with others the
+// default denied_hits of drop: what is refused as a whole charges nothing.
+func (l *Limit) settleDeniedHits(together bool) {
+	if !together || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
+		return
+	}
+	params := l.Algo.Params()
+	if params.DeniedHits != algo.DeniedDefault {
+		return
+	}
+	params.DeniedHits = algo.Drop
+	if settled, err := algo.New(params); err == nil { // as before, but for what a refusal charges
+		l.Algo = settled
+	}
+}
+
+// rawRate is a number of requests in a unit or window, as written.
+type rawRate struct {
+	requests     field[uint32]
+	unit, window field[string]
+}
+
+// rawLimit is a rate limit as written.
+type rawLimit struct {
+	rawRate
+	n                                                            *yaml.Node
+	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
+	burst, subWindows, capacity                                  field[uint32]
+	strict, unlimited                                            field[bool]
+	replaces                                                     field[[]field[string]]
+	bucket, sliding                                              *yaml.Node // the blocks of hybrid
+	inner                                                        rawRate    // of sliding
+}
+
+func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
+	raw.n = n
+	d.mapping(n, limitKeys, func(key string, value *yaml.Node) {
+		switch key {
+		case "unit", "requests_per_unit", "window":
+			d.setRate(&raw.rawRate, key, value)
+		case "algorithm":
+			d.text(value, &raw.algorithm)
+		case "burst":
+			d.number(value, &raw.burst)
+		case "name":
+			d.text(value, &raw.name)
+		case "denied_hits":
+			d.text(value, &raw.deniedHits)
+		case "strict":
+			d.boolean(value, &raw.strict)
+		case "sub_windows":
+			d.number(value, &raw.subWindows)
+		case "token_bucket":
+			d.setBucket(raw, value)
+		case "sliding_window":
+			d.setSliding(raw, value)
+		case "unlimited":
+			d.boolean(value, &raw.unlimited)
+		case "replaces":
+			d.setReplaces(raw, value)
+		case "on_backend_error":
+			d.text(value, &raw.onBackendError)
+		case "raw_body":
+			d.text(value, &raw.rawBody)
+		}
+	})
+}
+
+func (d *decoder) setRate(raw *rawRate, key string, n *yaml.Node) {
+	switch key {
+	case "unit":
+		d.text(n, &raw.unit)
+	case "requests_per_unit":
+		d.number(n, &raw.requests)
+	case "window":
+		d.text(n, &raw.window)
+	}
+}
+
+func (d *decoder) setBucket(raw *rawLimit, n *yaml.Node) {
+	raw.bucket = nil
+	if isNull(n) {
+		return
+	}
+	raw.bucket = n
+	d.mapping(n, bucketKeys, func(key string, value *yaml.Node) {
+		switch key {
+		case "capacity":
+			d.number(value, &raw.capacity)
+		case "refill_rate":
+			d.text(value, &raw.refill)
+		}
+	})
+}
+
+func (d *decoder) setSliding(raw *rawLimit, n *yaml.Node) {
+	raw.sliding = nil
+	if isNull(n) {
+		return
+	}
+	raw.sliding = n
+	d.mapping(n, windowKeys, func(key string, value *yaml.Node) { d.setRate(&raw.inner, key, value) })
+}
+
+func (d *decoder) setReplaces(raw *rawLimit, n *yaml.Node) {
+	raw.replaces = field[[]field[string]]{n: n}
+	if isNull(n) {
+		return
+	}
+	d.list(n, `mappings such as "name: other"`, func(n *yaml.Node) {
+		name := field[string]{n: n}
+		d.mapping(n, replacesKeys, func(_ string, value *yaml.Node) { d.text(value, &name) })
+		if name.n == nil {
+			name.n = n
+		}
+		raw.replaces.v = append(raw.replaces.v, name)
+	})
+}
+
+// limit validates and compiles a limit. What it returns after a problem is only
+// fit to look for more problems.
+func (d *decoder) limit(raw *rawLimit) *Limit {
+	if resolve(raw.n).Kind != yaml.MappingNode {
+		return &Limit{} // reported already
+	}
+	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, RawBody: raw.rawBody.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
+	d.checkName(raw)
+	d.checkReplaces(raw, l)
+	if raw.onBackendError.given() {
+		mode, err := ParseBackendErrorMode(raw.onBackendError.v)
+		l.OnBackendError = mode
+		d.problemFrom("on_backend_error", raw.onBackendError.n, err)
+	}
+	if len(raw.rawBody.v) > maxRawBody {
+		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
+	}
+	if l.Unlimited {
+		d.checkUnlimited(raw)
+		return l
+	}
+	before := len(d.problems)
+	params := d.params(raw, l)
+	if len(d.problems) > before {
+		return l
+	}
+	compiled, err := algo.New(params)
+	if err != nil {
+		what, remedy, _ := strings.Cut(err.Error(), ": ")
+		d.problem(raw.n, what, remedy)
+	}
+	l.Algo = compiled
+	return l
+}
+
+// problemFrom reports an error that reads "what: remedy"; nil is none.
+func (d *decoder) problemFrom(key string, n *yaml.Node, err error) {
+	if err != nil {
+		what, remedy, _ := strings.Cut(err.Error(), ": ")
+		d.problemIn(key, n, what, remedy)
+	}
+}
+
+func (d *decoder) checkName(raw *rawLimit) {
+	if strings.ContainsFunc(raw.name.v, unicode.IsControl) {
+		d.problemIn("name", raw.name.n, "a name with control characters", "names go into answers and metrics: write printable text")
+	}
+}
+
+func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
+	d.push("replaces")
+	defer d.pop()
+	for i, name := range raw.replaces.v {
+		d.pushIndex(i)
+		switch {
+		case name.v == "":
+			d.problem(name.n, "the name is missing or empty", `write "name: " and the name of another limit`)
+		case name.v == l.Name:
+			d.problem(name.n, fmt.Sprintf("the limit %q replaces itself", abridge(name.v)), "name another limit")
+		default:
+			l.Replaces = append(l.Replaces, name.v)
+			d.replaced = append(d.replaced, reference{name: name.v,
+				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is")})
+		}
+		d.pop()
+	}
+}
+
+// checkUnlimited refuses what would limit. A lone requests_per_unit or a unit
+// that is none only earns a warning: envoyproxy/ratelimit loads them.
+func (d *decoder) checkUnlimited(raw *rawLimit) {
+	const remedy = "remove it, or remove unlimited"
+	for _, f := range []struct {
+		key  string
+		n    *yaml.Node
+		fine bool
+	}{
+		{"unit", raw.unit.n, parseUnit(raw.unit.v) == UnitUnknown},
+		{"requests_per_unit", raw.requests.n, true},
+		{"window", raw.window.n, false},
+		{"algorithm", raw.algorithm.n, false},
+		{"burst", raw.burst.n, false},
+		{"denied_hits", raw.deniedHits.n, false},
+		{"strict", raw.strict.n, false},
+		{"sub_windows", raw.subWindows.n, false},
+		{"token_bucket", raw.bucket, false},
+		{"sliding_window", raw.sliding, false},
+		{"on_backend_error", raw.onBackendError.n, false},
+	} {
+		switch {
+		case f.n == nil:
+		case f.fine:
+			d.warnIn(f.key, f.n, f.key+" has no effect together with unlimited", remedy)
+		default:
+			d.problemIn(f.key, f.n, f.key+" together with unlimited", remedy)
+		}
+	}
+}
+
+// params validates everything that the algorithm is made of, and sets what the
+// answer reports of it.
+func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
+	var p algo.Params
+	if raw.algorithm.given() {
+		var err error
+		if p.Algorithm, err = algo.ParseAlgorithm(raw.algorithm.v); err != nil {
+			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), suggest(raw.algorithm.v, algo.Algorithms()))
+			return p
+		}
+	}
+	if raw.deniedHits.given() {
+		var err error
+		p.DeniedHits, err = algo.ParseDeniedHits(raw.deniedHits.v)
+		d.problemFrom("denied_hits", raw.deniedHits.n, err)
+	}
+	d.checkFields(raw, p.Algorithm)
+	p.Strict = raw.strict.v
+	p.SubWindows = int(raw.subWindows.v)
+	d.rate(raw, l, &p)
+	d.bucket(raw, &p)
+	if p.Algorithm == algo.SlidingLog && p.Limit > algo.MaxLogLimit {
+		d.problemIn("requests_per_unit", raw.requests.n,
+			fmt.Sprintf("a sliding_log of %d hits, of which each takes 8 bytes in every counter", p.Limit),
+			fmt.Sprintf("write at most %d, or use sliding_window with strict: true", algo.MaxLogLimit))
+	}
+	return p
+}
+
+// checkFields refuses fields that belong to other algorithms.
+func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
+	isBucket := a == algo.TokenBucket || a == algo.LeakyBucket || a == algo.Hybrid
+	isSliding := a == algo.SlidingWindow || a == algo.Hybrid
+	for _, f := range []struct {
+		key  string
+		n    *yaml.Node
+		fits bool
+		of   string
+	}{
+		{"burst", raw.burst.n, isBucket, "token_bucket, leaky_bucket or hybrid"},
+		{"strict", raw.strict.n, isSliding || !raw.strict.v, "sliding_window or hybrid"},
+		{"sub_windows", raw.subWindows.n, isSliding, "sliding_window or hybrid"},
+		{"token_bucket", raw.bucket, a == algo.Hybrid, "hybrid"},
+		{"sliding_window", raw.sliding, a == algo.Hybrid, "hybrid"},
+	} {
+		if f.n != nil && !f.fits {
+			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+f.of)
+		}
+	}
+	switch {
+	case !raw.subWindows.given():
+	case isSliding && !raw.strict.v:
+		d.problemIn("sub_windows", raw.subWindows.n, "sub_windows without strict", "write strict: true, or remove it")
+	case raw.subWindows.v < 1 || raw.subWindows.v > algo.MaxSubWindows:
+		d.problemIn("sub_windows", raw.subWindows.n, fmt.Sprintf("%d sub windows", raw.subWindows.v), fmt.Sprintf("write 1 to %d", algo.MaxSubWindows))
+	}
+}
+
+// rate validates the sustained rate, of hybrid that of its sliding window.
+func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
+	rate, n := &raw.rawRate, raw.n
+	if raw.sliding != nil && p.Algorithm == algo.Hybrid {
+		for _, f := range []struct {
+			key string
+			n   *yaml.Node
+		}{{"requests_per_unit", rate.requests.n}, {"unit", rate.unit.n}, {"window", rate.window.n}} {
+			if f.n != nil {
+				d.problemIn(f.key, f.n, f.key+" beside sliding_window", "write it in one of the two places")
+			}
+		}
+		d.push("sliding_window")
+		defer d.pop()
+		rate, n = &raw.inner, raw.sliding
+	}
+	p.Limit, l.RequestsPerUnit = rate.requests.v, rate.requests.v
+	if !rate.requests.given() {
+		d.warnIn("requests_per_unit", n, "requests_per_unit is missing: every request is over the limit", "write a number, or 0 if that is meant")
+	}
+	switch unit := parseUnit(rate.unit.v); {
+	case rate.unit.given() && rate.window.given():
+		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
+	case rate.window.given():
+		window, what, remedy := parseWindow(rate.window.v)
+		if what != "" {
+			d.problemIn("window", rate.window.n, what, remedy)
+			return
+		}
+		p.Window = window
+		l.Unit, l.UnitMultiplier = measure(window)
+	case !rate.unit.given():
+		d.problemIn("unit", n, "the unit is missing", "write "+unitList+", or window: 90s")
+	case unit == UnitUnknown:
+		d.problemIn("unit", rate.unit.n, fmt.Sprintf("unknown unit %q", abridge(rate.unit.v)), "write "+unitList)
+	default:
+		p.Window, l.Unit = unit.Duration(), unit
+	}
+}
+
+// bucket validates burst and the bucket of hybrid.
+func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
+	burst, key := raw.burst, "burst"
+	if raw.bucket != nil && p.Algorithm == algo.Hybrid {
+		d.push("token_bucket")
+		defer d.pop()
+		if raw.burst.given() {
+			d.problemIn("capacity", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
+		}
+		burst, key = raw.capacity, "capacity"
+		if raw.refill.given() {
+			rate, what, remedy := parseRate(raw.refill.v)
+			if what != "" {
+				d.problemIn("refill_rate", raw.refill.n, what, remedy)
+			}
+			p.Refill = rate
+		}
+	}
+	p.Burst = burst.v
+	if burst.given() && burst.v == 0 {
+		d.problemIn(key, burst.n, key+" of 0 admits nothing", "write at least 1, or leave it out for the default")
+	}
+}

@@ -1,0 +1,283 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// DefaultMaxBytes is the largest source that is read unless Options say otherwise.
+const DefaultMaxBytes = 64 << 20
+
+// Options say how sources are read.
+type Options struct {
+	// MergeDomains lets several sources give rules for one domain. Otherwise a
+	// domain belongs to one source.
+	MergeDomains bool
+	// SkipDotFiles leaves out files and directories whose names begin with a dot.
+	// Names that begin with two dots, by which Kubernetes swaps the content of
+	// its volumes, are always left out.
+	SkipDotFiles bool
+	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
+	MaxBytes int64
+}
+
+func (o Options) maxBytes() int64 {
+	if o.MaxBytes > 0 {
+		return o.MaxBytes
+	}
+	return DefaultMaxBytes
+}
+
+// Source is one YAML (or JSON) document of rules: a domain.
+type Source struct {
+	// Name is the file, or what else says where the rules come from. It is the
+	// File of every Pos.
+	Name string
+	Data []byte
+}
+
+// Parse reads and validates the rules of all sources. The error is an *Invalid
+// with every problem of every source. No sources make empty rules.
+func Parse(sources []Source, opts Options) (*Rules, error) {
+	b := builder{opts: opts, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}}
+	for _, source := range sources {
+		b.add(source)
+	}
+	if err := invalid(b.problems); err != nil {
+		return nil, err
+	}
+	b.finish()
+	return &Rules{Domains: b.order, Warnings: b.warnings}, nil
+}
+
+// builder puts the domains of several sources together.
+type builder struct {
+	opts     Options
+	domains  map[string]*Domain
+	order    []*Domain
+	entries  map[*Domain]map[entry]Pos // top level of each domain
+	consume  map[*Domain]Pos           // where a domain says how it consumes
+	replaced []reference
+	problems []Problem
+	warnings []Problem
+}
+
+// entry tells the descriptors of one level apart.
+type entry struct{ key, value string }
+
+// reference is a place that names another limit of its domain.
+type reference struct {
+	domain, name string
+	missing      Problem // should there be none
+}
+
+func (b *builder) add(source Source) {
+	d := &decoder{reader: reader{file: source.Name}}
+	domain := d.document(source.Data, b.opts.maxBytes())
+	if domain != nil && domain.Name != "" {
+		b.addDomain(d, domain)
+		for _, ref := range d.replaced {
+			ref.domain = domain.Name
+			b.replaced = append(b.replaced, ref)
+		}
+	}
+	b.problems = append(b.problems, inOrder(d.problems)...)
+	b.warnings = append(b.warnings, inOrder(d.warnings)...)
+}
+
+// addDomain adds a domain, or its descriptors to what another source gave it.
+func (b *builder) addDomain(d *decoder, domain *Domain) {
+	into, exists := b.domains[domain.Name]
+	if !exists {
+		b.domains[domain.Name] = domain
+		b.order = append(b.order, domain)
+		b.entries[domain] = d.unique(domain.Descriptors, nil)
+		b.mergeConsume(d, domain, domain)
+		return
+	}
+	if !b.opts.MergeDomains {
+		d.problems = append(d.problems, Problem{Pos: domain.Pos, Path: "domain",
+			What:   fmt.Sprintf("the domain %q is already given at %s", abridge(domain.Name), into.Pos),
+			Remedy: "write its rules in one file, or allow domains to be merged"})
+		return
+	}
+	b.entries[into] = d.unique(domain.Descriptors, b.entries[into])
+	into.Descriptors = append(into.Descriptors, domain.Descriptors...)
+	b.mergeConsume(d, domain, into)
+}
+
+// mergeConsume takes what any one source says, and refuses two that disagree.
+func (b *builder) mergeConsume(d *decoder, domain, into *Domain) {
+	said, exists := b.consume[into]
+	switch {
+	case !d.consume.given():
+		return
+	case exists && into.Consume != domain.Consume:
+		d.problemIn("consume", d.consume.n, "the domain says otherwise at "+said.String(), "write the same, or write it once")
+	}
+	into.Consume = domain.Consume
+	b.consume[into] = d.pos(d.consume.n)
+}
+
+// finish does what needs all sources.
+func (b *builder) finish() {
+	names := map[entry]bool{}
+	for _, domain := range b.order {
+		domain.walk(func(d *Descriptor) {
+			for _, l := range d.Limits {
+				names[entry{domain.Name, l.Name}] = true
+				l.settleDeniedHits(domain.Consume == AllOrNothing || len(d.Limits) > 1)
+			}
+		})
+	}
+	for _, ref := range b.replaced {
+		if !names[entry{ref.domain, ref.name}] {
+			b.warnings = append(b.warnings, ref.missing)
+		}
+	}
+}
+
+// decoder reads the document of one source.
+type decoder struct {
+	reader
+	replaced []reference // without their domain
+	consume  field[string]
+}
+
+var rootKeys = newKeys(true, "domain", "descriptors", "consume")
+
+// document returns nil when data is not one mapping.
+func (d *decoder) document(data []byte, maxBytes int64) *Domain {
+	if int64(len(data)) > maxBytes {
+		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+		return nil
+	}
+	if pos, what := badText(data); what != "" {
+		pos.File = d.file
+		d.problemAt(pos, what, "save the file as UTF-8 text")
+		return nil
+	}
+	stream := yaml.NewDecoder(bytes.NewReader(data))
+	var root yaml.Node
+	switch err := stream.Decode(&root); {
+	case errors.Is(err, io.EOF):
+		d.problemAt(Pos{d.file, 1, 1}, "the file is empty", `write "domain: name" and its descriptors`)
+		return nil
+	case err != nil:
+		d.syntaxError(err)
+		return nil
+	}
+	var next yaml.Node
+	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
+		d.warnings = append(d.warnings, Problem{Pos: Pos{d.file, max(next.Line, 1), max(next.Column, 1)},
+			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
+	}
+	return d.root(root.Content[0])
+}
+
+func (d *decoder) problemAt(pos Pos, what, remedy string) {
+	d.problems = append(d.problems, Problem{Pos: pos, What: what, Remedy: remedy})
+}
+
+func (d *decoder) syntaxError(err error) {
+	pos, what := Pos{File: d.file}, err.Error()
+	if load := (*yaml.LoadError)(nil); errors.As(err, &load) {
+		pos.Line, pos.Column, what = load.Mark.Line, load.Mark.Column, load.Message
+		if load.ContextMsg != "" {
+			what += " " + load.ContextMsg
+		}
+	}
+	d.problemAt(pos, "not YAML: "+what, "mend the syntax; the cause may lie on the line above")
+}
+
+// badText returns the place of the first byte that no YAML text can hold.
+func badText(data []byte) (pos Pos, what string) {
+	pos = Pos{Line: 1, Column: 1}
+	for i := 0; i < len(data); {
+		c, size := rune(data[i]), 1
+		if c >= utf8.RuneSelf {
+			c, size = utf8.DecodeRune(data[i:])
+		}
+		switch {
+		case c == utf8.RuneError && size == 1:
+			return pos, fmt.Sprintf("the byte 0x%02x is not UTF-8", data[i])
+		case c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f:
+			return pos, fmt.Sprintf("the control character 0x%02x", c)
+		case c == '\n':
+			pos.Line++
+			pos.Column = 0
+		}
+		pos.Column++
+		i += size
+	}
+	return pos, ""
+}
+
+func (d *decoder) root(n *yaml.Node) *Domain {
+	domain := &Domain{Pos: d.pos(n)}
+	var name field[string]
+	d.mapping(n, rootKeys, func(key string, value *yaml.Node) {
+		switch key {
+		case "domain":
+			d.text(value, &name)
+		case "consume":
+			d.text(value, &d.consume)
+		case "descriptors":
+			domain.Descriptors = d.descriptors(value)
+		}
+	})
+	domain.Name = name.v
+	switch {
+	case name.v != "":
+		domain.Pos = d.pos(name.n)
+	case len(d.problems) > 0 && name.n == nil && resolve(n).Kind != yaml.MappingNode:
+		return nil
+	default:
+		if name.n == nil {
+			name.n = n
+		}
+		d.problemIn("domain", name.n, "the domain is missing or empty", `write "domain: name", as in Envoy's rate limit filter`)
+	}
+	switch d.consume.v {
+	case "", "each":
+	case "all_or_nothing":
+		domain.Consume = AllOrNothing
+	default:
+		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", abridge(d.consume.v)), "write each or all_or_nothing")
+	}
+	if domain.Descriptors == nil {
+		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")
+	}
+	return domain
+}
+
+// unique reports descriptors of one level that repeat another's key and value.
+// seen holds those that are there already.
+func (d *decoder) unique(level []*Descriptor, seen map[entry]Pos) map[entry]Pos {
+	if seen == nil {
+		seen = make(map[entry]Pos, len(level))
+	}
+	for i, descriptor := range level {
+		e := entry{descriptor.Key, descriptor.Value}
+		first, exists := seen[e]
+		switch {
+		case e.key == "": // reported already
+		case exists:
+			d.push("descriptors")
+			d.pushIndex(i)
+			d.problems = append(d.problems, Problem{Pos: descriptor.Pos, Path: d.pathString(),
+				What:   fmt.Sprintf("%s is already given at %s", descriptor.describe(), first),
+				Remedy: "remove one, or write both limits as rate_limits of one"})
+			d.pop()
+			d.pop()
+		default:
+			seen[e] = descriptor.Pos
+		}
+	}
+	return seen
+}
