@@ -1,0 +1,97 @@
+// Package harness starts the real programs that integration tests run against:
+// this project's binary, built with the race detector, and Envoy. It owns their
+// ports, readiness, output and end; what they should answer is left to the tests.
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patience is how long anything awaited may take. It bounds failing tests only.
+const patience = 30 * time.Second
+
+// binary is the path of cmd/ratelimit, set by Main before any test runs.
+var binary string
+
+// Main builds cmd/ratelimit, runs the tests and returns their exit code. A package
+// that calls StartService calls it from TestMain.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ratelimit-integration-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "ratelimit")
+	build := exec.Command("go", "build", "-race", "-o", binary, "github.com/distlimiter/ratelimit/cmd/ratelimit")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// Root returns the module's directory.
+func Root(t testing.TB) string {
+	t.Helper()
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		t.Fatalf("go env GOMOD: %v", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(mod)))
+}
+
+// Tool returns the path of a program: the version that `make tools` installed, or
+// else the one on PATH. A missing tool fails the test; a skipped test would pass
+// for a good one.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	pinned := filepath.Join(Root(t), ".cache", "bin", name)
+	if _, err := os.Stat(pinned); err == nil {
+		return pinned
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%v: run make tools", err)
+	}
+	return path
+}
+
+// Eventually waits until ok holds, and fails the test with what was awaited if it
+// does not. It is for the state of other processes, which send no event.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// freePort returns a TCP port of loopback that nobody listens on. It lies below
+// the range from which systems take the ports of outgoing connections, so that it
+// stays free until its user listens, also over a restart.
+func freePort(t testing.TB) int {
+	t.Helper()
+	var errs error
+	for range 100 {
+		port := 15000 + rand.IntN(15000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			l.Close()
+			return port
+		}
+		errs = errors.Join(errs, err)
+	}
+	t.Fatalf("no free port: %v", errs)
+	return 0
+}

@@ -1,0 +1,99 @@
+package harness
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is a running program. It ends with the test at the latest, and its
+// output is shown when the test fails.
+type Process struct {
+	name    string
+	cmd     *exec.Cmd
+	output  output
+	exited  chan struct{} // closed after err is set
+	err     error
+	stopped bool
+}
+
+// Start runs a program.
+func Start(t testing.TB, name, path string, args ...string) *Process {
+	t.Helper()
+	p := &Process{name: name, cmd: exec.Command(path, args...), exited: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	p.cmd.SysProcAttr = endWithParent()
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.exited)
+	}()
+	t.Cleanup(func() {
+		p.Stop(t)
+		if t.Failed() {
+			t.Logf("output of %s %v:\n%s", name, args, &p.output)
+		}
+	})
+	return p
+}
+
+// Printed reports whether the program has printed the text so far.
+func (p *Process) Printed(text string) bool { return strings.Contains(p.output.String(), text) }
+
+// Stop ends the program by SIGTERM. That it exits with an error, as after a data
+// race, or not at all fails the test. A second Stop does nothing.
+func (p *Process) Stop(t testing.TB) {
+	t.Helper()
+	if p.stopped {
+		return
+	}
+	p.stopped = true
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("%s was not running any more: %v", p.name, err)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		t.Errorf("%s does not end on SIGTERM", p.name)
+		_ = p.cmd.Process.Signal(os.Kill)
+		<-p.exited
+	}
+	if p.err != nil {
+		t.Errorf("%s ended with %v", p.name, p.err)
+	}
+}
+
+// running fails the test when the program has ended by itself.
+func (p *Process) running(t testing.TB) {
+	t.Helper()
+	select {
+	case <-p.exited:
+		t.Fatalf("%s ended: %v", p.name, p.err)
+	default:
+	}
+}
+
+// output collects what a program prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}

@@ -1,0 +1,107 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Service is a running ratelimit serve.
+type Service struct {
+	*Process
+	GRPC, HTTP, Admin string // host:port
+
+	args []string
+	conn *grpc.ClientConn
+}
+
+// StartService serves the rules of a file or directory and waits until the
+// service is healthy. Flags are added to the command line.
+func StartService(t testing.TB, rules string, flags ...string) *Service {
+	t.Helper()
+	s := &Service{
+		GRPC:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		HTTP:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		Admin: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+	}
+	s.args = append([]string{
+		"serve", "--config", rules, "--grpc-addr", s.GRPC, "--http-addr", s.HTTP, "--admin-addr", s.Admin,
+	}, flags...)
+	s.conn = s.Dial(t)
+	s.Restart(t)
+	return s
+}
+
+// Restart starts the service again, on the same ports, after a Stop.
+func (s *Service) Restart(t testing.TB) {
+	t.Helper()
+	s.Process = Start(t, "ratelimit", binary, s.args...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	health := healthv1.NewHealthClient(s.conn)
+	Eventually(t, "the service is healthy", func() bool {
+		s.running(t)
+		answer, err := health.Check(ctx, &healthv1.HealthCheckRequest{})
+		return err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING
+	})
+}
+
+// Dial returns a connection to the service's gRPC address, which ends with the test.
+func (s *Service) Dial(t testing.TB) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// The default waits a second after the first refusal.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// Request asks for hits of one descriptor; entries are keys and values in turn.
+func Request(domain string, hits uint64, entries ...string) *rls.RateLimitRequest {
+	d := &ratelimitv3.RateLimitDescriptor{HitsAddend: wrapperspb.UInt64(hits)}
+	for i := 0; i+1 < len(entries); i += 2 {
+		d.Entries = append(d.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: entries[i], Value: entries[i+1]})
+	}
+	return &rls.RateLimitRequest{Domain: domain, Descriptors: []*ratelimitv3.RateLimitDescriptor{d}}
+}
+
+// Ask sends one request to the service.
+func (s *Service) Ask(t testing.TB, request *rls.RateLimitRequest) *rls.RateLimitResponse {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answer, err := rls.NewRateLimitServiceClient(s.conn).ShouldRateLimit(ctx, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// Get returns the body of a page of the service's HTTP or Admin address.
+func (s *Service) Get(t testing.TB, addr, path string) string {
+	t.Helper()
+	answer, err := http.Get("http://" + addr + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", path, answer.Status, err)
+	}
+	return string(body)
+}

@@ -1,0 +1,78 @@
+// Package integration tests the whole path over HTTP: a client, the real Envoy
+// with the configurations of envoy/, and this project's binary.
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/distlimiter/ratelimit/test/integration/harness"
+)
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+
+// start serves rules and runs Envoy with a file of envoy/ in front of it.
+func start(t *testing.T, file, rules string, flags ...string) (*harness.Service, *harness.Envoy) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	write(t, path, rules)
+	service := harness.StartService(t, path, flags...)
+	return service, harness.StartEnvoy(t, file, service)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rulesOf returns the rules that the comment at the head of a file in envoy/
+// suggests, with years for their units, so that no window ends during a test.
+func rulesOf(t *testing.T, file string) string {
+	t.Helper()
+	config, err := os.ReadFile(harness.Config(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	comment, _, _ := strings.Cut(string(config), "static_resources:")
+	_, rules, found := strings.Cut(comment, "#   domain: ")
+	if !found {
+		t.Fatalf("%s suggests no rules", file)
+	}
+	rules, _, _ = strings.Cut(rules+"\n#\n", "\n#\n")
+	rules = "domain: " + strings.ReplaceAll(rules, "\n#   ", "\n")
+	return regexp.MustCompile(`unit: \w+`).ReplaceAllString(rules, "unit: year")
+}
+
+// get requests / with headers, and fails the test unless the answer has the status.
+func get(t *testing.T, envoy *harness.Envoy, status int, headers ...string) harness.Answer {
+	t.Helper()
+	answer := envoy.Get(t, "/", headers...)
+	if answer.Status != status {
+		t.Fatalf("with %v: status %d, want %d; %v", headers, answer.Status, status, answer.Header)
+	}
+	return answer
+}
+
+// exhaust makes n requests that pass and one that does not.
+func exhaust(t *testing.T, envoy *harness.Envoy, n int, headers ...string) {
+	t.Helper()
+	for range n {
+		get(t, envoy, http.StatusOK, headers...)
+	}
+	get(t, envoy, http.StatusTooManyRequests, headers...)
+}
+
+// remaining fails the test unless the answer says that n hits are left.
+func remaining(t *testing.T, answer harness.Answer, n int) {
+	t.Helper()
+	if got := answer.Header.Get("X-Ratelimit-Remaining"); got != fmt.Sprint(n) {
+		t.Fatalf("%q remaining, want %d; %v", got, n, answer.Header)
+	}
+}
