@@ -7,6 +7,18 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+// Len returns the number of descriptors that have limits.
+func (r *Rules) Len() (n int) {
+	for _, domain := range r.Domains {
+		domain.walk(func(d *Descriptor) {
+			if len(d.Limits) > 0 {
+				n++
+			}
+		})
+	}
+	return n
+}
+
 // walk calls f for every descriptor of the domain, parents first.
 func (d *Domain) walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
 

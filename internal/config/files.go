@@ -16,21 +16,10 @@ import (
 // problem of every file.
 func Load(paths []string, opts Options) (*Rules, error) {
 	sources, err := (&Files{Paths: paths, Options: opts}).Sources(context.Background())
-	return parseAll(sources, err, opts)
-}
-
-// parseAll parses the sources also when some could not be read, for all
-// problems to be reported together.
-func parseAll(sources []Source, unread error, opts Options) (*Rules, error) {
-	rules, err := Parse(sources, opts)
-	if unread == nil {
-		return rules, err
+	if err != nil {
+		return parseAll(sources, []error{err}, opts)
 	}
-	var missing, bad *Invalid
-	if errors.As(unread, &missing) && errors.As(err, &bad) {
-		return nil, &Invalid{Problems: append(missing.Problems[:len(missing.Problems):len(missing.Problems)], bad.Problems...)}
-	}
-	return nil, unread
+	return Parse(sources, opts)
 }
 
 // Files provides the rules of files and directories.
@@ -94,7 +83,8 @@ func readFile(path string, max int64) ([]byte, error) {
 // walker visits files and directories by name, following links.
 type walker struct {
 	opts    Options
-	dir     func(path string) // called before the directory is listed; may be nil
+	dir     func(path string) // called before a directory is listed; may be nil
+	link    func(path string) // called before a link in a directory is followed; may be nil
 	file    func(path string) error
 	failed  func(path string, err error)
 	parents []os.FileInfo // directories being listed: a link to one of them would not end
@@ -134,16 +124,24 @@ func (w *walker) list(path string, info os.FileInfo) error {
 	}
 	w.parents = append(w.parents, info)
 	for _, e := range entries {
-		if !w.skip(e.Name()) {
-			w.walk(filepath.Join(path, e.Name()))
-		}
+		w.entry(filepath.Join(path, e.Name()), e)
 	}
 	w.parents = w.parents[:len(w.parents)-1]
 	return nil
 }
 
-// skip leaves out what Options say, and what Kubernetes keeps beside the links
-// that people see: ..data and ..2006_01_02.
-func (w *walker) skip(name string) bool {
-	return strings.HasPrefix(name, "..") || w.opts.SkipDotFiles && strings.HasPrefix(name, ".")
+// entry leaves out what Options say, and what Kubernetes keeps beside the links
+// that people see: ..data and directories such as ..2026_01_02.
+func (w *walker) entry(path string, e fs.DirEntry) {
+	if strings.HasPrefix(e.Name(), "..") || w.opts.SkipDotFiles && strings.HasPrefix(e.Name(), ".") {
+		return
+	}
+	if e.Type() == fs.ModeSymlink && w.link != nil {
+		w.link(path)
+	}
+	if !e.Type().IsRegular() {
+		w.walk(path)
+	} else if err := w.file(path); err != nil {
+		w.failed(path, err)
+	}
 }

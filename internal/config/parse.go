@@ -55,6 +55,26 @@ func Parse(sources []Source, opts Options) (*Rules, error) {
 	return &Rules{Domains: b.order, Warnings: b.warnings}, nil
 }
 
+// parseAll parses the sources also when others could not be read, for all
+// problems to be reported together.
+func parseAll(sources []Source, unread []error, opts Options) (*Rules, error) {
+	rules, err := Parse(sources, opts)
+	if len(unread) == 0 {
+		return rules, err
+	}
+	all := Invalid{}
+	for _, err := range append(unread, err) {
+		var bad *Invalid
+		switch {
+		case errors.As(err, &bad):
+			all.Problems = append(all.Problems, bad.Problems...)
+		case err != nil:
+			all.Problems = append(all.Problems, Problem{What: err.Error()})
+		}
+	}
+	return nil, &all
+}
+
 // builder puts the domains of several sources together.
 type builder struct {
 	opts     Options

@@ -37,11 +37,12 @@ type Problem struct {
 // Error returns "file:line:column: path: what is wrong; what to write".
 func (p Problem) Error() string {
 	var b strings.Builder
-	b.WriteString(p.Pos.String())
-	if p.Path != "" {
-		b.WriteString(": " + p.Path)
+	for _, where := range []string{p.Pos.String(), p.Path} {
+		if where != "" {
+			b.WriteString(where + ": ")
+		}
 	}
-	b.WriteString(": " + p.What)
+	b.WriteString(p.What)
 	if p.Remedy != "" {
 		b.WriteString("; " + p.Remedy)
 	}
