@@ -16,7 +16,7 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /ratelimit /ratelimit
 USER 65532:65532
+# A container's loopback is its own: listen on all of its addresses.
+ENV CONFIG_PATH=/config GRPC_HOST=0.0.0.0 HOST=0.0.0.0 DEBUG_HOST=0.0.0.0
 EXPOSE 8081 8080 6070
 ENTRYPOINT ["/ratelimit"]
-# A container's loopback is its own: listen on all of its addresses.
-CMD ["serve", "--config", "/config", "--grpc-addr", "0.0.0.0:8081", "--http-addr", "0.0.0.0:8080", "--admin-addr", "0.0.0.0:6070"]

@@ -13,8 +13,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 .PHONY: help
 
-run: ## build, and serve config/examples in memory on loopback
-	$(GO) run ./cmd/ratelimit serve --config config/examples --backend memory \
+run: build ## build, and serve config/examples in memory on loopback
+	bin/ratelimit serve --config config/examples --backend memory \
 		--grpc-addr 127.0.0.1:8081 --http-addr 127.0.0.1:8080 --admin-addr 127.0.0.1:6070
 .PHONY: run
 

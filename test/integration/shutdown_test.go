@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -54,4 +55,38 @@ func TestStopAnswersWhatIsInFlight(t *testing.T) {
 	cancel()
 	clients.Wait()
 	t.Logf("%d requests answered", answered.Load())
+}
+
+// TestRollingUpdate replaces one replica after the other while clients go on, of an
+// Envoy that refuses what it cannot have decided.
+func TestRollingUpdate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	write(t, path, rulesAllowing(1_000_000_000))
+	replicas := []*harness.Service{harness.StartService(t, path), harness.StartService(t, path)}
+	envoy := harness.StartEnvoy(t, "replicas.yaml", replicas...)
+
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				answer, err := envoy.Do(http.MethodGet, 10000, "/", "x-user", "alice")
+				if err != nil || answer.Status != http.StatusOK {
+					t.Errorf("status %d, error %v, %v", answer.Status, err, answer.Header)
+					return
+				}
+			}
+		})
+	}
+	defer clients.Wait()
+	defer stop()
+	for range 2 {
+		for _, replica := range replicas {
+			replica.Stop(t)
+			replica.Restart(t)
+			harness.Eventually(t, "Envoy asks the replica again", func() bool {
+				return replica.Metric(t, `ratelimit_decisions_total{domain="edge",result="allowed",rule="user"}`) > 0
+			})
+		}
+	}
 }

@@ -32,23 +32,22 @@ func Config(t testing.TB, file string) string {
 	return filepath.Join(Root(t), "envoy", file)
 }
 
-// StartEnvoy runs Envoy with a file of envoy/ in front of the service, and waits
-// until it is ready. The file runs as it is, but for free ports and for deadlines: a
-// busy machine may need longer than any that is right in production, and Envoy
-// would then answer without the service.
-func StartEnvoy(t testing.TB, file string, s *Service) *Envoy {
+// StartEnvoy runs Envoy with a file of envoy/ in front of the service, the first
+// of which the file has on port 8081, the next on 8082, and waits until Envoy is
+// ready. The file runs as it is, but for free ports and for deadlines: a busy
+// machine may need longer than any that is right in production, and Envoy would
+// then answer without the service.
+func StartEnvoy(t testing.TB, file string, services ...*Service) *Envoy {
 	t.Helper()
 	config, err := os.ReadFile(Config(t, file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, grpcPort, _ := strings.Cut(s.GRPC, ":")
-	port, err := strconv.Atoi(grpcPort)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &Envoy{ports: map[int]int{servicePort: port}, client: &http.Client{Timeout: patience}}
+	e := &Envoy{ports: map[int]int{}, client: &http.Client{Timeout: patience}}
 	t.Cleanup(e.client.CloseIdleConnections)
+	for i, s := range services {
+		e.ports[servicePort+i] = s.grpcPort
+	}
 	text := regexp.MustCompile(`port_value: \d+`).ReplaceAllStringFunc(string(config), func(match string) string {
 		port, err := strconv.Atoi(strings.TrimPrefix(match, "port_value: "))
 		if err != nil {

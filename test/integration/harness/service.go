@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,19 +24,19 @@ type Service struct {
 	*Process
 	GRPC, HTTP, Admin string // host:port
 
-	args []string
-	conn *grpc.ClientConn
+	grpcPort int
+	args     []string
+	conn     *grpc.ClientConn
 }
 
 // StartService serves the rules of a file or directory and waits until the
 // service is healthy. Flags are added to the command line.
 func StartService(t testing.TB, rules string, flags ...string) *Service {
 	t.Helper()
-	s := &Service{
-		GRPC:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		HTTP:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-		Admin: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-	}
+	s := &Service{grpcPort: freePort(t)}
+	s.GRPC = fmt.Sprintf("127.0.0.1:%d", s.grpcPort)
+	s.HTTP = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	s.Admin = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	s.args = append([]string{
 		"serve", "--config", rules, "--grpc-addr", s.GRPC, "--http-addr", s.HTTP, "--admin-addr", s.Admin,
 	}, flags...)
@@ -104,4 +106,20 @@ func (s *Service) Get(t testing.TB, addr, path string) string {
 		t.Fatalf("%s: %s, %v", path, answer.Status, err)
 	}
 	return string(body)
+}
+
+// Metric returns the value of a series of the service's /metrics, written as there;
+// 0 when it is missing.
+func (s *Service) Metric(t testing.TB, series string) float64 {
+	t.Helper()
+	for line := range strings.Lines(s.Get(t, s.Admin, "/metrics")) {
+		if value, found := strings.CutPrefix(line, series+" "); found {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
 }
