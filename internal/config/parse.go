@@ -226,8 +226,8 @@ func badText(data []byte) (pos Pos, what string) {
 		switch {
 		case c == utf8.RuneError && size == 1:
 			return pos, fmt.Sprintf("the byte 0x%02x is not UTF-8", data[i])
-		case c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f:
-			return pos, fmt.Sprintf("the control character 0x%02x", c)
+		case isControl(c):
+			return pos, fmt.Sprintf("the character %U has no place in YAML", c)
 		case c == '\n':
 			pos.Line++
 			pos.Column = 0
@@ -236,6 +236,15 @@ func badText(data []byte) (pos Pos, what string) {
 		i += size
 	}
 	return pos, ""
+}
+
+// isControl says whether YAML leaves c out of its character set.
+func isControl(c rune) bool {
+	switch {
+	case c == '\t', c == '\n', c == '\r', c == 0x85:
+		return false
+	}
+	return c < ' ' || c >= 0x7f && c < 0xa0 || c == 0xfffe || c == 0xffff
 }
 
 func (d *decoder) root(n *yaml.Node) *Domain {

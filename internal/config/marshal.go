@@ -1,0 +1,199 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// String lists every limit of the domain on a line of its own, in file order and
+// as envoyproxy/ratelimit prints them, with what it does not know at the end.
+func (d *Domain) String() string {
+	var b strings.Builder
+	dumpLevel(&b, d.Name, d.Descriptors)
+	return b.String()
+}
+
+// String lists the limits of all domains.
+func (r *Rules) String() string {
+	var b strings.Builder
+	for _, domain := range r.Domains {
+		dumpLevel(&b, domain.Name, domain.Descriptors)
+	}
+	return b.String()
+}
+
+func dumpLevel(b *strings.Builder, parent string, level []*Descriptor) {
+	for _, d := range level {
+		path := parent + "." + d.Key
+		if d.Value != "" {
+			path += "_" + d.Value
+		}
+		for _, l := range d.Limits {
+			fmt.Fprintf(b, "%s: unit=%s requests_per_unit=%d, shadow_mode: %t, quota_mode: %t%s\n", path,
+				strings.ToUpper(l.Unit.String()), l.RequestsPerUnit, d.ShadowMode, d.QuotaMode, l.beyondIncumbent())
+		}
+		dumpLevel(b, path, d.Descriptors)
+	}
+}
+
+// beyondIncumbent lists what envoyproxy/ratelimit has no word for.
+func (l *Limit) beyondIncumbent() string {
+	if l.Unlimited {
+		return ", unlimited: true"
+	}
+	var b strings.Builder
+	add := func(name string, value any) { fmt.Fprintf(&b, ", %s: %v", name, value) }
+	p := l.Algo.Params()
+	if p.Algorithm != algo.FixedWindow {
+		add("algorithm", p.Algorithm)
+	}
+	if _, window := l.window(); window != "" {
+		add("window", window)
+	}
+	if p.Burst != 0 {
+		add("burst", p.Burst)
+	}
+	if p.Refill != (algo.Rate{}) {
+		add("refill_rate", formatRate(p.Refill))
+	}
+	if p.Strict {
+		add("strict", true)
+	}
+	if p.DeniedHits != algo.DeniedDefault {
+		add("denied_hits", p.DeniedHits)
+	}
+	return b.String()
+}
+
+// window returns how the limit's window is written: as a unit or as a duration.
+func (l *Limit) window() (unit, window string) {
+	length := l.Algo.Params().Window
+	if l.UnitMultiplier == 1 && l.Unit.Duration() == length {
+		return l.Unit.String(), ""
+	}
+	return "", formatDuration(length)
+}
+
+// The documents below are the grammar, for writing rules back as YAML or JSON.
+
+type domainDocument struct {
+	Domain      string               `yaml:"domain" json:"domain"`
+	Consume     string               `yaml:"consume,omitempty" json:"consume,omitempty"`
+	Descriptors []descriptorDocument `yaml:"descriptors,omitempty" json:"descriptors,omitempty"`
+}
+
+type descriptorDocument struct {
+	Key            string               `yaml:"key" json:"key"`
+	Value          string               `yaml:"value,omitempty" json:"value,omitempty"`
+	RateLimit      *limitDocument       `yaml:"rate_limit,omitempty" json:"rate_limit,omitempty"`
+	RateLimits     []limitDocument      `yaml:"rate_limits,omitempty" json:"rate_limits,omitempty"`
+	ShadowMode     bool                 `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
+	QuotaMode      bool                 `yaml:"quota_mode,omitempty" json:"quota_mode,omitempty"`
+	ShareThreshold bool                 `yaml:"share_threshold,omitempty" json:"share_threshold,omitempty"`
+	DetailedMetric bool                 `yaml:"detailed_metric,omitempty" json:"detailed_metric,omitempty"`
+	ValueToMetric  bool                 `yaml:"value_to_metric,omitempty" json:"value_to_metric,omitempty"`
+	Metadata       map[string]any       `yaml:"metadata,omitempty" json:"metadata,omitempty"`
+	Descriptors    []descriptorDocument `yaml:"descriptors,omitempty" json:"descriptors,omitempty"`
+}
+
+type limitDocument struct {
+	Name            string             `yaml:"name,omitempty" json:"name,omitempty"`
+	Algorithm       string             `yaml:"algorithm,omitempty" json:"algorithm,omitempty"`
+	RequestsPerUnit *uint32            `yaml:"requests_per_unit,omitempty" json:"requests_per_unit,omitempty"`
+	Unit            string             `yaml:"unit,omitempty" json:"unit,omitempty"`
+	Window          string             `yaml:"window,omitempty" json:"window,omitempty"`
+	Burst           uint32             `yaml:"burst,omitempty" json:"burst,omitempty"`
+	TokenBucket     *bucketDocument    `yaml:"token_bucket,omitempty" json:"token_bucket,omitempty"`
+	Strict          bool               `yaml:"strict,omitempty" json:"strict,omitempty"`
+	SubWindows      int                `yaml:"sub_windows,omitempty" json:"sub_windows,omitempty"`
+	DeniedHits      string             `yaml:"denied_hits,omitempty" json:"denied_hits,omitempty"`
+	Unlimited       bool               `yaml:"unlimited,omitempty" json:"unlimited,omitempty"`
+	Replaces        []replacesDocument `yaml:"replaces,omitempty" json:"replaces,omitempty"`
+	OnBackendError  string             `yaml:"on_backend_error,omitempty" json:"on_backend_error,omitempty"`
+	RawBody         string             `yaml:"raw_body,omitempty" json:"raw_body,omitempty"`
+}
+
+type bucketDocument struct {
+	Capacity   uint32 `yaml:"capacity,omitempty" json:"capacity,omitempty"`
+	RefillRate string `yaml:"refill_rate,omitempty" json:"refill_rate,omitempty"`
+}
+
+type replacesDocument struct {
+	Name string `yaml:"name" json:"name"`
+}
+
+// MarshalYAML writes the domain in the grammar it was read from. What is read
+// back means the same.
+func (d *Domain) MarshalYAML() (any, error) { return d.document(), nil }
+
+// MarshalJSON writes the domain in the same grammar as JSON.
+func (d *Domain) MarshalJSON() ([]byte, error) { return json.Marshal(d.document()) }
+
+// MarshalYAML writes the descriptor, with those below it, in the grammar.
+func (d *Descriptor) MarshalYAML() (any, error) { return d.document(), nil }
+
+// MarshalJSON writes the descriptor, with those below it, as JSON.
+func (d *Descriptor) MarshalJSON() ([]byte, error) { return json.Marshal(d.document()) }
+
+func (d *Domain) document() domainDocument {
+	doc := domainDocument{Domain: d.Name, Descriptors: documents(d.Descriptors)}
+	if d.Consume == AllOrNothing {
+		doc.Consume = "all_or_nothing"
+	}
+	return doc
+}
+
+func documents(level []*Descriptor) []descriptorDocument {
+	docs := make([]descriptorDocument, len(level))
+	for i, d := range level {
+		docs[i] = d.document()
+	}
+	return docs
+}
+
+func (d *Descriptor) document() descriptorDocument {
+	doc := descriptorDocument{
+		Key: d.Key, Value: d.Value, ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
+		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
+	}
+	if len(d.Limits) == 1 {
+		limit := d.Limits[0].document()
+		doc.RateLimit = &limit
+		return doc
+	}
+	for _, l := range d.Limits {
+		doc.RateLimits = append(doc.RateLimits, l.document())
+	}
+	return doc
+}
+
+func (l *Limit) document() limitDocument {
+	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, RawBody: l.RawBody}
+	for _, name := range l.Replaces {
+		doc.Replaces = append(doc.Replaces, replacesDocument{name})
+	}
+	if l.OnBackendError != BackendErrorDefault {
+		doc.OnBackendError = l.OnBackendError.String()
+	}
+	if l.Unlimited {
+		return doc
+	}
+	p := l.Algo.Params()
+	doc.RequestsPerUnit = &p.Limit
+	doc.Unit, doc.Window = l.window()
+	doc.Burst, doc.Strict, doc.SubWindows = p.Burst, p.Strict, p.SubWindows
+	if p.Algorithm != algo.FixedWindow {
+		doc.Algorithm = p.Algorithm.String()
+	}
+	if p.DeniedHits != algo.DeniedDefault {
+		doc.DeniedHits = p.DeniedHits.String()
+	}
+	if p.Refill != (algo.Rate{}) {
+		doc.TokenBucket = &bucketDocument{Capacity: p.Burst, RefillRate: formatRate(p.Refill)}
+		doc.Burst = 0
+	}
+	return doc
+}
