@@ -3,6 +3,7 @@ package algo
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -14,7 +15,7 @@ const maxCount = 1<<53 - 1
 // but words and settle want a state that settle has brought to now, and n > 0;
 // fits and wait also take n = 0, which asks whether the limit is not exceeded.
 type stepper interface {
-	// words is the fixed length of the state; 0 means that it grows.
+	// words is the fixed length of the state, or grows.
 	words() int
 	// settle brings s to now in place: expired hits leave, and what no sequence
 	// of calls under these parameters could have produced (a clock that stepped
@@ -36,8 +37,10 @@ type stepper interface {
 	expiry(s State) int64
 }
 
-// never is the wait for more hits than a limit can hold.
-const never = math.MaxInt64
+const (
+	never = math.MaxInt64 // the wait for more hits than a limit can hold
+	grows = -1            // the words of a state without a fixed length
+)
 
 // Limit is one limit ready to decide: validated parameters with everything that
 // does not depend on the call computed once. It is immutable.
@@ -161,7 +164,7 @@ func (l *Limit) Capacity() int64 { return l.capacity }
 
 // Words is the length of the limit's states in words; 0 when states grow
 // (SlidingLog) or when there is none (a limit of 0).
-func (l *Limit) Words() int { return l.words() }
+func (l *Limit) Words() int { return max(0, l.words()) }
 
 // Step is the definition of a decision: what one call with so many hits at now
 // (microseconds since the epoch, from 0 to 2^52) answers and leaves behind. hits > 0 charges,
@@ -190,8 +193,8 @@ func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
 // length that is not the limit's becomes a fresh one.
 func (l *Limit) Copy(s State) State {
 	w := l.words()
-	if w == 0 {
-		return append(State(nil), s...)
+	if w == grows {
+		return slices.Clone(s)
 	}
 	t := make(State, w)
 	if len(s) == w {

@@ -3,17 +3,17 @@ package algo
 import "sort"
 
 // slidingLog remembers the time of every hit and is exact: n hits pass when the
-// trailing window (now − window, now] holds at most limit − n. To know that, one
-// old timestamp is enough: the (limit − n + 1)-th newest must have left.
+// trailing window (now − window, now] holds at most limit − n.
 //
 // State: empty, or the number of entries, the slot of the next one, and a ring of
 // timestamps (µs since the epoch) in ascending order. The ring grows by doubling
 // up to limit slots, and one more when denied hits count, which tells "full"
-// from "exceeded". Entries that have left stay in their slots until overwritten.
+// from "exceeded". A settled state holds live entries only; what has left stays
+// in its slot until overwritten but is not counted, whatever the clock does.
 type slidingLog struct {
 	limit  int
 	window int64 // µs
-	slots  int   // the most the ring holds
+	slots  int   // the most entries there can be
 }
 
 const (
@@ -32,10 +32,10 @@ func newSlidingLog(limit int, window int64, debt bool) slidingLog {
 	return l
 }
 
-func (slidingLog) words() int { return 0 }
+func (slidingLog) words() int { return grows }
 
-// entries returns how many timestamps s holds.
-func entries(s State) int {
+// size returns how many entries s holds.
+func size(s State) int {
 	if len(s) <= logRing {
 		return 0
 	}
@@ -52,9 +52,11 @@ func slot(s State, i int) *uint64 {
 	return &ring[at]
 }
 
-// at returns the time of the i-th newest entry, which is live until at + window:
-// now at the latest, whatever damage there is.
-func at(s State, now int64, i int) int64 { return int64(min(*slot(s, i), uint64(now))) }
+// leaves returns when the i-th newest entry leaves the window: at the latest
+// when a hit at now would, whatever damage there is.
+func (l slidingLog) leaves(s State, now int64, i int) int64 {
+	return int64(min(*slot(s, i), uint64(now))) + l.window
+}
 
 func (l slidingLog) settle(s State, now int64) {
 	if len(s) <= logRing {
@@ -63,26 +65,28 @@ func (l slidingLog) settle(s State, now int64) {
 	if ring := uint64(len(s) - logRing); s[logSize] > ring || s[logNext] == 0 || s[logNext] > ring {
 		s[logSize], s[logNext] = 0, ring // damaged
 	}
-	s[logSize] = min(s[logSize], uint64(l.slots)) // what a higher limit has left
-	if s[logSize] > 0 && at(s, now, 0) <= now-l.window {
-		s[logSize] = 0 // all have left, also any that damage put in the future
-	}
+	n := min(int(s[logSize]), l.slots) // a higher limit may have left more
 	// The clock stepped back: those hits happened, at the latest now.
-	for i := 0; i < int(s[logSize]) && *slot(s, i) > uint64(now); i++ {
+	for i := 0; i < n && *slot(s, i) > uint64(now); i++ {
 		*slot(s, i) = uint64(now)
 	}
+	left := func(i int) bool { return l.leaves(s, now, i) <= now }
+	switch {
+	case n == 0:
+	case left(0):
+		n = 0
+	case left(n - 1):
+		n = sort.Search(n, left)
+	}
+	s[logSize] = uint64(n)
 }
 
-// live returns how many entries are within the window.
-func (l slidingLog) live(s State, now int64) int {
-	return sort.Search(entries(s), func(i int) bool { return at(s, now, i) <= now-l.window })
-}
-
-func (l slidingLog) fits(s State, now, n int64) bool { return l.wait(s, now, n) == 0 }
+func (l slidingLog) fits(s State, _, n int64) bool { return n <= int64(l.limit-size(s)) }
 
 func (l slidingLog) charge(s State, now, n int64) State {
 	add := int(min(n, int64(l.slots)))
-	s = l.reserve(s, now, add)
+	total := min(size(s)+add, l.slots)
+	s = grow(s, total, l.slots)
 	ring := s[logRing:]
 	next := int(s[logNext])
 	for range add {
@@ -92,37 +96,27 @@ func (l slidingLog) charge(s State, now, n int64) State {
 		ring[next] = uint64(now)
 		next++
 	}
-	s[logNext] = uint64(next)
-	s[logSize] = uint64(min(int(s[logSize])+add, len(ring), l.slots))
+	s[logSize], s[logNext] = uint64(total), uint64(next)
 	return s
 }
 
-// reserve makes room for add more entries beside the live ones, which is as
-// many as there will ever be a need to tell apart.
-func (l slidingLog) reserve(s State, now int64, add int) State {
-	have := 0
-	if len(s) > logRing {
-		have = len(s) - logRing
-		if int(s[logSize])+add <= have || have >= l.slots {
-			return s
-		}
-	}
-	live := l.live(s, now)
-	need := min(live+add, l.slots)
+// grow returns s with a ring of at least need slots, at most most.
+func grow(s State, need, most int) State {
+	have := max(0, len(s)-logRing)
 	if need <= have {
 		return s
 	}
-	grown := make(State, logRing+min(max(need, 2*have, firstRing), l.slots))
-	for i := range live {
-		grown[logRing+live-1-i] = uint64(at(s, now, i))
+	n := size(s)
+	grown := make(State, logRing+min(max(need, 2*have, firstRing), most))
+	for i := range n {
+		grown[logRing+n-1-i] = *slot(s, i)
 	}
-	grown[logSize], grown[logNext] = uint64(live), uint64(live)
+	grown[logSize], grown[logNext] = uint64(n), uint64(n)
 	return grown
 }
 
 func (l slidingLog) refund(s State, _, n int64) State {
-	if size := entries(s); size > 0 {
-		back := int(min(n, int64(size)))
+	if back := int(min(n, int64(size(s)))); back > 0 {
 		next := int(s[logNext]) - back
 		if next <= 0 {
 			next += len(s) - logRing
@@ -134,26 +128,27 @@ func (l slidingLog) refund(s State, _, n int64) State {
 }
 
 func (l slidingLog) left(s State, now int64) (remaining, reset int64) {
-	live := l.live(s, now)
-	if live > 0 {
-		reset = at(s, now, live-1) + l.window - now
+	n := size(s)
+	if n > 0 {
+		reset = l.leaves(s, now, n-1) - now
 	}
-	return int64(l.limit - live), reset
+	return int64(l.limit - n), reset
 }
 
+// wait needs one timestamp: that of the newest entry that must have left, which
+// has limit − n newer ones.
 func (l slidingLog) wait(s State, now, n int64) int64 {
-	if n > int64(l.limit) {
+	switch {
+	case n > int64(l.limit):
 		return never
-	}
-	mustHaveLeft := l.limit - int(n) // counted from the newest, which is 0
-	if mustHaveLeft >= entries(s) {
+	case l.fits(s, now, n):
 		return 0
 	}
-	return max(0, at(s, now, mustHaveLeft)+l.window-now)
+	return l.leaves(s, now, l.limit-int(n)) - now
 }
 
 func (l slidingLog) expiry(s State) int64 {
-	if entries(s) == 0 {
+	if size(s) == 0 {
 		return 0
 	}
 	return int64(*slot(s, 0)) + l.window
