@@ -1,0 +1,99 @@
+// Package admin owns the HTTP side for people and monitoring: the rules in
+// force, what became of reloads, statistics, metrics, profiles and health. It
+// reads what other packages hand it and decides nothing.
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Options is what the pages show. All fields are required.
+type Options struct {
+	// Rules returns the rules in force; nil before there are any.
+	Rules func() *config.Rules
+	// Reloads returns how loading the rules has gone.
+	Reloads func() config.Status
+	Stats   *stats.Stats
+	Metrics prometheus.Gatherer
+	Health  grpc_health_v1.HealthServer
+}
+
+// maxBody bounds the body of a request in bytes.
+const maxBody = 1 << 20
+
+// page is one line of the index.
+type page struct {
+	path, help string
+	handler    http.Handler
+}
+
+// New returns the handler of the admin address.
+func New(o Options) http.Handler {
+	pages := []page{
+		{"/debug/pprof/", "profiles of the running process, for go tool pprof", http.HandlerFunc(pprof.Index)},
+		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health)},
+		{"/metrics", "metrics for Prometheus", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{})},
+		{"/rlconfig", "the rules in force, one line for each limit", o.rlconfig()},
+		{"/rules/status", "when rules were loaded and what failed, as JSON", o.status()},
+		{"/stats", "counts of each rule; ?format=json", o.stats()},
+	}
+	mux := http.NewServeMux()
+	for _, p := range pages {
+		mux.Handle("GET "+p.path, p.handler)
+	}
+	// Profiles that pprof.Index leaves to handlers of their own. Its command line
+	// is left out, for flags may hold secrets.
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		plainText(w)
+		for _, p := range pages {
+			fmt.Fprintf(w, "%s: %s\n", p.path, p.help)
+		}
+	})
+	return http.MaxBytesHandler(mux, maxBody)
+}
+
+// rlconfig lists the limits in force as envoyproxy/ratelimit does.
+func (o Options) rlconfig() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		plainText(w)
+		if rules := o.Rules(); rules != nil {
+			fmt.Fprint(w, rules)
+		}
+	})
+}
+
+func (o Options) status() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, o.Reloads()) })
+}
+
+// Healthcheck answers 200 "OK" while the gRPC health service says SERVING of the
+// whole server, and 503 otherwise.
+func Healthcheck(health grpc_health_v1.HealthServer) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		plainText(w)
+		state, err := health.Check(r.Context(), &grpc_health_v1.HealthCheckRequest{})
+		if err != nil || state.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, "not serving\n")
+			return
+		}
+		fmt.Fprint(w, "OK")
+	})
+}
+
+func plainText(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+}

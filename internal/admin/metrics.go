@@ -1,0 +1,51 @@
+package admin
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+var (
+	reloadsDesc     = prometheus.NewDesc("ratelimit_config_reloads_total", "Attempts to load the rules, by result: success or failure.", []string{"result"}, nil)
+	reloadOKDesc    = prometheus.NewDesc("ratelimit_config_last_reload_successful", "Whether the last attempt to load the rules succeeded; 0 means that old rules are in force.", nil, nil)
+	reloadedAtDesc  = prometheus.NewDesc("ratelimit_config_last_reload_success_timestamp_seconds", "When the rules were last found valid.", nil, nil)
+	generationDesc  = prometheus.NewDesc("ratelimit_config_generation", "How many times new rules came into force.", nil, nil)
+	domainsDesc     = prometheus.NewDesc("ratelimit_config_domains", "Domains in force.", nil, nil)
+	rulesDesc       = prometheus.NewDesc("ratelimit_config_rules", "Descriptors with limits in force.", nil, nil)
+	loadSuccessDesc = prometheus.NewDesc("ratelimit_service_config_load_success", "Attempts to load the rules that succeeded, under envoyproxy/ratelimit's name.", nil, nil)
+	loadErrorDesc   = prometheus.NewDesc("ratelimit_service_config_load_error", "Attempts to load the rules that failed, under envoyproxy/ratelimit's name.", nil, nil)
+)
+
+// ReloadMetrics is a prometheus.Collector of how loading the rules has gone.
+type ReloadMetrics func() config.Status
+
+// Describe implements prometheus.Collector.
+func (m ReloadMetrics) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, out) }
+
+// Collect implements prometheus.Collector.
+func (m ReloadMetrics) Collect(out chan<- prometheus.Metric) {
+	s := m()
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	counter(reloadsDesc, s.Successes, "success")
+	counter(reloadsDesc, s.Failures, "failure")
+	counter(loadSuccessDesc, s.Successes)
+	counter(loadErrorDesc, s.Failures)
+	ok, at := 1.0, 0.0
+	if s.Last.Outcome == config.Failed {
+		ok = 0
+	}
+	if !s.LastSuccess.IsZero() {
+		at = float64(s.LastSuccess.UnixMilli()) / 1000
+	}
+	gauge(reloadOKDesc, ok)
+	gauge(reloadedAtDesc, at)
+	gauge(generationDesc, float64(s.Last.Generation))
+	gauge(domainsDesc, float64(s.Last.Domains))
+	gauge(rulesDesc, float64(s.Last.Rules))
+}

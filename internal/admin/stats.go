@@ -1,0 +1,142 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// ruleStats is one rule in the answer of /stats?format=json.
+type ruleStats struct {
+	Domain                  string     `json:"domain"`
+	Rule                    string     `json:"rule"`
+	TotalHits               uint64     `json:"total_hits"`
+	WithinLimit             uint64     `json:"within_limit"`
+	OverLimit               uint64     `json:"over_limit"`
+	NearLimit               uint64     `json:"near_limit"`
+	OverLimitWithLocalCache uint64     `json:"over_limit_with_local_cache"`
+	ShadowMode              uint64     `json:"shadow_mode"`
+	Allowed                 uint64     `json:"allowed"`
+	Denied                  uint64     `json:"denied"`
+	ShadowDenied            uint64     `json:"shadow_denied"`
+	Errors                  uint64     `json:"errors"`
+	LastDenied              *time.Time `json:"last_denied,omitempty"`
+}
+
+// serviceStats is what is counted for no rule. The names are the incumbent's.
+type serviceStats struct {
+	RedisError        uint64 `json:"call.should_rate_limit.redis_error"`
+	ServiceError      uint64 `json:"call.should_rate_limit.service_error"`
+	ConfigLoadSuccess uint64 `json:"config_load_success"`
+	ConfigLoadError   uint64 `json:"config_load_error"`
+	DomainNotFound    uint64 `json:"domain_not_found"`
+	GlobalShadowMode  uint64 `json:"global_shadow_mode"`
+}
+
+// stats answers with what was counted since the process started: as lines of
+// name and number under the names that envoyproxy/ratelimit's statsd output has,
+// or as JSON.
+func (o Options) stats() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch format := r.URL.Query().Get("format"); format {
+		case "", "text":
+			plainText(w)
+			o.writeStats(w)
+		case "json":
+			writeJSON(w, map[string]any{"service": o.serviceStats(), "rules": o.ruleStats()})
+		default:
+			http.Error(w, fmt.Sprintf("unknown format %q: use text or json", format), http.StatusBadRequest)
+		}
+	})
+}
+
+func (o Options) serviceStats() serviceStats {
+	reloads := o.Reloads()
+	return serviceStats{
+		RedisError:        o.Stats.BackendErrors.Load(),
+		ServiceError:      o.Stats.ServiceErrors.Load(),
+		ConfigLoadSuccess: reloads.Successes,
+		ConfigLoadError:   reloads.Failures,
+		DomainNotFound:    o.Stats.DomainNotFound.Load(),
+		GlobalShadowMode:  o.Stats.GlobalShadowMode.Load(),
+	}
+}
+
+func (o Options) ruleStats() []ruleStats {
+	all := []ruleStats{}
+	for _, r := range o.Stats.Rules() {
+		c := r.Counts()
+		s := ruleStats{
+			Domain: r.Name.Domain, Rule: r.Name.Path,
+			TotalHits: c.TotalHits(), WithinLimit: c.WithinLimit, OverLimit: c.OverLimit, NearLimit: c.NearLimit,
+			OverLimitWithLocalCache: c.OverLimitWithLocalCache, ShadowMode: c.ShadowMode,
+			Allowed: c.Allowed, Denied: c.Denied, ShadowDenied: c.ShadowDenied, Errors: c.Errors,
+		}
+		if !c.LastDenied.IsZero() {
+			s.LastDenied = &c.LastDenied
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func (o Options) writeStats(w http.ResponseWriter) {
+	s := o.serviceStats()
+	for _, line := range []struct {
+		name string
+		n    uint64
+	}{
+		{"call.should_rate_limit.redis_error", s.RedisError},
+		{"call.should_rate_limit.service_error", s.ServiceError},
+		{"config_load_error", s.ConfigLoadError},
+		{"config_load_success", s.ConfigLoadSuccess},
+		{"domain_not_found", s.DomainNotFound},
+		{"global_shadow_mode", s.GlobalShadowMode},
+	} {
+		fmt.Fprintf(w, "ratelimit.service.%s: %d\n", line.name, line.n)
+	}
+	for _, r := range o.Stats.Rules() {
+		c, prefix := r.Counts(), statName(r.Name)
+		for _, line := range []struct {
+			name string
+			n    uint64
+		}{
+			{"near_limit", c.NearLimit},
+			{"over_limit", c.OverLimit},
+			{"over_limit_with_local_cache", c.OverLimitWithLocalCache},
+			{"shadow_mode", c.ShadowMode},
+			{"total_hits", c.TotalHits()},
+			{"within_limit", c.WithinLimit},
+		} {
+			fmt.Fprintf(w, "ratelimit.service.rate_limit.%s.%s: %d\n", prefix, line.name, line.n)
+		}
+	}
+}
+
+var ipv4 = regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}`)
+
+// statName is the name of a rule in statsd, as envoyproxy/ratelimit writes it:
+// what separates parts of a name elsewhere is an underscore, the dots of an IPv4
+// address too. Control characters would break the line.
+func statName(n stats.Name) string {
+	name := strings.Map(func(r rune) rune {
+		if r == ':' || r == '|' || r < ' ' || r == 0x7f {
+			return '_'
+		}
+		return r
+	}, n.Domain+"."+n.Path)
+	return ipv4.ReplaceAllStringFunc(name, func(ip string) string { return strings.ReplaceAll(ip, ".", "_") })
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(v) // a client that has left is no error of ours
+}
