@@ -26,6 +26,12 @@ type Check struct {
 	// the algorithm and its window, but neither limit nor burst, which may change
 	// while the counter lives. The backend copies what it keeps.
 	Key []byte
+	// Shard is the length of the leading part of Key that says which counters
+	// live together: a store that is spread over several servers keeps keys with
+	// equal such parts on one, where they are decided in one step. That is what
+	// the limits of one descriptor have in common, and in a domain that is all or
+	// nothing what all its counters do. 0: the counter is decided alone.
+	Shard int
 	// Limit holds the algorithm with its parameters.
 	Limit *algo.Limit
 	// Hits to charge: 0 only looks and leaves everything as it is; negative gives
