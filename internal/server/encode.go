@@ -1,0 +1,167 @@
+package server
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// encode turns decisions into the answer, and counts them.
+func (s *Service) encode(r *request, msg *pb.RateLimitRequest, now time.Time) *pb.RateLimitResponse {
+	n := len(r.descriptors)
+	statuses := make([]pb.RateLimitResponse_DescriptorStatus, n)
+	resets := make([]durationpb.Duration, n)
+	resp := &pb.RateLimitResponse{OverallCode: pb.RateLimitResponse_OK, Statuses: make([]*pb.RateLimitResponse_DescriptorStatus, n)}
+
+	var (
+		tightest               = -1 // the descriptor whose status the headers report
+		refused                = -1 // the first descriptor that refuses the request
+		quotas, refusingQuotas int
+		wait, quotaWait        time.Duration = 0, algo.Never
+	)
+	for i := range r.descriptors {
+		d, st := &r.descriptors[i], &statuses[i]
+		resp.Statuses[i] = st
+		st.Code = pb.RateLimitResponse_OK
+		if d.rule != nil && d.rule.unlimited {
+			st.LimitRemaining = math.MaxUint32
+			d.stats.Allow(stats.Usage{Hits: max(d.hits, 0), Near: math.MaxInt64})
+			continue
+		}
+		if d.role == backend.Quota {
+			quotas++
+		}
+		if d.first == d.last {
+			continue
+		}
+		at, allowed := r.reported(d)
+		decision, limit := r.decisions[at], r.limits[at]
+		st.CurrentLimit = limit.current
+		st.LimitRemaining = uint32(min(max(decision.Remaining, 0), math.MaxUint32))
+		st.DurationUntilReset = &resets[i]
+		resets[i].Seconds = seconds(decision.ResetAfter)
+		count(d, limit, decision, allowed, now)
+
+		if tightest < 0 || statuses[tightest].Code == pb.RateLimitResponse_OK && st.LimitRemaining < statuses[tightest].LimitRemaining {
+			tightest = i
+		}
+		if allowed || d.role == backend.Shadow {
+			continue
+		}
+		st.Code = pb.RateLimitResponse_OVER_LIMIT
+		if d.role == backend.Quota {
+			refusingQuotas++
+			quotaWait = min(quotaWait, decision.RetryAfter)
+			continue
+		}
+		tightest = i
+		wait = max(wait, decision.RetryAfter)
+		if refused < 0 {
+			refused = i
+		}
+	}
+	over := refused >= 0
+	if quotas > 0 && refusingQuotas == quotas {
+		over = true
+		wait = max(wait, quotaWait)
+	}
+	if over && s.opts.ShadowMode {
+		s.opts.Stats.GlobalShadowMode.Add(1)
+		over = false
+	}
+	if over {
+		resp.OverallCode = pb.RateLimitResponse_OVER_LIMIT
+		resp.RawBody = r.body(resp)
+	}
+	if tightest >= 0 {
+		resp.ResponseHeadersToAdd = s.opts.Headers.of(&statuses[tightest], over, wait)
+	}
+	if s.opts.DynamicMetadata {
+		resp.DynamicMetadata = r.metadata(msg, resp)
+	}
+	return resp
+}
+
+// reported returns which check of a descriptor its status reports, the one with
+// the least room or, on refusal, the longest wait, and whether all passed.
+func (r *request) reported(d *matched) (at int, allowed bool) {
+	at = d.first
+	for i := d.first + 1; i < d.last; i++ {
+		a, b := &r.decisions[at], &r.decisions[i]
+		switch {
+		case a.Allowed != b.Allowed:
+			if a.Allowed {
+				at = i
+			}
+		case a.Allowed && b.Remaining < a.Remaining, !a.Allowed && b.RetryAfter > a.RetryAfter:
+			at = i
+		}
+	}
+	return at, r.decisions[at].Allowed
+}
+
+func count(d *matched, l *limit, decision algo.Decision, allowed bool, now time.Time) {
+	capacity := l.algo.Capacity()
+	u := stats.Usage{Hits: max(d.hits, 0), After: capacity - decision.Remaining, Near: l.near, Limit: capacity}
+	u.Before = u.After
+	if allowed || l.algo.DeniedHits() == algo.Count && d.role != backend.Shadow {
+		u.Before = max(0, u.After-u.Hits)
+	}
+	if allowed {
+		d.stats.Allow(u)
+	} else {
+		d.stats.Deny(u, now, d.role == backend.Shadow)
+	}
+}
+
+// body returns the body of the first refusing limit that has one.
+func (r *request) body(resp *pb.RateLimitResponse) []byte {
+	for i := range r.descriptors {
+		d := &r.descriptors[i]
+		if resp.Statuses[i].Code != pb.RateLimitResponse_OVER_LIMIT {
+			continue
+		}
+		if at, _ := r.reported(d); len(r.limits[at].rawBody) > 0 {
+			return r.limits[at].rawBody
+		}
+	}
+	return nil
+}
+
+// of returns the headers that report st.
+func (h Headers) of(st *pb.RateLimitResponse_DescriptorStatus, over bool, wait time.Duration) []*core.HeaderValue {
+	if h == (Headers{}) {
+		return nil
+	}
+	var list []*core.HeaderValue
+	add := func(name string, value int64) {
+		if name != "" {
+			list = append(list, &core.HeaderValue{Key: name, Value: strconv.FormatInt(value, 10)})
+		}
+	}
+	add(h.Limit, int64(st.CurrentLimit.RequestsPerUnit))
+	add(h.Remaining, int64(st.LimitRemaining))
+	add(h.Reset, st.DurationUntilReset.Seconds)
+	if over && wait != algo.Never {
+		add(h.RetryAfter, seconds(wait))
+	}
+	return list
+}
+
+// seconds rounds up to whole seconds: Envoy's headers drop the fraction, and "0"
+// would invite a client back too early.
+func seconds(d time.Duration) int64 {
+	s := int64(d / time.Second)
+	if d%time.Second > 0 {
+		s++
+	}
+	return s
+}

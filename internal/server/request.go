@@ -1,0 +1,206 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// request is a request on its way from message to answer. Its slices are reused.
+type request struct {
+	descriptors []matched
+	entries     []descriptor.Entry // of all descriptors
+	keys        []byte             // of all checks
+	keyEnds     []int
+	limits      []*limit // of the checks
+	ask         backend.Request
+	decisions   []algo.Decision
+	replaced    []string
+	path        []byte
+}
+
+// matched is one descriptor of a request with what applies to it.
+type matched struct {
+	match    *descriptor.Rule // nil: no rule
+	rule     *rule
+	override *limit
+	stats    *stats.Rule // nil: nothing to count
+	role     backend.Role
+	hits     int64
+	entries  [2]int // range in request.entries
+	first    int    // range in request.limits and what goes with it
+	last     int
+}
+
+// clear drops what would keep the message and the rules from being collected.
+func (r *request) clear() {
+	clear(r.descriptors)
+	clear(r.entries)
+	clear(r.limits)
+	clear(r.ask.Checks)
+	clear(r.replaced)
+	r.descriptors, r.entries, r.limits = r.descriptors[:0], r.entries[:0], r.limits[:0]
+	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
+	r.keys, r.keyEnds, r.decisions = r.keys[:0], r.keyEnds[:0], r.decisions[:0]
+}
+
+// unmatched fills r with n descriptors that no rule limits.
+func (r *request) unmatched(n int) {
+	r.descriptors = append(r.descriptors, make([]matched, n)...)
+}
+
+// match fills r with the checks that the message asks for.
+func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain, msg *pb.RateLimitRequest) error {
+	for i, d := range msg.Descriptors {
+		from := len(r.entries)
+		for _, e := range d.Entries {
+			r.entries = append(r.entries, descriptor.Entry{Key: e.GetKey(), Value: e.GetValue()})
+		}
+		m := matched{entries: [2]int{from, len(r.entries)}, hits: hits(msg, d), role: backend.Required}
+		if s.opts.QuotaMode {
+			m.role = backend.Quota
+		}
+		entries := r.entries[from:]
+		if m.match = domain.Lookup(entries); m.match != nil {
+			m.rule = &rules.rules[m.match.Index]
+			m.role, m.stats = m.rule.role, m.rule.stats
+			if m.rule.detailed {
+				r.path = m.match.AppendMetricKey(r.path[:0], entries)
+				m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
+			}
+		}
+		if d.Limit != nil {
+			if err := s.override(r, &m, domain, d); err != nil {
+				return fmt.Errorf("descriptors[%d].limit: %w", i, err)
+			}
+		}
+		if m.rule != nil {
+			r.replaced = append(r.replaced, m.rule.replaces...)
+		}
+		r.descriptors = append(r.descriptors, m)
+	}
+	for i := range r.descriptors {
+		r.check(i, domain)
+	}
+	// Only now do the keys stay where they are.
+	from := 0
+	for i, end := range r.keyEnds {
+		r.ask.Checks[i].Key = r.keys[from:end:end]
+		from = end
+	}
+	r.ask.AllOrNothing = domain.Consume() == config.AllOrNothing
+	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
+	return nil
+}
+
+// check adds the checks of the i-th descriptor.
+func (r *request) check(i int, domain *descriptor.Domain) {
+	d := &r.descriptors[i]
+	d.first = len(r.limits)
+	entries := r.entries[d.entries[0]:d.entries[1]]
+	switch {
+	case d.override != nil:
+		r.keys = domain.AppendOverrideKey(r.keys, entries, d.override.algo)
+		r.add(i, d, d.override)
+	case d.rule != nil:
+		for _, l := range d.rule.limits {
+			if l.name != "" && slices.Contains(r.replaced, l.name) {
+				continue
+			}
+			r.keys = d.match.AppendKey(r.keys, entries, l.index)
+			r.add(i, d, l)
+		}
+	}
+	d.last = len(r.limits)
+}
+
+func (r *request) add(i int, d *matched, l *limit) {
+	r.keyEnds = append(r.keyEnds, len(r.keys))
+	r.limits = append(r.limits, l)
+	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Descriptor: i, Role: d.role})
+}
+
+// hits returns what the descriptor costs: its own hits_addend if it has one,
+// even 0, else the request's, where 0 is absent and means 1.
+func hits(msg *pb.RateLimitRequest, d *common.RateLimitDescriptor) int64 {
+	n := int64(max(msg.HitsAddend, 1))
+	if d.HitsAddend != nil {
+		n = int64(min(d.HitsAddend.Value, math.MaxInt64))
+	}
+	if d.IsNegativeHits {
+		n = -n
+	}
+	return n
+}
+
+// override replaces what m's rule says by the limit that the request brings. It
+// keeps the rule's algorithm, but no mode of it, for Envoy's operator asked for
+// just this limit.
+func (s *Service) override(r *request, m *matched, domain *descriptor.Domain, d *common.RateLimitDescriptor) error {
+	unit := pb.RateLimitResponse_RateLimit_Unit(d.Limit.Unit)
+	window, known := units[unit]
+	if !known {
+		return fmt.Errorf("unit %s: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR", unit)
+	}
+	p := algo.Params{Limit: d.Limit.RequestsPerUnit, Window: window}
+	mode := config.BackendErrorDefault
+	if m.rule != nil && len(m.rule.limits) > 0 {
+		first := m.rule.limits[0]
+		p.Algorithm, p.Strict, p.DeniedHits = first.algo.Params().Algorithm, first.algo.Params().Strict, first.algo.DeniedHits()
+		mode = first.onError
+	}
+	a, err := algo.New(p)
+	if err != nil {
+		return err
+	}
+	l, err := s.compileLimit(a, mode)
+	if err != nil {
+		return errors.New("it cannot be decided locally: set --on-backend-error to error, allow or deny")
+	}
+	l.index = -1
+	l.current = &pb.RateLimitResponse_RateLimit{RequestsPerUnit: d.Limit.RequestsPerUnit, Unit: unit}
+	m.override, m.rule = l, nil
+	m.role = backend.Required
+	if s.opts.QuotaMode {
+		m.role = backend.Quota
+	}
+	// Counted by its values, as the incumbent does, as far as there is room.
+	r.path = r.path[:0]
+	for i, e := range r.entries[m.entries[0]:m.entries[1]] {
+		if i > 0 {
+			r.path = append(r.path, '.')
+		}
+		r.path = append(r.path, e.Key...)
+		if e.Value != "" {
+			r.path = append(append(r.path, '_'), e.Value...)
+		}
+	}
+	if m.stats == nil {
+		m.stats = &s.overrides
+	}
+	m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
+	return nil
+}
+
+// units holds the windows of the units that an override may have; the messages
+// of overrides and answers number them alike.
+var units = map[pb.RateLimitResponse_RateLimit_Unit]time.Duration{
+	pb.RateLimitResponse_RateLimit_SECOND: time.Second,
+	pb.RateLimitResponse_RateLimit_MINUTE: time.Minute,
+	pb.RateLimitResponse_RateLimit_HOUR:   time.Hour,
+	pb.RateLimitResponse_RateLimit_DAY:    24 * time.Hour,
+	pb.RateLimitResponse_RateLimit_WEEK:   7 * 24 * time.Hour,
+	pb.RateLimitResponse_RateLimit_MONTH:  30 * 24 * time.Hour,
+	pb.RateLimitResponse_RateLimit_YEAR:   365 * 24 * time.Hour,
+}

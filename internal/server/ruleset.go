@@ -1,0 +1,147 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// ruleset is the rules in force with all that does not depend on a request made
+// beforehand. It is immutable.
+type ruleset struct {
+	matcher *descriptor.Matcher
+	rules   []rule // by descriptor.Rule.Index
+}
+
+// rule is what the service knows of a matched rule.
+type rule struct {
+	role      backend.Role
+	unlimited bool
+	detailed  bool // has counters for each value
+	limits    []*limit
+	replaces  []string
+	stats     *stats.Rule
+	metadata  *structpb.Struct // nil without
+}
+
+// limit is one limit of a rule, or of an override.
+type limit struct {
+	index   int // in the rule; -1 for an override
+	name    string
+	algo    *algo.Limit
+	current *pb.RateLimitResponse_RateLimit
+	near    int64 // hits above which the limit is near
+	rawBody []byte
+	onError config.BackendErrorMode // never BackendErrorDefault
+	local   *algo.Limit             // for BackendErrorLocal
+}
+
+func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
+	rs := &ruleset{matcher: descriptor.Compile(rules)}
+	matched := rs.matcher.Rules()
+	names := make([]stats.Name, len(matched))
+	for i, m := range matched {
+		names[i] = stats.Name{Domain: m.Domain, Path: m.Path}
+	}
+	rs.rules = make([]rule, len(matched))
+	for i, m := range matched {
+		r := &rs.rules[i]
+		if err := s.compileRule(r, m.Config); err != nil {
+			return nil, fmt.Errorf("%s: domain %s: rule %s: %w", m.Config.Pos, m.Domain, m.Path, err)
+		}
+	}
+	for i, counters := range s.opts.Stats.Bind(names) {
+		rs.rules[i].stats = counters
+	}
+	return rs, nil
+}
+
+func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
+	switch {
+	case c.ShadowMode:
+		r.role = backend.Shadow
+	case c.QuotaMode || s.opts.QuotaMode:
+		r.role = backend.Quota
+	}
+	r.detailed = c.DetailedMetric || c.ValueToMetric
+	if c.Metadata != nil {
+		if r.metadata, err = structpb.NewStruct(c.Metadata); err != nil {
+			return fmt.Errorf("metadata: %w", err)
+		}
+	}
+	for i, l := range c.Limits {
+		for _, name := range l.Replaces {
+			if !slices.Contains(r.replaces, name) {
+				r.replaces = append(r.replaces, name)
+			}
+		}
+		if l.Unlimited {
+			r.unlimited = true
+			continue
+		}
+		compiled, err := s.compileLimit(l.Algo, l.OnBackendError)
+		if err != nil {
+			return err
+		}
+		compiled.index, compiled.name, compiled.rawBody = i, l.Name, []byte(l.RawBody)
+		compiled.current = &pb.RateLimitResponse_RateLimit{
+			Name:            l.Name,
+			RequestsPerUnit: l.RequestsPerUnit,
+			Unit:            pb.RateLimitResponse_RateLimit_Unit(l.Unit),
+		}
+		r.limits = append(r.limits, compiled)
+	}
+	return nil
+}
+
+func (s *Service) compileLimit(a *algo.Limit, mode config.BackendErrorMode) (*limit, error) {
+	l := &limit{algo: a, near: int64(s.opts.NearLimitRatio * float64(a.Capacity())), onError: mode}
+	if mode == config.BackendErrorDefault {
+		l.onError = s.opts.OnBackendError
+	}
+	if l.onError == config.BackendErrorLocal {
+		if s.opts.Local == nil {
+			return nil, errors.New("on_backend_error: local needs a store in memory beside the backend: memory itself has none to fall back to; write error, allow or deny")
+		}
+		var err error
+		if l.local, err = share(a.Params(), s.opts.Replicas); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// share returns the limit of one of so many replicas that have nothing in
+// common, so that together they admit no more than p does.
+func share(p algo.Params, replicas int) (*algo.Limit, error) {
+	n := uint32(replicas)
+	split := func(hits uint32, per time.Duration) (uint32, time.Duration) {
+		if hits == 0 || hits >= n {
+			return hits / n, per
+		}
+		// Less than one hit each: one hit in a longer period instead.
+		stretched := (per.Microseconds()*int64(n) + int64(hits) - 1) / int64(hits)
+		return 1, min(time.Duration(stretched)*time.Microsecond, algo.MaxWindow)
+	}
+	if p.Burst == 0 && p.Refill == (algo.Rate{}) && p.Algorithm == algo.Hybrid {
+		p.Refill = algo.Rate{Hits: p.Limit, Per: p.Window}
+	}
+	if p.Burst > 0 {
+		p.Burst = max(1, p.Burst/n)
+	}
+	if p.Refill.Hits > 0 {
+		p.Refill.Hits, p.Refill.Per = split(p.Refill.Hits, p.Refill.Per)
+	}
+	p.Limit, p.Window = split(p.Limit, p.Window)
+	return algo.New(p)
+}

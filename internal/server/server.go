@@ -1,0 +1,250 @@
+// Package server owns the rate-limit service as Envoy sees it: it decodes a
+// request, has its descriptors matched and decided, and encodes the answer, over
+// gRPC and as JSON. What a rule means is left to descriptor, what a limit means
+// to algo, and where counters live to a backend.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Options says how the service answers.
+type Options struct {
+	// Backend decides. Required.
+	Backend backend.Backend
+	// Log gets failures of the backend. Required; it should sample.
+	Log *zap.Logger
+	// Stats counts. Required.
+	Stats *stats.Stats
+
+	// ShadowMode decides and counts everything and answers OK.
+	ShadowMode bool
+	// QuotaMode treats every descriptor as one with quota_mode.
+	QuotaMode bool
+	// DynamicMetadata adds the domain, the descriptors and the metadata of the
+	// rules that passed to each answer.
+	DynamicMetadata bool
+	// Headers are added to each answer that reports a limit.
+	Headers Headers
+	// NearLimitRatio is the part of a limit above which hits count as near it; 0
+	// means DefaultNearLimitRatio.
+	NearLimitRatio float64
+	// Bounds on requests.
+	Bounds Bounds
+
+	// OnBackendError is what to answer when the backend fails, for rules that do
+	// not say; BackendErrorDefault means BackendErrorError.
+	OnBackendError config.BackendErrorMode
+	// Local decides for BackendErrorLocal. Required if that mode is used.
+	Local backend.Backend
+	// Replicas is by how much limits are divided when Local decides; 0 means 1.
+	Replicas int
+}
+
+// Headers names the response headers; an empty name leaves that header out.
+type Headers struct {
+	Limit      string // requests per unit of the status with the least room
+	Remaining  string // what is left of it
+	Reset      string // seconds until it is as good as new
+	RetryAfter string // seconds until the request would pass; on refusals
+}
+
+// Bounds on a request, against mistakes and attacks; 0 means the default.
+type Bounds struct {
+	Descriptors int // DefaultMaxDescriptors
+	Entries     int // of one descriptor; DefaultMaxEntries
+	EntryBytes  int // of the keys and values of one descriptor together; DefaultMaxEntryBytes
+}
+
+// Defaults of Options.
+const (
+	DefaultNearLimitRatio = 0.8
+	DefaultMaxDescriptors = 64
+	DefaultMaxEntries     = 32
+	DefaultMaxEntryBytes  = 8 << 10
+)
+
+// Service implements envoy.service.ratelimit.v3.RateLimitService. It answers
+// Unavailable until SetRules was called, and is safe for concurrent use.
+type Service struct {
+	pb.UnimplementedRateLimitServiceServer
+
+	opts      Options
+	rules     atomic.Pointer[ruleset]
+	setRules  sync.Mutex
+	requests  sync.Pool  // of *request
+	overrides stats.Rule // counts overrides that find no place of their own
+}
+
+// New returns a service without rules.
+func New(o Options) *Service {
+	if o.NearLimitRatio == 0 {
+		o.NearLimitRatio = DefaultNearLimitRatio
+	}
+	if o.OnBackendError == config.BackendErrorDefault {
+		o.OnBackendError = config.BackendErrorError
+	}
+	o.Replicas = max(o.Replicas, 1)
+	for _, b := range []struct {
+		bound *int
+		def   int
+	}{
+		{&o.Bounds.Descriptors, DefaultMaxDescriptors},
+		{&o.Bounds.Entries, DefaultMaxEntries},
+		{&o.Bounds.EntryBytes, DefaultMaxEntryBytes},
+	} {
+		if *b.bound == 0 {
+			*b.bound = b.def
+		}
+	}
+	s := &Service{opts: o}
+	s.requests.New = func() any { return new(request) }
+	return s
+}
+
+// SetRules makes rules the ones in force: requests that begin later see all of
+// them, those under way none. Counters go on, for they are keyed by what a rule
+// limits and not by the rule.
+func (s *Service) SetRules(rules *config.Rules) error {
+	s.setRules.Lock()
+	defer s.setRules.Unlock()
+	rs, err := s.compile(rules)
+	if err != nil {
+		return err
+	}
+	s.rules.Store(rs)
+	return nil
+}
+
+// Matcher returns the compiled rules in force; nil before SetRules.
+func (s *Service) Matcher() *descriptor.Matcher {
+	if rs := s.rules.Load(); rs != nil {
+		return rs.matcher
+	}
+	return nil
+}
+
+// ShouldRateLimit implements the gRPC method. Its errors are InvalidArgument for
+// requests that cannot be decided and Unavailable when there are no rules or the
+// backend failed.
+func (s *Service) ShouldRateLimit(ctx context.Context, req *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+	start := time.Now()
+	resp, err := s.answer(ctx, req, start)
+	s.opts.Stats.Answered(time.Since(start))
+	return resp, err
+}
+
+func (s *Service) answer(ctx context.Context, msg *pb.RateLimitRequest, now time.Time) (*pb.RateLimitResponse, error) {
+	if err := s.opts.Bounds.check(msg); err != nil {
+		s.opts.Stats.ServiceErrors.Add(1)
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	rules := s.rules.Load()
+	if rules == nil {
+		s.opts.Stats.ServiceErrors.Add(1)
+		return nil, status.Error(codes.Unavailable, "no rate limit configuration loaded")
+	}
+	r := s.requests.Get().(*request)
+	defer func() {
+		r.clear()
+		s.requests.Put(r)
+	}()
+	if domain := rules.matcher.Domain(msg.Domain); domain == nil {
+		s.opts.Stats.DomainNotFound.Add(1)
+		r.unmatched(len(msg.Descriptors))
+	} else if err := s.match(r, rules, domain, msg); err != nil {
+		s.opts.Stats.ServiceErrors.Add(1)
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if len(r.ask.Checks) > 0 {
+		if err := s.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
+			if err := s.decideWithout(ctx, r, err); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.encode(r, msg, now), nil
+}
+
+// check refuses requests that cannot be decided or are larger than they may be.
+func (b Bounds) check(msg *pb.RateLimitRequest) error {
+	switch n := len(msg.Descriptors); {
+	case msg.Domain == "":
+		return errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")
+	case n == 0:
+		return errors.New("rate limit descriptor list must not be empty: add rate_limits actions to the route or virtual host")
+	case n > b.Descriptors:
+		return fmt.Errorf("%d descriptors in a request: at most %d are accepted (see --max-descriptors)", n, b.Descriptors)
+	}
+	for i, d := range msg.Descriptors {
+		if n := len(d.Entries); n > b.Entries {
+			return fmt.Errorf("descriptors[%d] has %d entries: at most %d are accepted (see --max-entries)", i, n, b.Entries)
+		}
+		bytes := 0
+		for _, e := range d.Entries {
+			bytes += len(e.Key) + len(e.Value)
+		}
+		if bytes > b.EntryBytes {
+			return fmt.Errorf("descriptors[%d] has keys and values of %d bytes: at most %d are accepted (see --max-entry-bytes)", i, bytes, b.EntryBytes)
+		}
+	}
+	return nil
+}
+
+// decideWithout answers for a backend that failed, each limit as its rule asks.
+func (s *Service) decideWithout(ctx context.Context, r *request, cause error) error {
+	for i := range r.descriptors {
+		if d := &r.descriptors[i]; d.first < d.last {
+			d.stats.Fail()
+		}
+	}
+	s.opts.Stats.BackendErrors.Add(1)
+	if ctx.Err() != nil { // the client has left: nobody waits for a decision
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	s.opts.Log.Warn("the backend did not decide", zap.Error(cause))
+	local := backend.Request{AllOrNothing: r.ask.AllOrNothing}
+	var places []int
+	for i, l := range r.limits {
+		switch l.onError {
+		case config.BackendErrorAllow:
+			r.decisions[i] = algo.Decision{Allowed: true, Remaining: l.algo.Capacity()}
+		case config.BackendErrorDeny:
+			r.decisions[i] = algo.Decision{ResetAfter: time.Second, RetryAfter: time.Second}
+		case config.BackendErrorLocal:
+			c := r.ask.Checks[i]
+			c.Limit = l.local
+			local.Checks = append(local.Checks, c)
+			places = append(places, i)
+		default:
+			return status.Errorf(codes.Unavailable, "the rate limit backend did not decide: %v", cause)
+		}
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	out := make([]algo.Decision, len(places))
+	if err := s.opts.Local.Decide(ctx, &local, out); err != nil {
+		return status.Errorf(codes.Unavailable, "neither the rate limit backend nor its local stand-in decided: %v", errors.Join(cause, err))
+	}
+	for i, at := range places {
+		r.decisions[at] = out[i]
+	}
+	return nil
+}
