@@ -1,0 +1,199 @@
+package descriptor
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// A counter key names the domain, every entry and what the state means:
+//
+//	4:edge|4:user=5:alice|4:path~2:/*|tb:1m
+//
+// Each name is preceded by its length in bytes, so that no two descriptors share
+// a key, whatever bytes they hold. ~ stands before a pattern whose values share
+// the counter, * before one that has a * in its key. The tag at the end is the
+// algorithm and its window, then /sub-windows if strict and +the refill period
+// if another; #2 for the second limit of that tag; and ! before it for a limit
+// that came with the request. Limit and burst are not part of it, so that tuning
+// them keeps the counters.
+
+// AppendKey appends the key of the counter of one of the rule's limits, by its
+// index in Config.Limits, for entries that Lookup has led to the rule. An
+// unlimited limit has no counter: nothing is appended.
+func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
+	tag := r.tags[limit]
+	if tag == "" {
+		return dst
+	}
+	dst = append(dst, r.prefix...)
+	for i := range entries {
+		e := &entries[i]
+		if r.shares {
+			if n := r.levels[i]; n.shared != "" && n.matches(e) {
+				if n.starKey {
+					dst = appendSized(dst, e.Key)
+				}
+				dst = append(dst, n.shared...)
+				continue
+			}
+		}
+		dst = appendEntry(dst, e)
+	}
+	return append(dst, tag...)
+}
+
+// AppendOverrideKey appends the key of the counter of a limit that came with the
+// request.
+func (d *Domain) AppendOverrideKey(dst []byte, entries []Entry, l *algo.Limit) []byte {
+	dst = append(dst, d.prefix...)
+	for i := range entries {
+		dst = appendEntry(dst, &entries[i])
+	}
+	return appendTag(append(dst, '!'), l.Params())
+}
+
+func appendEntry(dst []byte, e *Entry) []byte {
+	dst = append(appendSized(dst, e.Key), '=')
+	return append(appendSized(dst, e.Value), '|')
+}
+
+// appendSized appends s with its length before it.
+func appendSized(dst []byte, s string) []byte {
+	dst = append(strconv.AppendUint(dst, uint64(len(s)), 10), ':')
+	return append(dst, s...)
+}
+
+// sharedText returns what stands in counter keys for an entry that lands on n, if
+// all its values share a counter. A key with a * is the entry's own, before it.
+func sharedText(n *node) string {
+	c := n.config
+	switch {
+	case !c.ShareThreshold || n.match == nil:
+		return ""
+	case n.starKey:
+		return string(appendSized([]byte("*"), n.joined)) + "|"
+	}
+	text := append(appendSized(nil, c.Key), '~')
+	return string(appendSized(text, c.Value)) + "|"
+}
+
+// matches says whether e, which landed on n, matches n's pattern. Otherwise it
+// landed there by its key alone.
+func (n *node) matches(e *Entry) bool {
+	if n.match == nil {
+		return false
+	}
+	return len(e.Key) == len(n.config.Key) && n.config.Value != "" || n.match.match(e.Key+"_"+e.Value)
+}
+
+var algorithmTags = [...]string{
+	algo.FixedWindow: "fw", algo.SlidingWindow: "sw", algo.SlidingLog: "sl",
+	algo.TokenBucket: "tb", algo.LeakyBucket: "lb", algo.Hybrid: "hy",
+}
+
+func appendTag(dst []byte, p algo.Params) []byte {
+	dst = append(append(dst, algorithmTags[p.Algorithm]...), ':')
+	dst = appendPeriod(dst, p.Window)
+	if p.Strict {
+		parts := p.SubWindows
+		if parts == 0 {
+			parts = algo.DefaultSubWindows
+		}
+		dst = strconv.AppendInt(append(dst, '/'), int64(parts), 10)
+	}
+	if p.Refill.Per != 0 && p.Refill.Per != p.Window {
+		dst = appendPeriod(append(dst, '+'), p.Refill.Per)
+	}
+	return dst
+}
+
+// appendPeriod appends d in the largest unit that divides it.
+func appendPeriod(dst []byte, d time.Duration) []byte {
+	for _, u := range [...]struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}, {time.Microsecond, "us"}} {
+		if d%u.length == 0 {
+			return append(strconv.AppendInt(dst, int64(d/u.length), 10), u.name...)
+		}
+	}
+	return dst
+}
+
+// ruleTags returns the tags of a rule's limits.
+func (b *builder) ruleTags(limits []*config.Limit) []string {
+	tags := make([]string, len(limits))
+	seen := map[string]int{}
+	for i, l := range limits {
+		if l.Unlimited {
+			continue
+		}
+		tag := string(appendTag(nil, l.Algo.Params()))
+		seen[tag]++
+		if n := seen[tag]; n > 1 {
+			tag += fmt.Sprintf("#%d", n)
+		}
+		tags[i] = tag
+	}
+	all := strings.Join(tags, " ")
+	if b.tags[all] == nil {
+		b.tags[all] = tags
+	}
+	return b.tags[all]
+}
+
+// AppendMetricKey appends the name, without the domain, under which statistics
+// of these entries are kept, as envoyproxy/ratelimit gives it: the rule's path,
+// but with the entries' own values on levels with value_to_metric, and on all
+// levels if the rule has detailed_metric. Values that share a threshold are
+// named by their pattern. The entries are ones that Lookup has led to the rule.
+func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
+	shares := false
+	for i := range entries {
+		n := r.levels[i]
+		shares = shares || n.config.ShareThreshold && n.byPattern(&entries[i])
+	}
+	for i := range entries {
+		if i > 0 {
+			dst = append(dst, '.')
+		}
+		e := &entries[i]
+		dst = append(dst, e.Key...)
+		value := r.levels[i].metricValue(e, r.Config.DetailedMetric)
+		if value != "" || r.Config.DetailedMetric && !shares {
+			dst = append(append(dst, '_'), value...)
+		}
+	}
+	return dst
+}
+
+// metricValue returns how e's value is shown in metrics.
+func (n *node) metricValue(e *Entry, detailed bool) string {
+	byPattern := n.byPattern(e)
+	text := strings.TrimPrefix(n.joined, e.Key+"_")
+	switch {
+	case byPattern && n.config.ShareThreshold && text != "":
+		return text
+	case detailed || n.config.ValueToMetric:
+		return e.Value
+	case byPattern:
+		return text
+	case n.isJoined(e):
+		return e.Value
+	}
+	return ""
+}
+
+// byPattern says whether e matches n's pattern and is not the pattern itself.
+func (n *node) byPattern(e *Entry) bool { return n.matches(e) && !n.isJoined(e) }
+
+// isJoined says whether e's joined key and value are n's.
+func (n *node) isJoined(e *Entry) bool {
+	rest, ok := strings.CutPrefix(n.joined, e.Key)
+	return ok && len(rest) == 1+len(e.Value) && rest[0] == '_' && rest[1:] == e.Value
+}

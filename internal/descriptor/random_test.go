@@ -1,0 +1,132 @@
+package descriptor_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+func limit(p algo.Params) *config.Limit {
+	l, err := algo.New(p)
+	if err != nil {
+		panic(err)
+	}
+	return &config.Limit{Algo: l}
+}
+
+func perMinute(n uint32) *config.Limit {
+	return limit(algo.Params{Algorithm: algo.TokenBucket, Limit: n, Window: time.Minute})
+}
+
+func rules(name string, descriptors ...*config.Descriptor) *config.Rules {
+	return &config.Rules{Domains: []*config.Domain{{Name: name, Descriptors: descriptors}}}
+}
+
+// text draws short strings of few letters, so that many of them match.
+func text(letters string, min, max int) *rapid.Generator[string] {
+	return rapid.Map(rapid.SliceOfN(rapid.SampledFrom([]byte(letters)), min, max), func(b []byte) string { return string(b) })
+}
+
+var (
+	ruleKey   = rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b"}), text("ab_", 1, 4), text("ab_*", 1, 4))
+	ruleValue = rapid.OneOf(rapid.Just(""), text("ab_", 1, 4), text("ab_**", 1, 6), text("ab_**", 1, 6))
+	entry     = rapid.Custom(func(t *rapid.T) descriptor.Entry {
+		return descriptor.Entry{
+			Key:   rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b"}), text("ab_*", 0, 5)).Draw(t, "key"),
+			Value: text("ab_*", 0, 7).Draw(t, "value"),
+		}
+	})
+)
+
+func drawLevel(t *rapid.T, depth, size int) []*config.Descriptor {
+	var level []*config.Descriptor
+	seen := map[[2]string]bool{}
+	for range rapid.IntRange(0, size).Draw(t, "descriptors") {
+		d := &config.Descriptor{Key: ruleKey.Draw(t, "key"), Value: ruleValue.Draw(t, "value")}
+		if seen[[2]string{d.Key, d.Value}] {
+			continue
+		}
+		seen[[2]string{d.Key, d.Value}] = true
+		flags := rapid.Uint8().Draw(t, "flags")
+		d.ShareThreshold, d.DetailedMetric, d.ValueToMetric = flags&1 != 0, flags&6 == 6, flags&8 != 0
+		if flags&48 != 0 {
+			d.Limits = []*config.Limit{perMinute(1)}
+		}
+		if depth > 1 && flags&64 != 0 {
+			d.Descriptors = drawLevel(t, depth-1, size/2)
+		}
+		level = append(level, d)
+	}
+	return level
+}
+
+// TestModel compares the matcher with the model on random trees and descriptors.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := rules("edge", drawLevel(t, 3, rapid.SampledFrom([]int{4, 60}).Draw(t, "size"))...)
+		m := descriptor.Compile(rules)
+		d := m.Domain("edge")
+		for range 20 {
+			entries := rapid.SliceOfN(entry, 0, 4).Draw(t, "entries")
+			checkModel(t, rules.Domains[0], d, entries)
+		}
+	})
+}
+
+type failer interface {
+	Helper()
+	Fatalf(string, ...any)
+}
+
+func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []descriptor.Entry) {
+	t.Helper()
+	want, got := modelLookup(model, entries), d.Lookup(entries)
+	switch {
+	case want == nil && got == nil:
+		return
+	case want == nil:
+		t.Fatalf("%q: got %s, want no rule", entries, got.Path)
+	case got == nil || got.Config != want:
+		t.Fatalf("%q: got %+v, want %q", entries, got, joined(want))
+	}
+	metric := string(got.AppendMetricKey(nil, entries))
+	if want := modelMetric(modelWalk(model, entries), entries); metric != want {
+		t.Fatalf("%q: metric %q, want %q", entries, metric, want)
+	}
+}
+
+// TestManyWildcards compares the matcher with the model on levels of so many
+// patterns, with so many starts, ends and middles in common, that they are
+// indexed in every way.
+func TestManyWildcards(t *testing.T) {
+	long := "a-value-that-does-not-fit-into-one-cache-line-of-the-table/"
+	part := text("abc", 0, 6)
+	end := rapid.SampledFrom([]string{"", "", "", "a", "ab", "cab", long})
+	pattern := rapid.Custom(func(t *rapid.T) string {
+		middles := rapid.SliceOfN(part, 0, 3).Draw(t, "middles")
+		return end.Draw(t, "prefix") + "*" + strings.Join(append(middles, ""), "*") + end.Draw(t, "suffix")
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.SampledFrom([]int{5, 50, 300}).Draw(t, "size")
+		var level []*config.Descriptor
+		seen := map[string]bool{}
+		for _, p := range rapid.SliceOfN(pattern, size, size).Draw(t, "patterns") {
+			if !seen[p] {
+				seen[p] = true
+				level = append(level, &config.Descriptor{Key: "k", Value: p, Limits: []*config.Limit{perMinute(1)}})
+			}
+		}
+		rules := rules("edge", level...)
+		d := descriptor.Compile(rules).Domain("edge")
+		for range 20 {
+			value := end.Draw(t, "start") + text("abc", 0, 15).Draw(t, "middle") + end.Draw(t, "end")
+			checkModel(t, rules.Domains[0], d, []descriptor.Entry{{Key: "k", Value: value}})
+		}
+	})
+}
