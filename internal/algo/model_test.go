@@ -40,9 +40,6 @@ func (r *reference) tune(p algo.Params) {
 			r.denied = algo.Count
 		}
 	}
-	if r.m != nil && !r.blocked() {
-		r.m.retune(p)
-	}
 }
 
 // blocked says whether nothing ever passes and nothing is remembered.
@@ -81,13 +78,17 @@ func (r *reference) step(now, hits int64) algo.Decision {
 		}
 		return algo.Decision{RetryAfter: algo.Never}
 	}
+	var m model
 	if r.m == nil {
-		r.m = newModel(r.p)
+		m = newModel(r.p)
+	} else {
+		m = r.m.clone()
+		m.retune(r.p)
 	}
-	before := r.m
-	m := r.m.clone()
 	m.settle(now)
-	r.m = m
+	if hits != 0 { // a look leaves all as it was
+		r.m = m
+	}
 	fits := func(n int64) func(model) bool {
 		return func(m model) bool { return rat(n).Cmp(m.room()) <= 0 }
 	}
@@ -98,7 +99,6 @@ func (r *reference) step(now, hits int64) algo.Decision {
 	allowed := hits < 0 || fits(wanted)(m)
 	switch {
 	case hits == 0:
-		r.m = before // a look leaves all as it was
 	case hits < 0:
 		m.refund(-max(hits, -math.MaxInt64))
 	case allowed || r.denied == algo.Count:

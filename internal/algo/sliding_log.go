@@ -52,10 +52,10 @@ func slot(s State, i int) *uint64 {
 	return &ring[at]
 }
 
-// leaves returns when the i-th newest entry leaves the window: at the latest
-// when a hit at now would, whatever damage there is.
+// leaves returns when the i-th newest entry leaves the window, or now if it has:
+// at the latest when a hit at now would, whatever damage there is.
 func (l slidingLog) leaves(s State, now int64, i int) int64 {
-	return int64(min(*slot(s, i), uint64(now))) + l.window
+	return max(now, int64(min(*slot(s, i), uint64(now)))+l.window)
 }
 
 func (l slidingLog) settle(s State, now int64) {
@@ -70,7 +70,7 @@ func (l slidingLog) settle(s State, now int64) {
 	for i := 0; i < n && *slot(s, i) > uint64(now); i++ {
 		*slot(s, i) = uint64(now)
 	}
-	left := func(i int) bool { return l.leaves(s, now, i) <= now }
+	left := func(i int) bool { return l.leaves(s, now, i) == now }
 	switch {
 	case n == 0:
 	case left(0):

@@ -46,10 +46,14 @@ func show(d algo.Decision) string {
 		d.Allowed, d.Remaining, d.ResetAfter.Microseconds(), retry)
 }
 
-func mustLimit(t interface {
+// tester is a *testing.T, *rapid.T or *testing.F.
+type tester interface {
 	Helper()
+	Errorf(string, ...any)
 	Fatalf(string, ...any)
-}, p algo.Params) *algo.Limit {
+}
+
+func mustLimit(t tester, p algo.Params) *algo.Limit {
 	t.Helper()
 	l, err := algo.New(p)
 	if err != nil {
@@ -168,7 +172,7 @@ func TestStepIsTheModel(t *testing.T) {
 		model.tune(p)
 		var state algo.State
 		c := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Window.Microseconds()).Draw(t, "start")}
-		for range rapid.IntRange(1, 25).Draw(t, "calls") {
+		for range rapid.IntRange(1, 80).Draw(t, "calls") {
 			if rapid.IntRange(0, 9).Draw(t, "change the rule") == 9 {
 				p = drawRates(t, p)
 				if rapid.IntRange(0, 9).Draw(t, "to 0") == 9 {
@@ -182,6 +186,9 @@ func TestStepIsTheModel(t *testing.T) {
 			after, d := limit.Step(state, now, hits)
 			if !slices.Equal(before, state) {
 				t.Fatalf("Step changed its argument from %v to %v", before, state)
+			}
+			if hits == 0 && !slices.Equal(before, after) {
+				t.Fatalf("a look changed the state from %v to %v", before, after)
 			}
 			if want := model.step(now, hits); d != want {
 				t.Fatalf("%d hits at %d on %v: got\n\t%s, want\n\t%s", hits, now, before, show(d), show(want))

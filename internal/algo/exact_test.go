@@ -1,0 +1,278 @@
+package algo_test
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// history leaves a counter in a state that calls can lead to, steps of the clock
+// included, and returns the time of the last one and its answer.
+func history(t *rapid.T, c *counter) (now, hits int64, last algo.Decision) {
+	p := c.limit.Params()
+	call := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Window.Microseconds()).Draw(t, "start")}
+	for range rapid.IntRange(1, 20).Draw(t, "calls") {
+		now, hits = call.draw(t)
+		call.last = c.hit(now, hits)
+	}
+	// Had the last call looked, a state to be healed would not be: looks write nothing.
+	c.state = c.limit.Copy(c.state)
+	c.limit.Settle(c.state, now)
+	return now, hits, call.last
+}
+
+// A denied call passes after RetryAfter and not a microsecond earlier; Never is
+// for calls beyond the capacity and for them alone.
+func TestRetryAfterIsExact(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		c := newCounter(t, p)
+		now, hits, d := history(t, c)
+		switch {
+		case d.Allowed:
+			if d.RetryAfter != 0 {
+				t.Fatalf("allowed, but retry after %v", d.RetryAfter)
+			}
+		case d.RetryAfter == algo.Never:
+			if hits <= c.limit.Capacity() {
+				t.Fatalf("%d hits are within the capacity of %d: never is wrong", hits, c.limit.Capacity())
+			}
+			if _, fresh := c.limit.Step(nil, now, hits); fresh.Allowed {
+				t.Fatalf("%d hits pass on a new counter: never is wrong", hits)
+			}
+		default:
+			if _, early := c.limit.Step(c.state, now+d.RetryAfter.Microseconds()-1, hits); early.Allowed {
+				t.Fatalf("%d hits pass before %v", hits, d.RetryAfter)
+			}
+			if _, due := c.limit.Step(c.state, now+d.RetryAfter.Microseconds(), hits); !due.Allowed {
+				t.Fatalf("%d hits do not pass after %v", hits, d.RetryAfter)
+			}
+		}
+	})
+}
+
+// Remaining hits pass, one by one or at once, and not one more.
+func TestRemainingIsExact(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		c := newCounter(t, p)
+		now, _, d := history(t, c)
+		left := max(0, d.Remaining)
+		if _, more := c.limit.Step(c.state, now, left+1); more.Allowed {
+			t.Fatalf("%d remain but %d pass", d.Remaining, left+1)
+		}
+		if left == 0 {
+			return
+		}
+		if after, all := c.limit.Step(c.state, now, left); !all.Allowed || all.Remaining != 0 {
+			t.Fatalf("%d remain: taken at once they leave %s on %v", left, show(all), after)
+		}
+		for ; left > 0 && left <= 100; left-- {
+			if got := c.hit(now, 1); !got.Allowed || got.Remaining != left-1 {
+				t.Fatalf("%d remain: the next one leaves %s", left, show(got))
+			}
+		}
+	})
+}
+
+// A counter is as good as new at its expiry and not a microsecond earlier, and
+// ResetAfter says the same (but for a sliding log's oldest hit and a fixed
+// window's end).
+func TestExpiryAndResetAfterAreExact(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		c := newCounter(t, p)
+		now, _, _ := history(t, c)
+		d := c.limit.Report(c.state, now, -1, true)
+		expiry := max(now, c.limit.Expiry(c.state))
+		if !asNew(c.limit, c.state, expiry) {
+			t.Fatalf("%v is not as new at its expiry %d, %d µs from now", c.state, expiry, expiry-now)
+		}
+		if expiry > now && asNew(c.limit, c.state, expiry-1) {
+			t.Fatalf("%v is as new before its expiry", c.state)
+		}
+		reset := now + d.ResetAfter.Microseconds()
+		switch p.Algorithm {
+		case algo.FixedWindow:
+			if window := p.Window.Microseconds(); reset <= now || reset > now+window || expiry > now && reset != expiry {
+				t.Fatalf("reset after %v is not the end of the window", d.ResetAfter)
+			}
+		case algo.SlidingLog:
+			left := func(now int64) int64 {
+				_, d := c.limit.Step(c.state, now, 0)
+				return d.Remaining
+			}
+			if expiry > now && (left(reset) <= d.Remaining || left(reset-1) != d.Remaining) {
+				t.Fatalf("reset after %v is not when the oldest hit leaves", d.ResetAfter)
+			}
+		default:
+			if reset != expiry {
+				t.Fatalf("reset after %v, expiry after %d µs", d.ResetAfter, expiry-now)
+			}
+		}
+	})
+}
+
+// asNew says whether settling s to now makes it a state that was never used.
+func asNew(l *algo.Limit, s algo.State, now int64) bool {
+	s, fresh := l.Copy(s), l.Copy(nil)
+	l.Settle(s, now)
+	l.Settle(fresh, now)
+	if l.Params().Algorithm == algo.SlidingLog {
+		return l.Expiry(s) == 0 // its ring stays where it is
+	}
+	return slices.Equal(s, fresh)
+}
+
+// A clock that steps back un-charges nothing, and makes nobody wait for longer
+// than the rule ever does.
+func TestClockStepsBack(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		c := newCounter(t, p)
+		now, _, before := history(t, c)
+		back := rapid.OneOf(
+			rapid.Int64Range(1, 3*p.Window.Microseconds()),
+			rapid.SampledFrom([]int64{1, now % p.Window.Microseconds(), p.Window.Microseconds(), now - 1}),
+		).Draw(t, "step back")
+		now = max(1, now-back)
+		d := c.hit(now, 1)
+		if d.Remaining > before.Remaining {
+			t.Fatalf("a clock that stepped back by %d µs un-charged: %s after %s", back, show(d), show(before))
+		}
+		longest := longest(p)
+		if d.ResetAfter > micros(longest) || d.RetryAfter != algo.Never && d.RetryAfter > micros(longest) {
+			t.Fatalf("after a step back by %d µs: %s, longer than %v", back, show(d), micros(longest))
+		}
+		if !asNew(c.limit, c.state, now+longest) {
+			t.Fatalf("after a step back by %d µs: still charged after %v", back, micros(longest))
+		}
+	})
+}
+
+// Capacity is what a new counter admits at once, and not one hit more.
+func TestCapacityPassesAtOnce(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		l := mustLimit(t, p)
+		if _, d := l.Step(nil, epoch, l.Capacity()); !d.Allowed || d.Remaining != 0 {
+			t.Fatalf("the capacity, %d, on a new counter: %s", l.Capacity(), show(d))
+		}
+		if _, d := l.Step(nil, epoch, l.Capacity()+1); d.Allowed || d.RetryAfter != algo.Never {
+			t.Fatalf("one more than the capacity, %d, on a new counter: %s", l.Capacity(), show(d))
+		}
+	})
+}
+
+// The parts of Step, used in place as stores do, are Step.
+func TestPartsAreStep(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		l := mustLimit(t, p)
+		var state, inPlace algo.State
+		if l.Words() > 0 {
+			inPlace = make(algo.State, l.Words())
+		}
+		call := caller{p: p, now: epoch}
+		for range rapid.IntRange(1, 20).Draw(t, "calls") {
+			now, hits := call.draw(t)
+			if hits == 0 {
+				continue // settling in place would be a write
+			}
+			var want, got algo.Decision
+			state, want = l.Step(state, now, hits)
+			l.Settle(inPlace, now)
+			allowed := hits < 0 || l.Fits(inPlace, now, hits)
+			switch {
+			case hits < 0:
+				inPlace = l.Refund(inPlace, now, -max(hits, -math.MaxInt64))
+			case allowed:
+				inPlace = l.Charge(inPlace, now, hits)
+			default:
+				inPlace = l.Deny(inPlace, now, hits)
+			}
+			if got = l.Report(inPlace, now, hits, allowed); got != want {
+				t.Fatalf("%d hits at %d: parts %s, Step %s", hits, now, show(got), show(want))
+			}
+			call.last = got
+		}
+	})
+}
+
+// Whatever words a state holds, a step answers something that the rule could,
+// and the counter is as new after the longest wait.
+func FuzzStep(f *testing.F) {
+	for a := range algo.Algorithms() {
+		f.Add(uint8(a), uint32(10), int64(60_000_000), uint32(5), uint32(0), int64(0), false, uint8(0), uint8(algo.Drop), []byte{}, int64(epoch), int64(1))
+	}
+	f.Add(uint8(algo.SlidingWindow), uint32(7), int64(1_000_000), uint32(0), uint32(0), int64(0), true, uint8(3), uint8(algo.Count),
+		slices.Repeat([]byte{0x80}, 48), int64(epoch), int64(math.MinInt64))
+	f.Add(uint8(algo.Hybrid), uint32(math.MaxUint32), algo.MaxWindow.Microseconds(), uint32(9), uint32(2), int64(1_000_000), true, uint8(60), uint8(algo.Drain),
+		slices.Repeat([]byte{0xff}, 8*64), int64(1<<52), int64(math.MaxInt64))
+	f.Add(uint8(algo.SlidingLog), uint32(3), int64(1_000_000), uint32(0), uint32(0), int64(0), false, uint8(0), uint8(algo.Count),
+		words(3, 1, 1<<60, 1<<60, epoch-1<<40), int64(epoch), int64(2)) // not ascending
+	f.Fuzz(func(t *testing.T, a uint8, limit uint32, window int64, burst, refill uint32, per int64, strict bool, parts, denied uint8, raw []byte, now, hits int64) {
+		const longestPeriod = math.MaxInt64 / int64(time.Microsecond)
+		p := algo.Params{
+			Algorithm: algo.Algorithm(a), Limit: limit, Window: micros(window % longestPeriod),
+			Burst: burst, Refill: algo.Rate{Hits: refill, Per: micros(per % longestPeriod)},
+			Strict: strict, SubWindows: int(int8(parts)), DeniedHits: algo.DeniedHits(denied),
+		}
+		l, err := algo.New(p)
+		if err != nil {
+			return
+		}
+		now &= 1<<52 - 1
+		s := unpack(raw)
+		if l.Words() > 0 && len(s) > 0 { // spend no tries on states of a wrong length
+			s = append(s, make(algo.State, l.Words())...)[:l.Words()]
+		}
+		before := slices.Clone(s)
+		after, d := l.Step(s, now, hits)
+		if !slices.Equal(s, before) {
+			t.Fatalf("Step changed its argument from %v to %v", before, s)
+		}
+		checkSane(t, l, d)
+		if _, again := l.Step(after, now, hits); hits == 0 && again != d {
+			t.Fatalf("a look, %s, and another, %s", show(d), show(again))
+		}
+		later := now + longest(p)
+		after = l.Copy(after) // a look may have left a wrong length
+		l.Settle(after, now)
+		if !asNew(l, after, later) {
+			t.Fatalf("%v at %d became %v, which still blocks at %d", before, now, after, later)
+		}
+	})
+}
+
+// checkSane fails if the rule could not have answered d in any state.
+func checkSane(t *testing.T, l *algo.Limit, d algo.Decision) {
+	t.Helper()
+	p := l.Params()
+	longest := micros(longest(p))
+	switch {
+	case d.Remaining > l.Capacity() || p.Algorithm != algo.FixedWindow && d.Remaining < -4*max(l.Capacity(), int64(p.Limit), int64(p.Burst)):
+		t.Fatalf("%+v: remaining %d", p, d.Remaining)
+	case d.ResetAfter < 0 || d.ResetAfter > longest:
+		t.Fatalf("%+v: reset after %v, the longest is %v", p, d.ResetAfter, longest)
+	case d.RetryAfter < 0 || d.RetryAfter > longest && d.RetryAfter != algo.Never:
+		t.Fatalf("%+v: retry after %v, the longest is %v", p, d.RetryAfter, longest)
+	case d.Allowed && d.RetryAfter != 0:
+		t.Fatalf("%+v: allowed, but retry after %v", p, d.RetryAfter)
+	}
+}
+
+// words packs a state for the fuzzer, which knows no []uint64.
+func words(ws ...uint64) (raw []byte) {
+	for _, w := range ws {
+		raw = binary.LittleEndian.AppendUint64(raw, w)
+	}
+	return raw
+}
+
+func unpack(raw []byte) (s algo.State) {
+	for ; len(raw) >= 8; raw = raw[8:] {
+		s = append(s, binary.LittleEndian.Uint64(raw))
+	}
+	return s
+}
