@@ -49,6 +49,7 @@ type rawDescriptor struct {
 	metadata                                                           map[string]any
 	metadataAt                                                         *yaml.Node
 	descriptors                                                        []*Descriptor
+	unread                                                             bool // no mapping: reported
 }
 
 // descriptors reads one level of descriptors. Repetitions on the top level are
@@ -64,15 +65,14 @@ func (d *decoder) descriptors(n *yaml.Node) []*Descriptor {
 
 func (d *decoder) descriptor(n *yaml.Node) *Descriptor {
 	var raw rawDescriptor
-	mapped := len(d.problems)
-	d.mapping(n, descriptorKeys, func(key string, value *yaml.Node) { d.setDescriptor(&raw, key, value) })
+	raw.unread = !d.mapping(n, descriptorKeys, func(key string, value *yaml.Node) { d.setDescriptor(&raw, key, value) })
 	out := &Descriptor{
 		Key: raw.key.v, Value: raw.value.v,
 		ShadowMode: raw.shadowMode.v, QuotaMode: raw.quotaMode.v, ShareThreshold: raw.shareThreshold.v,
 		DetailedMetric: raw.detailedMetric.v, ValueToMetric: raw.valueMetric.v,
 		Metadata: raw.metadata, Descriptors: raw.descriptors, Pos: d.pos(n),
 	}
-	if len(d.problems) > mapped && resolve(n).Kind != yaml.MappingNode {
+	if raw.unread {
 		return out
 	}
 	d.checkEntry(n, &raw)
@@ -115,8 +115,10 @@ func (d *decoder) setDescriptor(raw *rawDescriptor, key string, value *yaml.Node
 // that are not written again stay.
 func (d *decoder) setRateLimit(raw *rawDescriptor, n *yaml.Node) {
 	if isNull(n) {
+		if raw.limit == nil {
+			d.warn(n, "rate_limit is empty: nothing is limited", "remove it, or write unit and requests_per_unit")
+		}
 		raw.limit = nil
-		d.warn(n, "rate_limit is empty: nothing is limited", "remove it, or write unit and requests_per_unit")
 		return
 	}
 	if raw.limit == nil {
@@ -130,7 +132,7 @@ func (d *decoder) setRateLimits(raw *rawDescriptor, n *yaml.Node) {
 	if isNull(n) {
 		return
 	}
-	d.list(n, "rate limits", func(n *yaml.Node) {
+	raw.limits.bad = !d.list(n, "rate limits", func(n *yaml.Node) {
 		limit := &rawLimit{}
 		d.rawLimit(n, limit)
 		raw.limits.v = append(raw.limits.v, limit)
@@ -184,12 +186,8 @@ func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*Limit) {
 
 // checkEntry validates key, value and what depends on them.
 func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
-	if raw.key.v == "" {
-		at := n
-		if raw.key.given() {
-			at = raw.key.n
-		}
-		d.problemIn("key", at, "the key is missing or empty", "write the key of a descriptor entry, such as remote_address")
+	if raw.key.v == "" && !raw.key.bad {
+		d.problemIn("key", raw.key.at(n), "the key is missing or empty", "write the key of a descriptor entry, such as remote_address")
 	}
 	for _, f := range []struct {
 		name string

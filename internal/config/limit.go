@@ -76,11 +76,12 @@ type rawLimit struct {
 	replaces                                                     field[[]field[string]]
 	bucket, sliding                                              *yaml.Node // the blocks of hybrid
 	inner                                                        rawRate    // of sliding
+	unread                                                       bool       // no mapping: reported
 }
 
 func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 	raw.n = n
-	d.mapping(n, limitKeys, func(key string, value *yaml.Node) {
+	raw.unread = !d.mapping(n, limitKeys, func(key string, value *yaml.Node) {
 		switch key {
 		case "unit", "requests_per_unit", "window":
 			d.setRate(&raw.rawRate, key, value)
@@ -145,7 +146,8 @@ func (d *decoder) setSliding(raw *rawLimit, n *yaml.Node) {
 		return
 	}
 	raw.sliding = n
-	d.mapping(n, windowKeys, func(key string, value *yaml.Node) { d.setRate(&raw.inner, key, value) })
+	isMapping := d.mapping(n, windowKeys, func(key string, value *yaml.Node) { d.setRate(&raw.inner, key, value) })
+	raw.inner.unit.bad = raw.inner.unit.bad || !isMapping
 }
 
 func (d *decoder) setReplaces(raw *rawLimit, n *yaml.Node) {
@@ -154,11 +156,9 @@ func (d *decoder) setReplaces(raw *rawLimit, n *yaml.Node) {
 		return
 	}
 	d.list(n, `mappings such as "name: other"`, func(n *yaml.Node) {
-		name := field[string]{n: n}
-		d.mapping(n, replacesKeys, func(_ string, value *yaml.Node) { d.text(value, &name) })
-		if name.n == nil {
-			name.n = n
-		}
+		var name field[string]
+		isMapping := d.mapping(n, replacesKeys, func(_ string, value *yaml.Node) { d.text(value, &name) })
+		name.n, name.bad = name.at(n), name.bad || !isMapping
 		raw.replaces.v = append(raw.replaces.v, name)
 	})
 }
@@ -166,8 +166,8 @@ func (d *decoder) setReplaces(raw *rawLimit, n *yaml.Node) {
 // limit validates and compiles a limit. What it returns after a problem is only
 // fit to look for more problems.
 func (d *decoder) limit(raw *rawLimit) *Limit {
-	if resolve(raw.n).Kind != yaml.MappingNode {
-		return &Limit{} // reported already
+	if raw.unread {
+		return &Limit{}
 	}
 	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, RawBody: raw.rawBody.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
 	d.checkName(raw)
@@ -186,7 +186,7 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 	}
 	before := len(d.problems)
 	params := d.params(raw, l)
-	if len(d.problems) > before {
+	if len(d.problems) > before || params.Window == 0 {
 		return l
 	}
 	compiled, err := algo.New(params)
@@ -218,6 +218,7 @@ func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
 	for i, name := range raw.replaces.v {
 		d.pushIndex(i)
 		switch {
+		case name.bad: // reported already
 		case name.v == "":
 			d.problem(name.n, "the name is missing or empty", `write "name: " and the name of another limit`)
 		case name.v == l.Name:
@@ -266,11 +267,12 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 // answer reports of it.
 func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 	var p algo.Params
+	known := !raw.algorithm.bad
 	if raw.algorithm.given() {
 		var err error
 		if p.Algorithm, err = algo.ParseAlgorithm(raw.algorithm.v); err != nil {
 			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), suggest(raw.algorithm.v, algo.Algorithms()))
-			return p
+			known = false
 		}
 	}
 	if raw.deniedHits.given() {
@@ -278,7 +280,11 @@ func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 		p.DeniedHits, err = algo.ParseDeniedHits(raw.deniedHits.v)
 		d.problemFrom("denied_hits", raw.deniedHits.n, err)
 	}
-	d.checkFields(raw, p.Algorithm)
+	if known {
+		d.checkFields(raw, p.Algorithm)
+	} else if raw.sliding != nil || raw.bucket != nil {
+		p.Algorithm = algo.Hybrid // likely meant, for the checks below
+	}
 	p.Strict = raw.strict.v
 	p.SubWindows = int(raw.subWindows.v)
 	d.rate(raw, l, &p)
@@ -313,7 +319,7 @@ func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
 	}
 	switch {
 	case !raw.subWindows.given():
-	case isSliding && !raw.strict.v:
+	case isSliding && !raw.strict.v && !raw.strict.bad:
 		d.problemIn("sub_windows", raw.subWindows.n, "sub_windows without strict", "write strict: true, or remove it")
 	case raw.subWindows.v < 1 || raw.subWindows.v > algo.MaxSubWindows:
 		d.problemIn("sub_windows", raw.subWindows.n, fmt.Sprintf("%d sub windows", raw.subWindows.v), fmt.Sprintf("write 1 to %d", algo.MaxSubWindows))
@@ -337,7 +343,7 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 		rate, n = &raw.inner, raw.sliding
 	}
 	p.Limit, l.RequestsPerUnit = rate.requests.v, rate.requests.v
-	if !rate.requests.given() {
+	if rate.requests.missing() {
 		d.warnIn("requests_per_unit", n, "requests_per_unit is missing: every request is over the limit", "write a number, or 0 if that is meant")
 	}
 	switch unit := parseUnit(rate.unit.v); {
@@ -351,6 +357,7 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 		}
 		p.Window = window
 		l.Unit, l.UnitMultiplier = measure(window)
+	case rate.unit.bad || rate.window.bad: // reported already
 	case !rate.unit.given():
 		d.problemIn("unit", n, "the unit is missing", "write "+unitList+", or window: 90s")
 	case unit == UnitUnknown:
@@ -364,11 +371,11 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
 	burst, key := raw.burst, "burst"
 	if raw.bucket != nil && p.Algorithm == algo.Hybrid {
+		if raw.burst.given() {
+			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
+		}
 		d.push("token_bucket")
 		defer d.pop()
-		if raw.burst.given() {
-			d.problemIn("capacity", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
-		}
 		burst, key = raw.capacity, "capacity"
 		if raw.refill.given() {
 			rate, what, remedy := parseRate(raw.refill.v)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -51,13 +52,23 @@ func (r *reader) pathString() string {
 		switch {
 		case s.key == "":
 			fmt.Fprintf(&b, "[%d]", s.index)
+			continue
 		case b.Len() > 0:
-			b.WriteString("." + s.key)
-		default:
-			b.WriteString(s.key)
+			b.WriteByte('.')
 		}
+		b.WriteString(plainKey(s.key))
 	}
 	return b.String()
+}
+
+// plainKey quotes a key that would blur the path: only metadata and mistakes do.
+func plainKey(key string) string {
+	for _, c := range key {
+		if c != '_' && c != '-' && !unicode.IsLetter(c) && !unicode.IsDigit(c) {
+			return strconv.Quote(abridge(key))
+		}
+	}
+	return abridge(key)
 }
 
 func (r *reader) pos(n *yaml.Node) Pos { return Pos{File: r.file, Line: n.Line, Column: n.Column} }
@@ -167,26 +178,32 @@ var incumbentKeys = newKeys(false, "domain", "key", "value", "descriptors", "rat
 
 // mapping reads n as a mapping with these keys and calls set for each, with the
 // path leading to the value. A merge key's mappings come in their place, so that
-// set may see a key again, which then counts.
-func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) {
+// set may see a key again, which then counts. It returns false, and has reported
+// why, when n is no mapping.
+func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) bool {
 	target, ok := r.enter(n)
 	if !ok {
-		return
+		return false
 	}
 	defer r.leave(n)
 	if target.Kind != yaml.MappingNode {
-		r.problem(n, "want a mapping, found "+describe(target), "write "+k.example())
-		return
+		r.problem(n, "want a mapping, found "+describe(target), fmt.Sprintf("write a mapping with keys such as %q", k.names[0]))
+		return false
 	}
 	var seen uint32
 	for i := 0; i+1 < len(target.Content); i += 2 {
 		key, value := resolve(target.Content[i]), target.Content[i+1]
 		if isMerge(key) {
-			r.merge(value, k, set)
+			r.merge(value, k, func(name string, value *yaml.Node) {
+				if seen&(1<<k.index[name]) != 0 {
+					r.warn(key, fmt.Sprintf("<< replaces the %s written before it", name), "write << first")
+				}
+				set(name, value)
+			})
 			continue
 		}
 		if key.Kind != yaml.ScalarNode || key.Tag != "!!str" {
-			r.problem(key, "a key must be a string, found "+describe(key), "write "+k.example())
+			r.problem(key, "a key must be a string, found "+describe(key), "write one of "+strings.Join(k.names, ", "))
 			continue
 		}
 		index, known := k.index[key.Value]
@@ -203,10 +220,7 @@ func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml
 		set(key.Value, value)
 		r.pop()
 	}
-}
-
-func (k *keys) example() string {
-	return fmt.Sprintf("a mapping with keys such as %q", k.names[0])
+	return true
 }
 
 func (r *reader) unknownKey(key *yaml.Node, k *keys) {
@@ -240,31 +254,46 @@ func (r *reader) merge(n *yaml.Node, k *keys, set func(key string, value *yaml.N
 }
 
 // list reads n as a list and calls each for its elements, with the path leading
-// to the element.
-func (r *reader) list(n *yaml.Node, of string, each func(n *yaml.Node)) {
+// to the element. It returns false, and has reported why, when n is no list.
+func (r *reader) list(n *yaml.Node, of string, each func(n *yaml.Node)) bool {
 	target, ok := r.enter(n)
 	if !ok {
-		return
+		return false
 	}
 	defer r.leave(n)
 	if target.Kind != yaml.SequenceNode {
 		r.problem(n, fmt.Sprintf("want a list of %s, found %s", of, describe(target)), "begin each element with -")
-		return
+		return false
 	}
 	for i, element := range target.Content {
 		r.pushIndex(i)
 		each(element)
 		r.pop()
 	}
+	return true
 }
 
 // field is a value with the place it was written at; n is nil when it was not.
+// One that could not be read is bad: its value is zero, and it is reported.
 type field[T any] struct {
-	v T
-	n *yaml.Node
+	v   T
+	n   *yaml.Node
+	bad bool
 }
 
-func (f field[T]) given() bool { return f.n != nil }
+// given says whether there is a value to look at.
+func (f field[T]) given() bool { return f.n != nil && !f.bad }
+
+// missing says whether nothing was written, or null.
+func (f field[T]) missing() bool { return f.n == nil }
+
+// at returns where the field was written, or else the place of what it misses from.
+func (f field[T]) at(n *yaml.Node) *yaml.Node {
+	if f.missing() {
+		return n
+	}
+	return f.n
+}
 
 // text reads a string. Other scalars count as they are written, so that a value
 // may be 404.
@@ -276,18 +305,18 @@ func (r *reader) text(n *yaml.Node, f *field[string]) {
 		return
 	case target.Kind != yaml.ScalarNode:
 		r.problem(n, "want a string, found "+describe(target), "write one value")
+		*f = field[string]{n: n, bad: true}
 		return
 	}
-	value := target.Value
+	*f = field[string]{v: target.Value, n: n}
 	if target.Tag == "!!binary" {
-		raw, err := base64.StdEncoding.DecodeString(value)
-		if err != nil || !utf8.Valid(raw) {
+		raw, err := base64.StdEncoding.DecodeString(target.Value)
+		if f.bad = err != nil || !utf8.Valid(raw); f.bad {
 			r.problem(n, "the !!binary value is not text in base64", "write the text itself")
-			return
+			raw = nil
 		}
-		value = string(raw)
+		f.v = string(raw)
 	}
-	*f = field[string]{value, n}
 }
 
 // number reads a whole number from 0 to 4294967295.
@@ -297,6 +326,7 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 		*f = field[uint32]{}
 		return
 	}
+	*f = field[uint32]{n: n, bad: true}
 	remedy := fmt.Sprintf("write a whole number from 0 to %d", uint32(math.MaxUint32))
 	value, isNumber := number(target)
 	switch {
@@ -307,7 +337,7 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 	case value != math.Trunc(value) || target.Tag != "!!int":
 		r.problem(n, target.Value+" is not a whole number", remedy)
 	default:
-		*f = field[uint32]{uint32(value), n}
+		*f = field[uint32]{v: uint32(value), n: n}
 	}
 }
 
@@ -333,9 +363,8 @@ func (r *reader) boolean(n *yaml.Node, f *field[bool]) {
 	value, ok := boolean(target)
 	if !ok {
 		r.problem(n, "want true or false, found "+describe(target), "write true or false")
-		return
 	}
-	*f = field[bool]{value, n}
+	*f = field[bool]{v: value, n: n, bad: !ok}
 }
 
 func boolean(n *yaml.Node) (value, ok bool) {
@@ -465,9 +494,14 @@ func abridge(s string) string {
 
 // suggest returns the remedy for a word that is not one of those known.
 func suggest(word string, known []string) string {
+	word = strings.ToLower(word)
 	best, least := "", 1+len(word)/3
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), k); d <= least {
+		d := distance(word, k)
+		if len(word) > 2 && strings.HasPrefix(k, word) {
+			d = 1
+		}
+		if d <= least {
 			best, least = k, d-1
 		}
 	}

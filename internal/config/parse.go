@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -183,18 +184,22 @@ func (d *decoder) document(data []byte, maxBytes int64) *Domain {
 		return nil
 	}
 	stream := yaml.NewDecoder(bytes.NewReader(data))
-	var root yaml.Node
+	var root, next yaml.Node
 	switch err := stream.Decode(&root); {
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
 		d.problemAt(Pos{d.file, 1, 1}, "the file is empty", `write "domain: name" and its descriptors`)
 		return nil
 	case err != nil:
-		d.syntaxError(err)
+		pos, what, remedy := d.syntaxError(err)
+		d.problemAt(pos, what, remedy)
 		return nil
 	}
-	var next yaml.Node
 	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
-		d.warnings = append(d.warnings, Problem{Pos: Pos{d.file, max(next.Line, 1), max(next.Column, 1)},
+		pos := d.pos(&next)
+		if err != nil {
+			pos, _, _ = d.syntaxError(err)
+		}
+		d.warnings = append(d.warnings, Problem{Pos: pos,
 			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
 	}
 	return d.root(root.Content[0])
@@ -204,15 +209,28 @@ func (d *decoder) problemAt(pos Pos, what, remedy string) {
 	d.problems = append(d.problems, Problem{Pos: pos, What: what, Remedy: remedy})
 }
 
-func (d *decoder) syntaxError(err error) {
-	pos, what := Pos{File: d.file}, err.Error()
+// syntaxError says what the YAML library has found, and what it often means.
+func (d *decoder) syntaxError(err error) (pos Pos, what, remedy string) {
+	pos, what = Pos{File: d.file}, err.Error()
 	if load := (*yaml.LoadError)(nil); errors.As(err, &load) {
 		pos.Line, pos.Column, what = load.Mark.Line, load.Mark.Column, load.Message
 		if load.ContextMsg != "" {
 			what += " " + load.ContextMsg
 		}
+		if began := load.ContextMark; began.Line != 0 && began != load.Mark {
+			what += fmt.Sprintf(" that began at %d:%d", began.Line, began.Column)
+		}
 	}
-	d.problemAt(pos, "not YAML: "+what, "mend the syntax; the cause may lie on the line above")
+	remedy = "mend the syntax, there or just above"
+	switch {
+	case strings.Contains(what, "cannot start any token"):
+		remedy = "indent with spaces, not tabs; quote a value that begins with @, % or `"
+	case strings.Contains(what, "anchor"), strings.Contains(what, "alias"):
+		remedy = `quote a value that begins with * or &, as in "*.example.com"`
+	case strings.Contains(what, "mapping values are not allowed"):
+		remedy = "quote a value that holds a colon and a space; indent keys of one mapping alike"
+	}
+	return pos, "not YAML: " + what, remedy
 }
 
 // badText returns the place of the first byte that no YAML text can hold.
@@ -264,13 +282,9 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 	switch {
 	case name.v != "":
 		domain.Pos = d.pos(name.n)
-	case len(d.problems) > 0 && name.n == nil && resolve(n).Kind != yaml.MappingNode:
-		return nil
+	case name.bad || resolve(n).Kind != yaml.MappingNode: // reported already
 	default:
-		if name.n == nil {
-			name.n = n
-		}
-		d.problemIn("domain", name.n, "the domain is missing or empty", `write "domain: name", as in Envoy's rate limit filter`)
+		d.problemIn("domain", name.at(n), "the domain is missing or empty", `write "domain: name", as in Envoy's rate limit filter`)
 	}
 	switch d.consume.v {
 	case "", "each":
@@ -279,7 +293,7 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 	default:
 		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", abridge(d.consume.v)), "write each or all_or_nothing")
 	}
-	if domain.Descriptors == nil {
+	if domain.Descriptors == nil && resolve(n).Kind == yaml.MappingNode {
 		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")
 	}
 	return domain
