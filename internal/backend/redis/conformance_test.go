@@ -1,0 +1,41 @@
+package redis_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+)
+
+// open returns a backend of the server that is ready.
+func open(t testing.TB, o redis.Options) *redis.Backend {
+	t.Helper()
+	b, err := redis.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := b.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestConformance compares every field of every decision with the reference.
+func TestConformance(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
+		server.Do("FLUSHALL")
+		var now atomic.Int64
+		return backendtest.Fixture{
+			Backend:  open(t, redis.Options{Addrs: []string{server.Addr}, Clock: now.Load, Timeout: 10 * time.Second, DialTimeout: 10 * time.Second}),
+			SetClock: now.Store,
+		}
+	})
+}

@@ -1,0 +1,209 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+)
+
+// connector holds the client, which comes up in the background however long
+// that takes, and is made anew when it is found to be with the wrong server.
+// Once up, the client itself reconnects as calls need it.
+type connector struct {
+	option rueidis.ClientOption
+	dialer *dialer
+	log    *zap.Logger
+
+	client  atomic.Pointer[rueidis.Client]
+	ready   chan struct{} // closed when there is a first client
+	renew   chan struct{}
+	lastErr atomic.Pointer[error]
+
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+}
+
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 5 * time.Second
+	renewEvery = time.Second
+
+	keepAlive    = time.Second // an idle connection is probed as often
+	bufferSize   = 64 << 10    // bytes, of each connection and direction
+	refreshEvery = 5 * time.Second
+)
+
+func newConnector(o *Options) *connector {
+	c := &connector{
+		dialer: &dialer{network: o.Network, timeout: o.DialTimeout, ready: map[string][]readyConn{}},
+		log:    o.Log,
+		ready:  make(chan struct{}),
+		renew:  make(chan struct{}, 1),
+	}
+	dial := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
+	c.option = rueidis.ClientOption{
+		InitAddress: o.Addrs,
+		Username:    o.Username,
+		Password:    string(o.Password),
+		SelectDB:    o.DB,
+		TLSConfig:   o.TLS,
+		DialCtxFn:   c.dialer.dial,
+		Dialer:      dial,
+		Sentinel: rueidis.SentinelOption{
+			MasterSet:               o.MasterName,
+			Username:                o.SentinelUsername,
+			Password:                string(o.SentinelPassword),
+			TLSConfig:               o.SentinelTLS,
+			Dialer:                  dial,
+			TopologyRefreshInterval: refreshEvery,
+		},
+		ClusterOption: rueidis.ClusterOption{ShardsRefreshInterval: refreshEvery},
+		ClientSetInfo: rueidis.DisableClientSetInfo,
+		// How long a server may leave a probe unanswered before its connection,
+		// with all calls that wait on it, is given up.
+		ConnWriteTimeout:    max(time.Second, 2*o.Timeout),
+		PipelineMultiplex:   bits.Len(uint(o.Connections)) - 1,
+		ReadBufferEachConn:  bufferSize,
+		WriteBufferEachConn: bufferSize,
+		ForceSingleClient:   o.Mode == Single,
+		DisableCache:        true,
+		DisableRetry:        true, // a call that may have charged is not made again
+		AlwaysPipelining:    true,
+	}
+	if o.Connections == 1 {
+		c.option.PipelineMultiplex = -1
+	}
+	if o.Mode != Sentinel {
+		c.option.Sentinel = rueidis.SentinelOption{}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.stop = cancel
+	c.stopped.Go(func() { c.run(ctx) })
+	return c
+}
+
+// run connects, and again each time that renewal is asked for, until stopped.
+func (c *connector) run(ctx context.Context) {
+	for delay := firstRetry; ; {
+		client, err := c.connect(ctx)
+		if err == nil {
+			c.swap(client)
+			delay = firstRetry
+			if !sleep(ctx, jitter(renewEvery)) {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.renew:
+			}
+			continue
+		}
+		c.lastErr.Store(&err)
+		c.log.Warn("no connection to Redis", zap.Error(err), zap.Duration("next_try", delay))
+		if !sleep(ctx, jitter(delay)) {
+			return
+		}
+		delay = min(2*delay, lastRetry)
+	}
+}
+
+func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
+	client, err := rueidis.NewClient(c.option)
+	if err == nil {
+		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
+	}
+	if err != nil && client != nil {
+		client.Close()
+	}
+	return client, err
+}
+
+func (c *connector) swap(client rueidis.Client) {
+	if old := c.client.Swap(&client); old != nil {
+		(*old).Close()
+		return
+	}
+	close(c.ready)
+}
+
+// current returns the client, or an error that says why there is none yet.
+func (c *connector) current() (rueidis.Client, error) {
+	if client := c.client.Load(); client != nil {
+		return *client, nil
+	}
+	if err := c.lastErr.Load(); err != nil {
+		return nil, fmt.Errorf("%w: not connected yet: %w", ErrUnavailable, *err)
+	}
+	return nil, fmt.Errorf("%w: not connected yet", ErrUnavailable)
+}
+
+// wrongServer asks for another client: this one's server turned out to be a
+// replica, which a new look at the address or the sentinels may help.
+func (c *connector) wrongServer() {
+	select {
+	case c.renew <- struct{}{}:
+	default:
+	}
+}
+
+func (c *connector) close() {
+	c.stop()
+	c.stopped.Wait()
+	if client := c.client.Load(); client != nil {
+		(*client).Close()
+	}
+	c.dialer.close()
+}
+
+// oldest is the first major version whose PEXPIRETIME and SET … PXAT the script
+// needs. Valkey, a fork of Redis 7.2, says that it is 7.2.
+const oldest = 7
+
+// checkVersion refuses servers that are too old for the script. A server that
+// does not say is taken to be new enough.
+func checkVersion(ctx context.Context, client rueidis.Client, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for addr, node := range client.Nodes() {
+		info, err := node.Do(ctx, node.B().Info().Section("server").Build()).ToString()
+		if err != nil {
+			continue
+		}
+		_, after, found := strings.Cut(info, "redis_version:")
+		version, _, _ := strings.Cut(after, "\r")
+		major, _, _ := strings.Cut(version, ".")
+		if n, err := strconv.Atoi(major); found && err == nil && n < oldest {
+			return fmt.Errorf("the server at %s is Redis %s: use Redis %d.0 or later, or Valkey", addr, version, oldest)
+		}
+	}
+	return nil
+}
+
+// jitter returns d give or take a quarter, so that replicas of this service that
+// lost Redis at once do not all come back at once.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
+}
+
+// sleep waits, and says whether to go on: not when ctx is done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

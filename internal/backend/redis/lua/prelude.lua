@@ -1,0 +1,58 @@
+-- What the programs share. Numbers in Lua are doubles: every value here is a
+-- whole number, times are in microseconds, and no intermediate result that has
+-- to be exact leaves 2^53.
+
+local call, pcall = redis.call, redis.pcall
+local pack, unpack = struct.pack, struct.unpack
+local floor, min, max = math.floor, math.min, math.max
+
+-- When the script runs (µs since the epoch), and for how many milliseconds a key
+-- is kept beyond its expiry: 0, but under a clock that a test controls.
+local now, hold
+
+-- ratio returns the quotient and the remainder of x·n/c, for x < 2^52, n < 2^36,
+-- c < 2^45 and a quotient < 2^53.
+local function ratio(x, n, c)
+  local product = x * n
+  if product < 4503599627370496 then -- 2^52: exact, and its quotient does not round up
+    local rest = product % c
+    return (product - rest) / c, rest
+  end
+  local r = x % c
+  local whole, part, rest = (x - r) / c * n, 0, 0
+  for digit = 5, 0, -1 do -- long multiplication and division in digits of 6 bits
+    local t = rest * 64 + r * (floor(n / 64 ^ digit) % 64)
+    rest = t % c
+    part = part * 64 + (t - rest) / c
+  end
+  return whole + part, rest
+end
+
+-- aligned returns the first multiple of window after now.
+local function aligned(window) return now - now % window + window end
+
+-- expires returns when the key expires (µs since the epoch), or nil if it never does.
+local function expires(key)
+  local at = call('PEXPIRETIME', key)
+  if at < 0 then return nil end
+  return (at - hold) * 1000
+end
+
+-- read returns the key's value, nil when there is none or one of a foreign type,
+-- and whether there is any.
+local function read(key)
+  local value = pcall('GET', key)
+  if type(value) == 'string' then return value, true end
+  return nil, value ~= false
+end
+
+-- save keeps the value until the given microsecond.
+local function save(key, value, expiry)
+  call('SET', key, value, 'PXAT', string.format('%.0f', math.ceil(expiry / 1000) + hold))
+end
+
+-- digits returns a short value that is a whole number, which Redis keeps without
+-- an allocation of its own, as a number; nil for any other value.
+local function digits(value)
+  if #value < 16 and string.find(value, '^%d+$') then return tonumber(value) end
+end

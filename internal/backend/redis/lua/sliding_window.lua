@@ -1,0 +1,72 @@
+-- sliding_window: follows internal/algo/sliding_window.go.
+-- State: {the end of the window in force, its count, the count before}.
+-- Value: 'S', the end in 7 bytes and the counts in 5 bytes each.
+
+local function params(numbers, at)
+  local limit, window, bound = unpack('<ddd', numbers, at)
+  return { limit = limit, window = window, bound = bound }
+end
+
+local function decode(value)
+  if not value or #value ~= 18 or value:byte() ~= 83 then return { 0, 0, 0 } end
+  local e, count, before = unpack('<I7I5I5', value, 2)
+  return { e, count, before }
+end
+
+local function settle(s, p)
+  local e, count, before = s[1], s[2], s[3]
+  if e > now + p.window then -- the clock stepped back
+    e = now + p.window
+  elseif now - p.window >= e then
+    count, before = 0, 0
+  elseif now >= e then
+    e, count, before = e + p.window, 0, count
+  end
+  count, before = min(count, p.bound), min(before, p.bound)
+  if count == 0 and before == 0 then e = aligned(p.window) end
+  return { e, count, before }
+end
+
+local function left(s, p)
+  local fading = s[3]
+  if fading ~= 0 then
+    local quotient, rest = ratio(s[1] - now, fading, p.window)
+    fading = rest > 0 and quotient + 1 or quotient
+  end
+  return p.limit - s[2] - fading
+end
+
+local function charge(s, p, n)
+  return { s[1], s[2] + max(0, min(n, left(s, p) + p.bound - p.limit)), s[3] }
+end
+
+local function refund(s, p, n)
+  local first = min(s[2], n)
+  local count, before = s[2] - first, s[3] - min(s[3], n - first)
+  return { count == 0 and before == 0 and aligned(p.window) or s[1], count, before }
+end
+
+local function expiry(s, p)
+  if s[2] ~= 0 then return s[1] + p.window end
+  return s[3] ~= 0 and s[1] or 0
+end
+
+local function encode(s) return pack('<c1I7I5I5', 'S', s[1], s[2], s[3]) end
+
+return {
+  params = params,
+  load = function(key)
+    local value, there = read(key)
+    return decode(value), there
+  end,
+  decode = decode,
+  settle = settle,
+  fits = function(s, p, n) return n <= left(s, p) end,
+  left = left,
+  charge = charge,
+  refund = refund,
+  expiry = expiry,
+  store = function(key, s, _, at) save(key, encode(s), at) end,
+  encode = encode,
+  reply = function(s) return pack('<ddd', s[1], s[2], s[3]) end,
+}

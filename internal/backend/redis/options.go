@@ -1,0 +1,176 @@
+package redis
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Mode is the kind of Redis deployment.
+type Mode uint8
+
+// The kinds of deployment.
+const (
+	Single   Mode = iota // one server
+	Sentinel             // a master that sentinels know
+	Cluster
+)
+
+var modeNames = [...]string{"single", "sentinel", "cluster"}
+
+// String returns the name of the mode, such as "cluster".
+func (m Mode) String() string { return modeNames[m] }
+
+// Secret is text that is never printed.
+type Secret string
+
+// String returns "(hidden)", or "" for an empty secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "(hidden)"
+}
+
+// GoString is String, for %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText is String, for JSON and the like.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Options say where Redis is and how to treat it. The zero value of a field that
+// has a default means the default.
+type Options struct {
+	Mode Mode
+	// Network is "tcp" (default) or "unix".
+	Network string
+	// Addrs are host:port: the server's, the sentinels' or some of the cluster's.
+	// For "unix" it is one path of a socket.
+	Addrs []string
+	// MasterName is what the sentinels call the master.
+	MasterName string
+	// Username (6.0 and later) and Password log in to the servers, the Sentinel
+	// ones to the sentinels.
+	Username         string
+	Password         Secret
+	SentinelUsername string
+	SentinelPassword Secret
+	// DB is the number of the database. A cluster has 0 only.
+	DB int
+	// TLS is nil for plain text. SentinelTLS is for the sentinels.
+	TLS, SentinelTLS *tls.Config
+
+	// Prefix begins every key. Default "distlimiter".
+	Prefix string
+	// PlainKeys writes counters' keys out, for people to read, instead of 16
+	// bytes of their hash. It costs memory, and lets Redis see what descriptors hold.
+	PlainKeys bool
+
+	// Connections to each server; a power of two, up to 256. Default 2, in a
+	// cluster 1. Requests of all callers share them in pipelines.
+	Connections int
+	// Timeout bounds every call. Default 20 ms.
+	Timeout time.Duration
+	// DialTimeout bounds the making of a connection, which no caller waits for
+	// longer than Timeout. Default 2 s.
+	DialTimeout time.Duration
+	// BreakAfter is how many calls must fail in a row before calls are suspended
+	// for about BreakFor. Defaults 5 and 1 s. In a cluster they count apart for
+	// each 64th of the slots.
+	BreakAfter int
+	BreakFor   time.Duration
+
+	// NoCombining sends each request on its own, also when a call for its key is
+	// under way. The answers are the same, but a hot key costs a call a request.
+	NoCombining bool
+
+	// Clock returns the time in microseconds since the Unix epoch; for tests. nil
+	// leaves the time to Redis. Under a Clock keys do not expire by themselves.
+	Clock func() int64
+	// Log is nil for none.
+	Log *zap.Logger
+}
+
+const (
+	defaultPrefix      = "distlimiter"
+	defaultTimeout     = 20 * time.Millisecond
+	defaultDialTimeout = 2 * time.Second
+	defaultBreakAfter  = 5
+	defaultBreakFor    = time.Second
+	defaultConnections = 2
+	maxConnections     = 256
+)
+
+// withDefaults returns o complete, or all that is wrong with it.
+func (o Options) withDefaults() (Options, error) {
+	set(&o.Network, "tcp")
+	set(&o.Prefix, defaultPrefix)
+	set(&o.Timeout, defaultTimeout)
+	set(&o.DialTimeout, defaultDialTimeout)
+	set(&o.BreakAfter, defaultBreakAfter)
+	set(&o.BreakFor, defaultBreakFor)
+	if o.Mode == Cluster {
+		set(&o.Connections, 1)
+	}
+	set(&o.Connections, defaultConnections)
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	return o, o.check()
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (o *Options) check() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(o.Addrs) == 0 {
+		wrong("no address of Redis: give at least one host:port, or the path of a socket")
+	}
+	switch o.Network {
+	case "tcp":
+		for _, addr := range o.Addrs {
+			if _, _, err := net.SplitHostPort(addr); err != nil {
+				wrong("address %q is not host:port: %w", addr, err)
+			}
+		}
+	case "unix":
+		if len(o.Addrs) > 1 || o.Mode != Single {
+			wrong("a unix socket leads to one single server: use tcp for %s", o.Mode)
+		}
+	default:
+		wrong("network %q: use tcp or unix", o.Network)
+	}
+	if o.Mode == Single && len(o.Addrs) > 1 {
+		wrong("%d addresses of a single server: give one, or say that they are sentinels or a cluster", len(o.Addrs))
+	}
+	if (o.Mode == Sentinel) != (o.MasterName != "") {
+		wrong("mode %s and master name %q: sentinels need the name of a master, others have none", o.Mode, o.MasterName)
+	}
+	if o.DB < 0 || o.Mode == Cluster && o.DB > 0 {
+		wrong("database %d: use 0 or more, in a cluster 0", o.DB)
+	}
+	if strings.ContainsAny(o.Prefix, "{}") {
+		wrong("key prefix %q: braces would choose the slots of a cluster; leave them out", o.Prefix)
+	}
+	if n := o.Connections; n < 1 || n > maxConnections || n&(n-1) != 0 {
+		wrong("%d connections: use a power of two from 1 to %d", n, maxConnections)
+	}
+	if o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
+		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less to dial", o.Timeout, o.DialTimeout)
+	}
+	if o.BreakAfter < 1 || o.BreakFor < time.Millisecond {
+		wrong("suspending calls after %d failures for %v: use at least 1 and 1ms", o.BreakAfter, o.BreakFor)
+	}
+	return errors.Join(errs...)
+}

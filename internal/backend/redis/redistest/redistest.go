@@ -1,0 +1,279 @@
+// Package redistest starts real Redis servers for tests, on free ports of
+// loopback and in directories of their own: single ones, with sentinels, or a
+// cluster. What the tests do to them (kill, freeze, fail over) is done to real
+// processes.
+package redistest
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// patience is how long the servers of a test may take for anything.
+const patience = 30 * time.Second
+
+// Server is one running redis-server, or redis-sentinel.
+type Server struct {
+	// Addr is its host:port, or the path of its socket.
+	Addr string
+	// Dir is where it runs.
+	Dir string
+
+	t    testing.TB
+	conf Config
+	args []string
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when the process has ended
+}
+
+// Config says how to start a server. The zero value is a plain one on TCP.
+type Config struct {
+	// Unix has it listen on a socket only.
+	Unix bool
+	// TLS has it speak TLS only, and ask clients for certificates.
+	TLS *TLS
+	// Password is that of the default user.
+	Password string
+	// Args are further arguments, as on redis-server's command line.
+	Args []string
+	// Dir is where it runs. Default a temporary directory.
+	Dir string
+
+	sentinel string // path of a sentinel's configuration
+	port     int
+}
+
+// Start starts a server that ends with the test.
+func Start(t testing.TB, c Config) *Server {
+	t.Helper()
+	s := &Server{t: t, conf: c, Dir: c.Dir}
+	if s.Dir == "" {
+		s.Dir = t.TempDir()
+	}
+	for attempt := 0; ; attempt++ {
+		if c.port == 0 {
+			s.conf.port = FreePort(t)
+		}
+		s.prepare()
+		err := s.launch()
+		if err == nil {
+			break
+		}
+		if c.port != 0 || attempt == 5 {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+func (s *Server) prepare() {
+	s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.conf.port))
+	port, tlsPort := s.conf.port, 0
+	s.args = nil
+	if s.conf.sentinel != "" {
+		s.args = []string{s.conf.sentinel, "--sentinel"}
+	}
+	if s.conf.TLS != nil {
+		port, tlsPort = 0, port
+		s.args = append(s.args, "--tls-port", strconv.Itoa(tlsPort), "--tls-cert-file", s.conf.TLS.ServerCert,
+			"--tls-key-file", s.conf.TLS.ServerKey, "--tls-ca-cert-file", s.conf.TLS.CA)
+	}
+	if s.conf.Unix {
+		port, s.Addr = 0, filepath.Join(s.Dir, "redis.sock")
+		s.args = append(s.args, "--unixsocket", s.Addr)
+	}
+	s.args = append(s.args, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", s.Dir)
+	if s.conf.sentinel == "" {
+		s.args = append(s.args, "--save", "", "--appendonly", "no")
+	}
+	if s.conf.Password != "" {
+		s.args = append(s.args, "--requirepass", s.conf.Password, "--masterauth", s.conf.Password)
+	}
+	s.args = append(s.args, s.conf.Args...)
+}
+
+// launch starts the process and waits until it says that it is ready.
+func (s *Server) launch() error {
+	program := "redis-server"
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return fmt.Errorf("%s is not installed: run make tools, or apt-get install redis-server: %w", program, err)
+	}
+	s.cmd = exec.Command(path, s.args...) //nolint:gosec // it is what tests are for
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	s.cmd.Stderr = s.cmd.Stdout
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	gone := make(chan struct{})
+	s.gone = gone
+	ready := make(chan error, 1)
+	var log strings.Builder
+	go func() {
+		lines := bufio.NewScanner(out)
+		for waiting := true; lines.Scan(); {
+			if !waiting {
+				continue
+			}
+			line := lines.Text()
+			log.WriteString(line + "\n")
+			if strings.Contains(line, "Ready to accept connections") || strings.Contains(line, "+monitor") ||
+				strings.Contains(line, "The server is now ready to accept connections at") {
+				waiting = false
+				ready <- nil
+			}
+		}
+		_ = s.cmd.Wait()
+		close(gone)
+		select {
+		case ready <- fmt.Errorf("redis-server %v ended:\n%s", s.args, &log):
+		default:
+		}
+	}()
+	select {
+	case err := <-ready:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("redis-server %v does not become ready", s.args)
+	}
+}
+
+// Kill ends the server at once, as a crash would, if it runs.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.gone
+}
+
+// Restart starts the server again, where it was and, as nothing is saved, empty.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	if err := s.launch(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Freeze stops the process: connections stay, and nothing answers.
+func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Pid returns the process id.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Do sends a command as the default user and returns its answer.
+func (s *Server) Do(args ...string) rueidis.RedisMessage {
+	s.t.Helper()
+	m, err := s.do(args...)
+	if err != nil && !rueidis.IsRedisNil(err) {
+		s.t.Fatalf("%s: %v: %v", s.Addr, args, err)
+	}
+	return m
+}
+
+func (s *Server) do(args ...string) (rueidis.RedisMessage, error) {
+	client, err := rueidis.NewClient(s.option())
+	if err != nil {
+		return rueidis.RedisMessage{}, err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return client.Do(ctx, client.B().Arbitrary(args...).Build()).ToMessage()
+}
+
+func (s *Server) option() rueidis.ClientOption {
+	o := rueidis.ClientOption{
+		InitAddress: []string{s.Addr}, Password: s.conf.Password, ForceSingleClient: true, DisableCache: true,
+	}
+	if s.conf.sentinel != "" {
+		o.AlwaysRESP2 = true
+	}
+	if s.conf.TLS != nil {
+		o.TLSConfig = s.conf.TLS.Client
+	}
+	if s.conf.Unix {
+		o.DialCtxFn = func(ctx context.Context, path string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", path)
+		}
+	}
+	return o
+}
+
+// Text is Do for a command that answers with a string or a number.
+func (s *Server) Text(args ...string) string {
+	s.t.Helper()
+	m := s.Do(args...)
+	if n, err := m.AsInt64(); err == nil && !m.IsString() {
+		return strconv.FormatInt(n, 10)
+	}
+	text, err := m.ToString()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		s.t.Fatalf("%v: %v", args, err)
+	}
+	return text
+}
+
+// Info returns one field of INFO.
+func (s *Server) Info(field string) string {
+	s.t.Helper()
+	for line := range strings.Lines(s.Text("INFO", "everything")) {
+		if value, found := strings.CutPrefix(line, field+":"); found {
+			return strings.TrimSpace(value)
+		}
+	}
+	s.t.Fatalf("INFO has no %s", field)
+	return ""
+}
+
+// FreePort returns a TCP port that is free on loopback for now.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	addr, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("%v is no TCP address", l.Addr())
+	}
+	return addr.Port
+}
+
+// Eventually waits until the condition holds.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting until %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -1,0 +1,46 @@
+package redis
+
+import (
+	"embed"
+	"fmt"
+	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// composeScript puts the script together: what all programs share, one function
+// that defines a program when a call needs it, and the driver. Programs are
+// numbered as in algo, and each has a file of its own, named for it.
+func composeScript() string {
+	var b strings.Builder
+	b.WriteString(luaFile("prelude"))
+	fmt.Fprintf(&b, "\nlocal program\nlocal BUCKET = %d\n\nlocal function define(kind)\n", algo.ProgramBucket)
+	word := "if"
+	for number, name := range algo.Programs() {
+		fmt.Fprintf(&b, "%s kind == %d then\n%s\n", word, number, luaFile(name))
+		word = "elseif"
+	}
+	b.WriteString(`end end
+
+local defined = {}
+function program(kind)
+  if not defined[kind] then defined[kind] = define(kind) end
+  return defined[kind]
+end
+
+`)
+	b.WriteString(luaFile("decide"))
+	return b.String()
+}
+
+// luaFile returns an embedded file, which a test shows to be there.
+func luaFile(name string) string {
+	text, err := luaFiles.ReadFile("lua/" + name + ".lua")
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
