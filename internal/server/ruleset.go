@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -98,6 +99,9 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 			Name:            l.Name,
 			RequestsPerUnit: l.RequestsPerUnit,
 			Unit:            pb.RateLimitResponse_RateLimit_Unit(l.Unit),
+		}
+		if l.UnitMultiplier > 1 {
+			compiled.current.UnitMultiplier = wrapperspb.UInt32(l.UnitMultiplier)
 		}
 		r.limits = append(r.limits, compiled)
 	}
