@@ -56,19 +56,25 @@ func (c *counter) most(window int64) (most int64) {
 	return most
 }
 
-// checkBucket says whether every closed interval of length t has admitted at
-// most capacity + t·hits/per.
+// checkBucket checks that every closed interval of length t has admitted at most
+// capacity + t·hits/per.
 func (c *counter) checkBucket(capacity int64, rate algo.Rate) {
 	c.t.Helper()
-	for i := range c.admitted {
-		var sum int64
-		for _, g := range c.admitted[i:] {
-			sum += g.n
-			most := big.NewRat(g.at-c.admitted[i].at, rate.Per.Microseconds())
-			most.Mul(most, rat(int64(rate.Hits))).Add(most, rat(capacity))
-			if rat(sum).Cmp(most) > 0 {
-				c.t.Fatalf("from %d to %d: admitted %d, more than %s", c.admitted[i].at, g.at, sum, most.FloatString(3))
-			}
+	// From the i-th call to the j-th: what came up to j, less what came before i,
+	// less t·rate. One pass: the worst i for each j is the least of those so far.
+	var sum int64
+	excess := func(at int64) *big.Rat {
+		x := big.NewRat(c.admitted[0].at-at, rate.Per.Microseconds())
+		return x.Mul(x, rat(int64(rate.Hits))).Add(x, rat(sum))
+	}
+	var least *big.Rat
+	for _, g := range c.admitted {
+		if before := excess(g.at); least == nil || before.Cmp(least) < 0 {
+			least = before
+		}
+		sum += g.n
+		if over := new(big.Rat).Sub(excess(g.at), least); over.Cmp(rat(capacity)) > 0 {
+			c.t.Fatalf("up to %d: %s hits more than drained in some interval, the capacity is %d", g.at, over.FloatString(3), capacity)
 		}
 	}
 }

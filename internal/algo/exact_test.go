@@ -202,15 +202,27 @@ func TestPartsAreStep(t *testing.T) {
 // Whatever words a state holds, a step answers something that the rule could,
 // and the counter is as new after the longest wait.
 func FuzzStep(f *testing.F) {
-	for a := range algo.Algorithms() {
-		f.Add(uint8(a), uint32(10), int64(60_000_000), uint32(5), uint32(0), int64(0), false, uint8(0), uint8(algo.Drop), []byte{}, int64(epoch), int64(1))
+	add := func(p algo.Params, now, hits int64, state ...uint64) {
+		f.Add(uint8(p.Algorithm), p.Limit, p.Window.Microseconds(), p.Burst, p.Refill.Hits, p.Refill.Per.Microseconds(),
+			p.Strict, uint8(p.SubWindows), uint8(p.DeniedHits), pack(state), now, hits)
 	}
-	f.Add(uint8(algo.SlidingWindow), uint32(7), int64(1_000_000), uint32(0), uint32(0), int64(0), true, uint8(3), uint8(algo.Count),
-		slices.Repeat([]byte{0x80}, 48), int64(epoch), int64(math.MinInt64))
-	f.Add(uint8(algo.Hybrid), uint32(math.MaxUint32), algo.MaxWindow.Microseconds(), uint32(9), uint32(2), int64(1_000_000), true, uint8(60), uint8(algo.Drain),
-		slices.Repeat([]byte{0xff}, 8*64), int64(1<<52), int64(math.MaxInt64))
-	f.Add(uint8(algo.SlidingLog), uint32(3), int64(1_000_000), uint32(0), uint32(0), int64(0), false, uint8(0), uint8(algo.Count),
-		words(3, 1, 1<<60, 1<<60, epoch-1<<40), int64(epoch), int64(2)) // not ascending
+	for a := range algo.Algorithms() {
+		p := algo.Params{Algorithm: algo.Algorithm(a), Limit: 3, Window: time.Second}
+		add(p, epoch, 1)
+		add(p, epoch, 2, slices.Repeat([]uint64{1 << 63}, 8)...)
+		add(p, epoch, math.MinInt64, slices.Repeat([]uint64{math.MaxUint64}, 8)...)
+		add(p, epoch, math.MaxInt64, slices.Repeat([]uint64{epoch + 1}, 8)...)
+	}
+	fixed := algo.Params{Limit: 3, Window: time.Second}
+	add(fixed, epoch, 1, epoch+1000, math.MaxUint64-4)
+	log := algo.Params{Algorithm: algo.SlidingLog, Limit: 3, Window: time.Second, DeniedHits: algo.Count}
+	add(log, epoch, 2, 3, 1, 1<<60, 1<<60, epoch-1<<40) // not ascending
+	add(log, epoch, 0, 3, 3, 1<<60, 1<<60, epoch-1<<40) // the newest has left
+	strict := algo.Params{Algorithm: algo.SlidingWindow, Limit: 7, Window: time.Second, Strict: true, SubWindows: 3, DeniedHits: algo.Count}
+	add(strict, epoch, 1, 1<<63, 9, 9, 9, 9)
+	hybrid := algo.Params{Algorithm: algo.Hybrid, Limit: math.MaxUint32, Window: algo.MaxWindow, Burst: 9,
+		Refill: algo.Rate{Hits: 2, Per: time.Second}, Strict: true, SubWindows: 60, DeniedHits: algo.Drain}
+	add(hybrid, 1<<52, math.MaxInt64, slices.Repeat([]uint64{math.MaxUint64}, 64)...)
 	f.Fuzz(func(t *testing.T, a uint8, limit uint32, window int64, burst, refill uint32, per int64, strict bool, parts, denied uint8, raw []byte, now, hits int64) {
 		const longestPeriod = math.MaxInt64 / int64(time.Microsecond)
 		p := algo.Params{
@@ -262,9 +274,9 @@ func checkSane(t *testing.T, l *algo.Limit, d algo.Decision) {
 	}
 }
 
-// words packs a state for the fuzzer, which knows no []uint64.
-func words(ws ...uint64) (raw []byte) {
-	for _, w := range ws {
+// pack makes a state what the fuzzer can vary: bytes.
+func pack(s []uint64) (raw []byte) {
+	for _, w := range s {
 		raw = binary.LittleEndian.AppendUint64(raw, w)
 	}
 	return raw
