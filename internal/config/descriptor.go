@@ -55,10 +55,13 @@ type rawDescriptor struct {
 // descriptors reads one level of descriptors. Repetitions on the top level are
 // left to the builder, which knows those of other sources.
 func (d *decoder) descriptors(n *yaml.Node) []*Descriptor {
+	var level []*Descriptor // nil when empty
 	if isNull(n) {
 		return nil
 	}
-	level := make([]*Descriptor, 0, len(resolve(n).Content))
+	if size := len(resolve(n).Content); size > 0 {
+		level = make([]*Descriptor, 0, size)
+	}
 	d.list(n, "descriptors", func(n *yaml.Node) { level = append(level, d.descriptor(n)) })
 	return level
 }

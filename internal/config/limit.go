@@ -286,7 +286,9 @@ func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 		p.Algorithm = algo.Hybrid // likely meant, for the checks below
 	}
 	p.Strict = raw.strict.v
-	p.SubWindows = int(raw.subWindows.v)
+	if p.Strict { // checkFields has the rest
+		p.SubWindows = int(raw.subWindows.v)
+	}
 	d.rate(raw, l, &p)
 	d.bucket(raw, &p)
 	if p.Algorithm == algo.SlidingLog && p.Limit > algo.MaxLogLimit {

@@ -1,0 +1,105 @@
+package config_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// FuzzParse feeds anything to Parse. It must end with rules or with problems
+// that name their place; and rules written back, as YAML and as JSON, must be
+// read as the same rules.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/*.txtar", "../../config/examples/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			f.Fatalf("no seeds in %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			if !strings.HasSuffix(file, ".txtar") {
+				f.Add(data)
+				continue
+			}
+			for _, seed := range txtar.Parse(data).Files {
+				f.Add(seed.Data)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rules, err := config.Parse([]config.Source{{Name: "a.yaml", Data: data}}, config.Options{})
+		if err != nil {
+			checkProblems(t, err)
+			return
+		}
+		checkRoundTrip(t, rules)
+	})
+}
+
+func checkProblems(t *testing.T, err error) {
+	t.Helper()
+	var bad *config.Invalid
+	if !errors.As(err, &bad) || len(bad.Problems) == 0 {
+		t.Fatalf("not an *Invalid with problems: %v", err)
+	}
+	for _, p := range bad.Problems {
+		if p.File != "a.yaml" || p.Line < 1 || p.Column < 1 || p.What == "" || p.Remedy == "" {
+			t.Errorf("a problem without place, cause or remedy: %+v", p)
+		}
+	}
+}
+
+func checkRoundTrip(t *testing.T, rules *config.Rules) {
+	t.Helper()
+	domain := rules.Domains[0]
+	_ = rules.String()
+	for name, marshal := range map[string]func(any) ([]byte, error){"YAML": func(v any) ([]byte, error) { return yaml.Marshal(v) }, "JSON": json.Marshal} {
+		text, err := marshal(domain)
+		if err != nil {
+			t.Fatalf("as %s: %v", name, err)
+		}
+		again, err := config.Parse([]config.Source{{Name: "again", Data: text}}, config.Options{})
+		if err != nil {
+			t.Fatalf("as %s:\n%s\n%v", name, text, err)
+		}
+		if got, want := withoutPlaces(again.Domains[0]), withoutPlaces(domain); !reflect.DeepEqual(got, want) {
+			t.Fatalf("as %s:\n%s\nread back as\n%s\nwant\n%s", name, text, again, rules)
+		}
+	}
+}
+
+// withoutPlaces returns a copy of the domain that has no positions.
+func withoutPlaces(d *config.Domain) *config.Domain {
+	c := *d
+	c.Pos = config.Pos{}
+	c.Descriptors = levelWithoutPlaces(d.Descriptors)
+	return &c
+}
+
+func levelWithoutPlaces(level []*config.Descriptor) (copies []*config.Descriptor) {
+	for _, d := range level {
+		c := *d
+		c.Pos = config.Pos{}
+		c.Limits = nil
+		for _, l := range d.Limits {
+			limit := *l
+			limit.Pos = config.Pos{}
+			c.Limits = append(c.Limits, &limit)
+		}
+		c.Descriptors = levelWithoutPlaces(d.Descriptors)
+		copies = append(copies, &c)
+	}
+	return copies
+}
