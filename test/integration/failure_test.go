@@ -8,7 +8,7 @@ import (
 )
 
 func TestFailureMode(t *testing.T) {
-	service, envoy := start(t, "failure-mode.yaml", rulesOf(t, "failure-mode.yaml"))
+	service, envoy := start(t, "failure-mode.yaml", example(t, "edge.yaml"))
 	const open, closed = 10000, 10001
 	ask := func(port int) harness.Answer {
 		t.Helper()

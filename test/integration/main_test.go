@@ -1,5 +1,6 @@
 // Package integration tests the whole path over HTTP: a client, the real Envoy
-// with the configurations of envoy/, and this project's binary.
+// with the configurations of envoy/, and this project's binary with the rules of
+// config/examples.
 package integration
 
 import (
@@ -8,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/distlimiter/ratelimit/test/integration/harness"
@@ -32,22 +32,15 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// rulesOf returns the rules that the comment at the head of a file in envoy/
-// suggests, with years for their units, so that no window ends during a test.
-func rulesOf(t *testing.T, file string) string {
+// example returns the rules of a file in config/examples, with years for their
+// units, so that no window ends during a test.
+func example(t *testing.T, file string) string {
 	t.Helper()
-	config, err := os.ReadFile(harness.Config(t, file))
+	rules, err := os.ReadFile(filepath.Join(harness.Root(t), "config", "examples", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	comment, _, _ := strings.Cut(string(config), "static_resources:")
-	_, rules, found := strings.Cut(comment, "#   domain: ")
-	if !found {
-		t.Fatalf("%s suggests no rules", file)
-	}
-	rules, _, _ = strings.Cut(rules+"\n#\n", "\n#\n")
-	rules = "domain: " + strings.ReplaceAll(rules, "\n#   ", "\n")
-	return regexp.MustCompile(`unit: \w+`).ReplaceAllString(rules, "unit: year")
+	return regexp.MustCompile(`\bunit: \w+`).ReplaceAllString(string(rules), "unit: year")
 }
 
 // get requests / with headers, and fails the test unless the answer has the status.

@@ -8,7 +8,7 @@ import (
 )
 
 func TestTokensAreChargedAfterTheAnswer(t *testing.T) {
-	service, envoy := start(t, "tokens.yaml", rulesOf(t, "tokens.yaml"))
+	service, envoy := start(t, "tokens.yaml", example(t, "llm.yaml"))
 	left := uint32(1000)
 	for _, step := range []struct {
 		path string

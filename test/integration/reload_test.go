@@ -144,7 +144,7 @@ func TestReload(t *testing.T) {
 	// A limit is tuned, and its counter goes on.
 	write(t, path, rulesAllowing(6))
 	harness.Eventually(t, "the new limit is reported", func() bool {
-		return reports(get(t, envoy, http.StatusOK, "x-user", "bob"), 6)
+		return reports(envoy.Get(t, "/", "x-user", "bob"), 6)
 	})
 	remaining(t, get(t, envoy, http.StatusOK, "x-user", "alice"), 2)
 }

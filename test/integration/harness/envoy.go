@@ -58,7 +58,7 @@ func StartEnvoy(t testing.TB, file string, services ...*Service) *Envoy {
 		}
 		return fmt.Sprintf("port_value: %d", e.ports[port])
 	})
-	text = regexp.MustCompile(`(?m)^( +timeout): .*`).ReplaceAllString(text, "$1: 10s")
+	text = regexp.MustCompile(`(?m)^( +(?:timeout|max_interval)): .*`).ReplaceAllString(text, "$1: 10s")
 	path := filepath.Join(t.TempDir(), file)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
