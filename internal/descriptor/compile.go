@@ -1,7 +1,6 @@
 package descriptor
 
 import (
-	"hash/maphash"
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -10,28 +9,20 @@ import (
 // Compile returns the matcher for rules, which must be valid. Of siblings with
 // the same key and value only the first is found.
 func Compile(rules *config.Rules) *Matcher {
-	m := &Matcher{domains: make(map[string]*Domain, len(rules.Domains))}
-	all := make([]Rule, 0, rules.Len())
-	tags := map[string][]string{}
+	m := &Matcher{domains: make(map[string]*Domain, len(rules.Domains)), rules: make([]*Rule, 0, rules.Len())}
+	forms := map[string]*keyForm{}
 	for _, c := range rules.Domains {
 		b := builder{
 			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|"},
 			edges:  make([]edge, 1), nodes: make([]*node, 1), below: map[edgeID]int{},
-			rules: all, tags: tags,
+			forms: forms,
 		}
 		b.addLevel(rootEdge, c.Descriptors, nil, "")
-		all = b.rules
-		m.domains[c.Name] = b.domain
-		for !b.place(maphash.MakeSeed()) {
-			// Two hashes are alike, which another seed changes.
+		for seed := uint64(0); !b.place(seed); seed++ {
+			// Another seed helps when the ways of two edges are too alike.
 		}
-	}
-	m.rules = make([]*Rule, len(all))
-	for i := range all {
-		m.rules[i] = &all[i]
-	}
-	for _, d := range m.domains {
-		d.rules = all
+		m.domains[c.Name] = b.domain
+		m.rules = b.land(m.rules)
 	}
 	return m
 }
@@ -42,8 +33,15 @@ type builder struct {
 	edges  []edge // parents first; edges[rootEdge] stands for the top
 	nodes  []*node
 	below  map[edgeID]int
-	rules  []Rule
-	tags   map[string][]string // lists of tags that rules have in common
+	rules  []foundRule
+	slots  []uint32            // by edge but the first
+	forms  map[string]*keyForm // by tags, of rules that need no more
+}
+
+// foundRule is a rule whose place is not known yet.
+type foundRule struct {
+	Rule
+	edge int
 }
 
 const rootEdge = 0
@@ -147,53 +145,69 @@ func (b *builder) markOdd(l *level, up, k int) {
 
 func (b *builder) addRule(at int, levels []*node, path string) {
 	c := levels[len(levels)-1].config
-	r := Rule{
-		Index: len(b.rules), Domain: b.domain.config.Name, Path: path, Config: c, Detailed: c.DetailedMetric,
-		prefix: b.domain.prefix, tags: b.ruleTags(c.Limits), levels: levels,
-	}
+	r := Rule{Domain: b.domain.config.Name, Path: path, Config: c, Detailed: c.DetailedMetric}
+	shares := false
 	for _, n := range levels {
-		r.shares = r.shares || n.shared != ""
+		shares = shares || n.shared != ""
 		anyValue := n.config.Value == "" || n.match != nil && !n.config.ShareThreshold
 		r.Detailed = r.Detailed || n.config.ValueToMetric && anyValue || n.starKey
 	}
-	b.rules = append(b.rules, r)
-	b.edges[at].rule = uint32(len(b.rules))
+	r.keys = b.keyForm(c.Limits)
+	if shares || r.Detailed {
+		r.keys = &keyForm{prefix: r.keys.prefix, tags: r.keys.tags, levels: levels}
+	}
+	b.rules = append(b.rules, foundRule{r, at})
+	b.edges[at].flags |= hasRule
 }
 
 // place makes the table, unless hashes by this seed are too alike.
-func (b *builder) place(seed maphash.Seed) bool {
+func (b *builder) place(seed uint64) bool {
 	d := b.domain
-	d.seed = seed
-	b.edges[rootEdge].hash = rootHash
+	d.seed = mix(seed, 0)
+	b.edges[rootEdge].way = d.seed
 	for i := 1; i < len(b.edges); i++ {
 		e := &b.edges[i]
-		up := setHash(uint32(e.up))
+		up := d.setWay(uint32(e.up))
 		if e.kind == keyEdge || e.kind == valueEdge {
-			up = b.edges[e.up].hash
+			up = b.edges[e.up].way
 		}
-		e.hash = d.hash(up, e.kind, e.text)
+		e.way = hash(up, e.kind, e.text)
 	}
-	slots, ok := d.table.place(b.edges[1:])
-	if !ok {
-		return false
-	}
+	var ok bool
+	b.slots, ok = d.table.place(b.edges[1:])
+	return ok
+}
+
+// land fills the table and appends the rules.
+func (b *builder) land(rules []*Rule) []*Rule {
+	d := b.domain
 	d.root = uint32(len(d.records) - 1)
-	slots = append([]uint32{d.root}, slots...)
-	d.nodes = make([]*node, len(d.records))
+	slots := append([]uint32{d.root}, b.slots...)
+	d.nodes, d.rules = make([]*node, len(d.records)), make([]Rule, len(d.records))
 	for i, e := range b.edges {
-		r := e.record
+		r, slot := e.record, slots[i]
 		if i != rootEdge {
 			up := uint32(e.up)
 			if e.kind == keyEdge || e.kind == valueEdge {
 				up = slots[up]
+			} else {
+				r.land = slots[r.land]
 			}
-			r.from, r.size = edgeFrom(up, e.kind), uint32(len(e.text))
+			r.from, r.tag, r.size = edgeFrom(up, e.kind), uint32(e.way>>16), uint16(min(len(e.text), maxSize))
 			copy(r.inline[:], e.text)
 		}
-		d.records[slots[i]], d.texts[slots[i]], d.nodes[slots[i]] = r, e.text, b.nodes[i]
+		d.records[slot], d.texts[slot], d.ways[slot], d.nodes[slot] = r, e.text, e.way, b.nodes[i]
 	}
-	for i := range d.sets {
-		d.sets[i].land(func(edge uint32) (uint32, uint64) { return slots[edge], b.edges[edge].hash })
+	for _, w := range d.sets {
+		for i := range w.patterns {
+			w.patterns[i].record = slots[w.patterns[i].record]
+		}
 	}
-	return true
+	for _, r := range b.rules {
+		at := &d.rules[slots[r.edge]]
+		*at = r.Rule
+		at.Index = len(rules)
+		rules = append(rules, at)
+	}
+	return rules
 }

@@ -35,6 +35,7 @@ type Entry struct {
 type Rule struct {
 	// Index is dense over all rules of the matcher: 0 … len(Matcher.Rules())-1.
 	Index int
+	keys  *keyForm
 	// Domain and Path name the rule in statistics and logs. Path joins the
 	// configured keys and values, as envoyproxy/ratelimit does: "user_alice.path".
 	Domain, Path string
@@ -43,11 +44,6 @@ type Rule struct {
 	// Detailed says that AppendMetricKey depends on the entries. Otherwise it
 	// gives Path.
 	Detailed bool
-
-	shares bool     // some level gives all its values one counter
-	prefix string   // of all counter keys of the domain
-	tags   []string // by limit: how its counter keys end; empty: unlimited
-	levels []*node  // from the domain's top level to Config
 }
 
 // Matcher finds rules. It is immutable and safe for concurrent use.
@@ -68,10 +64,10 @@ type Domain struct {
 	config *config.Domain
 	prefix string  // of all counter keys
 	root   uint32  // record above the top level
+	rules  []Rule  // by slot, as its record is found: without waiting for another load
 	nodes  []*node // by slot; nil for what is no descriptor
 	levels []level // by record.level - 1
 	sets   []set   // by record.set - 1
-	rules  []Rule  // of all domains, by index
 }
 
 // node is one descriptor of the configuration.
@@ -97,56 +93,54 @@ func (d *Domain) Name() string { return d.config.Name }
 // Consume says what a request with several descriptors is charged.
 func (d *Domain) Consume() config.Consume { return d.config.Consume }
 
-const rootHash = 0
-
 // Lookup returns the rule that applies to a descriptor with these entries; nil
 // if no limit applies. It does not keep entries and, oddities of keys aside
 // (see odd.go), does not allocate.
 func (d *Domain) Lookup(entries []Entry) *Rule {
-	at, h := d.root, uint64(rootHash)
+	at, way := d.root, d.seed
 	for i := range entries {
-		if at, h = d.step(at, h, entries[i].Key, entries[i].Value); at == none {
+		if at, way = d.step(at, way, entries[i].Key, entries[i].Value); at == none {
 			return nil
 		}
 	}
-	if i := d.records[at].rule; i != 0 {
-		return &d.rules[i-1]
+	if d.records[at].flags&hasRule == 0 {
+		return nil
 	}
-	return nil
+	return &d.rules[at]
 }
 
 // step returns the record on which an entry lands and the hash of the way there;
 // none if it matches nothing.
-func (d *Domain) step(at uint32, h uint64, key, value string) (uint32, uint64) {
+func (d *Domain) step(at uint32, way uint64, key, value string) (uint32, uint64) {
 	below := d.records[at].level
 	if below == 0 {
 		return none, 0
 	}
-	hk := d.hash(h, keyEdge, key)
-	k := d.find(hk, at, keyEdge, key)
+	keyWay := hash(way, keyEdge, key)
+	k := d.find(keyWay, at, keyEdge, key)
 	if k == none {
 		if l := &d.levels[below-1]; l.underscores || l.set != 0 || strings.IndexByte(key, '_') >= 0 {
-			return d.stepOddly(at, h, key, value)
+			return d.stepOddly(at, way, key, value)
 		}
 		return none, 0
 	}
 	r := &d.records[k]
 	if r.flags&isOdd != 0 {
-		return d.stepOddly(at, h, key, value)
+		return d.stepOddly(at, way, key, value)
 	}
 	if r.flags&hasValues != 0 {
-		hv := d.hash(hk, valueEdge, value)
-		if v := d.find(hv, k, valueEdge, value); v != none {
-			return v, hv
+		valueWay := hash(keyWay, valueEdge, value)
+		if v := d.find(valueWay, k, valueEdge, value); v != none {
+			return v, valueWay
 		}
 		if r.set != 0 {
-			if p := d.wildcard(r.set-1, value, nil); p != nil {
-				return p.record, p.hash
+			if c := d.wildcard(r.set-1, value, nothing); c != nothing {
+				return c.record, d.ways[c.record]
 			}
 		}
 	}
 	if r.flags&isNode != 0 {
-		return k, hk
+		return k, keyWay
 	}
 	return none, 0
 }

@@ -26,15 +26,16 @@ import (
 // index in Config.Limits, for entries that Lookup has led to the rule. An
 // unlimited limit has no counter: nothing is appended.
 func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
-	tag := r.tags[limit]
+	f := r.keys
+	tag := f.tags[limit]
 	if tag == "" {
 		return dst
 	}
-	dst = append(dst, r.prefix...)
+	dst = append(dst, f.prefix...)
 	for i := range entries {
 		e := &entries[i]
-		if r.shares {
-			if n := r.levels[i]; n.shared != "" && n.matches(e) {
+		if f.levels != nil {
+			if n := f.levels[i]; n.shared != "" && n.matches(e) {
 				if n.starKey {
 					dst = appendSized(dst, e.Key)
 				}
@@ -45,6 +46,13 @@ func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
 		dst = appendEntry(dst, e)
 	}
 	return append(dst, tag...)
+}
+
+// keyForm is what is not the entries' in the counter keys of a rule.
+type keyForm struct {
+	prefix string   // the domain
+	tags   []string // by limit: how its keys end; empty: unlimited
+	levels []*node  // from the domain's top level to the rule's; nil if they don't matter
 }
 
 // AppendOverrideKey appends the key of the counter of a limit that came with the
@@ -125,8 +133,8 @@ func appendPeriod(dst []byte, d time.Duration) []byte {
 	return dst
 }
 
-// ruleTags returns the tags of a rule's limits.
-func (b *builder) ruleTags(limits []*config.Limit) []string {
+// keyForm returns the form for rules with such limits.
+func (b *builder) keyForm(limits []*config.Limit) *keyForm {
 	tags := make([]string, len(limits))
 	seen := map[string]int{}
 	for i, l := range limits {
@@ -140,11 +148,11 @@ func (b *builder) ruleTags(limits []*config.Limit) []string {
 		}
 		tags[i] = tag
 	}
-	all := strings.Join(tags, " ")
-	if b.tags[all] == nil {
-		b.tags[all] = tags
+	id := b.domain.prefix + strings.Join(tags, " ")
+	if b.forms[id] == nil {
+		b.forms[id] = &keyForm{prefix: b.domain.prefix, tags: tags}
 	}
-	return b.tags[all]
+	return b.forms[id]
 }
 
 // AppendMetricKey appends the name, without the domain, under which statistics
@@ -153,9 +161,13 @@ func (b *builder) ruleTags(limits []*config.Limit) []string {
 // levels if the rule has detailed_metric. Values that share a threshold are
 // named by their pattern. The entries are ones that Lookup has led to the rule.
 func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
+	if !r.Detailed {
+		return append(dst, r.Path...)
+	}
+	levels := r.keys.levels
 	shares := false
 	for i := range entries {
-		n := r.levels[i]
+		n := levels[i]
 		shares = shares || n.config.ShareThreshold && n.byPattern(&entries[i])
 	}
 	for i := range entries {
@@ -164,7 +176,7 @@ func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
 		}
 		e := &entries[i]
 		dst = append(dst, e.Key...)
-		value := r.levels[i].metricValue(e, r.Config.DetailedMetric)
+		value := levels[i].metricValue(e, r.Config.DetailedMetric)
 		if value != "" || r.Config.DetailedMetric && !shares {
 			dst = append(append(dst, '_'), value...)
 		}

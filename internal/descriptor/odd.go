@@ -10,18 +10,18 @@ import "strings"
 // split is one way to read an entry as a configured key and a value.
 type split struct {
 	key  uint32 // record
-	hash uint64 // of the way there
+	way  uint64 // the hash of the way there
 	rest string // value
 }
 
 // splits returns the ways to read the entry for which the level has the key,
 // the entry's own first, then from the shortest key to the longest.
-func (d *Domain) splits(at uint32, h uint64, key, value string) []split {
+func (d *Domain) splits(at uint32, way uint64, key, value string) []split {
 	var found []split
 	try := func(key string) (split, bool) {
-		hk := d.hash(h, keyEdge, key)
-		k := d.find(hk, at, keyEdge, key)
-		return split{key: k, hash: hk}, k != none
+		keyWay := hash(way, keyEdge, key)
+		k := d.find(keyWay, at, keyEdge, key)
+		return split{key: k, way: keyWay}, k != none
 	}
 	if s, ok := try(key); ok {
 		s.rest = value
@@ -48,33 +48,34 @@ func (d *Domain) splits(at uint32, h uint64, key, value string) []split {
 }
 
 // stepOddly is step for all cases.
-func (d *Domain) stepOddly(at uint32, h uint64, key, value string) (uint32, uint64) {
-	splits := d.splits(at, h, key, value)
-	if r, h := d.exact(at, h, splits, key, value); r != none {
-		return r, h
+func (d *Domain) stepOddly(at uint32, way uint64, key, value string) (uint32, uint64) {
+	splits := d.splits(at, way, key, value)
+	if r, way := d.exact(at, way, splits, key, value); r != none {
+		return r, way
 	}
-	if p := d.firstWildcard(at, splits, key, value); p != nil {
-		return p.record, p.hash
+	if c := d.firstWildcard(at, splits, key, value); c != nothing {
+		return c.record, d.ways[c.record]
 	}
-	return d.keyOnly(at, h, key)
+	return d.keyOnly(at, way, key)
 }
 
 // exact finds the descriptor whose joined key and value are the entry's.
-func (d *Domain) exact(at uint32, h uint64, splits []split, key, value string) (uint32, uint64) {
+func (d *Domain) exact(at uint32, way uint64, splits []split, key, value string) (uint32, uint64) {
 	for _, s := range splits {
-		hv := d.hash(s.hash, valueEdge, s.rest)
-		if v := d.find(hv, s.key, valueEdge, s.rest); v != none {
-			return v, hv
+		valueWay := hash(s.way, valueEdge, s.rest)
+		if v := d.find(valueWay, s.key, valueEdge, s.rest); v != none {
+			return v, valueWay
 		}
 	}
 	if len(key)+1+len(value) <= d.levels[d.records[at].level-1].longest {
-		return d.key(at, h, key+"_"+value)
+		return d.key(at, way, key+"_"+value)
 	}
 	return none, 0
 }
 
 // firstWildcard finds the first pattern of the level that matches the entry.
-func (d *Domain) firstWildcard(at uint32, splits []split, key, value string) (best *pattern) {
+func (d *Domain) firstWildcard(at uint32, splits []split, key, value string) candidate {
+	best := nothing
 	for _, s := range splits {
 		if i := d.records[s.key].set; i != 0 {
 			best = d.wildcard(i-1, s.rest, best)
@@ -87,9 +88,9 @@ func (d *Domain) firstWildcard(at uint32, splits []split, key, value string) (be
 }
 
 // keyOnly finds the descriptor whose joined key and value are the entry's key.
-func (d *Domain) keyOnly(at uint32, h uint64, key string) (uint32, uint64) {
-	if k, hk := d.key(at, h, key); k != none {
-		return k, hk
+func (d *Domain) keyOnly(at uint32, way uint64, key string) (uint32, uint64) {
+	if k, keyWay := d.key(at, way, key); k != none {
+		return k, keyWay
 	}
 	if i := strings.IndexByte(key, '_'); i < 0 {
 		return none, 0
@@ -98,11 +99,11 @@ func (d *Domain) keyOnly(at uint32, h uint64, key string) (uint32, uint64) {
 		if key[i] != '_' {
 			continue
 		}
-		hk := d.hash(h, keyEdge, key[:i])
-		if k := d.find(hk, at, keyEdge, key[:i]); k != none {
-			hv := d.hash(hk, valueEdge, key[i+1:])
-			if v := d.find(hv, k, valueEdge, key[i+1:]); v != none {
-				return v, hv
+		keyWay := hash(way, keyEdge, key[:i])
+		if k := d.find(keyWay, at, keyEdge, key[:i]); k != none {
+			valueWay := hash(keyWay, valueEdge, key[i+1:])
+			if v := d.find(valueWay, k, valueEdge, key[i+1:]); v != none {
+				return v, valueWay
 			}
 		}
 	}
@@ -110,10 +111,10 @@ func (d *Domain) keyOnly(at uint32, h uint64, key string) (uint32, uint64) {
 }
 
 // key finds the descriptor of this key without a value.
-func (d *Domain) key(at uint32, h uint64, key string) (uint32, uint64) {
-	hk := d.hash(h, keyEdge, key)
-	if k := d.find(hk, at, keyEdge, key); k != none && d.records[k].flags&isNode != 0 {
-		return k, hk
+func (d *Domain) key(at uint32, way uint64, key string) (uint32, uint64) {
+	keyWay := hash(way, keyEdge, key)
+	if k := d.find(keyWay, at, keyEdge, key); k != none && d.records[k].flags&isNode != 0 {
+		return k, keyWay
 	}
 	return none, 0
 }

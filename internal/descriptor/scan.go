@@ -97,7 +97,7 @@ func (sc *scanner) step(s uint32, c byte) uint32 {
 
 // match returns the first of the patterns that matches s, or best if that is
 // earlier.
-func (sc *scanner) match(patterns []pattern, s string, best *pattern) *pattern {
+func (sc *scanner) match(patterns []pattern, s string, best candidate) candidate {
 	// A literal may occur at every byte of s: its patterns are tried but once.
 	seen := sc.seen.Get().(*[]uint64)
 	clear(*seen)
@@ -112,11 +112,11 @@ func (sc *scanner) match(patterns []pattern, s string, best *pattern) *pattern {
 			*word |= bit
 			for _, o := range sc.owners[hit] {
 				p := &patterns[o]
-				if best != nil && best.order < p.order {
+				if best.order < p.order {
 					break
 				}
 				if p.match(s) {
-					best = p
+					best = candidate{p.record, p.order}
 					break
 				}
 			}

@@ -8,8 +8,7 @@ import (
 // pattern is a text in which each * stands for zero or more characters.
 type pattern struct {
 	order  uint32 // place among its siblings in the file
-	record uint32 // where it leads (while compiling: its edge) …
-	hash   uint64 // … and the hash of the way there
+	record uint32 // where it leads; while compiling, its edge
 
 	prefix, suffix string   // before the first * and after the last
 	middles        []string // between them, in order, none empty
@@ -59,6 +58,13 @@ func (p pattern) before(end string) pattern {
 	return p
 }
 
+// candidate is a pattern that matches, as long as no earlier one is found.
+type candidate struct{ record, order uint32 }
+
+const noOrder = ^uint32(0) // comes after all
+
+var nothing = candidate{none, noOrder}
+
 // set finds the first of several patterns that matches. A few are tried one by
 // one. Of many only those are that share a literal with the text: they are
 // split by their starts, then by their ends, each found by its hash, and what is
@@ -66,9 +72,8 @@ func (p pattern) before(end string) pattern {
 // finds.
 type set struct {
 	patterns []pattern // by order; what all have in common is cut off
-	all      *pattern  // after them, one that matches everything; nil: none
-	by       kind      // prefixEdge or suffixEdge, if there are lengths
 	lengths  []length  // by first
+	by       kind      // prefixEdge or suffixEdge, if there are lengths
 	scan     *scanner
 }
 
@@ -81,30 +86,18 @@ type length struct {
 // few is how many patterns are tried one by one.
 const few = 6
 
-// wildcard returns the first in the set that matches s, or best if that is
-// earlier. best may be nil.
-func (d *Domain) wildcard(at uint32, s string, best *pattern) *pattern {
+// wildcard returns the first in a set that matches s, or best if that is earlier.
+func (d *Domain) wildcard(at uint32, s string, best candidate) candidate {
 	w := &d.sets[at]
-	if w.all != nil && (best == nil || w.all.order < best.order) {
-		best = w.all
-	}
-	if w.scan != nil {
+	switch {
+	case w.scan != nil:
 		return w.scan.match(w.patterns, s, best)
+	case w.lengths == nil:
+		return first(w.patterns, s, best)
 	}
-	if w.lengths == nil {
-		for i := range w.patterns {
-			p := &w.patterns[i]
-			if best != nil && best.order < p.order {
-				break
-			}
-			if p.match(s) {
-				return p
-			}
-		}
-		return best
-	}
+	way := d.setWay(at)
 	for _, l := range w.lengths {
-		if best != nil && best.order < l.first {
+		if best.order < l.first {
 			break
 		}
 		if l.size > len(s) {
@@ -114,25 +107,38 @@ func (d *Domain) wildcard(at uint32, s string, best *pattern) *pattern {
 		if w.by == suffixEdge {
 			rest, literal = s[:len(s)-l.size], s[len(s)-l.size:]
 		}
-		if i := d.find(d.hash(setHash(at), w.by, literal), at, w.by, literal); i != none {
-			best = d.wildcard(d.records[i].set-1, rest, best)
+		i := d.find(hash(way, w.by, literal), at, w.by, literal)
+		if i == none {
+			continue
+		}
+		r := &d.records[i]
+		if r.order < best.order {
+			best = candidate{r.land, r.order}
+		}
+		if r.set != 0 {
+			best = d.wildcard(r.set-1, rest, best)
 		}
 	}
 	return best
 }
 
-// setHash is the base of the hashes of edges that leave a set.
-func setHash(at uint32) uint64 { return mix(uint64(at), kinds, 0) }
-
-// land completes where the patterns lead: from edges to records.
-func (w *set) land(at func(edge uint32) (record uint32, hash uint64)) {
-	for i := range w.patterns {
-		w.patterns[i].record, w.patterns[i].hash = at(w.patterns[i].record)
+// first returns the first of the patterns that matches s, or best if that is
+// earlier.
+func first(patterns []pattern, s string, best candidate) candidate {
+	for i := range patterns {
+		p := &patterns[i]
+		if best.order < p.order {
+			break
+		}
+		if p.match(s) {
+			return candidate{p.record, p.order}
+		}
 	}
-	if w.all != nil {
-		w.all.record, w.all.hash = at(w.all.record)
-	}
+	return best
 }
+
+// setWay is where the hashes of edges that leave a set begin.
+func (t *table) setWay(at uint32) uint64 { return mix(t.seed, uint64(at)) }
 
 // addSet compiles patterns, which are in order, and returns the set's index.
 // by is what may tell them apart: prefixEdge, suffixEdge, or kinds when they
@@ -140,31 +146,22 @@ func (w *set) land(at func(edge uint32) (record uint32, hash uint64)) {
 func (b *builder) addSet(patterns []pattern, by kind) uint32 {
 	sets := &b.domain.sets
 	at := len(*sets)
-	w := set{patterns: patterns, by: by}
-	if i := slices.IndexFunc(patterns, func(p pattern) bool { return p.size == 0 }); i >= 0 {
-		// It matches everything: what comes after is never reached.
-		w.patterns, w.all = patterns[:i], &patterns[i]
-	}
 	*sets = append(*sets, set{})
-	if len(w.patterns) > few {
-		if by == kinds {
-			w.scan = newScanner(w.patterns)
-		} else {
-			w.lengths = b.split(at, w.patterns, by)
-			w.patterns = nil
-		}
+	w := set{patterns: patterns, by: by}
+	switch {
+	case len(patterns) <= few:
+	case by == kinds:
+		w.scan = newScanner(patterns)
+	default:
+		w = set{lengths: b.split(at, patterns, by), by: by}
 	}
 	(*sets)[at] = w
 	return uint32(at)
 }
 
-// split gives each literal that patterns of a set start (end) with a set of its
-// own.
+// split gives each literal that patterns of a set start (end) with an edge, which
+// leads on to what they have after (before) it.
 func (b *builder) split(at int, patterns []pattern, by kind) (lengths []length) {
-	next := suffixEdge
-	if by == suffixEdge {
-		next = kinds
-	}
 	groups := map[string][]pattern{}
 	var literals []string // in order of their first pattern
 	for _, p := range patterns {
@@ -182,10 +179,23 @@ func (b *builder) split(at int, patterns []pattern, by kind) (lengths []length) 
 		}
 		groups[literal] = append(groups[literal], rest)
 	}
+	next := suffixEdge
+	if by == suffixEdge {
+		next = kinds
+	}
 	for _, literal := range literals {
+		rest := groups[literal]
 		e := b.edge(at, by, literal)
-		set := 1 + b.addSet(groups[literal], next)
-		b.edges[e].set = set
+		b.edges[e].order = noOrder
+		if i := slices.IndexFunc(rest, func(p pattern) bool { return p.size == 0 }); i >= 0 {
+			// Nothing is left of it but *: what comes after is never reached.
+			b.edges[e].land, b.edges[e].order = rest[i].record, rest[i].order
+			rest = rest[:i]
+		}
+		if len(rest) > 0 {
+			set := b.addSet(rest, next)
+			b.edges[e].set = 1 + set
+		}
 	}
 	return lengths
 }

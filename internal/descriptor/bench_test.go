@@ -1,0 +1,148 @@
+package descriptor_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// requests is how many different descriptors a benchmark cycles through, in
+// random order, whatever the number of rules: their own cost is the same.
+const requests = 100_000
+
+// shape is a way to write n rules, and descriptors that go with them.
+type shape struct {
+	name  string
+	rules func(n int) []*config.Descriptor
+	// request returns the i-th of n descriptors.
+	request func(i, n int) []descriptor.Entry
+	misses  bool
+}
+
+func leaf(key, value string) *config.Descriptor {
+	return &config.Descriptor{Key: key, Value: value, Limits: []*config.Limit{perMinute(100)}}
+}
+
+func leaves(key, format string) func(n int) []*config.Descriptor {
+	return func(n int) (level []*config.Descriptor) {
+		for i := range n {
+			level = append(level, leaf(key, fmt.Sprintf(format, i)))
+		}
+		return level
+	}
+}
+
+func one(key, format string) func(i, n int) []descriptor.Entry {
+	return func(i, _ int) []descriptor.Entry {
+		return []descriptor.Entry{{Key: key, Value: fmt.Sprintf(format, i)}}
+	}
+}
+
+// tree nests n rules in three levels, most of them on the last.
+func tree(n int) (top []*config.Descriptor) {
+	for i := 0; n > 0; i++ {
+		tenant := leaf("tenant", fmt.Sprintf("tenant-%05d", i))
+		n--
+		for j := 0; j < 3 && n > 0; j++ {
+			path := leaf("path", fmt.Sprintf("/api/v1/%d", j))
+			n--
+			for k := 0; k < 3 && n > 0; k++ {
+				path.Descriptors = append(path.Descriptors, leaf("method", []string{"GET", "POST", "PUT"}[k]))
+				n--
+			}
+			tenant.Descriptors = append(tenant.Descriptors, path)
+		}
+		top = append(top, tenant)
+	}
+	return top
+}
+
+var shapes = []shape{
+	{name: "exact", rules: leaves("tenant", "customer-%06d"), request: one("tenant", "customer-%06d")},
+	{name: "exact-uuid", rules: leaves("tenant", "6ba7b810-9dad-11d1-80b4-%012d"), request: one("tenant", "6ba7b810-9dad-11d1-80b4-%012d")},
+	{
+		name: "exact-3-levels", rules: tree,
+		request: func(i, n int) []descriptor.Entry {
+			tenants := max(1, n/13) // that are complete
+			return []descriptor.Entry{
+				{Key: "tenant", Value: fmt.Sprintf("tenant-%05d", i%tenants)},
+				{Key: "path", Value: fmt.Sprintf("/api/v1/%d", i%2)}, {Key: "method", Value: "GET"},
+			}
+		},
+	},
+	{
+		name: "key-only",
+		rules: func(n int) []*config.Descriptor {
+			return append(leaves("tenant", "customer-%06d")(n-1), leaf("remote_address", ""))
+		},
+		request: one("remote_address", "10.20.%d.30"),
+	},
+	{
+		name: "default-beside-values", // a value without a rule of its own
+		rules: func(n int) []*config.Descriptor {
+			return append(leaves("tenant", "customer-%06d")(n-1), leaf("tenant", ""))
+		},
+		request: one("tenant", "unknown-%06d"),
+	},
+	{name: "miss", rules: leaves("tenant", "customer-%06d"), request: one("tenant", "unknown-%06d"), misses: true},
+	{name: "wildcard-prefix", rules: leaves("path", "/tenant-%06d/*"), request: one("path", "/tenant-%06d/orders/4711")},
+	{name: "wildcard-suffix", rules: leaves("host", "*.shop-%06d.example.com"), request: one("host", "www.shop-%06d.example.com")},
+	{name: "wildcard-both", rules: leaves("path", "/api/*/shop-%06d"), request: one("path", "/api/v1/shop-%06d")},
+	{name: "wildcard-middle", rules: leaves("agent", "*Bot-%06d/*"), request: one("agent", "Mozilla/5.0 (compatible; Bot-%06d/2.1; +http://example.com)")},
+}
+
+// benchmark runs f on descriptors in random order.
+func (s *shape) benchmark(b *testing.B, f func(*descriptor.Domain, []descriptor.Entry) bool) {
+	for _, n := range []int{10, 1000, 100_000} {
+		b.Run(fmt.Sprintf("%s/rules=%d", s.name, n), func(b *testing.B) {
+			d := descriptor.Compile(rules("edge", s.rules(n)...)).Domain("edge")
+			var in [][]descriptor.Entry
+			for range requests {
+				in = append(in, s.request(rand.IntN(n), n))
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if !f(d, in[i%requests]) {
+					b.Fatalf("%q: not as expected", in[i%requests])
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, s := range shapes {
+		s.benchmark(b, func(d *descriptor.Domain, entries []descriptor.Entry) bool {
+			return (d.Lookup(entries) == nil) == s.misses
+		})
+	}
+}
+
+// BenchmarkLookupAndKey is what a request asks of the matcher.
+func BenchmarkLookupAndKey(b *testing.B) {
+	for _, s := range shapes {
+		if s.misses {
+			continue
+		}
+		var key []byte
+		s.benchmark(b, func(d *descriptor.Domain, entries []descriptor.Entry) bool {
+			key = d.Lookup(entries).AppendKey(key[:0], entries, 0)
+			return len(key) > 0
+		})
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	for _, s := range shapes {
+		b.Run(s.name+"/rules=100000", func(b *testing.B) {
+			r := rules("edge", s.rules(100_000)...)
+			b.ReportAllocs()
+			for b.Loop() {
+				descriptor.Compile(r)
+			}
+		})
+	}
+}
