@@ -38,7 +38,7 @@ type span struct {
 }
 
 // newBucket returns the bucket of a rule, with the defaults that [Params] states.
-func newBucket(p Params, debt bool) (bucket, error) {
+func newBucket(p Params, debt bool) (*bucket, error) {
 	rate, capacity := p.Refill, p.Burst
 	if rate == (Rate{}) {
 		rate = Rate{p.Limit, p.Window}
@@ -49,11 +49,11 @@ func newBucket(p Params, debt bool) (bucket, error) {
 			capacity = 1
 		}
 	}
-	b := bucket{hits: uint64(rate.Hits), period: uint64(rate.Per.Microseconds()), capacity: int64(capacity)}
+	b := &bucket{hits: uint64(rate.Hits), period: uint64(rate.Per.Microseconds()), capacity: int64(capacity)}
 	hi, lo := bits.Mul64(uint64(capacity), b.period)
 	mostHi, mostLo := bits.Mul64(b.hits, uint64(MaxFill.Microseconds()))
 	if hi > mostHi || hi == mostHi && lo > mostLo {
-		return b, fmt.Errorf("a bucket of %d at %d per %v takes longer than 50 years to fill: use a smaller burst or a higher rate", capacity, rate.Hits, rate.Per)
+		return nil, fmt.Errorf("a bucket of %d at %d per %v takes longer than 50 years to fill: use a smaller burst or a higher rate", capacity, rate.Hits, rate.Per)
 	}
 	b.cost = b.times(1)
 	b.full = b.times(b.capacity)
@@ -65,7 +65,7 @@ func newBucket(p Params, debt bool) (bucket, error) {
 }
 
 // times returns n·T, for 0 ≤ n ≤ 2·capacity (which MaxFill keeps in range).
-func (b bucket) times(n int64) span {
+func (b *bucket) times(n int64) span {
 	if n == 1 && b.cost != (span{}) {
 		return b.cost
 	}
@@ -74,7 +74,7 @@ func (b bucket) times(n int64) span {
 	return span{int64(q), r}
 }
 
-func (b bucket) add(x, y span) span {
+func (b *bucket) add(x, y span) span {
 	x.micros += y.micros
 	x.part += y.part
 	if x.part >= b.hits {
@@ -85,7 +85,7 @@ func (b bucket) add(x, y span) span {
 }
 
 // sub returns x − y; its micros are negative when y > x.
-func (b bucket) sub(x, y span) span {
+func (b *bucket) sub(x, y span) span {
 	x.micros -= y.micros
 	if x.part < y.part {
 		x.part += b.hits
@@ -114,9 +114,9 @@ func setAhead(s State, now int64, d span) {
 	s[tatMicros], s[tatPart] = uint64(now+d.micros), d.part
 }
 
-func (bucket) words() int { return 2 }
+func (*bucket) words() int { return 2 }
 
-func (b bucket) settle(s State, now int64) {
+func (b *bucket) settle(s State, now int64) {
 	// Another rate counts remainders in other units; less than a microsecond is lost.
 	s[tatPart] = min(s[tatPart], b.hits-1)
 	if int64(s[tatMicros]) < now {
@@ -128,11 +128,11 @@ func (b bucket) settle(s State, now int64) {
 	}
 }
 
-func (b bucket) fits(s State, now, n int64) bool {
+func (b *bucket) fits(s State, now, n int64) bool {
 	return n <= b.capacity && !b.full.less(b.add(ahead(s, now), b.times(n)))
 }
 
-func (b bucket) charge(s State, now, n int64) State {
+func (b *bucket) charge(s State, now, n int64) State {
 	d := b.bound
 	if n < 2*b.capacity { // more is beyond any bound, and beyond times
 		d = b.add(ahead(s, now), b.times(n))
@@ -144,7 +144,7 @@ func (b bucket) charge(s State, now, n int64) State {
 	return s
 }
 
-func (b bucket) refund(s State, now, n int64) State {
+func (b *bucket) refund(s State, now, n int64) State {
 	d := span{micros: -1}
 	if n < 2*b.capacity {
 		d = b.sub(ahead(s, now), b.times(n))
@@ -156,7 +156,7 @@ func (b bucket) refund(s State, now, n int64) State {
 	return s
 }
 
-func (b bucket) left(s State, now int64) (remaining, reset int64) {
+func (b *bucket) left(s State, now int64) (remaining, reset int64) {
 	d := ahead(s, now)
 	if b.full.less(d) {
 		debt := b.sub(d, b.full)
@@ -166,7 +166,7 @@ func (b bucket) left(s State, now int64) (remaining, reset int64) {
 }
 
 // hitsIn returns how many hits a span pays for: ⌊(span·hits + round)/period⌋.
-func (b bucket) hitsIn(x span, round uint64) int64 {
+func (b *bucket) hitsIn(x span, round uint64) int64 {
 	hi, lo := bits.Mul64(uint64(x.micros), b.hits)
 	lo, carry := bits.Add64(lo, x.part+round, 0)
 	hi += carry
@@ -177,13 +177,13 @@ func (b bucket) hitsIn(x span, round uint64) int64 {
 	return int64(q)
 }
 
-func (b bucket) wait(s State, now, n int64) int64 {
+func (b *bucket) wait(s State, now, n int64) int64 {
 	if n > b.capacity {
 		return never
 	}
 	return max(0, b.sub(b.add(ahead(s, now), b.times(n)), b.full).ceil())
 }
 
-func (b bucket) expiry(s State) int64 {
+func (b *bucket) expiry(s State) int64 {
 	return span{int64(s[tatMicros]), s[tatPart]}.ceil()
 }

@@ -18,9 +18,9 @@ const (
 	windowPrev         // slidingWindow: hits in the window before
 )
 
-func (fixedWindow) words() int { return 2 }
+func (*fixedWindow) words() int { return 2 }
 
-func (f fixedWindow) settle(s State, now int64) {
+func (f *fixedWindow) settle(s State, now int64) {
 	end := int64(s[windowEnd])
 	switch {
 	case s[windowCount] == 0 || now >= end:
@@ -38,18 +38,18 @@ func (f fixedWindow) settle(s State, now int64) {
 // alignedEnd returns the first multiple of window after now.
 func alignedEnd(now, window int64) int64 { return now - now%window + window }
 
-func (f fixedWindow) fits(s State, _, n int64) bool {
+func (f *fixedWindow) fits(s State, _, n int64) bool {
 	return n <= f.limit-int64(s[windowCount])
 }
 
 // charge counts on beyond the limit without a bound but maxCount, as
 // envoyproxy/ratelimit does: the window's end forgives it all.
-func (f fixedWindow) charge(s State, _, n int64) State {
+func (f *fixedWindow) charge(s State, _, n int64) State {
 	s[windowCount] += uint64(min(n, maxCount-int64(s[windowCount])))
 	return s
 }
 
-func (f fixedWindow) refund(s State, now, n int64) State {
+func (f *fixedWindow) refund(s State, now, n int64) State {
 	s[windowCount] -= min(s[windowCount], uint64(n))
 	if s[windowCount] == 0 {
 		s[windowEnd] = uint64(alignedEnd(now, f.window))
@@ -57,11 +57,11 @@ func (f fixedWindow) refund(s State, now, n int64) State {
 	return s
 }
 
-func (f fixedWindow) left(s State, now int64) (remaining, reset int64) {
+func (f *fixedWindow) left(s State, now int64) (remaining, reset int64) {
 	return f.limit - int64(s[windowCount]), int64(s[windowEnd]) - now
 }
 
-func (f fixedWindow) wait(s State, now, n int64) int64 {
+func (f *fixedWindow) wait(s State, now, n int64) int64 {
 	switch {
 	case n > f.limit:
 		return never
@@ -71,7 +71,7 @@ func (f fixedWindow) wait(s State, now, n int64) int64 {
 	return int64(s[windowEnd]) - now
 }
 
-func (f fixedWindow) expiry(s State) int64 {
+func (f *fixedWindow) expiry(s State) int64 {
 	if s[windowCount] == 0 {
 		return 0
 	}

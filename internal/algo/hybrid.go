@@ -7,45 +7,45 @@ package algo
 //
 // State: the bucket's two words, then the window's.
 type hybrid struct {
-	bucket bucket
+	bucket *bucket
 	window stepper // slidingWindow or strictWindow
 }
 
 const bucketWords = 2
 
-func (h hybrid) words() int { return bucketWords + h.window.words() }
+func (h *hybrid) words() int { return bucketWords + h.window.words() }
 
-func (h hybrid) settle(s State, now int64) {
+func (h *hybrid) settle(s State, now int64) {
 	h.bucket.settle(s[:bucketWords], now)
 	h.window.settle(s[bucketWords:], now)
 }
 
-func (h hybrid) fits(s State, now, n int64) bool {
+func (h *hybrid) fits(s State, now, n int64) bool {
 	return h.bucket.fits(s[:bucketWords], now, n) && h.window.fits(s[bucketWords:], now, n)
 }
 
-func (h hybrid) charge(s State, now, n int64) State {
+func (h *hybrid) charge(s State, now, n int64) State {
 	h.bucket.charge(s[:bucketWords], now, n)
 	h.window.charge(s[bucketWords:], now, n)
 	return s
 }
 
-func (h hybrid) refund(s State, now, n int64) State {
+func (h *hybrid) refund(s State, now, n int64) State {
 	h.bucket.refund(s[:bucketWords], now, n)
 	h.window.refund(s[bucketWords:], now, n)
 	return s
 }
 
-func (h hybrid) left(s State, now int64) (remaining, reset int64) {
+func (h *hybrid) left(s State, now int64) (remaining, reset int64) {
 	r1, t1 := h.bucket.left(s[:bucketWords], now)
 	r2, t2 := h.window.left(s[bucketWords:], now)
 	return min(r1, r2), max(t1, t2)
 }
 
-func (h hybrid) wait(s State, now, n int64) int64 {
+func (h *hybrid) wait(s State, now, n int64) int64 {
 	return max(h.bucket.wait(s[:bucketWords], now, n), h.window.wait(s[bucketWords:], now, n))
 }
 
-func (h hybrid) expiry(s State) int64 {
+func (h *hybrid) expiry(s State) int64 {
 	return max(h.bucket.expiry(s[:bucketWords]), h.window.expiry(s[bucketWords:]))
 }

@@ -67,7 +67,7 @@ func New(p Params) (*Limit, error) {
 	debt := l.denied == Count
 	switch {
 	case p.Algorithm == FixedWindow:
-		l.stepper = fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}
+		l.stepper = &fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}
 	case p.Limit == 0:
 		l.stepper = blocked{}
 	case p.Algorithm == SlidingWindow:
@@ -81,7 +81,7 @@ func New(p Params) (*Limit, error) {
 		}
 		l.stepper, l.capacity = b, b.capacity
 		if p.Algorithm == Hybrid {
-			l.stepper = hybrid{bucket: b, window: newSliding(p, debt)}
+			l.stepper = &hybrid{bucket: b, window: newSliding(p, debt)}
 			l.capacity = min(b.capacity, int64(p.Limit))
 		}
 	}
@@ -143,13 +143,13 @@ func newSliding(p Params, debt bool) stepper {
 		bound = 2 * limit
 	}
 	if !p.Strict {
-		return slidingWindow{limit: limit, window: window, bound: bound}
+		return &slidingWindow{limit: limit, window: window, bound: bound}
 	}
 	parts := int64(p.SubWindows)
 	if parts == 0 {
 		parts = DefaultSubWindows
 	}
-	return strictWindow{limit: limit, bound: bound, parts: parts, part: (window + parts - 1) / parts}
+	return &strictWindow{limit: limit, bound: bound, parts: parts, part: (window + parts - 1) / parts}
 }
 
 // Params returns what the limit was made of.

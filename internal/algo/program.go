@@ -31,17 +31,17 @@ func (l *Limit) Program() Program { return programOf(l.stepper) }
 
 func programOf(s stepper) Program {
 	switch s.(type) {
-	case fixedWindow:
+	case *fixedWindow:
 		return ProgramFixedWindow
-	case slidingWindow:
+	case *slidingWindow:
 		return ProgramSlidingWindow
-	case strictWindow:
+	case *strictWindow:
 		return ProgramStrictWindow
-	case slidingLog:
+	case *slidingLog:
 		return ProgramSlidingLog
-	case bucket:
+	case *bucket:
 		return ProgramBucket
-	case hybrid:
+	case *hybrid:
 		return ProgramHybrid
 	}
 	return ProgramBlocked
@@ -60,18 +60,18 @@ func (l *Limit) AppendNumbers(dst []float64) []float64 { return appendNumbers(ds
 
 func appendNumbers(dst []float64, s stepper) []float64 {
 	switch a := s.(type) {
-	case fixedWindow:
+	case *fixedWindow:
 		return append(dst, float64(a.limit), float64(a.window))
-	case slidingWindow:
+	case *slidingWindow:
 		return append(dst, float64(a.limit), float64(a.window), float64(a.bound))
-	case strictWindow:
+	case *strictWindow:
 		return append(dst, float64(a.limit), float64(a.bound), float64(a.parts), float64(a.part))
-	case slidingLog:
+	case *slidingLog:
 		return append(dst, float64(a.limit), float64(a.window), float64(a.slots))
-	case bucket:
+	case *bucket:
 		return append(dst, float64(a.hits), float64(a.period), float64(a.capacity),
 			float64(a.full.micros), float64(a.full.part), float64(a.bound.micros), float64(a.bound.part))
-	case hybrid:
+	case *hybrid:
 		dst = appendNumbers(dst, a.bucket)
 		return appendNumbers(append(dst, float64(programOf(a.window))), a.window)
 	}

@@ -24,15 +24,15 @@ const (
 
 const firstRing = 4 // slots: most keys see few hits
 
-func newSlidingLog(limit int, window int64, debt bool) slidingLog {
-	l := slidingLog{limit: limit, window: window, slots: limit}
+func newSlidingLog(limit int, window int64, debt bool) *slidingLog {
+	l := &slidingLog{limit: limit, window: window, slots: limit}
 	if debt {
 		l.slots++
 	}
 	return l
 }
 
-func (slidingLog) words() int { return grows }
+func (*slidingLog) words() int { return grows }
 
 // size returns how many entries s holds.
 func size(s State) int {
@@ -54,11 +54,11 @@ func slot(s State, i int) *uint64 {
 
 // leaves returns when the i-th newest entry leaves the window, or now if it has:
 // at the latest when a hit at now would, whatever damage there is.
-func (l slidingLog) leaves(s State, now int64, i int) int64 {
+func (l *slidingLog) leaves(s State, now int64, i int) int64 {
 	return max(now, int64(min(*slot(s, i), uint64(now)))+l.window)
 }
 
-func (l slidingLog) settle(s State, now int64) {
+func (l *slidingLog) settle(s State, now int64) {
 	if len(s) <= logRing {
 		return
 	}
@@ -81,9 +81,9 @@ func (l slidingLog) settle(s State, now int64) {
 	s[logSize] = uint64(n)
 }
 
-func (l slidingLog) fits(s State, _, n int64) bool { return n <= int64(l.limit-size(s)) }
+func (l *slidingLog) fits(s State, _, n int64) bool { return n <= int64(l.limit-size(s)) }
 
-func (l slidingLog) charge(s State, now, n int64) State {
+func (l *slidingLog) charge(s State, now, n int64) State {
 	add := int(min(n, int64(l.slots)))
 	total := min(size(s)+add, l.slots)
 	s = grow(s, total, l.slots)
@@ -115,7 +115,7 @@ func grow(s State, need, most int) State {
 	return grown
 }
 
-func (l slidingLog) refund(s State, _, n int64) State {
+func (l *slidingLog) refund(s State, _, n int64) State {
 	if back := int(min(n, int64(size(s)))); back > 0 {
 		next := int(s[logNext]) - back
 		if next <= 0 {
@@ -127,7 +127,7 @@ func (l slidingLog) refund(s State, _, n int64) State {
 	return s
 }
 
-func (l slidingLog) left(s State, now int64) (remaining, reset int64) {
+func (l *slidingLog) left(s State, now int64) (remaining, reset int64) {
 	n := size(s)
 	if n > 0 {
 		reset = l.leaves(s, now, n-1) - now
@@ -137,7 +137,7 @@ func (l slidingLog) left(s State, now int64) (remaining, reset int64) {
 
 // wait needs one timestamp: that of the newest entry that must have left, which
 // has limit − n newer ones.
-func (l slidingLog) wait(s State, now, n int64) int64 {
+func (l *slidingLog) wait(s State, now, n int64) int64 {
 	switch {
 	case n > int64(l.limit):
 		return never
@@ -147,7 +147,7 @@ func (l slidingLog) wait(s State, now, n int64) int64 {
 	return l.leaves(s, now, l.limit-int(n)) - now
 }
 
-func (l slidingLog) expiry(s State) int64 {
+func (l *slidingLog) expiry(s State) int64 {
 	if size(s) == 0 {
 		return 0
 	}

@@ -17,9 +17,9 @@ type slidingWindow struct {
 	bound  int64 // the most that the estimate is charged to: limit, or with debt twice that
 }
 
-func (slidingWindow) words() int { return 3 }
+func (*slidingWindow) words() int { return 3 }
 
-func (w slidingWindow) settle(s State, now int64) {
+func (w *slidingWindow) settle(s State, now int64) {
 	end := int64(s[windowEnd])
 	switch {
 	case end > now+w.window: // the clock stepped back: see fixedWindow
@@ -42,7 +42,7 @@ func (w slidingWindow) settle(s State, now int64) {
 
 // room is how many hits fit: limit − count − previous·(window − elapsed)/window,
 // floored; negative when in debt.
-func (w slidingWindow) room(s State, now int64) int64 {
+func (w *slidingWindow) room(s State, now int64) int64 {
 	fading := int64(s[windowPrev])
 	if fading != 0 {
 		fading = ceilMulDiv(fading, int64(s[windowEnd])-now, w.window)
@@ -50,15 +50,15 @@ func (w slidingWindow) room(s State, now int64) int64 {
 	return w.limit - int64(s[windowCount]) - fading
 }
 
-func (w slidingWindow) fits(s State, now, n int64) bool { return n <= w.room(s, now) }
+func (w *slidingWindow) fits(s State, now, n int64) bool { return n <= w.room(s, now) }
 
-func (w slidingWindow) charge(s State, now, n int64) State {
+func (w *slidingWindow) charge(s State, now, n int64) State {
 	debt := w.bound - w.limit
 	s[windowCount] += uint64(max(0, min(n, w.room(s, now)+debt)))
 	return s
 }
 
-func (w slidingWindow) refund(s State, now, n int64) State {
+func (w *slidingWindow) refund(s State, now, n int64) State {
 	for i := windowCount; i <= windowPrev; i++ {
 		back := min(s[i], uint64(n))
 		s[i] -= back
@@ -70,14 +70,14 @@ func (w slidingWindow) refund(s State, now, n int64) State {
 	return s
 }
 
-func (w slidingWindow) left(s State, now int64) (remaining, reset int64) {
+func (w *slidingWindow) left(s State, now int64) (remaining, reset int64) {
 	if at := w.expiry(s); at != 0 {
 		reset = at - now
 	}
 	return w.room(s, now), reset
 }
 
-func (w slidingWindow) wait(s State, now, n int64) int64 {
+func (w *slidingWindow) wait(s State, now, n int64) int64 {
 	if n > w.limit {
 		return never
 	}
@@ -95,7 +95,7 @@ func (w slidingWindow) wait(s State, now, n int64) int64 {
 	return toEnd + w.window - floorMulDiv(w.limit-n, w.window, int64(s[windowCount]))
 }
 
-func (w slidingWindow) expiry(s State) int64 {
+func (w *slidingWindow) expiry(s State) int64 {
 	switch {
 	case s[windowCount] != 0:
 		return int64(s[windowEnd]) + w.window

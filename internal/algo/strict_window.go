@@ -16,9 +16,9 @@ type strictWindow struct {
 
 const partCounts = 1 // index of the current part's count; parts+1 counts follow
 
-func (w strictWindow) words() int { return partCounts + int(w.parts) + 1 }
+func (w *strictWindow) words() int { return partCounts + int(w.parts) + 1 }
 
-func (w strictWindow) settle(s State, now int64) {
+func (w *strictWindow) settle(s State, now int64) {
 	counts := s[partCounts:]
 	end := int64(s[windowEnd])
 	switch {
@@ -45,21 +45,21 @@ func (w strictWindow) settle(s State, now int64) {
 	s[windowEnd] = uint64(end)
 }
 
-func (w strictWindow) total(s State) (sum int64) {
+func (w *strictWindow) total(s State) (sum int64) {
 	for _, c := range s[partCounts:] {
 		sum += int64(c)
 	}
 	return sum
 }
 
-func (w strictWindow) fits(s State, _, n int64) bool { return n <= w.limit-w.total(s) }
+func (w *strictWindow) fits(s State, _, n int64) bool { return n <= w.limit-w.total(s) }
 
-func (w strictWindow) charge(s State, _, n int64) State {
+func (w *strictWindow) charge(s State, _, n int64) State {
 	s[partCounts] += uint64(min(n, w.bound-w.total(s)))
 	return s
 }
 
-func (w strictWindow) refund(s State, now, n int64) State {
+func (w *strictWindow) refund(s State, now, n int64) State {
 	counts := s[partCounts:]
 	for i := range counts {
 		back := min(counts[i], uint64(n))
@@ -72,14 +72,14 @@ func (w strictWindow) refund(s State, now, n int64) State {
 	return s
 }
 
-func (w strictWindow) left(s State, now int64) (remaining, reset int64) {
+func (w *strictWindow) left(s State, now int64) (remaining, reset int64) {
 	if at := w.expiry(s); at != 0 {
 		reset = at - now
 	}
 	return w.limit - w.total(s), reset
 }
 
-func (w strictWindow) wait(s State, now, n int64) int64 {
+func (w *strictWindow) wait(s State, now, n int64) int64 {
 	if n > w.limit {
 		return never
 	}
@@ -94,11 +94,11 @@ func (w strictWindow) wait(s State, now, n int64) int64 {
 }
 
 // leaves returns when the i-th newest part is no longer counted.
-func (w strictWindow) leaves(s State, i int64) int64 {
+func (w *strictWindow) leaves(s State, i int64) int64 {
 	return int64(s[windowEnd]) + (w.parts-i)*w.part
 }
 
-func (w strictWindow) expiry(s State) int64 {
+func (w *strictWindow) expiry(s State) int64 {
 	for i, c := range s[partCounts:] {
 		if c != 0 {
 			return w.leaves(s, int64(i))

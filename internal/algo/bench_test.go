@@ -1,0 +1,64 @@
+package algo_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// benchmarks are rules under a load at which about half of the calls pass.
+func benchmarks(b *testing.B, run func(*testing.B, *algo.Limit)) {
+	for i, name := range algo.Algorithms() {
+		for _, strict := range []bool{false, true} {
+			p := algo.Params{Algorithm: algo.Algorithm(i), Limit: 1000, Window: time.Second, Strict: strict}
+			if p.Algorithm == algo.LeakyBucket {
+				p.Burst = 10
+			}
+			l, err := algo.New(p)
+			if err != nil {
+				continue // has no strict mode
+			}
+			if strict {
+				name += "_strict"
+			}
+			b.Run(name, func(b *testing.B) {
+				b.ReportAllocs()
+				run(b, l)
+			})
+		}
+	}
+}
+
+const benchStep = 500 // µs between calls: twice the rate of the limit
+
+// One whole decision on a state that is kept: what a store pays.
+func BenchmarkInPlace(b *testing.B) {
+	benchmarks(b, func(b *testing.B, l *algo.Limit) {
+		s := l.Copy(nil)
+		now := int64(epoch)
+		for b.Loop() {
+			now += benchStep
+			l.Settle(s, now)
+			allowed := l.Fits(s, now, 1)
+			if allowed {
+				s = l.Charge(s, now, 1)
+			} else {
+				s = l.Deny(s, now, 1)
+			}
+			l.Report(s, now, 1, allowed)
+		}
+	})
+}
+
+// The pure step copies the state.
+func BenchmarkStep(b *testing.B) {
+	benchmarks(b, func(b *testing.B, l *algo.Limit) {
+		var s algo.State
+		now := int64(epoch)
+		for b.Loop() {
+			now += benchStep
+			s, _ = l.Step(s, now, 1)
+		}
+	})
+}
