@@ -5,7 +5,7 @@ import (
 	"strings"
 	"unicode"
 
-	"go.yaml.in/yaml/v4"
+	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 )

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v4"
+	"gopkg.in/yaml.v3"
 )
 
 // DefaultMaxBytes is the largest source that is read unless Options say otherwise.
@@ -190,14 +189,14 @@ func (d *decoder) document(data []byte, maxBytes int64) *Domain {
 		d.problemAt(Pos{d.file, 1, 1}, "the file is empty", `write "domain: name" and its descriptors`)
 		return nil
 	case err != nil:
-		pos, what, remedy := d.syntaxError(err)
+		pos, what, remedy := d.syntaxError(data, err)
 		d.problemAt(pos, what, remedy)
 		return nil
 	}
 	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
 		pos := d.pos(&next)
 		if err != nil {
-			pos, _, _ = d.syntaxError(err)
+			pos, _, _ = d.syntaxError(data, err)
 		}
 		d.warnings = append(d.warnings, Problem{Pos: pos,
 			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
@@ -207,30 +206,6 @@ func (d *decoder) document(data []byte, maxBytes int64) *Domain {
 
 func (d *decoder) problemAt(pos Pos, what, remedy string) {
 	d.problems = append(d.problems, Problem{Pos: pos, What: what, Remedy: remedy})
-}
-
-// syntaxError says what the YAML library has found, and what it often means.
-func (d *decoder) syntaxError(err error) (pos Pos, what, remedy string) {
-	pos, what = Pos{File: d.file}, err.Error()
-	if load := (*yaml.LoadError)(nil); errors.As(err, &load) {
-		pos.Line, pos.Column, what = load.Mark.Line, load.Mark.Column, load.Message
-		if load.ContextMsg != "" {
-			what += " " + load.ContextMsg
-		}
-		if began := load.ContextMark; began.Line != 0 && began != load.Mark {
-			what += fmt.Sprintf(" that began at %d:%d", began.Line, began.Column)
-		}
-	}
-	remedy = "mend the syntax, there or just above"
-	switch {
-	case strings.Contains(what, "cannot start any token"):
-		remedy = "indent with spaces, not tabs; quote a value that begins with @, % or `"
-	case strings.Contains(what, "anchor"), strings.Contains(what, "alias"):
-		remedy = `quote a value that begins with * or &, as in "*.example.com"`
-	case strings.Contains(what, "mapping values are not allowed"):
-		remedy = "quote a value that holds a colon and a space; indent keys of one mapping alike"
-	}
-	return pos, "not YAML: " + what, remedy
 }
 
 // badText returns the place of the first byte that no YAML text can hold.
