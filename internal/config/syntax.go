@@ -13,7 +13,7 @@ import (
 // means. yaml.v3, which reads the rules, knows at most the line of an error; its
 // successor, which is asked for nothing else, knows the column too.
 func (d *decoder) syntaxError(data []byte, err error) (pos Pos, what, remedy string) {
-	pos, what = Pos{File: d.file}, strings.TrimPrefix(err.Error(), "yaml: ")
+	pos, what = Pos{d.file, 1, 1}, strings.TrimPrefix(err.Error(), "yaml: ")
 	var load *located.LoadError
 	if errors.As(locate(data), &load) {
 		pos.Line, pos.Column, what = load.Mark.Line, load.Mark.Column, load.Message
