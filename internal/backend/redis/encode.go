@@ -28,6 +28,9 @@ const (
 	flagQuota
 )
 
+// planBytes is the length of a check in the plan.
+const planBytes = 6
+
 // maxHits is the most hits that are told to Redis, which counts no further.
 const maxHits = 1<<53 - 1
 

@@ -32,7 +32,7 @@ function program(kind)
 end
 
 `)
-	b.WriteString(luaFile("decide"))
+	fmt.Fprintf(&b, "%s\nif #plan == %d then\n%s\nend\n\n%s", luaFile("decide"), planBytes, luaFile("one"), luaFile("many"))
 	return b.String()
 }
 

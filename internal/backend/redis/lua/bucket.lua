@@ -73,15 +73,15 @@ end
 local function expiry(s) return s[2] > 0 and s[1] + 1 or s[1] end
 
 local function store(key, s, _, at)
-  local early = math.ceil(at / 1000) * 1000 - s[1]
-  save(key, string.format('%.0f', s[2] * 1001 + early), at)
+  local early = ceil(at / 1000) * 1000 - s[1]
+  save(key, s[2] * 1001 + early, at)
 end
 
 return {
   params = params,
   load = load,
-  decode = function(value)
-    local tat, part = unpack('<I7I4', value, 1)
+  decode = function(value, at)
+    local tat, part = unpack('<I7I4', value, at)
     return { tat, part }
   end,
   settle = settle,

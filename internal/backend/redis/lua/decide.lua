@@ -1,5 +1,4 @@
--- Decides requests one after the other, all in one atomic step, by the
--- definition in internal/backend/backendtest/reference.go.
+-- Decides requests one after the other, all in one atomic step.
 --
 -- KEYS     the counters' keys, each once
 -- ARGV[1]  when it is, in µs since the epoch; '' asks this server's clock
@@ -15,6 +14,9 @@
 -- Returns the time as a double, then for each check a byte, 1 if it fitted, and
 -- what its program's reply says of the state that its descriptor left.
 --
+-- One check alone, which is what most calls are, is decided by one.lua, which
+-- creates little; many.lua decides anything.
+--
 -- Any program has
 --   params(numbers, at)  its parameters p, from the at-th byte of numbers
 --   load(key, p)         the state s that the key holds, and whether it holds anything
@@ -23,8 +25,6 @@
 --   store(key, s, p, expiry)
 --   reply(s, p, n)       the state as internal/backend/redis/reply.go reads it
 
-local COUNT, DRAIN = 1, 3
-
 now = tonumber(ARGV[1])
 if not now then
   local time = call('TIME')
@@ -32,122 +32,22 @@ if not now then
 end
 hold = tonumber(ARGV[2])
 
--- By check: what to check, the key, the place of the state, flags, whether it
--- fitted, the state before it was tried, and the answer.
-local spec, key, place, flags, fitted, before, answer = {}, {}, {}, {}, {}, {}, {}
--- By place: the state, the state as it was stored, whether the key is there, and
--- the last check that may have changed it.
-local state, stored, there, changed = {}, {}, {}, {}
-local places = {}
+local COUNT, DRAIN = 1, 3
 
--- flag says whether the check has the flag.
-local function flag(i, bit) return flags[i] % (bit + bit) >= bit end
-
-local function parse(kind, numbers)
-  local c = { program = program(kind) }
-  c.hits, c.denied = unpack('<dd', numbers)
-  c.p = c.program.params(numbers, 17)
-  c.room = c.hits -- how many hits must fit
-  if c.hits == 0 and c.denied ~= COUNT then c.room = 1 end
-  return c
+-- room returns how many hits must fit for the check to do so: a look needs room
+-- for one or, when denied hits count, the limit not to be exceeded.
+local function room(hits, denied)
+  if hits == 0 and denied ~= COUNT then return 1 end
+  return hits
 end
 
--- current returns the state of the check's counter, settled by its own limit.
-local function current(i)
-  local c, at = spec[i], place[i]
-  local s = state[at]
-  if not s then
-    s, there[at] = c.program.load(key[i], c.p)
-    state[at], stored[at] = s, s
-  end
-  return c.program.settle(s, c.p)
-end
-
-local function keep(i, s)
-  local at = place[i]
-  if not changed[at] then places[#places + 1] = at end
-  state[at], changed[at] = s, i
-end
-
--- try charges the check if it fits, and says whether it did.
-local function try(i)
-  local c, s = spec[i], current(i)
-  before[i] = state[place[i]]
-  local fits = true
-  if c.hits < 0 then
-    s = c.program.refund(s, c.p, -c.hits)
-  else
-    fits = c.program.fits(s, c.p, c.room)
-    if fits and c.hits > 0 then s = c.program.charge(s, c.p, c.hits) end
-  end
-  if c.hits ~= 0 then keep(i, s) end
-  fitted[i] = fits
-  return fits
-end
-
--- undo takes back what was tried from check a to check b.
-local function undo(a, b)
-  for i = b, a, -1 do state[place[i]] = before[i] end
-end
-
--- deny charges the check as part of a denied call.
-local function deny(i)
-  local c = spec[i]
-  if c.hits == 0 then return end
-  local s, n = current(i), 0
-  if c.hits < 0 then
-    s = c.program.refund(s, c.p, -c.hits)
-  elseif not flag(i, 8) then
-    if c.denied == COUNT then
-      n = c.hits
-    elseif c.denied == DRAIN and not fitted[i] then
-      n = c.program.left(s, c.p)
-    end
-    if n > 0 then s = c.program.charge(s, c.p, n) end
-  end
-  keep(i, s)
-end
-
-local function report(a, b)
-  for i = a, b do
-    local c = spec[i]
-    answer[i] = (fitted[i] and '\1' or '\0') .. c.program.reply(current(i), c.p, c.room)
-  end
-end
-
--- request decides the checks from a to b.
-local function request(a, b)
-  local refused, quotas, quotas_refused = false, 0, 0
-  local first = a
-  while first <= b do
-    local last, passes = first, try(first)
-    while last < b and not flag(last + 1, 2) do
-      last = last + 1
-      passes = try(last) and passes
-    end
-    if not passes then
-      undo(first, last)
-      for i = first, last do deny(i) end
-    end
-    report(first, last)
-    if flag(first, 16) then
-      quotas = quotas + 1
-      if not passes then quotas_refused = quotas_refused + 1 end
-    elseif not passes and not flag(first, 8) then
-      refused = true
-    end
-    first = last + 1
-  end
-  if flag(a, 4) and (refused or quotas > 0 and quotas == quotas_refused) then
-    undo(a, b)
-    first = a
-    for i = a, b do
-      deny(i)
-      if i == b or flag(i + 1, 2) then
-        report(first, i)
-        first = i + 1
-      end
-    end
+-- finish keeps the state that a check left behind, unless it is as it was.
+local function finish(key, program, p, s, changed, there)
+  local expiry = program.expiry(s, p)
+  if expiry > now then
+    if changed then program.store(key, s, p, expiry) end
+  elseif there then
+    call('DEL', key)
   end
 end
 
@@ -160,37 +60,3 @@ local function same(x, y)
 end
 
 local plan = ARGV[3]
-local count = #plan / 6
-local parsed = {}
-for i = 1, count do
-  local kind, bits, k1, k0, a1, a0 = plan:byte(6 * i - 5, 6 * i)
-  local arg = a1 * 256 + a0
-  local c = parsed[arg]
-  if not c then
-    c = parse(kind, ARGV[arg])
-    parsed[arg] = c
-  end
-  spec[i], flags[i] = c, bits
-  key[i], place[i] = KEYS[k1 * 256 + k0], (k1 * 256 + k0) * 16 + kind
-end
-
-local first = 1
-for i = 1, count do
-  if i == count or flag(i + 1, 1) then
-    request(first, i)
-    first = i + 1
-  end
-end
-
-for _, at in ipairs(places) do
-  local i = changed[at]
-  local c, s = spec[i], state[at]
-  local expiry = c.program.expiry(s, c.p)
-  if expiry > now then
-    if not same(s, stored[at]) then c.program.store(key[i], s, c.p, expiry) end
-  elseif there[at] then
-    call('DEL', key[i])
-  end
-end
-
-return pack('<d', now) .. table.concat(answer)

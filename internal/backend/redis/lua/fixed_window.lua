@@ -34,7 +34,7 @@ end
 
 local function store(key, s, _, expiry)
   if s[1] % 1000 == 0 and s[2] < 1e15 then
-    save(key, string.format('%.0f', s[2]), expiry)
+    save(key, s[2], expiry)
   else
     save(key, pack('<c1I7I7', 'F', s[1], s[2]), expiry)
   end

@@ -11,25 +11,18 @@ end
 
 local function load(key, p)
   local value, there = read(key)
-  if not value or #value < 12 or value:byte() ~= 72 then return { { 0, 0 }, p.kind.decode() }, there end
-  return { bucket.decode(value:sub(2, 12)), p.kind.decode(value:sub(13)) }, there
-end
-
--- both applies the operation of that name to both parts.
-local function both(name)
-  return function(s, p, n)
-    return { bucket[name](s[1], p.bucket, n), p.kind[name](s[2], p.window, n) }
-  end
+  if not value or #value < 12 or value:byte() ~= 72 then return { { 0, 0 }, p.kind.decode(nil) }, there end
+  return { bucket.decode(value, 2), p.kind.decode(value, 13) }, there
 end
 
 return {
   params = params,
   load = load,
-  settle = both('settle'),
+  settle = function(s, p) return { bucket.settle(s[1], p.bucket), p.kind.settle(s[2], p.window) } end,
   fits = function(s, p, n) return bucket.fits(s[1], p.bucket, n) and p.kind.fits(s[2], p.window, n) end,
   left = function(s, p) return min(bucket.left(s[1], p.bucket), p.kind.left(s[2], p.window)) end,
-  charge = both('charge'),
-  refund = both('refund'),
+  charge = function(s, p, n) return { bucket.charge(s[1], p.bucket, n), p.kind.charge(s[2], p.window, n) } end,
+  refund = function(s, p, n) return { bucket.refund(s[1], p.bucket, n), p.kind.refund(s[2], p.window, n) } end,
   expiry = function(s, p) return max(bucket.expiry(s[1]), p.kind.expiry(s[2], p.window)) end,
   store = function(key, s, p, at)
     save(key, 'H' .. bucket.encode(s[1]) .. p.kind.encode(s[2], p.window), at)

@@ -4,7 +4,7 @@
 
 local call, pcall = redis.call, redis.pcall
 local pack, unpack = struct.pack, struct.unpack
-local floor, min, max = math.floor, math.min, math.max
+local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
 
 -- When the script runs (µs since the epoch), and for how many milliseconds a key
 -- is kept beyond its expiry: 0, but under a clock that a test controls.
@@ -46,9 +46,10 @@ local function read(key)
   return nil, value ~= false
 end
 
--- save keeps the value until the given microsecond.
+-- save keeps the value until the given microsecond. Numbers are passed as they
+-- are: Redis writes whole ones out in full, which tostring would not.
 local function save(key, value, expiry)
-  call('SET', key, value, 'PXAT', string.format('%.0f', math.ceil(expiry / 1000) + hold))
+  call('SET', key, value, 'PXAT', ceil(expiry / 1000) + hold)
 end
 
 -- digits returns a short value that is a whole number, which Redis keeps without

@@ -1,17 +1,19 @@
 -- sliding_log: follows internal/algo/sliding_log.go.
 -- Value: the number of entries, the slot of the next one and the number of slots
--- in 4 bytes each, then a ring of timestamps in 8 bytes each, in ascending order.
+-- in 4 bytes each and the newest entry in 8, then a ring of timestamps in 8 bytes
+-- each, in ascending order.
 -- A small ring is read and written whole; of a large one just the slots that
 -- matter, so that a hit costs the same however many there are.
 --
 -- State: {base, how many entries of now were pushed, how many of the base were
 -- popped first, the number of entries, the number of slots}. The base is what
--- the key holds: {key, next, slots, the whole value if it is small}. All entries
+-- the key holds: {key, next, slots, the whole value if it is small, what was read
+-- of its entries}. All entries
 -- pushed in one script are of one time, so that a state is always the base with
 -- some popped and some pushed, and is never copied.
 
-local HEADER = 12
-local SMALL = HEADER + 8 * 512
+local HEADER = 20
+local SMALL = HEADER + 8 * 128
 local MOST = 65537 -- slots
 
 local function params(numbers, at)
@@ -21,16 +23,16 @@ end
 
 local function load(key)
   local value = pcall('GETRANGE', key, 0, SMALL - 1)
-  local base = { key = key, next = 0, slots = 0, value = '' }
+  local base = { key = key, next = 0, slots = 0, value = '', entries = {} }
   if type(value) == 'table' then return { base, 0, 0, 0, 0 }, true end -- a foreign type
   if #value <= HEADER then return { base, 0, 0, 0, 0 }, value ~= '' end
-  local size, next, slots = unpack('<I4I4I4', value)
+  local size, next, slots, newest = unpack('<I4I4I4I8', value)
   local length = HEADER + 8 * slots
   if slots > MOST or length ~= #value and (length < SMALL or #value < SMALL) then
     return { base, 0, 0, 0, 0 }, true -- damaged
   end
   if size > slots or next == 0 or next > slots then size, next = 0, slots end -- damaged
-  base.next, base.slots = next, slots
+  base.next, base.slots, base.entries[0] = next, slots, newest
   base.value = length == #value and value or nil
   return { base, 0, 0, size, slots }, true
 end
@@ -40,10 +42,17 @@ local function slot(base, i) return (base.next - 1 - i) % base.slots end
 
 -- raw returns the i-th newest entry of the base.
 local function raw(base, i)
+  local entry = base.entries[i]
+  if entry then return entry end
   local at = HEADER + 8 * slot(base, i)
-  if base.value then return (unpack('<I8', base.value, at + 1)) end
-  local entry = call('GETRANGE', base.key, at, at + 7)
-  return #entry == 8 and unpack('<I8', entry) or 0
+  if base.value then
+    entry = unpack('<I8', base.value, at + 1)
+  else
+    local bytes = call('GETRANGE', base.key, at, at + 7)
+    entry = #bytes == 8 and unpack('<I8', bytes) or 0
+  end
+  base.entries[i] = entry
+  return entry
 end
 
 -- entry returns the i-th newest entry: now at the latest.
@@ -105,11 +114,12 @@ local function segment(base, oldest, newest)
   return get(from, base.slots - 1) .. get(0, to)
 end
 
-local function store(key, s, _, expiry)
+local function store(key, s, p, expiry)
   local base, pushed, popped, size, slots = s[1], s[2], s[3], s[4], s[5]
+  local newest = expiry - p.window
   local added = pack('<I8', now):rep(pushed)
   if base.value or slots ~= base.slots then -- write it whole, the oldest entry first
-    local value = pack('<I4I4I4', size, size, slots)
+    local value = pack('<I4I4I4I8', size, size, slots, newest)
     if size > pushed then value = value .. segment(base, popped + size - pushed - 1, popped) end
     return save(key, value .. added .. ('\0'):rep(8 * (slots - size)), expiry)
   end
@@ -118,8 +128,8 @@ local function store(key, s, _, expiry)
   if fit > 0 then call('SETRANGE', key, HEADER + 8 * at, added:sub(1, 8 * fit)) end
   if pushed > fit then call('SETRANGE', key, HEADER, added:sub(8 * fit + 1)) end
   local next = (at + pushed) % slots
-  call('SETRANGE', key, 0, pack('<I4I4', size, next == 0 and slots or next))
-  call('PEXPIREAT', key, string.format('%.0f', math.ceil(expiry / 1000) + hold))
+  call('SETRANGE', key, 0, pack('<I4I4I4I8', size, next == 0 and slots or next, slots, newest))
+  call('PEXPIREAT', key, ceil(expiry / 1000) + hold)
 end
 
 -- reply tells the number of entries, when the oldest of them came, and when the

@@ -7,9 +7,10 @@ local function params(numbers, at)
   return { limit = limit, window = window, bound = bound }
 end
 
-local function decode(value)
-  if not value or #value ~= 18 or value:byte() ~= 83 then return { 0, 0, 0 } end
-  local e, count, before = unpack('<I7I5I5', value, 2)
+-- decode returns the state that is packed in value from the at-th byte on.
+local function decode(value, at)
+  if not value or #value ~= at + 17 or value:byte(at) ~= 83 then return { 0, 0, 0 } end
+  local e, count, before = unpack('<I7I5I5', value, at + 1)
   return { e, count, before }
 end
 
@@ -57,7 +58,7 @@ return {
   params = params,
   load = function(key)
     local value, there = read(key)
-    return decode(value), there
+    return decode(value, 1), there
   end,
   decode = decode,
   settle = settle,

@@ -9,11 +9,12 @@ local function params(numbers, at)
   return { limit = limit, bound = bound, parts = parts, part = part }
 end
 
-local function decode(value)
+-- decode returns the state that is packed in value from the at-th byte on.
+local function decode(value, at)
   local s = { 0 }
-  if value and #value >= 8 and value:byte() == 87 and (#value - 8) % 5 == 0 then
-    s[1] = unpack('<I7', value, 2)
-    for at = 9, #value, 5 do s[#s + 1] = unpack('<I5', value, at) end
+  if value and #value >= at + 7 and value:byte(at) == 87 and (#value - at - 7) % 5 == 0 then
+    s[1] = unpack('<I7', value, at + 1)
+    for i = at + 8, #value, 5 do s[#s + 1] = unpack('<I5', value, i) end
   end
   return s
 end
@@ -87,7 +88,7 @@ return {
   params = params,
   load = function(key)
     local value, there = read(key)
-    return decode(value), there
+    return decode(value, 1), there
   end,
   decode = decode,
   settle = settle,

@@ -1,0 +1,78 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+)
+
+// BenchmarkDecide has 64 callers ask for one of 10,000 keys, or all for one, and
+// reports Redis' own CPU time for each decision.
+func BenchmarkDecide(b *testing.B) {
+	const callers = 64
+	server := redistest.Start(b, redistest.Config{})
+	store := open(b, redis.Options{Addrs: []string{server.Addr}, Timeout: 5 * time.Second, DialTimeout: 5 * time.Second})
+	for i, name := range algo.Algorithms() {
+		p := algo.Params{Algorithm: algo.Algorithm(i), Limit: 1000, Window: time.Minute}
+		limit, err := algo.New(p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, keys := range []int{10_000, 1} {
+			b.Run(fmt.Sprintf("%s/%d keys", name, keys), func(b *testing.B) {
+				server.Do("FLUSHALL")
+				names := make([][]byte, keys)
+				for k := range names {
+					names[k] = fmt.Appendf(nil, "4:edge|4:user=%d:%d|x:60s", len(strconv.Itoa(k)), k)
+				}
+				var next atomic.Int64
+				var done sync.WaitGroup
+				before := cpu(b, server)
+				b.ResetTimer()
+				for range callers {
+					done.Go(func() {
+						out := make([]algo.Decision, 1)
+						checks := []backend.Check{{Limit: limit, Hits: 1}}
+						for {
+							n := next.Add(1)
+							if n > int64(b.N) {
+								return
+							}
+							checks[0].Key = names[n*7919%int64(keys)]
+							if err := store.Decide(context.Background(), &backend.Request{Checks: checks}, out); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				done.Wait()
+				b.StopTimer()
+				b.ReportMetric(float64((cpu(b, server)-before).Nanoseconds())/float64(b.N), "redis-ns/op")
+			})
+		}
+	}
+}
+
+// cpu returns the time that the server has computed for.
+func cpu(t testing.TB, s *redistest.Server) time.Duration {
+	t.Helper()
+	var sum float64
+	for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
+		seconds, err := strconv.ParseFloat(s.Info(field), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += seconds
+	}
+	return time.Duration(sum * float64(time.Second))
+}
