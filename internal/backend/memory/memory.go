@@ -1,0 +1,213 @@
+// Package memory owns the store of counters in the process's own memory: the
+// default backend. What a decision is, it takes from algo; it owns where states
+// lie, which are forgotten when there are too many, and their snapshots.
+//
+// Keys are spread over shards by a seeded hash, each with a lock that is held for
+// a fraction of a microsecond. A request locks the shards of its keys and is
+// decided in one atomic step. Nothing ever stops all requests or goes over all
+// keys at once: tables grow by splitting small parts, and expired keys are
+// forgotten a few at a time, with each key that is added and in the background.
+//
+// At the bound on keys a new key takes the place of an old one: of one that has
+// expired, or else of the one with the most left of its limit among 16
+// neighbours, and of those with as much left the first to expire. While all of
+// them have used up their limit it looks at up to 64, and a key that was refused
+// goes last. So a flood of new keys, each of which has hardly used anything, does
+// not bring forgiveness to the keys that are being limited. Neighbours are taken
+// in turns of the whole shard, so that a key lately added is not soon looked at.
+package memory
+
+import (
+	"context"
+	"hash/maphash"
+	"math/bits"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// DefaultMaxKeys is the bound on keys if none is given. A key takes some 100 bytes.
+const DefaultMaxKeys = 10_000_000
+
+// Options configure a store. The zero value is ready for use.
+type Options struct {
+	// MaxKeys bounds how many keys are kept; 0 means DefaultMaxKeys. It is shared
+	// out evenly over shards, so that a store may be full at some percent less.
+	MaxKeys int
+	// Clock returns the time in microseconds since the Unix epoch. It must be safe
+	// for concurrent use. nil is the wall clock at the start of the store, going
+	// on at the pace of the monotonic clock: corrections of the wall clock, which
+	// would cut windows short or draw them out, have to wait for a restart.
+	Clock func() int64
+	// SweepCycle is how long the background sweep takes to come by every key,
+	// and so how long an expired one takes up memory if no other is added. 0
+	// means a minute; negative leaves the sweep to the keys that are added.
+	SweepCycle time.Duration
+}
+
+// Store keeps counters in memory. It implements [backend.Backend].
+type Store struct {
+	clock  func() int64
+	seed   maphash.Seed
+	shards []paddedShard
+	shift  uint // leaves of a hash the number of its shard
+	txns   sync.Pool
+
+	stop    chan struct{}
+	stopped sync.WaitGroup
+	close   sync.Once
+}
+
+var _ backend.Backend = (*Store)(nil)
+
+// paddedShard keeps the locks of two shards out of one cache line, or the pair
+// that is fetched together.
+type paddedShard struct {
+	shard
+	_ [cacheLines - unsafe.Sizeof(shard{})%cacheLines]byte
+}
+
+const cacheLines = 128
+
+// The number of shards: enough that cores seldom meet in one, and that those of
+// a request fit a set of 64 bits; fewer when there are few keys to share.
+const (
+	maxShards    = 64
+	keysPerShard = 256
+)
+
+// New returns an empty store. Close it to end its background sweep.
+func New(o Options) *Store {
+	if o.MaxKeys <= 0 {
+		o.MaxKeys = DefaultMaxKeys
+	}
+	if o.Clock == nil {
+		o.Clock = steadyClock()
+	}
+	if o.SweepCycle == 0 {
+		o.SweepCycle = time.Minute
+	}
+	n := shardCount(o.MaxKeys)
+	s := &Store{
+		clock:  o.Clock,
+		seed:   maphash.MakeSeed(),
+		shards: make([]paddedShard, n),
+		shift:  uint(64 - bits.TrailingZeros(uint(n))),
+		stop:   make(chan struct{}),
+	}
+	s.txns.New = func() any { return new(txn) }
+	for i := range s.shards {
+		s.shards[i].most = min(o.MaxKeys/n, maxPerShard)
+	}
+	if o.SweepCycle > 0 {
+		s.stopped.Go(func() { s.sweep(o.SweepCycle) })
+	}
+	return s
+}
+
+func shardCount(maxKeys int) int {
+	n := 1
+	for n < maxShards && n < 8*runtime.NumCPU() && 2*n*keysPerShard <= maxKeys {
+		n *= 2
+	}
+	return n
+}
+
+// steadyClock returns a clock that starts as the wall clock and then goes as the
+// monotonic one.
+func steadyClock() func() int64 {
+	start := time.Now()
+	base := start.UnixMicro()
+	return func() int64 { return base + time.Since(start).Microseconds() }
+}
+
+// Close ends the background sweep. The store can still be used.
+func (s *Store) Close() error {
+	s.close.Do(func() { close(s.stop) })
+	s.stopped.Wait()
+	return nil
+}
+
+// Decide implements [backend.Backend]. It does not wait for anything but other
+// requests for the same shards, and returns no error.
+func (s *Store) Decide(_ context.Context, req *backend.Request, out []algo.Decision) error {
+	now := s.clock()
+	if len(req.Checks) == 1 {
+		c := &req.Checks[0]
+		hash := maphash.Bytes(s.seed, c.Key)
+		out[0] = s.shard(hash).lockAndDecide(hash, c, now)
+		return nil
+	}
+	t := s.txns.Get().(*txn)
+	t.store, t.now, t.req, t.out = s, now, req, out
+	t.decide()
+	t.reset()
+	s.txns.Put(t)
+	return nil
+}
+
+func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>s.shift].shard }
+
+// Peek returns what a look at the key would answer, and whether it is kept: one
+// that is not is as good as never used.
+func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
+	now := s.clock()
+	hash := maphash.Bytes(s.seed, key)
+	shard := s.shard(hash)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	e := shard.find(hash, l, key)
+	kept = e.kept() && e.record().expiry() > now
+	return shard.decide(hash, &backend.Check{Key: key, Limit: l}, now), kept
+}
+
+// Reset forgets the key, as if it had never been used, and says whether it was kept.
+func (s *Store) Reset(key []byte) bool {
+	hash := maphash.Bytes(s.seed, key)
+	shard := s.shard(hash)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	return shard.forgetKey(hash, key, s.clock())
+}
+
+// Stats is what the store holds and has forgotten since it was made.
+type Stats struct {
+	Keys    int    // kept now; expired ones that the sweep has yet to find count
+	MaxKeys int    // the bound on them
+	Bytes   int64  // of memory that keys, states and their index take up
+	Expired uint64 // keys forgotten because they had become as good as never used
+	Evicted uint64 // keys forgotten before that, to keep to the bound
+}
+
+// Stats returns the store's statistics. The parts are not of one instant.
+func (s *Store) Stats() Stats {
+	var sum Stats
+	for i := range s.shards {
+		s.shards[i].addTo(&sum)
+	}
+	return sum
+}
+
+// Len returns the number of keys kept.
+func (s *Store) Len() int { return s.Stats().Keys }
+
+// sweep comes by every key once in a cycle, a few keys of one shard at a time.
+func (s *Store) sweep(cycle time.Duration) {
+	const ticks = 60
+	ticker := time.NewTicker(max(cycle/ticks, time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-ticker.C:
+		}
+		for i := range s.shards {
+			s.shards[i].sweepPart(ticks, s.clock)
+		}
+	}
+}

@@ -1,0 +1,358 @@
+package memory
+
+import (
+	"math"
+	"sync"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// shard is one of the parts that keys are spread over by their hash, with a
+// lock of its own. Methods want the lock held unless they say otherwise.
+type shard struct {
+	mu       sync.Mutex
+	byLength []*table // by the length of their records; nil where there are none
+	tables   []*table // the same, in no order
+	logs     logs
+	count    int // of keys
+	most     int // of keys
+	hand     hand
+	scratch  algo.State // for states that are not, or not yet, kept
+
+	evicted uint64
+	expired uint64
+}
+
+// maxPerShard keeps tables far from where hashes are too short.
+const maxPerShard = 1 << 26
+
+// rank orders keys by what forgetting them would give away: the share of the
+// limit that was used up when the key was last charged.
+type rank uint8
+
+const (
+	exhausted rank = math.MaxUint8 - 1 // nothing was left
+	refused   rank = math.MaxUint8     // and more was asked for
+)
+
+func rankOf(l *algo.Limit, d algo.Decision) rank {
+	switch {
+	case d.Remaining > 0:
+		full := l.Capacity()
+		return rank((full - d.Remaining) * int64(exhausted) / full)
+	case d.Allowed && d.Remaining == 0:
+		return exhausted
+	}
+	return refused
+}
+
+// entry is the place of a key: its record's number in a page, -1 if it is not kept.
+type entry struct {
+	table *table
+	page  *page
+	i     int
+}
+
+func (e entry) kept() bool     { return e.i >= 0 }
+func (e entry) record() record { return e.table.record(e.page, e.i) }
+
+var nowhere = entry{i: -1}
+
+// recordWords is the length of the key's record under the limit. A record
+// is found by its length too, so that under a limit with states of another
+// length a key counts as never used.
+func recordWords(l *algo.Limit, key []byte) int {
+	n := l.Words()
+	if n == 0 {
+		n = inlineLog
+	}
+	return headWords + keyWords(key) + n
+}
+
+func (s *shard) find(hash uint64, l *algo.Limit, key []byte) entry {
+	return s.findIn(recordWords(l, key), hash, key)
+}
+
+// findIn finds the key if its record has that length.
+func (s *shard) findIn(words int, hash uint64, key []byte) entry {
+	if words >= len(s.byLength) || s.byLength[words] == nil {
+		return nowhere
+	}
+	t := s.byLength[words]
+	p, i := t.find(uint32(hash), key)
+	return entry{t, p, i}
+}
+
+// state returns the entry's state where it lies, nil if it is not kept.
+func (s *shard) state(e entry) algo.State {
+	if !e.kept() {
+		return nil
+	}
+	r := e.record()
+	if r.isElsewhere() {
+		return s.logs.states[*r.log()]
+	}
+	return r.state()
+}
+
+// lockAndDecide is decide for a caller without the lock.
+func (s *shard) lockAndDecide(hash uint64, c *backend.Check, now int64) algo.Decision {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.decide(hash, c, now)
+}
+
+// decide takes a descriptor of one check, working on the state where it lies.
+func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
+	l := c.Limit
+	e := s.find(hash, l, c.Key)
+	state := s.state(e)
+	if c.Hits == 0 {
+		state = s.copy(l, state)
+		l.Settle(state, now)
+		return l.Report(state, now, 0, l.Look(state, now))
+	}
+	if n := l.Words(); n != 0 && n != len(state) {
+		state = s.copy(l, nil)
+	}
+	l.Settle(state, now)
+	allowed := true
+	switch {
+	case c.Hits < 0:
+		state = l.Refund(state, now, giveBack(c.Hits))
+	case l.Fits(state, now, c.Hits):
+		state = l.Charge(state, now, c.Hits)
+	default:
+		allowed = false
+		if c.Role != backend.Shadow {
+			state = l.Deny(state, now, c.Hits)
+		}
+	}
+	d := l.Report(state, now, c.Hits, allowed)
+	s.keep(e, hash, c.Key, l, state, rankOf(l, d), now)
+	return d
+}
+
+// giveBack returns how many hits a check with negative ones gives back.
+func giveBack(hits int64) int64 { return -max(hits, -math.MaxInt64) }
+
+// copy returns a copy of the state in the shard's scratch memory, or a fresh one
+// if there is none.
+func (s *shard) copy(l *algo.Limit, state algo.State) algo.State {
+	s.scratch = appendState(s.scratch[:0], l, state)
+	return s.scratch
+}
+
+// appendState appends what [algo.Limit.Copy] returns.
+func appendState(dst algo.State, l *algo.Limit, state algo.State) algo.State {
+	n := l.Words()
+	if n == 0 || n == len(state) {
+		return append(dst, state...)
+	}
+	for range n {
+		dst = append(dst, 0)
+	}
+	return dst
+}
+
+// keep makes the state the key's, unless it is as good as none. The entry is
+// what find returned, and the state may be the entry's own, changed in place.
+func (s *shard) keep(e entry, hash uint64, key []byte, l *algo.Limit, state algo.State, k rank, now int64) {
+	expiry := l.Expiry(state)
+	switch {
+	case expiry > now:
+		if !e.kept() {
+			s.makeRoom(now)
+			if e = s.add(recordWords(l, key), hash, key); !e.kept() {
+				s.evicted++
+				return
+			}
+		}
+		s.setState(e, state)
+		e.record().mark(expiry, k)
+	case l.Program() == algo.ProgramBlocked:
+		s.forgetKey(hash, key, now)
+	case e.kept():
+		s.forget(e)
+		s.expired++
+	}
+}
+
+// add makes a record of the length, without a state. There must be none yet.
+func (s *shard) add(words int, hash uint64, key []byte) entry {
+	for len(s.byLength) <= words {
+		s.byLength = append(s.byLength, nil)
+	}
+	t := s.byLength[words]
+	if t == nil {
+		t = newTable(words)
+		t.place = len(s.tables)
+		s.tables = append(s.tables, t)
+		s.byLength[words] = t
+	}
+	p := t.add(uint32(hash), key)
+	if p == nil {
+		return nowhere
+	}
+	s.count++
+	return entry{t, p, p.used - 1}
+}
+
+// setState copies the state to the entry, unless it is the entry's own.
+func (s *shard) setState(e entry, state algo.State) {
+	old := s.state(e)
+	if len(old) != len(state) {
+		old = s.resizeState(e, len(state))
+	}
+	if &old[0] != &state[0] {
+		copy(old, state)
+	}
+}
+
+// resizeState makes the entry's state another length, its content undefined.
+func (s *shard) resizeState(e entry, words int) algo.State {
+	r := e.record()
+	if r.isElsewhere() {
+		s.logs.release(*r.log())
+	}
+	if words <= r.room() {
+		r.setStateWords(words)
+		return r.state()
+	}
+	r.setStateWords(elsewhere)
+	*r.log() = s.logs.add(words)
+	return s.logs.states[*r.log()]
+}
+
+func (s *shard) forget(e entry) {
+	if r := e.record(); r.isElsewhere() {
+		s.logs.release(*r.log())
+	}
+	t := e.table
+	t.remove(e.page, e.i)
+	s.count--
+	if t.records == 0 {
+		last := s.tables[len(s.tables)-1]
+		s.tables[t.place], last.place = last, t.place
+		s.tables = s.tables[:len(s.tables)-1]
+		s.byLength[t.words] = nil
+	}
+}
+
+// forgetKey forgets the key whatever the length of its states, and says whether
+// it was there and had not expired.
+func (s *shard) forgetKey(hash uint64, key []byte, now int64) (kept bool) {
+	for i := len(s.tables) - 1; i >= 0; i-- {
+		if e := s.findIn(s.tables[i].words, hash, key); e.kept() {
+			kept = kept || e.record().expiry() > now
+			s.forget(e)
+		}
+	}
+	return kept
+}
+
+// What the sweep does for each key that is added, so that keys that nobody asks
+// for are found expired, and how it looks for one to evict.
+const (
+	sweepPerKey     = 2
+	evictFrom       = 16 // neighbours of which the least limited goes
+	evictFromAtMost = 64 // as long as none of them has hits left
+	sweepAtOnce     = 64 // the background's share of a lock: some microseconds
+)
+
+// makeRoom makes room for one more key.
+func (s *shard) makeRoom(now int64) {
+	s.sweep(now, sweepPerKey)
+	victim := nowhere
+	for seen := evictFrom; s.count >= s.most; seen += evictFrom {
+		e := s.sweep(now, evictFrom)
+		switch {
+		case s.count < s.most:
+			return // room by expiry; what was found has moved
+		case e.kept() && (!victim.kept() || e.record().goesBefore(victim.record())):
+			victim = e
+		}
+		if victim.kept() && (victim.record().rank() < exhausted || seen >= evictFromAtMost) {
+			s.forget(victim)
+			s.evicted++
+		}
+	}
+}
+
+// hand is where the sweep goes on: a table, a hash whose page it is at, and the
+// number of a record in that. Pages and tables may come and go.
+type hand struct {
+	table int
+	hash  uint64 // up to 1<<32
+	i     int
+}
+
+// sweep moves the hand over so many keys and forgets those that have expired.
+// It returns the one of the others that is best to evict.
+func (s *shard) sweep(now int64, keys int) entry {
+	victim := nowhere
+	for ; keys > 0 && s.count > 0; keys-- {
+		e := s.advance()
+		switch {
+		case !e.kept():
+		case e.record().expiry() <= now:
+			s.hand.i-- // where another takes its place
+			s.forget(e)
+			s.expired++
+		case !victim.kept() || e.record().goesBefore(victim.record()):
+			victim = e
+		}
+	}
+	return victim
+}
+
+// advance moves the hand over one key and returns it, or to the next page.
+// There must be keys.
+func (s *shard) advance() entry {
+	h := &s.hand
+	if h.table >= len(s.tables) {
+		*h = hand{}
+	}
+	t := s.tables[h.table]
+	p := t.page(uint32(h.hash))
+	if h.i < p.used {
+		h.i++
+		return entry{t, p, h.i - 1}
+	}
+	h.i = 0
+	if h.hash = p.end(h.hash); h.hash > math.MaxUint32 {
+		h.hash = 0
+		h.table++
+	}
+	return nowhere
+}
+
+// sweepPart sweeps 1/parts of the shard, for a caller without the lock. Requests
+// get their turn in between.
+func (s *shard) sweepPart(parts int, clock func() int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for left := 2*s.count/parts + 1; left > 0; left -= sweepAtOnce { // pages take steps, too
+		s.sweep(clock(), min(left, sweepAtOnce))
+		s.mu.Unlock()
+		s.mu.Lock()
+	}
+	if cap(s.scratch) > keptMemory {
+		s.scratch = nil
+	}
+}
+
+// addTo adds the shard to the statistics, for a caller without the lock.
+func (s *shard) addTo(sum *Stats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum.Keys += s.count
+	sum.MaxKeys += s.most
+	sum.Expired += s.expired
+	sum.Evicted += s.evicted
+	sum.Bytes += s.logs.bytes()
+	for _, t := range s.tables {
+		sum.Bytes += t.bytes()
+	}
+}

@@ -1,0 +1,279 @@
+package memory
+
+import (
+	"bytes"
+	"math/bits"
+	"slices"
+	"unsafe"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// table holds the records of one length. It is extendible hashing: a directory,
+// by the leading bits of the hash, of small pages. It grows by splitting one page
+// in two, which takes microseconds however many keys there are.
+//
+// What a look-up costs is the two places in memory that it waits for. The first,
+// a page with its tags, is small enough to be found in a cache for a million keys;
+// the second is the record.
+type table struct {
+	words     int // of a record
+	most      int // records in a page
+	directory []*page
+	depth     uint // len(directory) is 1<<depth
+	records   int
+	pages     int
+	allocated int // words of all pages
+	place     int // in shard.tables
+}
+
+// page holds all records of the table whose hashes begin with the same depth
+// bits, packed at the front of its words.
+type page struct {
+	tags  [pageRecords / 8]uint64 // a byte of each record's hash
+	words []uint64                // room for len/table.words records
+	used  int
+	depth uint
+}
+
+const (
+	pageRecords = 64
+	// pageWords bounds pages of long records, down to leastRecords: with fewer in
+	// a page the directory would outgrow it.
+	pageWords    = 1 << 13
+	leastRecords = 16
+	// maxDepth bounds the directory; beyond it pages of long records grow longer.
+	maxDepth = 24
+)
+
+// record is the memory of one counter:
+//
+//	word 0  the expiry in µs since the epoch and, in the low byte, the rank
+//	word 1  half of the hash; in a byte, the length of the state in words; in
+//	        the low 24 bits, the length of the key in bytes
+//	then    the key, padded to whole words, and the state
+type record []uint64
+
+const (
+	headWords = 2
+	rankBits  = 8
+	keyBits   = 24
+	maxKey    = 1<<keyBits - 1
+	// inlineLog is how many words of a log, which grows, are in the record; a log
+	// of up to 4 hits.
+	inlineLog = 6
+	// elsewhere is the length of a state that is not in the record but in
+	// shard.logs, with its number in the record.
+	elsewhere = 1<<8 - 1
+)
+
+func keyWords(key []byte) int { return (len(key) + 7) / 8 }
+
+func (r record) mark(expiry int64, k rank) { r[0] = uint64(expiry)<<rankBits | uint64(k) }
+func (r record) expiry() int64             { return int64(r[0] >> rankBits) }
+func (r record) rank() rank                { return rank(r[0]) }
+func (r record) hash() uint32              { return uint32(r[1] >> 32) }
+func (r record) keyLen() int               { return int(r[1] & maxKey) }
+func (r record) stateWords() int           { return int(uint8(r[1] >> keyBits)) }
+
+func (r record) isElsewhere() bool   { return r.stateWords() == elsewhere }
+func (r record) setStateWords(n int) { r[1] = r[1]&^(elsewhere<<keyBits) | uint64(n)<<keyBits }
+
+// key, state and log return the record's own memory.
+func (r record) key() []byte    { return bytesOf(r[headWords:], r.keyLen()) }
+func (r record) stateFrom() int { return headWords + (r.keyLen()+7)/8 }
+func (r record) room() int      { return len(r) - r.stateFrom() }
+func (r record) log() *uint64   { return &r[r.stateFrom()] }
+func (r record) state() algo.State {
+	from := r.stateFrom()
+	to := from + r.stateWords()
+	return algo.State(r[from:to:to])
+}
+
+// goesBefore says whether r is evicted before other: the one with more left, or
+// of two with as much left the one that expires first.
+func (r record) goesBefore(other record) bool {
+	if r.rank() != other.rank() {
+		return r.rank() < other.rank()
+	}
+	return r.expiry() < other.expiry()
+}
+
+// bytesOf returns the first n bytes of words.
+func bytesOf(words []uint64, n int) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n)
+}
+
+func newTable(words int) *table {
+	return &table{
+		words:     words,
+		most:      min(pageRecords, max(leastRecords, pageWords/words)),
+		directory: []*page{new(page)},
+		pages:     1,
+	}
+}
+
+func (t *table) page(hash uint32) *page { return t.directory[hash>>(32-t.depth)] }
+
+// record returns the i-th record of a page.
+func (t *table) record(p *page, i int) record {
+	from, to := i*t.words, (i+1)*t.words
+	return record(p.words[from:to:to])
+}
+
+// find returns the page of the key and the record's number in it, -1 if there is none.
+func (t *table) find(hash uint32, key []byte) (*page, int) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	p := t.page(hash)
+	want := uint64(uint8(hash)) * ones
+	for w := 0; w*8 < p.used; w++ {
+		// The lowest byte that is 0 in diff, which is where the tag is as wanted,
+		// has its top bit in equal. Higher ones may be false, as tags may be.
+		diff := p.tags[w] ^ want
+		for equal := (diff - ones) &^ diff & tops; equal != 0; equal &= equal - 1 {
+			i := w*8 + bits.TrailingZeros64(equal)/8
+			if i < p.used && t.is(p, i, hash, key) {
+				return p, i
+			}
+		}
+	}
+	return p, -1
+}
+
+func (t *table) is(p *page, i int, hash uint32, key []byte) bool {
+	r := t.record(p, i)
+	return r.hash() == hash && bytes.Equal(r.key(), key)
+}
+
+func (p *page) setTag(i int, tag uint8) {
+	shift := i % 8 * 8
+	p.tags[i/8] = p.tags[i/8]&^(0xff<<shift) | uint64(tag)<<shift
+}
+
+// add appends a record of the key, without a state, to the page that it returns;
+// nil if there is no room, for which more than 64 keys must have equal hashes.
+func (t *table) add(hash uint32, key []byte) *page {
+	p := t.page(hash)
+	for p.used >= t.most && p.depth < maxDepth {
+		t.split(hash)
+		p = t.page(hash)
+	}
+	if p.used == pageRecords {
+		return nil
+	}
+	t.records++
+	r := t.append(p, hash)
+	r[1] = uint64(hash)<<32 | uint64(len(key))
+	copy(r.key(), key)
+	return p
+}
+
+// append returns a new record of the page.
+func (t *table) append(p *page, hash uint32) record {
+	if (p.used+1)*t.words > len(p.words) {
+		t.resize(p, p.used+p.used/2+1)
+	}
+	p.setTag(p.used, uint8(hash))
+	p.used++
+	return t.record(p, p.used-1)
+}
+
+// resize gives the page room for so many records, and what the allocator adds.
+func (t *table) resize(p *page, records int) {
+	most := max(t.most, p.used+1)
+	words := slices.Grow([]uint64(nil), min(records, most)*t.words)
+	words = words[:min(cap(words), most*t.words)]
+	copy(words, p.words[:p.used*t.words])
+	t.allocated += len(words) - len(p.words)
+	p.words = words
+}
+
+// remove removes a record. The last one of the page takes its place.
+func (t *table) remove(p *page, i int) {
+	hash := t.record(p, i).hash()
+	t.records--
+	p.used--
+	if i < p.used {
+		last := t.record(p, p.used)
+		copy(t.record(p, i), last)
+		p.setTag(i, uint8(last.hash()))
+	}
+	if p.used <= t.most/4 && t.merge(p, hash) {
+		return
+	}
+	if 2*p.used*t.words < len(p.words) {
+		t.resize(p, p.used+p.used/2)
+	}
+}
+
+// split moves the records of a page to two new ones.
+func (t *table) split(hash uint32) {
+	old := t.page(hash)
+	if old.depth == t.depth {
+		wider := make([]*page, 2*len(t.directory))
+		for i := range wider {
+			wider[i] = t.directory[i/2]
+		}
+		t.directory = wider
+		t.depth++
+	}
+	low, high := &page{depth: old.depth + 1}, &page{depth: old.depth + 1}
+	t.resize(low, old.used*3/4)
+	t.resize(high, old.used*3/4)
+	for i := range old.used {
+		r := t.record(old, i)
+		to := low
+		if r.hash()<<old.depth>>31 == 1 {
+			to = high
+		}
+		copy(t.append(to, r.hash()), r)
+	}
+	t.allocated -= len(old.words)
+	t.pages++
+	first, n := t.span(hash, old.depth)
+	t.assign(first, n/2, low)
+	t.assign(first+n/2, n/2, high)
+}
+
+// merge joins a page with its other half if both hold little, and says whether
+// it did.
+func (t *table) merge(p *page, hash uint32) bool {
+	if p.depth == 0 {
+		return false
+	}
+	other := t.page(hash ^ 1<<(32-p.depth))
+	if other.depth != p.depth || other.used > t.most/4 {
+		return false
+	}
+	for i := range other.used {
+		r := t.record(other, i)
+		copy(t.append(p, r.hash()), r)
+	}
+	t.allocated -= len(other.words)
+	t.pages--
+	p.depth--
+	first, n := t.span(hash, p.depth)
+	t.assign(first, n, p)
+	return true
+}
+
+// span returns the part of the directory for the leading bits of the hash.
+func (t *table) span(hash uint32, depth uint) (first, n int) {
+	n = 1 << (t.depth - depth)
+	return int(hash>>(32-t.depth)) &^ (n - 1), n
+}
+
+func (t *table) assign(first, n int, p *page) {
+	for i := range n {
+		t.directory[first+i] = p
+	}
+}
+
+// end returns the first hash after those of the page that the given one is of.
+func (p *page) end(hash uint64) uint64 {
+	return (hash>>(32-p.depth) + 1) << (32 - p.depth)
+}
+
+func (t *table) bytes() int64 {
+	return int64(8*t.allocated + 8*len(t.directory) + t.pages*int(unsafe.Sizeof(page{})))
+}
