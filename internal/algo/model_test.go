@@ -67,8 +67,9 @@ func newModel(p algo.Params) model {
 	return m
 }
 
-// step decides one call as the package comment of algo and the design say.
-func (r *reference) step(now, hits int64) algo.Decision {
+// step decides one call as the package comment of algo and the design say. The
+// guess only says where to look first for the times of the answer.
+func (r *reference) step(now, hits int64, guess algo.Decision) algo.Decision {
 	if r.blocked() {
 		if hits != 0 {
 			r.m = nil
@@ -108,14 +109,14 @@ func (r *reference) step(now, hits int64) algo.Decision {
 			m.charge(left)
 		}
 	}
-	d := algo.Decision{Allowed: allowed, Remaining: floor(m.room()), ResetAfter: r.reset(m, now)}
+	d := algo.Decision{Allowed: allowed, Remaining: floor(m.room()), ResetAfter: r.reset(m, now, guess.ResetAfter)}
 	if !allowed {
-		d.RetryAfter = earliest(m, now, fits(wanted))
+		d.RetryAfter = earliest(m, now, guess.RetryAfter, fits(wanted))
 	}
 	return d
 }
 
-func (r *reference) reset(m model, now int64) time.Duration {
+func (r *reference) reset(m model, now int64, guess time.Duration) time.Duration {
 	switch m := m.(type) {
 	case *fixedModel:
 		return micros(m.end - now)
@@ -125,7 +126,7 @@ func (r *reference) reset(m model, now int64) time.Duration {
 		}
 		return micros(m.hits[0].at + m.window - now)
 	}
-	return earliest(m, now, model.fresh)
+	return earliest(m, now, guess, model.fresh)
 }
 
 // horizon is beyond any wait: a bucket in debt fills in at most 2·MaxFill.
@@ -133,7 +134,7 @@ const horizon = 101 * 366 * 24 * 3600 * 1_000_000
 
 // earliest returns the shortest wait after which ok holds if nothing else
 // comes; Never if it does not within the horizon. Once true, ok stays true.
-func earliest(m model, now int64, ok func(model) bool) time.Duration {
+func earliest(m model, now int64, guess time.Duration, ok func(model) bool) time.Duration {
 	after := func(t int64) bool {
 		c := m.clone()
 		c.settle(now + t)
@@ -142,16 +143,24 @@ func earliest(m model, now int64, ok func(model) bool) time.Duration {
 	if after(0) {
 		return 0
 	}
-	if !after(horizon) {
+	no, yes := int64(0), int64(horizon)
+	if !after(yes) {
 		return algo.Never
 	}
-	no, yes := int64(0), int64(horizon)
-	for yes-no > 1 {
-		if mid := no + (yes-no)/2; after(mid) {
-			yes = mid
-		} else {
-			no = mid
+	try := func(t int64) {
+		if t <= no || t >= yes {
+			return
 		}
+		if after(t) {
+			yes = t
+		} else {
+			no = t
+		}
+	}
+	try(guess.Microseconds())
+	try(guess.Microseconds() - 1)
+	for yes-no > 1 {
+		try(no + (yes-no)/2)
 	}
 	return micros(yes)
 }

