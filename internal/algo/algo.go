@@ -123,7 +123,8 @@ type Params struct {
 	Refill Rate
 
 	// Strict (SlidingWindow, Hybrid) never admits more than Limit in any window,
-	// at the price of an effective window of up to Window·(1+1/SubWindows).
+	// at the price of an effective window of up to Window·(1+1/SubWindows) (and
+	// a microsecond a part where Window is no multiple of them).
 	Strict bool
 	// SubWindows is the number of parts of a strict window. 0 means DefaultSubWindows.
 	SubWindows int

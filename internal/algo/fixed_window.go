@@ -27,7 +27,7 @@ func (f *fixedWindow) settle(s State, now int64) {
 		s[windowEnd], s[windowCount] = uint64(alignedEnd(now, f.window)), 0
 	case end > now+f.window:
 		// The clock stepped back. What was charged stays charged, but for no
-		// longer than one window from now.
+		// longer than one window from now; the window after is aligned again.
 		s[windowEnd] = uint64(now + f.window)
 	}
 	if s[windowCount] > maxCount {

@@ -167,10 +167,10 @@ func (l *Limit) Capacity() int64 { return l.capacity }
 func (l *Limit) Words() int { return max(0, l.words()) }
 
 // Step is the definition of a decision: what one call with so many hits at now
-// (microseconds since the epoch, from 0 to 2^52) answers and leaves behind. hits > 0 charges,
-// hits = 0 only looks and leaves the state as it is, hits < 0 gives back. A
-// state of a length that is not the limit's counts as never used. s is not
-// changed.
+// (microseconds since the epoch, from 0 to 2^52) answers and leaves behind.
+// hits > 0 charges, hits < 0 gives back, and hits = 0 only looks: the state
+// stays as it is, so that a look heals it for itself alone. A state of a length
+// that is not the limit's counts as never used. s is not changed.
 func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
 	t := l.Copy(s)
 	l.Settle(t, now)
