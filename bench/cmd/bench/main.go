@@ -1,0 +1,165 @@
+// Command bench measures the service: report beside servers that do nothing, load
+// any server that one likes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/distlimiter/ratelimit/bench/load"
+	"github.com/distlimiter/ratelimit/bench/proc"
+	"github.com/distlimiter/ratelimit/bench/report"
+)
+
+type command struct {
+	Report reportCmd `cmd:"" help:"Measure builds of the service beside servers that do nothing."`
+	Load   loadCmd   `cmd:"" help:"Load a running server."`
+}
+
+type reportCmd struct {
+	Build         map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
+	Backends      []string          `enum:"memory,redis" default:"memory" help:"Stores to measure: memory, redis."`
+	Scenarios     []string          `help:"base, eight, hot, million, refused. Default: all."`
+	AllAlgorithms bool              `help:"Measure all algorithms in all scenarios, not just in the first."`
+	Rounds        int               `default:"5" help:"How often to measure each row."`
+	Warmup        time.Duration     `default:"200ms" help:"How long to load a server before each measurement."`
+	Duration      time.Duration     `default:"1s" help:"How long each measurement takes."`
+	ServerCore    int               `default:"0" help:"The core for servers."`
+	LoadCore      int               `default:"1" help:"The core for the load, and for Redis."`
+	Connections   int               `default:"4" help:"How many connections share the load."`
+	InFlight      int               `default:"64" help:"How many requests are kept in flight."`
+	JSON          string            `placeholder:"FILE" help:"Write all samples here, as JSON."`
+	Benchmarks    string            `placeholder:"DIR" help:"Write each build's samples to DIR/NAME.txt for benchstat."`
+}
+
+func (c *reportCmd) Run(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "ratelimit-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	o := report.Options{
+		Floor: filepath.Join(dir, "floor"), Backends: c.Backends, Scenarios: c.Scenarios, AllAlgorithms: c.AllAlgorithms,
+		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
+		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr,
+	}
+	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
+		return err
+	}
+	for name, path := range c.Build {
+		o.Builds = append(o.Builds, report.Build{Name: name, Path: path})
+	}
+	if len(c.Build) == 0 {
+		ours := report.Build{Name: "ratelimit", Path: filepath.Join(dir, "ratelimit")}
+		if err := build(ours.Path, "..", "./cmd/ratelimit"); err != nil {
+			return err
+		}
+		o.Builds = append(o.Builds, ours)
+	}
+	if err := quiet(c.LoadCore); err != nil {
+		return err
+	}
+	r, err := report.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Markdown(os.Stdout), c.keep(r, o.Builds))
+}
+
+// keep writes what is asked for to files.
+func (c *reportCmd) keep(r *report.Report, builds []report.Build) error {
+	if c.JSON != "" {
+		f, err := os.Create(c.JSON)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(r.JSON(f), f.Close()); err != nil {
+			return err
+		}
+	}
+	if c.Benchmarks == "" {
+		return nil
+	}
+	for _, b := range builds {
+		f, err := os.Create(filepath.Join(c.Benchmarks, b.Name+".txt"))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(r.Benchmarks(f, b.Name), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build builds a program as the Makefile builds ratelimit.
+func build(to, dir, pkg string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg) //nolint:gosec // our own arguments
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// quiet keeps this process to one core and its garbage collector from running
+// often, for there is next to no garbage.
+func quiet(core int) error {
+	debug.SetGCPercent(1000)
+	return proc.Pin(core)
+}
+
+type loadCmd struct {
+	Address     string        `arg:"" help:"host:port of a gRPC rate-limit service, without TLS."`
+	Domain      string        `default:"bench" help:"Domain to ask."`
+	Descriptors int           `default:"1" help:"Descriptors in each request, with the keys user, path, host, …"`
+	Clients     int           `default:"10000" help:"How many different values each descriptor has."`
+	Connections int           `default:"4" help:"How many connections share the load."`
+	InFlight    int           `default:"64" help:"How many requests are kept in flight."`
+	Rate        float64       `help:"Send so many requests a second instead, answered or not."`
+	Warmup      time.Duration `default:"200ms" help:"How long to load the server before measuring."`
+	Duration    time.Duration `default:"10s" help:"How long to measure."`
+	Core        int           `default:"-1" help:"The core to run on. -1: any."`
+	Seed        uint64        `default:"1" help:"Seed of what is random."`
+}
+
+func (c *loadCmd) Run(ctx context.Context) error {
+	calls, err := load.NewCalls(c.Domain, c.Descriptors, c.Clients, false, c.Seed)
+	if err != nil {
+		return err
+	}
+	if c.Core >= 0 {
+		if err := quiet(c.Core); err != nil {
+			return err
+		}
+	}
+	r, err := load.Run(ctx, load.Options{
+		Address: c.Address, Workload: calls, Connections: c.Connections, InFlight: c.InFlight, Rate: c.Rate,
+		Warmup: c.Warmup, Duration: c.Duration, Seed: c.Seed,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d answers, %.0f a second, %d over limit\n", r.Answers, r.PerSecond(), r.Refused)
+	for _, p := range []float64{50, 90, 99, 99.9, 100} {
+		fmt.Printf("p%-5v %10v\n", p, time.Duration(r.Latency.ValueAtPercentile(p)).Round(100*time.Nanosecond))
+	}
+	return nil
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	k := kong.Parse(&command{}, kong.Description("Measures the rate-limit service."), kong.BindTo(ctx, (*context.Context)(nil)))
+	k.FatalIfErrorf(k.Run())
+}

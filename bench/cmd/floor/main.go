@@ -1,0 +1,36 @@
+// Command floor serves rate-limit requests over gRPC by answering OK. It prints
+// where it listens, as ratelimit does.
+package main
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/alecthomas/kong"
+	"google.golang.org/grpc"
+
+	"github.com/distlimiter/ratelimit/bench/floor"
+)
+
+type command struct {
+	GRPCAddr string `name:"grpc-addr" default:"127.0.0.1:0" help:"Where to listen."`
+	Options  string `enum:"default,same" default:"default" help:"Options of grpc-go: its defaults, or the same as ratelimit's."`
+}
+
+func (c *command) Run() error {
+	l, err := net.Listen("tcp", c.GRPCAddr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("gRPC    %s\n", l.Addr())
+	var options []grpc.ServerOption
+	if c.Options == "same" {
+		options = floor.SameOptions()
+	}
+	return floor.New(options...).Serve(l)
+}
+
+func main() {
+	k := kong.Parse(&command{}, kong.Description("A gRPC rate-limit service that answers OK."))
+	k.FatalIfErrorf(k.Run())
+}

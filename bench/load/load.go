@@ -1,0 +1,219 @@
+// Package load asks an HTTP/2 server for answers and measures how long they
+// take: as many requests under way as told (closed loop), or as many a second as
+// told (open loop). It is one thread that polls its connections, so that it
+// needs a fraction of what a gRPC server needs for the same requests and keeps
+// one busy from a single core. What is asked for is left to a [Workload].
+//
+// Latency counts from when a request was due. In the closed loop that is when it
+// was sent. In the open loop it is the time that the schedule gave it, sent or
+// not: a server that stalls makes all the requests late that came meanwhile, and
+// they are counted as such (no coordinated omission).
+//
+// It runs on Linux only.
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+// Options say what to send, where and how.
+type Options struct {
+	// Address is a TCP address.
+	Address  string
+	Workload Workload
+	// Connections is how many connections share the requests. At least 1.
+	Connections int
+	// InFlight is how many requests are kept under way in the closed loop.
+	InFlight int
+	// Rate is how many requests a second are due in the open loop, at random times
+	// as from many independent clients. 0: closed loop.
+	Rate float64
+	// Warmup is how long to send before measuring, Duration how long to measure.
+	// Both stop early if Requests (0: no bound) have been answered.
+	Warmup, Duration time.Duration
+	Requests         int
+	// Begin and End, if set, are called where the measured interval begins and ends.
+	Begin, End func() error
+	// Seed of everything random.
+	Seed uint64
+}
+
+// Result is what was measured.
+type Result struct {
+	Answers int // in the measured interval
+	Refused int // of them: over limit
+	Elapsed time.Duration
+	// Latency of the answers, in nanoseconds.
+	Latency *hdrhistogram.Histogram
+}
+
+// PerSecond is the rate of answers.
+func (r *Result) PerSecond() float64 { return float64(r.Answers) / r.Elapsed.Seconds() }
+
+// patience is how long a server may leave all requests unanswered.
+const patience = 30 * time.Second
+
+// generator is a run on its way.
+type generator struct {
+	Options
+	conns  []*conn
+	polls  []unix.PollFd
+	random *rand.Rand
+	start  time.Time
+
+	next      time.Duration // when the next request of the open loop is due
+	turn      int           // of the connections to send it
+	measuring bool
+	result    Result
+}
+
+// Run sends until the measured interval ends. An answer other than OK or over
+// limit is an error, and so is a connection that ends.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	if o.Connections < 1 || o.Rate == 0 && o.InFlight < o.Connections {
+		return nil, fmt.Errorf("%d requests in flight on %d connections: at least 1 on each", o.InFlight, o.Connections)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	g := &generator{Options: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
+	g.result.Latency = hdrhistogram.New(1, int64(patience), 3)
+	defer func() {
+		for _, c := range g.conns {
+			c.close()
+		}
+	}()
+	for range o.Connections {
+		c, err := dial(o.Address, o.Workload)
+		if err != nil {
+			return nil, err
+		}
+		g.conns = append(g.conns, c)
+		g.polls = append(g.polls, unix.PollFd{Fd: int32(c.fd)})
+	}
+	if err := g.run(ctx); err != nil {
+		return nil, err
+	}
+	return &g.result, nil
+}
+
+func (g *generator) run(ctx context.Context) error {
+	g.start = time.Now()
+	if g.Rate == 0 {
+		for i := range g.InFlight {
+			g.conns[i%len(g.conns)].ask(0)
+		}
+	}
+	if err := g.until(ctx, g.Warmup); err != nil {
+		return err
+	}
+	g.measuring = true
+	if g.Begin != nil {
+		if err := g.Begin(); err != nil {
+			return err
+		}
+	}
+	began := g.now()
+	if err := g.until(ctx, began+g.Duration); err != nil {
+		return err
+	}
+	g.result.Elapsed = g.now() - began
+	if g.End != nil {
+		return g.End()
+	}
+	return nil
+}
+
+func (g *generator) now() time.Duration { return time.Since(g.start) }
+
+// until sends and receives until the end of a phase.
+func (g *generator) until(ctx context.Context, end time.Duration) error {
+	heard := g.now()
+	for {
+		now := g.now()
+		switch {
+		case now >= end || g.Requests > 0 && g.result.Answers >= g.Requests:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case now-heard > patience:
+			return fmt.Errorf("%s: no answer in %v", g.Address, patience)
+		}
+		g.schedule(now)
+		for i, c := range g.conns {
+			if err := c.flush(); err != nil {
+				return fmt.Errorf("%s: %w", g.Address, err)
+			}
+			g.polls[i].Events = unix.POLLIN
+			if len(c.out) > 0 {
+				g.polls[i].Events |= unix.POLLOUT
+			}
+		}
+		answered, err := g.wait(end)
+		if err != nil {
+			return fmt.Errorf("%s: %w", g.Address, err)
+		}
+		if answered {
+			heard = g.now()
+		}
+	}
+}
+
+// schedule hands the requests that have become due to the connections.
+func (g *generator) schedule(now time.Duration) {
+	if g.Rate == 0 {
+		return
+	}
+	for ; g.next <= now; g.next += time.Duration(g.random.ExpFloat64() / g.Rate * float64(time.Second)) {
+		g.conns[g.turn%len(g.conns)].ask(g.next)
+		g.turn++
+	}
+}
+
+// wait waits for answers until the next request is due and takes them in.
+func (g *generator) wait(end time.Duration) (answered bool, err error) {
+	if g.Rate > 0 {
+		end = min(end, g.next)
+	}
+	timeout := unix.NsecToTimespec(max(0, min(end-g.now(), time.Second)).Nanoseconds())
+	if _, err := unix.Ppoll(g.polls, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		return false, fmt.Errorf("ppoll: %w", err)
+	}
+	for i, c := range g.conns {
+		if g.polls[i].Revents == 0 {
+			continue
+		}
+		if err := c.receive(); err != nil {
+			return false, err
+		}
+		now := g.now()
+		for _, a := range c.answers {
+			answered = true
+			g.record(a, now)
+			if g.Rate == 0 {
+				c.ask(now)
+			}
+		}
+		c.answers = c.answers[:0]
+	}
+	return answered, nil
+}
+
+func (g *generator) record(a answer, now time.Duration) {
+	if !g.measuring {
+		return
+	}
+	g.result.Answers++
+	if a.refused {
+		g.result.Refused++
+	}
+	// Beyond the histogram's range counts as its end.
+	_ = g.result.Latency.RecordValue(min(int64(now-a.due), g.result.Latency.HighestTrackableValue()))
+}

@@ -1,0 +1,120 @@
+package load
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+
+	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+)
+
+// A Workload says what requests hold.
+type Workload interface {
+	// Headers of all requests, in order. Sensitive ones are sent anew each time,
+	// the others become indices of HPACK's table after the first request.
+	Headers() []hpack.HeaderField
+	// Append appends what the next request has in addition: fields to its header
+	// block, and its body. Without a body the request ends with its headers.
+	Append(block, body []byte) (newBlock, newBody []byte)
+}
+
+// DescriptorKeys are the keys of the descriptors of [Calls], in order.
+var DescriptorKeys = [...]string{"user", "path", "host", "team", "plan", "zone", "role", "tier"}
+
+// value is that of all descriptors, but for the number of the client in its
+// last digits: with its key a descriptor has 24 bytes.
+const value = "client-0000000000000"
+
+const digits = 8
+
+// Calls are ShouldRateLimit calls as Envoy 1.40 sends them, for clients out of a
+// number of them.
+type Calls struct {
+	clients    int
+	sequential bool
+	next       int
+	random     *rand.Rand
+	body       []byte // length prefix and message
+	places     []int  // where the clients' digits begin in it
+}
+
+// NewCalls returns calls to a domain with so many descriptors, each of a client
+// drawn from so many of them, evenly. Sequential calls come by all clients in
+// turn instead, each with its own descriptor of the first key.
+func NewCalls(domain string, descriptors, clients int, sequential bool, seed uint64) (*Calls, error) {
+	if !sequential && descriptors > len(DescriptorKeys) || descriptors < 1 {
+		return nil, fmt.Errorf("%d descriptors: use 1 to %d", descriptors, len(DescriptorKeys))
+	}
+	if clients < 1 || clients > 1e8 {
+		return nil, fmt.Errorf("%d clients: use 1 to 100,000,000", clients)
+	}
+	c := &Calls{clients: clients, sequential: sequential, random: rand.New(rand.NewPCG(seed, 1))}
+	// Encoded piece by piece, so that it is known where each value lies.
+	c.body = make([]byte, 5)
+	add := func(m *pb.RateLimitRequest) error {
+		var err error
+		c.body, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(c.body, m)
+		return err
+	}
+	if err := add(&pb.RateLimitRequest{Domain: domain}); err != nil {
+		return nil, err
+	}
+	for i := range descriptors {
+		key := DescriptorKeys[0]
+		if !sequential {
+			key = DescriptorKeys[i]
+		}
+		entry := &common.RateLimitDescriptor_Entry{Key: key, Value: value}
+		d := &common.RateLimitDescriptor{Entries: []*common.RateLimitDescriptor_Entry{entry}}
+		if err := add(&pb.RateLimitRequest{Descriptors: []*common.RateLimitDescriptor{d}}); err != nil {
+			return nil, err
+		}
+		c.places = append(c.places, len(c.body)-digits) // the value ends the message
+	}
+	if len(c.body) > maxFrame {
+		return nil, fmt.Errorf("a request of %d bytes does not fit one frame of %d", len(c.body), maxFrame)
+	}
+	binary.BigEndian.PutUint32(c.body[1:], uint32(len(c.body)-5))
+	return c, nil
+}
+
+// Headers implements [Workload].
+func (*Calls) Headers() []hpack.HeaderField {
+	return []hpack.HeaderField{
+		{Name: ":method", Value: "POST"},
+		{Name: ":path", Value: pb.RateLimitService_ShouldRateLimit_FullMethodName, Sensitive: true},
+		{Name: ":authority", Value: "ratelimit"},
+		{Name: ":scheme", Value: "http"},
+		{Name: "te", Value: "trailers"},
+		// More than Envoy's default of 20 ms, which is not always met at saturation.
+		{Name: "grpc-timeout", Value: "10000m"},
+		{Name: "content-type", Value: "application/grpc"},
+		{Name: "x-envoy-internal", Value: "true"},
+		{Name: "x-forwarded-for", Value: "192.0.2.2"},
+		{Name: "x-envoy-expected-rq-timeout-ms", Value: "10000"},
+	}
+}
+
+// Append implements [Workload].
+func (c *Calls) Append(block, body []byte) ([]byte, []byte) {
+	for _, at := range c.places {
+		client := c.next
+		if c.sequential {
+			c.next = (c.next + 1) % c.clients
+		} else {
+			client = c.random.IntN(c.clients)
+		}
+		putDigits(c.body[at:at+digits], client)
+	}
+	return block, append(body, c.body...)
+}
+
+func putDigits(to []byte, n int) {
+	for i := len(to) - 1; i >= 0; i-- {
+		to[i] = '0' + byte(n%10)
+		n /= 10
+	}
+}

@@ -1,0 +1,147 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// samples with these processor times per request, the store's a tenth of it.
+func samples(cpu ...float64) (list []Sample) {
+	for i, c := range cpu {
+		list = append(list, Sample{
+			Answers: 1000, Refused: 100 * i, Seconds: 0.1, ServerCPU: c, StoreCPU: c / 10, P50: 10 * c, P99: 20 * c, P999: 30 * c,
+		})
+	}
+	return list
+}
+
+// example has a machine that slows down: medians of ratios must not mind.
+func example() *Report {
+	s := Scenarios()[0]
+	floor := &Row{Scenario: s, Server: FloorSame, Samples: samples(10, 20, 40)}
+	for i := range floor.Samples {
+		floor.Samples[i].StoreCPU = 0
+	}
+	ours := &Row{Scenario: s, Server: "new", Backend: "redis", Algorithm: "hybrid", Samples: samples(15, 30, 60), BytesPerKey: 99.6}
+	return &Report{
+		Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Machine: "abacus", Connections: 4, InFlight: 64,
+		Rows: []*Row{floor, ours}, Latency: []*Row{floor, ours},
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	var b bytes.Buffer
+	if err := example().Markdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	const want = `abacus, 2026-11-24. Medians of 3 interleaved rounds; 64 requests in flight on 4 connections, server on one core.
+
+### 1 descriptor, 10,000 keys
+
+| server | CPU µs per request | × floor | Redis CPU µs | requests/s | over limit | bytes per key |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| floor, same options | 20.0 | 1.00 |  | 10000 | 10 % |  |
+| new: redis, hybrid | 30.0 | 1.50 | 3.0 | 10000 | 10 % | 100 |
+
+### Latency at 10000 requests/s: 1 descriptor, 10,000 keys
+
+| server | p50 µs | p99 µs | × floor | p99.9 µs |
+| --- | ---: | ---: | ---: | ---: |
+| floor, same options | 200 | 400 | 1.00 | 600 |
+| new: redis, hybrid | 300 | 600 | 1.50 | 900 |
+`
+	if b.String() != want {
+		t.Errorf("got\n%s", b.String())
+	}
+}
+
+func TestJSONHoldsEverything(t *testing.T) {
+	var b bytes.Buffer
+	if err := example().JSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	got := new(Report)
+	if err := json.Unmarshal(b.Bytes(), got); err != nil || !reflect.DeepEqual(got, example()) {
+		t.Errorf("%v: %+v", err, got)
+	}
+}
+
+func TestBenchmarks(t *testing.T) {
+	var b bytes.Buffer
+	if err := example().Benchmarks(&b, "new"); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	if len(lines) != 6 ||
+		lines[0] != "BenchmarkServe/scenario=base/backend=redis/algorithm=hybrid 1000 15000 cpu-ns/req 1.5000 x-floor 1500 store-cpu-ns/req" ||
+		lines[5] != "BenchmarkLatency/scenario=base/backend=redis/algorithm=hybrid 1000 600000 p50-ns 1200000 p99-ns" {
+		t.Errorf("got\n%s", b.String())
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		of   []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{4, 1}, 2.5}, {[]float64{9, 1, 2}, 2}} {
+		if got := middle(c.of); got != c.want {
+			t.Errorf("median of %v: %v, want %v", c.of, got, c.want)
+		}
+	}
+}
+
+// The real programs, briefly: everything but the figures must be right.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	for _, program := range []struct{ dir, name string }{{"..", "floor"}, {"../..", "ratelimit"}} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, program.name), "./cmd/"+program.name)
+		cmd.Dir = program.dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	r, err := Run(t.Context(), Options{
+		Floor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
+		Backends: []string{"memory"}, Scenarios: []string{"base", "refused"},
+		Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
+		Connections: 2, InFlight: 16, Progress: io.Discard,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, row := range r.Rows {
+		names = append(names, row.Name())
+		if len(row.Samples) != 1 {
+			t.Fatalf("%s: %d samples", row.Name(), len(row.Samples))
+		}
+		s := row.Samples[0]
+		if s.Answers == 0 || s.ServerCPU <= 0 || s.Seconds < 0.1 || s.P50 <= 0 || s.P99 < s.P50 {
+			t.Errorf("%s: %+v", row.Name(), s)
+		}
+		if admitted := row.Scenario.Name == "base" || row.isFloor(); admitted && s.Refused > 0 {
+			t.Errorf("%s: %d of %d refused", row.Name(), s.Refused, s.Answers)
+		}
+	}
+	want := []string{
+		"scenario=base/server=floor-default-options", "scenario=base/server=floor-same-options",
+		"scenario=base/backend=memory/algorithm=fixed_window", "scenario=base/backend=memory/algorithm=sliding_window",
+		"scenario=base/backend=memory/algorithm=sliding_log", "scenario=base/backend=memory/algorithm=token_bucket",
+		"scenario=base/backend=memory/algorithm=leaky_bucket", "scenario=base/backend=memory/algorithm=hybrid",
+		"scenario=refused/server=floor-default-options", "scenario=refused/server=floor-same-options",
+		"scenario=refused/backend=memory/algorithm=token_bucket",
+	}
+	if !reflect.DeepEqual(names, want) {
+		t.Errorf("got %q", names)
+	}
+	if len(r.Latency) != 3 {
+		t.Errorf("%d rows of latency, want the floors and the service", len(r.Latency))
+	}
+}
