@@ -10,15 +10,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// op is a request, or what part of one has its keys in one slot, on its way to
-// Redis and back.
-type op struct {
-	checks       []backend.Check
-	ids          []id // of the checks' keys
-	allOrNothing bool
-	out          []algo.Decision
-}
-
 // The flags of a check in the plan: see lua/decide.lua.
 const (
 	flagRequest = 1 << iota

@@ -10,6 +10,8 @@ package redis
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // see New
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -46,9 +48,11 @@ const maxChecks = 1024
 type Backend struct {
 	opts     Options
 	naming   naming
-	script   *rueidis.Lua
+	script   string
+	sha      string // of the script, as EVALSHA takes it
 	conn     *connector
 	breakers breakers
+	lanes    *lanes
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -61,13 +65,18 @@ func New(opts Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	return &Backend{
+	script := composeScript()
+	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is what Redis calls a script by
+	b := &Backend{
 		opts:     opts,
 		naming:   naming{prefix: opts.Prefix, cluster: opts.Mode == Cluster, plain: opts.PlainKeys},
-		script:   rueidis.NewLuaScript(composeScript()),
+		script:   script,
+		sha:      hex.EncodeToString(sum[:]),
 		conn:     newConnector(&opts),
 		breakers: newBreakers(&opts),
-	}, nil
+	}
+	b.lanes = newLanes(opts.Timeout, b.call)
+	return b, nil
 }
 
 // Close drops all connections. No Decide may be under way or follow.
@@ -97,11 +106,20 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	case n > maxChecks:
 		return fmt.Errorf("%w: %d of at most %d", ErrTooMany, n, maxChecks)
 	}
-	o := &op{checks: req.Checks, allOrNothing: req.AllOrNothing, out: out}
-	for i := range req.Checks {
-		o.ids = append(o.ids, idOf(req.Checks[i].Key))
+	o := newOp(req.Checks, req.AllOrNothing, out, time.Now(), b.opts.Timeout)
+	defer o.free()
+	if b.opts.Mode == Cluster && len(req.Checks) > 1 {
+		return b.spread(o)
 	}
-	return b.call([]*op{o}, time.Now().Add(b.opts.Timeout))
+	return b.do(o)
+}
+
+// do decides an op whose keys are in one slot.
+func (b *Backend) do(o *op) error {
+	if b.opts.NoCombining {
+		return b.call([]*op{o}, o.deadline)
+	}
+	return b.lanes.do(o)
 }
 
 // hold is how long keys outlive their expiry when tests control the clock.
@@ -122,14 +140,21 @@ func (b *Backend) call(ops []*op, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	answer, err := b.script.Exec(ctx, client, keys, args).AsBytes()
-	if err != nil {
-		return b.failed(err)
-	}
-	var r reply
-	return r.decode(answer, ops)
+	command := client.B().Evalsha().Sha1(b.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	return b.breakers.of(command.Slot()).do(func() error {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		answer, err := client.Do(ctx, command).AsBytes()
+		if e, ok := rueidis.IsRedisErr(err); ok && e.IsNoScript() {
+			command = client.B().Eval().Script(b.script).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+			answer, err = client.Do(ctx, command).AsBytes()
+		}
+		if err != nil {
+			return b.failed(err)
+		}
+		var r reply
+		return r.decode(answer, ops)
+	})
 }
 
 // failed returns what a call's error means.

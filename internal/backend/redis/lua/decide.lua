@@ -34,21 +34,40 @@ hold = tonumber(ARGV[2])
 
 local COUNT, DRAIN = 1, 3
 
--- room returns how many hits must fit for the check to do so: a look needs room
--- for one or, when denied hits count, the limit not to be exceeded.
-local function room(hits, denied)
-  if hits == 0 and denied ~= COUNT then return 1 end
-  return hits
+-- parse returns what to check: the hits, what denied hits do, how many hits must
+-- fit for the check to do so (a look needs room for one or, when denied hits
+-- count, the limit not to be exceeded), and the program with its parameters.
+local function parse(kind, numbers)
+  local hits, denied, at = unpack('<dd', numbers)
+  local needed = hits
+  if hits == 0 and denied ~= COUNT then needed = 1 end
+  local program = program(kind)
+  return { hits = hits, denied = denied, needed = needed, program = program, p = program.params(numbers, at) }
 end
 
--- finish keeps the state that a check left behind, unless it is as it was.
-local function finish(key, program, p, s, changed, there)
-  local expiry = program.expiry(s, p)
-  if expiry > now then
-    if changed then program.store(key, s, p, expiry) end
-  elseif there then
-    call('DEL', key)
+-- step decides one check that stands alone, of a settled state: algo.Limit.Step,
+-- but for a shadow. It returns the state and whether the check fitted.
+local function step(c, s, shadow)
+  local program, p, hits = c.program, c.p, c.hits
+  if hits < 0 then return program.refund(s, p, -hits), true end
+  if program.fits(s, p, c.needed) then
+    if hits > 0 then s = program.charge(s, p, hits) end
+    return s, true
   end
+  if hits > 0 and not shadow then
+    if c.denied == COUNT then
+      s = program.charge(s, p, hits)
+    elseif c.denied == DRAIN then
+      local left = program.left(s, p)
+      if left > 0 then s = program.charge(s, p, left) end
+    end
+  end
+  return s, false
+end
+
+-- answer returns what is said of a check.
+local function answer(c, s, fitted)
+  return (fitted and '\1' or '\0') .. c.program.reply(s, c.p, c.needed)
 end
 
 -- same compares states, which are lists of numbers and of such lists.
@@ -57,6 +76,16 @@ local function same(x, y)
     if x[i] ~= y[i] and not (type(x[i]) == 'table' and same(x[i], y[i])) then return false end
   end
   return #x == #y
+end
+
+-- finish keeps the state that checks left behind, unless it is as it was.
+local function finish(key, c, s, stored, there)
+  local expiry = c.program.expiry(s, c.p)
+  if expiry > now then
+    if not same(s, stored) then c.program.store(key, s, c.p, expiry) end
+  elseif there then
+    call('DEL', key)
+  end
 end
 
 local plan = ARGV[3]

@@ -1,24 +1,9 @@
--- Decides one check alone: internal/algo's Limit.Step, but for a shadow.
+-- Decides one check alone.
 
 local kind, bits = plan:byte(1, 2)
-local hits, denied, at = unpack('<dd', ARGV[4])
-local key, program = KEYS[1], define(kind)
-local p = program.params(ARGV[4], at)
-local needed = room(hits, denied)
-
-local stored, there = program.load(key, p)
-local s = program.settle(stored, p)
-local fits, charged = true, hits
-if hits < 0 then
-  s = program.refund(s, p, -hits)
-else
-  fits = program.fits(s, p, needed)
-  if not fits and denied ~= COUNT then
-    charged = denied == DRAIN and hits > 0 and program.left(s, p) or 0
-  end
-  if not fits and bits % 16 >= 8 then charged = 0 end -- a shadow
-  if charged > 0 then s = program.charge(s, p, charged) end
-end
-if hits ~= 0 then finish(key, program, p, s, charged ~= 0 or not same(s, stored), there) end
-
-return pack('<dB', now, fits and 1 or 0) .. program.reply(s, p, needed)
+local c = parse(kind, ARGV[4])
+local stored, there = c.program.load(KEYS[1], c.p)
+local s, fitted = step(c, c.program.settle(stored, c.p), bits % 16 >= 8)
+local said = answer(c, s, fitted) -- before finish: a large log is read in place
+if c.hits ~= 0 then finish(KEYS[1], c, s, stored, there) end
+return pack('<d', now) .. said

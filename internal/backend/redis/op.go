@@ -1,0 +1,45 @@
+package redis
+
+import (
+	"sync"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// op is a request, or the part of one whose keys are in one slot, on its way to
+// Redis and back.
+type op struct {
+	checks       []backend.Check
+	ids          []id // of the checks' keys
+	allOrNothing bool
+	out          []algo.Decision // one for each check
+
+	began, deadline time.Time
+
+	// While it waits in a lane: what wakes it, what it is to call for then, and
+	// otherwise what has become of it.
+	wake  chan struct{}
+	batch []*op
+	err   error
+}
+
+var ops = sync.Pool{New: func() any { return &op{wake: make(chan struct{}, 1)} }}
+
+func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now time.Time, timeout time.Duration) *op {
+	o := ops.Get().(*op) //nolint:errcheck // the pool holds nothing else
+	o.checks, o.allOrNothing, o.out = checks, allOrNothing, out
+	o.began, o.deadline = now, now.Add(timeout)
+	for i := range checks {
+		o.ids = append(o.ids, idOf(checks[i].Key))
+	}
+	return o
+}
+
+// free gives the op up. Nothing may hold it any more.
+func (o *op) free() {
+	clear(o.batch)
+	*o = op{ids: o.ids[:0], wake: o.wake, batch: o.batch[:0]}
+	ops.Put(o)
+}
