@@ -194,8 +194,9 @@ func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml
 	for i := 0; i+1 < len(target.Content); i += 2 {
 		key, value := resolve(target.Content[i]), target.Content[i+1]
 		if isMerge(key) {
+			before := seen
 			r.merge(value, k, func(name string, value *yaml.Node) {
-				if seen&(1<<k.index[name]) != 0 {
+				if before&(1<<k.index[name]) != 0 {
 					r.warn(key, fmt.Sprintf("<< replaces the %s written before it", name), "write << first")
 				}
 				set(name, value)

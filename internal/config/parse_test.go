@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -206,5 +207,22 @@ func TestWindow(t *testing.T) {
 		if l := rules.Domains[0].Descriptors[0].Limits[0]; l.Unit != tt.unit || l.UnitMultiplier != tt.times {
 			t.Errorf("%s: got %d × %v, want %d × %v", tt.window, l.UnitMultiplier, l.Unit, tt.times, tt.unit)
 		}
+	}
+}
+
+// TestMarshalDescriptor writes one descriptor on its own, as the admin API does.
+func TestMarshalDescriptor(t *testing.T) {
+	rules, err := config.Parse([]config.Source{{Name: "a.yaml", Data: []byte(domain("edge", 5))}}, config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := rules.Domains[0].Descriptors[0]
+	asYAML, err := yaml.Marshal(d)
+	if want := "key: k0\nrate_limit:\n    requests_per_unit: 5\n    unit: day\n"; err != nil || string(asYAML) != want {
+		t.Errorf("as YAML %q, %v, want %q", asYAML, err, want)
+	}
+	asJSON, err := json.Marshal(d)
+	if want := `{"key":"k0","rate_limit":{"requests_per_unit":5,"unit":"day"}}`; err != nil || string(asJSON) != want {
+		t.Errorf("as JSON %s, %v, want %s", asJSON, err, want)
 	}
 }
