@@ -306,8 +306,7 @@ func (c *Coordinator) remember(r, last Reload) {
 }
 
 func problemTexts(err error) ([]string, int) {
-	var bad *Invalid
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*Invalid](err); ok {
 		return texts(bad.Problems)
 	}
 	return []string{err.Error()}, 0

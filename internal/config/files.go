@@ -55,7 +55,7 @@ func (f *Files) Sources(ctx context.Context) ([]Source, error) {
 // unreadable says what to do about a file that can't be read.
 func unreadable(path string, err error) Problem {
 	p := Problem{Pos: Pos{File: path}}
-	if underlying := (*fs.PathError)(nil); errors.As(err, &underlying) {
+	if underlying, ok := errors.AsType[*fs.PathError](err); ok {
 		err = underlying.Err
 	}
 	p.What = "can't be read: " + err.Error()
@@ -70,14 +70,14 @@ func unreadable(path string, err error) Problem {
 	return p
 }
 
-// readFile reads at most one byte more than max, which Parse then refuses.
-func readFile(path string, max int64) ([]byte, error) {
+// readFile reads at most one byte more than the bound, which Parse then refuses.
+func readFile(path string, bound int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, max+1))
+	return io.ReadAll(io.LimitReader(f, bound+1))
 }
 
 // walker visits files and directories by name, following links.

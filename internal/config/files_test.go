@@ -116,8 +116,7 @@ func TestLoad(t *testing.T) {
 				paths = append(paths, at(p))
 			}
 			rules, err := config.Load(paths, tt.opts)
-			var bad *config.Invalid
-			if errors.As(err, &bad) {
+			if bad, ok := errors.AsType[*config.Invalid](err); ok {
 				var got []string
 				for _, p := range bad.Problems {
 					got = append(got, strings.ReplaceAll(p.Error(), dir+"/", ""))
@@ -350,16 +349,16 @@ func TestWatchRuntimeRoot(t *testing.T) {
 		must(t, os.Rename(current+".new", current))
 	}
 	for i := range 3 {
-		write(t, filepath.Join(root, "releases", string(rune('1'+i)), "ratelimit/config/edge.yaml"), domain("edge", i+1))
+		write(t, filepath.Join(root, "releases", string(rune('1'+i)), "ratelimit", "config", "edge.yaml"), domain("edge", i+1))
 	}
 	point("releases/1")
 	w := watch(t, filepath.Join(current, "ratelimit", "config"))
 	w.awaitLimit("the first rules", 1)
 	point("releases/2")
 	w.awaitLimit("a swap of the link", 2)
-	write(t, filepath.Join(root, "releases/2/ratelimit/config/edge.yaml"), domain("edge", 9))
+	write(t, filepath.Join(root, "releases", "2", "ratelimit", "config", "edge.yaml"), domain("edge", 9))
 	w.awaitLimit("a change behind the new link", 9)
-	point(filepath.Join(root, "releases/3"))
+	point(filepath.Join(root, "releases", "3"))
 	w.awaitLimit("a swap to an absolute link", 3)
 
 	must(t, os.Remove(current))

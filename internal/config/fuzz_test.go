@@ -65,7 +65,7 @@ func checkRoundTrip(t *testing.T, rules *config.Rules) {
 	t.Helper()
 	domain := rules.Domains[0]
 	_ = rules.String()
-	for name, marshal := range map[string]func(any) ([]byte, error){"YAML": func(v any) ([]byte, error) { return yaml.Marshal(v) }, "JSON": json.Marshal} {
+	for name, marshal := range map[string]func(any) ([]byte, error){"YAML": yaml.Marshal, "JSON": json.Marshal} {
 		text, err := marshal(domain)
 		if err != nil {
 			t.Fatalf("as %s: %v", name, err)

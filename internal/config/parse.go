@@ -64,9 +64,9 @@ func parseAll(sources []Source, unread []error, opts Options) (*Rules, error) {
 	}
 	all := Invalid{}
 	for _, err := range append(unread, err) {
-		var bad *Invalid
+		bad, ok := errors.AsType[*Invalid](err)
 		switch {
-		case errors.As(err, &bad):
+		case ok:
 			all.Problems = append(all.Problems, bad.Problems...)
 		case err != nil:
 			all.Problems = append(all.Problems, Problem{What: err.Error()})
@@ -233,8 +233,8 @@ func badText(data []byte) (pos Pos, what string) {
 
 // isControl says whether YAML leaves c out of its character set.
 func isControl(c rune) bool {
-	switch {
-	case c == '\t', c == '\n', c == '\r', c == 0x85:
+	switch c {
+	case '\t', '\n', '\r', 0x85:
 		return false
 	}
 	return c < ' ' || c >= 0x7f && c < 0xa0 || c == 0xfffe || c == 0xffff

@@ -14,8 +14,7 @@ import (
 // successor, which is asked for nothing else, knows the column too.
 func (d *decoder) syntaxError(data []byte, err error) (pos Pos, what, remedy string) {
 	pos, what = Pos{d.file, 1, 1}, strings.TrimPrefix(err.Error(), "yaml: ")
-	var load *located.LoadError
-	if errors.As(locate(data), &load) {
+	if load, ok := errors.AsType[*located.LoadError](locate(data)); ok {
 		pos.Line, pos.Column, what = load.Mark.Line, load.Mark.Column, load.Message
 		if load.ContextMsg != "" {
 			what += " " + load.ContextMsg
