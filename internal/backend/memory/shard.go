@@ -67,7 +67,7 @@ func recordWords(l *algo.Limit, key []byte) int {
 	if n == 0 {
 		n = inlineLog
 	}
-	return headWords + keyWords(key) + n
+	return headWords + n + keyWords(len(key))
 }
 
 func (s *shard) find(hash uint64, l *algo.Limit, key []byte) entry {

@@ -51,7 +51,11 @@ const (
 //	word 0  the expiry in µs since the epoch and, in the low byte, the rank
 //	word 1  half of the hash; in a byte, the length of the state in words; in
 //	        the low 24 bits, the length of the key in bytes
-//	then    the key, padded to whole words, and the state
+//	then    the state, and room for it
+//	last    the key, padded to whole words
+//
+// So head and state mostly share a line of the cache, and the place of the key
+// follows from its length: nothing has to wait for one part to find another.
 type record []uint64
 
 const (
@@ -67,7 +71,7 @@ const (
 	elsewhere = 1<<8 - 1
 )
 
-func keyWords(key []byte) int { return (len(key) + 7) / 8 }
+func keyWords(keyLen int) int { return (keyLen + 7) / 8 }
 
 func (r record) mark(expiry int64, k rank) { r[0] = uint64(expiry)<<rankBits | uint64(k) }
 func (r record) expiry() int64             { return int64(r[0] >> rankBits) }
@@ -80,14 +84,13 @@ func (r record) isElsewhere() bool   { return r.stateWords() == elsewhere }
 func (r record) setStateWords(n int) { r[1] = r[1]&^(elsewhere<<keyBits) | uint64(n)<<keyBits }
 
 // key, state and log return the record's own memory.
-func (r record) key() []byte    { return bytesOf(r[headWords:], r.keyLen()) }
-func (r record) stateFrom() int { return headWords + (r.keyLen()+7)/8 }
-func (r record) room() int      { return len(r) - r.stateFrom() }
-func (r record) log() *uint64   { return &r[r.stateFrom()] }
+func (r record) key() []byte        { return r.keyOf(r.keyLen()) }
+func (r record) keyOf(n int) []byte { return bytesOf(r[len(r)-keyWords(n):], n) }
+func (r record) log() *uint64       { return &r[headWords] }
+func (r record) room() int          { return len(r) - headWords - keyWords(r.keyLen()) }
 func (r record) state() algo.State {
-	from := r.stateFrom()
-	to := from + r.stateWords()
-	return algo.State(r[from:to:to])
+	to := headWords + r.stateWords()
+	return algo.State(r[headWords:to:to])
 }
 
 // goesBefore says whether r is evicted before other: the one with more left, or
@@ -142,7 +145,7 @@ func (t *table) find(hash uint32, key []byte) (*page, int) {
 
 func (t *table) is(p *page, i int, hash uint32, key []byte) bool {
 	r := t.record(p, i)
-	return r.hash() == hash && bytes.Equal(r.key(), key)
+	return r.hash() == hash && r.keyLen() == len(key) && bytes.Equal(r.keyOf(len(key)), key)
 }
 
 func (p *page) setTag(i int, tag uint8) {
