@@ -79,6 +79,9 @@ type Options struct {
 	// DialTimeout bounds the making of a connection, which no caller waits for
 	// longer than Timeout. Default 2 s.
 	DialTimeout time.Duration
+	// FlushDelay is how long to gather requests of a connection before they are
+	// sent, which saves CPU time at the cost of latency. Default 0: at once.
+	FlushDelay time.Duration
 	// BreakAfter is how many calls must fail in a row before calls are suspended
 	// for about BreakFor. Defaults 5 and 1 s. In a cluster they count apart for
 	// each 64th of the slots.
@@ -88,6 +91,10 @@ type Options struct {
 	// NoCombining sends each request on its own, also when a call for its key is
 	// under way. The answers are the same, but a hot key costs a call a request.
 	NoCombining bool
+
+	// LocalCacheBytes bounds the memory of counters known to be over their limit,
+	// whose requests are refused without asking Redis. Default 0: none is kept.
+	LocalCacheBytes int
 
 	// Clock returns the time in microseconds since the Unix epoch; for tests. nil
 	// leaves the time to Redis. Under a Clock keys do not expire by themselves.
@@ -165,6 +172,12 @@ func (o *Options) check() error {
 	}
 	if n := o.Connections; n < 1 || n > maxConnections || n&(n-1) != 0 {
 		wrong("%d connections: use a power of two from 1 to %d", n, maxConnections)
+	}
+	if o.FlushDelay < 0 || o.FlushDelay > o.Timeout/2 {
+		wrong("a flush delay of %v: use 0 to half the timeout of %v", o.FlushDelay, o.Timeout)
+	}
+	if o.LocalCacheBytes < 0 {
+		wrong("a local cache of %d bytes: use 0 or more", o.LocalCacheBytes)
 	}
 	if o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
 		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less to dial", o.Timeout, o.DialTimeout)

@@ -1,0 +1,476 @@
+package redis
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Settings is what the environment says of the backend.
+type Settings struct {
+	// Backend is "memory" or "redis".
+	Backend string
+	// Redis is how to reach Redis, when Backend says so.
+	Redis Options
+	// DefaultTTL is the longest that an idle key may outlive its meaning. Keys
+	// outlive theirs by less than a millisecond, so that it always holds.
+	DefaultTTL time.Duration
+	// HealthNeedsRedis has the service be unhealthy while there is no connection.
+	HealthNeedsRedis bool
+	// Warnings name settings that have no effect here, and say why.
+	Warnings []string
+}
+
+// redisVariables say where Redis is and how to treat it; any of them selects redis.
+var redisVariables = []string{
+	"REDIS_URL", "REDIS_SOCKET_TYPE", "REDIS_TYPE", "REDIS_AUTH", "REDIS_SENTINEL_AUTH",
+	"REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_SSL",
+	"REDIS_TLS", "REDIS_TLS_CLIENT_CERT", "REDIS_TLS_CLIENT_KEY", "REDIS_TLS_CACERT", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION",
+	"REDIS_TIMEOUT", "REDIS_DIAL_TIMEOUT", "REDIS_POOL_SIZE", "REDIS_PIPELINE_WINDOW",
+	"REDIS_BREAK_AFTER", "REDIS_BREAK_FOR", "REDIS_COMBINING", "REDIS_PLAIN_KEYS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",
+}
+
+// withoutEffect are settings of envoyproxy/ratelimit that this client has no use for.
+var withoutEffect = map[string]string{
+	"REDIS_PIPELINE_LIMIT":               "it has none there either",
+	"REDIS_CLUSTER_PIPELINE_PARALLELISM": "slots are always called in parallel",
+	"REDIS_POOL_ON_EMPTY_BEHAVIOR":       "connections are shared, and never run out",
+	"REDIS_STARTUP_INITIAL_INTERVAL":     "the service starts without Redis, and connects when it can",
+	"REDIS_STARTUP_MAX_INTERVAL":         "the service starts without Redis, and connects when it can",
+	"REDIS_STARTUP_MAX_ELAPSED_TIME":     "the service starts without Redis, and connects when it can",
+	"EXPIRATION_JITTER_MAX_SECONDS":      "keys expire when their state means nothing any more",
+}
+
+// FromEnvironment reads the settings of both dialects: that of
+// envoyproxy/ratelimit (REDIS_URL as host:port or a path, REDIS_SOCKET_TYPE,
+// REDIS_TYPE, REDIS_AUTH, REDIS_TLS…) with URLs besides (redis://, rediss://,
+// unix://), and REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_PASSWORD, REDIS_SSL.
+// getenv is as os.Getenv; an empty value is no value. Settings that contradict
+// each other are an error that names both, and never a password.
+func FromEnvironment(getenv func(name string) string) (Settings, error) {
+	e := environment{get: getenv}
+	s := Settings{DefaultTTL: e.seconds("RATE_LIMITER_DEFAULT_TTL", time.Hour)}
+	s.Backend = e.backend()
+	if s.Backend == "redis" {
+		s.Redis = e.options()
+		s.HealthNeedsRedis = e.boolean("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", false)
+		for name, why := range withoutEffect {
+			if getenv(name) != "" {
+				s.Warnings = append(s.Warnings, name+" has no effect: "+why)
+			}
+		}
+		slices.Sort(s.Warnings)
+	}
+	if len(e.errs) == 0 && s.Backend == "redis" {
+		if _, err := s.Redis.withDefaults(); err != nil {
+			e.errs = append(e.errs, err)
+		}
+	}
+	return s, errors.Join(e.errs...)
+}
+
+// environment reads variables and collects what is wrong with them.
+type environment struct {
+	get  func(string) string
+	errs []error
+}
+
+func (e *environment) wrong(format string, args ...any) {
+	e.errs = append(e.errs, fmt.Errorf(format, args...))
+}
+
+// backend says which backend is chosen.
+func (e *environment) backend() string {
+	var given []string
+	for _, name := range redisVariables {
+		if e.get(name) != "" {
+			given = append(given, name)
+		}
+	}
+	switch kind := strings.ToLower(e.get("BACKEND_TYPE")); kind {
+	case "":
+		if len(given) > 0 {
+			return "redis"
+		}
+		return "memory"
+	case "memory":
+		if len(given) > 0 {
+			e.wrong("BACKEND_TYPE is memory, and there is %s: leave one of them out", given[0])
+		}
+		return kind
+	case "redis":
+		return kind
+	default:
+		e.wrong("BACKEND_TYPE is %q: use memory or redis", kind)
+		return ""
+	}
+}
+
+// choice is a value with where it comes from.
+type choice[T comparable] struct {
+	from  string
+	value T
+}
+
+// agreed returns the one value that all choices give, or the zero value when
+// there is none. Two that differ are an error, which shows no values.
+func agreed[T comparable](e *environment, what string, choices []choice[T]) (value T) {
+	for i, c := range choices {
+		if i > 0 && c.value != choices[0].value {
+			e.wrong("%s and %s give different %s: leave one of them out", choices[0].from, c.from, what)
+			return value
+		}
+	}
+	if len(choices) > 0 {
+		value = choices[0].value
+	}
+	return value
+}
+
+// text returns the choice that the variable gives, if it is set.
+func (e *environment) text(name string) []choice[string] {
+	if v := e.get(name); v != "" {
+		return []choice[string]{{name, v}}
+	}
+	return nil
+}
+
+func (e *environment) boolean(name string, otherwise bool) bool {
+	v := e.get(name)
+	if v == "" {
+		return otherwise
+	}
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		e.wrong("%s is %q: use true or false", name, v)
+	}
+	return b
+}
+
+func (e *environment) number(name string, otherwise int) int {
+	v := e.get(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		e.wrong("%s is %q: use a whole number that is not negative", name, v)
+	}
+	return n
+}
+
+func (e *environment) duration(name string) time.Duration {
+	v := e.get(name)
+	if v == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		e.wrong("%s is %q: use a duration such as 20ms", name, v)
+	}
+	return d
+}
+
+// seconds reads a number of seconds, or a duration.
+func (e *environment) seconds(name string, otherwise time.Duration) time.Duration {
+	v := e.get(name)
+	if v == "" {
+		return otherwise
+	}
+	if n, err := strconv.Atoi(v); err == nil && n > 0 {
+		return time.Duration(n) * time.Second
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d <= 0 {
+		e.wrong("%s is %q: use seconds, such as 3600, or a duration, such as 1h", name, v)
+	}
+	return d
+}
+
+func (e *environment) options() Options {
+	at := e.location()
+	o := Options{
+		Mode:            at.mode,
+		Network:         at.network,
+		Addrs:           at.addrs,
+		MasterName:      at.master,
+		Timeout:         e.duration("REDIS_TIMEOUT"),
+		DialTimeout:     e.duration("REDIS_DIAL_TIMEOUT"),
+		FlushDelay:      e.duration("REDIS_PIPELINE_WINDOW"),
+		BreakAfter:      e.number("REDIS_BREAK_AFTER", 0),
+		BreakFor:        e.duration("REDIS_BREAK_FOR"),
+		NoCombining:     !e.boolean("REDIS_COMBINING", true),
+		PlainKeys:       e.boolean("REDIS_PLAIN_KEYS", false),
+		Prefix:          agreed(e, "key prefixes", append(e.text("RATE_LIMITER_KEY_PREFIX"), e.text("CACHE_KEY_PREFIX")...)),
+		LocalCacheBytes: e.number("LOCAL_CACHE_SIZE_IN_BYTES", 0),
+	}
+	if o.DialTimeout == 0 && o.Timeout > defaultDialTimeout {
+		o.DialTimeout = o.Timeout
+	}
+	if n := e.number("REDIS_POOL_SIZE", 0); n > 0 {
+		o.Connections = min(1<<(bits.Len(uint(n))-1), maxConnections)
+	}
+	e.login(&o, at)
+	e.secure(&o, at)
+	if db := agreed(e, "databases", append(at.db, e.text("REDIS_DB")...)); db != "" {
+		n, err := strconv.Atoi(db)
+		if err != nil {
+			e.wrong("the database is %q: use a number", db)
+		}
+		o.DB = n
+		if o.Mode == Cluster && n != 0 {
+			e.wrong("REDIS_TYPE is CLUSTER, and the database %d: a cluster has only 0; leave REDIS_DB out", n)
+		}
+	}
+	if e.boolean("REDIS_PERSECOND", false) {
+		e.wrong("REDIS_PERSECOND is true: one Redis holds all limits here; leave it out")
+	}
+	return o
+}
+
+// location is what the variables that say where Redis is say, and what else a
+// URL does.
+type location struct {
+	mode           Mode
+	network        string
+	addrs          []string
+	master         string
+	user, password []choice[string]
+	db             []choice[string]
+	tls            []choice[bool]
+}
+
+func (e *environment) location() location {
+	var at location
+	switch kind := strings.ToLower(e.get("REDIS_TYPE")); kind {
+	case "", "single":
+	case "sentinel":
+		at.mode = Sentinel
+	case "cluster":
+		at.mode = Cluster
+	default:
+		e.wrong("REDIS_TYPE is %q: use SINGLE, SENTINEL or CLUSTER", kind)
+	}
+	var networks, hosts []choice[string]
+	if v := e.get("REDIS_URL"); v != "" {
+		network, list := e.parseURL(v, &at)
+		networks = append(networks, choice[string]{"REDIS_URL", network})
+		hosts = append(hosts, choice[string]{"REDIS_URL", list})
+	}
+	if host, port := e.get("REDIS_HOST"), e.get("REDIS_PORT"); host != "" || port != "" {
+		from := "REDIS_HOST"
+		if host == "" {
+			from, host = "REDIS_PORT", "localhost"
+		}
+		if port == "" {
+			port = "6379"
+		}
+		hosts = append(hosts, choice[string]{from, net.JoinHostPort(host, port)})
+		networks = append(networks, choice[string]{from, "tcp"})
+	}
+	if v := strings.ToLower(e.get("REDIS_SOCKET_TYPE")); v != "" {
+		networks = append(networks, choice[string]{"REDIS_SOCKET_TYPE", v})
+	}
+	at.network = agreed(e, "kinds of socket", networks)
+	list := agreed(e, "addresses", hosts)
+	if len(hosts) == 0 {
+		list = "localhost:6379"
+	}
+	at.addrs = strings.Split(list, ",")
+	if at.mode == Sentinel {
+		at.master, at.addrs = at.addrs[0], at.addrs[1:]
+		if len(at.addrs) == 0 || strings.Contains(at.master, ":") {
+			e.wrong("REDIS_TYPE is SENTINEL: REDIS_URL is then the name of the master and the sentinels, such as mymaster,host1:26379,host2:26379")
+		}
+	}
+	return at
+}
+
+// parseURL reads REDIS_URL, and returns the network and the list of addresses.
+func (e *environment) parseURL(v string, at *location) (network, list string) {
+	scheme, rest, isURL := strings.Cut(v, "://")
+	if !isURL {
+		if strings.HasPrefix(v, "/") {
+			return "unix", v
+		}
+		return "tcp", v
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	path := ""
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		e.parseLogin(rest[:i], at)
+		rest = rest[i+1:]
+	}
+	switch strings.ToLower(scheme) {
+	case "unix":
+		network, list = "unix", rest
+	case "redis", "rediss":
+		network = "tcp"
+		list, path, _ = strings.Cut(rest, "/")
+		at.tls = append(at.tls, choice[bool]{"REDIS_URL", strings.EqualFold(scheme, "rediss")})
+	default:
+		e.wrong("REDIS_URL begins with %s://: use redis://, rediss:// or unix://, or host:port", scheme)
+		return "", ""
+	}
+	if path != "" {
+		at.db = append(at.db, choice[string]{"the path of REDIS_URL", path})
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		e.wrong("REDIS_URL has a query that cannot be read: use ?db=1, or none")
+	}
+	for name := range values {
+		if name != "db" {
+			e.wrong("REDIS_URL has a query with %q: use ?db=1, or none", name)
+			continue
+		}
+		at.db = append(at.db, choice[string]{"the query of REDIS_URL", values.Get(name)})
+	}
+	if network == "tcp" {
+		list = withPorts(list)
+	}
+	return network, list
+}
+
+// withPorts adds the usual port to addresses of a list that have none.
+func withPorts(list string) string {
+	hosts := strings.Split(list, ",")
+	for i, host := range hosts {
+		if host == "" {
+			host = "localhost"
+		}
+		if len(hosts) == 1 && !strings.Contains(host, ":") {
+			host = net.JoinHostPort(host, "6379")
+		}
+		hosts[i] = host
+	}
+	return strings.Join(hosts, ",")
+}
+
+func (e *environment) parseLogin(text string, at *location) {
+	user, password, _ := strings.Cut(text, ":")
+	user, userErr := url.PathUnescape(user)
+	password, passwordErr := url.PathUnescape(password)
+	switch {
+	case userErr != nil || passwordErr != nil:
+		e.wrong("REDIS_URL has a user or password that cannot be read: write %% as %%25, / as %%2F, @ as %%40")
+	case password == "":
+		e.wrong("REDIS_URL has an @ and no password before it: write redis://user:password@host, or redis://:password@host")
+	default:
+		at.password = append(at.password, choice[string]{"REDIS_URL", password})
+	}
+	if user != "" {
+		at.user = append(at.user, choice[string]{"REDIS_URL", user})
+	}
+}
+
+// login fills in users and passwords.
+func (e *environment) login(o *Options, at location) {
+	users := append(at.user, e.text("REDIS_USERNAME")...)
+	passwords := append(at.password, e.text("REDIS_PASSWORD")...)
+	if auth := e.get("REDIS_AUTH"); auth != "" {
+		user, password := splitAuth(auth)
+		passwords = append(passwords, choice[string]{"REDIS_AUTH", password})
+		if user != "" {
+			users = append(users, choice[string]{"REDIS_AUTH", user})
+		}
+	}
+	o.Username = agreed(e, "users", users)
+	o.Password = Secret(agreed(e, "passwords", passwords))
+	if o.Username != "" && o.Password == "" && len(e.errs) == 0 {
+		e.wrong("%s names a user, and there is no REDIS_PASSWORD", users[0].from)
+	}
+	if auth := e.get("REDIS_SENTINEL_AUTH"); auth != "" {
+		if o.Mode != Sentinel {
+			e.wrong("REDIS_SENTINEL_AUTH is set, and REDIS_TYPE is not SENTINEL: leave one of them out")
+		}
+		user, password := splitAuth(auth)
+		o.SentinelUsername, o.SentinelPassword = user, Secret(password)
+	}
+}
+
+// splitAuth splits "user:password", or "password".
+func splitAuth(auth string) (user, password string) {
+	if user, password, found := strings.Cut(auth, ":"); found {
+		return user, password
+	}
+	return "", auth
+}
+
+// secure fills in TLS.
+func (e *environment) secure(o *Options, at location) {
+	choices := at.tls
+	for _, name := range []string{"REDIS_TLS", "REDIS_SSL"} {
+		if e.get(name) != "" {
+			choices = append(choices, choice[bool]{name, e.boolean(name, false)})
+		}
+	}
+	files := []string{"REDIS_TLS_CLIENT_CERT", "REDIS_TLS_CLIENT_KEY", "REDIS_TLS_CACERT"}
+	if !agreed(e, "answers to whether to use TLS", choices) {
+		for _, name := range files {
+			if e.get(name) != "" && len(e.errs) == 0 {
+				e.wrong("%s is set, and TLS is not on: set REDIS_TLS=true, or use rediss://", name)
+			}
+		}
+		return
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	cert, key, ca := e.get(files[0]), e.get(files[1]), e.get(files[2])
+	if (cert == "") != (key == "") {
+		e.wrong("%s and %s belong together: set both or none", files[0], files[1])
+	} else if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			e.wrong("%s and %s: %w", files[0], files[1], err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	if ca != "" {
+		config.RootCAs = e.authorities(files[2], ca)
+	}
+	if e.boolean("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", false) {
+		skipHostname(config)
+	}
+	o.TLS = config
+	if o.Mode == Sentinel {
+		o.SentinelTLS = config
+	}
+}
+
+// authorities returns those of the system and of the file.
+func (e *environment) authorities(name, path string) *x509.CertPool {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	text, err := os.ReadFile(path)
+	switch {
+	case err != nil:
+		e.wrong("%s: %w", name, err)
+	case !pool.AppendCertsFromPEM(text):
+		e.wrong("%s: %s holds no certificate in PEM", name, path)
+	}
+	return pool
+}
+
+// skipHostname has the server's certificate be verified but for its name.
+func skipHostname(config *tls.Config) {
+	config.InsecureSkipVerify = true //nolint:gosec // the chain is verified below
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		opts := x509.VerifyOptions{Roots: config.RootCAs, Intermediates: x509.NewCertPool()}
+		for _, cert := range state.PeerCertificates[1:] {
+			opts.Intermediates.AddCert(cert)
+		}
+		_, err := state.PeerCertificates[0].Verify(opts)
+		return err
+	}
+}

@@ -1,0 +1,178 @@
+package redis_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+)
+
+type env map[string]string
+
+func (e env) get(name string) string { return e[name] }
+
+func TestFromEnvironment(t *testing.T) {
+	tests := map[string]struct {
+		env  env
+		want string // the settings, as show prints them
+	}{
+		"nothing":              {env{}, "memory"},
+		"memory":               {env{"BACKEND_TYPE": "memory"}, "memory"},
+		"redis and no address": {env{"BACKEND_TYPE": "redis"}, "redis single tcp localhost:6379"},
+		"any setting":          {env{"REDIS_POOL_SIZE": "10"}, "redis single tcp localhost:6379 connections=8"},
+
+		"url":                    {env{"REDIS_URL": "redis://r.example:7000"}, "redis single tcp r.example:7000"},
+		"url without a port":     {env{"REDIS_URL": "redis://r.example"}, "redis single tcp r.example:6379"},
+		"url with everything":    {env{"REDIS_URL": "redis://app:p%40ss@r.example:7000/3"}, "redis single tcp r.example:7000 user=app password=p@ss db=3"},
+		"url with a password":    {env{"REDIS_URL": "redis://:secret@r.example:7000"}, "redis single tcp r.example:7000 password=secret"},
+		"url with an @ in it":    {env{"REDIS_URL": "redis://:se@cret@r.example:7000"}, "redis single tcp r.example:7000 password=se@cret"},
+		"url with TLS":           {env{"REDIS_URL": "rediss://r.example:7000"}, "redis single tcp r.example:7000 tls"},
+		"url of a socket":        {env{"REDIS_URL": "unix:///run/redis.sock?db=2"}, "redis single unix /run/redis.sock db=2"},
+		"IPv6":                   {env{"REDIS_URL": "redis://[::1]:7000"}, "redis single tcp [::1]:7000"},
+		"url of a cluster":       {env{"REDIS_URL": "redis://a:1,b:2", "REDIS_TYPE": "cluster"}, "redis cluster tcp a:1,b:2"},
+		"url of sentinels":       {env{"REDIS_URL": "redis://:pw@main,a:1,b:2", "REDIS_TYPE": "SENTINEL"}, "redis sentinel tcp main a:1,b:2 password=pw"},
+		"incumbent":              {env{"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": "localhost:6379"}, "redis single tcp localhost:6379"},
+		"incumbent, no kind":     {env{"REDIS_URL": "localhost:6379"}, "redis single tcp localhost:6379"},
+		"incumbent, socket":      {env{"REDIS_SOCKET_TYPE": "unix", "REDIS_URL": "/var/run/r.sock"}, "redis single unix /var/run/r.sock"},
+		"incumbent, path":        {env{"REDIS_URL": "/var/run/r.sock"}, "redis single unix /var/run/r.sock"},
+		"incumbent, password":    {env{"REDIS_URL": "r:1", "REDIS_AUTH": "pw"}, "redis single tcp r:1 password=pw"},
+		"incumbent, user":        {env{"REDIS_URL": "r:1", "REDIS_AUTH": "app:p:w"}, "redis single tcp r:1 user=app password=p:w"},
+		"incumbent, TLS":         {env{"REDIS_URL": "r:1", "REDIS_TLS": "true"}, "redis single tcp r:1 tls"},
+		"incumbent, sentinels":   {env{"REDIS_URL": "main,a:1,b:2", "REDIS_TYPE": "SENTINEL", "REDIS_AUTH": "pw", "REDIS_SENTINEL_AUTH": "s:t"}, "redis sentinel tcp main a:1,b:2 password=pw sentinel=s:t"},
+		"incumbent, cluster":     {env{"REDIS_URL": "a:1,b:2", "REDIS_TYPE": "CLUSTER"}, "redis cluster tcp a:1,b:2"},
+		"incumbent, more":        {env{"REDIS_URL": "r:1", "REDIS_TIMEOUT": "5s", "CACHE_KEY_PREFIX": "mine", "REDIS_PIPELINE_WINDOW": "150us", "LOCAL_CACHE_SIZE_IN_BYTES": "1000"}, "redis single tcp r:1 prefix=mine timeout=5s flush=150µs cache=1000"},
+		"host":                   {env{"REDIS_HOST": "r.example"}, "redis single tcp r.example:6379"},
+		"host and all":           {env{"REDIS_HOST": "r.example", "REDIS_PORT": "7000", "REDIS_DB": "4", "REDIS_PASSWORD": "pw", "REDIS_SSL": "true"}, "redis single tcp r.example:7000 password=pw db=4 tls"},
+		"port":                   {env{"REDIS_PORT": "7000"}, "redis single tcp localhost:7000"},
+		"prefix":                 {env{"REDIS_HOST": "r", "RATE_LIMITER_KEY_PREFIX": "mine", "RATE_LIMITER_DEFAULT_TTL": "60"}, "redis single tcp r:6379 prefix=mine ttl=1m0s"},
+		"both, and they agree":   {env{"REDIS_URL": "redis://:pw@r:7000/1", "REDIS_HOST": "r", "REDIS_PORT": "7000", "REDIS_DB": "1", "REDIS_PASSWORD": "pw", "REDIS_AUTH": "pw", "REDIS_SSL": "false"}, "redis single tcp r:7000 password=pw db=1"},
+		"without effect":         {env{"REDIS_URL": "r:1", "REDIS_PIPELINE_LIMIT": "5"}, "redis single tcp r:1 warnings=1"},
+		"health":                 {env{"REDIS_URL": "r:1", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true"}, "redis single tcp r:1 health"},
+		"no combining, and more": {env{"REDIS_URL": "r:1", "REDIS_COMBINING": "false", "REDIS_PLAIN_KEYS": "true", "REDIS_BREAK_AFTER": "3", "REDIS_BREAK_FOR": "2s"}, "redis single tcp r:1 alone plain break=3/2s"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s, err := redis.FromEnvironment(test.env.get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := show(s); got != test.want {
+				t.Errorf("\n got %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+// show prints what differs from the defaults, secrets too.
+func show(s redis.Settings) string {
+	if s.Backend != "redis" {
+		return s.Backend
+	}
+	o := s.Redis
+	words := []string{s.Backend, o.Mode.String(), o.Network}
+	if o.Network == "" {
+		words[2] = "tcp"
+	}
+	add := func(given bool, format string, args ...any) {
+		if given {
+			words = append(words, fmt.Sprintf(format, args...))
+		}
+	}
+	add(o.MasterName != "", "%s", o.MasterName)
+	add(true, "%s", strings.Join(o.Addrs, ","))
+	add(o.Username != "", "user=%s", o.Username)
+	add(o.Password != "", "password=%s", string(o.Password))
+	add(o.SentinelPassword != "", "sentinel=%s:%s", o.SentinelUsername, string(o.SentinelPassword))
+	add(o.DB != 0, "db=%d", o.DB)
+	add(o.TLS != nil, "tls")
+	add(o.Prefix != "", "prefix=%s", o.Prefix)
+	add(o.Connections != 0, "connections=%d", o.Connections)
+	add(o.Timeout != 0, "timeout=%v", o.Timeout)
+	add(o.FlushDelay != 0, "flush=%v", o.FlushDelay)
+	add(o.LocalCacheBytes != 0, "cache=%d", o.LocalCacheBytes)
+	add(o.NoCombining, "alone")
+	add(o.PlainKeys, "plain")
+	add(o.BreakAfter != 0, "break=%d/%v", o.BreakAfter, o.BreakFor)
+	add(s.DefaultTTL != time.Hour, "ttl=%v", s.DefaultTTL)
+	add(s.HealthNeedsRedis, "health")
+	add(len(s.Warnings) > 0, "warnings=%d", len(s.Warnings))
+	return strings.Join(words, " ")
+}
+
+func TestEnvironmentErrors(t *testing.T) {
+	files := redistest.NewTLS(t)
+	tests := map[string]struct {
+		env  env
+		want []string // all in the error
+	}{
+		"unknown backend":         {env{"BACKEND_TYPE": "memcache"}, []string{"BACKEND_TYPE", "memcache", "memory or redis"}},
+		"memory, and Redis":       {env{"BACKEND_TYPE": "memory", "REDIS_URL": "r:1"}, []string{"BACKEND_TYPE", "REDIS_URL"}},
+		"two addresses":           {env{"REDIS_URL": "r:1", "REDIS_HOST": "other"}, []string{"REDIS_URL", "REDIS_HOST", "addresses"}},
+		"two ports":               {env{"REDIS_URL": "localhost:1", "REDIS_PORT": "2"}, []string{"REDIS_URL", "REDIS_PORT"}},
+		"two passwords":           {env{"REDIS_URL": "redis://:hunter2@r:1", "REDIS_PASSWORD": "hunter3"}, []string{"REDIS_URL", "REDIS_PASSWORD", "passwords"}},
+		"auth and password":       {env{"REDIS_URL": "r:1", "REDIS_AUTH": "hunter2", "REDIS_PASSWORD": "hunter3"}, []string{"REDIS_AUTH", "REDIS_PASSWORD"}},
+		"two users":               {env{"REDIS_URL": "redis://a:hunter2@r:1", "REDIS_AUTH": "b:hunter2"}, []string{"REDIS_URL", "REDIS_AUTH", "users"}},
+		"two databases":           {env{"REDIS_URL": "redis://r:1/1", "REDIS_DB": "2"}, []string{"REDIS_URL", "REDIS_DB"}},
+		"TLS and not":             {env{"REDIS_URL": "rediss://r:1", "REDIS_SSL": "false"}, []string{"REDIS_URL", "REDIS_SSL"}},
+		"not TLS and TLS":         {env{"REDIS_URL": "redis://r:1", "REDIS_TLS": "true"}, []string{"REDIS_URL", "REDIS_TLS"}},
+		"TLS twice":               {env{"REDIS_URL": "r:1", "REDIS_TLS": "true", "REDIS_SSL": "false"}, []string{"REDIS_TLS", "REDIS_SSL"}},
+		"socket and not":          {env{"REDIS_URL": "/run/r.sock", "REDIS_SOCKET_TYPE": "tcp"}, []string{"REDIS_URL", "REDIS_SOCKET_TYPE"}},
+		"two prefixes":            {env{"REDIS_URL": "r:1", "CACHE_KEY_PREFIX": "a", "RATE_LIMITER_KEY_PREFIX": "b"}, []string{"CACHE_KEY_PREFIX", "RATE_LIMITER_KEY_PREFIX"}},
+		"database of a cluster":   {env{"REDIS_URL": "a:1", "REDIS_TYPE": "CLUSTER", "REDIS_DB": "1"}, []string{"REDIS_TYPE", "REDIS_DB"}},
+		"sentinels, no name":      {env{"REDIS_URL": "a:1,b:2", "REDIS_TYPE": "SENTINEL"}, []string{"REDIS_TYPE", "mymaster,host1:26379"}},
+		"sentinel auth alone":     {env{"REDIS_URL": "a:1", "REDIS_SENTINEL_AUTH": "hunter2"}, []string{"REDIS_SENTINEL_AUTH", "REDIS_TYPE"}},
+		"two per second":          {env{"REDIS_URL": "a:1", "REDIS_PERSECOND": "true"}, []string{"REDIS_PERSECOND"}},
+		"no port":                 {env{"REDIS_URL": "r"}, []string{"host:port"}},
+		"scheme":                  {env{"REDIS_URL": "http://:hunter2@r"}, []string{"http", "redis://"}},
+		"escape":                  {env{"REDIS_URL": "redis://:hunter2%zz@r:1"}, []string{"REDIS_URL", "%25"}},
+		"query":                   {env{"REDIS_URL": "redis://:hunter2@r:1?password=hunter2"}, []string{"REDIS_URL", "?db=1"}},
+		"user alone":              {env{"REDIS_URL": "redis://hunter2@r:1"}, []string{"REDIS_URL", "password"}},
+		"not a number":            {env{"REDIS_HOST": "r", "REDIS_DB": "one"}, []string{"one", "number"}},
+		"not a time":              {env{"REDIS_HOST": "r", "REDIS_TIMEOUT": "20"}, []string{"REDIS_TIMEOUT", "20ms"}},
+		"not yes or no":           {env{"REDIS_HOST": "r", "REDIS_SSL": "maybe"}, []string{"REDIS_SSL", "true or false"}},
+		"not a TTL":               {env{"RATE_LIMITER_DEFAULT_TTL": "-1"}, []string{"RATE_LIMITER_DEFAULT_TTL", "3600"}},
+		"certificate, no TLS":     {env{"REDIS_URL": "r:1", "REDIS_TLS_CACERT": files.CA}, []string{"REDIS_TLS_CACERT", "REDIS_TLS=true"}},
+		"certificate, no key":     {env{"REDIS_URL": "rediss://r:1", "REDIS_TLS_CLIENT_CERT": files.ClientCert}, []string{"REDIS_TLS_CLIENT_CERT", "REDIS_TLS_CLIENT_KEY"}},
+		"no such file":            {env{"REDIS_URL": "rediss://r:1", "REDIS_TLS_CACERT": "/no/such"}, []string{"REDIS_TLS_CACERT", "/no/such"}},
+		"no certificate in it":    {env{"REDIS_URL": "rediss://r:1", "REDIS_TLS_CACERT": files.ClientKey}, []string{"REDIS_TLS_CACERT", "PEM"}},
+		"several at once":         {env{"REDIS_URL": "r:1", "REDIS_TYPE": "ring", "REDIS_TIMEOUT": "x"}, []string{"REDIS_TYPE", "REDIS_TIMEOUT"}},
+		"braces would pick slots": {env{"REDIS_URL": "r:1", "RATE_LIMITER_KEY_PREFIX": "{a}"}, []string{"{a}", "braces"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := redis.FromEnvironment(test.env.get)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not name %s", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "hunter") {
+				t.Errorf("%q shows a password", err)
+			}
+		})
+	}
+}
+
+// TestSecrets prints options in every way that a log or the admin may.
+func TestSecrets(t *testing.T) {
+	o := redis.Options{Addrs: []string{"r:1"}, Password: "hunter2", SentinelPassword: "hunter3"}
+	asJSON, err := json.Marshal(map[string]any{"password": o.Password, "sentinel": o.SentinelPassword})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v", o, o, o), string(asJSON), fmt.Sprint(o.Password), fmt.Sprintf("%q", o.Password)} {
+		if strings.Contains(text, "hunter") {
+			t.Errorf("%s shows a password", text)
+		}
+		if !strings.Contains(text, "(hidden)") {
+			t.Errorf("%s does not tell that there is a password", text)
+		}
+	}
+}
