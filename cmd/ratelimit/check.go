@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// ruleFiles are the rules that check and explain read: as serve would.
+type ruleFiles struct {
+	Paths []string `arg:"" name:"path" help:"YAML files, or directories of them."`
+	ruleOptions
+}
+
+// ruleOptions say how rules are read.
+type ruleOptions struct {
+	MergeDomains bool `group:"rules" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
+	SkipDotFiles bool `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
+}
+
+func (o ruleOptions) config() config.Options {
+	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles}
+}
+
+// load reads the rules. It prints every problem of every file; then its error is
+// errReported.
+func (f *ruleFiles) load(out io.Writer) (*config.Rules, error) {
+	rules, err := config.Load(f.Paths, f.config())
+	var bad *config.Invalid
+	if !errors.As(err, &bad) {
+		return rules, err
+	}
+	for _, p := range bad.Problems {
+		fmt.Fprintln(out, p.Error())
+	}
+	fmt.Fprintln(out, count(len(bad.Problems), "error"))
+	return nil, errReported
+}
+
+type checkCmd struct {
+	ruleFiles `embed:""`
+}
+
+// Help says what the errors look like.
+func (checkCmd) Help() string {
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same.`
+}
+
+func (c *checkCmd) Run(con console) error {
+	rules, err := c.load(con.out)
+	if err != nil {
+		return err
+	}
+	for _, w := range rules.Warnings {
+		fmt.Fprintf(con.out, "warning: %s\n", w.Error())
+	}
+	fmt.Fprintf(con.out, "valid: %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
+	return nil
+}
+
+// count returns "1 rule" or "2 rules".
+func count(n int, of string) string {
+	if n == 1 {
+		return "1 " + of
+	}
+	return fmt.Sprintf("%d %ss", n, of)
+}

@@ -1,0 +1,132 @@
+// Command ratelimit is a rate-limit service for Envoy, with the tools to check
+// its rules, to explain them and to try them out.
+//
+// This package owns the command line: flags, environment variables, exit codes,
+// and the wiring of the packages that do the work.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/server"
+)
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
+	exitUsage   = 2 // the command line or the environment is wrong
+)
+
+// groups are the sections of serve's help.
+var groups = []kong.Group{
+	{Key: "rules", Title: "Rules:"},
+	{Key: "listen", Title: "Addresses:"},
+	{Key: "decisions", Title: "Decisions:"},
+	{Key: "headers", Title: "Response headers:"},
+	{Key: "store", Title: "Counters:"},
+	{Key: "bounds", Title: "Bounds:"},
+	{Key: "connections", Title: "Connections and shutdown:"},
+	{Key: "log", Title: "Log:"},
+}
+
+// errReported fails a command that has already printed why.
+var errReported = errors.New("reported")
+
+const description = `A rate-limit service for Envoy: six algorithms, in memory or in Redis.
+
+Every flag may also be given by the environment variable that its help names; an empty variable counts as not set, and a flag wins. Exit codes: 0 success, 1 failure, 2 wrong usage.`
+
+type commands struct {
+	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
+	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1."`
+	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// console is where commands write.
+type console struct{ out, err io.Writer }
+
+func main() {
+	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func newParser(options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(&commands{}, append(options,
+		kong.Name("ratelimit"),
+		kong.Description(description),
+		kong.DefaultEnvars("RATELIMIT"), // for flags that name none
+		kong.Resolvers(kong.ResolverFunc(hostAndPort)),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.ExplicitGroups(groups),
+		kong.Vars{
+			"grpcAddr":       defaultGRPCAddr,
+			"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
+			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
+			"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
+			"maxEntryBytes":  strconv.Itoa(server.DefaultMaxEntryBytes),
+			"nearLimitRatio": fmt.Sprint(server.DefaultNearLimitRatio),
+		},
+	)...)
+}
+
+func execute(args []string, stdout, stderr io.Writer) int {
+	parser, err := newParser(kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
+	if err != nil {
+		return fail(stderr, err, exitUsage)
+	}
+	unsetEmpty(parser.Model.Node)
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		command, what := misuse(parser.Model, args, err)
+		fmt.Fprintf(stderr, "ratelimit: %v\nRun \"%s --help\" to see how it is used.\n", what, command)
+		return exitUsage
+	}
+	if err := ctx.Run(); err != nil {
+		return fail(stderr, err, exitFailure)
+	}
+	return exitOK
+}
+
+// misuse returns whose help to read and what is wrong with a command line.
+func misuse(app *kong.Application, args []string, err error) (command string, what error) {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") && !slices.ContainsFunc(app.Children, func(n *kong.Node) bool { return n.Name == args[0] }) {
+		return app.Name, fmt.Errorf("unknown command %q", args[0])
+	}
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) && wrong.Context != nil && wrong.Context.Selected() != nil {
+		return wrong.Context.Selected().FullPath(), err
+	}
+	return app.Name, err
+}
+
+func fail(stderr io.Writer, err error, code int) int {
+	if !errors.Is(err, errReported) {
+		fmt.Fprintf(stderr, "ratelimit: %v\n", err)
+	}
+	return code
+}
+
+// unsetEmpty makes an empty environment variable the same as none, which is what
+// compose files and manifests mean by it.
+func unsetEmpty(n *kong.Node) {
+	for _, flag := range n.Flags {
+		for _, env := range flag.Envs {
+			if os.Getenv(env) == "" {
+				os.Unsetenv(env)
+			}
+		}
+	}
+	for _, child := range n.Children {
+		unsetEmpty(child)
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/server"
+)
+
+// serveCmd holds the settings of the service. Where envoyproxy/ratelimit has a
+// variable for the same thing, the flag takes it.
+type serveCmd struct {
+	Config []string `group:"rules" short:"c" required:"" placeholder:"PATH" env:"CONFIG_PATH" help:"Rules: a YAML file, or a directory of them. Repeat it, or separate paths by commas."`
+	ruleOptions
+	ReloadDelay time.Duration `group:"rules" default:"100ms" env:"RELOAD_DELAY" help:"How long files must be quiet before they are read again."`
+
+	GRPCAddr  string `group:"listen" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"gRPC for Envoy. Also as $$GRPC_HOST and $$GRPC_PORT."`
+	HTTPAddr  string `group:"listen" name:"http-addr" default:"127.0.0.1:8080" env:"HTTP_ADDR" help:"HTTP with /json and /healthcheck. Also as $$HOST and $$PORT."`
+	AdminAddr string `group:"listen" default:"127.0.0.1:6070" env:"ADMIN_ADDR" help:"HTTP with /metrics, /stats, /rlconfig and /debug/pprof/. Also as $$DEBUG_HOST and $$DEBUG_PORT."`
+
+	ShadowMode      bool         `group:"decisions" negatable:"" env:"SHADOW_MODE" help:"Decide and count, but answer OK."`
+	QuotaMode       bool         `group:"decisions" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as one with quota_mode."`
+	OnBackendError  backendError `group:"decisions" default:"error" env:"ON_BACKEND_ERROR" help:"What to answer when the store fails, for rules that do not say: error, allow, deny or local (error: Envoy's failure_mode_deny decides)."`
+	NearLimitRatio  float64      `group:"decisions" default:"${nearLimitRatio}" env:"NEAR_LIMIT_RATIO" help:"Part of a limit above which hits count as near it."`
+	DynamicMetadata bool         `group:"decisions" negatable:"" env:"RESPONSE_DYNAMIC_METADATA" help:"Add the domain, the descriptors and the rules' metadata to each answer."`
+
+	ResponseHeaders  bool   `group:"headers" negatable:"" env:"LIMIT_RESPONSE_HEADERS_ENABLED" help:"Add the headers below to each answer that reports a limit."`
+	LimitHeader      string `group:"headers" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Requests per unit."`
+	RemainingHeader  string `group:"headers" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Requests left."`
+	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit resets."`
+	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
+
+	Backend string `group:"store" enum:"memory" default:"memory" env:"BACKEND_TYPE" help:"Where counters live: ${enum}."`
+	MaxKeys int    `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
+
+	MaxDescriptors int `group:"bounds" default:"${maxDescriptors}" env:"MAX_DESCRIPTORS" help:"Most descriptors in a request."`
+	MaxEntries     int `group:"bounds" default:"${maxEntries}" env:"MAX_ENTRIES" help:"Most entries in a descriptor."`
+	MaxEntryBytes  int `group:"bounds" default:"${maxEntryBytes}" env:"MAX_ENTRY_BYTES" help:"Most bytes of keys and values in a descriptor."`
+	MaxMessageSize int `group:"bounds" default:"1048576" env:"MAX_MESSAGE_SIZE" help:"Most bytes of a gRPC request."`
+
+	MaxConnectionAge      time.Duration `group:"connections" default:"24h" env:"GRPC_MAX_CONNECTION_AGE" help:"After which a gRPC connection is asked to close."`
+	MaxConnectionAgeGrace time.Duration `group:"connections" default:"1h" env:"GRPC_MAX_CONNECTION_AGE_GRACE" help:"How long it may then finish its requests."`
+	DrainDelay            time.Duration `group:"connections" default:"0s" env:"DRAIN_DELAY" help:"How long to go on serving after SIGTERM with health checks failing, so that load balancers notice."`
+	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way may then take. A second signal stops at once."`
+
+	LogLevel  zapcore.Level `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
+	LogFormat logFormat     `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
+}
+
+// Validate refuses what no part of the service could work with.
+func (c *serveCmd) Validate() error {
+	if !(c.NearLimitRatio > 0 && c.NearLimitRatio <= 1) {
+		return fmt.Errorf("--near-limit-ratio: %v: use a number above 0, at most 1", c.NearLimitRatio)
+	}
+	for _, bound := range []struct {
+		flag string
+		n    int
+	}{
+		{"max-keys", c.MaxKeys}, {"max-descriptors", c.MaxDescriptors}, {"max-entries", c.MaxEntries},
+		{"max-entry-bytes", c.MaxEntryBytes}, {"max-message-size", c.MaxMessageSize},
+	} {
+		if bound.n < 1 {
+			return fmt.Errorf("--%s: %d: use at least 1", bound.flag, bound.n)
+		}
+	}
+	for _, wait := range []struct {
+		flag string
+		d    time.Duration
+	}{
+		{"reload-delay", c.ReloadDelay}, {"drain-delay", c.DrainDelay}, {"drain-timeout", c.DrainTimeout},
+		{"max-connection-age", c.MaxConnectionAge}, {"max-connection-age-grace", c.MaxConnectionAgeGrace},
+	} {
+		if wait.d < 0 {
+			return fmt.Errorf("--%s: %v: use a time of at least 0", wait.flag, wait.d)
+		}
+	}
+	return nil
+}
+
+// serverOptions are the settings of how to decide and answer.
+func (c *serveCmd) serverOptions() server.Options {
+	o := server.Options{
+		ShadowMode:      c.ShadowMode,
+		QuotaMode:       c.QuotaMode,
+		DynamicMetadata: c.DynamicMetadata,
+		NearLimitRatio:  c.NearLimitRatio,
+		OnBackendError:  config.BackendErrorMode(c.OnBackendError),
+		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
+	}
+	if c.ResponseHeaders {
+		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader}
+	}
+	return o
+}
+
+// backendError is a config.BackendErrorMode as a flag.
+type backendError config.BackendErrorMode
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *backendError) UnmarshalText(text []byte) error {
+	mode, err := config.ParseBackendErrorMode(string(text))
+	*b = backendError(mode)
+	return err
+}

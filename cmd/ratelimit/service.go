@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/distlimiter/ratelimit/internal/admin"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// service is the parts of `ratelimit serve`, wired.
+type service struct {
+	*serveCmd
+	log     *zap.Logger
+	store   *memory.Store
+	stats   *stats.Stats
+	decider *server.Service
+	rules   *config.Coordinator
+	health  *health.Server
+
+	grpcListener, httpListener, adminListener net.Listener
+}
+
+// Run serves until a signal or a failure ends it.
+func (c *serveCmd) Run(con console) error {
+	// Before anything that takes time, so that a signal is never missed.
+	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
+	s := &service{serveCmd: c, log: newLog(con.err, c.LogLevel, c.LogFormat), stats: stats.New(0), health: health.NewServer()}
+	defer func() { _ = s.log.Sync() }() // nobody is left to tell
+	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
+	defer s.store.Close()
+	options := c.serverOptions()
+	options.Backend, options.Local, options.Log, options.Stats = s.store, s.store, s.log, s.stats
+	s.decider = server.New(options)
+	if err := s.loadRules(stopping); err != nil {
+		return err
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	s.welcome(con.out)
+	return s.serve(stopping, stop, hangups)
+}
+
+// loadRules loads the rules for the first time; without, there is nothing to serve.
+func (s *service) loadRules(ctx context.Context) error {
+	// The first attempt is reported by this function, later ones by the log.
+	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
+	s.rules = config.NewCoordinator(config.CoordinatorOptions{
+		Providers: []config.Provider{&config.Files{Paths: s.Config, Options: s.config()}},
+		Options:   s.config(),
+		Delay:     s.ReloadDelay,
+		Log:       s.log.WithOptions(zap.IncreaseLevel(quiet)),
+	})
+	s.rules.Subscribe(s.decider.SetRules)
+	if err := s.rules.Reload(ctx); err != nil {
+		return fmt.Errorf("the rules can't be used:\n%w", err)
+	}
+	for _, w := range s.rules.Rules().Warnings {
+		s.log.Warn("a rule is odd", zap.String("warning", w.Error()))
+	}
+	quiet.SetLevel(s.LogLevel)
+	return nil
+}
+
+// listen opens all listeners or none.
+func (s *service) listen() error {
+	var open []net.Listener
+	for _, l := range []struct {
+		flag, addr string
+		listener   *net.Listener
+	}{
+		{"grpc-addr", s.GRPCAddr, &s.grpcListener},
+		{"http-addr", s.HTTPAddr, &s.httpListener},
+		{"admin-addr", s.AdminAddr, &s.adminListener},
+	} {
+		var err error
+		if *l.listener, err = listen(l.flag, l.addr); err != nil {
+			for _, o := range open {
+				o.Close()
+			}
+			return err
+		}
+		open = append(open, *l.listener)
+	}
+	return nil
+}
+
+// welcome prints where the service listens, what it serves and what to try first.
+func (s *service) welcome(out io.Writer) {
+	rules := s.rules.Rules()
+	fmt.Fprintf(out, "gRPC    %s\n", s.grpcListener.Addr())
+	fmt.Fprintf(out, "HTTP    %s\n", s.httpListener.Addr())
+	fmt.Fprintf(out, "Admin   %s\n", s.adminListener.Addr())
+	fmt.Fprintf(out, "Rules   %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
+	fmt.Fprintf(out, "Try     %s\n", firstCommand(rules, s.grpcListener.Addr().String()))
+}
+
+// serve runs everything until stopping is done or a part fails, and then ends it
+// in order: requests that are under way are answered within the drain timeout.
+// After stop a second signal has its default effect, which is to end the process
+// at once.
+func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os.Signal) error {
+	var group run.Group
+	drain, timeUp := context.WithCancel(context.Background())
+	defer timeUp()
+	// Interrupts come in the order of the actors, one after the other.
+	group.Add(func() error {
+		<-stopping.Done()
+		return nil
+	}, func(error) {
+		stop()
+		s.health.Shutdown()
+		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.DrainDelay), zap.Duration("timeout", s.DrainTimeout))
+		time.Sleep(s.DrainDelay)
+		time.AfterFunc(s.DrainTimeout, timeUp)
+	})
+	decisions := s.grpcServer()
+	group.Add(func() error {
+		return decisions.Serve(s.grpcListener)
+	}, func(error) {
+		drainGRPC(drain, decisions, s.log)
+	})
+	for _, h := range []struct {
+		handler  http.Handler
+		listener net.Listener
+	}{{s.httpHandler(), s.httpListener}, {s.adminHandler(), s.adminListener}} {
+		web := httpServer(h.handler, s.log)
+		group.Add(func() error {
+			return ignore(web.Serve(h.listener), http.ErrServerClosed)
+		}, func(error) {
+			if err := web.Shutdown(drain); err != nil {
+				web.Close()
+			}
+		})
+	}
+	watching, stopWatching := context.WithCancel(context.Background())
+	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
+	return group.Run()
+}
+
+// reloadOn reloads the rules on each hangup.
+func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error {
+	for {
+		select {
+		case <-hangups:
+			s.log.Info("SIGHUP: reading the rules again")
+			_ = s.rules.Reload(ctx) // recorded and logged
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *service) grpcServer() *grpc.Server {
+	g := grpc.NewServer(
+		// A fixed set of workers spares each request a new goroutine with a stack to grow.
+		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))),
+		grpc.WaitForHandlers(true), // the snapshot comes after the last decision
+		grpc.MaxRecvMsgSize(s.MaxMessageSize),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: s.MaxConnectionAge, MaxConnectionAgeGrace: s.MaxConnectionAgeGrace}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	rls.RegisterRateLimitServiceServer(g, s.decider)
+	grpc_health_v1.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	for _, name := range []string{rls.RateLimitService_ServiceDesc.ServiceName, "ratelimit"} { // the latter is envoyproxy/ratelimit's
+		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+	return g
+}
+
+// drainGRPC answers what is under way until the context ends.
+func drainGRPC(ctx context.Context, g *grpc.Server, log *zap.Logger) {
+	drained := make(chan struct{})
+	go func() {
+		g.GracefulStop()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		log.Warn("requests were still under way at the end of --drain-timeout")
+		g.Stop()
+		<-drained
+	}
+}
+
+func (s *service) httpHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/json", s.decider.JSON())
+	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
+	return mux
+}
+
+func (s *service) adminHandler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return admin.New(admin.Options{
+		Rules: s.rules.Rules, Reloads: s.rules.Status, Stats: s.stats, Metrics: registry, Health: s.health,
+	})
+}
+
+// httpServer bounds how long and how much a client may send. Answers may take as
+// long as a profile of the default length.
+func httpServer(handler http.Handler, log *zap.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          zap.NewStdLog(log.Named("http")),
+	}
+}
+
+func ignore(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
