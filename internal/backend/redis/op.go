@@ -28,7 +28,7 @@ type op struct {
 var ops = sync.Pool{New: func() any { return &op{wake: make(chan struct{}, 1)} }}
 
 func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now time.Time, timeout time.Duration) *op {
-	o := ops.Get().(*op) //nolint:errcheck // the pool holds nothing else
+	o := ops.Get().(*op) // the pool holds nothing else
 	o.checks, o.allOrNothing, o.out = checks, allOrNothing, out
 	o.began, o.deadline = now, now.Add(timeout)
 	for i := range checks {

@@ -140,21 +140,34 @@ func (b *Backend) call(ops []*op, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	command := client.B().Evalsha().Sha1(b.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	command := b.command(client, keys, args, false)
 	return b.breakers.of(command.Slot()).do(func() error {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		defer cancel()
-		answer, err := client.Do(ctx, command).AsBytes()
-		if e, ok := rueidis.IsRedisErr(err); ok && e.IsNoScript() {
-			command = client.B().Eval().Script(b.script).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
-			answer, err = client.Do(ctx, command).AsBytes()
+		for {
+			answer, err := client.Do(ctx, command).AsBytes()
+			if err == nil {
+				var r reply
+				return r.decode(answer, ops)
+			}
+			// What did not run may be sent again: with its text to a server that
+			// does not know the script, and a moment later while keys are moving.
+			refusal, ok := rueidis.IsRedisErr(err)
+			unknown := ok && refusal.IsNoScript()
+			if !unknown && !(ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond)) {
+				return b.failed(err)
+			}
+			command = b.command(client, keys, args, unknown)
 		}
-		if err != nil {
-			return b.failed(err)
-		}
-		var r reply
-		return r.decode(answer, ops)
 	})
+}
+
+// command calls the script by its hash or with its text.
+func (b *Backend) command(client rueidis.Client, keys, args []string, text bool) rueidis.Completed {
+	if text {
+		return client.B().Eval().Script(b.script).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	}
+	return client.B().Evalsha().Sha1(b.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
 }
 
 // failed returns what a call's error means.

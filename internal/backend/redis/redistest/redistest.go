@@ -31,11 +31,12 @@ type Server struct {
 	// Dir is where it runs.
 	Dir string
 
-	t    testing.TB
-	conf Config
-	args []string
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when the process has ended
+	t      testing.TB
+	conf   Config
+	args   []string
+	cmd    *exec.Cmd
+	gone   chan struct{} // closed when the process has ended
+	client rueidis.Client
 }
 
 // Config says how to start a server. The zero value is a plain one on TCP.
@@ -53,6 +54,7 @@ type Config struct {
 
 	sentinel string // path of a sentinel's configuration
 	port     int
+	busPort  int // of a node of a cluster
 }
 
 // Start starts a server that ends with the test.
@@ -186,7 +188,8 @@ func (s *Server) signal(sig syscall.Signal) {
 // Pid returns the process id.
 func (s *Server) Pid() int { return s.cmd.Process.Pid }
 
-// Do sends a command as the default user and returns its answer.
+// Do sends a command as the default user and returns its answer. It is for one
+// goroutine at a time.
 func (s *Server) Do(args ...string) rueidis.RedisMessage {
 	s.t.Helper()
 	m, err := s.do(args...)
@@ -197,14 +200,17 @@ func (s *Server) Do(args ...string) rueidis.RedisMessage {
 }
 
 func (s *Server) do(args ...string) (rueidis.RedisMessage, error) {
-	client, err := rueidis.NewClient(s.option())
-	if err != nil {
-		return rueidis.RedisMessage{}, err
+	if s.client == nil {
+		client, err := rueidis.NewClient(s.option())
+		if err != nil {
+			return rueidis.RedisMessage{}, err
+		}
+		s.client = client
+		s.t.Cleanup(client.Close)
 	}
-	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return client.Do(ctx, client.B().Arbitrary(args...).Build()).ToMessage()
+	return s.client.Do(ctx, s.client.B().Arbitrary(args...).Build()).ToMessage()
 }
 
 func (s *Server) option() rueidis.ClientOption {

@@ -1,0 +1,145 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+)
+
+// unhurried is for tests that are not about time.
+const unhurried = 10 * time.Second
+
+func limit(t testing.TB, p algo.Params) *algo.Limit {
+	t.Helper()
+	l, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func hit(b backend.Backend, key string, l *algo.Limit, hits int64) (algo.Decision, error) {
+	out := make([]algo.Decision, 1)
+	err := b.Decide(context.Background(), &backend.Request{Checks: []backend.Check{{Key: []byte(key), Limit: l, Hits: hits}}}, out)
+	return out[0], err
+}
+
+// TestDeployments reaches each kind of deployment through the environment, and
+// counts in it.
+func TestDeployments(t *testing.T) {
+	l := limit(t, algo.Params{Algorithm: algo.TokenBucket, Limit: 3, Window: 24 * time.Hour})
+	tests := map[string]func(t *testing.T) (env, *redistest.Server){
+		"TCP": func(t *testing.T) (env, *redistest.Server) {
+			s := redistest.Start(t, redistest.Config{})
+			return env{"REDIS_URL": "redis://" + s.Addr}, s
+		},
+		"socket": func(t *testing.T) (env, *redistest.Server) {
+			s := redistest.Start(t, redistest.Config{Unix: true})
+			return env{"REDIS_URL": "unix://" + s.Addr}, s
+		},
+		"password": func(t *testing.T) (env, *redistest.Server) {
+			s := redistest.Start(t, redistest.Config{Password: "p/w:x"})
+			return env{"REDIS_URL": "redis://:p%2Fw%3Ax@" + s.Addr}, s
+		},
+		"user with just the rights that are documented": func(t *testing.T) (env, *redistest.Server) {
+			s := redistest.Start(t, redistest.Config{})
+			s.Do("ACL", "SETUSER", "app", "on", ">pw", "~distlimiter:*", "resetchannels", "-@all",
+				"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+getrange", "+setrange", "+pexpireat", "+pexpiretime", "+ping")
+			s.Do("ACL", "SETUSER", "default", "-set", "-evalsha")
+			return env{"REDIS_URL": s.Addr, "REDIS_SOCKET_TYPE": "tcp", "REDIS_AUTH": "app:pw"}, s
+		},
+		"database": func(t *testing.T) (env, *redistest.Server) {
+			s := redistest.Start(t, redistest.Config{})
+			host, port := split(t, s.Addr)
+			return env{"REDIS_HOST": host, "REDIS_PORT": port, "REDIS_DB": "5"}, s
+		},
+		"TLS with a client's certificate": func(t *testing.T) (env, *redistest.Server) {
+			files := redistest.NewTLS(t)
+			s := redistest.Start(t, redistest.Config{TLS: files})
+			return env{
+				"REDIS_URL": "rediss://" + s.Addr, "REDIS_TLS_CACERT": files.CA,
+				"REDIS_TLS_CLIENT_CERT": files.ClientCert, "REDIS_TLS_CLIENT_KEY": files.ClientKey,
+			}, s
+		},
+		"TLS and another name": func(t *testing.T) (env, *redistest.Server) {
+			files := redistest.NewTLS(t)
+			s := redistest.Start(t, redistest.Config{TLS: files, Args: []string{"--tls-auth-clients", "no", "--bind", "127.0.0.1", "127.0.0.2"}})
+			_, port := split(t, s.Addr)
+			return env{
+				"REDIS_HOST": "127.0.0.2", "REDIS_PORT": port, "REDIS_SSL": "true",
+				"REDIS_TLS_CACERT": files.CA, "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true",
+			}, s
+		},
+	}
+	for name, start := range tests {
+		t.Run(name, func(t *testing.T) {
+			variables, server := start(t)
+			settings, err := redis.FromEnvironment(variables.get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			settings.Redis.Timeout, settings.Redis.DialTimeout = unhurried, unhurried
+			b := open(t, settings.Redis)
+			for want := int64(2); want >= 0; want-- {
+				d, err := hit(b, "a", l, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !d.Allowed || d.Remaining != want {
+					t.Errorf("got %+v, want %d to remain", d, want)
+				}
+			}
+			if d, err := hit(b, "a", l, 1); err != nil || d.Allowed {
+				t.Errorf("a hit too many: %+v, %v", d, err)
+			}
+			if keys := server.Info("db" + fmt.Sprint(settings.Redis.DB)); keys != "keys=1,expires=1,avg_ttl=0" {
+				t.Errorf("the database holds %s, want one key that expires", keys)
+			}
+		})
+	}
+}
+
+// TestRefusedConnections shows what is said of a server that refuses us.
+func TestRefusedConnections(t *testing.T) {
+	files := redistest.NewTLS(t)
+	secured := redistest.Start(t, redistest.Config{TLS: files})
+	protected := redistest.Start(t, redistest.Config{Password: "right"})
+	tests := map[string]struct {
+		options redis.Options
+		want    string
+	}{
+		"password":       {redis.Options{Addrs: []string{protected.Addr}, Password: "hunter2"}, "WRONGPASS"},
+		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
+		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
+		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: withoutCertificate(files)}, "not connected yet: "},
+		"nobody there":   {redis.Options{Addrs: []string{fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t))}}, "refused"},
+	}
+	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Minute})
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			b, err := redis.New(test.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			var last error
+			redistest.Eventually(t, "the reason is known", func() bool {
+				_, last = hit(b, "a", l, 1)
+				return last != nil && contains(last, test.want)
+			})
+			if !errors.Is(last, redis.ErrUnavailable) {
+				t.Errorf("%v is not ErrUnavailable", last)
+			}
+			if contains(last, "hunter") {
+				t.Errorf("%v shows a password", last)
+			}
+		})
+	}
+}
