@@ -29,8 +29,8 @@ func rules(name string, descriptors ...*config.Descriptor) *config.Rules {
 }
 
 // text draws short strings of few letters, so that many of them match.
-func text(letters string, min, max int) *rapid.Generator[string] {
-	return rapid.Map(rapid.SliceOfN(rapid.SampledFrom([]byte(letters)), min, max), func(b []byte) string { return string(b) })
+func text(letters string, least, most int) *rapid.Generator[string] {
+	return rapid.Map(rapid.SliceOfN(rapid.SampledFrom([]byte(letters)), least, most), func(b []byte) string { return string(b) })
 }
 
 var (

@@ -123,7 +123,7 @@ func (f *fixture) admitted(n int, descriptors ...*common.RateLimitDescriptor) (p
 // desc reads "user=alice,path=/x".
 func desc(text string) *common.RateLimitDescriptor {
 	d := new(common.RateLimitDescriptor)
-	for _, e := range strings.Split(text, ",") {
+	for e := range strings.SplitSeq(text, ",") {
 		key, value, _ := strings.Cut(e, "=")
 		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: key, Value: value})
 	}
