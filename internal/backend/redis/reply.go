@@ -84,7 +84,8 @@ func (r *reply) logDecision(l *algo.Limit, hits int64, allowed bool) algo.Decisi
 	return d
 }
 
-// leaves returns in how long an entry of that time leaves the window.
+// leaves returns in how long an entry of that time leaves the window; one that a
+// damaged log has out of order may have left.
 func (r *reply) leaves(entry int64, window time.Duration) time.Duration {
-	return time.Duration(entry-r.now)*time.Microsecond + window
+	return max(0, time.Duration(entry-r.now)*time.Microsecond+window)
 }

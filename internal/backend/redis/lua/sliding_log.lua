@@ -85,6 +85,7 @@ local function settle(s, p)
   end
   local gone = now - p.window
   local settled = { base, pushed, popped, size, s[5] }
+  if size > 0 and entry(settled, 0) <= gone then size = 0 end -- also what damage put in the future
   size = first(size, function(i) return entry(settled, i) <= gone end)
   settled[2], settled[4] = min(pushed, size), size
   return settled
