@@ -27,6 +27,7 @@ test: tools lint test-unit fuzz test-integration ## install what is needed and r
 
 test-unit: ## unit tests, with the race detector
 	$(GO) test -race $$($(GO) list ./... | grep -v /test/)
+	cd bench && $(GO) test -race ./...
 .PHONY: test-unit
 
 test-integration: ## the real binary behind the real Envoy
@@ -35,6 +36,7 @@ test-integration: ## the real binary behind the real Envoy
 
 lint: ## golangci-lint, with gofmt and go vet among its checks
 	golangci-lint run ./...
+	cd bench && golangci-lint run ./...
 .PHONY: lint
 
 fuzz: ## each fuzz target for FUZZTIME (5s)
@@ -44,9 +46,19 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 	done
 .PHONY: fuzz
 
-bench: ## benchmarks of matcher, store and algorithms
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+bench: ## algorithms, matcher, store (1 and 2 cores), and the service beside servers that do nothing; see bench/
+	$(GO) test -run '^$$' -bench 'InPlace|Lookup$$' -benchtime 100ms -benchmem ./internal/algo ./internal/descriptor
+	$(GO) test -run '^$$' -bench Decide -benchtime 1000000x -cpu 1,2 -benchmem ./internal/backend/memory
+	cd bench && $(GO) run ./cmd/bench report $(BENCHFLAGS)
 .PHONY: bench
+
+bench-compare: ## the working tree beside the commit BASE, with benchstat
+	bench/compare $(BASE)
+.PHONY: bench-compare
+
+plots: ## draw docs/img by running the algorithms
+	cd bench && $(GO) run ./cmd/plots ../docs/img
+.PHONY: plots
 
 tools: ## install the programs that lint and tests use
 	.ci/tools

@@ -114,6 +114,7 @@ func (r *Report) JSON(w io.Writer) error {
 // benchstat compares.
 func (r *Report) Benchmarks(w io.Writer, build string) error {
 	var b strings.Builder
+	b.WriteString("pkg: github.com/distlimiter/ratelimit/cmd/ratelimit\n")
 	for _, row := range r.Rows {
 		if row.Server != build {
 			continue

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -55,8 +57,8 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
 		return err
 	}
-	for name, path := range c.Build {
-		o.Builds = append(o.Builds, report.Build{Name: name, Path: path})
+	for _, name := range slices.Sorted(maps.Keys(c.Build)) {
+		o.Builds = append(o.Builds, report.Build{Name: name, Path: c.Build[name]})
 	}
 	if len(c.Build) == 0 {
 		ours := report.Build{Name: "ratelimit", Path: filepath.Join(dir, "ratelimit")}
