@@ -34,6 +34,7 @@ type Factory func(t testing.TB) Fixture
 
 // Run tests the backends that the factory makes.
 func Run(t *testing.T, factory Factory) {
+	t.Run("vectors", func(t *testing.T) { testVectors(t, factory) })
 	t.Run("scenarios", func(t *testing.T) { testScenarios(t, factory) })
 	t.Run("random", func(t *testing.T) { testRandom(t, factory) })
 	t.Run("concurrent", func(t *testing.T) { testConcurrent(t, factory) })

@@ -20,8 +20,8 @@ type Reference struct {
 	counters map[string]counter
 }
 
-// counter is what is kept of one key. The state is never changed in place, so
-// that a copy of the map is a copy of everything.
+// counter is what is kept of one key, the zero value if nothing is. The state is
+// never changed in place.
 type counter struct {
 	state  algo.State
 	expiry int64 // µs since the epoch
@@ -44,23 +44,32 @@ func (r *Reference) Decide(_ context.Context, req *backend.Request, out []algo.D
 	now := r.clock()
 	groups := split(req.Checks, out)
 
-	start := maps.Clone(r.counters)
+	start := r.save(req.Checks)
 	for _, g := range groups {
-		before := maps.Clone(r.counters)
+		before := r.save(g.checks)
 		if !r.try(g, now) {
-			r.counters = before
+			maps.Copy(r.counters, before)
 			r.deny(g, now)
 		}
 		r.report(g, now)
 	}
 	if req.AllOrNothing && refused(groups) {
-		r.counters = start
+		maps.Copy(r.counters, start)
 		for _, g := range groups {
 			r.deny(g, now)
 			r.report(g, now)
 		}
 	}
 	return nil
+}
+
+// save returns what is kept of the checks' keys.
+func (r *Reference) save(checks []backend.Check) map[string]counter {
+	saved := map[string]counter{}
+	for _, c := range checks {
+		saved[string(c.Key)] = r.counters[string(c.Key)]
+	}
+	return saved
 }
 
 // group is the checks of one descriptor with their decisions.

@@ -19,9 +19,11 @@ package memory
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"math/bits"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -95,18 +97,23 @@ func New(o Options) *Store {
 	s := &Store{
 		clock:  o.Clock,
 		seed:   maphash.MakeSeed(),
-		shards: make([]paddedShard, n),
+		shards: newShards(n, min(o.MaxKeys/n, maxPerShard)),
 		shift:  uint(64 - bits.TrailingZeros(uint(n))),
 		stop:   make(chan struct{}),
 	}
 	s.txns.New = func() any { return new(txn) }
-	for i := range s.shards {
-		s.shards[i].most = min(o.MaxKeys/n, maxPerShard)
-	}
 	if o.SweepCycle > 0 {
 		s.stopped.Go(func() { s.sweep(o.SweepCycle) })
 	}
 	return s
+}
+
+func newShards(n, mostKeys int) []paddedShard {
+	shards := make([]paddedShard, n)
+	for i := range shards {
+		shards[i].most = mostKeys
+	}
+	return shards
 }
 
 func shardCount(maxKeys int) int {
@@ -132,18 +139,22 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Decide implements [backend.Backend]. It does not wait for anything but other
-// requests for the same shards, and returns no error.
+// Decide implements [backend.Backend]. It waits for nothing but other requests
+// for the same shards, and fails only for a key of 16 MiB or more.
 func (s *Store) Decide(_ context.Context, req *backend.Request, out []algo.Decision) error {
-	now := s.clock()
+	for i := range req.Checks {
+		if n := len(req.Checks[i].Key); n > maxKey {
+			return fmt.Errorf("check %d: a key of %d bytes is too long: use at most %d", i, n, maxKey)
+		}
+	}
 	if len(req.Checks) == 1 {
 		c := &req.Checks[0]
 		hash := maphash.Bytes(s.seed, c.Key)
-		out[0] = s.shard(hash).lockAndDecide(hash, c, now)
+		out[0] = s.shard(hash).lockAndDecide(hash, c, s.clock)
 		return nil
 	}
 	t := s.txns.Get().(*txn)
-	t.store, t.now, t.req, t.out = s, now, req, out
+	t.store, t.req, t.out = s, req, out
 	t.decide()
 	t.reset()
 	s.txns.Put(t)
@@ -155,11 +166,11 @@ func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>s.shift].shar
 // Peek returns what a look at the key would answer, and whether it is kept: one
 // that is not is as good as never used.
 func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
-	now := s.clock()
 	hash := maphash.Bytes(s.seed, key)
 	shard := s.shard(hash)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
+	now := s.clock()
 	e := shard.find(hash, l, key)
 	kept = e.kept() && e.record().expiry() > now
 	return shard.decide(hash, &backend.Check{Key: key, Limit: l}, now), kept
@@ -195,19 +206,35 @@ func (s *Store) Stats() Stats {
 // Len returns the number of keys kept.
 func (s *Store) Len() int { return s.Stats().Keys }
 
-// sweep comes by every key once in a cycle, a few keys of one shard at a time.
+// sweep comes by every key once in a cycle.
 func (s *Store) sweep(cycle time.Duration) {
 	const ticks = 60
 	ticker := time.NewTicker(max(cycle/ticks, time.Millisecond))
 	defer ticker.Stop()
-	for {
+	keys := make([]int, len(s.shards)) // to come by in a tick
+	for tick := 0; ; tick++ {
 		select {
 		case <-s.stop:
 			return
 		case <-ticker.C:
 		}
+		if tick%ticks == 0 {
+			for i := range s.shards {
+				keys[i] = s.shards[i].len()/ticks + 1
+			}
+		}
+		s.sweepOnce(keys)
+	}
+}
+
+// sweepOnce comes by so many keys of each shard. It takes a few of one shard,
+// then of the next, so that requests get their turn in between.
+func (s *Store) sweepOnce(keys []int) {
+	for done, most := 0, slices.Max(keys); done < most; done += sweepAtOnce {
 		for i := range s.shards {
-			s.shards[i].sweepPart(ticks, s.clock)
+			if left := keys[i] - done; left > 0 {
+				s.shards[i].lockAndSweep(s.clock, min(left, sweepAtOnce))
+			}
 		}
 	}
 }

@@ -9,23 +9,25 @@ import (
 )
 
 // shard is one of the parts that keys are spread over by their hash, with a
-// lock of its own. Methods want the lock held unless they say otherwise.
+// lock of its own. Methods want the lock held unless they say otherwise. The
+// clock is read under the lock, so that a key never sees it step back.
 type shard struct {
 	mu       sync.Mutex
 	byLength []*table // by the length of their records; nil where there are none
 	tables   []*table // the same, in no order
 	logs     logs
-	count    int // of keys
-	most     int // of keys
-	hand     hand
+	count    int        // of keys
+	most     int        // of keys
+	turn     uint64     // how far the sweep is: see advance
 	scratch  algo.State // for states that are not, or not yet, kept
 
 	evicted uint64
 	expired uint64
 }
 
-// maxPerShard keeps tables far from where hashes are too short.
-const maxPerShard = 1 << 26
+// maxPerShard keeps tables far from where hashes are too short for them: some 4
+// keys to each page at maxDepth, which has room for 64.
+const maxPerShard = 1 << 24
 
 // rank orders keys by what forgetting them would give away: the share of the
 // limit that was used up when the key was last charged.
@@ -47,27 +49,15 @@ func rankOf(l *algo.Limit, d algo.Decision) rank {
 	return refused
 }
 
-// entry is the place of a key: its record's number in a page, -1 if it is not kept.
-type entry struct {
-	table *table
-	page  *page
-	i     int
-}
-
-func (e entry) kept() bool     { return e.i >= 0 }
-func (e entry) record() record { return e.table.record(e.page, e.i) }
-
-var nowhere = entry{i: -1}
-
 // recordWords is the length of the key's record under the limit. A record
 // is found by its length too, so that under a limit with states of another
-// length a key counts as never used.
+// length a key mostly counts as never used.
 func recordWords(l *algo.Limit, key []byte) int {
 	n := l.Words()
 	if n == 0 {
 		n = inlineLog
 	}
-	return headWords + n + keyWords(len(key))
+	return roundWords(headWords + n + keyWords(len(key)))
 }
 
 func (s *shard) find(hash uint64, l *algo.Limit, key []byte) entry {
@@ -79,9 +69,7 @@ func (s *shard) findIn(words int, hash uint64, key []byte) entry {
 	if words >= len(s.byLength) || s.byLength[words] == nil {
 		return nowhere
 	}
-	t := s.byLength[words]
-	p, i := t.find(uint32(hash), key)
-	return entry{t, p, i}
+	return s.byLength[words].find(uint32(hash), key)
 }
 
 // state returns the entry's state where it lies, nil if it is not kept.
@@ -97,10 +85,10 @@ func (s *shard) state(e entry) algo.State {
 }
 
 // lockAndDecide is decide for a caller without the lock.
-func (s *shard) lockAndDecide(hash uint64, c *backend.Check, now int64) algo.Decision {
+func (s *shard) lockAndDecide(hash uint64, c *backend.Check, clock func() int64) algo.Decision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.decide(hash, c, now)
+	return s.decide(hash, c, clock())
 }
 
 // decide takes a descriptor of one check, working on the state where it lies.
@@ -187,16 +175,15 @@ func (s *shard) add(words int, hash uint64, key []byte) entry {
 	t := s.byLength[words]
 	if t == nil {
 		t = newTable(words)
-		t.place = len(s.tables)
+		t.place, t.turn = len(s.tables), s.turn
 		s.tables = append(s.tables, t)
 		s.byLength[words] = t
 	}
-	p := t.add(uint32(hash), key)
-	if p == nil {
-		return nowhere
+	e := t.add(uint32(hash), key)
+	if e.kept() {
+		s.count++
 	}
-	s.count++
-	return entry{t, p, p.used - 1}
+	return e
 }
 
 // setState copies the state to the entry, unless it is the entry's own.
@@ -280,26 +267,18 @@ func (s *shard) makeRoom(now int64) {
 	}
 }
 
-// hand is where the sweep goes on: a table, a hash whose page it is at, and the
-// number of a record in that. Pages and tables may come and go.
-type hand struct {
-	table int
-	hash  uint64 // up to 1<<32
-	i     int
-}
-
-// sweep moves the hand over so many keys and forgets those that have expired.
-// It returns the one of the others that is best to evict.
+// sweep comes by so many keys and forgets those that have expired. It returns
+// the one of the others that is best to evict.
 func (s *shard) sweep(now int64, keys int) entry {
 	victim := nowhere
 	for ; keys > 0 && s.count > 0; keys-- {
 		e := s.advance()
 		switch {
-		case !e.kept():
 		case e.record().expiry() <= now:
-			s.hand.i-- // where another takes its place
+			e.table.hand.step-- // where another takes its place
 			s.forget(e)
 			s.expired++
+			victim = nowhere // it may have moved, and is not needed any more
 		case !victim.kept() || e.record().goesBefore(victim.record()):
 			victim = e
 		}
@@ -307,37 +286,34 @@ func (s *shard) sweep(now int64, keys int) entry {
 	return victim
 }
 
-// advance moves the hand over one key and returns it, or to the next page.
-// There must be keys.
+// advance returns the next key of the sweep. There must be one. Tables take turns
+// in proportion to their keys, so that the keys of a few turns are a fair sample
+// of the shard; for if somebody could have evictions looked for among some kind
+// of keys alone, the limited ones of that kind would go.
 func (s *shard) advance() entry {
-	h := &s.hand
-	if h.table >= len(s.tables) {
-		*h = hand{}
+	t := s.tables[0]
+	for _, other := range s.tables[1:] {
+		if int64(other.turn-t.turn) < 0 {
+			t = other
+		}
 	}
-	t := s.tables[h.table]
-	p := t.page(uint32(h.hash))
-	if h.i < p.used {
-		h.i++
-		return entry{t, p, h.i - 1}
-	}
-	h.i = 0
-	if h.hash = p.end(h.hash); h.hash > math.MaxUint32 {
-		h.hash = 0
-		h.table++
-	}
-	return nowhere
+	s.turn = t.turn
+	t.turn += 1 << 40 / uint64(t.records)
+	return t.advance()
 }
 
-// sweepPart sweeps 1/parts of the shard, for a caller without the lock. Requests
-// get their turn in between.
-func (s *shard) sweepPart(parts int, clock func() int64) {
+// len returns the number of keys, for a caller without the lock.
+func (s *shard) len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for left := 2*s.count/parts + 1; left > 0; left -= sweepAtOnce { // pages take steps, too
-		s.sweep(clock(), min(left, sweepAtOnce))
-		s.mu.Unlock()
-		s.mu.Lock()
-	}
+	return s.count
+}
+
+// lockAndSweep is sweep for a caller without the lock.
+func (s *shard) lockAndSweep(clock func() int64, keys int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep(clock(), keys)
 	if cap(s.scratch) > keptMemory {
 		s.scratch = nil
 	}

@@ -24,7 +24,17 @@ type table struct {
 	records   int
 	pages     int
 	allocated int // words of all pages
-	place     int // in shard.tables
+	hand      hand
+
+	place int    // in shard.tables
+	turn  uint64 // when it has its turn in the sweep of the shard
+}
+
+// hand is where a walk over a table is: at the page for a hash, and there after
+// so many steps. Pages may come and go meanwhile.
+type hand struct {
+	hash uint64 // below 1<<32
+	step int
 }
 
 // page holds all records of the table whose hashes begin with the same depth
@@ -43,8 +53,21 @@ const (
 	pageWords    = 1 << 13
 	leastRecords = 16
 	// maxDepth bounds the directory; beyond it pages of long records grow longer.
-	maxDepth = 24
+	maxDepth = 22
 )
+
+// entry is the place of a key: its record's number in a page, -1 if it is not
+// kept. It holds until a record is added or removed.
+type entry struct {
+	table *table
+	page  *page
+	i     int
+}
+
+func (e entry) kept() bool     { return e.i >= 0 }
+func (e entry) record() record { return e.table.record(e.page, e.i) }
+
+var nowhere = entry{i: -1}
 
 // record is the memory of one counter:
 //
@@ -107,6 +130,16 @@ func bytesOf(words []uint64, n int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n)
 }
 
+// roundWords rounds the length of a record up to one that tables are made for:
+// all up to 16 words, then 8 for each power of two, so that there are only so many.
+func roundWords(n int) int {
+	if n <= 16 {
+		return n
+	}
+	step := 1 << (bits.Len(uint(n-1)) - 4)
+	return (n + step - 1) &^ (step - 1)
+}
+
 func newTable(words int) *table {
 	return &table{
 		words:     words,
@@ -124,8 +157,8 @@ func (t *table) record(p *page, i int) record {
 	return record(p.words[from:to:to])
 }
 
-// find returns the page of the key and the record's number in it, -1 if there is none.
-func (t *table) find(hash uint32, key []byte) (*page, int) {
+// find returns the entry of the key.
+func (t *table) find(hash uint32, key []byte) entry {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	p := t.page(hash)
 	want := uint64(uint8(hash)) * ones
@@ -136,11 +169,11 @@ func (t *table) find(hash uint32, key []byte) (*page, int) {
 		for equal := (diff - ones) &^ diff & tops; equal != 0; equal &= equal - 1 {
 			i := w*8 + bits.TrailingZeros64(equal)/8
 			if i < p.used && t.is(p, i, hash, key) {
-				return p, i
+				return entry{t, p, i}
 			}
 		}
 	}
-	return p, -1
+	return nowhere
 }
 
 func (t *table) is(p *page, i int, hash uint32, key []byte) bool {
@@ -153,22 +186,22 @@ func (p *page) setTag(i int, tag uint8) {
 	p.tags[i/8] = p.tags[i/8]&^(0xff<<shift) | uint64(tag)<<shift
 }
 
-// add appends a record of the key, without a state, to the page that it returns;
-// nil if there is no room, for which more than 64 keys must have equal hashes.
-func (t *table) add(hash uint32, key []byte) *page {
+// add adds a record of the key, without a state. There is no room for it only if
+// 64 keys have equal hashes.
+func (t *table) add(hash uint32, key []byte) entry {
 	p := t.page(hash)
 	for p.used >= t.most && p.depth < maxDepth {
 		t.split(hash)
 		p = t.page(hash)
 	}
 	if p.used == pageRecords {
-		return nil
+		return nowhere
 	}
 	t.records++
 	r := t.append(p, hash)
 	r[1] = uint64(hash)<<32 | uint64(len(key))
 	copy(r.key(), key)
-	return p
+	return entry{t, p, p.used - 1}
 }
 
 // append returns a new record of the page.
@@ -269,6 +302,27 @@ func (t *table) span(hash uint32, depth uint) (first, n int) {
 func (t *table) assign(first, n int, p *page) {
 	for i := range n {
 		t.directory[first+i] = p
+	}
+	if t.page(uint32(t.hand.hash)) == p {
+		t.hand.step = 0 // or it would pass over records
+	}
+}
+
+// advance returns the next record of a walk that goes on for ever. There must be
+// records. It jumps to and fro within a page, for the records there are in order
+// of age, and a few of one age would be no sample of them.
+func (t *table) advance() entry {
+	const jump = 39 // odd, to come by all, and near the golden section of 64
+	for {
+		p := t.page(uint32(t.hand.hash))
+		for t.hand.step < pageRecords {
+			i := t.hand.step * jump % pageRecords
+			t.hand.step++
+			if i < p.used {
+				return entry{t, p, i}
+			}
+		}
+		t.hand = hand{hash: p.end(t.hand.hash) % (1 << 32)}
 	}
 }
 

@@ -48,6 +48,7 @@ func (t *txn) decide() {
 	}
 	locked := t.store.lock(t.hashes)
 	defer t.store.unlock(locked)
+	t.now = t.store.clock()
 	if t.nothingToUndo() {
 		for i, hash := range t.hashes {
 			t.out[i] = t.store.shard(hash).decide(hash, &checks[i], t.now)

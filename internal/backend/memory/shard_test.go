@@ -1,0 +1,194 @@
+package memory
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// model is what a shard should hold, in a map.
+type model struct {
+	*shard
+	seed   maphash.Seed
+	narrow int // how many leading bits are the same in all hashes, for deep tables
+	now    int64
+	keys   map[string]modelKey
+}
+
+type modelKey struct {
+	room   int
+	state  algo.State
+	expiry int64
+}
+
+// TestShardModel takes a shard through what may happen to it, and holds its
+// content to a map and its structure to what it has to be.
+func TestShardModel(t *testing.T) {
+	seed := maphash.MakeSeed()
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{
+			shard:  &shard{most: rapid.SampledFrom([]int{1, 50, math.MaxInt}).Draw(t, "most keys")},
+			seed:   seed,
+			narrow: rapid.SampledFrom([]int{0, 12}).Draw(t, "equal bits"),
+			now:    1e15,
+			keys:   map[string]modelKey{},
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"put":    m.put,
+			"forget": m.forgetOne,
+			"sweep":  m.sweepSome,
+			"":       m.check,
+		})
+	})
+}
+
+func (m *model) hash(key string) uint64 {
+	return uint64(uint32(maphash.String(m.seed, key)) >> m.narrow)
+}
+
+func (m *model) name(n int) string { return fmt.Sprintf("%*d", n%60, n) }
+
+// put keeps the states of some keys, new or not.
+func (m *model) put(t *rapid.T) {
+	first := rapid.IntRange(0, 2000).Draw(t, "first key")
+	room := rapid.IntRange(2, inlineLog).Draw(t, "room")
+	expires := rapid.Int64Range(1, 1000).Draw(t, "expires in")
+	for n := range rapid.IntRange(1, 400).Draw(t, "keys") {
+		key := m.name(first + n)
+		if old, ok := m.keys[key]; ok {
+			room = old.room
+		}
+		words := room
+		if room == inlineLog {
+			words = []int{3, 6, 7, 100, 1000}[n%5]
+		}
+		k := modelKey{room, make(algo.State, words), m.now + expires + int64(n)}
+		for i := range k.state {
+			k.state[i] = uint64(n*i) + 1
+		}
+		size := roundWords(headWords + room + keyWords(len(key)))
+		e := m.findIn(size, m.hash(key), []byte(key))
+		if !e.kept() {
+			m.makeRoom(m.now)
+			e = m.add(size, m.hash(key), []byte(key))
+		}
+		m.setState(e, k.state)
+		e.record().mark(k.expiry, rank(n))
+		m.keys[key] = k
+	}
+}
+
+func (m *model) forgetOne(t *rapid.T) {
+	key := m.name(rapid.IntRange(0, 2400).Draw(t, "key"))
+	k, kept := m.keys[key]
+	if got := m.forgetKey(m.hash(key), []byte(key), m.now); m.most == math.MaxInt && got != (kept && k.expiry > m.now) {
+		t.Fatalf("forgot %q: %t", key, got)
+	}
+	delete(m.keys, key)
+}
+
+func (m *model) sweepSome(t *rapid.T) {
+	m.now += rapid.Int64Range(0, 1000).Draw(t, "µs")
+	m.sweep(m.now, rapid.IntRange(0, 5000).Draw(t, "keys"))
+}
+
+func (m *model) check(t *rapid.T) {
+	if m.count > m.most {
+		t.Fatalf("%d keys, more than %d", m.count, m.most)
+	}
+	for key, k := range m.keys {
+		e := m.findIn(roundWords(headWords+k.room+keyWords(len(key))), m.hash(key), []byte(key))
+		switch {
+		case !e.kept() && k.expiry > m.now && m.most == math.MaxInt:
+			t.Fatalf("%q is lost", key)
+		case !e.kept():
+			delete(m.keys, key)
+		case !slices.Equal(m.state(e), k.state) || e.record().expiry() != k.expiry:
+			t.Fatalf("%q holds %v until %d, want %v until %d", key, m.state(e), e.record().expiry(), k.state, k.expiry)
+		}
+	}
+	if m.count != len(m.keys) {
+		t.Fatalf("%d keys counted, %d there", m.count, len(m.keys))
+	}
+	total, inLogs := 0, 0
+	for place, table := range m.tables {
+		if table.place != place || m.byLength[table.words] != table || table.records == 0 {
+			t.Fatalf("table %d of %d records is kept wrongly", table.words, table.records)
+		}
+		total += table.records
+		inLogs += checkTable(t, table)
+	}
+	if total != m.count {
+		t.Fatalf("%d records for %d keys", total, m.count)
+	}
+	if inUse := len(m.logs.states) - len(m.logs.vacant); inLogs != inUse {
+		t.Fatalf("%d logs in use, %d referred to", inUse, inLogs)
+	}
+}
+
+// TestEqualHashes fills a page at the greatest depth, which takes a broken hash.
+func TestEqualHashes(t *testing.T) {
+	s := &shard{most: math.MaxInt}
+	key := func(n int) []byte { return fmt.Appendf(nil, "%3d", n) }
+	for n := range pageRecords {
+		if e := s.add(10, 7, key(n)); !e.kept() {
+			t.Fatalf("no room for key %d", n)
+		}
+	}
+	if s.add(10, 7, key(pageRecords)).kept() {
+		t.Fatalf("there is room for more than %d", pageRecords)
+	}
+	for n := range pageRecords {
+		e := s.findIn(10, 7, key(n))
+		if !e.kept() {
+			t.Fatalf("key %d is lost", n)
+		}
+		s.forget(e)
+	}
+	if s.count != 0 || len(s.tables) != 0 {
+		t.Fatalf("%d keys are left", s.count)
+	}
+}
+
+// checkTable checks the structure of a table, and returns how many records have
+// their states in logs.
+func checkTable(t *rapid.T, table *table) (inLogs int) {
+	records, words, pages := 0, 0, 0
+	for hash := uint64(0); hash <= math.MaxUint32; {
+		p := table.page(uint32(hash))
+		next := p.end(hash)
+		first, n := table.span(uint32(hash), p.depth)
+		for _, same := range table.directory[first : first+n] {
+			if same != p {
+				t.Fatalf("the directory has a page within a page")
+			}
+		}
+		for i := range p.used {
+			r := table.record(p, i)
+			if uint64(r.hash()) < hash || uint64(r.hash()) >= next {
+				t.Fatalf("hash %#x is in the page from %#x to %#x", r.hash(), hash, next)
+			}
+			if tag := uint8(p.tags[i/8] >> (i % 8 * 8)); tag != uint8(r.hash()) {
+				t.Fatalf("tag %#x for hash %#x", tag, r.hash())
+			}
+			if r.isElsewhere() {
+				inLogs++
+			}
+		}
+		records += p.used
+		words += len(p.words)
+		pages++
+		hash = next
+	}
+	if records != table.records || words != table.allocated || pages != table.pages {
+		t.Fatalf("%d records, %d words, %d pages; counted %d, %d, %d",
+			records, words, pages, table.records, table.allocated, table.pages)
+	}
+	return inLogs
+}

@@ -1,0 +1,352 @@
+package memory
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/maphash"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// A snapshot is a header, blocks of records, and an end. Numbers are
+// little-endian, and varints those of encoding/binary.
+//
+//	header  "ratelimit", a zero byte, and the version in 2 bytes
+//	block   length of its records in bytes and their CRC-32C, in 4 bytes each;
+//	        then the records, whole
+//	record  length of the key in bytes, room for the state in the record and
+//	        length of the state in words, as varints; the key; the rank in 1
+//	        byte; the expiry and the words of the state in 8 bytes each
+//	end     a block of length 0, and the number of records in 8 bytes
+//
+// What the words of a state mean is up to its algorithm: a change there, as one
+// here, needs a new version.
+const (
+	snapshotMagic   = "ratelimit\x00"
+	snapshotVersion = 1
+	snapshotHeader  = len(snapshotMagic) + 2
+	blockHeader     = 8
+	blockBytes      = 1 << 16 // a block ends with the record that reaches this
+	mostBlockBytes  = 1 << 26 // and so is never longer than this
+)
+
+// Why a snapshot is refused; errors of Load wrap these.
+var (
+	ErrSnapshotDamaged = errors.New("the snapshot is damaged or cut short")
+	ErrSnapshotVersion = errors.New("the snapshot is of another version of this program")
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// SaveFile writes a snapshot to the file, for its owner only to read. A file of
+// that name is replaced in one step, once the snapshot is on disk.
+func (s *Store) SaveFile(path string) error {
+	dir, name := filepath.Split(filepath.Clean(path))
+	f, err := os.CreateTemp(filepath.Clean(dir), "."+name+".*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("saving a snapshot: %w", err)
+	}
+	err = s.Save(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("saving a snapshot: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return syncDir(filepath.Clean(dir))
+}
+
+// syncDir puts the directory itself on disk, without which a rename may be lost.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("saving a snapshot: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("saving a snapshot: %w", err)
+	}
+	return nil
+}
+
+// LoadFile is [Store.Load] of a file. A file that does not exist is an error
+// that is [io/fs.ErrNotExist].
+func (s *Store) LoadFile(path string) (keys int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("loading a snapshot: %w", err)
+	}
+	defer f.Close()
+	if keys, err = s.Load(f); err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, nil
+}
+
+// Save writes a snapshot of the keys that have not expired. Requests go on
+// meanwhile: each key is as it was at some moment during the call.
+func (s *Store) Save(w io.Writer) error {
+	out := snapshotWriter{w: w}
+	header := append([]byte(snapshotMagic), 0, 0)
+	binary.LittleEndian.PutUint16(header[len(snapshotMagic):], snapshotVersion)
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	var log algo.State
+	var err error
+	s.walk(func(shard *shard, r record) bool {
+		var state algo.State
+		if r.isElsewhere() {
+			log = shard.copyState(log[:0], r)
+			state = log
+		} else {
+			state = r.state()
+		}
+		if len(state) > 0 {
+			err = out.add(r, state)
+		}
+		return err == nil
+	})
+	if err != nil {
+		return err
+	}
+	return out.end()
+}
+
+type snapshotWriter struct {
+	w     io.Writer
+	block []byte // with room for its header
+	count uint64
+}
+
+func (w *snapshotWriter) add(r record, state algo.State) error {
+	if len(w.block) == 0 {
+		w.block = append(w.block, make([]byte, blockHeader)...)
+	}
+	b := binary.AppendUvarint(w.block, uint64(r.keyLen()))
+	b = binary.AppendUvarint(b, uint64(r.room()))
+	b = binary.AppendUvarint(b, uint64(len(state)))
+	b = append(b, r.key()...)
+	b = append(b, byte(r.rank()))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.expiry()))
+	for _, word := range state {
+		b = binary.LittleEndian.AppendUint64(b, word)
+	}
+	w.block = b
+	w.count++
+	if len(b) < blockBytes {
+		return nil
+	}
+	return w.flush()
+}
+
+func (w *snapshotWriter) flush() error {
+	if len(w.block) == 0 {
+		return nil
+	}
+	records := w.block[blockHeader:]
+	binary.LittleEndian.PutUint32(w.block, uint32(len(records)))
+	binary.LittleEndian.PutUint32(w.block[4:], crc32.Checksum(records, castagnoli))
+	_, err := w.w.Write(w.block)
+	w.block = w.block[:0]
+	return err
+}
+
+func (w *snapshotWriter) end() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	end := make([]byte, blockHeader, blockHeader+8)
+	_, err := w.w.Write(binary.LittleEndian.AppendUint64(end, w.count))
+	return err
+}
+
+// Load takes over the keys of a snapshot, but for those that have expired
+// since, and returns how many it keeps. It is for a store that has not been
+// used; it returns an error if there are keys. After any error the store is as
+// it was.
+func (s *Store) Load(r io.Reader) (keys int, err error) {
+	loaded := &Store{clock: s.clock, seed: s.seed, shift: s.shift, shards: newShards(len(s.shards), s.shards[0].most)}
+	in := snapshotReader{r: r}
+	if err := in.header(); err != nil {
+		return 0, err
+	}
+	for {
+		records, err := in.next()
+		if err != nil {
+			return 0, err
+		}
+		if records == nil {
+			break
+		}
+		for len(records) > 0 {
+			k, rest, ok := parseRecord(records)
+			if !ok {
+				return 0, in.damaged("a record that makes no sense")
+			}
+			loaded.restore(k)
+			records = rest
+			in.count++
+		}
+	}
+	if err := in.end(); err != nil {
+		return 0, err
+	}
+	if err := s.takeOver(loaded); err != nil {
+		return 0, err
+	}
+	return loaded.Len(), nil
+}
+
+type snapshotReader struct {
+	r     io.Reader
+	at    int64 // bytes read
+	block []byte
+	count uint64 // records seen
+}
+
+func (r *snapshotReader) damaged(what string) error {
+	return fmt.Errorf("loading a snapshot: %w: %s before byte %d; remove it to start with unused limits", ErrSnapshotDamaged, what, r.at)
+}
+
+// read returns the next n bytes, valid until the next call.
+func (r *snapshotReader) read(n int) ([]byte, error) {
+	if cap(r.block) < n {
+		r.block = make([]byte, n)
+	}
+	got, err := io.ReadFull(r.r, r.block[:n])
+	r.at += int64(got)
+	switch {
+	case err == nil:
+		return r.block[:n], nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, r.damaged("it ends")
+	}
+	return nil, fmt.Errorf("loading a snapshot: %w", err)
+}
+
+func (r *snapshotReader) header() error {
+	b, err := r.read(snapshotHeader)
+	if err != nil {
+		return err
+	}
+	if string(b[:len(snapshotMagic)]) != snapshotMagic {
+		return r.damaged("not the start of a snapshot")
+	}
+	if v := binary.LittleEndian.Uint16(b[len(snapshotMagic):]); v != snapshotVersion {
+		return fmt.Errorf("loading a snapshot: %w: its format is %d, known is %d; remove it to start with unused limits", ErrSnapshotVersion, v, snapshotVersion)
+	}
+	return nil
+}
+
+// next returns the records of the next block, nil at the end.
+func (r *snapshotReader) next() ([]byte, error) {
+	b, err := r.read(blockHeader)
+	if err != nil {
+		return nil, err
+	}
+	n, sum := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
+	switch {
+	case n == 0 && sum == 0:
+		return nil, nil
+	case n == 0 || n > mostBlockBytes:
+		return nil, r.damaged("a block of an impossible length")
+	}
+	if b, err = r.read(int(n)); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(b, castagnoli) != sum {
+		return nil, r.damaged("a block with a wrong checksum")
+	}
+	return b, nil
+}
+
+func (r *snapshotReader) end() error {
+	b, err := r.read(8)
+	if err != nil {
+		return err
+	}
+	if n := binary.LittleEndian.Uint64(b); n != r.count {
+		return r.damaged(fmt.Sprintf("%d records instead of %d", r.count, n))
+	}
+	return nil
+}
+
+// savedKey is a record of a snapshot.
+type savedKey struct {
+	key    []byte
+	room   int
+	rank   rank
+	expiry int64
+	state  []byte
+}
+
+func (k savedKey) words() int { return roundWords(headWords + k.room + keyWords(len(k.key))) }
+
+// parseRecord parses the first record. It is not ok if one could not be made of it.
+func parseRecord(b []byte) (k savedKey, rest []byte, ok bool) {
+	var lengths [3]uint64
+	for i := range lengths {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > mostBlockBytes {
+			return k, nil, false
+		}
+		lengths[i], b = n, b[size:]
+	}
+	keyLen, room, words := int(lengths[0]), int(lengths[1]), int(lengths[2])
+	if keyLen > maxKey || room == 0 || room >= elsewhere || words == 0 || words > room && words > algo.MaxLogLimit+3 {
+		return k, nil, false
+	}
+	if len(b) < keyLen+1+8+8*words {
+		return k, nil, false
+	}
+	k.room = room
+	k.key, b = b[:keyLen], b[keyLen:]
+	k.rank, b = rank(b[0]), b[1:]
+	k.expiry, b = int64(binary.LittleEndian.Uint64(b)), b[8:]
+	k.state, b = b[:8*words], b[8*words:]
+	return k, b, k.expiry >= 0 && k.expiry < 1<<(64-rankBits)
+}
+
+// restore keeps the key, unless it has expired. The store is not in use yet.
+func (s *Store) restore(k savedKey) {
+	now := s.clock()
+	hash := maphash.Bytes(s.seed, k.key)
+	shard := s.shard(hash)
+	if k.expiry <= now || shard.findIn(k.words(), hash, k.key).kept() {
+		return
+	}
+	shard.scratch = shard.scratch[:0]
+	for i := 0; i < len(k.state); i += 8 {
+		shard.scratch = append(shard.scratch, binary.LittleEndian.Uint64(k.state[i:]))
+	}
+	shard.makeRoom(now)
+	if e := shard.add(k.words(), hash, k.key); e.kept() {
+		shard.setState(e, shard.scratch)
+		e.record().mark(k.expiry, k.rank)
+	}
+}
+
+// takeOver takes the keys of a store that is not in use.
+func (s *Store) takeOver(from *Store) error {
+	for i := range s.shards {
+		s.shards[i].mu.Lock()
+		defer s.shards[i].mu.Unlock()
+		if s.shards[i].count > 0 {
+			return errors.New("loading a snapshot: there are keys in the store: load before the first request")
+		}
+	}
+	for i := range s.shards {
+		to, from := &s.shards[i].shard, &from.shards[i].shard
+		to.byLength, to.tables, to.logs, to.count, to.turn = from.byLength, from.tables, from.logs, from.count, from.turn
+		to.evicted += from.evicted
+	}
+	return nil
+}
