@@ -33,8 +33,9 @@ type serveCmd struct {
 	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit resets."`
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
 
-	Backend string `group:"store" enum:"memory" default:"memory" env:"BACKEND_TYPE" help:"Where counters live: ${enum}."`
-	MaxKeys int    `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
+	Backend  string `group:"store" enum:"memory" default:"memory" env:"BACKEND_TYPE" help:"Where counters live: ${enum}."`
+	MaxKeys  int    `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
+	Snapshot string `group:"store" placeholder:"FILE" env:"SNAPSHOT_FILE" help:"Keep the counters in memory over a restart: saved here on a graceful stop, read at the start."`
 
 	MaxDescriptors int `group:"bounds" default:"${maxDescriptors}" env:"MAX_DESCRIPTORS" help:"Most descriptors in a request."`
 	MaxEntries     int `group:"bounds" default:"${maxEntries}" env:"MAX_ENTRIES" help:"Most entries in a descriptor."`

@@ -57,6 +57,9 @@ func (c *serveCmd) Run(con console) error {
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
 	defer s.store.Close()
+	if err := s.restore(); err != nil {
+		return err
+	}
 	options := c.serverOptions()
 	options.Backend, options.Local, options.Log, options.Stats = s.store, s.store, s.log, s.stats
 	s.decider = server.New(options)
@@ -67,7 +70,8 @@ func (c *serveCmd) Run(con console) error {
 		return err
 	}
 	s.welcome(con.out)
-	return s.serve(stopping, stop, hangups)
+	err := s.serve(stopping, stop, hangups)
+	return errors.Join(err, s.save())
 }
 
 // loadRules loads the rules for the first time; without, there is nothing to serve.
