@@ -22,12 +22,22 @@ const (
 	AllOrNothing                // all of them, or none when one is over
 )
 
+// String returns the name that rules use: "each" or "all_or_nothing".
+func (c Consume) String() string {
+	if c == AllOrNothing {
+		return "all_or_nothing"
+	}
+	return "each"
+}
+
 // Domain is a set of rules of its own.
 type Domain struct {
-	Name        string
-	Consume     Consume
-	Descriptors []*Descriptor
-	Pos         Pos
+	Name    string
+	Consume Consume
+	// ConsumeGiven says whether Consume was written, rather than the default.
+	ConsumeGiven bool
+	Descriptors  []*Descriptor
+	Pos          Pos
 }
 
 // Descriptor is one node of a domain's tree of rules.
@@ -46,7 +56,12 @@ type Descriptor struct {
 	// Metadata goes into the answer's dynamic metadata. JSON-like values only.
 	Metadata    map[string]any
 	Descriptors []*Descriptor
-	Pos         Pos
+	// Origin is where the node comes from.
+	Origin Origin
+	// Overridden is what is not in force because of this rule, without what is
+	// below it. Nil: nothing.
+	Overridden *Descriptor
+	Pos        Pos
 }
 
 // Limit is one rate limit of a descriptor.

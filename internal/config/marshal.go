@@ -140,8 +140,8 @@ func (d *Descriptor) MarshalJSON() ([]byte, error) { return json.Marshal(d.docum
 
 func (d *Domain) document() domainDocument {
 	doc := domainDocument{Domain: d.Name, Descriptors: documents(d.Descriptors)}
-	if d.Consume == AllOrNothing {
-		doc.Consume = "all_or_nothing"
+	if d.ConsumeGiven {
+		doc.Consume = d.Consume.String()
 	}
 	return doc
 }

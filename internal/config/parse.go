@@ -39,14 +39,21 @@ type Source struct {
 	// File of every Pos.
 	Name string
 	Data []byte
+	// Origin is the kind of place that the rules come from. Those of FromAdmin
+	// override others; see Origin.
+	Origin Origin
 }
 
 // Parse reads and validates the rules of all sources. The error is an *Invalid
 // with every problem of every source. No sources make empty rules.
 func Parse(sources []Source, opts Options) (*Rules, error) {
 	b := builder{opts: opts, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}}
-	for _, source := range sources {
-		b.add(source)
+	for _, overriding := range []bool{false, true} {
+		for _, source := range sources {
+			if (source.Origin == FromAdmin) == overriding {
+				b.add(source)
+			}
+		}
 	}
 	if err := invalid(b.problems); err != nil {
 		return nil, err
@@ -100,7 +107,12 @@ func (b *builder) add(source Source) {
 	d := &decoder{reader: reader{file: source.Name}}
 	domain := d.document(source.Data, b.opts.maxBytes())
 	if domain != nil && domain.Name != "" {
-		b.addDomain(d, domain)
+		domain.walk(func(node *Descriptor) { node.Origin = source.Origin })
+		if source.Origin == FromAdmin {
+			b.override(d, domain)
+		} else {
+			b.addDomain(d, domain)
+		}
 		for _, ref := range d.replaced {
 			ref.domain = domain.Name
 			b.replaced = append(b.replaced, ref)
@@ -131,6 +143,21 @@ func (b *builder) addDomain(d *decoder, domain *Domain) {
 	b.mergeConsume(d, domain, into)
 }
 
+// override puts a domain over what other sources gave it.
+func (b *builder) override(d *decoder, domain *Domain) {
+	d.unique(domain.Descriptors, nil)
+	into, exists := b.domains[domain.Name]
+	if !exists {
+		b.domains[domain.Name] = domain
+		b.order = append(b.order, domain)
+		return
+	}
+	if domain.ConsumeGiven {
+		into.Consume, into.ConsumeGiven = domain.Consume, true
+	}
+	into.Descriptors = lay(into.Descriptors, domain.Descriptors, true)
+}
+
 // mergeConsume takes what any one source says, and refuses two that disagree.
 func (b *builder) mergeConsume(d *decoder, domain, into *Domain) {
 	said, exists := b.consume[into]
@@ -140,7 +167,7 @@ func (b *builder) mergeConsume(d *decoder, domain, into *Domain) {
 	case exists && into.Consume != domain.Consume:
 		d.problemIn("consume", d.consume.n, "the domain says otherwise at "+said.String(), "write the same, or write it once")
 	}
-	into.Consume = domain.Consume
+	into.Consume, into.ConsumeGiven = domain.Consume, true
 	b.consume[into] = d.pos(d.consume.n)
 }
 
@@ -253,7 +280,7 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 			domain.Descriptors = d.descriptors(value)
 		}
 	})
-	domain.Name = name.v
+	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()
 	switch {
 	case name.v != "":
 		domain.Pos = d.pos(name.n)

@@ -42,7 +42,11 @@ func testArchive(t *testing.T, file string) {
 		name, base := path.Split(f.Name)
 		name = strings.TrimSuffix(name, "/")
 		if base != "want" {
-			sources[name] = append(sources[name], config.Source{Name: base, Data: f.Data})
+			source := config.Source{Name: base, Data: f.Data}
+			if strings.HasPrefix(base, "admin") {
+				source.Origin = config.FromAdmin
+			}
+			sources[name] = append(sources[name], source)
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

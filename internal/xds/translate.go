@@ -40,7 +40,7 @@ func toSources(resources []*anypb.Any) ([]config.Source, error) {
 			errs = append(errs, fmt.Errorf("resources[%d] %q: %w", i, c.Name, err))
 			continue
 		}
-		sources = append(sources, config.Source{Name: "xds:" + c.Name, Data: data})
+		sources = append(sources, config.Source{Name: "xds:" + c.Name, Data: data, Origin: config.FromXDS})
 	}
 	return sources, errors.Join(errs...)
 }

@@ -1,0 +1,66 @@
+package config
+
+import "fmt"
+
+// Origin is the kind of place that rules come from.
+//
+// What comes from FromAdmin overrides the rest: a descriptor with limits takes
+// the place of the one with the same domain, keys and values, of which only what
+// is below it stays. Others are added, before those of their level, so that they
+// are the first to match. What an overriding domain says of consume counts.
+type Origin uint8
+
+// The origins.
+const (
+	FromFile  Origin = iota // files, and whatever else does not say
+	FromXDS                 // a control plane
+	FromAdmin               // the admin API
+)
+
+var originNames = [...]string{FromFile: "file", FromXDS: "xds", FromAdmin: "admin"}
+
+// String returns "file", "xds" or "admin".
+func (o Origin) String() string {
+	if int(o) < len(originNames) {
+		return originNames[o]
+	}
+	return fmt.Sprintf("origin(%d)", uint8(o))
+}
+
+// lay returns a level of base with that of over laid over it, and what only over
+// has before or after the rest. It may change both.
+func lay(base, over []*Descriptor, before bool) []*Descriptor {
+	places := make(map[entry]int, len(base))
+	for i, d := range base {
+		places[entry{d.Key, d.Value}] = i
+	}
+	var added []*Descriptor
+	for _, d := range over {
+		if i, exists := places[entry{d.Key, d.Value}]; exists {
+			base[i] = base[i].laidUnder(d, before)
+		} else {
+			added = append(added, d)
+		}
+	}
+	if before {
+		return append(added, base...)
+	}
+	return append(base, added...)
+}
+
+// laidUnder returns d as it is with over, of the same key and value, in force.
+func (d *Descriptor) laidUnder(over *Descriptor, before bool) *Descriptor {
+	below := lay(d.Descriptors, over.Descriptors, before)
+	if len(over.Limits) == 0 { // it only leads to others
+		d.ShareThreshold = d.ShareThreshold || over.ShareThreshold
+		d.ValueToMetric = d.ValueToMetric || over.ValueToMetric
+		d.Descriptors = below
+		return d
+	}
+	over.Descriptors = below
+	if len(d.Limits) > 0 {
+		d.Descriptors = nil
+		over.Overridden = d
+	}
+	return over
+}

@@ -1,0 +1,123 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"iter"
+	"slices"
+	"strings"
+)
+
+// Rule is a descriptor with limits, with the way that leads to it.
+type Rule struct {
+	Domain *Domain
+	// Path leads from the domain's top level to the rule, its last element.
+	Path []*Descriptor
+}
+
+// All returns all rules, parents before those below them, in the order in which
+// they are written.
+func (r *Rules) All() iter.Seq[Rule] {
+	return func(yield func(Rule) bool) {
+		for _, domain := range r.Domains {
+			if !domain.rules(nil, domain.Descriptors, yield) {
+				return
+			}
+		}
+	}
+}
+
+// All returns the rules of the domain.
+func (d *Domain) All() iter.Seq[Rule] {
+	return func(yield func(Rule) bool) { d.rules(nil, d.Descriptors, yield) }
+}
+
+func (d *Domain) rules(above, level []*Descriptor, yield func(Rule) bool) bool {
+	for _, node := range level {
+		path := append(above[:len(above):len(above)], node)
+		if len(node.Limits) > 0 && !yield(Rule{d, path}) {
+			return false
+		}
+		if !d.rules(path, node.Descriptors, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// Descriptor is the rule itself.
+func (r Rule) Descriptor() *Descriptor { return r.Path[len(r.Path)-1] }
+
+// Name joins the keys and values that lead to the rule, as envoyproxy/ratelimit
+// does: "user_alice.path". Rules that differ in where the joints are share one.
+func (r Rule) Name() string {
+	var b strings.Builder
+	for i, d := range r.Path {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(d.Key)
+		if d.Value != "" {
+			b.WriteString("_" + d.Value)
+		}
+	}
+	return b.String()
+}
+
+// idLength is that of an ID: of so many characters, each of 5 bits, that no two
+// rules share one.
+const idLength = 20
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// ID returns what the rule is known by from outside: lower-case letters and
+// digits, made of the domain, the keys and the values that lead to it.
+func (r Rule) ID() string {
+	h := sha256.New()
+	write := func(s string) {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(s)))
+		h.Write(size[:])
+		h.Write([]byte(s))
+	}
+	write(r.Domain.Name)
+	for _, d := range r.Path {
+		write(d.Key)
+		write(d.Value)
+	}
+	return idEncoding.EncodeToString(h.Sum(nil))[:idLength]
+}
+
+// Put adds what other says to the domain: rules that are there already, by their
+// keys and values, are replaced where they are, others come last. The rest stays.
+// Other must not be used any more.
+func (d *Domain) Put(other *Domain) {
+	if other.ConsumeGiven {
+		d.Consume, d.ConsumeGiven = other.Consume, true
+	}
+	d.Descriptors = lay(d.Descriptors, other.Descriptors, false)
+}
+
+// Remove removes the rule of that ID, and descriptors that lead nowhere then.
+// Rules below it stay. It says whether there was one.
+func (d *Domain) Remove(id string) bool {
+	for r := range d.All() {
+		if r.ID() != id {
+			continue
+		}
+		bare := r.Descriptor()
+		bare.Limits, bare.ShadowMode, bare.QuotaMode, bare.DetailedMetric, bare.Metadata = nil, false, false, false, nil
+		d.Descriptors = prune(d.Descriptors)
+		return true
+	}
+	return false
+}
+
+// prune drops descriptors that neither limit nor lead to one that does.
+func prune(level []*Descriptor) []*Descriptor {
+	return slices.DeleteFunc(level, func(d *Descriptor) bool {
+		d.Descriptors = prune(d.Descriptors)
+		return len(d.Limits) == 0 && len(d.Descriptors) == 0
+	})
+}
