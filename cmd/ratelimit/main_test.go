@@ -52,6 +52,7 @@ func TestScript(t *testing.T) {
 			for _, addr := range []string{"GRPC_ADDR", "HTTP_ADDR", "ADMIN_ADDR"} {
 				env.Setenv(addr, "127.0.0.1:0")
 			}
+			env.Setenv("GORACE", "atexit_sleep_ms=10") // the race detector's second at every exit adds up
 			s := &process{env: env}
 			env.Values[processKey{}] = s
 			env.Defer(s.kill)
