@@ -149,7 +149,7 @@ func (s *Store) Decide(_ context.Context, req *backend.Request, out []algo.Decis
 	}
 	if len(req.Checks) == 1 {
 		c := &req.Checks[0]
-		hash := maphash.Bytes(s.seed, c.Key)
+		hash := s.hash(c.Key)
 		out[0] = s.shard(hash).lockAndDecide(hash, c, s.clock)
 		return nil
 	}
@@ -161,12 +161,14 @@ func (s *Store) Decide(_ context.Context, req *backend.Request, out []algo.Decis
 	return nil
 }
 
+func (s *Store) hash(key []byte) uint64 { return maphash.Bytes(s.seed, key) }
+
 func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>s.shift].shard }
 
 // Peek returns what a look at the key would answer, and whether it is kept: one
 // that is not is as good as never used.
 func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
-	hash := maphash.Bytes(s.seed, key)
+	hash := s.hash(key)
 	shard := s.shard(hash)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -178,7 +180,7 @@ func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
 
 // Reset forgets the key, as if it had never been used, and says whether it was kept.
 func (s *Store) Reset(key []byte) bool {
-	hash := maphash.Bytes(s.seed, key)
+	hash := s.hash(key)
 	shard := s.shard(hash)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
@@ -318,7 +317,7 @@ func parseRecord(b []byte) (k savedKey, rest []byte, ok bool) {
 // restore keeps the key, unless it has expired. The store is not in use yet.
 func (s *Store) restore(k savedKey) {
 	now := s.clock()
-	hash := maphash.Bytes(s.seed, k.key)
+	hash := s.hash(k.key)
 	shard := s.shard(hash)
 	if k.expiry <= now || shard.findIn(k.words(), hash, k.key).kept() {
 		return

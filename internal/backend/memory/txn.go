@@ -2,7 +2,6 @@ package memory
 
 import (
 	"bytes"
-	"hash/maphash"
 	"math/bits"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -44,7 +43,7 @@ const keptMemory = 1 << 13
 func (t *txn) decide() {
 	checks := t.req.Checks
 	for i := range checks {
-		t.hashes = append(t.hashes, maphash.Bytes(t.store.seed, checks[i].Key))
+		t.hashes = append(t.hashes, t.store.hash(checks[i].Key))
 	}
 	locked := t.store.lock(t.hashes)
 	defer t.store.unlock(locked)

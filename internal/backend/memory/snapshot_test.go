@@ -1,0 +1,256 @@
+package memory_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+)
+
+// TestSnapshot carries counters of every kind over to another store, and compares
+// what both then decide.
+func TestSnapshot(t *testing.T) {
+	var now atomic.Int64
+	now.Store(start)
+	o := memory.Options{Clock: now.Load, SweepCycle: -1}
+	old, restarted := newStore(t, o), newStore(t, o)
+	limits := map[string]*algo.Limit{"strict": newLimit(t, algo.Params{Algorithm: algo.Hybrid, Limit: 50, Window: time.Minute, Strict: true})}
+	for i, name := range algo.Algorithms() {
+		limits[name] = newLimit(t, algo.Params{Algorithm: algo.Algorithm(i), Limit: 50, Window: time.Minute})
+	}
+	brief := newLimit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 50, Window: time.Second})
+	keys := func(yield func(key string, l *algo.Limit)) {
+		for name, l := range limits {
+			for i := range 300 {
+				yield(fmt.Sprintf("%s %s %d", name, strings.Repeat("k", i%40), i), l)
+			}
+		}
+	}
+	keys(func(key string, l *algo.Limit) {
+		hit(t, old, key, l, int64(len(key)%50)+1)
+		now.Add(100)
+	})
+	live := old.Len()
+	hit(t, old, "brief", brief, 1)
+	now.Add(1e6)
+
+	var file bytes.Buffer
+	if err := old.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	n, err := restarted.Load(iotest.OneByteReader(&file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != live || restarted.Len() != live {
+		t.Errorf("%d keys loaded, %d kept, of %d", n, restarted.Len(), live)
+	}
+	used := func(s *memory.Store) map[string]memory.Key {
+		all := map[string]memory.Key{}
+		for k := range s.All() {
+			all[string(k.Key)] = memory.Key{Expiry: k.Expiry, Used: k.Used}
+		}
+		return all
+	}
+	before, after := used(old), used(restarted)
+	for key, k := range before {
+		if after[key].Expiry != k.Expiry || after[key].Used != k.Used {
+			t.Fatalf("%q was %+v and is %+v", key, k, after[key])
+		}
+	}
+	keys(func(key string, l *algo.Limit) {
+		if got, want := hit(t, restarted, key, l, 7), hit(t, old, key, l, 7); got != want {
+			t.Fatalf("%q: after a restart %+v, without %+v", key, got, want)
+		}
+	})
+}
+
+func TestSnapshotLeavesOutExpired(t *testing.T) {
+	var now atomic.Int64
+	now.Store(start)
+	o := memory.Options{Clock: now.Load, SweepCycle: -1}
+	s := newStore(t, o)
+	for i := range 100 {
+		l := newLimit(t, algo.Params{Algorithm: algo.LeakyBucket, Limit: 1, Window: time.Duration(i+1) * time.Second})
+		hit(t, s, fmt.Sprint(i), l, 1)
+	}
+	var file bytes.Buffer
+	now.Add(10e6)
+	if err := s.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	now.Add(10e6)
+	s = newStore(t, o)
+	if n, err := s.Load(&file); n != 80 || err != nil {
+		t.Errorf("%d keys, error %v; want the 80 that outlast 20 seconds", n, err)
+	}
+}
+
+func TestLoadKeepsToMaxKeys(t *testing.T) {
+	s := newStore(t, memory.Options{SweepCycle: -1})
+	l := perHour(t, 10)
+	for i := range 3000 {
+		hit(t, s, fmt.Sprint(i), l, int64(i%2*9+1))
+	}
+	var file bytes.Buffer
+	if err := s.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	s = newStore(t, memory.Options{MaxKeys: 2000, SweepCycle: -1})
+	if n, err := s.Load(&file); n > 2000 || n < 1800 || n != s.Len() || err != nil {
+		t.Errorf("%d keys, %d kept, error %v; want nearly 2000", n, s.Len(), err)
+	}
+	for k := range s.All() {
+		if k.Used < .9 {
+			continue
+		}
+		l := len(k.Key)
+		if l > 0 && (k.Key[l-1]-'0')%2 != 1 {
+			t.Fatalf("%s used %v", k.Key, k.Used)
+		}
+	}
+}
+
+func smallSnapshot(t *testing.T) []byte {
+	s := newStore(t, memory.Options{SweepCycle: -1})
+	l := perHour(t, 10)
+	log := newLimit(t, algo.Params{Algorithm: algo.SlidingLog, Limit: 30, Window: time.Hour})
+	for i := range 3 {
+		hit(t, s, fmt.Sprint("key ", i), l, 1)
+	}
+	hit(t, s, "log", log, 9)
+	var file bytes.Buffer
+	if err := s.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
+}
+
+// TestDamagedSnapshots has each bit of one wrong in turn, and each length too short.
+func TestDamagedSnapshots(t *testing.T) {
+	good := smallSnapshot(t)
+	load := func(b []byte) (int, error) {
+		s := newStore(t, memory.Options{SweepCycle: -1})
+		n, err := s.Load(bytes.NewReader(b))
+		if err != nil && (n != 0 || s.Len() != 0) {
+			t.Fatalf("%d keys, %d kept, of a snapshot that was refused", n, s.Len())
+		}
+		return n, err
+	}
+	if n, err := load(good); n != 4 || err != nil {
+		t.Fatalf("%d keys, error %v", n, err)
+	}
+	for i := range good {
+		if _, err := load(good[:i]); !errors.Is(err, memory.ErrSnapshotDamaged) {
+			t.Errorf("cut to %d of %d bytes: error %v", i, len(good), err)
+		}
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			if _, err := load(bad); !errors.Is(err, memory.ErrSnapshotDamaged) && !errors.Is(err, memory.ErrSnapshotVersion) {
+				t.Errorf("bit %d of byte %d of %d is wrong: error %v", bit, i, len(good), err)
+			}
+		}
+	}
+}
+
+func TestSnapshotErrors(t *testing.T) {
+	newer := smallSnapshot(t)
+	binary.LittleEndian.PutUint16(newer[len("ratelimit")+1:], 2)
+	for _, c := range []struct {
+		name string
+		file io.Reader
+		want string
+	}{
+		{"newer", bytes.NewReader(newer), "loading a snapshot: the snapshot is of another version of this program: its format is 2, known is 1; remove it to start with unused limits"},
+		{"empty", new(bytes.Buffer), "loading a snapshot: the snapshot is damaged or cut short: it ends before byte 0; remove it to start with unused limits"},
+		{"another file", strings.NewReader("domain: edge\ndescriptors: []\n"), "loading a snapshot: the snapshot is damaged or cut short: not the start of a snapshot before byte 12; remove it to start with unused limits"},
+		{"a failing disk", iotest.ErrReader(fs.ErrPermission), "loading a snapshot: permission denied"},
+	} {
+		s := newStore(t, memory.Options{SweepCycle: -1})
+		if _, err := s.Load(c.file); err == nil || err.Error() != c.want {
+			t.Errorf("%s: error %v\nwant %s", c.name, err, c.want)
+		}
+	}
+	s := newStore(t, memory.Options{SweepCycle: -1})
+	hit(t, s, "key", perHour(t, 10), 1)
+	if _, err := s.Load(bytes.NewReader(smallSnapshot(t))); err == nil || !strings.Contains(err.Error(), "load before the first request") {
+		t.Errorf("a store in use: error %v", err)
+	}
+	if s.Len() != 1 {
+		t.Errorf("%d keys, want the one that was there", s.Len())
+	}
+	if err := s.Save(failingWriter{}); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("saving to a full disk: error %v", err)
+	}
+}
+
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, fs.ErrPermission }
+
+func TestSnapshotFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "limits.snapshot")
+	s := newStore(t, memory.Options{SweepCycle: -1})
+	if _, err := s.LoadFile(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: error %v", err)
+	}
+	l := perHour(t, 10)
+	for i := range 10_000 {
+		hit(t, s, fmt.Sprint("key ", i), l, 1)
+		if i%5000 == 0 { // it replaces what is there
+			if err := s.SaveFile(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.SaveFile(path); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, error %v: want 0600", info.Mode(), err)
+	}
+	if files, err := os.ReadDir(dir); len(files) != 1 || err != nil {
+		t.Errorf("%d files, error %v: want the snapshot alone", len(files), err)
+	}
+	s = newStore(t, memory.Options{SweepCycle: -1})
+	if n, err := s.LoadFile(path); n != 10_000 || err != nil {
+		t.Errorf("%d keys, error %v", n, err)
+	}
+
+	if err := os.WriteFile(path, []byte("ratelimit\x00\x01\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = newStore(t, memory.Options{SweepCycle: -1})
+	if _, err := s.LoadFile(path); !errors.Is(err, memory.ErrSnapshotDamaged) || !strings.Contains(err.Error(), path) {
+		t.Errorf("a damaged file: error %v", err)
+	}
+
+	// A directory of that name cannot be replaced, and nothing must be left behind.
+	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveFile(filepath.Join(dir, "taken")); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if err := s.SaveFile(filepath.Join(dir, "missing", "file")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that is not there: error %v", err)
+	}
+	if files, err := os.ReadDir(dir); len(files) != 2 || err != nil {
+		t.Errorf("%d files, error %v: want the snapshot and the directory", len(files), err)
+	}
+}
