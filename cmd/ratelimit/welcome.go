@@ -8,7 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// firstCommand returns a hit command that shows the first limit of the rules at work.
+// firstCommand returns a hit command that shows the first limit of the rules at work,
+// or what to do if there is none.
 func firstCommand(rules *config.Rules, addr string) string {
 	for _, domain := range rules.Domains {
 		if e := firstLimited(domain.Descriptors, nil); e != nil {
@@ -19,7 +20,7 @@ func firstCommand(rules *config.Rules, addr string) string {
 			return command + " --domain " + shellWord(domain.Name) + " " + shellWord(e.String()) + " -n 20"
 		}
 	}
-	return "ratelimit check, for there is no limit yet"
+	return "add a rate_limit to the rules: they limit nothing yet"
 }
 
 // firstLimited returns entries that lead to the first descriptor with a limit of
