@@ -15,6 +15,7 @@ type op struct {
 	ids          []id // of the checks' keys
 	allOrNothing bool
 	out          []algo.Decision // one for each check
+	now          int64           // when it was decided, in µs since the epoch
 
 	began, deadline time.Time
 

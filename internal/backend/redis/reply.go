@@ -43,6 +43,7 @@ func (r *reply) decode(b []byte, ops []*op) error {
 	*r = reply{rest: b, state: r.state}
 	r.now = r.number()
 	for _, o := range ops {
+		o.now = r.now
 		for i := range o.checks {
 			o.out[i] = r.decision(o.checks[i].Limit, o.checks[i].Hits)
 		}

@@ -1,0 +1,151 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+)
+
+func openFor(t *testing.T, clock func() int64) *Backend {
+	t.Helper()
+	server := redistest.Start(t, redistest.Config{})
+	b, err := New(Options{Addrs: []string{server.Addr}, Clock: clock, Timeout: 10 * time.Second, DialTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	if err := b.Ready(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// limits are of every algorithm, and of every way to treat denied hits.
+func limits(t *testing.T) (all []*algo.Limit) {
+	t.Helper()
+	for a := range algo.Algorithms() {
+		for denied := algo.Count; denied <= algo.Drain; denied++ {
+			for _, strict := range []bool{false, true} {
+				p := algo.Params{Algorithm: algo.Algorithm(a), Limit: 7, Window: 3 * time.Second, DeniedHits: denied, Strict: strict}
+				if p.Algorithm == algo.LeakyBucket {
+					p.Burst = 5
+				}
+				if l, err := algo.New(p); err == nil { // not all can be strict
+					all = append(all, l)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// generator makes up requests for a few counters.
+type generator struct {
+	rng    *rand.Rand
+	limits []*algo.Limit
+	keys   int
+}
+
+func (g *generator) request() backend.Request {
+	req := backend.Request{AllOrNothing: g.rng.IntN(4) == 0}
+	descriptors := 1
+	if g.rng.IntN(3) == 0 {
+		descriptors += g.rng.IntN(3)
+	}
+	for d := range descriptors {
+		role := backend.Role(max(0, g.rng.IntN(6)-3))
+		for range 1 + g.rng.IntN(8)/7 {
+			key := g.rng.IntN(g.keys)
+			req.Checks = append(req.Checks, backend.Check{
+				Key: fmt.Appendf(nil, "counter %d", key), Limit: g.limits[key%len(g.limits)],
+				Hits: int64(g.rng.IntN(8) - 2), Descriptor: d, Role: role,
+			})
+		}
+	}
+	return req
+}
+
+// TestBatch decides many requests in one call, as combining does, and compares
+// them with the reference, which decides them one by one.
+func TestBatch(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	now := int64(1_700_000_000_000_000)
+	b := openFor(t, func() int64 { return now })
+	reference := backendtest.NewReference(func() int64 { return now })
+	all := limits(t)
+	g := &generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: all, keys: 2 * len(all)}
+	for round := range 300 {
+		now += g.rng.Int64N(1_000_000)
+		var batch []*op
+		var want [][]algo.Decision
+		for range 1 + g.rng.IntN(30) {
+			req := g.request()
+			decisions := make([]algo.Decision, len(req.Checks))
+			if err := reference.Decide(context.Background(), &req, decisions); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, decisions)
+			batch = append(batch, newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), b.opts.Timeout))
+		}
+		if err := b.call(batch, batch[0].deadline); err != nil {
+			t.Fatal(err)
+		}
+		for i, o := range batch {
+			for j := range o.out {
+				if o.out[j] != want[i][j] {
+					t.Fatalf("round %d, request %d of %d, check %d: %+v of %+v:\n got %+v\nwant %+v",
+						round, i, len(batch), j, o.checks[j], o.checks[j].Limit.Params(), o.out[j], want[i][j])
+				}
+			}
+		}
+	}
+}
+
+// TestRealClock lets Redis tell the time, as in production, where counters are
+// kept in part as the time when their key expires. Each decision is compared
+// with the step at the time that Redis used.
+func TestRealClock(t *testing.T) {
+	b := openFor(t, nil)
+	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
+	var all []*algo.Limit
+	for _, window := range []time.Duration{2 * time.Millisecond, 7 * time.Millisecond, 100 * time.Millisecond, time.Hour, 1_000_003 * time.Microsecond} {
+		for _, p := range []algo.Params{
+			{Algorithm: algo.FixedWindow, Limit: 20}, {Algorithm: algo.TokenBucket, Limit: 21},
+			{Algorithm: algo.LeakyBucket, Limit: 700, Burst: 19}, {Algorithm: algo.SlidingLog, Limit: 150},
+			{Algorithm: algo.Hybrid, Limit: 23}, {Algorithm: algo.SlidingWindow, Limit: 24, Strict: true},
+			{Algorithm: algo.SlidingWindow, Limit: 25}, {Algorithm: algo.SlidingWindow, Limit: 1 << 30},
+		} {
+			p.Window = window
+			l, err := algo.New(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, l)
+		}
+	}
+	states := make([]algo.State, len(all))
+	for range 20_000 {
+		i := rng.IntN(len(all))
+		l, hits := all[i], rng.Int64N(4)-1+rng.Int64N(2)
+		if rng.IntN(8) == 0 {
+			hits = rng.Int64N(l.Capacity())
+		}
+		out := make([]algo.Decision, 1)
+		o := newOp([]backend.Check{{Key: fmt.Append(nil, i), Limit: l, Hits: hits}}, false, out, time.Now(), b.opts.Timeout)
+		if err := b.call([]*op{o}, o.deadline); err != nil {
+			t.Fatal(err)
+		}
+		var want algo.Decision
+		if states[i], want = l.Step(states[i], o.now, hits); out[0] != want {
+			t.Fatalf("%+v, %d hits at %d:\n got %+v\nwant %+v", l.Params(), hits, o.now, out[0], want)
+		}
+	}
+}

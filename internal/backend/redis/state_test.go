@@ -1,0 +1,168 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+)
+
+// TestStateSize measures what Redis says that counters take, keys, expiry times
+// and its tables included. 117 bytes is what a counter of envoyproxy/ratelimit
+// takes there.
+func TestStateSize(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	tests := map[string]struct {
+		params algo.Params
+		keys   int // Redis' tables are as full at 100,000 as at 200,000
+		most   float64
+	}{
+		"fixed_window":   {algo.Params{Algorithm: algo.FixedWindow, Limit: 100, Window: time.Hour}, 200_000, 117},
+		"token_bucket":   {algo.Params{Algorithm: algo.TokenBucket, Limit: 100, Window: time.Hour}, 100_000, 117},
+		"leaky_bucket":   {algo.Params{Algorithm: algo.LeakyBucket, Limit: 100, Window: time.Hour}, 100_000, 117},
+		"fractions":      {algo.Params{Algorithm: algo.TokenBucket, Limit: 1009, Window: 24 * time.Hour}, 100_000, 133},
+		"sliding_window": {algo.Params{Algorithm: algo.SlidingWindow, Limit: 100, Window: time.Hour}, 100_000, 117},
+		"hybrid":         {algo.Params{Algorithm: algo.Hybrid, Limit: 100, Window: time.Hour}, 100_000, 181},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := limit(t, test.params)
+			reach := func(use func(b *redis.Backend)) (memory float64) {
+				b := open(t, redis.Options{Addrs: []string{server.Addr}, Timeout: unhurried, DialTimeout: unhurried})
+				use(b)
+				b.Close() // a connection takes memory too
+				return settledMemory(t, server)
+			}
+			server.Do("FLUSHALL", "SYNC")
+			before := reach(func(b *redis.Backend) { // the script takes memory too
+				if _, err := hit(b, "first", l, 1); err != nil {
+					t.Fatal(err)
+				}
+			})
+			after := reach(func(b *redis.Backend) {
+				var done sync.WaitGroup
+				for part := range 32 {
+					done.Go(func() { fill(t, b, l, part*test.keys/32, (part+1)*test.keys/32) })
+				}
+				done.Wait()
+			})
+			if n := server.Text("DBSIZE"); n != strconv.Itoa(test.keys+1) {
+				t.Fatalf("%s keys, want %d", n, test.keys+1)
+			}
+			each := (after - before) / float64(test.keys)
+			t.Logf("%.2f bytes a key", each)
+			if math.Round(each) > test.most { // what does not grow with the keys is in the difference too
+				t.Errorf("%.2f bytes a key, want at most %g", each, test.most)
+			}
+		})
+	}
+}
+
+// settledMemory returns what Redis uses when it no longer changes: it drops the
+// buffers of connections, and grows its tables, bit by bit.
+func settledMemory(t testing.TB, s *redistest.Server) (used float64) {
+	t.Helper()
+	redistest.Eventually(t, "connections are closed", func() bool { return s.Info("connected_clients") == "1" })
+	same := 0
+	redistest.Eventually(t, "memory settles", func() bool {
+		now := usedMemory(t, s)
+		if now != used {
+			used, same = now, 0
+		}
+		same++
+		return same > 50
+	})
+	return used
+}
+
+// fill charges counters, 100 in a request, for descriptors of 24 characters.
+func fill(t *testing.T, b backend.Backend, l *algo.Limit, from, to int) {
+	out := make([]algo.Decision, 100)
+	for from < to {
+		var req backend.Request
+		for ; len(req.Checks) < len(out) && from < to; from++ {
+			req.Checks = append(req.Checks, backend.Check{
+				Key: fmt.Appendf(nil, "4:edge|4:user=20:%020d|fw:3600s", from), Limit: l, Hits: 1, Descriptor: len(req.Checks),
+			})
+		}
+		if err := b.Decide(context.Background(), &req, out); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func usedMemory(t testing.TB, s *redistest.Server) float64 {
+	t.Helper()
+	n, err := strconv.ParseFloat(s.Info("used_memory"), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestLogSize: a full log takes 8 bytes a hit and a constant.
+func TestLogSize(t *testing.T) {
+	const most = 256 // bytes beside the ring
+	server := redistest.Start(t, redistest.Config{})
+	b := open(t, redis.Options{Addrs: []string{server.Addr}, Timeout: unhurried, DialTimeout: unhurried})
+	for _, n := range []uint32{10, 100, 1000, 10_000, algo.MaxLogLimit} {
+		server.Do("FLUSHALL", "SYNC")
+		l := limit(t, algo.Params{Algorithm: algo.SlidingLog, Limit: n, Window: time.Hour})
+		for charged := uint32(0); charged < n; { // in bites, so that the ring has to grow
+			bite := min(1+charged/2, n-charged)
+			if d, err := hit(b, "log", l, int64(bite)); err != nil || !d.Allowed {
+				t.Fatal(d, err)
+			}
+			charged += bite
+		}
+		key := server.Text("RANDOMKEY")
+		size, err := strconv.Atoi(server.Text("MEMORY", "USAGE", key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// An allocator rounds large blocks up to a few sizes.
+		if size > int(n)*8*5/4+most || n <= 1000 && size > int(n)*8+8*int(n)/4+most {
+			t.Errorf("a log of %d takes %d bytes", n, size)
+		}
+		if length := server.Text("STRLEN", key); length != strconv.Itoa(20+8*int(n)) {
+			t.Errorf("a log of %d is %s bytes long, want 8 a hit and 20", n, length)
+		}
+	}
+}
+
+// TestEveryKeyExpires: no key is without a time to live, none lives longer than
+// its state means anything, and when all windows have passed there is none left.
+func TestEveryKeyExpires(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{Args: []string{"--hz", "100"}})
+	b := open(t, redis.Options{Addrs: []string{server.Addr}, PlainKeys: true, Timeout: unhurried, DialTimeout: unhurried})
+	const window = 700 * time.Millisecond
+	for name, p := range everyProgram {
+		p.Window = window
+		l := limit(t, p)
+		for _, hits := range []int64{1, 2, -1, 0, 1 << 40, 1} {
+			d, err := hit(b, name, l, hits)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ttl, err := strconv.Atoi(server.Text("PTTL", "distlimiter:"+strconv.Quote(name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lives := time.Duration(ttl) * time.Millisecond
+			// What is said of a sliding log is when its first hit leaves.
+			if d.ResetAfter > 0 && lives <= 0 && hits != 0 || lives > max(d.ResetAfter, 2*window)+2*time.Millisecond {
+				t.Errorf("%s after %d hits: the key lives for %v, and %+v", name, hits, lives, d)
+			}
+		}
+	}
+	redistest.Eventually(t, "all keys have expired", func() bool { return server.Text("DBSIZE") == "0" })
+}
