@@ -14,56 +14,28 @@ func Compile(rules *config.Rules) *Matcher {
 	for _, c := range rules.Domains {
 		b := builder{
 			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|"},
-			edges:  make([]edge, 1), nodes: make([]*node, 1), below: map[edgeID]int{},
-			forms: forms,
+			tree:   newEdges(), wild: newEdges(), forms: forms,
 		}
 		b.addLevel(rootEdge, c.Descriptors, nil, "")
-		for seed := uint64(0); !b.place(seed); seed++ {
-			// Another seed helps when the ways of two edges are too alike.
-		}
+		m.rules = b.finish(m.rules)
 		m.domains[c.Name] = b.domain
-		m.rules = b.land(m.rules)
 	}
 	return m
 }
 
-// builder collects the tree of one domain.
+// builder collects what makes a domain. Places are edges of the tree until the
+// domain is finished, then slots.
 type builder struct {
-	domain *Domain
-	edges  []edge // parents first; edges[rootEdge] stands for the top
-	nodes  []*node
-	below  map[edgeID]int
-	rules  []foundRule
-	slots  []uint32            // by edge but the first
-	forms  map[string]*keyForm // by tags, of rules that need no more
+	domain     *Domain
+	tree, wild edges
+	rules      []foundRule
+	forms      map[string]*keyForm // of rules that need no more, by what they hold
 }
 
-// foundRule is a rule whose place is not known yet.
+// foundRule is a rule and where it is.
 type foundRule struct {
 	Rule
 	edge int
-}
-
-const rootEdge = 0
-
-// edgeID says where an edge begins and what it is for.
-type edgeID struct {
-	up   int
-	kind kind
-	text string
-}
-
-// edge returns the index of an edge, which it adds if need be.
-func (b *builder) edge(up int, k kind, text string) int {
-	id := edgeID{up, k, text}
-	i, ok := b.below[id]
-	if !ok {
-		i = len(b.edges)
-		b.below[id] = i
-		b.edges = append(b.edges, edge{edgeID: id})
-		b.nodes = append(b.nodes, nil)
-	}
-	return i
 }
 
 // addLevel adds the descriptors below up, to which levels and path lead.
@@ -76,69 +48,88 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 	var anyKey []pattern
 	byKey := map[int][]pattern{}
 	for order, c := range descriptors {
-		n := &node{config: c, joined: c.Key, starKey: strings.Contains(c.Key, "*")}
-		at := b.edge(up, keyEdge, c.Key)
-		key := at
-		if c.Value != "" {
-			n.joined = c.Key + "_" + c.Value
-			b.edges[key].flags |= hasValues
-			at = b.edge(key, valueEdge, c.Value)
-		} else {
-			b.edges[key].flags |= isNode
-		}
-		if b.nodes[at] != nil {
+		key, at := b.addNode(up, c)
+		if at == rootEdge {
 			continue
 		}
-		b.nodes[at] = n
 		keys = append(keys, key)
-		if strings.Contains(n.joined, "*") {
-			p := newPattern(n.joined)
-			n.match = &p
-			p.order, p.record = uint32(order), uint32(at)
-			if n.starKey {
-				anyKey = append(anyKey, p)
-			} else {
-				byKey[key] = append(byKey[key], p.after(c.Key+"_"))
-			}
-		}
-		n.shared = sharedText(n)
+		n := b.tree.list[at].node
 		levels := append(levels[:len(levels):len(levels)], n)
 		path := path + n.joined
 		if len(c.Limits) > 0 {
 			b.addRule(at, levels, path)
 		}
 		b.addLevel(at, c.Descriptors, levels, path+".")
+		if n.match == nil {
+			continue
+		}
+		p := *n.match
+		p.order, p.slot, p.flags = uint32(order), uint32(at), b.tree.list[at].flags
+		if n.starKey {
+			anyKey = append(anyKey, p)
+		} else {
+			byKey[key] = append(byKey[key], p.after(c.Key+"_"))
+		}
 	}
 	for _, k := range keys {
 		if patterns := byKey[k]; patterns != nil {
-			b.edges[k].set = 1 + b.addSet(patterns, prefixEdge)
+			b.tree.list[k].set = 1 + b.addSet(patterns, prefixEdge)
 			delete(byKey, k)
 		}
 		if len(anyKey) > 0 {
-			b.edges[k].flags |= isOdd
+			b.tree.list[k].flags |= isOdd
 		}
 		b.markOdd(&l, up, k)
 	}
 	if len(anyKey) > 0 {
 		l.set = 1 + b.addSet(anyKey, prefixEdge)
 	}
+	b.tree.list[up].flags |= hasLevel
+	b.tree.list[up].level = uint32(len(b.domain.levels))
 	b.domain.levels = append(b.domain.levels, l)
-	b.edges[up].level = uint32(len(b.domain.levels))
+}
+
+// addNode adds a descriptor below up and returns the edges of its key and to
+// itself; rootEdge if one like it is there already.
+func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
+	n := &node{config: c, joined: c.Key, starKey: strings.Contains(c.Key, "*")}
+	key = b.tree.add(up, keyEdge, c.Key)
+	at = key
+	if c.Value != "" {
+		n.joined += "_" + c.Value
+		at = b.tree.add(key, valueEdge, c.Value)
+	}
+	if b.tree.list[at].node != nil {
+		return key, rootEdge
+	}
+	b.tree.list[at].node = n
+	switch {
+	case c.Value == "":
+		b.tree.list[key].flags |= isNode
+	case !strings.Contains(c.Value, "*"):
+		b.tree.list[key].flags |= hasValues
+	}
+	if strings.Contains(n.joined, "*") {
+		p := newPattern(n.joined)
+		n.match = &p
+	}
+	n.shared = sharedText(n)
+	return key, at
 }
 
 // markOdd marks a key and others of the level that are its start up to an
 // underscore.
 func (b *builder) markOdd(l *level, up, k int) {
-	key := b.edges[k].text
+	key := b.tree.list[k].text
 	l.longest = max(l.longest, len(key))
 	for i := range len(key) {
 		if key[i] != '_' {
 			continue
 		}
 		l.underscores = true
-		if start, ok := b.below[edgeID{up, keyEdge, key[:i]}]; ok {
-			b.edges[start].flags |= isOdd
-			b.edges[k].flags |= isOdd
+		if start, ok := b.tree.index[edgeID{up, keyEdge, key[:i]}]; ok {
+			b.tree.list[start].flags |= isOdd
+			b.tree.list[k].flags |= isOdd
 		}
 	}
 }
@@ -157,52 +148,30 @@ func (b *builder) addRule(at int, levels []*node, path string) {
 		r.keys = &keyForm{prefix: r.keys.prefix, tags: r.keys.tags, levels: levels}
 	}
 	b.rules = append(b.rules, foundRule{r, at})
-	b.edges[at].flags |= hasRule
+	b.tree.list[at].flags |= hasRule
 }
 
-// place makes the table, unless hashes by this seed are too alike.
-func (b *builder) place(seed uint64) bool {
+// finish completes the domain and appends its rules.
+func (b *builder) finish(rules []*Rule) []*Rule {
 	d := b.domain
-	d.seed = mix(seed, 0)
-	b.edges[rootEdge].way = d.seed
-	for i := 1; i < len(b.edges); i++ {
-		e := &b.edges[i]
-		up := d.setWay(uint32(e.up))
-		if e.kind == keyEdge || e.kind == valueEdge {
-			up = b.edges[e.up].way
-		}
-		e.way = hash(up, e.kind, e.text)
+	var slots []uint32
+	d.tree, slots = newTable(b.tree.list)
+	for i := range b.wild.list {
+		b.wild.list[i].land = slots[b.wild.list[i].land]
 	}
-	var ok bool
-	b.slots, ok = d.table.place(b.edges[1:])
-	return ok
-}
-
-// land fills the table and appends the rules.
-func (b *builder) land(rules []*Rule) []*Rule {
-	d := b.domain
-	d.root = uint32(len(d.records) - 1)
-	slots := append([]uint32{d.root}, b.slots...)
-	d.nodes, d.rules = make([]*node, len(d.records)), make([]Rule, len(d.records))
-	for i, e := range b.edges {
-		r, slot := e.record, slots[i]
-		if i != rootEdge {
-			up := uint32(e.up)
-			if e.kind == keyEdge || e.kind == valueEdge {
-				up = slots[up]
-			} else {
-				r.land = slots[r.land]
-			}
-			r.from, r.tag, r.size = edgeFrom(up, e.kind), uint32(e.way>>16), uint16(min(len(e.text), maxSize))
-			copy(r.inline[:], e.text)
-		}
-		d.records[slot], d.texts[slot], d.ways[slot], d.nodes[slot] = r, e.text, e.way, b.nodes[i]
-	}
+	d.wild, _ = newTable(b.wild.list)
 	for _, w := range d.sets {
 		for i := range w.patterns {
-			w.patterns[i].record = slots[w.patterns[i].record]
+			w.patterns[i].slot = slots[w.patterns[i].slot]
 		}
 	}
+	n := len(d.tree.records) + 1
+	d.rules, d.below, d.ways, d.nodes = make([]Rule, n), make([]uint32, n), make([]uint64, n), make([]*node, n)
+	for i, e := range b.tree.list {
+		slot := slots[i]
+		d.ways[slot], d.nodes[slot], d.below[slot] = e.way, e.node, e.level
+	}
+	d.top = place{slots[rootEdge], b.tree.list[rootEdge].flags, d.tree.seed}
 	for _, r := range b.rules {
 		at := &d.rules[slots[r.edge]]
 		*at = r.Rule

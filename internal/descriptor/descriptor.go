@@ -60,14 +60,19 @@ func (m *Matcher) Domain(name string) *Domain { return m.domains[name] }
 
 // Domain is a set of rules of its own.
 type Domain struct {
-	table
 	config *config.Domain
-	prefix string  // of all counter keys
-	root   uint32  // record above the top level
-	rules  []Rule  // by slot, as its record is found: without waiting for another load
-	nodes  []*node // by slot; nil for what is no descriptor
-	levels []level // by record.level - 1
-	sets   []set   // by record.set - 1
+	prefix string // of all counter keys
+	tree   table  // keyEdge and valueEdge
+	top    place  // above the first level
+	rules  []Rule // by slot in tree: found without waiting for another load
+	wild   table  // prefixEdge and suffixEdge
+	sets   []set
+	levels []level
+
+	// By slot in tree, top's at the end.
+	below []uint32 // index of the level below a descriptor
+	ways  []uint64 // the hash of the way there
+	nodes []*node  // nil for what is no descriptor
 }
 
 // node is one descriptor of the configuration.
@@ -82,9 +87,9 @@ type node struct {
 // level is what there is below a descriptor, or in a domain.
 type level struct {
 	descriptors []*config.Descriptor
-	longest     int  // length of the longest key
-	underscores bool // some key contains a _
-	set         uint32
+	longest     int    // length of the longest key
+	underscores bool   // some key contains a _
+	set         uint32 // 1 + index of the patterns with a * in the key; 0: none
 }
 
 // Name returns the domain's name.
@@ -93,54 +98,62 @@ func (d *Domain) Name() string { return d.config.Name }
 // Consume says what a request with several descriptors is charged.
 func (d *Domain) Consume() config.Consume { return d.config.Consume }
 
+// place is where entries have led.
+type place struct {
+	slot  uint32 // none: nowhere
+	flags uint8
+	way   uint64 // the hash of the way there
+}
+
+var nowhere = place{slot: none}
+
 // Lookup returns the rule that applies to a descriptor with these entries; nil
 // if no limit applies. It does not keep entries and, oddities of keys aside
 // (see odd.go), does not allocate.
 func (d *Domain) Lookup(entries []Entry) *Rule {
-	at, way := d.root, d.seed
+	at := d.top
 	for i := range entries {
-		if at, way = d.step(at, way, entries[i].Key, entries[i].Value); at == none {
+		if at.flags&hasLevel == 0 {
+			return nil
+		}
+		if at = d.step(at, entries[i].Key, entries[i].Value); at.slot == none {
 			return nil
 		}
 	}
-	if d.records[at].flags&hasRule == 0 {
+	if at.flags&hasRule == 0 {
 		return nil
 	}
-	return &d.rules[at]
+	return &d.rules[at.slot]
 }
 
-// step returns the record on which an entry lands and the hash of the way there;
-// none if it matches nothing.
-func (d *Domain) step(at uint32, way uint64, key, value string) (uint32, uint64) {
-	below := d.records[at].level
-	if below == 0 {
-		return none, 0
-	}
-	keyWay := hash(way, keyEdge, key)
-	k := d.find(keyWay, at, keyEdge, key)
-	if k == none {
-		if l := &d.levels[below-1]; l.underscores || l.set != 0 || strings.IndexByte(key, '_') >= 0 {
-			return d.stepOddly(at, way, key, value)
+// step returns where an entry leads from a place that hasLevel.
+func (d *Domain) step(at place, key, value string) place {
+	way := hash(at.way, keyEdge, key)
+	k, r := d.tree.find(way, at.slot, keyEdge, key)
+	if r == nil {
+		if l := d.level(at); l.underscores || l.set != 0 || strings.IndexByte(key, '_') >= 0 {
+			return d.stepOddly(at, key, value)
 		}
-		return none, 0
+		return nowhere
 	}
-	r := &d.records[k]
-	if r.flags&isOdd != 0 {
-		return d.stepOddly(at, way, key, value)
+	if r.flags()&isOdd != 0 {
+		return d.stepOddly(at, key, value)
 	}
-	if r.flags&hasValues != 0 {
-		valueWay := hash(keyWay, valueEdge, value)
-		if v := d.find(valueWay, k, valueEdge, value); v != none {
-			return v, valueWay
-		}
-		if r.set != 0 {
-			if c := d.wildcard(r.set-1, value, nothing); c != nothing {
-				return c.record, d.ways[c.record]
-			}
+	if r.flags()&hasValues != 0 || r.set != 0 && strings.IndexByte(value, '*') >= 0 {
+		valueWay := hash(way, valueEdge, value)
+		if v, r := d.tree.find(valueWay, k, valueEdge, value); r != nil {
+			return place{v, r.flags(), valueWay}
 		}
 	}
-	if r.flags&isNode != 0 {
-		return k, keyWay
+	if r.set != 0 {
+		if c := d.wildcard(r.set-1, value, nothing); c.slot != none {
+			return d.landing(c)
+		}
 	}
-	return none, 0
+	if r.flags()&isNode == 0 {
+		return nowhere
+	}
+	return place{k, r.flags(), way}
 }
+
+func (d *Domain) level(at place) *level { return &d.levels[d.below[at.slot]] }

@@ -1,7 +1,7 @@
 package descriptor
 
 import (
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -136,17 +136,15 @@ func appendPeriod(dst []byte, d time.Duration) []byte {
 // keyForm returns the form for rules with such limits.
 func (b *builder) keyForm(limits []*config.Limit) *keyForm {
 	tags := make([]string, len(limits))
-	seen := map[string]int{}
 	for i, l := range limits {
 		if l.Unlimited {
 			continue
 		}
 		tag := string(appendTag(nil, l.Algo.Params()))
-		seen[tag]++
-		if n := seen[tag]; n > 1 {
-			tag += fmt.Sprintf("#%d", n)
-		}
 		tags[i] = tag
+		for n := 2; slices.Contains(tags[:i], tags[i]); n++ {
+			tags[i] = tag + "#" + strconv.Itoa(n)
+		}
 	}
 	id := b.domain.prefix + strings.Join(tags, " ")
 	if b.forms[id] == nil {

@@ -1,7 +1,5 @@
 package descriptor
 
-import "strings"
-
 // An odd match is one by way of the joint between key and value: the entry
 // a_b=c on the configured a=b_c, or the key a_b on the configured a=b. It needs
 // a configured key that is the entry's up to some underscore, or the other way
@@ -9,112 +7,118 @@ import "strings"
 
 // split is one way to read an entry as a configured key and a value.
 type split struct {
-	key  uint32 // record
-	way  uint64 // the hash of the way there
-	rest string // value
+	key   place
+	set   uint32 // of the key's wildcards
+	value string
 }
 
 // splits returns the ways to read the entry for which the level has the key,
 // the entry's own first, then from the shortest key to the longest.
-func (d *Domain) splits(at uint32, way uint64, key, value string) []split {
-	var found []split
-	try := func(key string) (split, bool) {
-		keyWay := hash(way, keyEdge, key)
-		k := d.find(keyWay, at, keyEdge, key)
-		return split{key: k, way: keyWay}, k != none
-	}
-	if s, ok := try(key); ok {
-		s.rest = value
-		found = append(found, s)
+func (d *Domain) splits(at place, key, value string) (found []split) {
+	if k, set := d.key(at, key); k != nowhere {
+		found = append(found, split{k, set, value})
 	}
 	for i := range len(key) {
-		if key[i] == '_' {
-			if s, ok := try(key[:i]); ok {
-				s.rest = key[i+1:] + "_" + value
-				found = append(found, s)
-			}
+		if key[i] != '_' {
+			continue
+		}
+		if k, set := d.key(at, key[:i]); k != nowhere {
+			found = append(found, split{k, set, key[i+1:] + "_" + value})
 		}
 	}
-	longest := d.levels[d.records[at].level-1].longest
+	longest := d.level(at).longest
 	for i := 0; i < len(value) && len(key)+1+i <= longest; i++ {
-		if value[i] == '_' {
-			if s, ok := try(key + "_" + value[:i]); ok {
-				s.rest = value[i+1:]
-				found = append(found, s)
-			}
+		if value[i] != '_' {
+			continue
+		}
+		if k, set := d.key(at, key+"_"+value[:i]); k != nowhere {
+			found = append(found, split{k, set, value[i+1:]})
 		}
 	}
 	return found
 }
 
 // stepOddly is step for all cases.
-func (d *Domain) stepOddly(at uint32, way uint64, key, value string) (uint32, uint64) {
-	splits := d.splits(at, way, key, value)
-	if r, way := d.exact(at, way, splits, key, value); r != none {
-		return r, way
+func (d *Domain) stepOddly(at place, key, value string) place {
+	splits := d.splits(at, key, value)
+	if p := d.exact(at, splits, key, value); p != nowhere {
+		return p
 	}
-	if c := d.firstWildcard(at, splits, key, value); c != nothing {
-		return c.record, d.ways[c.record]
+	if c := d.firstWildcard(at, splits, key, value); c.slot != none {
+		return d.landing(c)
 	}
-	return d.keyOnly(at, way, key)
+	return d.keyOnly(at, key)
 }
 
 // exact finds the descriptor whose joined key and value are the entry's.
-func (d *Domain) exact(at uint32, way uint64, splits []split, key, value string) (uint32, uint64) {
+func (d *Domain) exact(at place, splits []split, key, value string) place {
 	for _, s := range splits {
-		valueWay := hash(s.way, valueEdge, s.rest)
-		if v := d.find(valueWay, s.key, valueEdge, s.rest); v != none {
-			return v, valueWay
+		if v := d.value(s.key, s.value); v != nowhere {
+			return v
 		}
 	}
-	if len(key)+1+len(value) <= d.levels[d.records[at].level-1].longest {
-		return d.key(at, way, key+"_"+value)
+	if len(key)+1+len(value) > d.level(at).longest {
+		return nowhere
 	}
-	return none, 0
+	return d.keyNode(at, key+"_"+value)
 }
 
 // firstWildcard finds the first pattern of the level that matches the entry.
-func (d *Domain) firstWildcard(at uint32, splits []split, key, value string) candidate {
+func (d *Domain) firstWildcard(at place, splits []split, key, value string) candidate {
 	best := nothing
 	for _, s := range splits {
-		if i := d.records[s.key].set; i != 0 {
-			best = d.wildcard(i-1, s.rest, best)
+		if s.set != 0 {
+			best = d.wildcard(s.set-1, s.value, best)
 		}
 	}
-	if i := d.levels[d.records[at].level-1].set; i != 0 {
-		best = d.wildcard(i-1, key+"_"+value, best)
+	if set := d.level(at).set; set != 0 {
+		best = d.wildcard(set-1, key+"_"+value, best)
 	}
 	return best
 }
 
 // keyOnly finds the descriptor whose joined key and value are the entry's key.
-func (d *Domain) keyOnly(at uint32, way uint64, key string) (uint32, uint64) {
-	if k, keyWay := d.key(at, way, key); k != none {
-		return k, keyWay
-	}
-	if i := strings.IndexByte(key, '_'); i < 0 {
-		return none, 0
+func (d *Domain) keyOnly(at place, key string) place {
+	if k := d.keyNode(at, key); k != nowhere {
+		return k
 	}
 	for i := range len(key) {
 		if key[i] != '_' {
 			continue
 		}
-		keyWay := hash(way, keyEdge, key[:i])
-		if k := d.find(keyWay, at, keyEdge, key[:i]); k != none {
-			valueWay := hash(keyWay, valueEdge, key[i+1:])
-			if v := d.find(valueWay, k, valueEdge, key[i+1:]); v != none {
-				return v, valueWay
+		if k, _ := d.key(at, key[:i]); k != nowhere {
+			if v := d.value(k, key[i+1:]); v != nowhere {
+				return v
 			}
 		}
 	}
-	return none, 0
+	return nowhere
 }
 
-// key finds the descriptor of this key without a value.
-func (d *Domain) key(at uint32, way uint64, key string) (uint32, uint64) {
-	keyWay := hash(way, keyEdge, key)
-	if k := d.find(keyWay, at, keyEdge, key); k != none && d.records[k].flags&isNode != 0 {
-		return k, keyWay
+// key finds a key of the level below, and the set of its wildcards.
+func (d *Domain) key(at place, key string) (place, uint32) {
+	way := hash(at.way, keyEdge, key)
+	k, r := d.tree.find(way, at.slot, keyEdge, key)
+	if r == nil {
+		return nowhere, 0
 	}
-	return none, 0
+	return place{k, r.flags(), way}, r.set
+}
+
+// keyNode finds the descriptor of this key without a value.
+func (d *Domain) keyNode(at place, key string) place {
+	if k, _ := d.key(at, key); k != nowhere && k.flags&isNode != 0 {
+		return k
+	}
+	return nowhere
+}
+
+// value finds the descriptor of this value of a key.
+func (d *Domain) value(k place, value string) place {
+	way := hash(k.way, valueEdge, value)
+	v, r := d.tree.find(way, k.slot, valueEdge, value)
+	if r == nil {
+		return nowhere
+	}
+	return place{v, r.flags(), way}
 }

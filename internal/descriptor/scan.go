@@ -10,17 +10,22 @@ import (
 // scanner finds patterns by a literal in their middle. It is an Aho–Corasick
 // automaton: one pass over the text meets every literal that occurs in it,
 // however many there are and however they overlap.
-//
-// States are numbered breadth first, so that the states below one are
-// neighbours: below s lie first[s] to first[s+1], one for each byte in labels.
 type scanner struct {
-	first  []uint32
-	labels []byte   // by state: the byte that leads to it
-	fail   []uint32 // by state: the longest other state that ends the same text
-	report []uint32 // by state: the nearest state, by fail and including itself, that ends a literal; 0: none
-	owners [][]int  // by state that ends a literal: the patterns it stands for, in order
-	number []uint32 // by state that ends a literal: a dense number for it
-	seen   sync.Pool
+	start  [256]uint32 // by first byte: the state after it; 0: still at the start
+	states []state     // breadth first, so that the states below one are neighbours
+	labels []byte      // by state: the byte that leads to it
+	owners [][]int     // by literal: the patterns it stands for, in order
+	seen   sync.Pool   // of *[]uint64, a bit for each literal
+}
+
+// state stands for the start of a literal, or the whole of it.
+type state struct {
+	first   uint32 // of the states below
+	fail    uint32 // the longest other state that ends like this one
+	report  uint32 // the nearest of this and those by fail that is a whole literal; 0: none
+	literal uint32 // which one, if it is
+	below   uint16 // number of states
+	label   byte   // of the first
 }
 
 // newScanner indexes each pattern by its longest middle part. All must have one.
@@ -36,92 +41,125 @@ func newScanner(patterns []pattern) *scanner {
 	}
 	slices.Sort(literals)
 	sc := &scanner{}
+	for _, l := range literals {
+		sc.owners = append(sc.owners, byLiteral[l])
+	}
 	words := (len(literals) + 63) / 64
 	sc.seen.New = func() any { s := make([]uint64, words); return &s }
+	sc.grow(literals)
+	sc.link()
+	return sc
+}
 
-	// A state is the run of sorted literals that begin with its text.
-	type run struct{ from, to, depth int }
+// grow makes the states of sorted literals. Those whose own text is a whole
+// literal report it.
+func (sc *scanner) grow(literals []string) {
+	type run struct{ from, to, depth int } // of literals that begin with a state's text
 	runs := []run{{0, len(literals), 0}}
 	sc.labels = []byte{0}
 	for s := 0; s < len(runs); s++ {
-		r := runs[s]
-		sc.first = append(sc.first, uint32(len(runs)))
-		var owners []int
-		number := uint32(r.from)
+		r, st := runs[s], state{first: uint32(len(runs))}
 		if len(literals[r.from]) == r.depth {
-			owners = byLiteral[literals[r.from]]
+			st.report, st.literal = uint32(s), uint32(r.from)
 			r.from++
 		}
-		sc.owners, sc.number = append(sc.owners, owners), append(sc.number, number)
 		for r.from < r.to {
 			c := literals[r.from][r.depth]
 			to := r.from + 1
 			for to < r.to && literals[to][r.depth] == c {
 				to++
 			}
-			runs = append(runs, run{r.from, to, r.depth + 1})
-			sc.labels = append(sc.labels, c)
+			runs, sc.labels = append(runs, run{r.from, to, r.depth + 1}), append(sc.labels, c)
+			st.below++
 			r.from = to
 		}
+		if st.below > 0 {
+			st.label = sc.labels[st.first]
+		}
+		sc.states = append(sc.states, st)
 	}
-	sc.first = append(sc.first, uint32(len(runs)))
+	root := sc.states[0]
+	for i := range uint32(root.below) {
+		sc.start[sc.labels[root.first+i]] = root.first + i
+	}
+}
 
-	sc.fail, sc.report = make([]uint32, len(runs)), make([]uint32, len(runs))
-	for s := range uint32(len(runs)) {
-		for below := sc.first[s]; below < sc.first[s+1]; below++ {
+// link sets where states fail and what they report, the shorter before the
+// longer, which rely on them.
+func (sc *scanner) link() {
+	for s, st := range sc.states {
+		for i := range uint32(st.below) {
+			below := &sc.states[st.first+i]
 			if s != 0 {
-				sc.fail[below] = sc.step(sc.fail[s], sc.labels[below])
+				below.fail = sc.step(st.fail, sc.labels[st.first+i])
 			}
-			sc.report[below] = below
-			if sc.owners[below] == nil {
-				sc.report[below] = sc.report[sc.fail[below]]
+			if below.report == 0 {
+				below.report = sc.states[below.fail].report
 			}
 		}
 	}
-	return sc
 }
 
 // step returns the state after c.
 func (sc *scanner) step(s uint32, c byte) uint32 {
-	for {
-		from, to := sc.first[s], sc.first[s+1]
-		if i := bytes.IndexByte(sc.labels[from:to], c); i >= 0 {
-			return from + uint32(i)
+	for s != 0 {
+		st := &sc.states[s]
+		if st.label == c && st.below > 0 {
+			return st.first
 		}
-		if s == 0 {
-			return 0
+		if st.below > 1 {
+			if i := bytes.IndexByte(sc.labels[st.first:st.first+uint32(st.below)], c); i > 0 {
+				return st.first + uint32(i)
+			}
 		}
-		s = sc.fail[s]
+		s = st.fail
 	}
+	return sc.start[c]
 }
 
 // match returns the first of the patterns that matches s, or best if that is
 // earlier.
 func (sc *scanner) match(patterns []pattern, s string, best candidate) candidate {
-	// A literal may occur at every byte of s: its patterns are tried but once.
-	seen := sc.seen.Get().(*[]uint64)
-	clear(*seen)
-	state := uint32(0)
+	var seen *[]uint64
+	at := uint32(0)
 	for i := range len(s) {
-		state = sc.step(state, s[i])
-		for hit := sc.report[state]; hit != 0; hit = sc.report[sc.fail[hit]] {
-			word, bit := &(*seen)[sc.number[hit]/64], uint64(1)<<(sc.number[hit]%64)
+		if at == 0 {
+			if at = sc.start[s[i]]; at == 0 {
+				continue
+			}
+		} else {
+			at = sc.step(at, s[i])
+		}
+		for hit := sc.states[at].report; hit != 0; hit = sc.states[sc.states[hit].fail].report {
+			if seen == nil {
+				seen = sc.seen.Get().(*[]uint64)
+				clear(*seen)
+			}
+			// A literal may occur at every byte of s: its patterns are tried once.
+			l := sc.states[hit].literal
+			word, bit := &(*seen)[l/64], uint64(1)<<(l%64)
 			if *word&bit != 0 {
-				break // and so has been what it ends with
+				break // and so have been the literals that it ends with
 			}
 			*word |= bit
-			for _, o := range sc.owners[hit] {
-				p := &patterns[o]
-				if best.order < p.order {
-					break
-				}
-				if p.match(s) {
-					best = candidate{p.record, p.order}
-					break
-				}
-			}
+			best = sc.tryOwners(patterns, l, s, best)
 		}
 	}
-	sc.seen.Put(seen)
+	if seen != nil {
+		sc.seen.Put(seen)
+	}
+	return best
+}
+
+func (sc *scanner) tryOwners(patterns []pattern, literal uint32, s string, best candidate) candidate {
+	for _, o := range sc.owners[literal] {
+		p := &patterns[o]
+		if best.order < p.order {
+			break
+		}
+		if p.match(s) {
+			return candidate{p.slot, p.order, p.flags}
+		}
+	}
 	return best
 }

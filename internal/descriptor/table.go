@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// table finds the edges of a domain's tree of rules: from a record and a piece
-// of text to the record below. As rules never change once compiled, it is a
+// table finds the edges of trees: from a place in them by a piece of text to the
+// place below. A domain has one of its rules and one of its wildcards. As rules never change once compiled, it is a
 // perfect hash (hash and displace): each edge has a slot of its own and a
 // look-up compares just one, so there are no chains that grow with the rules or
 // that a client could aim at.
@@ -17,38 +17,47 @@ import (
 // of the edge above. So the loads of a look-up do not wait for each other, and
 // several misses of the CPU's caches cost little more than one.
 type table struct {
-	records []record // by slot; the last is the root
-	texts   []string // by slot
-	ways    []uint64 // by slot: the hash of the way there
 	pilots  []uint16 // by the first bits of a hash: the displacement that keeps edges apart
-	shift   uint
+	shift   uint     // … which those are
+	records []record // by slot
+	texts   []string // by slot
 	seed    uint64
 }
 
 // record is an edge with what is to know of its lower end, in one cache line.
 type record struct {
-	from   uint32 // the edge above and the kind, see edgeFrom
-	tag    uint32 // of the hash, so that other edges differ at the first glance
-	level  uint32 // 1 + index of the level below; 0: none
-	set    uint32 // 1 + index of the wildcards of a key, or after a prefix or suffix; 0: none
-	land   uint32 // prefixEdge, suffixEdge: record of the pattern of which nothing is left …
-	order  uint32 // … and its order; noOrder: there is none
-	size   uint16 // of the text, at most maxSize
-	flags  uint8
-	inline [inlineSize]byte // the text, if it fits
+	// head is, from the low end, 4 bytes of edgeFrom, 2 of the length of the text
+	// (at most maxSize), 1 of the hash, so that most other edges differ at the
+	// first glance, and 1 of flags.
+	head uint64
+	// set is 1 + the index of the wildcards of a key, or after a prefix or suffix;
+	// 0: none.
+	set uint32
+	// land is the slot, and order the order, of the pattern of which nothing is
+	// left after a prefix or suffix; the flags are that slot's. noOrder: none.
+	land, order uint32
+	inline      [inlineSize]byte // the text, if it fits
 }
 
 const (
-	inlineSize = 37
+	inlineSize = 44
 	maxSize    = 1<<16 - 1
-	none       = ^uint32(0) // no record
+	none       = ^uint32(0) // no slot
 )
 
-// The flags of a record.
+func (r *record) flags() uint8 { return uint8(r.head >> 56) }
+
+// head is the head of a record without its flags.
+func head(way uint64, at uint32, k kind, text string) uint64 {
+	return uint64(edgeFrom(at, k)) | uint64(min(len(text), maxSize))<<32 | way>>56<<48
+}
+
+// The flags of an edge, and of what a prefixEdge or suffixEdge lands on.
 const (
 	hasRule   = 1 << iota // limits apply here
+	hasLevel              // there are descriptors below
 	isNode                // of a key: a descriptor has it and no value
-	hasValues             // of a key: descriptors have it and a value
+	hasValues             // of a key: descriptors have it and a value without a *
 	isOdd                 // of a key: others of its level may match too, see odd.go
 )
 
@@ -63,20 +72,35 @@ const (
 	kinds
 )
 
+// fromEdge says whether such edges leave from the end of another.
+func (k kind) fromEdge() bool { return k == keyEdge || k == valueEdge }
+
 // edgeFrom is never 0, which is what empty slots hold.
 func edgeFrom(at uint32, k kind) uint32 { return (at+1)*uint32(kinds) + uint32(k) }
 
-// edge is a record on its way into the table.
+// edge is a record to be.
 type edge struct {
-	record
 	edgeID
-	way uint64
+	flags            uint8
+	set, land, order uint32
+	way              uint64
+	node             *node  // that it leads to; nil: none
+	level            uint32 // index of the level below that
 }
 
-// Constants without pattern (fractions of √2 and √3).
+// edgeID says where an edge begins and what it is for. up is an edge, or of a
+// prefixEdge or suffixEdge a set.
+type edgeID struct {
+	up   int
+	kind kind
+	text string
+}
+
+// Constants without pattern (fractions of √2, √3 and √5).
 const (
 	mixA = 0x6a09e667f3bcc909
 	mixB = 0xbb67ae8584caa73b
+	mixC = 0x3c6ef372fe94f82b
 )
 
 func mix(a, b uint64) uint64 {
@@ -120,42 +144,61 @@ func load64(s string, i int) uint64 {
 func (t *table) slot(way uint64) uint32 {
 	pilot := uint32(t.pilots[way>>(t.shift&63)])
 	x := uint32(way) + pilot*(uint32(way>>32)|1)
-	return uint32(uint64(x) * uint64(len(t.records)-1) >> 32)
+	return uint32(uint64(x) * uint64(len(t.records)) >> 32)
 }
 
-// find returns the record to which an edge leads at the end of way; none if
-// there is no such edge.
-func (t *table) find(way uint64, at uint32, k kind, text string) uint32 {
+// find returns the edge at the end of way; nil if there is none.
+func (t *table) find(way uint64, at uint32, k kind, text string) (slot uint32, r *record) {
 	i := t.slot(way)
-	r := &t.records[i]
-	if (r.from^edgeFrom(at, k))|(r.tag^uint32(way>>16)) != 0 {
-		return none
+	r = &t.records[i]
+	if r.head<<8 != head(way, at, k, text)<<8 {
+		return none, nil
 	}
 	if len(text) <= inlineSize {
-		if int(r.size) != len(text) || string(r.inline[:len(text)]) != text {
-			return none
+		if string(r.inline[:len(text)]) != text {
+			return none, nil
 		}
 	} else if t.texts[i] != text {
-		return none
+		return none, nil
 	}
-	return i
+	return i, r
 }
 
 const perPilot = 4 // edges that share a pilot, on average
 
-// place gives each edge a slot. It fails if the ways of two are too alike.
-func (t *table) place(edges []edge) (slots []uint32, ok bool) {
-	n := len(edges) + len(edges)/4 + 1
-	t.records, t.texts, t.ways = make([]record, n+1), make([]string, n+1), make([]uint64, n+1)
+// newTable returns a table of the edges and their slots. The first edge stands
+// for where the others begin and has a slot beyond all records.
+func newTable(edges []edge) (t table, slots []uint32) {
+	n := len(edges) + len(edges)/8
+	t.records, t.texts = make([]record, n), make([]string, n)
 	pilots := 2
 	for pilots*perPilot < len(edges) {
 		pilots *= 2
 	}
 	t.pilots, t.shift = make([]uint16, pilots), uint(64-bits.TrailingZeros(uint(pilots)))
+	slots = make([]uint32, len(edges))
+	slots[rootEdge] = uint32(n)
+	for ok := false; !ok; {
+		t.seed = mix(t.seed, mixC)
+		ok = t.settle(edges, slots)
+	}
+	t.fill(edges, slots)
+	return t, slots
+}
 
-	order := make([]uint32, len(edges))
+// settle gives the edges ways and slots. It fails if two ways are too alike,
+// which another seed changes.
+func (t *table) settle(edges []edge, slots []uint32) bool {
+	edges[rootEdge].way = t.seed
+	order := make([]uint32, len(edges)-1)
 	for i := range order {
-		order[i] = uint32(i)
+		order[i] = uint32(i + 1)
+		e := &edges[i+1]
+		way := t.setWay(uint32(e.up))
+		if e.kind.fromEdge() {
+			way = edges[e.up].way
+		}
+		e.way = hash(way, e.kind, e.text)
 	}
 	slices.SortFunc(order, func(a, b uint32) int { return cmp.Compare(edges[a].way, edges[b].way) })
 	var buckets [][]uint32 // edges that share a pilot
@@ -169,18 +212,17 @@ func (t *table) place(edges []edge) (slots []uint32, ok bool) {
 	}
 	// The fullest first, while there is room to choose from.
 	slices.SortFunc(buckets, func(a, b []uint32) int { return cmp.Compare(len(b), len(a)) })
-	taken := make([]bool, n)
-	slots = make([]uint32, len(edges))
+	taken := make([]bool, len(t.records))
 	for _, bucket := range buckets {
-		if !t.settle(edges, bucket, slots, taken) {
-			return nil, false
+		if !t.settleBucket(edges, bucket, slots, taken) {
+			return false
 		}
 	}
-	return slots, true
+	return true
 }
 
-// settle finds a pilot that gives each edge of the bucket a free slot.
-func (t *table) settle(edges []edge, bucket, slots []uint32, taken []bool) bool {
+// settleBucket finds a pilot that gives each edge of the bucket a free slot.
+func (t *table) settleBucket(edges []edge, bucket, slots []uint32, taken []bool) bool {
 	pilot := &t.pilots[edges[bucket[0]].way>>t.shift]
 search:
 	for p := range 1 << 16 {
@@ -198,4 +240,41 @@ search:
 		return true
 	}
 	return false
+}
+
+// fill writes the records.
+func (t *table) fill(edges []edge, slots []uint32) {
+	for i := rootEdge + 1; i < len(edges); i++ {
+		e := &edges[i]
+		up := uint32(e.up)
+		if e.kind.fromEdge() {
+			up = slots[up]
+		}
+		r := record{head: head(e.way, up, e.kind, e.text) | uint64(e.flags)<<56, set: e.set, land: e.land, order: e.order}
+		copy(r.inline[:], e.text)
+		t.records[slots[i]], t.texts[slots[i]] = r, e.text
+	}
+}
+
+// edges collects the edges of a table, those above before those below.
+type edges struct {
+	list  []edge
+	index map[edgeID]int
+}
+
+func newEdges() edges { return edges{make([]edge, 1), map[edgeID]int{}} }
+
+// rootEdge stands for where a domain begins.
+const rootEdge = 0
+
+// add returns the index of an edge, which it adds if need be.
+func (e *edges) add(up int, k kind, text string) int {
+	id := edgeID{up, k, text}
+	i, ok := e.index[id]
+	if !ok {
+		i = len(e.list)
+		e.index[id] = i
+		e.list = append(e.list, edge{edgeID: id})
+	}
+	return i
 }

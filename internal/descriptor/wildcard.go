@@ -7,8 +7,9 @@ import (
 
 // pattern is a text in which each * stands for zero or more characters.
 type pattern struct {
-	order  uint32 // place among its siblings in the file
-	record uint32 // where it leads; while compiling, its edge
+	order uint32 // place among its siblings in the file
+	slot  uint32 // where it leads; while compiling, its edge
+	flags uint8  // of that
 
 	prefix, suffix string   // before the first * and after the last
 	middles        []string // between them, in order, none empty
@@ -59,11 +60,23 @@ func (p pattern) before(end string) pattern {
 }
 
 // candidate is a pattern that matches, as long as no earlier one is found.
-type candidate struct{ record, order uint32 }
+type candidate struct {
+	slot, order uint32
+	flags       uint8
+}
 
 const noOrder = ^uint32(0) // comes after all
 
-var nothing = candidate{none, noOrder}
+var nothing = candidate{slot: none, order: noOrder}
+
+// landing returns where the candidate leads.
+func (d *Domain) landing(c candidate) place {
+	p := place{slot: c.slot, flags: c.flags}
+	if c.flags&hasLevel != 0 {
+		p.way = d.ways[c.slot]
+	}
+	return p
+}
 
 // set finds the first of several patterns that matches. A few are tried one by
 // one. Of many only those are that share a literal with the text: they are
@@ -95,7 +108,7 @@ func (d *Domain) wildcard(at uint32, s string, best candidate) candidate {
 	case w.lengths == nil:
 		return first(w.patterns, s, best)
 	}
-	way := d.setWay(at)
+	way := d.wild.setWay(at)
 	for _, l := range w.lengths {
 		if best.order < l.first {
 			break
@@ -107,13 +120,12 @@ func (d *Domain) wildcard(at uint32, s string, best candidate) candidate {
 		if w.by == suffixEdge {
 			rest, literal = s[:len(s)-l.size], s[len(s)-l.size:]
 		}
-		i := d.find(hash(way, w.by, literal), at, w.by, literal)
-		if i == none {
+		_, r := d.wild.find(hash(way, w.by, literal), at, w.by, literal)
+		if r == nil {
 			continue
 		}
-		r := &d.records[i]
 		if r.order < best.order {
-			best = candidate{r.land, r.order}
+			best = candidate{r.land, r.order, r.flags()}
 		}
 		if r.set != 0 {
 			best = d.wildcard(r.set-1, rest, best)
@@ -131,7 +143,7 @@ func first(patterns []pattern, s string, best candidate) candidate {
 			break
 		}
 		if p.match(s) {
-			return candidate{p.record, p.order}
+			return candidate{p.slot, p.order, p.flags}
 		}
 	}
 	return best
@@ -185,17 +197,17 @@ func (b *builder) split(at int, patterns []pattern, by kind) (lengths []length) 
 	}
 	for _, literal := range literals {
 		rest := groups[literal]
-		e := b.edge(at, by, literal)
-		b.edges[e].order = noOrder
+		e := b.wild.add(at, by, literal)
+		end := edge{edgeID: b.wild.list[e].edgeID, order: noOrder}
 		if i := slices.IndexFunc(rest, func(p pattern) bool { return p.size == 0 }); i >= 0 {
 			// Nothing is left of it but *: what comes after is never reached.
-			b.edges[e].land, b.edges[e].order = rest[i].record, rest[i].order
+			end.land, end.order, end.flags = rest[i].slot, rest[i].order, rest[i].flags
 			rest = rest[:i]
 		}
 		if len(rest) > 0 {
-			set := b.addSet(rest, next)
-			b.edges[e].set = 1 + set
+			end.set = 1 + b.addSet(rest, next)
 		}
+		b.wild.list[e] = end
 	}
 	return lengths
 }

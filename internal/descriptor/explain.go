@@ -1,0 +1,413 @@
+package descriptor
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// Outcome says how a look-up ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Matched       Outcome = "matched"        // a rule applies
+	UnknownDomain Outcome = "unknown_domain" // there are no rules for the domain
+	NoEntries     Outcome = "no_entries"     // the descriptor is empty
+	NoMatch       Outcome = "no_match"       // an entry matches nothing on its level
+	NoLimit       Outcome = "no_limit"       // the last entry lands on a descriptor without a limit
+	TooDeep       Outcome = "too_deep"       // there are more entries than levels
+)
+
+// How says by what an entry matches a descriptor of the configuration.
+type How string
+
+// The ways to match, the preferred first.
+const (
+	Exact    How = "exact"
+	Wildcard How = "wildcard"
+	KeyOnly  How = "key_only"
+)
+
+// Explanation says which rule applies to a descriptor and why, or why none does.
+type Explanation struct {
+	Domain  string  `json:"domain"`
+	Entries []Entry `json:"entries"`
+	Outcome Outcome `json:"outcome"`
+	// Reason is the outcome in words.
+	Reason string `json:"reason"`
+	// Levels are the steps down the tree of rules, one for each entry that was
+	// looked at.
+	Levels []Step `json:"levels,omitempty"`
+	// Rule is what applies, if the outcome is Matched.
+	Rule *ExplainedRule `json:"rule,omitempty"`
+	// Nearest are the domains whose names are most like an unknown one.
+	Nearest []string `json:"nearest,omitempty"`
+}
+
+// Step is how one entry was matched.
+type Step struct {
+	Entry Entry `json:"entry"`
+	// Tried are the ways to match, the preferred first. The first that has a
+	// descriptor won.
+	Tried []Attempt `json:"tried"`
+	// Nearest are the descriptors most like the entry, if none matches.
+	Nearest []Place `json:"nearest,omitempty"`
+}
+
+// Attempt is one way to match an entry and the descriptor that it finds, if any.
+type Attempt struct {
+	How   How    `json:"how"`
+	Found *Place `json:"found,omitempty"`
+}
+
+// Place is a descriptor of the configuration.
+type Place struct {
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"`
+	// Pos is where it is written: file:line:column.
+	Pos string `json:"pos"`
+	// HasLimit says whether it has a limit, HasDescriptors whether there are
+	// descriptors below it.
+	HasLimit       bool `json:"has_limit"`
+	HasDescriptors bool `json:"has_descriptors"`
+}
+
+// ExplainedRule is the rule that applies.
+type ExplainedRule struct {
+	Index      int              `json:"index"`
+	Path       string           `json:"path"`
+	Pos        string           `json:"pos"`
+	ShadowMode bool             `json:"shadow_mode,omitempty"`
+	QuotaMode  bool             `json:"quota_mode,omitempty"`
+	Limits     []ExplainedLimit `json:"limits"`
+}
+
+// ExplainedLimit is one limit of the rule that applies.
+type ExplainedLimit struct {
+	Name      string `json:"name,omitempty"`
+	Unlimited bool   `json:"unlimited,omitempty"`
+	// Algorithm and Limit say how it decides, such as "token_bucket" and "100 per
+	// 1m, burst 20". Empty if unlimited.
+	Algorithm string `json:"algorithm,omitempty"`
+	Limit     string `json:"limit,omitempty"`
+	// CounterKey is the key of the entries' counter, before what the store puts
+	// around it. Empty if unlimited.
+	CounterKey string `json:"counter_key,omitempty"`
+}
+
+// Explain looks entries up as Lookup does and says what happens on the way.
+func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
+	x := Explanation{Domain: domain, Entries: entries}
+	d := m.Domain(domain)
+	switch {
+	case d == nil:
+		x.Outcome = UnknownDomain
+		x.Nearest = nearest(slices.Sorted(maps.Keys(m.domains)), domain, func(s string) string { return s })
+		x.Reason = fmt.Sprintf("there are no rules for domain %s%s", show(domain), listed("; nearest: ", x.Nearest, show))
+		return x
+	case len(entries) == 0:
+		x.Outcome, x.Reason = NoEntries, "the descriptor has no entries"
+		return x
+	case d.top.flags&hasLevel == 0:
+		x.Outcome, x.Reason = NoMatch, fmt.Sprintf("domain %s has no descriptors", show(domain))
+		return x
+	}
+	at := d.top
+	for i, e := range entries {
+		if at.flags&hasLevel == 0 {
+			x.Outcome = TooDeep
+			x.Reason = fmt.Sprintf("there is nothing below %s: it takes descriptors of %d, this one has %d", d.placeOf(at), i, len(entries))
+			return x
+		}
+		step := d.explainStep(at, e)
+		x.Levels = append(x.Levels, step)
+		if at = d.step(at, e.Key, e.Value); at.slot == none {
+			x.Outcome = NoMatch
+			x.Reason = fmt.Sprintf("nothing matches entry %d, %s%s", i+1, e, listed("; nearest: ", step.Nearest, Place.String))
+			return x
+		}
+	}
+	if at.flags&hasRule == 0 {
+		x.Outcome, x.Reason = NoLimit, d.explainNoLimit(at, x.Levels[len(x.Levels)-1])
+		return x
+	}
+	x.Outcome, x.Rule = Matched, explainRule(&d.rules[at.slot], entries)
+	x.Reason = fmt.Sprintf("rule %s applies", located(show(x.Rule.Path), x.Rule.Pos))
+	return x
+}
+
+func (d *Domain) explainStep(at place, e Entry) Step {
+	splits := d.splits(at, e.Key, e.Value)
+	step := Step{Entry: e, Tried: []Attempt{
+		{How: Exact, Found: d.placeOf(d.exact(at, splits, e.Key, e.Value))},
+		{How: Wildcard, Found: d.placeOf(d.landing(d.firstWildcard(at, splits, e.Key, e.Value)))},
+		{How: KeyOnly, Found: d.placeOf(d.keyOnly(at, e.Key))},
+	}}
+	if step.Won() == nil {
+		for _, c := range d.level(at).nearest(e) {
+			step.Nearest = append(step.Nearest, *newPlace(c))
+		}
+	}
+	return step
+}
+
+// explainNoLimit says what at leads on to, and what else the last entry matches.
+func (d *Domain) explainNoLimit(at place, last Step) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s has no limit", d.placeOf(at))
+	if at.flags&hasLevel != 0 {
+		var keys []string
+		for _, c := range d.level(at).descriptors {
+			if !slices.Contains(keys, c.Key) {
+				keys = append(keys, c.Key)
+			}
+			if len(keys) == maxNearest {
+				break
+			}
+		}
+		fmt.Fprintf(&b, "; below it there are rules for descriptors with another entry%s", listed(": ", keys, show))
+	}
+	for _, a := range last.Tried {
+		if won := last.Won(); a.Found != nil && a.How != won.How && a.Found.HasLimit {
+			fmt.Fprintf(&b, "; %s has one, but %s is preferred to %s", a.Found, won.How, a.How)
+			break
+		}
+	}
+	return b.String()
+}
+
+func explainRule(r *Rule, entries []Entry) *ExplainedRule {
+	x := &ExplainedRule{
+		Index: r.Index, Path: r.Path, Pos: r.Config.Pos.String(),
+		ShadowMode: r.Config.ShadowMode, QuotaMode: r.Config.QuotaMode,
+	}
+	for i, l := range r.Config.Limits {
+		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited}
+		if !l.Unlimited {
+			p := l.Algo.Params()
+			limit.Algorithm, limit.Limit = p.Algorithm.String(), describe(p)
+			limit.CounterKey = string(r.AppendKey(nil, entries, i))
+		}
+		x.Limits = append(x.Limits, limit)
+	}
+	return x
+}
+
+// describe returns the numbers of a limit.
+func describe(p algo.Params) string {
+	rate := func(hits uint32, per []byte) string { return fmt.Sprintf("%d per %s", hits, per) }
+	s := rate(p.Limit, appendPeriod(nil, p.Window))
+	if p.Burst > 0 {
+		s += fmt.Sprintf(", burst %d", p.Burst)
+	}
+	if p.Refill.Hits > 0 {
+		s += ", refilled by " + rate(p.Refill.Hits, appendPeriod(nil, p.Refill.Per))
+	}
+	if p.Strict {
+		s += ", strict"
+	}
+	return s
+}
+
+func newPlace(c *config.Descriptor) *Place {
+	return &Place{Key: c.Key, Value: c.Value, Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
+}
+
+// placeOf returns the descriptor at a place; nil if it is nowhere.
+func (d *Domain) placeOf(at place) *Place {
+	if at.slot == none {
+		return nil
+	}
+	return newPlace(d.nodes[at.slot].config)
+}
+
+// Won returns the attempt that decided; nil if the entry matches nothing.
+func (s *Step) Won() *Attempt {
+	for i := range s.Tried {
+		if s.Tried[i].Found != nil {
+			return &s.Tried[i]
+		}
+	}
+	return nil
+}
+
+// maxNearest is how many likely alternatives are named.
+const maxNearest = 3
+
+// nearest returns the descriptors most like e: by value if there are any of its
+// key, else the first of each key.
+func (l *level) nearest(e Entry) []*config.Descriptor {
+	var same, first []*config.Descriptor
+	seen := map[string]bool{}
+	for _, c := range l.descriptors {
+		if c.Key == e.Key {
+			same = append(same, c)
+		}
+		if !seen[c.Key] {
+			seen[c.Key] = true
+			first = append(first, c)
+		}
+	}
+	if same != nil {
+		return nearest(same, e.Value, func(c *config.Descriptor) string { return c.Value })
+	}
+	return nearest(first, e.Key, func(c *config.Descriptor) string { return c.Key })
+}
+
+// nearest returns those of all whose text is most like s, the likest first.
+func nearest[T any](all []T, s string, text func(T) string) []T {
+	type ranked struct {
+		of       T
+		distance int
+	}
+	var best []ranked
+	for _, t := range all {
+		limit := maxCompared
+		if len(best) == maxNearest {
+			limit = best[maxNearest-1].distance
+		}
+		r := ranked{t, distance(text(t), s, limit)}
+		i, _ := slices.BinarySearchFunc(best, r, func(a, b ranked) int { return cmp.Compare(a.distance, b.distance+1) })
+		best = slices.Insert(best, i, r)
+		best = best[:min(len(best), maxNearest)]
+	}
+	out := make([]T, len(best))
+	for i, r := range best {
+		out[i] = r.of
+	}
+	return out
+}
+
+// maxCompared is how many bytes of a text its likeness is judged by.
+const maxCompared = 64
+
+// distance returns how many bytes must be inserted, removed or replaced to make a
+// into b (Levenshtein), or limit if it is not less.
+func distance(a, b string, limit int) int {
+	a, b = a[:min(len(a), maxCompared)], b[:min(len(b), maxCompared)]
+	if max(len(a)-len(b), len(b)-len(a)) >= limit {
+		return limit
+	}
+	var row [maxCompared + 1]int // of the matrix: to make a[:i] into b[:j]
+	for j := range len(b) + 1 {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, diagonal+1)
+		}
+	}
+	return min(row[len(b)], limit)
+}
+
+// String returns the explanation for people to read.
+func (x Explanation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", x.Reason)
+	for i, s := range x.Levels {
+		fmt.Fprintf(&b, "\n%d. %s\n", i+1, s.Entry)
+		won := s.Won()
+		for j := range s.Tried {
+			a := &s.Tried[j]
+			found := "none"
+			if a.Found != nil {
+				found = a.Found.String()
+			}
+			if a == won {
+				found += "  <- lands here"
+			}
+			fmt.Fprintf(&b, "   %-9s %s\n", a.How, found)
+		}
+	}
+	if x.Rule == nil {
+		return b.String()
+	}
+	fmt.Fprintf(&b, "\nrule %s\n", show(x.Rule.Path))
+	if x.Rule.ShadowMode {
+		b.WriteString("   shadow mode: decided and counted, answered OK\n")
+	}
+	if x.Rule.QuotaMode {
+		b.WriteString("   quota mode: over limit only when all such descriptors of the request are\n")
+	}
+	for _, l := range x.Rule.Limits {
+		fmt.Fprintf(&b, "   %s\n", l)
+	}
+	return b.String()
+}
+
+// WriteTo writes String to w.
+func (x Explanation) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.WriteString(w, x.String())
+	return int64(n), err
+}
+
+// String returns the limit in one or two lines.
+func (l ExplainedLimit) String() string {
+	name := ""
+	if l.Name != "" {
+		name = show(l.Name) + ": "
+	}
+	if l.Unlimited {
+		return name + "unlimited"
+	}
+	return fmt.Sprintf("%s%s, %s\n   counter   %s", name, l.Algorithm, l.Limit, show(l.CounterKey))
+}
+
+// String returns the place as key=value (file:line:column).
+func (p Place) String() string { return located(Entry{p.Key, p.Value}.String(), p.Pos) }
+
+func located(name, pos string) string {
+	if pos == "" {
+		return name
+	}
+	return name + " (" + pos + ")"
+}
+
+// String returns key=value, or the key alone if there is no value.
+func (e Entry) String() string {
+	if e.Value == "" {
+		return show(e.Key)
+	}
+	return show(e.Key) + "=" + show(e.Value)
+}
+
+// listed returns lead and the items, or nothing if there are none.
+func listed[T any](lead string, items []T, text func(T) string) string {
+	if len(items) == 0 {
+		return ""
+	}
+	texts := make([]string, len(items))
+	for i, item := range items {
+		texts[i] = text(item)
+	}
+	return lead + strings.Join(texts, ", ")
+}
+
+// show returns s quoted if it is empty or would be hard to tell from its
+// surroundings.
+func show(s string) string {
+	plain := func(r rune) bool {
+		return r != utf8.RuneError && r != '"' && unicode.IsGraphic(r) && !unicode.IsSpace(r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return strconv.Quote(s)
+}
