@@ -3,7 +3,6 @@ package redis_test
 import (
 	"context"
 	"fmt"
-	"math"
 	"strconv"
 	"sync"
 	"testing"
@@ -47,8 +46,9 @@ func TestStateSize(t *testing.T) {
 			before := settledMemory(t, server)
 			after := reach(func(b *redis.Backend) {
 				var done sync.WaitGroup
-				for part := range 32 {
-					done.Go(func() { fill(t, b, l, part*test.keys/32, (part+1)*test.keys/32) })
+				const callers = 4
+				for n := range callers {
+					done.Go(func() { fill(t, b, l, n*test.keys/callers, (n+1)*test.keys/callers) })
 				}
 				done.Wait()
 			})
@@ -57,7 +57,8 @@ func TestStateSize(t *testing.T) {
 			}
 			each := (after - before) / float64(test.keys)
 			t.Logf("%.2f bytes a key", each)
-			if math.Round(each) > test.most { // connections and the like make a difference too
+			// Some 100 kB come and go with buffers, whatever the number of keys.
+			if each > test.most+100_000/float64(test.keys) {
 				t.Errorf("%.2f bytes a key, want at most %g", each, test.most)
 			}
 		})
