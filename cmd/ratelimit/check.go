@@ -8,12 +8,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// ruleFiles are the rules that check and explain read: as serve would.
-type ruleFiles struct {
-	Paths []string `arg:"" name:"path" help:"YAML files, or directories of them."`
-	ruleOptions
-}
-
 // ruleOptions say how rules are read.
 type ruleOptions struct {
 	MergeDomains bool `group:"rules" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
@@ -24,10 +18,10 @@ func (o ruleOptions) config() config.Options {
 	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles}
 }
 
-// load reads the rules. It prints every problem of every file; then its error is
-// errReported.
-func (f *ruleFiles) load(out io.Writer) (*config.Rules, error) {
-	rules, err := config.Load(f.Paths, f.config())
+// load reads rules as serve would. It prints every problem of every file; then
+// its error is errReported.
+func (o ruleOptions) load(out io.Writer, paths []string) (*config.Rules, error) {
+	rules, err := config.Load(paths, o.config())
 	var bad *config.Invalid
 	if !errors.As(err, &bad) {
 		return rules, err
@@ -40,7 +34,8 @@ func (f *ruleFiles) load(out io.Writer) (*config.Rules, error) {
 }
 
 type checkCmd struct {
-	ruleFiles `embed:""`
+	Paths []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them."`
+	ruleOptions
 }
 
 // Help says what the errors look like.
@@ -49,7 +44,7 @@ func (checkCmd) Help() string {
 }
 
 func (c *checkCmd) Run(con console) error {
-	rules, err := c.load(con.out)
+	rules, err := c.load(con.out, c.Paths)
 	if err != nil {
 		return err
 	}

@@ -42,13 +42,14 @@ var groups = []kong.Group{
 // errReported fails a command that has already printed why.
 var errReported = errors.New("reported")
 
-const description = `A rate-limit service for Envoy: six algorithms, in memory or in Redis.
+const description = `A rate-limit service for Envoy with six algorithms, and the tools to check, explain and try its rules.
 
 Every flag may also be given by the environment variable that its help names; an empty variable counts as not set, and a flag wins. Exit codes: 0 success, 1 failure, 2 wrong usage.`
 
 type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
 	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1."`
+	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+type explainCmd struct {
+	Paths      paths   `arg:"" name:"path ..." help:"YAML files, or directories of them."`
+	Descriptor entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
+
+	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain that Envoy would send."`
+	ruleOptions
+}
+
+// paths are the arguments up to the first flag. A kind of its own because kong
+// lets nothing follow a slice.
+type paths []string
+
+// Decode implements kong.MapperValue.
+func (p *paths) Decode(ctx *kong.DecodeContext) error {
+	for ctx.Scan.Peek().IsValue() {
+		token, err := ctx.Scan.PopValue("path")
+		if err != nil {
+			return err
+		}
+		*p = append(*p, token.String())
+	}
+	return nil
+}
+
+// Help shows what a command looks like.
+func (explainCmd) Help() string {
+	return `It walks down the rules, entry by entry, and shows what each one matches, the rule on which the last one lands, its limits and the counters that they charge.
+
+Example: ratelimit explain config/examples --domain edge user=alice`
+}
+
+// Validate takes the last argument as the descriptor where no flag told them apart.
+func (c *explainCmd) Validate() error {
+	if c.Descriptor != nil {
+		return nil
+	}
+	last := len(c.Paths) - 1
+	if last < 1 {
+		return errors.New("write a path and a descriptor: ratelimit explain edge.yaml --domain edge user=alice")
+	}
+	if err := c.Descriptor.UnmarshalText([]byte(c.Paths[last])); err != nil {
+		return err
+	}
+	c.Paths = c.Paths[:last]
+	return nil
+}
+
+func (c *explainCmd) Run(con console) error {
+	rules, err := c.load(con.err, c.Paths)
+	if err != nil {
+		return err
+	}
+	explanation := descriptor.Compile(rules).Explain(c.Domain, c.Descriptor)
+	if _, err := fmt.Fprint(con.out, explanation); err != nil {
+		return err
+	}
+	if explanation.Rule == nil {
+		return errReported
+	}
+	return nil
+}
