@@ -19,6 +19,13 @@ func (r *Rules) Len() (n int) {
 	return n
 }
 
+// Bare returns the descriptor without those below it.
+func (d *Descriptor) Bare() *Descriptor {
+	bare := *d
+	bare.Descriptors = nil
+	return &bare
+}
+
 // walk calls f for every descriptor of the domain, parents first.
 func (d *Domain) walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
 

@@ -35,7 +35,7 @@ func (d *Domain) All() iter.Seq[Rule] {
 
 func (d *Domain) rules(above, level []*Descriptor, yield func(Rule) bool) bool {
 	for _, node := range level {
-		path := append(above[:len(above):len(above)], node)
+		path := slices.Concat(above, []*Descriptor{node})
 		if len(node.Limits) > 0 && !yield(Rule{d, path}) {
 			return false
 		}

@@ -26,9 +26,7 @@ func parse(t rapid.TB, sources ...config.Source) *config.Rules {
 func byID(t rapid.TB, rules *config.Rules) map[string]string {
 	all := map[string]string{}
 	for r := range rules.All() {
-		bare := *r.Descriptor()
-		bare.Descriptors = nil
-		text, err := json.Marshal(&bare)
+		text, err := json.Marshal(r.Descriptor().Bare())
 		if err != nil {
 			t.Fatal(err)
 		}

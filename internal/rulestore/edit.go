@@ -1,0 +1,158 @@
+package rulestore
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// Kind is what an edit does to a rule.
+type Kind string
+
+// The kinds.
+const (
+	Created   Kind = "created"
+	Updated   Kind = "updated"
+	Deleted   Kind = "deleted"
+	Unchanged Kind = "unchanged"
+)
+
+// Change is what an edit does to one rule.
+type Change struct {
+	Kind             Kind
+	ID, Domain, Path string
+	// Before and After are the rule in the grammar as JSON, without those below
+	// it. Nil: there was none, or there is none any more.
+	Before, After json.RawMessage
+}
+
+// Put returns the set with the rules of a domain added, or in place of those it
+// has with the same keys and values; with replace, in place of all that it has
+// of the domain. The changes are in the order of the rules, then what goes. A
+// set to which nothing happens keeps its revision. The domain must not be used
+// any more.
+func (s Set) Put(domain *config.Domain, replace bool) (Set, []Change, error) {
+	before, err := s.domain(domain.Name)
+	if err != nil {
+		return Set{}, nil, err
+	}
+	given, err := rulesOf(domain)
+	if err != nil {
+		return Set{}, nil, err
+	}
+	old, err := rulesOf(before)
+	if err != nil {
+		return Set{}, nil, err
+	}
+	changes := make([]Change, 0, len(given.order))
+	for _, c := range given.order {
+		c.Before, c.Kind = old.byID[c.ID], Updated
+		switch {
+		case c.Before == nil:
+			c.Kind = Created
+		case bytes.Equal(c.Before, c.After):
+			c.Kind = Unchanged
+		}
+		changes = append(changes, c)
+	}
+	after := domain
+	if !replace {
+		before.Put(domain)
+		after = before
+	} else {
+		for _, c := range old.order {
+			if given.byID[c.ID] == nil {
+				c.Kind, c.Before, c.After = Deleted, c.After, nil
+				changes = append(changes, c)
+			}
+		}
+	}
+	next, err := s.with(after)
+	return next, changes, err
+}
+
+// Delete returns the set without the rule of that ID. The change is nil if there
+// is no such rule.
+func (s Set) Delete(id string) (Set, *Change, error) {
+	for name := range s.Domains {
+		domain, err := s.domain(name)
+		if err != nil {
+			return Set{}, nil, err
+		}
+		rules, err := rulesOf(domain)
+		if err != nil {
+			return Set{}, nil, err
+		}
+		for _, c := range rules.order {
+			if c.ID != id {
+				continue
+			}
+			domain.Remove(id)
+			c.Kind, c.Before, c.After = Deleted, c.After, nil
+			next, err := s.with(domain)
+			return next, &c, err
+		}
+	}
+	return s, nil, nil
+}
+
+// domain returns a domain of the set, empty if it has none of that name.
+func (s Set) domain(name string) (*config.Domain, error) {
+	text, exists := s.Domains[name]
+	if !exists {
+		return &config.Domain{Name: name}, nil
+	}
+	rules, err := config.Parse([]config.Source{{Name: "admin:" + name, Data: text, Origin: config.FromAdmin}}, config.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("the stored admin rules of the domain %q are not valid: %w", name, err)
+	}
+	if found := rules.Domains[0].Name; found != name {
+		return nil, fmt.Errorf("the admin rules stored for the domain %q are those of %q", name, found)
+	}
+	return rules.Domains[0], nil
+}
+
+// with returns the set with the domain as it is now; without it if it says nothing.
+func (s Set) with(domain *config.Domain) (Set, error) {
+	next := Set{Revision: s.Revision + 1, Domains: maps.Clone(s.Domains)}
+	if next.Domains == nil {
+		next.Domains = map[string]json.RawMessage{}
+	}
+	if len(domain.Descriptors) == 0 {
+		delete(next.Domains, domain.Name)
+	} else {
+		text, err := json.Marshal(domain)
+		if err != nil {
+			return Set{}, err
+		}
+		next.Domains[domain.Name] = text
+	}
+	if bytes.Equal(s.Domains[domain.Name], next.Domains[domain.Name]) {
+		return s, nil
+	}
+	return next, nil
+}
+
+// listing is the rules of a domain as changes that are not known yet, with
+// After set.
+type listing struct {
+	order []Change
+	byID  map[string]json.RawMessage
+}
+
+func rulesOf(domain *config.Domain) (listing, error) {
+	l := listing{byID: map[string]json.RawMessage{}}
+	for r := range domain.All() {
+		text, err := json.Marshal(r.Descriptor().Bare())
+		if err != nil {
+			return l, err
+		}
+		c := Change{ID: r.ID(), Domain: domain.Name, Path: r.Name(), After: text}
+		l.order = append(l.order, c)
+		l.byID[c.ID] = text
+	}
+	return l, nil
+}

@@ -1,0 +1,244 @@
+package rulestore_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+)
+
+// replica is one of several that share rules in a Redis.
+type replica struct {
+	*rulestore.Redis
+	rules *config.Coordinator
+	cut   atomic.Bool // from Redis
+
+	reloaded chan struct{}
+}
+
+var errCut = errors.New("cut off for the test")
+
+// start makes a replica and has it follow changes until the test ends.
+func start(t *testing.T, server *redistest.Server, copyFile string) *replica {
+	t.Helper()
+	r := &replica{reloaded: make(chan struct{}, 1000)}
+	client := connect(t, server)
+	o := rulestore.RedisOptions{Prefix: "test", Poll: 20 * time.Millisecond, Log: zaptest.NewLogger(t),
+		Client: func() (rueidis.Client, error) {
+			if r.cut.Load() {
+				return nil, errCut
+			}
+			return client, nil
+		}}
+	if copyFile != "" {
+		file, err := rulestore.NewFile(copyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Copy = file
+	}
+	store, err := rulestore.NewRedis(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Redis = store
+	r.rules = config.NewCoordinator(config.CoordinatorOptions{
+		Providers: []config.Provider{&rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}},
+		Delay:     time.Millisecond,
+		OnReload:  func(config.Reload) { r.reloaded <- struct{}{} },
+	})
+	if err := r.rules.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := r.rules.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { stop(); running.Wait() })
+	return r
+}
+
+func connect(t *testing.T, server *redistest.Server) rueidis.Client {
+	t.Helper()
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr}, DisableCache: true, ForceSingleClient: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// await waits until the rules in force are as wanted.
+func (r *replica) await(t *testing.T, want string) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !strings.Contains(r.rules.Rules().String(), want) {
+		select {
+		case <-r.reloaded:
+		case <-deadline:
+			t.Fatalf("in force are\n%s\nwant %q", r.rules.Rules(), want)
+		}
+	}
+}
+
+// change puts a limit into force by way of the replica.
+func (r *replica) change(t *testing.T, limit int) rulestore.Set {
+	t.Helper()
+	prev, err := r.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _ := put(t, prev, perUser(limit), false)
+	mustSave(t, r, prev, next)
+	return next
+}
+
+func TestChangesReachEveryReplica(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	a, b, c := start(t, server, ""), start(t, server, ""), start(t, server, "")
+	a.change(t, 5)
+	for _, r := range []*replica{a, b, c} {
+		r.await(t, "requests_per_unit=5")
+	}
+	c.cut.Store(true)
+	b.change(t, 6)
+	b.change(t, 7)
+	for _, r := range []*replica{a, b} {
+		r.await(t, "requests_per_unit=7")
+	}
+	if err := c.rules.Reload(t.Context()); err != nil {
+		t.Errorf("a reload without Redis: %v", err)
+	}
+	if got := c.rules.Rules().String(); !strings.Contains(got, "requests_per_unit=5") {
+		t.Errorf("cut off, in force are %s", got)
+	}
+	prev, err := c.Load(t.Context())
+	if !errors.Is(err, rulestore.ErrUnavailable) {
+		t.Errorf("loaded with error %v", err)
+	}
+	next, _ := put(t, prev, perUser(8), false)
+	if err := c.Save(t.Context(), prev, next); !errors.Is(err, rulestore.ErrUnavailable) {
+		t.Errorf("saved with error %v", err)
+	}
+	c.cut.Store(false)
+	c.await(t, "requests_per_unit=7")
+	if err := c.Save(t.Context(), prev, next); !errors.Is(err, rulestore.ErrConflict) {
+		t.Errorf("saved over what it had missed: %v", err)
+	}
+}
+
+// TestRedisConcurrentSaves has replicas change rules at once: of those who have
+// seen the same set one succeeds.
+func TestRedisConcurrentSaves(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	const replicas, rounds = 4, 10
+	var stores []*rulestore.Redis
+	for range replicas {
+		client := connect(t, server)
+		store, err := rulestore.NewRedis(rulestore.RedisOptions{Prefix: "test", Log: zaptest.NewLogger(t),
+			Client: func() (rueidis.Client, error) { return client, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stores = append(stores, store)
+	}
+	for round := range rounds {
+		prev, err := stores[0].Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var saved atomic.Int64
+		var all sync.WaitGroup
+		for i, s := range stores {
+			next, _ := put(t, prev, perUser(1+round*replicas+i), false)
+			all.Go(func() {
+				switch err := s.Save(context.Background(), prev, next); {
+				case err == nil:
+					saved.Add(1)
+				case !errors.Is(err, rulestore.ErrConflict):
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if saved.Load() != 1 {
+			t.Fatalf("%d saved", saved.Load())
+		}
+	}
+	if last, err := stores[1].Load(t.Context()); err != nil || last.Revision != rounds {
+		t.Errorf("revision %d, error %v", last.Revision, err)
+	}
+}
+
+func TestRedisThatLosesRulesIsGivenThemBack(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	a := start(t, server, "")
+	a.change(t, 5)
+	a.change(t, 6)
+	a.await(t, "requests_per_unit=6")
+	server.Restart() // empty
+	b := start(t, server, "")
+	b.await(t, "requests_per_unit=6")
+	if set, err := b.Load(t.Context()); err != nil || set.Revision != 2 {
+		t.Errorf("revision %d, error %v", set.Revision, err)
+	}
+	b.change(t, 7)
+	a.await(t, "requests_per_unit=7")
+}
+
+func TestCopyForAStartWithoutRedis(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	file := filepath.Join(t.TempDir(), "copy.json")
+	a := start(t, server, file)
+	a.change(t, 5)
+	store, err := rulestore.NewFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := inForce(t, store); !strings.Contains(got, "requests_per_unit=5") {
+		t.Fatalf("the copy has %s", got)
+	}
+	alone, err := rulestore.NewRedis(rulestore.RedisOptions{Prefix: "test", Copy: store, Log: zaptest.NewLogger(t),
+		Client: func() (rueidis.Client, error) { return nil, errCut }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := inForce(t, alone); !strings.Contains(got, "requests_per_unit=5") {
+		t.Errorf("in force are %s", got)
+	}
+}
+
+func TestRedisHoldsSomethingElse(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	r := start(t, server, "")
+	set := r.change(t, 5)
+	r.await(t, "requests_per_unit=5")
+	server.Do("HSET", "test:admin-rules", "set", "{}", "token", "9-x")
+	for r.rules.Status().Last.Outcome != config.Failed {
+		<-r.reloaded
+	}
+	if got := r.rules.Status().Last.Problems; len(got) != 1 || !strings.Contains(got[0], "test:admin-rules") {
+		t.Errorf("problems %q", got)
+	}
+	next, _ := put(t, set, perUser(6), false)
+	if err := r.Save(t.Context(), set, next); !errors.Is(err, rulestore.ErrConflict) {
+		t.Errorf("saved over it: %v", err)
+	}
+	if got := r.rules.Rules().String(); !strings.Contains(got, "requests_per_unit=5") {
+		t.Errorf("in force are %s", got)
+	}
+}

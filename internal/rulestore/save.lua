@@ -1,0 +1,14 @@
+-- Replaces the admin rules if they are still those that the caller knows.
+--
+-- KEYS[1]  hash with the fields token, which tells sets apart, and set
+-- ARGV[1]  token of the set that is to be replaced; empty: there is none
+-- ARGV[2]  token of the new set
+-- ARGV[3]  the new set, as JSON
+--
+-- Returns 1 if it is stored, 0 if the rules are others.
+local token = redis.call('HGET', KEYS[1], 'token') or ''
+if token ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'token', ARGV[2], 'set', ARGV[3])
+return 1
