@@ -1,10 +1,12 @@
 package redis_test
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
@@ -24,4 +26,11 @@ func withoutCertificate(files *redistest.TLS) *tls.Config {
 	c := files.Client.Clone()
 	c.Certificates = nil
 	return c
+}
+
+// timeout returns a context that is done after d.
+func timeout(d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	context.AfterFunc(ctx, cancel)
+	return ctx
 }
