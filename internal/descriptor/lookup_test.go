@@ -16,7 +16,7 @@ func node(key, value string, below ...*config.Descriptor) *config.Descriptor {
 
 // entries reads "key=value,key=value".
 func entries(s string) (entries []descriptor.Entry) {
-	for _, e := range strings.Split(s, ",") {
+	for e := range strings.SplitSeq(s, ",") {
 		key, value, _ := strings.Cut(e, "=")
 		entries = append(entries, descriptor.Entry{Key: key, Value: value})
 	}
@@ -85,6 +85,16 @@ func TestLookup(t *testing.T) {
 				"a_b=c": "a_b_c", "a_b_c=d": "a_b_c", "a=b_c": "a_b_c", "d=e": "d_e", "d_e=f": "d_e",
 				"f_x=g": "f_*_g", "f_x_g=": "", "f=_g": "f_*_g", "h=i": "h*_i", "hello=i": "h*_i", "hello=j": "", "h*_i=x": "h*_i",
 			},
+		},
+		{
+			name:  "a joint in configured keys only",
+			rules: []*config.Descriptor{leaf("d_e", ""), leaf("f_g", "h")},
+			want:  map[string]string{"d=e": "d_e", "d=e_": "", "f=g_h": "f_g_h", "f_g=h": "f_g_h", "d": "", "f_g_h=": "f_g_h"},
+		},
+		{
+			name:  "a joint in the entries' keys only",
+			rules: []*config.Descriptor{leaf("a", "b_c"), leaf("a", "x*")},
+			want:  map[string]string{"a_b=c": "a_b_c", "a_b_c=": "a_b_c", "a_x=y": "a_x*", "a_y=x": "", "a_b_d=c": ""},
 		},
 		{
 			name:  "of two ways to read it, the entry's own",

@@ -114,7 +114,7 @@ func (s *Server) launch() error {
 	if err != nil {
 		return fmt.Errorf("%s is not installed: run make tools, or apt-get install redis-server: %w", program, err)
 	}
-	s.cmd = exec.Command(path, s.args...) //nolint:gosec // it is what tests are for
+	s.cmd = exec.Command(path, s.args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
