@@ -29,7 +29,7 @@ type Scenario struct {
 	Limit, Unit string
 	// Fill has each client counted before measuring.
 	Fill bool
-	// All algorithms are measured, or the default selection of one.
+	// All algorithms are measured by default, or just DefaultAlgorithm.
 	All bool
 }
 

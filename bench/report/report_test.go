@@ -110,7 +110,7 @@ func TestRun(t *testing.T) {
 	r, err := Run(t.Context(), Options{
 		Floor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
 		Backends: []string{"memory"}, Scenarios: []string{"base", "refused"},
-		Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
+		Latency: true, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
 		Connections: 2, InFlight: 16, Progress: io.Discard,
 	})
 	if err != nil {

@@ -25,11 +25,14 @@ type Options struct {
 	Backends []string
 	// Scenarios by name; empty: all.
 	Scenarios []string
-	// AllAlgorithms measures all algorithms in all scenarios.
-	AllAlgorithms bool
+	// Algorithms by name, measured in all scenarios; empty: all in the first
+	// scenario, DefaultAlgorithm in the others.
+	Algorithms []string
 	// Rounds is how often each row is measured, each time for Duration after Warmup.
 	Rounds           int
 	Warmup, Duration time.Duration
+	// Latency is also measured, in the first scenario.
+	Latency bool
 	// ServerCore is for the servers, LoadCore for the load and Redis.
 	ServerCore, LoadCore int
 	Connections          int
@@ -91,10 +94,10 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		}
 		fmt.Fprintf(o.Progress, "round %d of %d\n", round+1, o.Rounds)
 	}
-	if err := b.latency(ctx); err != nil {
-		return nil, err
+	if o.Latency {
+		err = b.latency(ctx)
 	}
-	return b.report, nil
+	return b.report, err
 }
 
 func machine() string {
@@ -133,10 +136,7 @@ func (b *bench) start(ctx context.Context) error {
 			b.servers[row] = floors[floor]
 		}
 		for _, backend := range b.Backends {
-			for _, algorithm := range algo.Algorithms() {
-				if !s.All && !b.AllAlgorithms && algorithm != DefaultAlgorithm.String() {
-					continue
-				}
+			for _, algorithm := range b.algorithms(s) {
 				for _, build := range b.Builds {
 					row := &Row{Scenario: s, Server: build.Name, Backend: backend, Algorithm: algorithm}
 					if err := b.startRow(ctx, row, build); err != nil {
@@ -148,6 +148,16 @@ func (b *bench) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (b *bench) algorithms(s Scenario) []string {
+	switch {
+	case len(b.Algorithms) > 0:
+		return b.Algorithms
+	case s.All:
+		return algo.Algorithms()
+	}
+	return []string{DefaultAlgorithm.String()}
 }
 
 func (b *bench) startRow(ctx context.Context, row *Row, build Build) error {
@@ -265,15 +275,15 @@ func (m *meter) read() error {
 
 func (m *meter) micros() float64 { return float64(m.used.Nanoseconds()) / 1000 }
 
-// latency measures rows of the first scenario in the open loop, at half of the
-// rate that saturated the slowest of them.
+// latency measures the first scenario with one algorithm in the open loop, at
+// half of the rate that saturated the slowest server.
 func (b *bench) latency(ctx context.Context) error {
 	if len(b.report.Rows) == 0 {
 		return nil
 	}
-	slowest := math.Inf(1)
+	first, slowest := b.report.Rows[0].Scenario, math.Inf(1)
 	for _, row := range b.report.Rows {
-		if row.Scenario.Name != b.report.Rows[0].Scenario.Name || row.Algorithm != "" && row.Algorithm != DefaultAlgorithm.String() {
+		if row.Scenario.Name != first.Name || !row.isFloor() && row.Algorithm != b.algorithms(Scenario{})[0] {
 			continue
 		}
 		open := *row

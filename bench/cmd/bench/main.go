@@ -28,19 +28,20 @@ type command struct {
 }
 
 type reportCmd struct {
-	Build         map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
-	Backends      []string          `enum:"memory,redis" default:"memory" help:"Stores to measure: memory, redis."`
-	Scenarios     []string          `help:"base, eight, hot, million, refused. Default: all."`
-	AllAlgorithms bool              `help:"Measure all algorithms in all scenarios, not just in the first."`
-	Rounds        int               `default:"5" help:"How often to measure each row."`
-	Warmup        time.Duration     `default:"200ms" help:"How long to load a server before each measurement."`
-	Duration      time.Duration     `default:"1s" help:"How long each measurement takes."`
-	ServerCore    int               `default:"0" help:"The core for servers."`
-	LoadCore      int               `default:"1" help:"The core for the load, and for Redis."`
-	Connections   int               `default:"4" help:"How many connections share the load."`
-	InFlight      int               `default:"64" help:"How many requests are kept in flight."`
-	JSON          string            `placeholder:"FILE" help:"Write all samples here, as JSON."`
-	Benchmarks    string            `placeholder:"DIR" help:"Write each build's samples to DIR/NAME.txt for benchstat."`
+	Build       map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
+	Backends    []string          `enum:"memory,redis" default:"memory" help:"Stores to measure: memory, redis."`
+	Scenarios   []string          `help:"base, eight, hot, million, refused. Default: all."`
+	Algorithms  []string          `help:"Algorithms to measure in all scenarios. Default: all in the first, token_bucket in the others."`
+	Rounds      int               `default:"5" help:"How often to measure each row."`
+	Warmup      time.Duration     `default:"200ms" help:"How long to load a server before each measurement."`
+	Duration    time.Duration     `default:"1s" help:"How long each measurement takes."`
+	Latency     bool              `default:"true" negatable:"" help:"Measure latency at half of the load, too."`
+	ServerCore  int               `default:"0" help:"The core for servers."`
+	LoadCore    int               `default:"1" help:"The core for the load, and for Redis."`
+	Connections int               `default:"4" help:"How many connections share the load."`
+	InFlight    int               `default:"64" help:"How many requests are kept in flight."`
+	JSON        string            `placeholder:"FILE" help:"Write all samples here, as JSON."`
+	Benchmarks  string            `placeholder:"DIR" help:"Write each build's samples to DIR/NAME.txt for benchstat."`
 }
 
 func (c *reportCmd) Run(ctx context.Context) error {
@@ -50,8 +51,8 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	o := report.Options{
-		Floor: filepath.Join(dir, "floor"), Backends: c.Backends, Scenarios: c.Scenarios, AllAlgorithms: c.AllAlgorithms,
-		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
+		Floor: filepath.Join(dir, "floor"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
+		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, Latency: c.Latency, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
 		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr,
 	}
 	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
