@@ -34,7 +34,7 @@ func text(letters string, least, most int) *rapid.Generator[string] {
 }
 
 var (
-	ruleKey   = rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b"}), text("ab_", 1, 4), text("ab_*", 1, 4))
+	ruleKeys  = []*rapid.Generator[string]{text("ab", 1, 2), text("ab_", 1, 4), text("ab_*", 1, 4)}
 	ruleValue = rapid.OneOf(rapid.Just(""), text("ab_", 1, 4), text("ab_**", 1, 6), text("ab_**", 1, 6))
 	entry     = rapid.Custom(func(t *rapid.T) descriptor.Entry {
 		return descriptor.Entry{
@@ -47,6 +47,7 @@ var (
 func drawLevel(t *rapid.T, depth, size int) []*config.Descriptor {
 	var level []*config.Descriptor
 	seen := map[[2]string]bool{}
+	ruleKey := rapid.SampledFrom(ruleKeys).Draw(t, "keys")
 	for range rapid.IntRange(0, size).Draw(t, "descriptors") {
 		d := &config.Descriptor{Key: ruleKey.Draw(t, "key"), Value: ruleValue.Draw(t, "value")}
 		if seen[[2]string{d.Key, d.Value}] {
@@ -66,18 +67,20 @@ func drawLevel(t *rapid.T, depth, size int) []*config.Descriptor {
 	return level
 }
 
-// TestModel compares the matcher with the model on random trees and descriptors.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rules := rules("edge", drawLevel(t, 3, rapid.SampledFrom([]int{4, 60}).Draw(t, "size"))...)
-		m := descriptor.Compile(rules)
-		d := m.Domain("edge")
-		for range 20 {
-			entries := rapid.SliceOfN(entry, 0, 4).Draw(t, "entries")
-			checkModel(t, rules.Domains[0], d, entries)
-		}
-	})
+// likeTheModel compares the matcher with the model on random trees and
+// descriptors.
+func likeTheModel(t *rapid.T) {
+	rules := rules("edge", drawLevel(t, 3, rapid.SampledFrom([]int{4, 60}).Draw(t, "size"))...)
+	d := descriptor.Compile(rules).Domain("edge")
+	for range 20 {
+		entries := rapid.SliceOfN(entry, 0, 4).Draw(t, "entries")
+		checkModel(t, rules.Domains[0], d, entries)
+	}
 }
+
+func TestModel(t *testing.T) { rapid.Check(t, likeTheModel) }
+
+func FuzzModel(f *testing.F) { f.Fuzz(rapid.MakeFuzz(likeTheModel)) }
 
 type failer interface {
 	Helper()
@@ -107,32 +110,35 @@ func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []
 	}
 }
 
-// TestManyWildcards compares the matcher with the model on levels of so many
+// wildcardsLikeTheModel compares the matcher with the model on levels of so many
 // patterns, with so many starts, ends and middles in common, that they are
 // indexed in every way.
-func TestManyWildcards(t *testing.T) {
-	long := "a-value-that-does-not-fit-into-one-cache-line-of-the-table/"
-	part := text("abc", 0, 6)
+func wildcardsLikeTheModel(t *rapid.T) {
+	const long = "a-value-that-does-not-fit-into-one-cache-line-of-the-table/"
+	part := text("abc", 1, 6)
 	end := rapid.SampledFrom([]string{"", "", "", "a", "ab", "cab", long})
+	fewest := rapid.IntRange(0, 1).Draw(t, "fewest") // 0: some match whatever comes
 	pattern := rapid.Custom(func(t *rapid.T) string {
-		middles := rapid.SliceOfN(part, 0, 3).Draw(t, "middles")
+		middles := rapid.SliceOfN(part, fewest, 3).Draw(t, "middles")
 		return end.Draw(t, "prefix") + "*" + strings.Join(append(middles, ""), "*") + end.Draw(t, "suffix")
 	})
-	rapid.Check(t, func(t *rapid.T) {
-		size := rapid.SampledFrom([]int{5, 50, 300}).Draw(t, "size")
-		var level []*config.Descriptor
-		seen := map[string]bool{}
-		for _, p := range rapid.SliceOfN(pattern, size, size).Draw(t, "patterns") {
-			if !seen[p] {
-				seen[p] = true
-				level = append(level, &config.Descriptor{Key: "k", Value: p, Limits: []*config.Limit{perMinute(1)}})
-			}
+	size := rapid.SampledFrom([]int{5, 50, 300}).Draw(t, "size")
+	var level []*config.Descriptor
+	seen := map[string]bool{}
+	for _, p := range rapid.SliceOfN(pattern, size, size).Draw(t, "patterns") {
+		if !seen[p] {
+			seen[p] = true
+			level = append(level, leaf("k", p))
 		}
-		rules := rules("edge", level...)
-		d := descriptor.Compile(rules).Domain("edge")
-		for range 20 {
-			value := end.Draw(t, "start") + text("abc", 0, 15).Draw(t, "middle") + end.Draw(t, "end")
-			checkModel(t, rules.Domains[0], d, []descriptor.Entry{{Key: "k", Value: value}})
-		}
-	})
+	}
+	rules := rules("edge", level...)
+	d := descriptor.Compile(rules).Domain("edge")
+	for range 20 {
+		value := end.Draw(t, "start") + text("abc", 0, 25).Draw(t, "middle") + end.Draw(t, "end")
+		checkModel(t, rules.Domains[0], d, []descriptor.Entry{{Key: "k", Value: value}})
+	}
 }
+
+func TestManyWildcards(t *testing.T) { rapid.Check(t, wildcardsLikeTheModel) }
+
+func FuzzManyWildcards(f *testing.F) { f.Fuzz(rapid.MakeFuzz(wildcardsLikeTheModel)) }

@@ -96,7 +96,7 @@ type edgeID struct {
 	text string
 }
 
-// Constants without pattern (fractions of √2, √3 and √5).
+// Odd constants without pattern (fractions of √2, √3 and √5).
 const (
 	mixA = 0x6a09e667f3bcc909
 	mixB = 0xbb67ae8584caa73b
@@ -108,25 +108,25 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// hash returns the hash of the way that leads over way and then by text. Two
-// that are alike cost nothing but another seed, when rules are compiled.
+// hash returns the hash of the way that leads over way and then by text. Whether
+// the hashes of two ways are alike depends on the seed that way began with.
 func hash(way uint64, k kind, text string) uint64 {
 	n := len(text)
-	b := uint64(n)<<2 | uint64(k)
+	way += uint64(n*int(kinds)+int(k)) * mixC
 	switch {
 	case n > 16:
 		for i := 0; i < n-16; i += 16 {
 			way = mix(way^load64(text, i), load64(text, i+8))
 		}
-		return mix(way^load64(text, n-16), b^load64(text, n-8))
+		return mix(way^load64(text, n-16), load64(text, n-8))
 	case n >= 8:
-		return mix(way^load64(text, 0), b^load64(text, n-8))
+		return mix(way^load64(text, 0), load64(text, n-8))
 	case n >= 4:
-		return mix(way^(load32(text, 0)<<32|load32(text, n-4)), b)
+		return mix(way^(load32(text, 0)<<32|load32(text, n-4)), 0)
 	case n > 0:
-		return mix(way^(uint64(text[0])<<16|uint64(text[n/2])<<8|uint64(text[n-1])), b)
+		return mix(way^(uint64(text[0])<<16|uint64(text[n/2])<<8|uint64(text[n-1])), 0)
 	}
-	return mix(way, b)
+	return mix(way, 0)
 }
 
 func load32(s string, i int) uint64 {
