@@ -13,10 +13,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-func openFor(t *testing.T, clock func() int64) *Backend {
+func openFor(t *testing.T, o Options) *Backend {
 	t.Helper()
-	server := redistest.Start(t, redistest.Config{})
-	b, err := New(Options{Addrs: []string{server.Addr}, Clock: clock, Timeout: 10 * time.Second, DialTimeout: 10 * time.Second})
+	o.Addrs = []string{redistest.Start(t, redistest.Config{}).Addr}
+	o.Timeout, o.DialTimeout = 10*time.Second, 10*time.Second
+	b, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestBatch(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	now := int64(1_700_000_000_000_000)
-	b := openFor(t, func() int64 { return now })
+	b := openFor(t, Options{Clock: func() int64 { return now }})
 	reference := backendtest.NewReference(func() int64 { return now })
 	all := limits(t)
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: all, keys: 2 * len(all)}
@@ -109,11 +110,51 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestRefusals answers from memory what it can, and compares every field of every
+// decision with the reference. Its clock never steps back: what a refused call
+// that Redis hears of would then leave behind differs.
+func TestRefusals(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for _, bytes := range []int{1 << 20, len(refusals{}.shards) * refusalBytes} {
+		now := int64(1_700_000_000_000_000)
+		clock := func() int64 { return now }
+		b := openFor(t, Options{Clock: clock, LocalCacheBytes: bytes})
+		reference := backendtest.NewReference(clock)
+		all := limits(t)
+		g := &generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: all, keys: len(all)}
+		answered := 0
+		for round := range 6000 {
+			now += g.rng.Int64N(100_000)
+			req := g.request()
+			want := make([]algo.Decision, len(req.Checks))
+			if err := reference.Decide(context.Background(), &req, want); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]algo.Decision, len(req.Checks))
+			if probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Second); b.refusals.answer(probe) {
+				answered++
+			}
+			if err := b.Decide(context.Background(), &req, got); err != nil {
+				t.Fatal(err)
+			}
+			for i := range want {
+				if got[i] != want[i] {
+					t.Fatalf("round %d, check %d: %+v of %+v:\n got %+v\nwant %+v", round, i, req.Checks[i], req.Checks[i].Limit.Params(), got[i], want[i])
+				}
+			}
+		}
+		if answered < 100 {
+			t.Errorf("%d requests were answered from memory: want many", answered)
+		}
+	}
+}
+
 // TestRealClock lets Redis tell the time, as in production, where counters are
 // kept in part as the time when their key expires. Each decision is compared
 // with the step at the time that Redis used.
 func TestRealClock(t *testing.T) {
-	b := openFor(t, nil)
+	b := openFor(t, Options{})
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	var all []*algo.Limit
 	for _, window := range []time.Duration{2 * time.Millisecond, 7 * time.Millisecond, 100 * time.Millisecond, time.Hour, 1_000_003 * time.Microsecond} {

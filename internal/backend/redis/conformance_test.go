@@ -30,12 +30,14 @@ func open(t testing.TB, o redis.Options) *redis.Backend {
 // TestConformance compares every field of every decision with the reference.
 func TestConformance(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{})
-	backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
-		server.Do("FLUSHALL")
-		var now atomic.Int64
-		return backendtest.Fixture{
-			Backend:  open(t, redis.Options{Addrs: []string{server.Addr}, Clock: now.Load, Timeout: 10 * time.Second, DialTimeout: 10 * time.Second}),
-			SetClock: now.Store,
-		}
-	})
+	for name, o := range map[string]redis.Options{"default": {}, "plain": {NoCombining: true, PlainKeys: true}} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
+				server.Do("FLUSHALL")
+				var now atomic.Int64
+				o.Addrs, o.Clock, o.Timeout, o.DialTimeout = []string{server.Addr}, now.Load, unhurried, unhurried
+				return backendtest.Fixture{Backend: open(t, o), SetClock: now.Store}
+			})
+		})
+	}
 }

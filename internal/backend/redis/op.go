@@ -18,6 +18,7 @@ type op struct {
 	now          int64           // when it was decided, in µs since the epoch
 
 	began, deadline time.Time
+	epochs          []uint64 // of what is remembered of the ids; see refusals
 
 	// While it waits in a lane: what wakes it, what it is to call for then, and
 	// otherwise what has become of it.
@@ -41,6 +42,6 @@ func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now t
 // free gives the op up. Nothing may hold it any more.
 func (o *op) free() {
 	clear(o.batch)
-	*o = op{ids: o.ids[:0], wake: o.wake, batch: o.batch[:0]}
+	*o = op{ids: o.ids[:0], epochs: o.epochs[:0], wake: o.wake, batch: o.batch[:0]}
 	ops.Put(o)
 }

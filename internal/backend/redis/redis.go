@@ -53,6 +53,7 @@ type Backend struct {
 	conn     *connector
 	breakers breakers
 	lanes    *lanes
+	refusals *refusals // nil when none are remembered
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -74,6 +75,7 @@ func New(opts Options) (*Backend, error) {
 		sha:      hex.EncodeToString(sum[:]),
 		conn:     newConnector(&opts),
 		breakers: newBreakers(&opts),
+		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
 	}
 	b.lanes = newLanes(opts.Timeout, b.call)
 	return b, nil
@@ -108,10 +110,57 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	}
 	o := newOp(req.Checks, req.AllOrNothing, out, time.Now(), b.opts.Timeout)
 	defer o.free()
-	if b.opts.Mode == Cluster && len(req.Checks) > 1 {
+	if b.refusals == nil {
+		return b.decide(o)
+	}
+	b.forgetRefunded(o)
+	if b.refusals.answer(o) {
+		return nil
+	}
+	for _, of := range o.ids {
+		o.epochs = append(o.epochs, b.refusals.epoch(of))
+	}
+	defer b.forgetRefunded(o) // also what others have found meanwhile
+	return b.decide(o)
+}
+
+func (b *Backend) forgetRefunded(o *op) {
+	for i := range o.checks {
+		if o.checks[i].Hits < 0 {
+			b.refusals.forget(o.ids[i])
+		}
+	}
+}
+
+func (b *Backend) decide(o *op) error {
+	if b.opts.Mode == Cluster && len(o.checks) > 1 {
 		return b.spread(o)
 	}
 	return b.do(o)
+}
+
+// Reset has a counter be as if never used, and says whether it was used. Of
+// check only what names the counter matters.
+func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) {
+	client, err := b.conn.current()
+	if err != nil {
+		return false, err
+	}
+	of := idOf(check.Key)
+	forget := func() {
+		if b.refusals != nil {
+			b.refusals.forget(of)
+		}
+	}
+	forget()
+	defer forget()
+	ctx, cancel := context.WithTimeout(ctx, b.opts.Timeout)
+	defer cancel()
+	n, err := client.Do(ctx, client.B().Del().Key(string(b.naming.append(nil, &check, of))).Build()).AsInt64()
+	if err != nil {
+		return false, b.failed(err)
+	}
+	return n > 0, nil
 }
 
 // do decides an op whose keys are in one slot.
@@ -145,10 +194,10 @@ func (b *Backend) call(ops []*op, deadline time.Time) error {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		defer cancel()
 		for {
+			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
 			if err == nil {
-				var r reply
-				return r.decode(answer, ops)
+				return b.read(answer, ops, sent)
 			}
 			// What did not run may be sent again: with its text to a server that
 			// does not know the script, and a moment later while keys are moving.
@@ -160,6 +209,15 @@ func (b *Backend) call(ops []*op, deadline time.Time) error {
 			command = b.command(client, keys, args, unknown)
 		}
 	})
+}
+
+// read fills in the decisions of the ops.
+func (b *Backend) read(answer []byte, ops []*op, sent time.Time) error {
+	var r reply
+	if b.refusals != nil {
+		r.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
+	}
+	return r.decode(answer, ops)
 }
 
 // command calls the script by its hash or with its text.

@@ -16,6 +16,9 @@ type reply struct {
 	short bool
 	now   int64 // µs since the epoch
 	state algo.State
+	// seen is told of each check when it has been read, with the state that it
+	// left; without, for a sliding log. May be nil.
+	seen func(o *op, i int, state algo.State)
 }
 
 func (r *reply) number() int64 {
@@ -40,12 +43,15 @@ func (r *reply) fitted() bool {
 
 // decode fills in the decisions of the ops that were asked.
 func (r *reply) decode(b []byte, ops []*op) error {
-	*r = reply{rest: b, state: r.state}
+	*r = reply{rest: b, state: r.state, seen: r.seen}
 	r.now = r.number()
 	for _, o := range ops {
 		o.now = r.now
 		for i := range o.checks {
 			o.out[i] = r.decision(o.checks[i].Limit, o.checks[i].Hits)
+			if r.seen != nil && !r.short {
+				r.seen(o, i, r.state)
+			}
 		}
 	}
 	if r.short || len(r.rest) > 0 {

@@ -25,6 +25,11 @@ func (b *Backend) spread(o *op) error {
 		wait.Go(func() {
 			part := newOp(g.checks, false, g.out, o.began, b.opts.Timeout)
 			defer part.free()
+			for _, at := range g.at {
+				if len(o.epochs) > 0 {
+					part.epochs = append(part.epochs, o.epochs[at])
+				}
+			}
 			errs[i] = b.do(part)
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/algo/algotest"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
@@ -19,29 +18,6 @@ func controlled(t testing.TB, server *redistest.Server) (*redis.Backend, *atomic
 	return open(t, redis.Options{
 		Addrs: []string{server.Addr}, Clock: now.Load, PlainKeys: true, Timeout: unhurried, DialTimeout: unhurried,
 	}), now
-}
-
-// TestVectors runs the algorithms' test vectors through the script.
-func TestVectors(t *testing.T) {
-	vectors, err := algotest.Vectors()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, now := controlled(t, redistest.Start(t, redistest.Config{}))
-	for _, v := range vectors {
-		t.Run(v.File+"/"+v.Name, func(t *testing.T) {
-			for i, step := range v.Steps {
-				now.Store(step.Now)
-				got, err := hit(b, v.File+v.Name, limit(t, step.Params), step.Hits)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got != step.Want {
-					t.Fatalf("step %d (%s):\n got %+v\nwant %+v", i, step.Note, got, step.Want)
-				}
-			}
-		})
-	}
 }
 
 // TestFractions runs through rates whose hits cost no whole number of
