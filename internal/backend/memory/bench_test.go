@@ -2,7 +2,11 @@ package memory_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,6 +15,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
+
+// These are the figures of the store's budget: so many nanoseconds for a decision
+// on one of a million keys, so many bytes for each of them, and how long the
+// slowest request takes while keys are added, expire and are evicted.
 
 const benchKeys = 1_000_000
 
@@ -23,57 +31,228 @@ func newBenchKey() benchKey { return benchKey("4:edge|4:user=20:client-000000000
 
 func (k benchKey) set(n uint32) []byte {
 	const digits = "0123456789abcdef"
-	at := k[len(k)-len("0000000|tb:60s"):]
-	for i := range 6 {
+	at := k[len(k)-len("00000000|tb:60s"):]
+	for i := range 8 {
 		at[i] = digits[n>>(4*i)&15]
 	}
 	return k
 }
 
-func benchLimit(b testing.TB, a algo.Algorithm) *algo.Limit {
-	l, err := algo.New(algo.Params{Algorithm: a, Limit: 100, Window: time.Hour})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return l
+func benchLimit(b *testing.B, a algo.Algorithm, window time.Duration) *algo.Limit {
+	return newLimit(b, algo.Params{Algorithm: a, Limit: 100, Window: window})
 }
 
-func decide(b testing.TB, s *memory.Store, key []byte, l *algo.Limit) algo.Decision {
-	var out [1]algo.Decision
-	req := backend.Request{Checks: []backend.Check{{Key: key, Limit: l, Hits: 1}}}
-	if err := s.Decide(context.Background(), &req, out[:]); err != nil {
+// call is a request of one check, used again and again.
+type call struct {
+	key benchKey
+	req backend.Request
+	out [1]algo.Decision
+}
+
+func newCall(l *algo.Limit) *call {
+	return &call{key: newBenchKey(), req: backend.Request{Checks: []backend.Check{{Limit: l, Hits: 1}}}}
+}
+
+func (c *call) decide(b *testing.B, s *memory.Store, n uint32) {
+	c.req.Checks[0].Key = c.key.set(n)
+	if err := s.Decide(context.Background(), &c.req, c.out[:]); err != nil {
 		b.Fatal(err)
 	}
-	return out[0]
+}
+
+// filled returns a store with a million keys.
+func filled(b *testing.B, o memory.Options, l *algo.Limit) *memory.Store {
+	s := newStore(b, o)
+	c := newCall(l)
+	for n := range uint32(benchKeys) {
+		c.decide(b, s, n)
+	}
+	runtime.GC()
+	return s
 }
 
 // BenchmarkDecide is one decision on one of a million keys, at random.
 func BenchmarkDecide(b *testing.B) {
 	for i, name := range algo.Algorithms() {
 		b.Run(name, func(b *testing.B) {
-			s := memory.New(memory.Options{})
-			defer s.Close()
-			l := benchLimit(b, algo.Algorithm(i))
-			key := newBenchKey()
-			for n := range uint32(benchKeys) {
-				decide(b, s, key.set(n), l)
-			}
+			l := benchLimit(b, algo.Algorithm(i), time.Hour)
+			s := filled(b, memory.Options{}, l)
 			var seed atomic.Uint64
 			b.ReportAllocs()
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				rng := rand.New(rand.NewPCG(seed.Add(1), 0))
-				key := newBenchKey()
-				out := make([]algo.Decision, 1)
-				req := backend.Request{Checks: []backend.Check{{Limit: l, Hits: 1}}}
+				c := newCall(l)
 				for pb.Next() {
-					req.Checks[0].Key = key.set(rng.Uint32N(benchKeys))
-					if err := s.Decide(context.Background(), &req, out); err != nil {
+					c.decide(b, s, rng.Uint32N(benchKeys))
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkHotKey is one decision on a key that everybody asks for.
+func BenchmarkHotKey(b *testing.B) {
+	l := benchLimit(b, algo.TokenBucket, time.Hour)
+	s := newStore(b, memory.Options{})
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		c := newCall(l)
+		for pb.Next() {
+			c.decide(b, s, 0)
+		}
+	})
+}
+
+// BenchmarkDecideMany is a request of eight checks on a million keys.
+func BenchmarkDecideMany(b *testing.B) {
+	const checks = 8
+	for _, shape := range []struct {
+		name          string
+		perDescriptor int
+		allOrNothing  bool
+	}{{"descriptors", 1, false}, {"limits", checks, false}, {"all or nothing", 1, true}} {
+		b.Run(shape.name, func(b *testing.B) {
+			l := benchLimit(b, algo.TokenBucket, time.Hour)
+			s := filled(b, memory.Options{}, l)
+			req := backend.Request{AllOrNothing: shape.allOrNothing}
+			for i := range checks {
+				req.Checks = append(req.Checks, backend.Check{Key: newBenchKey(), Limit: l, Hits: 1, Descriptor: i / shape.perDescriptor})
+			}
+			out := make([]algo.Decision, checks)
+			rng := rand.New(rand.NewPCG(1, 0))
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range req.Checks {
+					benchKey(req.Checks[i].Key).set(rng.Uint32N(benchKeys))
+				}
+				if err := s.Decide(context.Background(), &req, out); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// latencies counts calls by how long they took, in µs.
+type latencies [1001]int
+
+func (l *latencies) time(call func()) {
+	start := time.Now()
+	call()
+	l[min(time.Since(start).Microseconds(), 1000)]++
+}
+
+// report reports the time that 99.99 of 100 calls kept to, the slowest (1000
+// stands for more), and how many took longer than the budget of 100 µs. On a
+// machine with other work these count its scheduler in.
+func (l *latencies) report(b *testing.B) {
+	slow, seen := 0, 0
+	p9999, slowest := -1, 0
+	for µs, n := range l {
+		seen += n
+		if p9999 < 0 && seen*10_000 >= b.N*9999 {
+			p9999 = µs
+		}
+		if n > 0 {
+			slowest = µs
+		}
+		if µs >= 100 {
+			slow += n
+		}
+	}
+	b.ReportMetric(float64(p9999), "p99.99-µs")
+	b.ReportMetric(float64(slowest), "max-µs")
+	b.ReportMetric(float64(slow), "calls>100µs")
+}
+
+// BenchmarkNewKeys adds keys: pages split all the time.
+func BenchmarkNewKeys(b *testing.B) {
+	l := benchLimit(b, algo.TokenBucket, time.Hour)
+	s := newStore(b, memory.Options{MaxKeys: 100_000_000})
+	c := newCall(l)
+	var times latencies
+	n := uint32(0)
+	for b.Loop() {
+		times.time(func() { c.decide(b, s, n) })
+		n++
+	}
+	times.report(b)
+}
+
+// BenchmarkEvict adds keys to a store of a million that is full.
+func BenchmarkEvict(b *testing.B) {
+	l := benchLimit(b, algo.TokenBucket, time.Hour)
+	s := filled(b, memory.Options{MaxKeys: benchKeys}, l)
+	c := newCall(l)
+	var times latencies
+	n := uint32(benchKeys)
+	for b.Loop() {
+		times.time(func() { c.decide(b, s, n) })
+		n++
+	}
+	times.report(b)
+}
+
+// BenchmarkExpire adds keys of which a million are live at any time, while as
+// many expire. Time is made to pass by the calls.
+func BenchmarkExpire(b *testing.B) {
+	var now atomic.Int64
+	now.Store(start)
+	window := benchKeys * time.Microsecond
+	l := benchLimit(b, algo.FixedWindow, window)
+	s := filled(b, memory.Options{Clock: now.Load, SweepCycle: time.Second}, l)
+	c := newCall(l)
+	var times latencies
+	n := uint32(benchKeys)
+	for b.Loop() {
+		now.Add(1)
+		times.time(func() { c.decide(b, s, n) })
+		n++
+	}
+	times.report(b)
+	b.ReportMetric(float64(s.Len())/benchKeys, "kept/live")
+}
+
+// BenchmarkMemory reports what a key costs: what the store accounts for, what
+// the heap grows by, and what the process grows by.
+func BenchmarkMemory(b *testing.B) {
+	for i, name := range algo.Algorithms() {
+		for _, keys := range []int{10_000, benchKeys} {
+			b.Run(fmt.Sprintf("%s/%d", name, keys), func(b *testing.B) {
+				l := benchLimit(b, algo.Algorithm(i), time.Hour)
+				for b.Loop() {
+					heap, resident := memoryInUse(b)
+					s := memory.New(memory.Options{})
+					c := newCall(l)
+					for n := range uint32(keys) {
+						c.decide(b, s, n)
+					}
+					heapAfter, residentAfter := memoryInUse(b)
+					b.ReportMetric(float64(s.Stats().Bytes)/float64(keys), "stats-B/key")
+					b.ReportMetric(float64(heapAfter-heap)/float64(keys), "heap-B/key")
+					b.ReportMetric(float64(residentAfter-resident)/float64(keys), "resident-B/key")
+					if err := s.Close(); err != nil {
 						b.Fatal(err)
 					}
 				}
 			})
-			b.ReportMetric(float64(s.Stats().Bytes)/benchKeys, "B/key")
-		})
+		}
 	}
+}
+
+// memoryInUse returns the bytes of the heap that are in use and, on Linux, those
+// of the process that are resident.
+func memoryInUse(b *testing.B) (heap, resident int64) {
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		var size int64
+		if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return int64(m.HeapInuse), resident * int64(os.Getpagesize())
 }

@@ -8,13 +8,13 @@
 // keys at once: tables grow by splitting small parts, and expired keys are
 // forgotten a few at a time, with each key that is added and in the background.
 //
-// At the bound on keys a new key takes the place of an old one: of one that has
-// expired, or else of the one with the most left of its limit among 16
-// neighbours, and of those with as much left the first to expire. While all of
-// them have used up their limit it looks at up to 64, and a key that was refused
-// goes last. So a flood of new keys, each of which has hardly used anything, does
-// not bring forgiveness to the keys that are being limited. Neighbours are taken
-// in turns of the whole shard, so that a key lately added is not soon looked at.
+// At the bound on keys a new key takes the place of an old one. It is one that
+// has expired or else, of a sample of 16, the one with the most left of its limit
+// when it was last charged, and of those with as much left the first to expire.
+// While all of the sample have used up their limits it grows to 64, and keys that
+// were refused go last. So the most limited keys go only when hardly any others
+// are left, and a client that is being limited cannot be forgiven by making up
+// new keys, each of which has hardly used anything.
 package memory
 
 import (

@@ -257,7 +257,7 @@ func (s *shard) makeRoom(now int64) {
 		switch {
 		case s.count < s.most:
 			return // room by expiry; what was found has moved
-		case e.kept() && (!victim.kept() || e.record().goesBefore(victim.record())):
+		case e.kept() && (!victim.kept() || e.record().order() < victim.record().order()):
 			victim = e
 		}
 		if victim.kept() && (victim.record().rank() < exhausted || seen >= evictFromAtMost) {
@@ -270,17 +270,18 @@ func (s *shard) makeRoom(now int64) {
 // sweep comes by so many keys and forgets those that have expired. It returns
 // the one of the others that is best to evict.
 func (s *shard) sweep(now int64, keys int) entry {
-	victim := nowhere
+	victim, order := nowhere, uint64(math.MaxUint64)
 	for ; keys > 0 && s.count > 0; keys-- {
 		e := s.advance()
+		r := e.record()
 		switch {
-		case e.record().expiry() <= now:
+		case r.expiry() <= now:
 			e.table.hand.step-- // where another takes its place
 			s.forget(e)
 			s.expired++
-			victim = nowhere // it may have moved, and is not needed any more
-		case !victim.kept() || e.record().goesBefore(victim.record()):
-			victim = e
+			victim, order = nowhere, math.MaxUint64 // it may have moved, and is not needed any more
+		case r.order() < order:
+			victim, order = e, r.order()
 		}
 	}
 	return victim

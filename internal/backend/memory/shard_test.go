@@ -136,7 +136,7 @@ func (m *model) check(t *rapid.T) {
 func TestEqualHashes(t *testing.T) {
 	s := &shard{most: math.MaxInt}
 	key := func(n int) []byte { return fmt.Appendf(nil, "%3d", n) }
-	for n := range pageRecords {
+	for n := range pageRecords { // of 10 words
 		if e := s.add(10, 7, key(n)); !e.kept() {
 			t.Fatalf("no room for key %d", n)
 		}
@@ -159,7 +159,7 @@ func TestEqualHashes(t *testing.T) {
 // checkTable checks the structure of a table, and returns how many records have
 // their states in logs.
 func checkTable(t *rapid.T, table *table) (inLogs int) {
-	records, words, pages := 0, 0, 0
+	records, blocks, pages := 0, 0, 0
 	for hash := uint64(0); hash <= math.MaxUint32; {
 		p := table.page(uint32(hash))
 		next := p.end(hash)
@@ -182,13 +182,19 @@ func checkTable(t *rapid.T, table *table) (inLogs int) {
 			}
 		}
 		records += p.used
-		words += len(p.words)
+		for i, block := range p.blocks {
+			if block != nil {
+				blocks++
+			} else if i<<table.shift < p.used {
+				t.Fatalf("block %d is missing, with %d records", i, p.used)
+			}
+		}
 		pages++
 		hash = next
 	}
-	if records != table.records || words != table.allocated || pages != table.pages {
-		t.Fatalf("%d records, %d words, %d pages; counted %d, %d, %d",
-			records, words, pages, table.records, table.allocated, table.pages)
+	if records != table.records || blocks != table.blocks || pages != table.pages {
+		t.Fatalf("%d records, %d blocks, %d pages; counted %d, %d, %d",
+			records, blocks, pages, table.records, table.blocks, table.pages)
 	}
 	return inLogs
 }

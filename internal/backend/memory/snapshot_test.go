@@ -26,9 +26,9 @@ func TestSnapshot(t *testing.T) {
 	now.Store(start)
 	o := memory.Options{Clock: now.Load, SweepCycle: -1}
 	old, restarted := newStore(t, o), newStore(t, o)
-	limits := map[string]*algo.Limit{"strict": newLimit(t, algo.Params{Algorithm: algo.Hybrid, Limit: 50, Window: time.Minute, Strict: true})}
+	limits := map[string]*algo.Limit{"strict": newLimit(t, algo.Params{Algorithm: algo.Hybrid, Limit: 50, Window: time.Hour, Strict: true})}
 	for i, name := range algo.Algorithms() {
-		limits[name] = newLimit(t, algo.Params{Algorithm: algo.Algorithm(i), Limit: 50, Window: time.Minute})
+		limits[name] = newLimit(t, algo.Params{Algorithm: algo.Algorithm(i), Limit: 50, Window: time.Hour})
 	}
 	brief := newLimit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 50, Window: time.Second})
 	keys := func(yield func(key string, l *algo.Limit)) {

@@ -3,7 +3,6 @@ package memory
 import (
 	"bytes"
 	"math/bits"
-	"slices"
 	"unsafe"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -17,18 +16,35 @@ import (
 // a page with its tags, is small enough to be found in a cache for a million keys;
 // the second is the record.
 type table struct {
-	words     int // of a record
-	most      int // records in a page
+	words     int  // of a record
+	shift     uint // a block holds 1<<shift records
 	directory []*page
 	depth     uint // len(directory) is 1<<depth
 	records   int
 	pages     int
-	allocated int // words of all pages
+	blocks    int
 	hand      hand
 
 	place int    // in shard.tables
 	turn  uint64 // when it has its turn in the sweep of the shard
 }
+
+// page holds all records of the table whose hashes begin with the same depth
+// bits, in no order and without gaps.
+type page struct {
+	used   int
+	tags   [pageRecords / 8]uint64 // a byte of each record's hash
+	blocks [pageBlocks]*uint64     // the records, in memory that is got as they come
+	depth  uint
+}
+
+const (
+	pageBlocks  = 8
+	pageRecords = 64 // at most: a page of long records has shorter blocks
+	blockWords  = 512
+	// maxDepth bounds the directory.
+	maxDepth = 22
+)
 
 // hand is where a walk over a table is: at the page for a hash, and there after
 // so many steps. Pages may come and go meanwhile.
@@ -36,25 +52,6 @@ type hand struct {
 	hash uint64 // below 1<<32
 	step int
 }
-
-// page holds all records of the table whose hashes begin with the same depth
-// bits, packed at the front of its words.
-type page struct {
-	tags  [pageRecords / 8]uint64 // a byte of each record's hash
-	words []uint64                // room for len/table.words records
-	used  int
-	depth uint
-}
-
-const (
-	pageRecords = 64
-	// pageWords bounds pages of long records, down to leastRecords: with fewer in
-	// a page the directory would outgrow it.
-	pageWords    = 1 << 13
-	leastRecords = 16
-	// maxDepth bounds the directory; beyond it pages of long records grow longer.
-	maxDepth = 22
-)
 
 // entry is the place of a key: its record's number in a page, -1 if it is not
 // kept. It holds until a record is added or removed.
@@ -116,14 +113,9 @@ func (r record) state() algo.State {
 	return algo.State(r[headWords:to:to])
 }
 
-// goesBefore says whether r is evicted before other: the one with more left, or
-// of two with as much left the one that expires first.
-func (r record) goesBefore(other record) bool {
-	if r.rank() != other.rank() {
-		return r.rank() < other.rank()
-	}
-	return r.expiry() < other.expiry()
-}
+// order is the order of eviction: the key with more left goes first, and of two
+// with as much left the one that expires first.
+func (r record) order() uint64 { return bits.RotateLeft64(r[0], -rankBits) }
 
 // bytesOf returns the first n bytes of words.
 func bytesOf(words []uint64, n int) []byte {
@@ -143,18 +135,23 @@ func roundWords(n int) int {
 func newTable(words int) *table {
 	return &table{
 		words:     words,
-		most:      min(pageRecords, max(leastRecords, pageWords/words)),
+		shift:     uint(bits.Len(uint(min(max(blockWords/words, 1), pageRecords/pageBlocks))) - 1),
 		directory: []*page{new(page)},
 		pages:     1,
 	}
 }
 
+// most returns how many records a page can hold.
+func (t *table) most() int { return pageBlocks << t.shift }
+
 func (t *table) page(hash uint32) *page { return t.directory[hash>>(32-t.depth)] }
 
 // record returns the i-th record of a page.
 func (t *table) record(p *page, i int) record {
-	from, to := i*t.words, (i+1)*t.words
-	return record(p.words[from:to:to])
+	block := unsafe.Slice(p.blocks[i>>t.shift], t.words<<t.shift)
+	from := i & (1<<t.shift - 1) * t.words
+	to := from + t.words
+	return record(block[from:to:to])
 }
 
 // find returns the entry of the key.
@@ -186,16 +183,16 @@ func (p *page) setTag(i int, tag uint8) {
 	p.tags[i/8] = p.tags[i/8]&^(0xff<<shift) | uint64(tag)<<shift
 }
 
-// add adds a record of the key, without a state. There is no room for it only if
-// 64 keys have equal hashes.
+// add adds a record of the key, without a state. Only if hashes fail to tell a
+// page of keys apart, it has no room.
 func (t *table) add(hash uint32, key []byte) entry {
 	p := t.page(hash)
-	for p.used >= t.most && p.depth < maxDepth {
-		t.split(hash)
+	for p.used == t.most() {
+		if p.depth == maxDepth {
+			return nowhere
+		}
+		t.split(p, hash)
 		p = t.page(hash)
-	}
-	if p.used == pageRecords {
-		return nowhere
 	}
 	t.records++
 	r := t.append(p, hash)
@@ -206,46 +203,45 @@ func (t *table) add(hash uint32, key []byte) entry {
 
 // append returns a new record of the page.
 func (t *table) append(p *page, hash uint32) record {
-	if (p.used+1)*t.words > len(p.words) {
-		t.resize(p, p.used+p.used/2+1)
+	if block := &p.blocks[p.used>>t.shift]; *block == nil {
+		*block = unsafe.SliceData(make([]uint64, t.words<<t.shift))
+		t.blocks++
 	}
 	p.setTag(p.used, uint8(hash))
 	p.used++
 	return t.record(p, p.used-1)
 }
 
-// resize gives the page room for so many records, and what the allocator adds.
-func (t *table) resize(p *page, records int) {
-	most := max(t.most, p.used+1)
-	words := slices.Grow([]uint64(nil), min(records, most)*t.words)
-	words = words[:min(cap(words), most*t.words)]
-	copy(words, p.words[:p.used*t.words])
-	t.allocated += len(words) - len(p.words)
-	p.words = words
-}
-
-// remove removes a record. The last one of the page takes its place.
+// remove removes a record.
 func (t *table) remove(p *page, i int) {
 	hash := t.record(p, i).hash()
 	t.records--
+	t.cut(p, i)
+	if p.used <= t.most()/4 {
+		t.merge(p, hash)
+	}
+}
+
+// cut takes a record out of its page. The last one takes its place.
+func (t *table) cut(p *page, i int) {
 	p.used--
 	if i < p.used {
 		last := t.record(p, p.used)
 		copy(t.record(p, i), last)
 		p.setTag(i, uint8(last.hash()))
 	}
-	if p.used <= t.most/4 && t.merge(p, hash) {
-		return
-	}
-	if 2*p.used*t.words < len(p.words) {
-		t.resize(p, p.used+p.used/2)
+	// A block goes when the one before has half emptied, too, lest one that comes
+	// and goes does so with a block.
+	half := 1 << t.shift / 2
+	if free := (p.used+half-1)>>t.shift + 1; free < pageBlocks && p.blocks[free] != nil {
+		p.blocks[free] = nil
+		t.blocks--
 	}
 }
 
-// split moves the records of a page to two new ones.
-func (t *table) split(hash uint32) {
-	old := t.page(hash)
-	if old.depth == t.depth {
+// split moves the records of one half of the page's hashes to a new page.
+func (t *table) split(p *page, hash uint32) {
+	if p.depth == t.depth {
 		wider := make([]*page, 2*len(t.directory))
 		for i := range wider {
 			wider[i] = t.directory[i/2]
@@ -253,44 +249,41 @@ func (t *table) split(hash uint32) {
 		t.directory = wider
 		t.depth++
 	}
-	low, high := &page{depth: old.depth + 1}, &page{depth: old.depth + 1}
-	t.resize(low, old.used*3/4)
-	t.resize(high, old.used*3/4)
-	for i := range old.used {
-		r := t.record(old, i)
-		to := low
-		if r.hash()<<old.depth>>31 == 1 {
-			to = high
-		}
-		copy(t.append(to, r.hash()), r)
-	}
-	t.allocated -= len(old.words)
+	first, n := t.span(hash, p.depth)
+	p.depth++
+	high := &page{depth: p.depth}
 	t.pages++
-	first, n := t.span(hash, old.depth)
-	t.assign(first, n/2, low)
+	for i := p.used - 1; i >= 0; i-- {
+		if r := t.record(p, i); r.hash()<<(p.depth-1)>>31 == 1 {
+			copy(t.append(high, r.hash()), r)
+			t.cut(p, i)
+		}
+	}
 	t.assign(first+n/2, n/2, high)
 }
 
-// merge joins a page with its other half if both hold little, and says whether
-// it did.
-func (t *table) merge(p *page, hash uint32) bool {
+// merge joins a page with its other half if both hold little.
+func (t *table) merge(p *page, hash uint32) {
 	if p.depth == 0 {
-		return false
+		return
 	}
 	other := t.page(hash ^ 1<<(32-p.depth))
-	if other.depth != p.depth || other.used > t.most/4 {
-		return false
+	if other.depth != p.depth || other.used > t.most()/4 {
+		return
 	}
 	for i := range other.used {
 		r := t.record(other, i)
 		copy(t.append(p, r.hash()), r)
 	}
-	t.allocated -= len(other.words)
+	for _, block := range other.blocks {
+		if block != nil {
+			t.blocks--
+		}
+	}
 	t.pages--
 	p.depth--
 	first, n := t.span(hash, p.depth)
 	t.assign(first, n, p)
-	return true
 }
 
 // span returns the part of the directory for the leading bits of the hash.
@@ -332,5 +325,5 @@ func (p *page) end(hash uint64) uint64 {
 }
 
 func (t *table) bytes() int64 {
-	return int64(8*t.allocated + 8*len(t.directory) + t.pages*int(unsafe.Sizeof(page{})))
+	return int64(t.blocks*t.words*8<<t.shift + t.pages*int(unsafe.Sizeof(page{})) + 8*len(t.directory))
 }
