@@ -28,6 +28,7 @@ type request struct {
 	decisions   []algo.Decision
 	replaced    []string
 	path        []byte
+	sampler     stats.Sampler
 }
 
 // matched is one descriptor of a request with what applies to it.

@@ -178,6 +178,9 @@ func (s *Service) answer(ctx context.Context, msg *pb.RateLimitRequest, now time
 				return nil, err
 			}
 		}
+		if weight := s.opts.Stats.Sample(&r.sampler, now); weight > 0 {
+			r.heat(weight, now)
+		}
 	}
 	return s.encode(r, msg, now), nil
 }
@@ -205,6 +208,16 @@ func (b Bounds) check(msg *pb.RateLimitRequest) error {
 		}
 	}
 	return nil
+}
+
+// heat has the counters of a request that stands for so many counted among the
+// hottest of their rules.
+func (r *request) heat(weight int64, now time.Time) {
+	for i := range r.descriptors {
+		if d := &r.descriptors[i]; d.rule != nil && d.first < d.last {
+			d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
+		}
+	}
 }
 
 // decideWithout answers for a backend that failed, each limit as its rule asks.

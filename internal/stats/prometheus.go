@@ -104,6 +104,13 @@ func sum(a, b Counts) Counts {
 	a.NearLimit += b.NearLimit
 	a.ShadowMode += b.ShadowMode
 	a.OverLimitWithLocalCache += b.OverLimitWithLocalCache
+	a.Allowed += b.Allowed
+	a.Denied += b.Denied
+	a.ShadowDenied += b.ShadowDenied
+	a.Errors += b.Errors
+	if b.LastDenied.After(a.LastDenied) {
+		a.LastDenied = b.LastDenied
+	}
 	return a
 }
 

@@ -50,6 +50,15 @@ type Rule struct {
 	within, deniedHits, over, near, shadow, localCache atomic.Uint64
 	allowed, denied, shadowDenied, errors              atomic.Uint64
 	lastDenied                                         atomic.Int64 // Unix µs
+
+	of   *Rule // what this counts a value or an override of; nil: it is a rule itself
+	heat heat
+
+	// Guarded by Stats.sampling.
+	noted   Calls    // at the last tick
+	history *history // nil before the first call; of the whole only
+	born    uint64   // ticks when it was bound
+	former  Counts   // of parts that are forgotten
 }
 
 // Usage is how one decision moved a rule's counter, in hits.
@@ -131,6 +140,13 @@ type Stats struct {
 	bound map[Name]bool // rules that the configuration names; the others are values of detailed metrics
 	limit int           // on rules that are not bound
 	extra int
+
+	pace pace
+
+	sampling sync.Mutex // before mu
+	ticks    uint64
+	ticked   time.Time
+
 	// Folded counts calls of detailed metrics that found no place of their own.
 	Folded atomic.Uint64
 }
@@ -151,6 +167,8 @@ func New(maxDetailed int) *Stats {
 // already go on, others start at zero, and counters of rules that are not named
 // are forgotten.
 func (s *Stats) Bind(names []Name) []*Rule {
+	s.sampling.Lock()
+	defer s.sampling.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bound := make(map[Name]bool, len(names))
@@ -158,13 +176,18 @@ func (s *Stats) Bind(names []Name) []*Rule {
 	for i, n := range names {
 		bound[n] = true
 		if rules[i] = s.rules[n]; rules[i] == nil {
-			rules[i] = &Rule{Name: n}
+			rules[i] = &Rule{Name: n, born: s.ticks}
 			s.rules[n] = rules[i]
 		}
+		rules[i].of = nil
 	}
-	for n := range s.rules {
-		if !bound[n] {
-			delete(s.rules, n)
+	for n, r := range s.rules {
+		if bound[n] {
+			continue
+		}
+		delete(s.rules, n)
+		if whole := r.whole(); whole != r {
+			whole.former = sum(whole.former, r.Counts())
 		}
 	}
 	s.bound, s.extra = bound, 0
@@ -190,7 +213,7 @@ func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
 		s.Folded.Add(1)
 		return fallback
 	}
-	r = &Rule{Name: n}
+	r = &Rule{Name: n, of: fallback}
 	s.rules[n] = r
 	s.extra++
 	return r

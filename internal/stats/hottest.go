@@ -1,0 +1,236 @@
+package stats
+
+import (
+	"cmp"
+	"hash/maphash"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds on what is kept of each rule's hottest counters.
+const (
+	hotSlots    = 32          // in each of two sketches
+	hotKeyBytes = 512         // of a counter's key
+	hotWindow   = time.Minute // after which the older sketch is forgotten
+	hotReported = 10
+	// hotSamples is about how many requests a second are looked at, of all rules
+	// together: so few that it doesn't show, and enough for what is hot to stand out.
+	hotSamples = 1000
+)
+
+// Sampler decides which requests are looked at. Its zero value is ready for use
+// by one goroutine at a time; several may share the work.
+type Sampler struct{ skip, period uint32 }
+
+// Sample returns for how many requests the present one stands, which is then to
+// be counted by Heat; 0 if it is passed over.
+func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
+	if x.skip > 0 && x.period <= s.pace.period.Load() {
+		x.skip--
+		return 0
+	}
+	weight := int64(1)
+	if x.skip == 0 { // otherwise the period has become shorter meanwhile
+		weight = max(weight, int64(x.period))
+	}
+	x.period = s.pace.take(now)
+	// On average one of every period: the gaps are random, lest they fall in with
+	// the rhythm of the requests.
+	x.skip = rand.Uint32N(2*x.period - 1)
+	return weight
+}
+
+// pace adapts how often is sampled to how many requests come.
+type pace struct {
+	period atomic.Uint32 // one request of so many; a power of two, or 0 for 1
+
+	mu     sync.Mutex
+	second int64 // Unix time
+	taken  int   // in that second, since the period last changed
+}
+
+const maxPeriod = 1 << 20
+
+// take counts a sample and returns the period.
+func (p *pace) take(now time.Time) uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settle(now)
+	p.taken++
+	period := max(p.period.Load(), 1)
+	if p.taken >= hotSamples && period < maxPeriod {
+		p.taken = 0
+		period *= 2
+		p.period.Store(period)
+	}
+	return period
+}
+
+// settle halves the period for each second that has brought few samples.
+func (p *pace) settle(now time.Time) {
+	gone := now.Unix() - p.second
+	if gone <= 0 {
+		return
+	}
+	if p.taken >= hotSamples/2 {
+		gone--
+	}
+	p.period.Store(max(p.period.Load(), 1) >> min(gone, 31))
+	p.second, p.taken = now.Unix(), 0
+}
+
+// relax is settle for when there may be no samples at all.
+func (p *pace) relax(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settle(now)
+}
+
+// Hot is one of a rule's hottest counters.
+type Hot struct {
+	// Key is the counter's; Abridged says that only its start is known.
+	Key      string
+	Abridged bool
+	// Calls is an estimate, Error by how much it may be off: what other counters
+	// may have left in its place, and twice the standard error of sampling.
+	Calls, Error int64
+}
+
+// Hottest is what is known of a rule's hottest counters.
+type Hottest struct {
+	// Since is when counting for it began.
+	Since time.Time
+	// Sampled says that at present one request of so many is looked at.
+	Sampled int
+	// Counters are the hottest first.
+	Counters []Hot
+}
+
+// heat is the sketches of a rule. Two of them, of which the older is forgotten
+// from time to time, keep what was hot yesterday from hiding what is now.
+type heat struct {
+	mu                sync.Mutex
+	begun             time.Time // of current
+	current, previous sketch
+	previousBegun     time.Time
+}
+
+// sketch counts the most frequent of any number of keys in a bounded number of
+// slots by the space-saving algorithm (Metwally, Agrawal, El Abbadi 2005): a key
+// without a slot takes over that of the least count, which is then how much too
+// high its own may be.
+type sketch []slot
+
+type slot struct {
+	hash            uint64
+	key             string
+	abridged        bool
+	count, inflated int64
+	variance        int64 // of count, from sampling
+}
+
+var hotSeed = maphash.MakeSeed()
+
+// Heat counts a call, which stands for so many, on the counter with the key.
+func (r *Rule) Heat(key []byte, weight int64, now time.Time) {
+	hash := maphash.Bytes(hotSeed, key)
+	h := &r.heat
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.turn(now)
+	h.current.add(hash, key, weight)
+}
+
+// turn begins a new sketch when the current one has had its time.
+func (h *heat) turn(now time.Time) {
+	switch age := now.Sub(h.begun); {
+	case age < hotWindow:
+		return
+	case age < 2*hotWindow && !h.begun.IsZero():
+		h.previous, h.previousBegun = h.current, h.begun
+	default:
+		h.previous = nil
+	}
+	h.current, h.begun = nil, now
+}
+
+func (s *sketch) add(hash uint64, key []byte, weight int64) {
+	least := 0
+	for i := range *s {
+		at := &(*s)[i]
+		if at.hash == hash {
+			at.count += weight
+			at.variance += weight * (weight - 1)
+			return
+		}
+		if at.count < (*s)[least].count {
+			least = i
+		}
+	}
+	added := slot{hash: hash, key: string(key[:min(len(key), hotKeyBytes)]), abridged: len(key) > hotKeyBytes}
+	if len(*s) < hotSlots {
+		*s = append(*s, added)
+		least = len(*s) - 1
+	} else {
+		added.inflated = (*s)[least].count
+	}
+	added.count, added.variance = added.inflated+weight, weight*(weight-1)
+	(*s)[least] = added
+}
+
+// most is how often a key without a slot may have been counted.
+func (s sketch) most() int64 {
+	if len(s) < hotSlots {
+		return 0
+	}
+	return slices.MinFunc(s, func(a, b slot) int { return cmp.Compare(a.count, b.count) }).count
+}
+
+// Hottest returns the hottest counters of a rule over the last one to two minutes.
+func (s *Stats) Hottest(r *Rule, now time.Time) Hottest {
+	h := &r.heat
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.begun.IsZero() {
+		h.begun = now
+	}
+	h.turn(now)
+	out := Hottest{Since: h.begun, Sampled: int(max(s.pace.period.Load(), 1))}
+	if h.previous != nil {
+		out.Since = h.previousBegun
+	}
+	type sum struct {
+		slot
+		inCurrent, inPrevious bool
+	}
+	sums := map[uint64]sum{}
+	for _, c := range h.current {
+		sums[c.hash] = sum{c, true, false}
+	}
+	for _, p := range h.previous {
+		s := sums[p.hash]
+		p.count += s.count
+		p.inflated += s.inflated
+		p.variance += s.variance
+		sums[p.hash] = sum{p, s.inCurrent, true}
+	}
+	for _, s := range sums {
+		if !s.inCurrent {
+			s.inflated += h.current.most()
+		}
+		if !s.inPrevious {
+			s.inflated += h.previous.most()
+		}
+		out.Counters = append(out.Counters, Hot{Key: s.key, Abridged: s.abridged, Calls: s.count,
+			Error: s.inflated + int64(math.Ceil(2*math.Sqrt(float64(s.variance))))})
+	}
+	slices.SortFunc(out.Counters, func(a, b Hot) int {
+		return cmp.Or(cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Key, b.Key))
+	})
+	out.Counters = out.Counters[:min(len(out.Counters), hotReported)]
+	return out
+}
