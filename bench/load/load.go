@@ -36,8 +36,9 @@ type Options struct {
 	// Rate is how many requests a second are due in the open loop, at random times
 	// as from many independent clients. 0: closed loop.
 	Rate float64
-	// Warmup is how long to send before measuring, Duration how long to measure.
-	// Both stop early if Requests (0: no bound) have been answered.
+	// Warmup is how long to send before measuring, Duration how long to measure,
+	// but until there is an answer to speak of, or only until Requests (0: no
+	// bound) have been answered.
 	Warmup, Duration time.Duration
 	Requests         int
 	// Begin and End, if set, are called where the measured interval begins and ends.
@@ -139,7 +140,7 @@ func (g *generator) until(ctx context.Context, end time.Duration) error {
 	for {
 		now := g.now()
 		switch {
-		case now >= end || g.Requests > 0 && g.result.Answers >= g.Requests:
+		case now >= end && (!g.measuring || g.result.Answers > 0), g.Requests > 0 && g.result.Answers >= g.Requests:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()

@@ -3,6 +3,8 @@ package load_test
 import (
 	"context"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -287,5 +289,42 @@ func TestCallsAreWholeMessages(t *testing.T) {
 		if _, err := load.NewCalls("edge", c.descriptors, c.clients, c.sequential, 1); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c, err)
 		}
+	}
+}
+
+// Envoy, or any server of HTTP/2 without TLS, can be loaded too.
+func TestGets(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		client := r.Header.Get(load.Header)
+		seen[client]++
+		if r.Method != http.MethodGet || r.URL.Path != "/" || r.ProtoMajor != 2 {
+			t.Errorf("got %s %s over %s", r.Method, r.URL, r.Proto)
+		}
+		if strings.HasSuffix(client, "1") {
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	defer s.Close()
+	gets, err := load.NewGets(2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, load.Options{
+		Address: s.Listener.Addr().String(), Workload: gets, Connections: 2, InFlight: 8, Duration: time.Minute, Requests: 1000,
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if r.Refused < r.Answers/3 || r.Refused > r.Answers*2/3 || len(seen) != 2 || seen["client-0000000000001"] < r.Refused {
+		t.Errorf("%d answers, %d over limit: %v", r.Answers, r.Refused, seen)
+	}
+	if _, err := load.NewGets(0, 1); err == nil {
+		t.Error("no error for 0 clients")
 	}
 }

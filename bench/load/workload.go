@@ -28,7 +28,10 @@ var DescriptorKeys = [...]string{"user", "path", "host", "team", "plan", "zone",
 // last digits: with its key a descriptor has 24 bytes.
 const value = "client-0000000000000"
 
-const digits = 8
+const (
+	digits     = 8
+	maxClients = 100_000_000
+)
 
 // Calls are ShouldRateLimit calls as Envoy 1.40 sends them, for clients out of a
 // number of them.
@@ -48,8 +51,8 @@ func NewCalls(domain string, descriptors, clients int, sequential bool, seed uin
 	if !sequential && descriptors > len(DescriptorKeys) || descriptors < 1 {
 		return nil, fmt.Errorf("%d descriptors: use 1 to %d", descriptors, len(DescriptorKeys))
 	}
-	if clients < 1 || clients > 1e8 {
-		return nil, fmt.Errorf("%d clients: use 1 to 100,000,000", clients)
+	if clients < 1 || clients > maxClients {
+		return nil, fmt.Errorf("%d clients: use 1 to %d", clients, maxClients)
 	}
 	c := &Calls{clients: clients, sequential: sequential, random: rand.New(rand.NewPCG(seed, 1))}
 	// Encoded piece by piece, so that it is known where each value lies.

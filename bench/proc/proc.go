@@ -110,10 +110,12 @@ func (p *Process) Line(prefix string) (string, error) {
 			return strings.TrimSpace(rest), nil
 		}
 	}
-	return "", p.failure(fmt.Sprintf("never wrote a line %q", prefix))
+	return "", p.Failure(fmt.Sprintf("never wrote a line %q", prefix))
 }
 
-func (p *Process) failure(what string) error {
+// Failure returns an error that says what went wrong with the program, and what
+// it had to say itself.
+func (p *Process) Failure(what string) error {
 	return fmt.Errorf("%s (process %d) %s: %s", p.name, p.cmd.Process.Pid, what, p.logs)
 }
 
@@ -125,7 +127,7 @@ func (p *Process) CPU() (time.Duration, error) {
 	const schedulerClock = 2
 	var t unix.Timespec
 	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|schedulerClock), &t); err != nil {
-		return 0, p.failure("has no clock, " + err.Error())
+		return 0, p.Failure("has no clock, " + err.Error())
 	}
 	return time.Duration(t.Nano()), nil
 }
@@ -142,7 +144,7 @@ func (p *Process) RSS() (int64, error) {
 			return kib << 10, err
 		}
 	}
-	return 0, p.failure("has no resident memory")
+	return 0, p.Failure("has no resident memory")
 }
 
 // Stop asks the program to end and waits until it has; after 10 seconds it is killed.
@@ -156,7 +158,7 @@ func (p *Process) Stop() error {
 	case <-time.After(10 * time.Second):
 		_ = p.cmd.Process.Kill()
 		<-p.ended
-		return p.failure("did not end when asked to")
+		return p.Failure("did not end when asked to")
 	}
 	return nil
 }

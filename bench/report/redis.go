@@ -1,17 +1,16 @@
 package report
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os/exec"
-	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/distlimiter/ratelimit/bench/proc"
 )
 
-// redis is a Redis server without persistence, on a socket of its own.
+// redis is a Redis server without persistence.
 type redis struct {
 	*proc.Process
 	port int
@@ -27,31 +26,30 @@ func (b *bench) startRedis() (*redis, error) {
 		return nil, err
 	}
 	r := &redis{port: port}
-	r.Process, err = proc.Start(b.LoadCore, nil, path, "--bind", "127.0.0.1", "--port", fmt.Sprint(port),
-		"--dir", filepath.Clean(b.dir), "--save", "", "--appendonly", "no")
+	r.Process, err = proc.Start(b.LoadCore, nil, path, "--bind", "127.0.0.1", "--port", strconv.Itoa(port),
+		"--dir", b.dir, "--save", "", "--appendonly", "no")
 	if err != nil {
 		return nil, err
 	}
 	b.stop = append(b.stop, r.Stop)
-	return r, r.await()
+	return r, await(r.Process, port)
 }
 
-// await waits until Redis accepts connections.
-func (r *redis) await() error {
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", r.port), time.Second)
+func (r *redis) flags() []string { return []string{"--redis-url", loopback(r.port)} }
+
+// await waits until a program accepts connections, for which there is no event
+// to wait for.
+func await(p *proc.Process, port int) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.DialTimeout("tcp", loopback(port), time.Second)
 		if err == nil {
 			return conn.Close()
 		}
 		if time.Now().After(deadline) {
-			return errors.Join(errors.New("redis-server accepts no connections"), err)
+			return p.Failure(fmt.Sprintf("does not accept connections: %v", err))
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
-
-func (r *redis) flags() []string { return []string{"--redis-url", fmt.Sprintf("127.0.0.1:%d", r.port)} }
 
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -33,6 +33,7 @@ func example() *Report {
 	return &Report{
 		Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Machine: "abacus", Connections: 4, InFlight: 64,
 		Rows: []*Row{floor, ours}, Latency: []*Row{floor, ours},
+		Envoy: []*Row{{Scenario: s, Server: Plain, Samples: samples(9, 9, 9)}, ours},
 	}
 }
 
@@ -56,6 +57,13 @@ func TestMarkdown(t *testing.T) {
 | --- | ---: | ---: | ---: | ---: |
 | floor, same options | 200 | 400 | 1.00 | 600 |
 | new: redis, hybrid | 300 | 600 | 1.50 | 900 |
+
+### Through Envoy at 10000 requests/s: 1 descriptor, 10,000 keys
+
+| rate limit service | p50 µs | added | p99 µs | added |
+| --- | ---: | ---: | ---: | ---: |
+| no rate limit filter | 90 | 0 | 180 | 0 |
+| new: redis, hybrid | 300 | 210 | 600 | 420 |
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", b.String())
@@ -107,10 +115,16 @@ func TestRun(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
+	envoy, err := exec.LookPath("envoy")
+	if err != nil {
+		if envoy, err = filepath.Abs("../../.cache/bin/envoy"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r, err := Run(t.Context(), Options{
 		Floor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
 		Backends: []string{"memory"}, Scenarios: []string{"base", "refused"},
-		Latency: true, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
+		Latency: true, Envoy: envoy, EnvoyRate: 200, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
 		Connections: 2, InFlight: 16, Progress: io.Discard,
 	})
 	if err != nil {
@@ -141,7 +155,12 @@ func TestRun(t *testing.T) {
 	if !reflect.DeepEqual(names, want) {
 		t.Errorf("got %q", names)
 	}
-	if len(r.Latency) != 3 {
-		t.Errorf("%d rows of latency, want the floors and the service", len(r.Latency))
+	if len(r.Latency) != 3 || len(r.Envoy) != 4 {
+		t.Errorf("%d rows of latency, %d of Envoy: want the floors and the service, and nothing", len(r.Latency), len(r.Envoy))
+	}
+	for _, row := range r.Envoy {
+		if s := row.Samples[0]; s.Answers == 0 || s.Refused > 0 || s.P50 <= 0 {
+			t.Errorf("through Envoy: %s: %+v", row.Server, s)
+		}
 	}
 }

@@ -31,8 +31,11 @@ type Options struct {
 	// Rounds is how often each row is measured, each time for Duration after Warmup.
 	Rounds           int
 	Warmup, Duration time.Duration
-	// Latency is also measured, in the first scenario.
-	Latency bool
+	// Latency is also measured, in the first scenario, and behind the Envoy at this
+	// path, if there is one, at so many requests a second.
+	Latency   bool
+	Envoy     string
+	EnvoyRate float64
 	// ServerCore is for the servers, LoadCore for the load and Redis.
 	ServerCore, LoadCore int
 	Connections          int
@@ -52,6 +55,7 @@ type Report struct {
 	InFlight    int
 	Rows        []*Row // at saturation
 	Latency     []*Row // at half of it
+	Envoy       []*Row // behind Envoy
 }
 
 // bench is a report on its way.
@@ -94,10 +98,20 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		}
 		fmt.Fprintf(o.Progress, "round %d of %d\n", round+1, o.Rounds)
 	}
-	if o.Latency {
-		err = b.latency(ctx)
+	if len(b.report.Rows) == 0 {
+		return b.report, nil
 	}
-	return b.report, err
+	if o.Latency {
+		if err := b.latency(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if o.Envoy != "" {
+		if err := b.envoy(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return b.report, nil
 }
 
 func machine() string {
@@ -237,10 +251,13 @@ func (b *bench) measure(ctx context.Context, row *Row, rate float64, round int) 
 	if err != nil {
 		return Sample{}, err
 	}
-	s := b.servers[row]
+	return b.sample(ctx, b.servers[row], calls, rate, round)
+}
+
+func (b *bench) sample(ctx context.Context, s *server, w load.Workload, rate float64, round int) (Sample, error) {
 	server, store := meter{Process: s.Process}, meter{Process: s.store}
 	result, err := load.Run(ctx, load.Options{
-		Address: s.address, Workload: calls, Connections: b.Connections, InFlight: b.InFlight, Rate: rate,
+		Address: s.address, Workload: w, Connections: b.Connections, InFlight: b.InFlight, Rate: rate,
 		Warmup: b.Warmup, Duration: b.Duration, Seed: uint64(round),
 		Begin: func() error { return errors.Join(server.read(), store.read()) },
 		End:   func() error { return errors.Join(server.read(), store.read()) },
@@ -275,22 +292,33 @@ func (m *meter) read() error {
 
 func (m *meter) micros() float64 { return float64(m.used.Nanoseconds()) / 1000 }
 
-// latency measures the first scenario with one algorithm in the open loop, at
-// half of the rate that saturated the slowest server.
-func (b *bench) latency(ctx context.Context) error {
-	if len(b.report.Rows) == 0 {
-		return nil
-	}
-	first, slowest := b.report.Rows[0].Scenario, math.Inf(1)
+// openRows returns what the open loop measures: the first scenario with one
+// algorithm.
+func (b *bench) openRows() (rows []*Row) {
 	for _, row := range b.report.Rows {
-		if row.Scenario.Name != first.Name || !row.isFloor() && row.Algorithm != b.algorithms(Scenario{})[0] {
-			continue
+		if row.Scenario.Name == b.report.Rows[0].Scenario.Name && (row.isFloor() || row.Algorithm == b.algorithms(Scenario{})[0]) {
+			rows = append(rows, row)
 		}
-		open := *row
-		open.Samples = nil
-		b.servers[&open] = b.servers[row]
-		b.report.Latency = append(b.report.Latency, &open)
+	}
+	return rows
+}
+
+// again returns the row without its samples.
+func (r *Row) again() *Row {
+	other := *r
+	other.Samples, other.BytesPerKey = nil, 0
+	return &other
+}
+
+// latency measures in the open loop, at half of the rate that saturated the
+// slowest server.
+func (b *bench) latency(ctx context.Context) error {
+	slowest := math.Inf(1)
+	for _, row := range b.openRows() {
 		slowest = min(slowest, median(row.Samples, perSecond))
+		open := row.again()
+		b.servers[open] = b.servers[row]
+		b.report.Latency = append(b.report.Latency, open)
 	}
 	rate := slowest / 2
 	for round := range b.Rounds {

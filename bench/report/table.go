@@ -47,6 +47,16 @@ func ratio(row, base *Row, of func(Sample) float64) float64 {
 	return middle(values)
 }
 
+// added returns the median over rounds of how much more than the base's a figure
+// is.
+func added(row, base *Row, of func(Sample) float64) float64 {
+	var values []float64
+	for i := range min(len(row.Samples), len(base.Samples)) {
+		values = append(values, of(row.Samples[i])-of(base.Samples[i]))
+	}
+	return middle(values)
+}
+
 // floorOf returns the floor with the same options under the same load.
 func floorOf(rows []*Row, of *Row) *Row {
 	for _, r := range rows {
@@ -85,12 +95,21 @@ func (r *Report) Markdown(w io.Writer) error {
 				median(row.Samples, p99), ratio(row, floorOf(r.Latency, row), p99), median(row.Samples, p999))
 		}
 	}
+	if len(r.Envoy) > 0 {
+		plain := r.Envoy[0]
+		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service | p50 µs | added | p99 µs | added |\n| --- | ---: | ---: | ---: | ---: |\n",
+			median(plain.Samples, perSecond), plain.Scenario.Title)
+		for _, row := range r.Envoy {
+			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.0f | %.0f |\n", row.title(),
+				median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 func (r *Row) title() string {
-	if r.isFloor() {
+	if r.Backend == "" {
 		return r.Server
 	}
 	return fmt.Sprintf("%s: %s, %s", r.Server, r.Backend, r.Algorithm)

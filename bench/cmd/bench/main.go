@@ -36,6 +36,8 @@ type reportCmd struct {
 	Warmup      time.Duration     `default:"200ms" help:"How long to load a server before each measurement."`
 	Duration    time.Duration     `default:"1s" help:"How long each measurement takes."`
 	Latency     bool              `default:"true" negatable:"" help:"Measure latency at half of the load, too."`
+	Envoy       bool              `default:"true" negatable:"" help:"Measure latency through a real Envoy, too: envoy on $$PATH, or where make tools puts it."`
+	EnvoyRate   float64           `default:"1000" help:"Requests a second through Envoy."`
 	ServerCore  int               `default:"0" help:"The core for servers."`
 	LoadCore    int               `default:"1" help:"The core for the load, and for Redis."`
 	Connections int               `default:"4" help:"How many connections share the load."`
@@ -53,7 +55,7 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	o := report.Options{
 		Floor: filepath.Join(dir, "floor"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
 		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, Latency: c.Latency, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
-		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr,
+		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate,
 	}
 	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
 		return err
@@ -68,6 +70,11 @@ func (c *reportCmd) Run(ctx context.Context) error {
 		}
 		o.Builds = append(o.Builds, ours)
 	}
+	if c.Envoy {
+		if o.Envoy, err = findEnvoy(); err != nil {
+			return err
+		}
+	}
 	if err := quiet(c.LoadCore); err != nil {
 		return err
 	}
@@ -76,6 +83,16 @@ func (c *reportCmd) Run(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(r.Markdown(os.Stdout), c.keep(r, o.Builds))
+}
+
+// findEnvoy returns the path of Envoy.
+func findEnvoy() (string, error) {
+	for _, path := range []string{"envoy", "../.cache/bin/envoy"} {
+		if found, err := exec.LookPath(path); err == nil {
+			return filepath.Abs(found)
+		}
+	}
+	return "", errors.New("no envoy on $PATH: run make tools, or leave it out with --no-envoy")
 }
 
 // keep writes what is asked for to files.

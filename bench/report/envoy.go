@@ -1,0 +1,112 @@
+package report
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"text/template"
+
+	"github.com/distlimiter/ratelimit/bench/load"
+	"github.com/distlimiter/ratelimit/bench/proc"
+)
+
+//go:embed envoy.yaml.tmpl
+var envoyTemplate string
+
+// Plain is the way through Envoy without the rate limit filter.
+const Plain = "no rate limit filter"
+
+// way is a way through Envoy to the upstream.
+type way struct {
+	row     *Row
+	Name    string
+	Port    int
+	Service int // port of the rate-limit service, 0 without the filter
+}
+
+// envoy measures the first scenario's servers behind a real Envoy that shares
+// the load's core, in the open loop: what a request takes with the filter beyond
+// what it takes without.
+func (b *bench) envoy(ctx context.Context) error {
+	ways := []*way{{row: &Row{Scenario: b.report.Rows[0].Scenario, Server: Plain}, Name: "plain"}}
+	for _, row := range b.openRows() {
+		port, err := portOf(b.servers[row].address)
+		if err != nil {
+			return err
+		}
+		ways = append(ways, &way{row: row.again(), Name: fmt.Sprintf("way%d", len(ways)), Service: port})
+	}
+	if err := b.startEnvoy(ways); err != nil {
+		return err
+	}
+	for _, w := range ways {
+		b.report.Envoy = append(b.report.Envoy, w.row)
+	}
+	for round := range b.Rounds {
+		for i := range ways {
+			w := ways[(i+round)%len(ways)]
+			gets, err := load.NewGets(w.row.Scenario.Clients, uint64(round))
+			if err != nil {
+				return err
+			}
+			sample, err := b.sample(ctx, &server{address: loopback(w.Port)}, gets, b.EnvoyRate, round)
+			if err != nil {
+				return fmt.Errorf("through Envoy: %s: %w", w.row.title(), err)
+			}
+			w.row.Samples = append(w.row.Samples, sample)
+		}
+	}
+	return nil
+}
+
+func (b *bench) startEnvoy(ways []*way) error {
+	upstream, err := freePort()
+	if err != nil {
+		return err
+	}
+	for _, w := range ways {
+		if w.Port, err = freePort(); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(b.dir, "envoy.yaml")
+	if err := writeConfig(path, ways, upstream); err != nil {
+		return err
+	}
+	p, err := proc.Start(b.LoadCore, nil, b.Envoy, "--config-path", path,
+		"--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
+	if err != nil {
+		return err
+	}
+	b.stop = append(b.stop, p.Stop)
+	return await(p, ways[len(ways)-1].Port)
+}
+
+func writeConfig(path string, ways []*way, upstream int) error {
+	t, err := template.New("envoy.yaml").Parse(envoyTemplate)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return t.Execute(f, map[string]any{
+		"Ways": ways, "Upstream": upstream, "Domain": domain, "Header": load.Header, "Key": load.DescriptorKeys[0],
+	})
+}
+
+func portOf(address string) (int, error) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(port)
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
