@@ -607,25 +607,30 @@ func TestCountersSurviveAReload(t *testing.T) {
 func TestReloadUnderLoad(t *testing.T) {
 	f := serve(t, perUser)
 	stop := make(chan struct{})
-	done := make(chan int)
+	started := make(chan struct{}, 8) // of each client when it has its first answer, and when it ends
+	var clients sync.WaitGroup
 	for range 4 {
-		go func() {
-			asked := 0
-			defer func() { done <- asked }()
-			for {
+		clients.Go(func() {
+			defer func() { started <- struct{}{} }()
+			for asked := 0; ; asked++ {
 				select {
 				case <-stop:
 					return
 				default:
+				}
+				if asked == 1 {
+					started <- struct{}{}
 				}
 				resp, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("user=a"), desc("path=/")}})
 				if err != nil || len(resp.Statuses) != 2 {
 					t.Errorf("got %v, %v", resp, err)
 					return
 				}
-				asked++
 			}
-		}()
+		})
+	}
+	for range 4 {
+		<-started
 	}
 	with, without := rules(t, perUser+"  - {key: path, rate_limit: {unit: second, requests_per_unit: 1}}\n"), rules(t, perUser)
 	for range 200 {
@@ -636,11 +641,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		}
 	}
 	close(stop)
-	for range 4 {
-		if <-done == 0 {
-			t.Error("a client got no answer during the reloads")
-		}
-	}
+	clients.Wait()
 }
 
 func TestJSON(t *testing.T) {
