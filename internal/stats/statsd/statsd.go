@@ -1,0 +1,216 @@
+// Package statsd owns sending the service's counts to a statsd or DogStatsD
+// server under the names that envoyproxy/ratelimit gives them. What is counted is
+// left to stats.
+package statsd
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	datadog "github.com/DataDog/datadog-go/v5/statsd"
+	gostats "github.com/lyft/gostats"
+
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Sink takes how much counters have grown.
+type Sink interface {
+	// Count adds n to the counter of that name.
+	Count(name string, n uint64)
+	// Flush sends what is buffered.
+	Flush()
+}
+
+// NewStatsd returns a sink that sends to a statsd server, with the tags at the
+// end of each name as gostats writes them. protocol is "tcp", over a connection
+// that is made again whenever it breaks, or "udp".
+func NewStatsd(host string, port int, protocol string, tags map[string]string) Sink {
+	var suffix strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
+		fmt.Fprintf(&suffix, ".__%s=%s", name, tags[name])
+	}
+	return statsdSink{gostats.NewNetSink(gostats.WithStatsdHost(host), gostats.WithStatsdPort(port), gostats.WithStatsdProtocol(protocol)), suffix.String()}
+}
+
+type statsdSink struct {
+	gostats.FlushableSink
+	tags string
+}
+
+func (s statsdSink) Count(name string, n uint64) { s.FlushCounter(name+s.tags, n) }
+
+// NewDogStatsD returns a sink that sends datagrams to a DogStatsD server. The
+// mogrifiers make tags of parts of names.
+func NewDogStatsD(host string, port int, tags map[string]string, mogrifiers []Mogrifier) (Sink, error) {
+	client, err := datadog.New(net.JoinHostPort(host, strconv.Itoa(port)),
+		datadog.WithoutClientSideAggregation(), datadog.WithoutTelemetry(), datadog.WithoutOriginDetection())
+	if err != nil {
+		return nil, fmt.Errorf("DogStatsD at %s:%d: %w", host, port, err)
+	}
+	return dogSink{client, tagList(tags), mogrifiers}, nil
+}
+
+type dogSink struct {
+	*datadog.Client
+	tags       []string
+	mogrifiers []Mogrifier
+}
+
+func (s dogSink) Count(name string, n uint64) {
+	tags := s.tags
+	for _, m := range s.mogrifiers {
+		if to, more, ok := m.apply(name); ok {
+			name, tags = to, append(slices.Clone(tags), more...)
+			break
+		}
+	}
+	_ = s.Client.Count(name, int64(n), tags, 1) // datagrams may be lost in any case
+}
+
+func (s dogSink) Flush() { _ = s.Client.Flush() }
+
+func tagList(tags map[string]string) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
+		list = append(list, name+":"+tags[name])
+	}
+	return list
+}
+
+// Mogrifier turns a name that it matches into another name and tags, in which
+// $1, $2 … stand for what the pattern's groups have matched and $0 for all.
+type Mogrifier struct {
+	Pattern *regexp.Regexp
+	Name    string
+	Tags    map[string]string
+}
+
+func (m Mogrifier) apply(name string) (to string, tags []string, ok bool) {
+	match := m.Pattern.FindStringSubmatch(name)
+	if match == nil {
+		return name, nil, false
+	}
+	expand := func(template string) string {
+		return placeholder.ReplaceAllStringFunc(template, func(p string) string {
+			if i, err := strconv.Atoi(p[1:]); err == nil && i < len(match) {
+				return match[i]
+			}
+			return p
+		})
+	}
+	expanded := make(map[string]string, len(m.Tags))
+	for k, v := range m.Tags {
+		expanded[k] = expand(v)
+	}
+	return expand(m.Name), tagList(expanded), true
+}
+
+var placeholder = regexp.MustCompile(`\$\d+`)
+
+// MogrifiersFromEnvironment reads the mogrifiers of these names from
+// DOG_STATSD_MOGRIFIER_<name>_PATTERN, _NAME and _TAGS (key:value, …).
+func MogrifiersFromEnvironment(names []string, getenv func(string) string) ([]Mogrifier, error) {
+	var list []Mogrifier
+	for _, name := range names {
+		prefix := "DOG_STATSD_MOGRIFIER_" + name
+		pattern, to, tags := getenv(prefix+"_PATTERN"), getenv(prefix+"_NAME"), getenv(prefix+"_TAGS")
+		if pattern == "" || to == "" {
+			return nil, fmt.Errorf("mogrifier %s: set both %s_PATTERN and %s_NAME", name, prefix, prefix)
+		}
+		re, err := regexp.Compile(pattern)
+		if err != nil {
+			return nil, fmt.Errorf("%s_PATTERN: %w", prefix, err)
+		}
+		m := Mogrifier{Pattern: re, Name: to, Tags: map[string]string{}}
+		for tag := range strings.SplitSeq(tags, ",") {
+			key, value, ok := strings.Cut(tag, ":")
+			switch {
+			case tag == "":
+			case !ok || key == "" || value == "":
+				return nil, fmt.Errorf("%s_TAGS: %q: write key:value, separated by commas", prefix, tag)
+			default:
+				m.Tags[key] = value
+			}
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// Exporter sends how much the counts have grown since it last did.
+type Exporter struct {
+	Stats *stats.Stats
+	Sink  Sink
+	// Reloads returns how many loads of rules succeeded and failed.
+	Reloads func() (successes, failures uint64)
+
+	sent map[string]uint64
+}
+
+// Run sends at every interval until ctx is done, and once more then.
+func (e *Exporter) Run(ctx context.Context, interval time.Duration) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			e.Send()
+		case <-ctx.Done():
+			e.Send()
+			return nil
+		}
+	}
+}
+
+// Send sends now. It must not be called while Run runs.
+func (e *Exporter) Send() {
+	now := make(map[string]uint64, len(e.sent))
+	e.read(now)
+	for name, n := range now {
+		if before := e.sent[name]; n > before {
+			e.Sink.Count(name, n-before)
+		} else if n < before { // the rule went and came back
+			e.Sink.Count(name, n)
+		}
+	}
+	e.sent = now
+	e.Sink.Flush()
+}
+
+func (e *Exporter) read(now map[string]uint64) {
+	for _, r := range e.Stats.Rules() {
+		c := r.Counts()
+		prefix := "ratelimit.service.rate_limit." + Sanitize(r.Name.Domain) + "." + Sanitize(r.Name.Path) + "."
+		now[prefix+"total_hits"] += c.TotalHits()
+		now[prefix+"over_limit"] += c.OverLimit
+		now[prefix+"near_limit"] += c.NearLimit
+		now[prefix+"over_limit_with_local_cache"] += c.OverLimitWithLocalCache
+		now[prefix+"within_limit"] += c.WithinLimit
+		now[prefix+"shadow_mode"] += c.ShadowMode
+	}
+	const service = "ratelimit.service."
+	now[service+"global_shadow_mode"] = e.Stats.GlobalShadowMode.Load()
+	now[service+"domain_not_found"] = e.Stats.DomainNotFound.Load()
+	now[service+"call.should_rate_limit.redis_error"] = e.Stats.BackendErrors.Load()
+	now[service+"call.should_rate_limit.service_error"] = e.Stats.ServiceErrors.Load()
+	now[service+"config_load_success"], now[service+"config_load_error"] = e.Reloads()
+}
+
+var (
+	separators = strings.NewReplacer(":", "_", "|", "_", "\n", "_")
+	ipv4       = regexp.MustCompile(`\d{1,3}(\.\d{1,3}){3}`)
+)
+
+// Sanitize makes a part of a name safe: what would end the name or its type
+// becomes _, and so do the dots of an IPv4 address, which are not levels.
+func Sanitize(part string) string {
+	return ipv4.ReplaceAllStringFunc(separators.Replace(part), func(ip string) string {
+		return strings.ReplaceAll(ip, ".", "_")
+	})
+}

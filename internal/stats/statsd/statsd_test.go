@@ -1,0 +1,159 @@
+package statsd_test
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/stats"
+	"github.com/distlimiter/ratelimit/internal/stats/statsd"
+)
+
+// counted returns statistics in which one rule has seen three calls.
+func counted() (*stats.Stats, *stats.Rule) {
+	s := stats.New(0)
+	r := s.Bind([]stats.Name{{Domain: "edge", Path: "address_10.0.0.1.user_a:b"}})[0]
+	r.Allow(stats.Usage{Hits: 2, Before: 7, After: 9, Near: 8, Limit: 10})
+	r.Deny(stats.Usage{Hits: 3, Before: 9, After: 12, Near: 8, Limit: 10}, time.Now(), false)
+	s.ServiceErrors.Add(4)
+	return s, r
+}
+
+func reloads() (uint64, uint64) { return 1, 2 }
+
+// lines reads datagrams until one holds last.
+func lines(t *testing.T, conn net.PacketConn, last string) []string {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	buf := make([]byte, 65536)
+	for !slices.Contains(all, last) {
+		n, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			t.Fatalf("%v; read %q, want %q too", err, all, last)
+		}
+		all = append(all, strings.Split(strings.TrimSpace(string(buf[:n])), "\n")...)
+	}
+	return all
+}
+
+func listen(t *testing.T) (net.PacketConn, int) {
+	t.Helper()
+	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn, conn.LocalAddr().(*net.UDPAddr).Port
+}
+
+func TestStatsdSendsGrowth(t *testing.T) {
+	conn, port := listen(t)
+	s, rule := counted()
+	e := statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", port, "udp", map[string]string{"zone": "a", "app": "x"})}
+	e.Send()
+	const tags, prefix = ".__app=x.__zone=a", "ratelimit.service.rate_limit.edge.address_10_0_0_1.user_a_b."
+	wanted := []string{
+		prefix + "total_hits" + tags + ":5|c",
+		prefix + "within_limit" + tags + ":2|c",
+		prefix + "over_limit" + tags + ":2|c",
+		prefix + "near_limit" + tags + ":2|c",
+		"ratelimit.service.call.should_rate_limit.service_error" + tags + ":4|c",
+		"ratelimit.service.config_load_success" + tags + ":1|c",
+		"ratelimit.service.config_load_error" + tags + ":2|c",
+	}
+	var got []string
+	for _, w := range wanted {
+		if !slices.Contains(got, w) {
+			got = append(got, lines(t, conn, w)...)
+		}
+	}
+	if len(got) != len(wanted) {
+		t.Errorf("got %q, want just %q", got, wanted)
+	}
+	rule.Allow(stats.Usage{Hits: 1})
+	e.Send()
+	again := lines(t, conn, prefix+"within_limit"+tags+":1|c")
+	for _, l := range again {
+		if strings.Contains(l, "over_limit") || strings.Contains(l, "config_load") {
+			t.Errorf("sent again without growth: %s", l)
+		}
+	}
+}
+
+func TestStatsdOverTCP(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	s, _ := counted()
+	e := statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", listener.Addr().(*net.TCPAddr).Port, "tcp", nil)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx, time.Millisecond) }()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 65536)
+	var got string
+	for !strings.Contains(got, "address_10_0_0_1.user_a_b.total_hits:5|c\n") {
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("%v; read %q", err, got)
+		}
+		got += string(buf[:n])
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDogStatsDTagsAndMogrifiers(t *testing.T) {
+	conn, port := listen(t)
+	env := map[string]string{
+		"DOG_STATSD_MOGRIFIER_HITS_PATTERN": `^ratelimit\.service\.rate_limit\.([^.]+)\.(.*)\.([^.]+)$`,
+		"DOG_STATSD_MOGRIFIER_HITS_NAME":    "ratelimit.service.rate_limit.$3",
+		"DOG_STATSD_MOGRIFIER_HITS_TAGS":    "domain:$1,descriptor:$2",
+	}
+	mogrifiers, err := statsd.MogrifiersFromEnvironment([]string{"HITS"}, func(k string) string { return env[k] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, err := statsd.NewDogStatsD("127.0.0.1", port, map[string]string{"zone": "a"}, mogrifiers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := counted()
+	e := statsd.Exporter{Stats: s, Reloads: reloads, Sink: sink}
+	e.Send()
+	const hits = "ratelimit.service.rate_limit.total_hits:5|c|#zone:a,descriptor:address_10_0_0_1.user_a_b,domain:edge"
+	lines(t, conn, hits)
+}
+
+func TestMogrifiersThatCannotBe(t *testing.T) {
+	for _, c := range []struct {
+		env  map[string]string
+		says string
+	}{
+		{nil, "set both DOG_STATSD_MOGRIFIER_X_PATTERN"},
+		{map[string]string{"DOG_STATSD_MOGRIFIER_X_PATTERN": "a"}, "set both"},
+		{map[string]string{"DOG_STATSD_MOGRIFIER_X_PATTERN": "(", "DOG_STATSD_MOGRIFIER_X_NAME": "a"}, "DOG_STATSD_MOGRIFIER_X_PATTERN: error parsing"},
+		{map[string]string{"DOG_STATSD_MOGRIFIER_X_PATTERN": "a", "DOG_STATSD_MOGRIFIER_X_NAME": "a", "DOG_STATSD_MOGRIFIER_X_TAGS": "a"}, `"a": write key:value`},
+	} {
+		_, err := statsd.MogrifiersFromEnvironment([]string{"X"}, func(k string) string { return c.env[k] })
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: got %v, want %q", c.env, err, c.says)
+		}
+	}
+}
