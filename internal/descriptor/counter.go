@@ -1,0 +1,83 @@
+package descriptor
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// Counter is what a counter key says.
+type Counter struct {
+	Domain  string
+	Entries []CounterEntry
+	// Tag names algorithm and window.
+	Tag string
+	// Override says that the limit came with the request.
+	Override bool
+}
+
+// CounterEntry is an entry as it is counted.
+type CounterEntry struct {
+	Entry
+	// Shared says that all values that match the pattern Value share the counter.
+	Shared bool
+}
+
+// ParseKey reads what AppendKey or AppendOverrideKey wrote, or the start of it,
+// of which it returns what is whole; complete says whether that is all.
+func ParseKey(key []byte) (c Counter, complete bool) {
+	var ok bool
+	if c.Domain, key, ok = cutSized(key); !ok || len(key) == 0 || key[0] != '|' {
+		return Counter{}, false
+	}
+	key = key[1:]
+	for len(key) > 0 && '0' <= key[0] && key[0] <= '9' {
+		var e CounterEntry
+		var rest []byte
+		if e.Key, rest, ok = cutSized(key); !ok || len(rest) == 0 {
+			return c, false
+		}
+		e.Shared = rest[0] != '='
+		if e.Value, rest, ok = cutSized(rest[1:]); !ok || len(rest) == 0 {
+			return c, false
+		}
+		c.Entries = append(c.Entries, e)
+		key = rest[1:]
+	}
+	key, c.Override = bytes.CutPrefix(key, []byte("!"))
+	c.Tag = string(key)
+	return c, c.Tag != ""
+}
+
+// cutSized reads what appendSized wrote, and returns what follows it.
+func cutSized(key []byte) (s string, rest []byte, ok bool) {
+	size, rest, found := bytes.Cut(key, []byte(":"))
+	n, err := strconv.Atoi(string(size))
+	if !found || err != nil || n < 0 || n > len(rest) {
+		return "", nil, false
+	}
+	return string(rest[:n]), rest[n:], true
+}
+
+// RuleOf returns the rule whose counters have keys like this one; nil if there is
+// none, or it can't be told because a key of its has a *.
+func (m *Matcher) RuleOf(key []byte) *Rule {
+	c, complete := ParseKey(key)
+	d := m.Domain(c.Domain)
+	if !complete || c.Override || d == nil {
+		return nil
+	}
+	entries := make([]Entry, len(c.Entries))
+	for i, e := range c.Entries {
+		entries[i] = e.Entry // a pattern lands where it is written
+	}
+	r := d.Lookup(entries)
+	if r == nil {
+		return nil
+	}
+	for i := range r.Config.Limits {
+		if bytes.Equal(r.AppendKey(nil, entries, i), key) {
+			return r
+		}
+	}
+	return nil
+}
