@@ -76,6 +76,7 @@ func (g *generator) request() backend.Request {
 // TestBatch decides many requests in one call, as combining does, and compares
 // them with the reference, which decides them one by one.
 func TestBatch(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	now := int64(1_700_000_000_000_000)
@@ -114,6 +115,7 @@ func TestBatch(t *testing.T) {
 // decision with the reference. Its clock never steps back: what a refused call
 // that Redis hears of would then leave behind differs.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for _, bytes := range []int{1 << 20, len(refusals{}.shards) * refusalBytes} {
@@ -154,6 +156,7 @@ func TestRefusals(t *testing.T) {
 // kept in part as the time when their key expires. Each decision is compared
 // with the step at the time that Redis used.
 func TestRealClock(t *testing.T) {
+	t.Parallel()
 	b := openFor(t, Options{})
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	var all []*algo.Limit

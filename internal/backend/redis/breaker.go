@@ -3,6 +3,8 @@ package redis
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/sony/gobreaker/v2"
 	"go.uber.org/zap"
@@ -12,17 +14,23 @@ import (
 // a row calls fail at once, until one call, after a while, is let through and
 // succeeds. A server that answers with an error is there, and no failure.
 type breaker struct {
-	*gobreaker.CircuitBreaker[struct{}]
+	circuit *gobreaker.CircuitBreaker[struct{}]
+	failed  atomic.Int64 // when a call last did, in ns since the epoch
 }
 
-var errSuspended = fmt.Errorf("%w: calls are suspended for a moment, after several in a row failed", ErrUnavailable)
+// echo is the failure of a call that was already under way when another failed.
+// All calls that share a connection fail when it is closed: that is one failure.
+type echo struct{ error }
 
-func newBreaker(o *Options, name string) breaker {
-	return breaker{gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+func (e echo) Unwrap() error { return e.error }
+
+func newBreaker(o *Options, name string) *breaker {
+	return &breaker{circuit: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:         name,
 		Timeout:      jitter(o.BreakFor),
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= o.BreakAfter },
 		IsSuccessful: func(err error) bool { return !errors.Is(err, ErrUnavailable) },
+		IsExcluded:   func(err error) bool { return errors.As(err, &echo{}) },
 		OnStateChange: func(name string, from, to gobreaker.State) {
 			o.Log.Warn("calls to Redis", zap.String("breaker", name), zap.Stringer("from", from), zap.Stringer("to", to))
 		},
@@ -30,20 +38,26 @@ func newBreaker(o *Options, name string) breaker {
 }
 
 // do runs the call, unless calls are suspended.
-func (b breaker) do(call func() error) error {
-	_, err := b.Execute(func() (struct{}, error) { return struct{}{}, call() })
+func (b *breaker) do(call func() error) error {
+	_, err := b.circuit.Execute(func() (struct{}, error) {
+		began := time.Now().UnixNano()
+		err := call()
+		if errors.Is(err, ErrUnavailable) {
+			if last := b.failed.Swap(time.Now().UnixNano()); began < last && !errors.Is(err, errTimeout) {
+				err = echo{err}
+			}
+		}
+		return struct{}{}, err
+	})
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
-		return errSuspended
+		return ErrSuspended
 	}
 	return err
 }
 
-// suspended says whether calls are.
-func (b breaker) suspended() bool { return b.State() == gobreaker.StateOpen }
-
 // breakers has one breaker for all, or in a cluster one for each range of slots,
 // for a range lives on one server and others may be well.
-type breakers []breaker
+type breakers []*breaker
 
 const slotsPerBreaker = 256
 
@@ -58,9 +72,20 @@ func newBreakers(o *Options) breakers {
 	return bs
 }
 
-func (bs breakers) of(slot uint16) breaker {
+func (bs breakers) of(slot uint16) *breaker {
 	if len(bs) == 1 {
 		return bs[0]
 	}
 	return bs[slot/slotsPerBreaker]
+}
+
+// suspended returns the part of the breakers that let no call pass.
+func (bs breakers) suspended() float64 {
+	n := 0
+	for _, b := range bs {
+		if b.circuit.State() == gobreaker.StateOpen {
+			n++
+		}
+	}
+	return float64(n) / float64(len(bs))
 }

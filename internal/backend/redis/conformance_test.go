@@ -29,6 +29,7 @@ func open(t testing.TB, o redis.Options) *redis.Backend {
 
 // TestConformance compares every field of every decision with the reference.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	for name, o := range map[string]redis.Options{"default": {}, "plain": {NoCombining: true, PlainKeys: true}} {
 		t.Run(name, func(t *testing.T) {

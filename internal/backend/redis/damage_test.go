@@ -30,6 +30,7 @@ var everyProgram = map[string]algo.Params{
 // is, every call is answered, and when the counter would have expired a hit
 // passes: nothing blocks for ever.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))

@@ -34,6 +34,7 @@ func hit(b backend.Backend, key string, l *algo.Limit, hits int64) (algo.Decisio
 // TestDeployments reaches each kind of deployment through the environment, and
 // counts in it.
 func TestDeployments(t *testing.T) {
+	t.Parallel()
 	l := limit(t, algo.Params{Algorithm: algo.TokenBucket, Limit: 3, Window: 24 * time.Hour})
 	tests := map[string]func(t *testing.T) (env, *redistest.Server){
 		"TCP": func(t *testing.T) (env, *redistest.Server) {
@@ -108,6 +109,7 @@ func TestDeployments(t *testing.T) {
 
 // TestRefusedConnections shows what is said of a server that refuses us.
 func TestRefusedConnections(t *testing.T) {
+	t.Parallel()
 	files := redistest.NewTLS(t)
 	secured := redistest.Start(t, redistest.Config{TLS: files})
 	protected := redistest.Start(t, redistest.Config{Password: "right"})

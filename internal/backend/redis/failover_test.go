@@ -22,6 +22,7 @@ const failoverLimit = 200
 // then go to the new master with no restart of anything; what the replica had
 // copied is still counted.
 func TestSentinelFailover(t *testing.T) {
+	t.Parallel()
 	s := redistest.StartSentinels(t, "pw")
 	settings, err := redis.FromEnvironment(env{
 		"REDIS_TYPE": "SENTINEL", "REDIS_URL": redistest.MasterName + "," + strings.Join(s.Addrs(), ","),
@@ -68,6 +69,7 @@ func clusterOf(t *testing.T, c *redistest.Cluster, timeout string) *redis.Backen
 // TestCluster decides requests of several descriptors, moves slots to another
 // master while they are used, which changes nothing, and kills a master.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	c := redistest.StartCluster(t)
 	t.Run("requests", func(t *testing.T) { testClusterRequests(t, clusterOf(t, c, "10s"), c) })
 	t.Run("migration", func(t *testing.T) { testMigration(t, clusterOf(t, c, "10s"), c) })
@@ -134,13 +136,7 @@ func testMigration(t *testing.T, b *redis.Backend, c *redistest.Cluster) {
 	go func() { pairs <- decidePairs(b, l, stop) }()
 	redistest.Eventually(t, "there are keys", func() bool { return traffic.calls.Load() > 100 })
 
-	var moved int
-	for from, master := range c.Masters {
-		for _, slot := range slotsOf(t, master) {
-			c.Move(slot, master, c.Masters[(from+1)%3])
-			moved++
-		}
-	}
+	moved := moveAll(t, c)
 	redistest.Eventually(t, "all limits are reached", func() bool { return traffic.refused.Load() > 4*failoverLimit })
 	traffic.end()
 	close(stop)
@@ -182,6 +178,17 @@ func decidePairs(b *redis.Backend, l *algo.Limit, stop chan struct{}) error {
 			return fmt.Errorf("two equal counters that are charged together differ: %+v", out)
 		}
 	}
+}
+
+// moveAll moves each slot that holds keys to another master, and returns how many.
+func moveAll(t *testing.T, c *redistest.Cluster) (moved int) {
+	for from, master := range c.Masters {
+		for _, slot := range slotsOf(t, master) {
+			c.Move(slot, master, c.Masters[(from+1)%len(c.Masters)])
+			moved++
+		}
+	}
+	return moved
 }
 
 // slotsOf returns the slots of a node that hold keys.

@@ -24,6 +24,7 @@ func controlled(t testing.TB, server *redistest.Server) (*redis.Backend, *atomic
 // microseconds, for long enough that any rounding would show: every decision is
 // compared, and at the end the number of hits that passed.
 func TestFractions(t *testing.T) {
+	t.Parallel()
 	const year = 365 * 24 * time.Hour
 	server := redistest.Start(t, redistest.Config{})
 	for _, p := range []algo.Params{

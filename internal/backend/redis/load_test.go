@@ -21,13 +21,15 @@ type load struct {
 	key     func(n int64) string // of the n-th call
 	pause   time.Duration        // of each caller between two calls
 	callers int
+	// refusals are expected too: errors that Redis answers with.
+	refusals bool
 
-	calls, refused atomic.Int64
-	mu             sync.Mutex
-	admitted       map[string]int64
-	samples        []sample
-	stop           chan struct{}
-	done           sync.WaitGroup
+	calls, answered, refused, suspended atomic.Int64
+	mu                                  sync.Mutex
+	admitted                            map[string]int64
+	samples                             []sample
+	stop                                chan struct{}
+	done                                sync.WaitGroup
 }
 
 // sample is what became of one call.
@@ -67,11 +69,19 @@ func (l *load) run() {
 		d, err := hit(l.store, key, l.limit, 1)
 		own = append(own, sample{at: began, took: time.Since(began), err: err})
 		switch {
-		case err != nil && !errors.Is(err, redis.ErrUnavailable):
-			l.t.Errorf("%T is not ErrUnavailable: %v", err, err)
-		case err == nil && d.Allowed:
+		case errors.Is(err, redis.ErrSuspended):
+			l.suspended.Add(1)
+			continue
+		case errors.Is(err, redis.ErrUnavailable), l.refusals && errors.Is(err, redis.ErrRefused):
+			continue
+		case err != nil:
+			l.t.Errorf("an unexpected error: %v", err)
+			continue
+		}
+		l.answered.Add(1)
+		if d.Allowed {
 			admitted[key]++
-		case err == nil:
+		} else {
 			l.refused.Add(1)
 		}
 	}

@@ -29,6 +29,9 @@ var (
 	// ErrUnavailable is that of a Redis that does not answer in time, cannot be
 	// reached, is loading or failing over, or is not called for a while because of that.
 	ErrUnavailable = errors.New("redis is unavailable")
+	// ErrSuspended is an ErrUnavailable for which Redis was not called at all,
+	// because several calls in a row have failed.
+	ErrSuspended = fmt.Errorf("%w: calls are suspended for a moment, after several in a row failed", ErrUnavailable)
 	// ErrRefused is that of a Redis that answers with an error, such as being
 	// out of memory or that its user may not do this.
 	ErrRefused = errors.New("redis refused")
@@ -40,6 +43,8 @@ var (
 	// ErrTooMany is that of a request with more checks than one call takes.
 	ErrTooMany = errors.New("too many checks in one request")
 )
+
+var errTimeout = fmt.Errorf("%w: no answer in time", ErrUnavailable)
 
 // maxChecks bounds one call, during which Redis does nothing else.
 const maxChecks = 1024
@@ -54,6 +59,7 @@ type Backend struct {
 	breakers breakers
 	lanes    *lanes
 	refusals *refusals // nil when none are remembered
+	metrics  *metrics
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -76,6 +82,7 @@ func New(opts Options) (*Backend, error) {
 		conn:     newConnector(&opts),
 		breakers: newBreakers(&opts),
 		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
+		metrics:  newMetrics(),
 	}
 	b.lanes = newLanes(opts.Timeout, b.call)
 	return b, nil
@@ -115,6 +122,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	}
 	b.forgetRefunded(o)
 	if b.refusals.answer(o) {
+		b.metrics.refused.Inc()
 		return nil
 	}
 	for _, of := range o.ids {
@@ -176,6 +184,13 @@ const hold = 50 * 366 * 24 * time.Hour
 
 // call decides the ops, in order, in one call.
 func (b *Backend) call(ops []*op, deadline time.Time) error {
+	began := time.Now()
+	err := b.send(ops, deadline)
+	b.metrics.called(time.Since(began), len(ops), err)
+	return err
+}
+
+func (b *Backend) send(ops []*op, deadline time.Time) error {
 	now, holdMillis := "", int64(0)
 	if b.opts.Clock != nil {
 		now, holdMillis = strconv.FormatInt(b.opts.Clock(), 10), hold.Milliseconds()
@@ -233,7 +248,7 @@ func (b *Backend) failed(err error) error {
 	answer, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("%w: no answer within %v", ErrUnavailable, b.opts.Timeout)
+			return errTimeout
 		}
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

@@ -170,6 +170,7 @@ func (r *replicas) admitted() (sum int64) {
 // TestReplicas has three processes hit one key as fast as they can. Together
 // they admit exactly the limit.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	for _, combining := range []bool{true, false} {
 		for i, name := range algo.Algorithms() {
@@ -195,6 +196,7 @@ func TestReplicas(t *testing.T) {
 // TestReplicasRefill: where the limit refills meanwhile, what is admitted is the
 // capacity and what the time has brought.
 func TestReplicasRefill(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	for _, p := range []algo.Params{
 		{Algorithm: algo.TokenBucket, Limit: 700, Window: time.Second, Burst: 100},

@@ -18,6 +18,7 @@ import (
 // and its tables included. 117 bytes is what a counter of envoyproxy/ratelimit
 // takes there.
 func TestStateSize(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	tests := map[string]struct {
 		params algo.Params
@@ -110,6 +111,7 @@ func usedMemory(t testing.TB, s *redistest.Server) float64 {
 
 // TestLogSize: a full log takes 8 bytes a hit and a constant.
 func TestLogSize(t *testing.T) {
+	t.Parallel()
 	const most = 256 // bytes beside the ring
 	server := redistest.Start(t, redistest.Config{})
 	b := open(t, redis.Options{Addrs: []string{server.Addr}, Timeout: unhurried, DialTimeout: unhurried})
@@ -141,6 +143,7 @@ func TestLogSize(t *testing.T) {
 // TestEveryKeyExpires: no key is without a time to live, none lives longer than
 // its state means anything, and when all windows have passed there is none left.
 func TestEveryKeyExpires(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{Args: []string{"--hz", "100"}})
 	b := open(t, redis.Options{Addrs: []string{server.Addr}, PlainKeys: true, Timeout: unhurried, DialTimeout: unhurried})
 	const window = 700 * time.Millisecond

@@ -1,0 +1,94 @@
+package redis
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count what the backend does.
+type metrics struct {
+	calls     *prometheus.CounterVec // by result
+	took      prometheus.Histogram
+	decisions *prometheus.CounterVec // by how
+	ok        prometheus.Counter     // calls that were answered
+	own       prometheus.Counter     // decisions of a call of their own,
+	combined  prometheus.Counter     // of another's call,
+	refused   prometheus.Counter     // and of what is remembered of refusals
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ratelimit_redis_calls_total",
+			Help: "Calls to Redis by result: ok, unavailable (no answer in time, not reachable, failing over), suspended (not made, after several failed in a row), refused (Redis answers with an error).",
+		}, []string{"result"}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "ratelimit_redis_call_seconds",
+			Help:    "Time of calls to Redis, those that were suspended not included.",
+			Buckets: []float64{1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 1},
+		}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ratelimit_redis_decisions_total",
+			Help: "Requests decided, by how: call (of their own), combined (in the call of another request), refusal (remembered).",
+		}, []string{"by"}),
+	}
+	m.ok = m.calls.WithLabelValues("ok")
+	m.own, m.combined, m.refused = m.decisions.WithLabelValues("call"), m.decisions.WithLabelValues("combined"), m.decisions.WithLabelValues("refusal")
+	return m
+}
+
+// called counts a call that decided so many requests.
+func (m *metrics) called(took time.Duration, requests int, err error) {
+	if err == nil {
+		m.ok.Inc()
+		m.own.Inc()
+		m.combined.Add(float64(requests - 1))
+	} else {
+		m.calls.WithLabelValues(failure(err)).Inc()
+	}
+	if !errors.Is(err, ErrSuspended) {
+		m.took.Observe(took.Seconds())
+	}
+}
+
+func failure(err error) string {
+	switch {
+	case errors.Is(err, ErrSuspended):
+		return "suspended"
+	case errors.Is(err, ErrUnavailable):
+		return "unavailable"
+	}
+	return "refused"
+}
+
+var (
+	connectedDesc = prometheus.NewDesc("ratelimit_redis_connected", "1 once there has been a connection to Redis.", nil, nil)
+	suspendedDesc = prometheus.NewDesc("ratelimit_redis_suspended", "The part of calls to Redis that is suspended now: 0 or 1, and in a cluster in between.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (b *Backend) Describe(ch chan<- *prometheus.Desc) {
+	b.metrics.calls.Describe(ch)
+	b.metrics.took.Describe(ch)
+	b.metrics.decisions.Describe(ch)
+	ch <- connectedDesc
+	ch <- suspendedDesc
+}
+
+// Collect implements [prometheus.Collector].
+func (b *Backend) Collect(ch chan<- prometheus.Metric) {
+	b.metrics.calls.Collect(ch)
+	b.metrics.took.Collect(ch)
+	b.metrics.decisions.Collect(ch)
+	connected := 0.0
+	if b.conn.client.Load() != nil {
+		connected = 1
+	}
+	ch <- prometheus.MustNewConstMetric(connectedDesc, prometheus.GaugeValue, connected)
+	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.suspended())
+}
+
+// Healthy says whether there is a connection, and calls are not suspended.
+func (b *Backend) Healthy() bool { return b.conn.client.Load() != nil && b.breakers.suspended() < 1 }
