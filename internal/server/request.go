@@ -94,7 +94,13 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain, m
 	for i := range r.descriptors {
 		r.check(i, domain)
 	}
-	// Only now do the keys stay where they are.
+	r.settle(domain)
+	return nil
+}
+
+// settle makes the request one for the backend when all its checks are there:
+// only then do the keys stay where they are.
+func (r *request) settle(domain *descriptor.Domain) {
 	from := 0
 	for i, end := range r.keyEnds {
 		r.ask.Checks[i].Key = r.keys[from:end:end]
@@ -102,7 +108,6 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain, m
 	}
 	r.ask.AllOrNothing = domain.Consume() == config.AllOrNothing
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
-	return nil
 }
 
 // check adds the checks of the i-th descriptor.

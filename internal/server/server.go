@@ -158,7 +158,7 @@ func (s *Service) answer(ctx context.Context, msg *pb.RateLimitRequest, now time
 	rules := s.rules.Load()
 	if rules == nil {
 		s.opts.Stats.ServiceErrors.Add(1)
-		return nil, status.Error(codes.Unavailable, "no rate limit configuration loaded")
+		return nil, status.Error(codes.Unavailable, ErrNoRules.Error())
 	}
 	r := s.requests.Get().(*request)
 	defer func() {

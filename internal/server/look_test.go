@@ -1,0 +1,70 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zaptest"
+
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+func TestLook(t *testing.T) {
+	f := serve(t, `domain: edge
+descriptors:
+  - key: user
+    detailed_metric: true
+    rate_limits: [{unit: minute, requests_per_unit: 2}, {unlimited: false, unit: day, requests_per_unit: 3, algorithm: token_bucket}]
+  - {key: free, rate_limit: {unlimited: true}}
+`)
+	look := func(text string) string {
+		t.Helper()
+		var entries descriptor.Entries
+		if err := entries.UnmarshalText([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		rule, counters, err := f.Look(context.Background(), "edge", entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rule == nil {
+			return "none"
+		}
+		out := rule.Path
+		for _, c := range counters {
+			out += fmt.Sprintf(" %s %s %d %v", c.Check.Key, c.Limit.Unit, c.Decision.Remaining, c.Decision.Allowed)
+		}
+		return out
+	}
+	for range 3 { // again and again: nothing is charged
+		if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 2 true 4:edge|4:user=1:a|tb:1d day 3 true"; got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+	if n := len(f.stats.Rules()); n != 2 {
+		t.Errorf("looking has made statistics: %d rules", n)
+	}
+	f.admitted(3, desc("user=a"))
+	f.advance(time.Second)
+	if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 0 false 4:edge|4:user=1:a|tb:1d day 1 true"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	for text, want := range map[string]string{"user=b": "user 4:edge|4:user=1:b|fw:1m minute 2 true 4:edge|4:user=1:b|tb:1d day 3 true", "free=x": "free", "nothing=x": "none"} {
+		if got := look(text); got != want {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+	if rule, _, err := f.Look(context.Background(), "nowhere", nil); rule != nil || err != nil {
+		t.Errorf("an unknown domain: %v, %v", rule, err)
+	}
+	empty := server.New(server.Options{Backend: memory.New(memory.Options{}), Log: zaptest.NewLogger(t), Stats: stats.New(0)})
+	if _, _, err := empty.Look(context.Background(), "edge", nil); !errors.Is(err, server.ErrNoRules) {
+		t.Errorf("before there are rules: %v", err)
+	}
+}
