@@ -1,6 +1,7 @@
 package descriptor
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -10,11 +11,10 @@ import (
 // the same key and value only the first is found.
 func Compile(rules *config.Rules) *Matcher {
 	m := &Matcher{domains: make(map[string]*Domain, len(rules.Domains)), rules: make([]*Rule, 0, rules.Len())}
-	forms := map[string]*keyForm{}
 	for _, c := range rules.Domains {
 		b := builder{
 			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|"},
-			tree:   newEdges(), wild: newEdges(), forms: forms,
+			tree:   newEdges(count(c.Descriptors)), wild: newEdges(0), forms: map[string]*keyForm{},
 		}
 		b.addLevel(rootEdge, c.Descriptors, nil, "")
 		m.rules = b.finish(m.rules)
@@ -29,7 +29,16 @@ type builder struct {
 	domain     *Domain
 	tree, wild edges
 	rules      []foundRule
-	forms      map[string]*keyForm // of rules that need no more, by what they hold
+	forms      map[string]*keyForm // of rules that need no more, by id
+	id         []byte              // reused
+}
+
+func count(descriptors []*config.Descriptor) int {
+	n := len(descriptors)
+	for _, d := range descriptors {
+		n += count(d.Descriptors)
+	}
+	return n
 }
 
 // foundRule is a rule and where it is.
@@ -38,7 +47,8 @@ type foundRule struct {
 	edge int
 }
 
-// addLevel adds the descriptors below up, to which levels and path lead.
+// addLevel adds the descriptors below up, to which levels and path lead. What
+// follows levels is overwritten.
 func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*node, path string) {
 	if len(descriptors) == 0 {
 		return
@@ -54,7 +64,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 		}
 		keys = append(keys, key)
 		n := b.tree.list[at].node
-		levels := append(levels[:len(levels):len(levels)], n)
+		levels := append(levels, n)
 		path := path + n.joined
 		if len(c.Limits) > 0 {
 			b.addRule(at, levels, path)
@@ -145,7 +155,7 @@ func (b *builder) addRule(at int, levels []*node, path string) {
 	}
 	r.keys = b.keyForm(c.Limits)
 	if shares || r.Detailed {
-		r.keys = &keyForm{prefix: r.keys.prefix, tags: r.keys.tags, levels: levels}
+		r.keys = &keyForm{prefix: r.keys.prefix, tags: r.keys.tags, levels: slices.Clone(levels)}
 	}
 	b.rules = append(b.rules, foundRule{r, at})
 	b.tree.list[at].flags |= hasRule

@@ -133,8 +133,24 @@ func appendPeriod(dst []byte, d time.Duration) []byte {
 	return dst
 }
 
-// keyForm returns the form for rules with such limits.
+// keyForm returns the form for rules with such limits, most of which are alike.
 func (b *builder) keyForm(limits []*config.Limit) *keyForm {
+	b.id = append(b.id[:0], b.domain.prefix...)
+	for _, l := range limits {
+		if !l.Unlimited {
+			b.id = appendTag(b.id, l.Algo.Params())
+		}
+		b.id = append(b.id, ' ')
+	}
+	f := b.forms[string(b.id)]
+	if f == nil {
+		f = &keyForm{prefix: b.domain.prefix, tags: tags(limits)}
+		b.forms[string(b.id)] = f
+	}
+	return f
+}
+
+func tags(limits []*config.Limit) []string {
 	tags := make([]string, len(limits))
 	for i, l := range limits {
 		if l.Unlimited {
@@ -146,11 +162,7 @@ func (b *builder) keyForm(limits []*config.Limit) *keyForm {
 			tags[i] = tag + "#" + strconv.Itoa(n)
 		}
 	}
-	id := b.domain.prefix + strings.Join(tags, " ")
-	if b.forms[id] == nil {
-		b.forms[id] = &keyForm{prefix: b.domain.prefix, tags: tags}
-	}
-	return b.forms[id]
+	return tags
 }
 
 // AppendMetricKey appends the name, without the domain, under which statistics

@@ -167,9 +167,15 @@ func TestHostile(t *testing.T) {
 	for i := range 50 {
 		level = append(level, leaf("k", strings.Repeat("*a", 50+i)+"*b*"), leaf("k", strings.Repeat("a*", 50+i)+"b"))
 	}
+	level = append(level, leaf("_", "_"))
 	d := descriptor.Compile(rules("edge", level...)).Domain("edge")
-	if r := d.Lookup([]descriptor.Entry{{Key: "k", Value: strings.Repeat("a", 1<<16)}}); r != nil {
-		t.Errorf("matched %s", r.Path)
+	underscores := strings.Repeat("_", 1<<20)
+	for _, e := range []descriptor.Entry{
+		{Key: "k", Value: strings.Repeat("a", 1<<16)}, {Key: underscores, Value: underscores}, {Key: "_", Value: underscores},
+	} {
+		if r := d.Lookup([]descriptor.Entry{e}); r != nil {
+			t.Errorf("matched %s", r.Path)
+		}
 	}
 }
 

@@ -18,7 +18,8 @@ func (d *Domain) splits(at place, key, value string) (found []split) {
 	if k, set := d.key(at, key); k != nowhere {
 		found = append(found, split{k, set, value})
 	}
-	for i := range len(key) {
+	longest := d.level(at).longest
+	for i := range min(len(key), longest+1) {
 		if key[i] != '_' {
 			continue
 		}
@@ -26,7 +27,6 @@ func (d *Domain) splits(at place, key, value string) (found []split) {
 			found = append(found, split{k, set, key[i+1:] + "_" + value})
 		}
 	}
-	longest := d.level(at).longest
 	for i := 0; i < len(value) && len(key)+1+i <= longest; i++ {
 		if value[i] != '_' {
 			continue
@@ -82,7 +82,7 @@ func (d *Domain) keyOnly(at place, key string) place {
 	if k := d.keyNode(at, key); k != nowhere {
 		return k
 	}
-	for i := range len(key) {
+	for i := range min(len(key), d.level(at).longest+1) {
 		if key[i] != '_' {
 			continue
 		}

@@ -7,10 +7,10 @@ import (
 )
 
 // table finds the edges of trees: from a place in them by a piece of text to the
-// place below. A domain has one of its rules and one of its wildcards. As rules never change once compiled, it is a
-// perfect hash (hash and displace): each edge has a slot of its own and a
-// look-up compares just one, so there are no chains that grow with the rules or
-// that a client could aim at.
+// place below. A domain has one of its rules and one of its wildcards. As rules
+// never change once compiled, it is a perfect hash (hash and displace): each edge
+// has a slot of its own and a look-up compares just one, so there are no chains
+// that grow with the rules or that a client could aim at.
 //
 // An edge is addressed by the hash of the whole way to it, which takes nothing
 // from memory; that it is the right edge is verified by its text and by the slot
@@ -262,7 +262,8 @@ type edges struct {
 	index map[edgeID]int
 }
 
-func newEdges() edges { return edges{make([]edge, 1), map[edgeID]int{}} }
+// newEdges makes room for so many.
+func newEdges(n int) edges { return edges{make([]edge, 1, 1+n), make(map[edgeID]int, n)} }
 
 // rootEdge stands for where a domain begins.
 const rootEdge = 0

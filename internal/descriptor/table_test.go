@@ -11,7 +11,7 @@ import (
 // were alike: it must not take the one for the other.
 func TestFindVerifies(t *testing.T) {
 	long := strings.Repeat("a", inlineSize)
-	e := newEdges()
+	e := newEdges(0)
 	for i := range 100 {
 		key := e.add(rootEdge, keyEdge, fmt.Sprintf("key%d", i))
 		for _, value := range []string{"", "b", long, long + "b", long + strings.Repeat("b", maxSize)} {
