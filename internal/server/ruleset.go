@@ -57,6 +57,7 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 	rs.rules = make([]rule, len(matched))
 	for i, m := range matched {
 		r := &rs.rules[i]
+		r.detailed = m.Detailed
 		if err := s.compileRule(r, m.Config); err != nil {
 			return nil, fmt.Errorf("%s: domain %s: rule %s: %w", m.Config.Pos, m.Domain, m.Path, err)
 		}
@@ -74,7 +75,6 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 	case c.QuotaMode || s.opts.QuotaMode:
 		r.role = backend.Quota
 	}
-	r.detailed = c.DetailedMetric || c.ValueToMetric
 	if c.Metadata != nil {
 		if r.metadata, err = structpb.NewStruct(c.Metadata); err != nil {
 			return fmt.Errorf("metadata: %w", err)

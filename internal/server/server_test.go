@@ -500,15 +500,19 @@ func TestDetailedMetric(t *testing.T) {
 domain: edge
 descriptors:
   - {key: user, detailed_metric: true, rate_limit: {unit: hour, requests_per_unit: 9}}
+  - key: route
+    value_to_metric: true
+    descriptors: [{key: method, rate_limit: {unit: hour, requests_per_unit: 9}}]
 `)
 	f.ask(desc("user=a"))
 	f.ask(desc("user=b"))
 	f.ask(desc("user=b"))
+	f.ask(desc("route=r,method=GET"))
 	got := map[string]uint64{}
 	for _, r := range f.stats.Rules() {
 		got[r.Name.Path] = r.Counts().WithinLimit
 	}
-	if got["user_a"] != 1 || got["user_b"] != 2 {
+	if got["user_a"] != 1 || got["user_b"] != 2 || got["route_r.method"] != 1 {
 		t.Errorf("counted %v", got)
 	}
 }
