@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/bits"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -75,11 +74,11 @@ type paddedShard struct {
 
 const cacheLines = 128
 
-// The number of shards: enough that cores seldom meet in one, and that those of
-// a request fit a set of 64 bits; fewer when there are few keys to share.
+// The number of shards: enough that cores seldom meet in one, few enough that
+// those of a request fit a set of 64 bits; fewer when there are few keys to share.
 const (
 	maxShards    = 64
-	keysPerShard = 256
+	keysPerShard = 256 // at least, for shards to be filled about evenly
 )
 
 // New returns an empty store. Close it to end its background sweep.
@@ -118,7 +117,7 @@ func newShards(n, mostKeys int) []paddedShard {
 
 func shardCount(maxKeys int) int {
 	n := 1
-	for n < maxShards && n < 8*runtime.NumCPU() && 2*n*keysPerShard <= maxKeys {
+	for n < maxShards && 2*n*keysPerShard <= maxKeys {
 		n *= 2
 	}
 	return n

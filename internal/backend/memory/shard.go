@@ -243,8 +243,8 @@ func (s *shard) forgetKey(hash uint64, key []byte, now int64) (kept bool) {
 // for are found expired, and how it looks for one to evict.
 const (
 	sweepPerKey     = 2
-	evictFrom       = 16 // neighbours of which the least limited goes
-	evictFromAtMost = 64 // as long as none of them has hits left
+	evictFrom       = 16 // the sample of which the least limited goes
+	evictFromAtMost = 64 // and to which it grows as long as none has hits left
 	sweepAtOnce     = 64 // the background's share of a lock: some microseconds
 )
 
