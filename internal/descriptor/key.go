@@ -1,6 +1,7 @@
 package descriptor
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -218,4 +219,15 @@ func (n *node) byPattern(e *Entry) bool { return n.matches(e) && !n.isJoined(e) 
 func (n *node) isJoined(e *Entry) bool {
 	rest, ok := strings.CutPrefix(n.joined, e.Key)
 	return ok && len(rest) == 1+len(e.Value) && rest[0] == '_' && rest[1:] == e.Value
+}
+
+// Shard returns the length of the part of a counter key of this domain that says
+// which counters are decided together with it: what comes before the tag, which
+// all limits of a descriptor have in common; in a domain that is all or nothing
+// the domain alone.
+func (d *Domain) Shard(key []byte) int {
+	if d.config.Consume == config.AllOrNothing {
+		return len(d.prefix)
+	}
+	return bytes.LastIndexByte(key, '|') + 1
 }

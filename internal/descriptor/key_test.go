@@ -232,3 +232,22 @@ func TestAppendMetricKey(t *testing.T) {
 		}
 	}
 }
+
+// TestShard shows that a shard is what the limits of a descriptor have in common,
+// whatever their entries hold.
+func TestShard(t *testing.T) {
+	compile := func(consume config.Consume) *descriptor.Domain {
+		r := rules("edge|", leaf("user", ""))
+		r.Domains[0].Consume = consume
+		return descriptor.Compile(r).Domain("edge|")
+	}
+	const before = "5:edge||4:user=3:|a!|"
+	for _, key := range []string{before + "fw:1m", before + "hy:1m/10+1h#2", before + "!fw:1m"} {
+		if got := compile(config.Each).Shard([]byte(key)); key[:got] != before {
+			t.Errorf("%s: the shard is %s", key, key[:got])
+		}
+		if got := compile(config.AllOrNothing).Shard([]byte(key)); key[:got] != "5:edge||" {
+			t.Errorf("%s, all or nothing: the shard is %s", key, key[:got])
+		}
+	}
+}

@@ -101,12 +101,18 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain, m
 // settle makes the request one for the backend when all its checks are there:
 // only then do the keys stay where they are.
 func (r *request) settle(domain *descriptor.Domain) {
+	r.ask.AllOrNothing = domain.Consume() == config.AllOrNothing
 	from := 0
 	for i, end := range r.keyEnds {
-		r.ask.Checks[i].Key = r.keys[from:end:end]
+		c := &r.ask.Checks[i]
+		c.Key = r.keys[from:end:end]
+		// Of the rule's limits, not those that are left after replaces, for a
+		// counter must always be found in the same place.
+		if rule := r.descriptors[c.Descriptor].rule; r.ask.AllOrNothing || rule != nil && len(rule.limits) > 1 {
+			c.Shard = domain.Shard(c.Key)
+		}
 		from = end
 	}
-	r.ask.AllOrNothing = domain.Consume() == config.AllOrNothing
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
 }
 
