@@ -48,7 +48,8 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 
 bench: tools ## algorithms, matcher, store (1 and 2 cores), and the service beside servers that do nothing; see bench/
 	$(GO) test -run '^$$' -bench 'InPlace|Lookup$$' -benchtime 100ms -benchmem ./internal/algo ./internal/descriptor
-	$(GO) test -run '^$$' -bench Decide -benchtime 1000000x -cpu 1,2 -benchmem ./internal/backend/memory
+	$(GO) test -run '^$$' -bench 'Decide$$' -benchtime 1000000x -cpu 1,2 -benchmem ./internal/backend/memory
+	$(GO) test -run '^$$' -bench Memory -benchtime 1x ./internal/backend/memory
 	cd bench && $(GO) run ./cmd/bench report $(BENCHFLAGS)
 .PHONY: bench
 
