@@ -32,26 +32,33 @@ func Config(t testing.TB, file string) string {
 	return filepath.Join(Root(t), "envoy", file)
 }
 
-// StartEnvoy runs Envoy with a file of envoy/ in front of the service, the first
-// of which the file has on port 8081, the next on 8082, and waits until Envoy is
-// ready. The file runs as it is, but for free ports and for deadlines: a busy
-// machine may need longer than any that is right in production, and Envoy would
-// then answer without the service.
+// StartEnvoy runs Envoy with a file of envoy/ in front of the service, as
+// StartEnvoyConfig does.
 func StartEnvoy(t testing.TB, file string, services ...*Service) *Envoy {
 	t.Helper()
 	config, err := os.ReadFile(Config(t, file))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return StartEnvoyConfig(t, string(config), services...)
+}
+
+// StartEnvoyConfig runs Envoy with a configuration in front of the service, the
+// first of which it has on port 8081, the next on 8082, and waits until Envoy is
+// ready. The configuration runs as it is, but for free ports and for deadlines: a
+// busy machine may need longer than any that is right in production, and Envoy
+// would then answer without the service.
+func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy {
+	t.Helper()
 	e := &Envoy{ports: map[int]int{}, client: &http.Client{Timeout: patience}}
 	t.Cleanup(e.client.CloseIdleConnections)
 	for i, s := range services {
 		e.ports[servicePort+i] = s.grpcPort
 	}
-	text := regexp.MustCompile(`port_value: \d+`).ReplaceAllStringFunc(string(config), func(match string) string {
+	text := regexp.MustCompile(`port_value: \d+`).ReplaceAllStringFunc(config, func(match string) string {
 		port, err := strconv.Atoi(strings.TrimPrefix(match, "port_value: "))
 		if err != nil {
-			t.Fatalf("%s: %s: %v", file, match, err)
+			t.Fatalf("%s: %v", match, err)
 		}
 		if e.ports[port] == 0 {
 			e.ports[port] = freePort(t)
@@ -59,7 +66,7 @@ func StartEnvoy(t testing.TB, file string, services ...*Service) *Envoy {
 		return fmt.Sprintf("port_value: %d", e.ports[port])
 	})
 	text = regexp.MustCompile(`(?m)^( +(?:timeout|max_interval)): .*`).ReplaceAllString(text, "$1: 10s")
-	path := filepath.Join(t.TempDir(), file)
+	path := filepath.Join(t.TempDir(), "envoy.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
