@@ -32,6 +32,10 @@ type Check struct {
 	// the limits of one descriptor have in common, and in a domain that is all or
 	// nothing what all its counters do. 0: the counter is decided alone.
 	Shard int
+	// Lease is the share of the limit, from 0 to 1, that all replicas of the
+	// service together may take ahead of the requests that will spend it, to save
+	// trips to a store that they share. 0: none.
+	Lease float64
 	// Limit holds the algorithm with its parameters.
 	Limit *algo.Limit
 	// Hits to charge: 0 only looks and leaves everything as it is; negative gives

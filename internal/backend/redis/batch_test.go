@@ -97,10 +97,11 @@ func TestBatch(t *testing.T) {
 			want = append(want, decisions)
 			batch = append(batch, newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), b.opts.Timeout))
 		}
-		if err := b.call(batch, batch[0].deadline); err != nil {
-			t.Fatal(err)
-		}
+		b.call(batch, batch[0].deadline)
 		for i, o := range batch {
+			if o.err != nil {
+				t.Fatal(o.err)
+			}
 			for j := range o.out {
 				if o.out[j] != want[i][j] {
 					t.Fatalf("round %d, request %d of %d, check %d: %+v of %+v:\n got %+v\nwant %+v",
@@ -184,8 +185,8 @@ func TestRealClock(t *testing.T) {
 		}
 		out := make([]algo.Decision, 1)
 		o := newOp([]backend.Check{{Key: fmt.Append(nil, i), Limit: l, Hits: hits}}, false, out, time.Now(), b.opts.Timeout)
-		if err := b.call([]*op{o}, o.deadline); err != nil {
-			t.Fatal(err)
+		if b.call([]*op{o}, o.deadline); o.err != nil {
+			t.Fatal(o.err)
 		}
 		var want algo.Decision
 		if states[i], want = l.Step(states[i], o.now, hits); out[0] != want {

@@ -10,7 +10,7 @@ import (
 // the order in which they came. So a hot key costs a call a round trip, whatever
 // its rate, and is decided just as it would be otherwise.
 type lanes struct {
-	call    func(ops []*op, deadline time.Time) error
+	call    func(ops []*op, deadline time.Time)
 	patient time.Duration // how old a call may be for others to wait for it
 	shards  [64]laneShard
 }
@@ -30,7 +30,7 @@ type lane struct {
 	closed  bool // nobody will come for the queue any more
 }
 
-func newLanes(timeout time.Duration, call func([]*op, time.Time) error) *lanes {
+func newLanes(timeout time.Duration, call func([]*op, time.Time)) *lanes {
 	// Who waits for a call and then for one of his own may take the time of two.
 	// Where calls take long, requests do not wait for them.
 	l := &lanes{call: call, patient: timeout / 4}
@@ -42,8 +42,8 @@ func newLanes(timeout time.Duration, call func([]*op, time.Time) error) *lanes {
 
 func (l *lanes) shard(of id) *laneShard { return &l.shards[of[0]%byte(len(l.shards))] }
 
-// do has the op decided, alone or with others.
-func (l *lanes) do(o *op) error {
+// do has the op decided, alone or with others, and its err set.
+func (l *lanes) do(o *op) {
 	ln := l.join(o)
 	batch := []*op{o}
 	if ln == nil {
@@ -51,18 +51,16 @@ func (l *lanes) do(o *op) error {
 	} else {
 		<-o.wake
 		if batch = o.batch; len(batch) == 0 {
-			return o.err
+			return
 		}
 	}
 	// This goroutine makes one call, and leaves the next one to the first that
 	// waits for it.
-	err := l.call(batch, o.deadline)
+	l.call(batch, o.deadline)
 	for _, other := range batch[1:] {
-		other.err = err
 		other.wake <- struct{}{}
 	}
 	l.proceed(ln)
-	return err
 }
 
 // join queues the op in a lane of one of its keys, if there is any.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,7 +101,7 @@ func TestDeployments(t *testing.T) {
 			if d, err := hit(b, "a", l, 1); err != nil || d.Allowed {
 				t.Errorf("a hit too many: %+v, %v", d, err)
 			}
-			if keys := server.Info("db" + fmt.Sprint(settings.Redis.DB)); keys != "keys=1,expires=1,avg_ttl=0" {
+			if keys := server.Info("db" + fmt.Sprint(settings.Redis.DB)); !strings.HasPrefix(keys, "keys=1,expires=1,") {
 				t.Errorf("the database holds %s, want one key that expires", keys)
 			}
 		})

@@ -40,8 +40,9 @@ type encoder struct {
 
 // kind is what makes the arguments of two checks equal.
 type kind struct {
-	limit *algo.Limit
-	hits  int64
+	limit  *algo.Limit
+	hits   int64
+	before int64
 }
 
 var encoders = sync.Pool{New: func() any {
@@ -99,12 +100,12 @@ func (e *encoder) key(c *backend.Check, of id) {
 // check adds the i-th check of the op to the plan.
 func (e *encoder) check(o *op, i int) {
 	c := &o.checks[i]
-	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits)}
+	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits), o.before}
 	arg, known := e.kinds[k]
 	if !known {
 		arg = firstKind + len(e.kinds)
 		e.kinds[k] = arg
-		e.numbers = append(e.numbers[:0], float64(k.hits), float64(c.Limit.DeniedHits()))
+		e.numbers = append(e.numbers[:0], float64(k.hits), float64(c.Limit.DeniedHits()), float64(k.before))
 		e.numbers = c.Limit.AppendNumbers(e.numbers)
 		for _, n := range e.numbers {
 			e.buf = binary.LittleEndian.AppendUint64(e.buf, math.Float64bits(n))

@@ -15,7 +15,8 @@ type metrics struct {
 	ok        prometheus.Counter     // calls that were answered
 	own       prometheus.Counter     // decisions of a call of their own,
 	combined  prometheus.Counter     // of another's call,
-	refused   prometheus.Counter     // and of what is remembered of refusals
+	refused   prometheus.Counter     // of what is remembered of refusals,
+	leased    prometheus.Counter     // and of a lease
 }
 
 func newMetrics() *metrics {
@@ -31,11 +32,12 @@ func newMetrics() *metrics {
 		}),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ratelimit_redis_decisions_total",
-			Help: "Requests decided, by how: call (of their own), combined (in the call of another request), refusal (remembered).",
+			Help: "Requests decided, by how: call (of their own), combined (in the call of another request), refusal (remembered), lease.",
 		}, []string{"by"}),
 	}
 	m.ok = m.calls.WithLabelValues("ok")
-	m.own, m.combined, m.refused = m.decisions.WithLabelValues("call"), m.decisions.WithLabelValues("combined"), m.decisions.WithLabelValues("refusal")
+	m.own, m.combined = m.decisions.WithLabelValues("call"), m.decisions.WithLabelValues("combined")
+	m.refused, m.leased = m.decisions.WithLabelValues("refusal"), m.decisions.WithLabelValues("lease")
 	return m
 }
 
@@ -65,6 +67,8 @@ func failure(err error) string {
 
 var (
 	connectedDesc = prometheus.NewDesc("ratelimit_redis_connected", "1 once there has been a connection to Redis.", nil, nil)
+	heldDesc      = prometheus.NewDesc("ratelimit_redis_lease_held_hits", "Hits that are charged and not spent: of leases, and on their way back.", nil, nil)
+	overshootDesc = prometheus.NewDesc("ratelimit_redis_lease_overshoot_hits", "The most hits of one counter that were held at once: summed over replicas, by no more can leases have let a limit be exceeded; a fixed window not at all.", nil, nil)
 	suspendedDesc = prometheus.NewDesc("ratelimit_redis_suspended", "The part of calls to Redis that is suspended now: 0 or 1, and in a cluster in between.", nil, nil)
 )
 
@@ -75,6 +79,8 @@ func (b *Backend) Describe(ch chan<- *prometheus.Desc) {
 	b.metrics.decisions.Describe(ch)
 	ch <- connectedDesc
 	ch <- suspendedDesc
+	ch <- heldDesc
+	ch <- overshootDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -87,6 +93,9 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 		connected = 1
 	}
 	ch <- prometheus.MustNewConstMetric(connectedDesc, prometheus.GaugeValue, connected)
+	held, peak := b.leases.total()
+	ch <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(held))
+	ch <- prometheus.MustNewConstMetric(overshootDesc, prometheus.GaugeValue, float64(peak))
 	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.suspended())
 }
 

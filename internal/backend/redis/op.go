@@ -16,6 +16,7 @@ type op struct {
 	allOrNothing bool
 	out          []algo.Decision // one for each check
 	now          int64           // when it was decided, in µs since the epoch
+	before       int64           // when what it gives back is void, by the same clock; 0 for never
 
 	began, deadline time.Time
 	epochs          []uint64 // of what is remembered of the ids; see refusals

@@ -96,6 +96,10 @@ type Options struct {
 	// whose requests are refused without asking Redis. Default 0: none is kept.
 	LocalCacheBytes int
 
+	// Replicas is how many replicas of the service share the leases of rules that
+	// have any. Default 1.
+	Replicas int
+
 	// Clock returns the time in microseconds since the Unix epoch; for tests. nil
 	// leaves the time to Redis. Under a Clock keys do not expire by themselves.
 	Clock func() int64
@@ -120,6 +124,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.Timeout, defaultTimeout)
 	set(&o.DialTimeout, defaultDialTimeout)
 	set(&o.BreakAfter, defaultBreakAfter)
+	set(&o.Replicas, 1)
 	set(&o.BreakFor, defaultBreakFor)
 	if o.Mode == Cluster {
 		set(&o.Connections, 1)
@@ -175,6 +180,9 @@ func (o *Options) check() error {
 	}
 	if o.FlushDelay < 0 || o.FlushDelay > o.Timeout/2 {
 		wrong("a flush delay of %v: use 0 to half the timeout of %v", o.FlushDelay, o.Timeout)
+	}
+	if o.Replicas < 1 {
+		wrong("%d replicas: use 1 or more", o.Replicas)
 	}
 	if o.LocalCacheBytes < 0 {
 		wrong("a local cache of %d bytes: use 0 or more", o.LocalCacheBytes)

@@ -14,11 +14,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -59,7 +56,11 @@ type Backend struct {
 	breakers breakers
 	lanes    *lanes
 	refusals *refusals // nil when none are remembered
+	leases   *leases
 	metrics  *metrics
+
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -82,14 +83,22 @@ func New(opts Options) (*Backend, error) {
 		conn:     newConnector(&opts),
 		breakers: newBreakers(&opts),
 		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
+		leases:   newLeases(opts.Replicas),
 		metrics:  newMetrics(),
 	}
 	b.lanes = newLanes(opts.Timeout, b.call)
+	ctx, stop := context.WithCancel(context.Background())
+	b.stop = stop
+	b.stopped.Go(func() { b.returnLeases(ctx) })
 	return b, nil
 }
 
 // Close drops all connections. No Decide may be under way or follow.
-func (b *Backend) Close() { b.conn.close() }
+func (b *Backend) Close() {
+	b.stop()
+	b.stopped.Wait()
+	b.conn.close()
+}
 
 // Ready waits for the first connection. The error says why there is none when
 // ctx is done.
@@ -117,34 +126,51 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	}
 	o := newOp(req.Checks, req.AllOrNothing, out, time.Now(), b.opts.Timeout)
 	defer o.free()
-	if b.refusals == nil {
-		return b.decide(o)
-	}
-	b.forgetRefunded(o)
-	if b.refusals.answer(o) {
-		b.metrics.refused.Inc()
+	if b.leases.spend(o, o.began) {
+		b.metrics.leased.Inc()
 		return nil
 	}
-	for _, of := range o.ids {
-		o.epochs = append(o.epochs, b.refusals.epoch(of))
-	}
-	defer b.forgetRefunded(o) // also what others have found meanwhile
-	return b.decide(o)
-}
-
-func (b *Backend) forgetRefunded(o *op) {
-	for i := range o.checks {
-		if o.checks[i].Hits < 0 {
-			b.refusals.forget(o.ids[i])
+	b.forgetRefunded(o)
+	if b.refusals != nil {
+		if b.refusals.answer(o) {
+			b.metrics.refused.Inc()
+			return nil
 		}
+		for _, of := range o.ids {
+			o.epochs = append(o.epochs, b.refusals.epoch(of))
+		}
+		defer b.forgetRefunded(o) // also what others have found meanwhile
 	}
-}
-
-func (b *Backend) decide(o *op) error {
 	if b.opts.Mode == Cluster && len(o.checks) > 1 {
 		return b.spread(o)
 	}
 	return b.do(o)
+}
+
+// forgetRefunded forgets what is known of counters that hits are given back to.
+func (b *Backend) forgetRefunded(o *op) {
+	for i := range o.checks {
+		if o.checks[i].Hits < 0 {
+			b.forget(o.ids[i])
+		}
+	}
+}
+
+func (b *Backend) forget(of id) {
+	b.leases.end(of)
+	if b.refusals != nil {
+		b.refusals.forget(of)
+	}
+}
+
+// do decides an op whose keys are in one slot.
+func (b *Backend) do(o *op) error {
+	if b.opts.NoCombining {
+		b.call([]*op{o}, o.deadline)
+	} else {
+		b.lanes.do(o)
+	}
+	return o.err
 }
 
 // Reset has a counter be as if never used, and says whether it was used. Of
@@ -156,110 +182,17 @@ func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) 
 	}
 	of := idOf(check.Key)
 	forget := func() {
-		if b.refusals != nil {
-			b.refusals.forget(of)
-		}
+		b.forget(of)
+		b.leases.forget(of)
 	}
 	forget()
 	defer forget()
 	ctx, cancel := context.WithTimeout(ctx, b.opts.Timeout)
 	defer cancel()
-	n, err := client.Do(ctx, client.B().Del().Key(string(b.naming.append(nil, &check, of))).Build()).AsInt64()
+	key := string(b.naming.append(nil, &check, of))
+	n, err := client.Do(ctx, client.B().Del().Key(key).Build()).AsInt64()
 	if err != nil {
 		return false, b.failed(err)
 	}
 	return n > 0, nil
-}
-
-// do decides an op whose keys are in one slot.
-func (b *Backend) do(o *op) error {
-	if b.opts.NoCombining {
-		return b.call([]*op{o}, o.deadline)
-	}
-	return b.lanes.do(o)
-}
-
-// hold is how long keys outlive their expiry when tests control the clock.
-const hold = 50 * 366 * 24 * time.Hour
-
-// call decides the ops, in order, in one call.
-func (b *Backend) call(ops []*op, deadline time.Time) error {
-	began := time.Now()
-	err := b.send(ops, deadline)
-	b.metrics.called(time.Since(began), len(ops), err)
-	return err
-}
-
-func (b *Backend) send(ops []*op, deadline time.Time) error {
-	now, holdMillis := "", int64(0)
-	if b.opts.Clock != nil {
-		now, holdMillis = strconv.FormatInt(b.opts.Clock(), 10), hold.Milliseconds()
-	}
-	e := encoders.Get().(*encoder)
-	defer encoders.Put(e)
-	e.naming = b.naming
-	keys, args := e.encode(ops, now, holdMillis)
-
-	client, err := b.conn.current()
-	if err != nil {
-		return err
-	}
-	command := b.command(client, keys, args, false)
-	return b.breakers.of(command.Slot()).do(func() error {
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		defer cancel()
-		for {
-			sent := time.Now()
-			answer, err := client.Do(ctx, command).AsBytes()
-			if err == nil {
-				return b.read(answer, ops, sent)
-			}
-			// What did not run may be sent again: with its text to a server that
-			// does not know the script, and a moment later while keys are moving.
-			refusal, ok := rueidis.IsRedisErr(err)
-			unknown := ok && refusal.IsNoScript()
-			if !unknown && !(ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond)) {
-				return b.failed(err)
-			}
-			command = b.command(client, keys, args, unknown)
-		}
-	})
-}
-
-// read fills in the decisions of the ops.
-func (b *Backend) read(answer []byte, ops []*op, sent time.Time) error {
-	var r reply
-	if b.refusals != nil {
-		r.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
-	}
-	return r.decode(answer, ops)
-}
-
-// command calls the script by its hash or with its text.
-func (b *Backend) command(client rueidis.Client, keys, args []string, text bool) rueidis.Completed {
-	if text {
-		return client.B().Eval().Script(b.script).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
-	}
-	return client.B().Evalsha().Sha1(b.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
-}
-
-// failed returns what a call's error means.
-func (b *Backend) failed(err error) error {
-	answer, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return errTimeout
-		}
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	text := answer.Error()
-	code, _, _ := strings.Cut(text, " ")
-	switch code {
-	case "READONLY":
-		b.conn.wrongServer()
-		return fmt.Errorf("%w: it is a replica: %s", ErrUnavailable, text)
-	case "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS":
-		return fmt.Errorf("%w: %s", ErrUnavailable, text)
-	}
-	return fmt.Errorf("%w: %s", ErrRefused, text)
 }

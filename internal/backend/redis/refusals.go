@@ -120,6 +120,9 @@ func (r *refusals) epoch(of id) uint64 {
 
 // remember keeps the state that a check of the op left behind, if it has no room.
 func (r *refusals) remember(o *op, i int, state algo.State, sent time.Time) {
+	if len(o.epochs) == 0 { // a lease's own
+		return
+	}
 	c, d, of := &o.checks[i], o.out[i], o.ids[i]
 	if d.Remaining > 0 || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
 		return

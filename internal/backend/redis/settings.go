@@ -212,6 +212,7 @@ func (e *environment) options() Options {
 		PlainKeys:       e.boolean("REDIS_PLAIN_KEYS", false),
 		Prefix:          agreed(e, "key prefixes", append(e.text("RATE_LIMITER_KEY_PREFIX"), e.text("CACHE_KEY_PREFIX")...)),
 		LocalCacheBytes: e.number("LOCAL_CACHE_SIZE_IN_BYTES", 0),
+		Replicas:        e.number("REPLICAS", 0),
 	}
 	if o.DialTimeout == 0 && o.Timeout > defaultDialTimeout {
 		o.DialTimeout = o.Timeout
@@ -230,9 +231,6 @@ func (e *environment) options() Options {
 		if o.Mode == Cluster && n != 0 {
 			e.wrong("REDIS_TYPE is CLUSTER, and the database %d: a cluster has only 0; leave REDIS_DB out", n)
 		}
-	}
-	if e.boolean("REDIS_PERSECOND", false) {
-		e.wrong("REDIS_PERSECOND is true: one Redis holds all limits here; leave it out")
 	}
 	return o
 }

@@ -125,7 +125,6 @@ func TestEnvironmentErrors(t *testing.T) {
 		"database of a cluster":   {env{"REDIS_URL": "a:1", "REDIS_TYPE": "CLUSTER", "REDIS_DB": "1"}, []string{"REDIS_TYPE", "REDIS_DB"}},
 		"sentinels, no name":      {env{"REDIS_URL": "a:1,b:2", "REDIS_TYPE": "SENTINEL"}, []string{"REDIS_TYPE", "mymaster,host1:26379"}},
 		"sentinel auth alone":     {env{"REDIS_URL": "a:1", "REDIS_SENTINEL_AUTH": "hunter2"}, []string{"REDIS_SENTINEL_AUTH", "REDIS_TYPE"}},
-		"two per second":          {env{"REDIS_URL": "a:1", "REDIS_PERSECOND": "true"}, []string{"REDIS_PERSECOND"}},
 		"no port":                 {env{"REDIS_URL": "r"}, []string{"host:port"}},
 		"scheme":                  {env{"REDIS_URL": "http://:hunter2@r"}, []string{"http", "redis://"}},
 		"escape":                  {env{"REDIS_URL": "redis://:hunter2%zz@r:1"}, []string{"REDIS_URL", "%25"}},

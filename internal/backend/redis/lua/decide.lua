@@ -5,7 +5,8 @@
 -- ARGV[2]  for how many ms a key is kept beyond its expiry: 0, but in tests
 -- ARGV[3]  the checks in order, 6 bytes each: the program, flags, which of KEYS
 --          and which of ARGV (high byte first, counting from 1)
--- ARGV[4…] what to check, as doubles: the hits, what denied hits do, and the
+-- ARGV[4…] what to check, as doubles: the hits, what denied hits do, when hits
+--          are no longer given back (µs since the epoch; 0 for never), and the
 --          numbers of algo.Limit.AppendNumbers; equal ones once
 --
 -- Flags: 1 a request begins, 2 a descriptor begins, 4 the request is all or
@@ -38,7 +39,8 @@ local COUNT, DRAIN = 1, 3
 -- fit for the check to do so (a look needs room for one or, when denied hits
 -- count, the limit not to be exceeded), and the program with its parameters.
 local function parse(kind, numbers)
-  local hits, denied, at = unpack('<dd', numbers)
+  local hits, denied, before, at = unpack('<ddd', numbers)
+  if hits < 0 and before > 0 and now >= before then hits = 0 end
   local needed = hits
   if hits == 0 and denied ~= COUNT then needed = 1 end
   local program = program(kind)

@@ -5,7 +5,7 @@
 -- that is not a whole millisecond, need more: 'S', the end in 7 bytes and the
 -- counts in 5 bytes each.
 
-local SMALL = 33554432 -- 2^25
+local SMALL = 16777216 -- 2^24
 
 local function params(numbers, at)
   local limit, window, bound = unpack('<ddd', numbers, at)

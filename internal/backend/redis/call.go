@@ -1,0 +1,162 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// hold is how long keys outlive their expiry when tests control the clock.
+const hold = 50 * 366 * 24 * time.Hour
+
+// call decides the ops, in order, in one call; each is then told how it went.
+func (b *Backend) call(ops []*op, deadline time.Time) {
+	began := time.Now()
+	rest := b.unspent(ops, began)
+	if len(rest) == 0 {
+		return
+	}
+	asks := b.leases.asks(rest, began)
+	err := b.send(withAsks(rest, asks), deadline)
+	for _, a := range asks {
+		b.leases.settle(a, began, err)
+	}
+	for _, o := range rest {
+		o.err = err
+	}
+	b.metrics.called(time.Since(began), len(rest), err)
+}
+
+// unspent decides what it can from leases, and returns the other ops.
+func (b *Backend) unspent(ops []*op, now time.Time) []*op {
+	for i, o := range ops {
+		if !b.leases.spend(o, now) {
+			continue
+		}
+		rest := slices.Clone(ops[:i])
+		for _, o := range ops[i:] { // the first of them again: it is not decided twice
+			if o != ops[i] && !b.leases.spend(o, now) {
+				rest = append(rest, o)
+			}
+		}
+		b.metrics.leased.Add(float64(len(ops) - len(rest)))
+		return rest
+	}
+	return ops
+}
+
+// withAsks returns the ops of a call: what is given back first, what is taken
+// ahead last, so that no request is refused for it.
+func withAsks(ops []*op, asks []*ask) []*op {
+	if len(asks) == 0 {
+		return ops
+	}
+	var all []*op
+	for _, a := range asks {
+		if a.give != nil {
+			all = append(all, a.give)
+		}
+	}
+	all = append(all, ops...)
+	for _, a := range asks {
+		if a.take != nil {
+			all = append(all, a.take)
+		}
+	}
+	return all
+}
+
+// returnLeases gives back what is left of leases that expire, until stopped.
+func (b *Backend) returnLeases(ctx context.Context) {
+	for sleep(ctx, leaseLife) {
+		now := time.Now()
+		if !b.leases.used.Load() {
+			continue
+		}
+		for _, a := range b.leases.overdue(now) {
+			b.leases.settle(a, now, b.send([]*op{a.give}, now.Add(b.opts.Timeout)))
+		}
+	}
+}
+
+func (b *Backend) send(ops []*op, deadline time.Time) error {
+	now, holdMillis := "", int64(0)
+	if b.opts.Clock != nil {
+		now, holdMillis = strconv.FormatInt(b.opts.Clock(), 10), hold.Milliseconds()
+	}
+	e := encoders.Get().(*encoder)
+	defer encoders.Put(e)
+	e.naming = b.naming
+	keys, args := e.encode(ops, now, holdMillis)
+
+	client, err := b.conn.current()
+	if err != nil {
+		return err
+	}
+	command := b.command(client, keys, args, false)
+	return b.breakers.of(command.Slot()).do(func() error {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		for {
+			sent := time.Now()
+			answer, err := client.Do(ctx, command).AsBytes()
+			if err == nil {
+				return b.read(answer, ops, sent)
+			}
+			// What did not run may be sent again: with its text to a server that
+			// does not know the script, and a moment later while keys are moving.
+			refusal, ok := rueidis.IsRedisErr(err)
+			unknown := ok && refusal.IsNoScript()
+			if !unknown && !(ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond)) {
+				return b.failed(err)
+			}
+			command = b.command(client, keys, args, unknown)
+		}
+	})
+}
+
+// read fills in the decisions of the ops.
+func (b *Backend) read(answer []byte, ops []*op, sent time.Time) error {
+	var r reply
+	if b.refusals != nil {
+		r.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
+	}
+	return r.decode(answer, ops)
+}
+
+// command calls the script by its hash or with its text.
+func (b *Backend) command(client rueidis.Client, keys, args []string, text bool) rueidis.Completed {
+	if text {
+		return client.B().Eval().Script(b.script).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	}
+	return client.B().Evalsha().Sha1(b.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+}
+
+// failed returns what a call's error means.
+func (b *Backend) failed(err error) error {
+	answer, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return errTimeout
+		}
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	text := answer.Error()
+	code, _, _ := strings.Cut(text, " ")
+	switch code {
+	case "READONLY":
+		b.conn.wrongServer()
+		return fmt.Errorf("%w: it is a replica: %s", ErrUnavailable, text)
+	case "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS":
+		return fmt.Errorf("%w: %s", ErrUnavailable, text)
+	}
+	return fmt.Errorf("%w: %s", ErrRefused, text)
+}
