@@ -17,11 +17,11 @@ import (
 //
 // Each name is preceded by its length in bytes, so that no two descriptors share
 // a key, whatever bytes they hold. ~ stands before a pattern whose values share
-// the counter, * before one that has a * in its key. The tag at the end is the
-// algorithm and its window, then /sub-windows if strict and +the refill period
-// if another; #2 for the second limit of that tag; and ! before it for a limit
-// that came with the request. Limit and burst are not part of it, so that tuning
-// them keeps the counters.
+// the counter, * before the joined key and pattern if the entry's key is not the
+// configured one. The tag at the end is the algorithm and its window, then
+// /sub-windows if strict and +the refill period if another; #2 for the second
+// limit of that tag; and ! before it for a limit that came with the request.
+// Limit and burst are not part of it, so that tuning them keeps the counters.
 
 // AppendKey appends the key of the counter of one of the rule's limits, by its
 // index in Config.Limits, for entries that Lookup has led to the rule. An
@@ -37,10 +37,7 @@ func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
 		e := &entries[i]
 		if f.levels != nil {
 			if n := f.levels[i]; n.shared != "" && n.matches(e) {
-				if n.starKey {
-					dst = appendSized(dst, e.Key)
-				}
-				dst = append(dst, n.shared...)
+				dst = n.appendShared(dst, e)
 				continue
 			}
 		}
@@ -77,18 +74,25 @@ func appendSized(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// sharedText returns what stands in counter keys for an entry that lands on n, if
-// all its values share a counter. A key with a * is the entry's own, before it.
-func sharedText(n *node) string {
-	c := n.config
-	switch {
-	case !c.ShareThreshold || n.match == nil:
-		return ""
-	case n.starKey:
-		return string(appendSized([]byte("*"), n.joined)) + "|"
+// appendShared appends what stands for an entry that shares its counter. As in
+// envoyproxy/ratelimit, entries that match by another key than is configured, by
+// way of the joint or of a * in the key, share it with those of their own key.
+func (n *node) appendShared(dst []byte, e *Entry) []byte {
+	if !n.starKey && (len(e.Key) == len(n.config.Key) || strings.HasPrefix(n.joined, e.Key+"_")) {
+		return append(dst, n.shared...)
 	}
-	text := append(appendSized(nil, c.Key), '~')
-	return string(appendSized(text, c.Value)) + "|"
+	dst = append(appendSized(dst, e.Key), '*')
+	return append(appendSized(dst, n.joined), '|')
+}
+
+// sharedText returns what stands in counter keys for entries that land on n, if
+// their values share a counter.
+func sharedText(n *node) string {
+	if !n.config.ShareThreshold || n.match == nil {
+		return ""
+	}
+	text := append(appendSized(nil, n.config.Key), '~')
+	return string(appendSized(text, n.config.Value)) + "|"
 }
 
 // matches says whether e, which landed on n, matches n's pattern. Otherwise it

@@ -24,6 +24,7 @@ func TestAppendKey(t *testing.T) {
 		share(leaf("path", "/*", leaf("method", ""))),
 		share(leaf("h*", "x")),
 		share(leaf("a", "b_*")),
+		share(leaf("c_d", "e_*")),
 		leaf("any", "*"),
 	}...)).Domain("edge|")
 	for text, want := range map[string]string{
@@ -38,7 +39,8 @@ func TestAppendKey(t *testing.T) {
 		"h*_x=y":                 "5:edge||4:h*_x=1:y|tb:1m", // by its key alone
 		"a=b_c":                  "5:edge||1:a~3:b_*|tb:1m",
 		"a_b=c":                  "5:edge||1:a~3:b_*|tb:1m",
-		"a_b_*=c":                "5:edge||1:a~3:b_*|tb:1m",
+		"a_b_*=c":                "5:edge||5:a_b_**5:a_b_*|tb:1m",
+		"c=d_e_f":                "5:edge||3:c_d~3:e_*|tb:1m",
 		"any=*":                  "5:edge||3:any=1:*|tb:1m",
 	} {
 		e := entries(text)
