@@ -33,9 +33,12 @@ type serveCmd struct {
 	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit resets."`
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
 
-	Backend  string `group:"store" enum:"memory" default:"memory" env:"BACKEND_TYPE" help:"Where counters live: ${enum}."`
-	MaxKeys  int    `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
-	Snapshot string `group:"store" placeholder:"FILE" env:"SNAPSHOT_FILE" help:"Keep the counters in memory over a restart: saved here on a graceful stop, read at the start."`
+	Backend        backendKind `group:"store" placeholder:"KIND" env:"BACKEND_TYPE" help:"Where counters live: memory or redis. Without, redis if any REDIS_ variable says where, else memory."`
+	RedisURL       string      `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/redis.md lists the other REDIS_ variables."`
+	RedisPerSecond bool        `group:"store" name:"redis-per-second" negatable:"" env:"REDIS_PERSECOND" help:"Keep counters of limits per second in a Redis of their own, given by REDIS_PERSECOND_ variables."`
+	Replicas       int         `group:"store" default:"1" env:"REPLICAS" help:"How many replicas of this service there are: each takes this part of the limits while on_backend_error: local decides."`
+	MaxKeys        int         `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
+	Snapshot       string      `group:"store" placeholder:"FILE" env:"SNAPSHOT_FILE" help:"Keep the counters in memory over a restart: saved here on a graceful stop, read at the start."`
 
 	MaxDescriptors int `group:"bounds" default:"${maxDescriptors}" env:"MAX_DESCRIPTORS" help:"Most descriptors in a request."`
 	MaxEntries     int `group:"bounds" default:"${maxEntries}" env:"MAX_ENTRIES" help:"Most entries in a descriptor."`
@@ -49,10 +52,15 @@ type serveCmd struct {
 
 	LogLevel  zapcore.Level `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
 	LogFormat logFormat     `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
+
+	stores stores // read by Validate
 }
 
 // Validate refuses what no part of the service could work with.
-func (c *serveCmd) Validate() error {
+func (c *serveCmd) Validate() (err error) {
+	if c.stores, err = c.readStores(); err != nil {
+		return err
+	}
 	if !(c.NearLimitRatio > 0 && c.NearLimitRatio <= 1) {
 		return fmt.Errorf("--near-limit-ratio: %v: use a number above 0, at most 1", c.NearLimitRatio)
 	}
@@ -60,7 +68,7 @@ func (c *serveCmd) Validate() error {
 		flag string
 		n    int
 	}{
-		{"max-keys", c.MaxKeys}, {"max-descriptors", c.MaxDescriptors}, {"max-entries", c.MaxEntries},
+		{"max-keys", c.MaxKeys}, {"replicas", c.Replicas}, {"max-descriptors", c.MaxDescriptors}, {"max-entries", c.MaxEntries},
 		{"max-entry-bytes", c.MaxEntryBytes}, {"max-message-size", c.MaxMessageSize},
 	} {
 		if bound.n < 1 {
@@ -88,6 +96,7 @@ func (c *serveCmd) serverOptions() server.Options {
 		QuotaMode:       c.QuotaMode,
 		DynamicMetadata: c.DynamicMetadata,
 		NearLimitRatio:  c.NearLimitRatio,
+		Replicas:        c.Replicas,
 		OnBackendError:  config.BackendErrorMode(c.OnBackendError),
 		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
 	}

@@ -25,7 +25,9 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/distlimiter/ratelimit/internal/admin"
+	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -35,7 +37,10 @@ import (
 type service struct {
 	*serveCmd
 	log     *zap.Logger
-	store   *memory.Store
+	store   *memory.Store // the backend, or what stands in for it
+	backend backend.Backend
+	redis   []*redis.Backend // none with counters in memory
+	metrics []prometheus.Collector
 	stats   *stats.Stats
 	decider *server.Service
 	rules   *config.Coordinator
@@ -45,7 +50,7 @@ type service struct {
 }
 
 // Run serves until a signal or a failure ends it.
-func (c *serveCmd) Run(con console) error {
+func (c *serveCmd) Run(con console) (err error) {
 	// Before anything that takes time, so that a signal is never missed.
 	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -56,12 +61,15 @@ func (c *serveCmd) Run(con console) error {
 	s := &service{serveCmd: c, log: newLog(con.err, c.LogLevel, c.LogFormat), stats: stats.New(0), health: health.NewServer()}
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
-	defer s.store.Close()
+	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.restore(); err != nil {
 		return err
 	}
+	if err := s.open(stopping); err != nil {
+		return err
+	}
 	options := c.serverOptions()
-	options.Backend, options.Local, options.Log, options.Stats = s.store, s.store, s.log, s.stats
+	options.Backend, options.Local, options.Log, options.Stats = s.backend, s.store, s.log, s.stats
 	s.decider = server.New(options)
 	if err := s.loadRules(stopping); err != nil {
 		return err
@@ -69,8 +77,9 @@ func (c *serveCmd) Run(con console) error {
 	if err := s.listen(); err != nil {
 		return err
 	}
+	s.sayHealth()
 	s.welcome(con.out)
-	err := s.serve(stopping, stop, hangups)
+	err = s.serve(stopping, stop, hangups)
 	return errors.Join(err, s.save())
 }
 
@@ -168,6 +177,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	}
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
 	return group.Run()
 }
@@ -197,9 +207,6 @@ func (s *service) grpcServer() *grpc.Server {
 	rls.RegisterRateLimitServiceServer(g, s.decider)
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
-	for _, name := range []string{rls.RateLimitService_ServiceDesc.ServiceName, "ratelimit"} { // the latter is envoyproxy/ratelimit's
-		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
-	}
 	return g
 }
 
@@ -230,6 +237,7 @@ func (s *service) adminHandler() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(s.metrics...)
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Stats: s.stats, Metrics: registry, Health: s.health,
 	})
