@@ -2,25 +2,19 @@ package redis_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
@@ -40,25 +34,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// task is what a replica does: call for one key, from several callers, so many
-// times or for so long.
+// task is what a replica does: so many calls for one key, from several callers.
 type task struct {
-	Env     env // settings of the backend
+	Env     map[string]string // settings of the backend
 	Params  algo.Params
-	Lease   float64
 	Callers int
 	Calls   int64
-	For     time.Duration
 }
 
-// admission is one hit that a replica admitted: when, and how long that took.
-type admission struct {
-	at   time.Time
-	took time.Duration
-}
-
-// replicate connects, says that it is ready, does the task when told to, tells of
-// each hit that it admits, and in the end of how many hits it has held at most.
+// replicate connects, says that it is ready, does the task when told to, and
+// tells how many hits it has admitted.
 func replicate(text string) error {
 	var do task
 	if err := json.Unmarshal([]byte(text), &do); err != nil {
@@ -68,7 +53,7 @@ func replicate(text string) error {
 	if err != nil {
 		return err
 	}
-	settings, err := redis.FromEnvironment(do.Env.get)
+	settings, err := redis.FromEnvironment(env(do.Env).get)
 	if err != nil {
 		return err
 	}
@@ -84,48 +69,27 @@ func replicate(text string) error {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
-	var calls atomic.Int64
+	var calls, admitted, failed atomic.Int64
 	var done sync.WaitGroup
-	var failed atomic.Pointer[error]
-	end := time.Now().Add(do.For)
 	for range do.Callers {
 		done.Go(func() {
-			out := make([]algo.Decision, 1)
-			req := backend.Request{Checks: []backend.Check{{Key: []byte("hot"), Limit: l, Hits: 1, Lease: do.Lease}}}
-			for calls.Add(1) <= do.Calls || time.Now().Before(end) {
-				began := time.Now()
-				if err := b.Decide(context.Background(), &req, out); err != nil {
-					failed.Store(&err)
-				} else if out[0].Allowed {
-					now := time.Now()
-					fmt.Printf("admit %d %d\n", now.UnixMicro(), now.Sub(began).Microseconds())
+			for n := calls.Add(1); n <= do.Calls; n = calls.Add(1) {
+				d, err := hit(b, "hot", l, 1)
+				switch {
+				case err != nil:
+					failed.Add(1)
+				case d.Allowed:
+					admitted.Add(1)
 				}
 			}
 		})
 	}
 	done.Wait()
-	fmt.Printf("held %d\n", int64(testutil.ToFloat64(only{b, "ratelimit_redis_lease_overshoot_hits"})))
-	if err := failed.Load(); err != nil {
-		return *err
+	fmt.Println(admitted.Load())
+	if n := failed.Load(); n > 0 {
+		return fmt.Errorf("%d calls failed", n)
 	}
 	return nil
-}
-
-// only is the one metric of that name.
-type only struct {
-	prometheus.Collector
-	name string
-}
-
-func (o only) Collect(ch chan<- prometheus.Metric) {
-	all := make(chan prometheus.Metric, 100)
-	o.Collector.Collect(all)
-	close(all)
-	for m := range all {
-		if strings.Contains(m.Desc().String(), `"`+o.name+`"`) {
-			ch <- m
-		}
-	}
 }
 
 // replicas are processes that all begin at once.
@@ -134,7 +98,6 @@ type replicas struct {
 	processes []*exec.Cmd
 	begin     []*os.File
 	out       []*bufio.Scanner
-	killed    []atomic.Bool
 }
 
 func startReplicas(t *testing.T, n int, do task) *replicas {
@@ -147,7 +110,7 @@ func startReplicas(t *testing.T, n int, do task) *replicas {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replicas{t: t, killed: make([]atomic.Bool, n)}
+	r := &replicas{t: t}
 	for range n {
 		cmd := exec.Command(self) // this program
 		cmd.Env = append(os.Environ(), replicaVariable+"="+string(text))
@@ -183,54 +146,25 @@ func (r *replicas) start() {
 	}
 }
 
-// outcome is what replicas did together.
-type outcome struct {
-	admitted []admission
-	held     int64 // at once, all together
-}
-
-// wait waits for the replicas.
-func (r *replicas) wait() (all outcome) {
+// admitted waits for the replicas and returns what they admitted together.
+func (r *replicas) admitted() (sum int64) {
 	r.t.Helper()
 	for i, out := range r.out {
 		for out.Scan() {
-			var at, took, held int64
-			if n, _ := fmt.Sscanf(out.Text(), "admit %d %d", &at, &took); n == 2 {
-				all.admitted = append(all.admitted, admission{time.UnixMicro(at), time.Duration(took) * time.Microsecond})
-			} else if n, _ := fmt.Sscanf(out.Text(), "held %d", &held); n == 1 {
-				all.held += held
-			} // else one was killed as it spoke
+			n, err := strconv.ParseInt(out.Text(), 10, 64)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			sum += n
 		}
-		if err := r.processes[i].Wait(); err != nil && !r.killed[i].Load() {
-			r.t.Errorf("replica %d: %v", i, err)
+		if err := r.processes[i].Wait(); err != nil {
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL { // it is one on unix
+				r.t.Errorf("replica %d: %v", i, err)
+			}
 		}
 	}
-	slices.SortFunc(all.admitted, func(a, b admission) int { return a.at.Compare(b.at) })
-	return all
-}
-
-// kill ends a replica at once.
-func (r *replicas) kill(i int) {
-	r.killed[i].Store(true)
-	_ = r.processes[i].Process.Kill()
-}
-
-// most returns the most hits that were admitted within the window. A hit is seen
-// up to the time that its call took after it was charged, so that the window is
-// taken to be as much shorter.
-func (o outcome) most(window time.Duration) (n int) {
-	var slowest time.Duration
-	for _, a := range o.admitted {
-		slowest = max(slowest, a.took)
-	}
-	first := 0
-	for i, a := range o.admitted {
-		for a.at.Sub(o.admitted[first].at) >= window-slowest {
-			first++
-		}
-		n = max(n, i-first+1)
-	}
-	return n
+	return sum
 }
 
 // TestReplicas has three processes hit one key as fast as they can. Together
@@ -251,7 +185,7 @@ func TestReplicas(t *testing.T) {
 					Params: p, Callers: 16, Calls: 700,
 				})
 				r.start()
-				if n := len(r.wait().admitted); n != 1000 {
+				if n := r.admitted(); n != 1000 {
 					t.Errorf("%d admitted, want the limit of 1000", n)
 				}
 			})
@@ -276,7 +210,7 @@ func TestReplicasRefill(t *testing.T) {
 			})
 			began := serverTime(t, server)
 			r.start()
-			n := int64(len(r.wait().admitted))
+			n := r.admitted()
 			took := serverTime(t, server) - began
 			most := int64(p.Burst) + int64(p.Limit)*took/1e6 + 1
 			if n > most || n < int64(p.Burst) {
@@ -295,79 +229,4 @@ func serverTime(t *testing.T, s *redistest.Server) int64 {
 		t.Fatal(err)
 	}
 	return parts[0]*1e6 + parts[1]
-}
-
-const (
-	leaseShare  = 0.3
-	leaseLimit  = 2000
-	leaseWindow = time.Second
-)
-
-// TestLeases has three replicas spend leases of one key, and for each algorithm
-// counts what was admitted in any window. It is no more than without leases and
-// what was held, which is the published bound, and which the replicas report.
-func TestLeases(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t, redistest.Config{})
-	for name, test := range map[string]struct {
-		params algo.Params
-		most   int // without leases, in a window
-	}{
-		"fixed_window":   {algo.Params{Algorithm: algo.FixedWindow, Window: algo.MaxWindow}, leaseLimit},
-		"sliding_window": {algo.Params{Algorithm: algo.SlidingWindow}, 2*leaseLimit - 1},
-		"strict":         {algo.Params{Algorithm: algo.SlidingWindow, Strict: true}, leaseLimit},
-		"sliding_log":    {algo.Params{Algorithm: algo.SlidingLog}, leaseLimit},
-		"token_bucket":   {algo.Params{Algorithm: algo.TokenBucket, Burst: 500}, leaseLimit + 500},
-		"leaky_bucket":   {algo.Params{Algorithm: algo.LeakyBucket, Burst: 400}, leaseLimit + 400},
-		"hybrid":         {algo.Params{Algorithm: algo.Hybrid, Strict: true}, leaseLimit},
-	} {
-		for _, kill := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/kill=%t", name, kill), func(t *testing.T) {
-				p := test.params
-				p.Limit = leaseLimit
-				if p.Window == 0 {
-					p.Window = leaseWindow
-				}
-				testLease(t, server, p, test.most, kill)
-			})
-		}
-	}
-}
-
-func testLease(t *testing.T, server *redistest.Server, p algo.Params, most int, kill bool) {
-	server.Do("FLUSHALL")
-	r := startReplicas(t, 3, task{
-		Env:    env{"REDIS_URL": server.Addr, "REDIS_TIMEOUT": "10s", "REPLICAS": "3"},
-		Params: p, Lease: leaseShare, Callers: 2, For: 1500 * time.Millisecond,
-	})
-	r.start()
-	if kill {
-		first := r.out[0]
-		for n := 0; n < 50 && first.Scan(); n++ { // it is in the midst of it
-		}
-		r.kill(0)
-	}
-	got := r.wait()
-	n := got.most(p.Window)
-	capacity := p.Limit
-	if p.Burst != 0 {
-		capacity = p.Burst
-	}
-	bound := int(leaseShare * float64(capacity))
-	if p.Algorithm == algo.FixedWindow {
-		bound = 0
-	}
-	if n > most+bound {
-		t.Errorf("%d admitted within %v, want at most %d, and %d for leases", n, p.Window, most, bound)
-	}
-	if !kill && n > most+int(got.held) {
-		t.Errorf("%d admitted within %v, %d more than without leases, and the replicas report that they held %d", n, p.Window, n-most, got.held)
-	}
-	if got.held > int64(leaseShare*float64(capacity)) {
-		t.Errorf("%d held at once, want at most %g of %d", got.held, leaseShare, capacity)
-	}
-	if !kill && got.held == 0 {
-		t.Error("there were no leases")
-	}
-	t.Logf("%d admitted in all, %d within %v, %d held", len(got.admitted), n, p.Window, got.held)
 }
