@@ -19,10 +19,15 @@ func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 // start serves rules and runs Envoy with a file of envoy/ in front of it.
 func start(t *testing.T, file, rules string, flags ...string) (*harness.Service, *harness.Envoy) {
 	t.Helper()
+	service := startService(t, rules, flags...)
+	return service, harness.StartEnvoy(t, file, service)
+}
+
+func startService(t *testing.T, rules string, flags ...string) *harness.Service {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rules)
-	service := harness.StartService(t, path, flags...)
-	return service, harness.StartEnvoy(t, file, service)
+	return harness.StartService(t, path, flags...)
 }
 
 func write(t *testing.T, path, text string) {
