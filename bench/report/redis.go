@@ -35,8 +35,6 @@ func (b *bench) startRedis() (*redis, error) {
 	return r, await(r.Process, port)
 }
 
-func (r *redis) flags() []string { return []string{"--redis-url", loopback(r.port)} }
-
 // await waits until a program accepts connections, for which there is no event
 // to wait for.
 func await(p *proc.Process, port int) error {
