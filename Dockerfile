@@ -1,5 +1,7 @@
-# docker build --build-arg VERSION=$(git describe --tags --always) -t ratelimit .
-# docker run -p 8081:8081 -p 8080:8080 -p 6070:6070 -v $PWD/config/examples:/config:ro ratelimit
+# docker build --build-arg VERSION=$(git describe --tags --always) -t distlimiter/ratelimit .
+# docker run -p 8081:8081 -v $PWD/config/examples:/config:ro -e CONFIG_PATH=/config distlimiter/ratelimit
+#
+# test/container makes the same image without an engine, and tests it.
 
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
@@ -9,14 +11,16 @@ COPY cmd cmd
 COPY internal internal
 ARG TARGETOS TARGETARCH VERSION=dev
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /ratelimit ./cmd/ratelimit
+    go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /out/ratelimit ./cmd/ratelimit
 
 FROM scratch
-# To verify Redis over TLS.
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-COPY --from=build /ratelimit /ratelimit
+# To verify Redis and control planes over TLS.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/ratelimit /bin/ratelimit
 USER 65532:65532
-# A container's loopback is its own: listen on all of its addresses.
-ENV CONFIG_PATH=/config GRPC_HOST=0.0.0.0 HOST=0.0.0.0 DEBUG_HOST=0.0.0.0
-EXPOSE 8081 8080 6070
-ENTRYPOINT ["/ratelimit"]
+# A container's loopback is its own: listen on all of its addresses. The admin address
+# stays on loopback; DEBUG_HOST opens it.
+ENV GRPC_HOST=0.0.0.0 HOST=0.0.0.0
+EXPOSE 8081 8080
+# No ENTRYPOINT: with envoyproxy/ratelimit the command is often given as /bin/ratelimit.
+CMD ["/bin/ratelimit"]

@@ -1,9 +1,15 @@
 package harness
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
+)
 
 // endWithParent has the kernel kill a program whose test process is gone, as
 // after a test timeout.
-func endWithParent() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+func endWithParent(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }

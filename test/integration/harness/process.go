@@ -25,9 +25,15 @@ type Process struct {
 // Start runs a program.
 func Start(t testing.TB, name, path string, args ...string) *Process {
 	t.Helper()
-	p := &Process{name: name, cmd: exec.Command(path, args...), exited: make(chan struct{})}
+	return StartCommand(t, name, exec.Command(path, args...))
+}
+
+// StartCommand runs a command, which says more than Start can.
+func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{name: name, cmd: cmd, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	p.cmd.SysProcAttr = endWithParent()
+	endWithParent(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
@@ -38,7 +44,7 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 	t.Cleanup(func() {
 		p.Stop(t)
 		if t.Failed() {
-			t.Logf("output of %s %v:\n%s", name, args, &p.output)
+			t.Logf("output of %v:\n%s", cmd, &p.output)
 		}
 	})
 	return p

@@ -45,6 +45,15 @@ func StartService(t testing.TB, rules string, flags ...string) *Service {
 	return s
 }
 
+// ServiceAt is a service that the test has started by other means, and that answers
+// gRPC on a port of loopback.
+func ServiceAt(t testing.TB, port int) *Service {
+	t.Helper()
+	s := &Service{grpcPort: port, GRPC: fmt.Sprintf("127.0.0.1:%d", port)}
+	s.conn = s.Dial(t)
+	return s
+}
+
 // Restart starts the service again, on the same ports, after a Stop.
 func (s *Service) Restart(t testing.TB) {
 	t.Helper()
