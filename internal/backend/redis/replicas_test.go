@@ -2,19 +2,26 @@ package redis_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
@@ -34,26 +41,31 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// task is what a replica does: so many calls for one key, from several callers.
+// task is what a replica does: for each limit in turn, call for one key, from
+// several callers, so many times or for so long.
 type task struct {
-	Env     map[string]string // settings of the backend
-	Params  algo.Params
+	Env     env // settings of the backend
+	Params  []algo.Params
+	Lease   float64
 	Callers int
 	Calls   int64
+	For     time.Duration
 }
 
-// replicate connects, says that it is ready, does the task when told to, and
-// tells how many hits it has admitted.
+// admission is one hit that a replica admitted: when, and how long that took.
+type admission struct {
+	at   time.Time
+	took time.Duration
+}
+
+// replicate connects, says that it is ready, does the task when told to, tells of
+// each hit that it admits, and in the end of how many hits it has held at most.
 func replicate(text string) error {
 	var do task
 	if err := json.Unmarshal([]byte(text), &do); err != nil {
 		return err
 	}
-	l, err := algo.New(do.Params)
-	if err != nil {
-		return err
-	}
-	settings, err := redis.FromEnvironment(env(do.Env).get)
+	settings, err := redis.FromEnvironment(do.Env.get)
 	if err != nil {
 		return err
 	}
@@ -69,27 +81,59 @@ func replicate(text string) error {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
-	var calls, admitted, failed atomic.Int64
+	for i, p := range do.Params {
+		if err := do.one(b, i, p); err != nil {
+			return err
+		}
+		fmt.Printf("held %d %d\n", i, metric(b, "ratelimit_redis_lease_overshoot_hits"))
+	}
+	return nil
+}
+
+// one does the task for one limit.
+func (do task) one(b *redis.Backend, i int, p algo.Params) error {
+	l, err := algo.New(p)
+	if err != nil {
+		return err
+	}
+	var calls atomic.Int64
 	var done sync.WaitGroup
+	var failed atomic.Pointer[error]
+	end := time.Now().Add(do.For)
 	for range do.Callers {
 		done.Go(func() {
-			for n := calls.Add(1); n <= do.Calls; n = calls.Add(1) {
-				d, err := hit(b, "hot", l, 1)
-				switch {
-				case err != nil:
-					failed.Add(1)
-				case d.Allowed:
-					admitted.Add(1)
+			out := make([]algo.Decision, 1)
+			req := backend.Request{Checks: []backend.Check{{Key: fmt.Append(nil, "hot ", i), Limit: l, Hits: 1, Lease: do.Lease}}}
+			for calls.Add(1) <= do.Calls || time.Now().Before(end) {
+				began := time.Now()
+				if err := b.Decide(context.Background(), &req, out); err != nil {
+					failed.Store(&err)
+				} else if out[0].Allowed {
+					now := time.Now()
+					fmt.Printf("admit %d %d %d\n", i, now.UnixMicro(), now.Sub(began).Microseconds())
 				}
 			}
 		})
 	}
 	done.Wait()
-	fmt.Println(admitted.Load())
-	if n := failed.Load(); n > 0 {
-		return fmt.Errorf("%d calls failed", n)
+	if err := failed.Load(); err != nil {
+		return *err
 	}
 	return nil
+}
+
+// metric returns the value of a metric without labels.
+func metric(c prometheus.Collector, name string) (value int64) {
+	all := make(chan prometheus.Metric, 100)
+	c.Collect(all)
+	close(all)
+	for m := range all {
+		var d dto.Metric
+		if strings.Contains(m.Desc().String(), `"`+name+`"`) && m.Write(&d) == nil {
+			value = int64(d.GetGauge().GetValue() + d.GetCounter().GetValue())
+		}
+	}
+	return value
 }
 
 // replicas are processes that all begin at once.
@@ -98,6 +142,7 @@ type replicas struct {
 	processes []*exec.Cmd
 	begin     []*os.File
 	out       []*bufio.Scanner
+	killed    []atomic.Bool
 }
 
 func startReplicas(t *testing.T, n int, do task) *replicas {
@@ -110,7 +155,7 @@ func startReplicas(t *testing.T, n int, do task) *replicas {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replicas{t: t}
+	r := &replicas{t: t, killed: make([]atomic.Bool, n)}
 	for range n {
 		cmd := exec.Command(self) // this program
 		cmd.Env = append(os.Environ(), replicaVariable+"="+string(text))
@@ -146,50 +191,120 @@ func (r *replicas) start() {
 	}
 }
 
-// admitted waits for the replicas and returns what they admitted together.
-func (r *replicas) admitted() (sum int64) {
+// outcome is what replicas did together for one limit.
+type outcome struct {
+	admitted []admission
+	held     int64 // of one counter at once, so far, all replicas together
+}
+
+// wait waits for the replicas, and returns the outcome for each of n limits.
+func (r *replicas) wait(n int) []outcome {
 	r.t.Helper()
+	all := make([]outcome, n)
+	var mu sync.Mutex
+	var done sync.WaitGroup
 	for i, out := range r.out {
-		for out.Scan() {
-			n, err := strconv.ParseInt(out.Text(), 10, 64)
-			if err != nil {
-				r.t.Fatal(err)
+		done.Go(func() { // a replica that nobody listens to stops
+			for out.Scan() {
+				mu.Lock()
+				hear(all, out.Text())
+				mu.Unlock()
 			}
-			sum += n
-		}
-		if err := r.processes[i].Wait(); err != nil {
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL { // it is one on unix
+			if err := r.processes[i].Wait(); err != nil && !r.killed[i].Load() {
 				r.t.Errorf("replica %d: %v", i, err)
 			}
-		}
+		})
 	}
-	return sum
+	done.Wait()
+	for _, o := range all {
+		slices.SortFunc(o.admitted, func(a, b admission) int { return a.at.Compare(b.at) })
+	}
+	return all
+}
+
+// hear takes note of what a replica says, unless it was killed as it spoke.
+func hear(all []outcome, text string) {
+	var of int
+	var at, took, held int64
+	if n, _ := fmt.Sscanf(text, "admit %d %d %d", &of, &at, &took); n == 3 {
+		all[of].admitted = append(all[of].admitted, admission{time.UnixMicro(at), time.Duration(took) * time.Microsecond})
+	} else if n, _ := fmt.Sscanf(text, "held %d %d", &of, &held); n == 2 {
+		all[of].held += held
+	}
+}
+
+// kill ends a replica at once.
+func (r *replicas) kill(i int) {
+	r.killed[i].Store(true)
+	_ = r.processes[i].Process.Kill()
+}
+
+// most returns the most hits that were admitted within the window. A hit is seen
+// up to the time that its call took after it was charged, so that the window is
+// taken to be as much shorter.
+func (o outcome) most(window time.Duration) (n int) {
+	var slowest time.Duration
+	for _, a := range o.admitted {
+		slowest = max(slowest, a.took)
+	}
+	first := 0
+	for i, a := range o.admitted {
+		for a.at.Sub(o.admitted[first].at) >= window-slowest {
+			first++
+		}
+		n = max(n, i-first+1)
+	}
+	return n
+}
+
+// killOne kills one of the replicas in the midst of its task.
+func (r *replicas) killOne() {
+	rng := rand.New(rand.NewPCG(rand.Uint64(), 0)) // no seed could repeat it
+	i := rng.IntN(len(r.out))
+	for range rng.IntN(2000) {
+		r.out[i].Scan()
+	}
+	r.kill(i)
 }
 
 // TestReplicas has three processes hit one key as fast as they can. Together
-// they admit exactly the limit.
+// they admit exactly the limit, and no more when one of them is killed.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t, redistest.Config{})
-	for _, combining := range []bool{true, false} {
-		for i, name := range algo.Algorithms() {
-			p := algo.Params{Algorithm: algo.Algorithm(i), Limit: 1000, Window: algo.MaxWindow}
-			if p.Algorithm == algo.LeakyBucket {
-				p.Burst = 1000
-			}
-			t.Run(fmt.Sprintf("%s/combining=%t", name, combining), func(t *testing.T) {
-				server.Do("FLUSHALL")
-				r := startReplicas(t, 3, task{
-					Env:    env{"REDIS_URL": server.Addr, "REDIS_COMBINING": strconv.FormatBool(combining), "REDIS_TIMEOUT": "10s"},
-					Params: p, Callers: 16, Calls: 700,
-				})
-				r.start()
-				if n := r.admitted(); n != 1000 {
-					t.Errorf("%d admitted, want the limit of 1000", n)
-				}
-			})
+	const limit = 1000
+	var params []algo.Params
+	for a := range algo.Algorithms() {
+		p := algo.Params{Algorithm: algo.Algorithm(a), Limit: limit, Window: algo.MaxWindow, DeniedHits: algo.Drop}
+		if p.Algorithm == algo.LeakyBucket {
+			p.Burst = limit
 		}
+		params = append(params, p)
+	}
+	server := redistest.Start(t, redistest.Config{})
+	for mode, settings := range map[string]env{
+		"plain":                     {"REDIS_COMBINING": "false"},
+		"combining":                 {},
+		"combining and remembering": {"LOCAL_CACHE_SIZE_IN_BYTES": "1000000"},
+		"one is killed":             {"LOCAL_CACHE_SIZE_IN_BYTES": "1000000"},
+		"plain, and one is killed":  {"REDIS_COMBINING": "false"},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			server.Do("FLUSHALL")
+			do := task{Env: env{"REDIS_URL": server.Addr, "REDIS_TIMEOUT": "10s"}, Params: params, Callers: 16, Calls: 700}
+			maps.Copy(do.Env, settings)
+			r := startReplicas(t, 3, do)
+			r.start()
+			kill := strings.Contains(mode, "killed")
+			if kill {
+				r.killOne()
+			}
+			for i, got := range r.wait(len(params)) {
+				// What one that is killed could not tell is admitted too.
+				if n := len(got.admitted); n > limit || n < limit && !kill {
+					t.Errorf("%s: %d admitted, want the limit of %d", params[i].Algorithm, n, limit)
+				}
+			}
+		})
 	}
 }
 
@@ -198,25 +313,22 @@ func TestReplicas(t *testing.T) {
 func TestReplicasRefill(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
-	for _, p := range []algo.Params{
+	params := []algo.Params{
 		{Algorithm: algo.TokenBucket, Limit: 700, Window: time.Second, Burst: 100},
 		{Algorithm: algo.LeakyBucket, Limit: 900, Window: time.Second, Burst: 50},
-	} {
-		t.Run(p.Algorithm.String(), func(t *testing.T) {
-			server.Do("FLUSHALL")
-			r := startReplicas(t, 3, task{
-				Env:    env{"REDIS_URL": server.Addr, "REDIS_TIMEOUT": "10s"},
-				Params: p, Callers: 4, Calls: 3000,
-			})
-			began := serverTime(t, server)
-			r.start()
-			n := r.admitted()
-			took := serverTime(t, server) - began
-			most := int64(p.Burst) + int64(p.Limit)*took/1e6 + 1
-			if n > most || n < int64(p.Burst) {
-				t.Errorf("%d admitted in %d µs, want at least %d and at most %d", n, took, p.Burst, most)
-			}
-		})
+	}
+	r := startReplicas(t, 3, task{
+		Env: env{"REDIS_URL": server.Addr, "REDIS_TIMEOUT": "10s"}, Params: params, Callers: 4, Calls: 3000,
+	})
+	began := serverTime(t, server)
+	r.start()
+	all := r.wait(len(params))
+	took := serverTime(t, server) - began
+	for i, p := range params {
+		n, most := int64(len(all[i].admitted)), int64(p.Burst)+int64(p.Limit)*took/1e6+1
+		if n > most || n < int64(p.Burst) {
+			t.Errorf("%s: %d admitted in %d µs, want at least %d and at most %d", p.Algorithm, n, took, p.Burst, most)
+		}
 	}
 }
 
@@ -229,4 +341,67 @@ func serverTime(t *testing.T, s *redistest.Server) int64 {
 		t.Fatal(err)
 	}
 	return parts[0]*1e6 + parts[1]
+}
+
+// TestLeases has three replicas spend leases of one key, and for each algorithm
+// counts what was admitted in any window. It is no more than without leases and
+// what was held, which is within the published bound, and which they report.
+func TestLeases(t *testing.T) {
+	t.Parallel()
+	const (
+		limit  = 2000
+		window = 500 * time.Millisecond
+		share  = 0.3
+	)
+	tests := []struct {
+		params algo.Params
+		most   int // without leases, in a window
+	}{
+		{algo.Params{Algorithm: algo.FixedWindow, Window: algo.MaxWindow}, limit},
+		{algo.Params{Algorithm: algo.SlidingWindow}, 2*limit - 1},
+		{algo.Params{Algorithm: algo.SlidingWindow, Strict: true}, limit},
+		{algo.Params{Algorithm: algo.SlidingLog}, limit},
+		{algo.Params{Algorithm: algo.TokenBucket, Burst: 500}, limit + 500},
+		{algo.Params{Algorithm: algo.LeakyBucket, Burst: 400}, limit + 400},
+		{algo.Params{Algorithm: algo.Hybrid, Strict: true}, limit},
+	}
+	server := redistest.Start(t, redistest.Config{})
+	do := task{Env: env{"REDIS_URL": server.Addr, "REDIS_TIMEOUT": "10s", "REPLICAS": "3"}, Lease: share, Callers: 2, For: 2 * window}
+	for i := range tests {
+		p := &tests[i].params
+		p.Limit = limit
+		if p.Window == 0 {
+			p.Window = window
+		}
+		do.Params = append(do.Params, *p)
+	}
+	for _, kill := range []bool{false, true} {
+		t.Run(fmt.Sprintf("kill=%t", kill), func(t *testing.T) {
+			server.Do("FLUSHALL")
+			r := startReplicas(t, 3, do)
+			r.start()
+			if kill {
+				r.killOne()
+			}
+			for i, got := range r.wait(len(tests)) {
+				p, most := tests[i].params, tests[i].most
+				n, bound := got.most(p.Window), int(share*limit)
+				if p.Algorithm == algo.FixedWindow {
+					bound = 0
+				} else if p.Burst > 0 {
+					bound = int(share * float64(p.Burst))
+				}
+				t.Logf("%s: %d admitted in all, %d within %v, %d held", p.Algorithm, len(got.admitted), n, p.Window, got.held)
+				if n > most+bound {
+					t.Errorf("want at most %d, and %d for leases", most, bound)
+				}
+				if over := int64(n - most); !kill && over > got.held {
+					t.Errorf("%d more than without leases, and the replicas report that they held %d", over, got.held)
+				}
+				if got.held > share*limit || !kill && got.held == 0 {
+					t.Errorf("%d held at once, want some of, and at most, %g of %d", got.held, share, limit)
+				}
+			}
+		})
+	}
 }
