@@ -102,7 +102,8 @@ func (p configPatch) apply(resources map[string]any) (matches int) {
 	switch p.ApplyTo + " " + p.Patch.Operation {
 	case "HTTP_FILTER INSERT_BEFORE":
 		filter := p.Match.Listener.FilterChain.Filter
-		for _, manager := range managers(resources, filter.Name) {
+		if found := managers(resources, filter.Name); len(found) > 0 { // another listener stands for the upstream
+			manager := found[0]
 			for i, f := range list(manager["http_filters"]) {
 				if f["name"] == filter.SubFilter.Name {
 					filters := manager["http_filters"].([]any)
@@ -110,7 +111,6 @@ func (p configPatch) apply(resources map[string]any) (matches int) {
 					matches++
 				}
 			}
-			break // the other listener stands for the upstream
 		}
 	case "CLUSTER MERGE":
 		name := fmt.Sprintf("outbound|%d||%s", p.Match.Cluster.PortNumber, p.Match.Cluster.Service)
