@@ -1,0 +1,36 @@
+// Package page owns the web page on the admin address: rules with their live
+// rates, one rule's details, explaining a descriptor, editing a rule, and what
+// became of reloads. It is static, needs no other host, and speaks to the admin
+// API alone.
+package page
+
+import (
+	"embed"
+	"io/fs"
+	"net/http"
+)
+
+//go:embed static
+var files embed.FS
+
+// policy lets the page load and call only what this server gives.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+
+// Handler serves the page at / and its files below /page/.
+func Handler() http.Handler {
+	static, err := fs.Sub(files, "static")
+	if err != nil { // embedded: cannot be
+		return http.NotFoundHandler()
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /page/", http.StripPrefix("/page/", http.FileServerFS(static)))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, static, "index.html") })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-cache")
+		mux.ServeHTTP(w, r)
+	})
+}

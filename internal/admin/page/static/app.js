@@ -1,0 +1,168 @@
+// The page: rules with live rates, details, explanations and reloads.
+
+import * as api from './api.js';
+import { edit } from './editor.js';
+import { $, el, number, plot, seconds, show, table, time } from './dom.js';
+import { entryText, parseDescriptor, ruleText } from './limit.js';
+
+const interval = 2000;
+let known = { rules: [], etag: null, generation: -1 };
+const rows = new Map(); // key → what of a row changes
+const visible = new Set();
+const watch = new IntersectionObserver((seen) => {
+  for (const s of seen) s.isIntersecting ? visible.add(s.target.dataset.key) : visible.delete(s.target.dataset.key);
+});
+
+async function refresh() {
+  try {
+    const { data, etag } = await api.rules();
+    if (etag !== known.etag) {
+      known = { ...data, etag };
+      draw();
+    }
+    update((await api.stats()).data);
+    history((await api.reloads()).data);
+    $('login').hidden = true;
+  } catch (e) {
+    $('login').hidden = e.problem?.status !== 401;
+    $('state').textContent = e.problem?.status === 401 ? 'sign in to see the rules' : `no answer: ${e.message}`;
+  }
+}
+
+async function loop() {
+  await refresh();
+  setTimeout(loop, document.hidden ? 10 * interval : interval);
+}
+
+// draw builds the tree anew; which domains are open stays.
+function draw() {
+  const closed = new Set([...document.querySelectorAll('#rules details:not([open])')].map((d) => d.dataset.domain));
+  rows.clear();
+  visible.clear();
+  watch.disconnect();
+  const byDomain = new Map((known.domains ?? []).map((d) => [d.domain, []]));
+  for (const r of known.rules) {
+    if (!byDomain.has(r.domain)) byDomain.set(r.domain, []);
+    byDomain.get(r.domain).push(r);
+  }
+  $('domains').replaceChildren(...[...byDomain.keys()].map((d) => el('option', { value: d })));
+  $('rules').replaceChildren(...[...byDomain].map(([domain, rules]) => el('details', { open: !closed.has(domain), 'data-domain': domain },
+    el('summary', {}, domain, ' ', el('small', {}, `${rules.length} ${rules.length === 1 ? 'rule' : 'rules'}`)),
+    table(['Descriptor', 'Limit', 'From', { text: 'Allowed/s', number: true }, { text: 'Denied/s', number: true }, 'Last minute', ''], rules.map(row)))));
+  filter();
+}
+
+function row(rule) {
+  const r = { rule, allowed: el('td', { class: 'number allowed' }, '0'), denied: el('td', { class: 'number denied' }, '0'), plot: el('td', {}) };
+  r.row = el('tr', { 'data-key': rule.key },
+    el('td', { class: 'path', style: undefined }, el('button', { class: 'link code', type: 'button', onclick: () => details(rule) }, rule.entries.map(entryText).join(' › '))),
+    el('td', {}, ruleText(rule.rule), rule.rule.shadow_mode && el('span', { class: 'tag' }, 'shadow')),
+    el('td', {}, el('span', { class: `tag ${rule.source}`, title: rule.location }, rule.overrides ? `${rule.source}, overrides ${rule.overrides.source}` : rule.source)),
+    r.allowed, r.denied, r.plot,
+    el('td', {}, el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit')));
+  r.text = [rule.domain, rule.path, ...rule.entries.map(entryText), ruleText(rule.rule), JSON.stringify(rule.rule)].join(' ').toLowerCase();
+  rows.set(rule.key, r);
+  watch.observe(r.row);
+  return r.row;
+}
+
+function update(stats) {
+  let allowed = 0;
+  let denied = 0;
+  for (const s of stats.rules) {
+    const now = s.rates['1s'];
+    allowed += now.allowed;
+    denied += now.denied;
+    const r = rows.get(s.key);
+    if (!r || !visible.has(s.key)) continue; // a thousand rules cost what is in sight
+    r.allowed.textContent = number(now.allowed);
+    r.denied.textContent = number(now.denied);
+    if (s.history) r.plot.replaceChildren(plot(s.history));
+  }
+  const failures = stats.service.backend_errors ? `, ${number(stats.service.backend_errors)} backend errors` : '';
+  $('state').textContent = `${known.rules.length} rules, ${number(allowed)} allowed/s, ${number(denied)} denied/s${failures}`;
+}
+
+function filter() {
+  const words = $('filter').value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const r of rows.values()) r.row.hidden = !words.every((w) => r.text.includes(w));
+  for (const d of document.querySelectorAll('#rules details')) d.hidden = words.length > 0 && !d.querySelector('tbody tr:not([hidden])');
+}
+
+async function details(rule) {
+  let stats;
+  try {
+    stats = (await api.ruleStats(rule.key)).data;
+  } catch (e) {
+    show($('details'), rule.path, el('p', { class: 'error' }, e.message));
+    return;
+  }
+  const rate = (name) => `${number(stats.rates[name].allowed)} allowed/s, ${number(stats.rates[name].denied)} denied/s`;
+  const hottest = stats.hottest?.counters ?? [];
+  show($('details'), `${rule.domain}: ${rule.path}`,
+    el('p', {}, ruleText(rule.rule)),
+    stats.history && plot(stats.history, 'large'),
+    el('dl', {},
+      term('Allowed', number(stats.totals.allowed)), term('Denied', number(stats.totals.denied)),
+      term('Let through by shadow mode', number(stats.totals.shadow_denied)), term('Near the limit', `${number(stats.totals.near_limit)} hits`),
+      term('Errors', number(stats.totals.errors)),
+      term('Last second', rate('1s')), term('Last minute', rate('1m')), term('Last hour', rate('1h')),
+      term('Last denied', time(stats.last_denied)), term('Written at', rule.location),
+      rule.overrides ? term('Overrides', `${rule.overrides.location}: ${ruleText(rule.overrides.rule)}`) : []),
+    el('h3', {}, 'Hottest counters'),
+    hottest.length
+      ? table(['Entries', { text: 'Calls', number: true }, { text: 'Give or take', number: true }], hottest.map((h) => el('tr', {},
+        el('td', { class: 'code' }, h.entries.map(entryText).join(',')), el('td', { class: 'number' }, number(h.calls)), el('td', { class: 'number' }, number(h.error)))))
+      : el('p', {}, 'No calls of late.'));
+}
+
+const term = (name, value) => [el('dt', {}, name), el('dd', {}, value)];
+
+async function explain(event) {
+  event.preventDefault();
+  const [domain, text] = [$('explain-domain').value, $('explain-descriptor').value];
+  const out = $('explanation');
+  try {
+    const { data: e } = await api.explain(domain, parseDescriptor(text));
+    const found = e.outcome === 'matched' ? (await api.counters(domain, text)).data.counters : [];
+    out.replaceChildren(
+      el('p', {}, el('strong', {}, e.outcome === 'matched' ? `Rule ${e.rule.path} applies.` : 'No limit applies.'), ' ', e.reason),
+      el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
+      ...found.map((c) => el('p', {},
+        el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
+        ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit.toLowerCase()}: ${number(c.remaining)} left, resets in ${seconds(c.reset_after_seconds)} · counter `,
+        el('code', {}, c.counter))));
+  } catch (failure) {
+    out.replaceChildren(el('p', { class: 'error' }, failure.message));
+  }
+}
+
+function level(l) {
+  const won = l.tried.find((t) => t.found);
+  return el('li', {}, el('code', {}, entryText(l.entry)), ': ',
+    won ? `${won.how.replace('_', ' ')} at ${won.found.pos}` : 'nothing matches',
+    l.nearest?.length ? ` (nearest: ${l.nearest.map(entryText).join(', ')})` : '');
+}
+
+function history(data) {
+  const lines = data.history ?? [];
+  const signature = JSON.stringify([lines[0]?.time, lines.length]);
+  if ($('reloads').dataset.signature === signature) return;
+  $('reloads').dataset.signature = signature;
+  $('reloads').replaceChildren(lines.length
+    ? table(['When', 'Outcome', { text: 'Rules', number: true }, 'Problems'], lines.map((r) => el('tr', {},
+      el('td', {}, time(r.time)), el('td', { class: r.outcome === 'failed' && 'error' }, r.outcome),
+      el('td', { class: 'number' }, number(r.rules)),
+      el('td', {}, [...(r.problems ?? []), ...(r.warnings ?? [])].map((p) => el('div', { class: 'code' }, p))))))
+    : el('p', {}, 'None yet.'));
+}
+
+$('filter').addEventListener('input', filter);
+$('explain').addEventListener('submit', explain);
+$('new').addEventListener('click', () => edit(null, known.etag, refresh));
+$('login').addEventListener('submit', (event) => {
+  event.preventDefault();
+  api.setToken($('token').value);
+  refresh();
+});
+loop();
