@@ -9,7 +9,7 @@ import (
 // TestEveryFlagHasAVariable holds the promise of the help: each flag but --help
 // has one, and no two flags of a command share one.
 func TestEveryFlagHasAVariable(t *testing.T) {
-	parser, err := newParser()
+	parser, err := newParser(&commands{})
 	if err != nil {
 		t.Fatal(err)
 	}

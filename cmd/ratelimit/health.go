@@ -41,6 +41,10 @@ func (s *service) sayHealth() {
 }
 
 func (s *service) healthy() bool {
+	rules := s.rules.Rules()
+	if rules == nil && !s.ForceStart || s.HealthyWithRules && (rules == nil || len(rules.Domains) == 0) {
+		return false
+	}
 	if s.stores.main.HealthNeedsRedis {
 		for _, b := range s.redis {
 			if !b.Healthy() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -15,11 +16,24 @@ import (
 const defaultGRPCAddr = "127.0.0.1:8081"
 
 // halves are the variables by which envoyproxy/ratelimit takes an address in two
-// parts. A part that is not set comes from the flag's default.
-var halves = map[string]struct{ host, port string }{
-	"grpc-addr":  {"GRPC_HOST", "GRPC_PORT"},
-	"http-addr":  {"HOST", "PORT"},
-	"admin-addr": {"DEBUG_HOST", "DEBUG_PORT"},
+// parts. A part that is not set comes from the flag's default; but a host that is
+// public there is so for whoever starts this service in its place.
+var halves = map[string]struct {
+	host, port string
+	public     bool
+}{
+	"grpc-addr": {"GRPC_HOST", "GRPC_PORT", true},
+	"http-addr": {"HOST", "PORT", true},
+	// Here rules can be changed at this address: it is opened on purpose only.
+	"admin-addr": {"DEBUG_HOST", "DEBUG_PORT", false},
+}
+
+// startedTheirWay says whether the environment says where rules are as
+// envoyproxy/ratelimit's users do.
+func startedTheirWay() bool {
+	return slices.ContainsFunc([]string{"RUNTIME_ROOT", "RUNTIME_SUBDIRECTORY", "RUNTIME_APPDIRECTORY", "CONFIG_TYPE"}, func(name string) bool {
+		return os.Getenv(name) != ""
+	})
 }
 
 // hostAndPort is the kong resolver that composes an address of its halves when
@@ -35,6 +49,9 @@ func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		}
 	}
 	host, port := os.Getenv(half.host), os.Getenv(half.port)
+	if host == "" && half.public && startedTheirWay() {
+		host = "0.0.0.0"
+	}
 	if host == "" && port == "" {
 		return nil, nil
 	}
@@ -51,9 +68,15 @@ func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// listen opens a TCP listener for the named flag. Its error says how to mend it.
-func listen(flag, addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+// listen opens a listener for the named flag. Its error says how to mend it. A
+// socket that a process left behind is removed.
+func listen(network, flag, addr string) (net.Listener, error) {
+	if network == "unix" {
+		if err := removeDeadSocket(addr); err != nil {
+			return nil, fmt.Errorf("--%s: %s: %w", flag, addr, err)
+		}
+	}
+	l, err := net.Listen(network, addr)
 	env := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 	switch {
 	case err == nil:
@@ -64,7 +87,24 @@ func listen(flag, addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("--%s: no permission to listen on %s: choose a port from 1024 on with --%s or %s", flag, addr, flag, env)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("--%s: this machine has no address %s: use 127.0.0.1, or 0.0.0.0 for all, with --%s or %s", flag, addr, flag, env)
+	case network == "unix":
+		return nil, fmt.Errorf("--%s: cannot listen on %q: %w: write a path in a directory that this process may write to", flag, addr, err)
 	default:
 		return nil, fmt.Errorf("--%s: cannot listen on %q: %w: write host:port", flag, addr, err)
 	}
+}
+
+// removeDeadSocket removes a socket at which nobody listens any more.
+func removeDeadSocket(path string) error {
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		return errors.Join(errors.New("another process listens there: stop it, or choose another path"), conn.Close())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+			return fmt.Errorf("it is no socket: choose another path (%w)", errors.Join(err, syscall.EEXIST))
+		}
+		return os.Remove(path)
+	}
+	return nil
 }

@@ -10,6 +10,27 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
+// logLevel is the least level to log.
+type logLevel zapcore.Level
+
+// UnmarshalText implements encoding.TextUnmarshaler. Case does not matter, and
+// the names that envoyproxy/ratelimit's log has besides stand for the nearest.
+func (l *logLevel) UnmarshalText(text []byte) error {
+	name := strings.ToLower(string(text))
+	switch name {
+	case "trace":
+		name = "debug"
+	case "warning":
+		name = "warn"
+	}
+	level, err := zapcore.ParseLevel(name)
+	if err != nil {
+		return fmt.Errorf("unknown log level %q: write debug, info, warn or error", text)
+	}
+	*l = logLevel(level)
+	return nil
+}
+
 // logFormat is how lines of the log look.
 type logFormat string
 

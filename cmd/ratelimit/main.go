@@ -30,7 +30,9 @@ const (
 // groups are the sections of serve's help.
 var groups = []kong.Group{
 	{Key: "rules", Title: "Rules:"},
+	{Key: "xds", Title: "Rules from an xDS server:"},
 	{Key: "listen", Title: "Addresses:"},
+	{Key: "tls", Title: "TLS of gRPC:"},
 	{Key: "decisions", Title: "Decisions:"},
 	{Key: "headers", Title: "Response headers:"},
 	{Key: "store", Title: "Counters:"},
@@ -61,8 +63,8 @@ func main() {
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-func newParser(options ...kong.Option) (*kong.Kong, error) {
-	return kong.New(&commands{}, append(options,
+func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(into, append(options,
 		kong.Name("ratelimit"),
 		kong.Description(description),
 		kong.DefaultEnvars("RATELIMIT"), // for flags that name none
@@ -71,6 +73,7 @@ func newParser(options ...kong.Option) (*kong.Kong, error) {
 		kong.ExplicitGroups(groups),
 		kong.Vars{
 			"grpcAddr":       defaultGRPCAddr,
+			"runtimeRoot":    runtimeRoot,
 			"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
 			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
 			"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
@@ -81,7 +84,7 @@ func newParser(options ...kong.Option) (*kong.Kong, error) {
 }
 
 func execute(args []string, stdout, stderr io.Writer) int {
-	parser, err := newParser(kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
+	parser, err := newParser(&commands{}, kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
 	if err != nil {
 		return fail(stderr, err, exitUsage)
 	}

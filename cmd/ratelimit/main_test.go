@@ -43,6 +43,7 @@ const patience = 30 * time.Second
 //	exit code                     waits until it has exited; its output is then stdout and stderr
 //	grpc health [service]          prints what the gRPC health service says
 //	grpc services                  lists the services by reflection
+//	waitfor regexp URL            waits until a page matches
 //	http METHOD URL [file]        prints the status and the body of an answer; the file is the request's body
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -66,6 +67,7 @@ func TestScript(t *testing.T) {
 			"exitcode": exitCode,
 			"grpc":     callGRPC,
 			"http":     request,
+			"waitfor":  waitFor,
 		},
 	})
 }
@@ -115,7 +117,7 @@ func (s *process) start(ts *testscript.TestScript, args []string) {
 		found := s.stdout.await(ts, `(?m)^`+listener.line+` +(\S+)$`)
 		ts.Setenv(listener.env, found[1])
 	}
-	s.stdout.await(ts, `(?m)^Try .*\n`)
+	s.stdout.await(ts, `(?m)^(Try .*|Rules +none yet)\n`)
 	fmt.Fprint(ts.Stdout(), s.stdout.String())
 }
 
@@ -189,6 +191,24 @@ func request(ts *testscript.TestScript, _ bool, args []string) {
 	content, err := io.ReadAll(answer.Body)
 	ts.Check(err)
 	fmt.Fprintf(ts.Stdout(), "%s\n%s\n", answer.Status, content)
+}
+
+func waitFor(ts *testscript.TestScript, _ bool, args []string) {
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	client := http.Client{Timeout: patience}
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		answer, err := client.Get(args[1])
+		ts.Check(err)
+		content, err := io.ReadAll(answer.Body)
+		ts.Check(errors.Join(err, answer.Body.Close()))
+		if re.Match(content) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s does not match %q:\n%s", args[1], args[0], content)
+		}
+	}
 }
 
 func callGRPC(ts *testscript.TestScript, _ bool, args []string) {

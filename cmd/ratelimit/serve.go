@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.uber.org/zap/zapcore"
-
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/server"
 )
@@ -13,13 +11,23 @@ import (
 // serveCmd holds the settings of the service. Where envoyproxy/ratelimit has a
 // variable for the same thing, the flag takes it.
 type serveCmd struct {
-	Config []string `group:"rules" short:"c" required:"" placeholder:"PATH" env:"CONFIG_PATH" help:"Rules: a YAML file, or a directory of them. Repeat it, or separate paths by commas."`
+	Config []string `group:"rules" short:"c" placeholder:"PATH" env:"CONFIG_PATH" help:"Rules: a YAML file, or a directory of them. Repeat it, or separate paths by commas."`
 	ruleOptions
+	runtimeOptions
 	ReloadDelay time.Duration `group:"rules" default:"100ms" env:"RELOAD_DELAY" help:"How long files must be quiet before they are read again."`
 
-	GRPCAddr  string `group:"listen" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"gRPC for Envoy. Also as $$GRPC_HOST and $$GRPC_PORT."`
-	HTTPAddr  string `group:"listen" name:"http-addr" default:"127.0.0.1:8080" env:"HTTP_ADDR" help:"HTTP with /json and /healthcheck. Also as $$HOST and $$PORT."`
-	AdminAddr string `group:"listen" default:"127.0.0.1:6070" env:"ADMIN_ADDR" help:"HTTP with /metrics, /stats, /rlconfig and /debug/pprof/. Also as $$DEBUG_HOST and $$DEBUG_PORT."`
+	XDS xdsOptions `embed:"" prefix:"xds-"`
+
+	GRPCAddr   string `group:"listen" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"gRPC for Envoy. Also as $$GRPC_HOST and $$GRPC_PORT."`
+	GRPCSocket string `group:"listen" name:"grpc-socket" placeholder:"PATH" env:"GRPC_UDS" help:"Unix socket for gRPC instead of an address."`
+	HTTPAddr   string `group:"listen" name:"http-addr" default:"127.0.0.1:8080" env:"HTTP_ADDR" help:"HTTP with /json and /healthcheck. Also as $$HOST and $$PORT."`
+	AdminAddr  string `group:"listen" default:"127.0.0.1:6070" env:"ADMIN_ADDR" help:"HTTP with /metrics, /stats, /rlconfig and /debug/pprof/. Also as $$DEBUG_HOST and $$DEBUG_PORT."`
+
+	TLS       bool   `group:"tls" name:"tls" negatable:"" env:"GRPC_SERVER_USE_TLS" help:"Answer gRPC by TLS. Files are read again when they change."`
+	TLSCert   string `group:"tls" name:"tls-cert" placeholder:"FILE" env:"GRPC_SERVER_TLS_CERT" help:"This server's certificate."`
+	TLSKey    string `group:"tls" name:"tls-key" placeholder:"FILE" env:"GRPC_SERVER_TLS_KEY" help:"Its key."`
+	TLSCACert string `group:"tls" name:"tls-client-ca-cert" placeholder:"FILE" env:"GRPC_CLIENT_TLS_CACERT" help:"Ask clients for certificates that these authorities have signed."`
+	TLSName   string `group:"tls" name:"tls-client-name" placeholder:"NAME" env:"GRPC_CLIENT_TLS_SAN" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
 
 	ShadowMode      bool         `group:"decisions" negatable:"" env:"SHADOW_MODE" help:"Decide and count, but answer OK."`
 	QuotaMode       bool         `group:"decisions" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as one with quota_mode."`
@@ -50,14 +58,17 @@ type serveCmd struct {
 	DrainDelay            time.Duration `group:"connections" default:"0s" env:"DRAIN_DELAY" help:"How long to go on serving after SIGTERM with health checks failing, so that load balancers notice."`
 	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way may then take. A second signal stops at once."`
 
-	LogLevel  zapcore.Level `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
-	LogFormat logFormat     `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
+	LogLevel  logLevel  `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
+	LogFormat logFormat `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
 
 	stores stores // read by Validate
 }
 
 // Validate refuses what no part of the service could work with.
 func (c *serveCmd) Validate() (err error) {
+	if err := c.checkPaths(); err != nil {
+		return err
+	}
 	if c.stores, err = c.readStores(); err != nil {
 		return err
 	}

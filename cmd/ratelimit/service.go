@@ -18,7 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -31,6 +33,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
+	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
 // service is the parts of `ratelimit serve`, wired.
@@ -58,7 +62,7 @@ func (c *serveCmd) Run(con console) (err error) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	s := &service{serveCmd: c, log: newLog(con.err, c.LogLevel, c.LogFormat), stats: stats.New(0), health: health.NewServer()}
+	s := &service{serveCmd: c, log: newLog(con.err, zapcore.Level(c.LogLevel), c.LogFormat), stats: stats.New(0), health: health.NewServer()}
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -83,40 +87,56 @@ func (c *serveCmd) Run(con console) (err error) {
 	return errors.Join(err, s.save())
 }
 
-// loadRules loads the rules for the first time; without, there is nothing to serve.
+// loadRules loads the rules for the first time; without, there is nothing to
+// serve, unless they may come later.
 func (s *service) loadRules(ctx context.Context) error {
+	providers, err := s.providers()
+	if err != nil {
+		return err
+	}
 	// The first attempt is reported by this function, later ones by the log.
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
 	s.rules = config.NewCoordinator(config.CoordinatorOptions{
-		Providers: []config.Provider{&config.Files{Paths: s.Config, Options: s.config()}},
+		Providers: providers,
 		Options:   s.config(),
 		Delay:     s.ReloadDelay,
 		Log:       s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
 	s.rules.Subscribe(s.decider.SetRules)
-	if err := s.rules.Reload(ctx); err != nil {
+	err = s.rules.Reload(ctx)
+	quiet.SetLevel(zapcore.Level(s.LogLevel))
+	switch {
+	case errors.Is(err, xds.ErrNoRules) && s.rules.Rules() == nil:
+		s.log.Info("waiting for rules from the xDS server", zap.String("server", s.XDS.Server))
+	case err != nil && s.ForceStart:
+		s.log.Error("starting without rules: decisions fail until there are some", zap.Error(err))
+	case err != nil:
 		return fmt.Errorf("the rules can't be used:\n%w", err)
+	default:
+		for _, w := range s.rules.Rules().Warnings {
+			s.log.Warn("a rule is odd", zap.String("warning", w.Error()))
+		}
 	}
-	for _, w := range s.rules.Rules().Warnings {
-		s.log.Warn("a rule is odd", zap.String("warning", w.Error()))
-	}
-	quiet.SetLevel(s.LogLevel)
 	return nil
 }
 
 // listen opens all listeners or none.
 func (s *service) listen() error {
 	var open []net.Listener
+	grpcNetwork, grpcFlag, grpcAddr := "tcp", "grpc-addr", s.GRPCAddr
+	if s.GRPCSocket != "" {
+		grpcNetwork, grpcFlag, grpcAddr = "unix", "grpc-socket", s.GRPCSocket
+	}
 	for _, l := range []struct {
-		flag, addr string
-		listener   *net.Listener
+		network, flag, addr string
+		listener            *net.Listener
 	}{
-		{"grpc-addr", s.GRPCAddr, &s.grpcListener},
-		{"http-addr", s.HTTPAddr, &s.httpListener},
-		{"admin-addr", s.AdminAddr, &s.adminListener},
+		{grpcNetwork, grpcFlag, grpcAddr, &s.grpcListener},
+		{"tcp", "http-addr", s.HTTPAddr, &s.httpListener},
+		{"tcp", "admin-addr", s.AdminAddr, &s.adminListener},
 	} {
 		var err error
-		if *l.listener, err = listen(l.flag, l.addr); err != nil {
+		if *l.listener, err = listen(l.network, l.flag, l.addr); err != nil {
 			for _, o := range open {
 				o.Close()
 			}
@@ -129,10 +149,14 @@ func (s *service) listen() error {
 
 // welcome prints where the service listens, what it serves and what to try first.
 func (s *service) welcome(out io.Writer) {
-	rules := s.rules.Rules()
 	fmt.Fprintf(out, "gRPC    %s\n", s.grpcListener.Addr())
 	fmt.Fprintf(out, "HTTP    %s\n", s.httpListener.Addr())
 	fmt.Fprintf(out, "Admin   %s\n", s.adminListener.Addr())
+	rules := s.rules.Rules()
+	if rules == nil {
+		fmt.Fprintf(out, "Rules   none yet\n")
+		return
+	}
 	fmt.Fprintf(out, "Rules   %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
 	fmt.Fprintf(out, "Try     %s\n", firstCommand(rules, s.grpcListener.Addr().String()))
 }
@@ -156,7 +180,10 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 		time.Sleep(s.DrainDelay)
 		time.AfterFunc(s.DrainTimeout, timeUp)
 	})
-	decisions := s.grpcServer()
+	decisions, err := s.grpcServer()
+	if err != nil {
+		return err
+	}
 	group.Add(func() error {
 		return decisions.Serve(s.grpcListener)
 	}, func(error) {
@@ -195,19 +222,28 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 	}
 }
 
-func (s *service) grpcServer() *grpc.Server {
-	g := grpc.NewServer(
+func (s *service) grpcServer() (*grpc.Server, error) {
+	options := []grpc.ServerOption{
 		// A fixed set of workers spares each request a new goroutine with a stack to grow.
 		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))),
 		grpc.WaitForHandlers(true), // the snapshot comes after the last decision
 		grpc.MaxRecvMsgSize(s.MaxMessageSize),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: s.MaxConnectionAge, MaxConnectionAgeGrace: s.MaxConnectionAgeGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+	}
+	if s.TLS {
+		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
+		secure, err := tlsfiles.Server(files)
+		if err != nil {
+			return nil, fmt.Errorf("TLS of gRPC: %w", err)
+		}
+		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
+	}
+	g := grpc.NewServer(options...)
 	rls.RegisterRateLimitServiceServer(g, s.decider)
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
-	return g
+	return g, nil
 }
 
 // drainGRPC answers what is under way until the context ends.

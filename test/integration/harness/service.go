@@ -29,14 +29,41 @@ type Service struct {
 	conn     *grpc.ClientConn
 }
 
-// StartService serves the rules of a file or directory and waits until the
-// service is healthy. Flags are added to the command line.
-func StartService(t testing.TB, rules string, flags ...string) *Service {
+func newService(t testing.TB) *Service {
 	t.Helper()
 	s := &Service{grpcPort: freePort(t)}
 	s.GRPC = fmt.Sprintf("127.0.0.1:%d", s.grpcPort)
 	s.HTTP = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	s.Admin = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	return s
+}
+
+// StartBare starts the service with neither command nor flags, as the container
+// of envoyproxy/ratelimit is: all settings are in the environment, to which its
+// variables for hosts and ports are added. It does not wait.
+func StartBare(t *testing.T, environment map[string]string) *Service {
+	t.Helper()
+	s := newService(t)
+	for _, a := range []struct{ host, port, addr string }{
+		{"GRPC_HOST", "GRPC_PORT", s.GRPC}, {"HOST", "PORT", s.HTTP}, {"DEBUG_HOST", "DEBUG_PORT", s.Admin},
+	} {
+		host, port, _ := strings.Cut(a.addr, ":")
+		t.Setenv(a.host, host)
+		t.Setenv(a.port, port)
+	}
+	for name, value := range environment {
+		t.Setenv(name, value)
+	}
+	s.conn = s.Dial(t)
+	s.Process = Start(t, "ratelimit", binary)
+	return s
+}
+
+// StartService serves the rules of a file or directory and waits until the
+// service is healthy. Flags are added to the command line.
+func StartService(t testing.TB, rules string, flags ...string) *Service {
+	t.Helper()
+	s := newService(t)
 	s.args = append([]string{
 		"serve", "--config", rules, "--grpc-addr", s.GRPC, "--http-addr", s.HTTP, "--admin-addr", s.Admin,
 	}, flags...)
@@ -58,6 +85,12 @@ func ServiceAt(t testing.TB, port int) *Service {
 func (s *Service) Restart(t testing.TB) {
 	t.Helper()
 	s.Process = Start(t, "ratelimit", binary, s.args...)
+	s.AwaitHealthy(t)
+}
+
+// AwaitHealthy waits until the service says by gRPC that it is.
+func (s *Service) AwaitHealthy(t testing.TB) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	health := healthv1.NewHealthClient(s.conn)
