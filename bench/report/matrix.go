@@ -61,8 +61,8 @@ type Row struct {
 	// Backend and Algorithm of a build of the service; empty for a floor.
 	Backend, Algorithm string
 	Samples            []Sample
-	// BytesPerKey is how much the resident memory of the server grew for each key
-	// when all were filled in; 0 if they were not.
+	// BytesPerKey is how much the resident memory of the server, or of its store,
+	// grew for each key when all were filled in; 0 if they were not.
 	BytesPerKey float64 `json:",omitempty"`
 }
 

@@ -210,15 +210,19 @@ func (b *bench) startServer(env []string, path string, args ...string) (*server,
 	return &server{Process: p, address: address}, err
 }
 
-// fill has the server count each client once, many in a request, and returns how
-// many bytes more a key takes up.
+// fill has the server count each client once, many in a request, and returns by
+// how many bytes a key the memory of the server or its store grew.
 func (b *bench) fill(ctx context.Context, row *Row, s *server) (float64, error) {
 	const perRequest = 50 // below the service's bound
 	calls, err := load.NewCalls(domain, perRequest, row.Scenario.Clients, true, 0)
 	if err != nil {
 		return 0, err
 	}
-	before, err := s.RSS()
+	keeper := s.Process
+	if s.store != nil {
+		keeper = s.store
+	}
+	before, err := keeper.RSS()
 	if err != nil {
 		return 0, err
 	}
@@ -228,7 +232,7 @@ func (b *bench) fill(ctx context.Context, row *Row, s *server) (float64, error) 
 	}); err != nil {
 		return 0, err
 	}
-	after, err := s.RSS()
+	after, err := keeper.RSS()
 	return float64(after-before) / float64(row.Scenario.Clients), err
 }
 
