@@ -156,10 +156,10 @@ func (e *environment) boolean(name string, otherwise bool) bool {
 	return b
 }
 
-func (e *environment) number(name string, otherwise int) int {
+func (e *environment) number(name string) int {
 	v := e.get(name)
 	if v == "" {
-		return otherwise
+		return 0
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 0 {
@@ -206,18 +206,18 @@ func (e *environment) options() Options {
 		Timeout:         e.duration("REDIS_TIMEOUT"),
 		DialTimeout:     e.duration("REDIS_DIAL_TIMEOUT"),
 		FlushDelay:      e.duration("REDIS_PIPELINE_WINDOW"),
-		BreakAfter:      e.number("REDIS_BREAK_AFTER", 0),
+		BreakAfter:      e.number("REDIS_BREAK_AFTER"),
 		BreakFor:        e.duration("REDIS_BREAK_FOR"),
 		NoCombining:     !e.boolean("REDIS_COMBINING", true),
 		PlainKeys:       e.boolean("REDIS_PLAIN_KEYS", false),
 		Prefix:          agreed(e, "key prefixes", append(e.text("RATE_LIMITER_KEY_PREFIX"), e.text("CACHE_KEY_PREFIX")...)),
-		LocalCacheBytes: e.number("LOCAL_CACHE_SIZE_IN_BYTES", 0),
-		Replicas:        e.number("REPLICAS", 0),
+		LocalCacheBytes: e.number("LOCAL_CACHE_SIZE_IN_BYTES"),
+		Replicas:        e.number("REPLICAS"),
 	}
 	if o.DialTimeout == 0 && o.Timeout > defaultDialTimeout {
 		o.DialTimeout = o.Timeout
 	}
-	if n := e.number("REDIS_POOL_SIZE", 0); n > 0 {
+	if n := e.number("REDIS_POOL_SIZE"); n > 0 {
 		o.Connections = min(1<<(bits.Len(uint(n))-1), maxConnections)
 	}
 	e.login(&o, at)
