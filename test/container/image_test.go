@@ -54,7 +54,7 @@ func buildImage(dir string) error {
 		case instruction == "USER":
 			_, err = fmt.Sscanf(rest, "%d:%d", &i.uid, &i.gid)
 		case instruction == "ENV":
-			for _, assignment := range strings.Fields(rest) {
+			for assignment := range strings.FieldsSeq(rest) {
 				name, value, _ := strings.Cut(assignment, "=")
 				i.env[name] = value
 			}

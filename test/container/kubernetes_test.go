@@ -148,18 +148,16 @@ func readPod(t *testing.T, manifest string) pod {
 // links through ..data, which is swapped when all of them are there.
 func updateConfigMap(t *testing.T, dir string, data map[string]string) {
 	t.Helper()
-	version, err := os.MkdirTemp(dir, "..")
-	if err == nil {
-		err = os.Chmod(version, 0o755)
-	}
+	versions, err := filepath.Glob(filepath.Join(dir, "..version*"))
+	version := fmt.Sprintf("..version%d", len(versions))
 	for file, text := range data {
-		write(t, filepath.Join(version, file), text)
+		write(t, filepath.Join(dir, version, file), text)
 		if e := os.Symlink(filepath.Join("..data", file), filepath.Join(dir, file)); !errors.Is(e, os.ErrExist) {
 			err = errors.Join(err, e)
 		}
 	}
 	next := filepath.Join(dir, "..data_tmp")
-	if err = errors.Join(err, os.Symlink(filepath.Base(version), next), os.Rename(next, filepath.Join(dir, "..data"))); err != nil {
+	if err = errors.Join(err, os.Symlink(version, next), os.Rename(next, filepath.Join(dir, "..data"))); err != nil {
 		t.Fatal(err)
 	}
 }
