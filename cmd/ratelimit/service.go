@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -23,7 +22,6 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/distlimiter/ratelimit/internal/admin"
@@ -204,6 +202,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	}
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return tuneGC(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
 	return group.Run()
@@ -223,14 +222,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() (*grpc.Server, error) {
-	options := []grpc.ServerOption{
-		// A fixed set of workers spares each request a new goroutine with a stack to grow.
-		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))),
-		grpc.WaitForHandlers(true), // the snapshot comes after the last decision
-		grpc.MaxRecvMsgSize(s.MaxMessageSize),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: s.MaxConnectionAge, MaxConnectionAgeGrace: s.MaxConnectionAgeGrace}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	}
+	options := server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace)
 	if s.TLS {
 		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
 		secure, err := tlsfiles.Server(files)

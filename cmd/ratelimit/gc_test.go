@@ -1,0 +1,16 @@
+package main
+
+import "testing"
+
+func TestGCPercentKeepsTheHeadroom(t *testing.T) {
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{
+		{0, 400}, {1 << 20, 400}, {16 << 20, 400}, {64 << 20, 100}, {65 << 20, 75}, {128 << 20, 50}, {4 << 30, 25},
+	} {
+		if got := gcPercent(c.live); got != c.want {
+			t.Errorf("%d MB live: %d %%, want %d %%", c.live>>20, got, c.want)
+		}
+	}
+}
