@@ -13,7 +13,7 @@ import (
 // millions of counters let as much garbage pile up again. So what may pile up is
 // kept at about headroom whatever is live, by the percentage that Go understands.
 const (
-	headroom     = 64 << 20
+	headroom     = 32 << 20
 	mostPercent  = 400
 	leastPercent = 25
 	tuneInterval = 2 * time.Second

@@ -7,7 +7,7 @@ func TestGCPercentKeepsTheHeadroom(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 400}, {1 << 20, 400}, {16 << 20, 400}, {64 << 20, 100}, {65 << 20, 75}, {128 << 20, 50}, {4 << 30, 25},
+		{0, 400}, {1 << 20, 400}, {8 << 20, 400}, {32 << 20, 100}, {33 << 20, 75}, {64 << 20, 50}, {4 << 30, 25},
 	} {
 		if got := gcPercent(c.live); got != c.want {
 			t.Errorf("%d MB live: %d %%, want %d %%", c.live>>20, got, c.want)
