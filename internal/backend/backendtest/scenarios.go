@@ -168,6 +168,12 @@ var scenarios = []struct {
 		{checks: checks(required(0, "a", blocks, 0)), want: want(answer{false, 0})},
 		{checks: checks(required(0, "a", blocks, -1)), want: want(answer{true, 0})},
 		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, "a", blocks, 0)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "a", drop5, 0)), want: want(answer{true, 4})}, // a look changes nothing
+		{checks: checks(required(0, "a", blocks, 1)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
+		{allOrNothing: true, checks: checks(required(0, "a", blocks, 1), required(1, "b", drop5, 1)), want: want(answer{false, 0}, answer{true, 5})},
+		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
 	}},
 	{"counters fade", []call{
 		{checks: checks(required(0, "a", count5, 5), required(1, "b", drop5, 5)), want: want(answer{true, 0}, answer{true, 0})},

@@ -44,8 +44,8 @@ type Options struct {
 	// on at the pace of the monotonic clock: corrections of the wall clock, which
 	// would cut windows short or draw them out, have to wait for a restart.
 	Clock func() int64
-	// SweepCycle is how long the background sweep takes to come by every key,
-	// and so how long an expired one takes up memory if no other is added. 0
+	// SweepCycle is how long the background sweep takes to come by all keys, and
+	// so about how long an expired one takes up memory if no other is added. 0
 	// means a minute; negative leaves the sweep to the keys that are added.
 	SweepCycle time.Duration
 }
@@ -207,7 +207,7 @@ func (s *Store) Stats() Stats {
 // Len returns the number of keys kept.
 func (s *Store) Len() int { return s.Stats().Keys }
 
-// sweep comes by every key once in a cycle.
+// sweep comes by all keys once in a cycle.
 func (s *Store) sweep(cycle time.Duration) {
 	const ticks = 60
 	ticker := time.NewTicker(max(cycle/ticks, time.Millisecond))

@@ -117,6 +117,18 @@ func TestFloodForgivesNobody(t *testing.T) {
 			t.Errorf("after a flood of keys that hardly used anything, %d of %d %s keys are kept, want %d", n, limited, kind, least)
 		}
 	}
+	// Keys of another length are not singled out.
+	for i := range 100 {
+		hit(t, s, fmt.Sprintf("half used and quite long %d", i), ten, 5)
+	}
+	for i := range most {
+		hit(t, s, fmt.Sprint("new again ", i), ten, 1)
+	}
+	for i := range 100 {
+		if _, ok := s.Peek(fmt.Appendf(nil, "half used and quite long %d", i), ten); !ok {
+			t.Fatalf("a half used key of a new length is forgotten before others that hardly used anything")
+		}
+	}
 	// Keys that use up their limit with one hit outlast all but the refused.
 	for i := range 10 * most {
 		hit(t, s, fmt.Sprint("single ", i), one, 1)
@@ -202,7 +214,7 @@ func TestIdleKeysExpire(t *testing.T) {
 		if full.Keys != 21_001 {
 			t.Fatalf("%d keys, want 21001", full.Keys)
 		}
-		time.Sleep(4 * time.Minute) // two windows, and a cycle of the sweep after that
+		time.Sleep(3*time.Minute + 2*time.Second) // two windows, and a cycle of the sweep after that
 		synctest.Wait()
 		st := s.Stats()
 		if st.Keys != 1 || st.Expired != 21_000 || st.Evicted != 0 {

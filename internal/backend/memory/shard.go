@@ -256,7 +256,7 @@ func (s *shard) makeRoom(now int64) {
 		e := s.sweep(now, evictFrom)
 		switch {
 		case s.count < s.most:
-			return // room by expiry; what was found has moved
+			return // room by expiry; the victim may have moved
 		case e.kept() && (!victim.kept() || e.record().order() < victim.record().order()):
 			victim = e
 		}
@@ -267,8 +267,8 @@ func (s *shard) makeRoom(now int64) {
 	}
 }
 
-// sweep comes by so many keys and forgets those that have expired. It returns
-// the one of the others that is best to evict.
+// sweep comes by so many keys and forgets those that have expired. If there are
+// none, it returns the one that is best to evict.
 func (s *shard) sweep(now int64, keys int) entry {
 	victim, order := nowhere, uint64(math.MaxUint64)
 	for ; keys > 0 && s.count > 0; keys-- {
@@ -279,7 +279,6 @@ func (s *shard) sweep(now int64, keys int) entry {
 			e.table.hand.step-- // where another takes its place
 			s.forget(e)
 			s.expired++
-			victim, order = nowhere, math.MaxUint64 // it may have moved, and is not needed any more
 		case r.order() < order:
 			victim, order = e, r.order()
 		}

@@ -127,6 +127,13 @@ func (m *model) check(t *rapid.T) {
 	if total != m.count {
 		t.Fatalf("%d records for %d keys", total, m.count)
 	}
+	words := 0
+	for _, state := range m.logs.states {
+		words += len(state)
+	}
+	if words != m.logs.words {
+		t.Fatalf("%d words of logs, counted %d", words, m.logs.words)
+	}
 	if inUse := len(m.logs.states) - len(m.logs.vacant); inLogs != inUse {
 		t.Fatalf("%d logs in use, %d referred to", inUse, inLogs)
 	}
@@ -156,6 +163,98 @@ func TestEqualHashes(t *testing.T) {
 	}
 }
 
+// TestRefusedGoLast has a shard full of keys with nothing left, nearly all of
+// them refused: of a sample of 16, all would be every other time.
+func TestRefusedGoLast(t *testing.T) {
+	const keys, added = 2000, 40
+	seed := maphash.MakeSeed()
+	s := &shard{most: keys}
+	add := func(n int, k rank) {
+		key := fmt.Appendf(nil, "%d", n)
+		s.makeRoom(1)
+		e := s.add(10, maphash.Bytes(seed, key), key)
+		e.record().setStateWords(2)
+		e.record().mark(2, k)
+	}
+	count := func() (refusedKeys int) {
+		for range s.count {
+			if s.advance().record().rank() == refused {
+				refusedKeys++
+			}
+		}
+		return refusedKeys
+	}
+	for n := range keys {
+		if n%20 == 0 {
+			add(n, exhausted)
+		} else {
+			add(n, refused)
+		}
+	}
+	if n := count(); n != keys*19/20 {
+		t.Fatalf("%d keys were refused in a round of the sweep, want %d", n, keys*19/20)
+	}
+	for n := range added {
+		add(keys+n, refused)
+	}
+	if lost := keys*19/20 + added - count(); lost > added/4 {
+		t.Errorf("%d of %d evicted keys were refused ones, with 100 that were not", lost, added)
+	}
+}
+
+// TestWalkOverMerges has pages merge with ones that a walk has been to, and split
+// ahead of it.
+func TestWalkOverMerges(t *testing.T) {
+	const keys = 5000
+	seed := maphash.MakeSeed()
+	s := &shard{most: math.MaxInt}
+	key := func(n int) []byte { return fmt.Appendf(nil, "%d", n) }
+	hash := func(key []byte) uint64 { return maphash.Bytes(seed, key) }
+	for n := range keys {
+		s.add(10, hash(key(n)), key(n))
+	}
+	seen := map[string]bool{}
+	var at cursor
+	walk := func(pages int) {
+		for range pages {
+			page, words := s.copyPage(&at, nil)
+			if words == 0 {
+				return
+			}
+			for r := range slices.Chunk(page, words) {
+				key := string(record(r).key())
+				if seen[key] {
+					t.Fatalf("%q comes twice", key)
+				}
+				seen[key] = true
+			}
+		}
+	}
+	walk(s.tables[0].pages / 3)
+	if len(seen) == 0 || len(seen) > keys/2 {
+		t.Fatalf("%d keys in a third of the pages", len(seen))
+	}
+	pages := s.tables[0].pages
+	for n := range keys {
+		if n%16 != 0 {
+			s.forgetKey(hash(key(n)), key(n), 0)
+		}
+	}
+	if s.tables[0].pages > pages/2 {
+		t.Fatalf("%d pages, of %d", s.tables[0].pages, pages)
+	}
+	walk(1)
+	for n := range keys {
+		s.add(10, hash(key(keys+n)), key(keys+n))
+	}
+	walk(math.MaxInt)
+	for n := 0; n < keys; n += 16 {
+		if !seen[string(key(n))] {
+			t.Errorf("key %d is left out", n)
+		}
+	}
+}
+
 // checkTable checks the structure of a table, and returns how many records have
 // their states in logs.
 func checkTable(t *rapid.T, table *table) (inLogs int) {
@@ -174,7 +273,7 @@ func checkTable(t *rapid.T, table *table) (inLogs int) {
 			if uint64(r.hash()) < hash || uint64(r.hash()) >= next {
 				t.Fatalf("hash %#x is in the page from %#x to %#x", r.hash(), hash, next)
 			}
-			if tag := uint8(p.tags[i/8] >> (i % 8 * 8)); tag != uint8(r.hash()) {
+			if tag := p.tags[i/8] >> (i % 8 * 8) & 0xff; tag != uint64(r.hash()&0xff) {
 				t.Fatalf("tag %#x for hash %#x", tag, r.hash())
 			}
 			if r.isElsewhere() {

@@ -296,9 +296,6 @@ func (t *table) assign(first, n int, p *page) {
 	for i := range n {
 		t.directory[first+i] = p
 	}
-	if t.page(uint32(t.hand.hash)) == p {
-		t.hand.step = 0 // or it would pass over records
-	}
 }
 
 // advance returns the next record of a walk that goes on for ever. There must be
