@@ -32,7 +32,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
-	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
 // service is the parts of `ratelimit serve`, wired.
@@ -104,8 +103,8 @@ func (s *service) loadRules(ctx context.Context) error {
 	err = s.rules.Reload(ctx)
 	quiet.SetLevel(zapcore.Level(s.LogLevel))
 	switch {
-	case errors.Is(err, xds.ErrNoRules) && s.rules.Rules() == nil:
-		s.log.Info("waiting for rules from the xDS server", zap.String("server", s.XDS.Server))
+	case err != nil && s.ConfigType == fromXDS:
+		s.log.Warn("waiting for rules from the xDS server: decisions fail until there are some", zap.String("server", s.XDS.Server), zap.Error(err))
 	case err != nil && s.ForceStart:
 		s.log.Error("starting without rules: decisions fail until there are some", zap.Error(err))
 	case err != nil:
