@@ -22,13 +22,17 @@ build: ## bin/ratelimit, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ratelimit ./cmd/ratelimit
 .PHONY: build
 
-test: tools lint test-unit fuzz test-integration ## install what is needed and run everything
+test: tools lint test-unit test-deploy fuzz test-integration ## install what is needed and run everything
 .PHONY: test
 
 test-unit: ## unit tests, with the race detector
 	$(GO) test -race $$($(GO) list ./... | grep -v /test/)
 	cd bench && $(GO) test -race ./...
 .PHONY: test-unit
+
+test-deploy: ## the chart and all manifests, rendered and checked
+	cd deploy && $(GO) test -count=1 ./...
+.PHONY: test-deploy
 
 test-integration: ## the real binary behind the real Envoy
 	$(GO) test -race -count=1 ./test/...
@@ -37,6 +41,7 @@ test-integration: ## the real binary behind the real Envoy
 lint: ## golangci-lint, with gofmt and go vet among its checks
 	golangci-lint run ./...
 	cd bench && golangci-lint run ./...
+	cd deploy && golangci-lint run ./...
 .PHONY: lint
 
 fuzz: ## each fuzz target for FUZZTIME (5s)

@@ -14,7 +14,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -22,7 +21,9 @@ import (
 	egv1a1 "github.com/envoyproxy/gateway/api/v1alpha1"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"google.golang.org/protobuf/encoding/protojson"
-	istio "istio.io/api/networking/v1alpha3"
+	"google.golang.org/protobuf/proto"
+	istio "istio.io/api/networking/v1"
+	"istio.io/api/networking/v1alpha3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -41,6 +42,7 @@ var newDecoder = sync.OnceValues(func() (runtime.Decoder, error) {
 			return nil, err
 		}
 	}
+	all.AddKnownTypes(egv1a1.GroupVersion, &egv1a1.EnvoyGateway{}) // a file, not an API
 	return serializer.NewCodecFactory(all, serializer.EnableStrict).UniversalDeserializer(), nil
 })
 
@@ -62,14 +64,30 @@ func documents(t *testing.T, stream []byte) (docs [][]byte) {
 	}
 }
 
-// decode reads one manifest, strictly.
+// istioSpecs are the specs of Istio's kinds. They are decoded by protobuf, for as Go
+// types they ignore fields that they don't know.
+var istioSpecs = map[string]proto.Message{
+	"networking.istio.io/v1alpha3 EnvoyFilter": &v1alpha3.EnvoyFilter{},
+	"networking.istio.io/v1 Gateway":           &istio.Gateway{},
+	"networking.istio.io/v1 VirtualService":    &istio.VirtualService{},
+}
+
+// decode reads one manifest, strictly. Istio's come without an object.
 func decode(doc []byte) (runtime.Object, error) {
 	var kind metav1.TypeMeta
 	if err := yaml.Unmarshal(doc, &kind); err != nil {
 		return nil, err
 	}
-	if kind.Kind == "EnvoyFilter" {
-		return nil, decodeEnvoyFilter(doc)
+	if spec := istioSpecs[kind.APIVersion+" "+kind.Kind]; spec != nil {
+		var object struct {
+			metav1.TypeMeta   `json:",inline"`
+			metav1.ObjectMeta `json:"metadata"`
+			Spec              json.RawMessage `json:"spec"`
+		}
+		if err := yaml.UnmarshalStrict(doc, &object); err != nil {
+			return nil, err
+		}
+		return nil, protojson.Unmarshal(object.Spec, proto.Clone(spec))
 	}
 	decoder, err := newDecoder()
 	if err != nil {
@@ -77,23 +95,6 @@ func decode(doc []byte) (runtime.Object, error) {
 	}
 	object, _, err := decoder.Decode(doc, nil, nil)
 	return object, err
-}
-
-// decodeEnvoyFilter takes the path of protobuf: the Go types of Istio ignore
-// fields that they don't know.
-func decodeEnvoyFilter(doc []byte) error {
-	var object struct {
-		metav1.TypeMeta   `json:",inline"`
-		metav1.ObjectMeta `json:"metadata"`
-		Spec              json.RawMessage `json:"spec"`
-	}
-	if err := yaml.UnmarshalStrict(doc, &object); err != nil {
-		return err
-	}
-	if object.APIVersion != "networking.istio.io/v1alpha3" {
-		return fmt.Errorf("EnvoyFilter of %s", object.APIVersion)
-	}
-	return protojson.Unmarshal(object.Spec, &istio.EnvoyFilter{})
 }
 
 // objects decodes all manifests of a stream, and fails the test for those that

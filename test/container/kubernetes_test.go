@@ -4,6 +4,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,6 +48,9 @@ type object struct {
 }
 
 type containerSpec struct {
+	SecurityContext struct {
+		RunAsUser int `yaml:"runAsUser"`
+	} `yaml:"securityContext"`
 	Command      []string
 	Env          []struct{ Name, Value string }
 	VolumeMounts []struct {
@@ -67,13 +72,15 @@ type probe struct {
 	GRPC      *struct{ Port int }
 }
 
+// port returns a port of the container by its name, or by its number.
 func (c containerSpec) port(name string) int {
 	for _, p := range c.Ports {
 		if p.Name == name {
 			return p.ContainerPort
 		}
 	}
-	return 0
+	number, _ := strconv.Atoi(name)
+	return number
 }
 
 // probe reports whether a probe of the container succeeds.
@@ -104,10 +111,11 @@ type pod struct {
 	configMaps map[string]string
 }
 
-// readPod reads a manifest of deploy/kubernetes, and makes its volumes.
-func readPod(t *testing.T, manifest string) pod {
+// readPod reads a manifest of deploy/. Its volumes are the ConfigMaps there, and
+// those that are given.
+func readPod(t *testing.T, manifest string, volumes map[string]string) pod {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(harness.Root(t), "deploy", "kubernetes", manifest))
+	text, err := os.ReadFile(filepath.Join(harness.Root(t), "deploy", manifest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,17 +137,18 @@ func readPod(t *testing.T, manifest string) pod {
 		}
 	}
 	spec := deployment.Spec.Template.Spec
+	for _, v := range spec.Volumes {
+		if _, given := volumes[v.Name]; !given {
+			volumes[v.Name] = p.configMaps[v.ConfigMap.Name]
+		}
+	}
 	p.containerSpec = spec.Containers[0]
-	p.container = container{command: p.Command, uid: spec.SecurityContext.RunAsUser, env: map[string]string{}, mounts: map[string]string{}}
+	p.container = container{command: p.Command, uid: cmp.Or(p.SecurityContext.RunAsUser, spec.SecurityContext.RunAsUser), env: map[string]string{}, mounts: map[string]string{}}
 	for _, e := range p.Env {
 		p.env[e.Name] = e.Value
 	}
 	for _, m := range p.VolumeMounts {
-		for _, v := range spec.Volumes {
-			if v.Name == m.Name {
-				p.mounts[m.MountPath] = p.configMaps[v.ConfigMap.Name]
-			}
-		}
+		p.mounts[m.MountPath] = volumes[m.Name]
 	}
 	return p
 }
@@ -179,7 +188,7 @@ func limit(t *testing.T, service *harness.Service) uint32 {
 }
 
 func TestPodWithCountersInMemory(t *testing.T) {
-	p := readPod(t, "memory.yaml")
+	p := readPod(t, "kubernetes/memory.yaml", map[string]string{})
 	process := startPod(t, p)
 	service := harness.ServiceAt(t, p.port("grpc"))
 	envoy := harness.StartEnvoy(t, "http.yaml", service)
@@ -211,7 +220,7 @@ func TestPodWithCountersInMemory(t *testing.T) {
 
 func TestPodsShareCountersInRedis(t *testing.T) {
 	redis := harness.Start(t, "redis", harness.Tool(t, "redis-server"), "--bind", "127.0.0.1", "--port", "6379", "--save", "", "--dir", t.TempDir())
-	p := readPod(t, "redis.yaml")
+	p := readPod(t, "kubernetes/redis.yaml", map[string]string{})
 	p.hosts = []string{"redis"}
 	p.env["DRAIN_DELAY"] = "0s"    // nobody balances load here
 	p.env["REDIS_TIMEOUT"] = "10s" // a busy machine may need longer than is right in production

@@ -36,13 +36,14 @@ func TestAlertRules(t *testing.T) {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
 	}
-	text, err := os.ReadFile(unitTests)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name := range alerts(t) {
-		if !strings.Contains(string(text), `{alertname="`+name) {
-			t.Errorf("no test has %s fire", name)
+		for file, mention := range map[string]string{
+			unitTests: `{alertname="` + name + `"`, // a test has it fire
+			filepath.Join(harness.Root(t), "docs", "deploy.md"): "| " + name + " |",
+		} {
+			if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), mention) {
+				t.Errorf("%s says nothing of %s (%v)", file, name, err)
+			}
 		}
 	}
 }

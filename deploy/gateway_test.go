@@ -1,0 +1,87 @@
+package deploy
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"sigs.k8s.io/yaml"
+)
+
+// moduleDir returns where the files of a module are that this one requires.
+func moduleDir(t *testing.T, module string) string {
+	t.Helper()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil || len(dir) < 2 {
+		t.Fatalf("go list -m %s: %v", module, err)
+	}
+	return strings.TrimSpace(string(dir))
+}
+
+func deploymentIn(t *testing.T, path string) *appsv1.Deployment {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return only[*appsv1.Deployment](objects(t, text))[0]
+}
+
+// What test/container starts must be what Envoy Gateway starts.
+func TestRecordOfEnvoyGatewaysPod(t *testing.T) {
+	ours := deploymentIn(t, filepath.Join("testdata", "envoy-gateway.yaml")).Spec.Template.Spec
+	theirs := deploymentIn(t, filepath.Join(moduleDir(t, "github.com/envoyproxy/gateway"),
+		"internal", "infrastructure", "kubernetes", "ratelimit", "testdata", "deployments", "enable-tracing.yaml")).Spec.Template.Spec
+	theirs.Containers[0].Image = ours.Containers[0].Image // which is what users change
+	if !equality.Semantic.DeepEqual(ours, theirs) {
+		a, _ := yaml.Marshal(ours)
+		b, _ := yaml.Marshal(theirs)
+		t.Errorf("recorded:\n%s\nEnvoy Gateway's:\n%s", a, b)
+	}
+}
+
+// Every manifest in the documentation decodes, and so do those for Istio.
+func TestManifestsElsewhere(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"../envoy/istio/*.yaml", "../docs/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: no files (%v)", pattern, err)
+		}
+		files = append(files, found...)
+	}
+	fence := regexp.MustCompile("(?s)\n```yaml\n(.*?\n)```")
+	manifest := regexp.MustCompile(`(?m)^apiVersion: \S`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := [][]byte{text}
+		if filepath.Ext(file) == ".md" {
+			blocks = nil
+			for _, b := range fence.FindAllSubmatch(text, -1) {
+				blocks = append(blocks, b[1])
+			}
+		}
+		for _, block := range blocks {
+			for _, doc := range documents(t, block) {
+				if !manifest.Match(doc) || bytes.Contains(doc, []byte(notAtHand)) {
+					continue
+				}
+				if _, err := decode(doc); err != nil {
+					t.Errorf("%s: %v\n%s", file, err, doc)
+				}
+			}
+		}
+	}
+}
+
+// notAtHand is an API whose types no module proxy has.
+const notAtHand = "apiVersion: aigateway.envoyproxy.io/"
