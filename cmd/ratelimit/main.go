@@ -38,6 +38,7 @@ var groups = []kong.Group{
 	{Key: "store", Title: "Counters:"},
 	{Key: "bounds", Title: "Bounds:"},
 	{Key: "connections", Title: "Connections and shutdown:"},
+	{Key: "stats", Title: "Statistics:"},
 	{Key: "log", Title: "Log:"},
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,7 +40,9 @@ const patience = 30 * time.Second
 //	start [VAR=value…] [flags…]   starts `ratelimit serve` on free ports and waits until it serves;
 //	                              sets GRPC_ADDR (by which hit finds it), HTTP_ADDR and ADMIN_ADDR
 //	signal NAME                   sends it a signal
-//	await regexp                  waits for a line of its log
+//	await regexp [VAR]            waits for a line of its log, and keeps what the first group matched
+//	statsd udp                    starts a server of datagrams; sets STATSD_PORT
+//	received regexp               waits until it has received what matches
 //	exit code                     waits until it has exited; its output is then stdout and stderr
 //	grpc health [service]          prints what the gRPC health service says
 //	grpc services                  lists the services by reflection
@@ -65,6 +68,8 @@ func TestScript(t *testing.T) {
 			"await":    func(ts *testscript.TestScript, _ bool, args []string) { processOf(ts).await(ts, args) },
 			"exit":     func(ts *testscript.TestScript, _ bool, args []string) { processOf(ts).exit(ts, args) },
 			"exitcode": exitCode,
+			"statsd":   func(ts *testscript.TestScript, _ bool, _ []string) { processOf(ts).listenStatsd(ts) },
+			"received": func(ts *testscript.TestScript, _ bool, args []string) { processOf(ts).datagrams.await(ts, args[0]) },
 			"grpc":     callGRPC,
 			"http":     request,
 			"waitfor":  waitFor,
@@ -88,6 +93,7 @@ type process struct {
 	cmd            *exec.Cmd
 	stdout, stderr *output
 	exited         chan struct{}
+	datagrams      *output // that statsd has got
 }
 
 func (s *process) start(ts *testscript.TestScript, args []string) {
@@ -130,7 +136,33 @@ func (s *process) signal(ts *testscript.TestScript, args []string) {
 }
 
 func (s *process) await(ts *testscript.TestScript, args []string) {
-	s.stderr.await(ts, args[0])
+	found := s.stderr.await(ts, args[0])
+	if len(args) > 1 {
+		ts.Setenv(args[1], found[1])
+	}
+}
+
+// listenStatsd keeps what comes in datagrams until the script ends.
+func (s *process) listenStatsd(ts *testscript.TestScript) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+	ts.Check(err)
+	ts.Setenv("STATSD_PORT", port)
+	datagrams := newOutput()
+	s.datagrams = datagrams
+	go func() {
+		defer datagrams.end()
+		buffer := make([]byte, 64<<10)
+		for {
+			n, _, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = datagrams.Write(append(buffer[:n:n], '\n')) // it never fails
+		}
+	}()
+	ts.Defer(func() { _ = conn.Close() })
 }
 
 func (s *process) exit(ts *testscript.TestScript, args []string) {

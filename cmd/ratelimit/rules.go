@@ -99,8 +99,8 @@ type xdsOptions struct {
 	TLSName         string        `group:"xds" name:"tls-name" placeholder:"NAME" env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" help:"Name in the server's certificate. Without, that of its address."`
 }
 
-// Validate refuses waits that no client could keep.
-func (o *xdsOptions) Validate() error {
+// check refuses waits that no client could keep.
+func (o *xdsOptions) check() error {
 	switch {
 	case o.ConnectRetry <= 0 || o.BackoffInitial <= 0 || o.BackoffMax < o.BackoffInitial:
 		return fmt.Errorf("--xds-backoff-initial %v, --xds-backoff-max %v, --xds-connect-retry %v: use times above 0, and a longest wait no shorter than the first", o.BackoffInitial, o.BackoffMax, o.ConnectRetry)

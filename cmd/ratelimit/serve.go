@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,6 +59,8 @@ type serveCmd struct {
 	DrainDelay            time.Duration `group:"connections" default:"0s" env:"DRAIN_DELAY" help:"How long to go on serving after SIGTERM with health checks failing, so that load balancers notice."`
 	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way may then take. A second signal stops at once."`
 
+	statsOptions
+
 	LogLevel  logLevel  `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
 	LogFormat logFormat `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
 
@@ -67,6 +70,9 @@ type serveCmd struct {
 // Validate refuses what no part of the service could work with.
 func (c *serveCmd) Validate() (err error) {
 	if err := c.checkPaths(); err != nil {
+		return err
+	}
+	if err := errors.Join(c.XDS.check(), c.statsOptions.check()); err != nil {
 		return err
 	}
 	if c.stores, err = c.readStores(); err != nil {

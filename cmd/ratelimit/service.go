@@ -199,6 +199,9 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 			}
 		})
 	}
+	if err := s.export(&group); err != nil {
+		return err
+	}
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return tuneGC(watching) }, func(error) { stopWatching() })
