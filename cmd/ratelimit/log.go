@@ -49,9 +49,10 @@ func (f *logFormat) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown log format %q: write text or json", text)
 }
 
-// newLog returns a log that writes to out. A message that comes again and again
-// is written a hundred times a second, then every hundredth.
-func newLog(out io.Writer, level zapcore.Level, format logFormat) *zap.Logger {
+// newLogs returns a log that writes to out, and one of who has changed what. Of a
+// message that comes again and again the log has a hundred a second, then every
+// hundredth; the audit has everything.
+func newLogs(out io.Writer, level zapcore.Level, format logFormat) (log, audit *zap.Logger) {
 	fields := zap.NewProductionEncoderConfig()
 	fields.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	fields.EncodeDuration = zapcore.StringDurationEncoder
@@ -60,6 +61,8 @@ func newLog(out io.Writer, level zapcore.Level, format logFormat) *zap.Logger {
 		fields.TimeKey, fields.MessageKey = "@timestamp", "@message" // as envoyproxy/ratelimit
 		encoder = zapcore.NewJSONEncoder(fields)
 	}
-	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out)), level)
-	return zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))
+	sink := zapcore.Lock(zapcore.AddSync(out))
+	core := zapcore.NewCore(encoder, sink, level)
+	log = zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))
+	return log, zap.New(zapcore.NewCore(encoder.Clone(), sink, zapcore.InfoLevel)).Named("audit")
 }

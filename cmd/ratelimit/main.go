@@ -32,6 +32,7 @@ var groups = []kong.Group{
 	{Key: "rules", Title: "Rules:"},
 	{Key: "xds", Title: "Rules from an xDS server:"},
 	{Key: "listen", Title: "Addresses:"},
+	{Key: "admin", Title: "Admin address:"},
 	{Key: "tls", Title: "TLS of gRPC:"},
 	{Key: "decisions", Title: "Decisions:"},
 	{Key: "headers", Title: "Response headers:"},

@@ -15,7 +15,6 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
@@ -29,6 +28,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
@@ -38,6 +38,7 @@ import (
 type service struct {
 	*serveCmd
 	log     *zap.Logger
+	audit   *zap.Logger
 	store   *memory.Store // the backend, or what stands in for it
 	backend backend.Backend
 	redis   []*redis.Backend // none with counters in memory
@@ -46,6 +47,8 @@ type service struct {
 	decider *server.Service
 	rules   *config.Coordinator
 	health  *health.Server
+
+	ruleStore rulestore.Store // of admin rules; nil for none
 
 	grpcListener, httpListener, adminListener net.Listener
 }
@@ -59,7 +62,8 @@ func (c *serveCmd) Run(con console) (err error) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	s := &service{serveCmd: c, log: newLog(con.err, zapcore.Level(c.LogLevel), c.LogFormat), stats: stats.New(0), health: health.NewServer()}
+	s := &service{serveCmd: c, stats: stats.New(0), health: health.NewServer()}
+	s.log, s.audit = newLogs(con.err, zapcore.Level(c.LogLevel), c.LogFormat)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -67,6 +71,9 @@ func (c *serveCmd) Run(con console) (err error) {
 		return err
 	}
 	if err := s.open(stopping); err != nil {
+		return err
+	}
+	if err := s.openRuleStore(); err != nil {
 		return err
 	}
 	options := c.serverOptions()
@@ -132,14 +139,20 @@ func (s *service) listen() error {
 		{"tcp", "http-addr", s.HTTPAddr, &s.httpListener},
 		{"tcp", "admin-addr", s.AdminAddr, &s.adminListener},
 	} {
-		var err error
-		if *l.listener, err = listen(l.network, l.flag, l.addr); err != nil {
+		opened, err := listen(l.network, l.flag, l.addr)
+		if err == nil {
+			open = append(open, opened)
+			*l.listener = opened
+		}
+		if err == nil && l.listener == &s.adminListener {
+			*l.listener, err = s.secure(opened)
+		}
+		if err != nil {
 			for _, o := range open {
 				o.Close()
 			}
 			return err
 		}
-		open = append(open, *l.listener)
 	}
 	return nil
 }
@@ -204,6 +217,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	}
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return tuneGC(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
@@ -261,16 +275,6 @@ func (s *service) httpHandler() http.Handler {
 	mux.Handle("/json", s.decider.JSON())
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
 	return mux
-}
-
-func (s *service) adminHandler() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(s.metrics...)
-	return admin.New(admin.Options{
-		Rules: s.rules.Rules, Reloads: s.rules.Status, Stats: s.stats, Metrics: registry, Health: s.health,
-	})
 }
 
 // httpServer bounds how long and how much a client may send. Answers may take as

@@ -1,34 +1,46 @@
-// Package admin owns the HTTP side for people and monitoring: the rules in
-// force, what became of reloads, statistics, metrics, profiles and health. It
-// reads what other packages hand it and decides nothing.
+// Package admin owns the HTTP side for people and monitoring: the rules in force
+// and changing them, what became of reloads, statistics, counters, metrics,
+// profiles and health, and who may use it. openapi.yaml says what is under
+// /admin/. It reads what other packages hand it, and decides nothing about
+// requests; where rules are kept is left to rulestore.
 package admin
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// Options is what the pages show. All fields are required.
+// Options is what the pages show. All fields but Store are required.
 type Options struct {
 	// Rules returns the rules in force; nil before there are any.
 	Rules func() *config.Rules
-	// Reloads returns how loading the rules has gone.
+	// Reloads returns how loading the rules has gone, Reload loads them now.
 	Reloads func() config.Status
-	Stats   *stats.Stats
-	Metrics prometheus.Gatherer
-	Health  grpc_health_v1.HealthServer
+	Reload  func(context.Context) error
+	// Store keeps the rules that come from here. Nil: none can.
+	Store    rulestore.Store
+	Service  *server.Service
+	Counters Resetter
+	Stats    *stats.Stats
+	Metrics  prometheus.Gatherer
+	Health   grpc_health_v1.HealthServer
+	// Access says who may come.
+	Access Access
+	// Audit gets a line for every write and every refusal. It must not sample.
+	Audit *zap.Logger
 }
-
-// maxBody bounds the body of a request in bytes.
-const maxBody = 1 << 20
 
 // page is one line of the index.
 type page struct {
@@ -38,9 +50,14 @@ type page struct {
 
 // New returns the handler of the admin address.
 func New(o Options) http.Handler {
+	api := o.api()
 	pages := []page{
+		{"/admin/reloads", "when rules were loaded and what failed", api},
+		{"/admin/rules", "the rules in force; POST changes them", api},
+		{"/admin/stats", "counts and rates of each rule", api},
 		{"/debug/pprof/", "profiles of the running process, for go tool pprof", http.HandlerFunc(pprof.Index)},
 		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health)},
+		{"/openapi.yaml", "what there is under /admin/, all of it", http.HandlerFunc(specification)},
 		{"/metrics", "metrics for Prometheus", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{})},
 		{"/rlconfig", "the rules in force, one line for each limit", o.rlconfig()},
 		{"/rules/status", "when rules were loaded and what failed, as JSON", o.status()},
@@ -61,7 +78,13 @@ func New(o Options) http.Handler {
 			fmt.Fprintf(w, "%s: %s\n", p.path, p.help)
 		}
 	})
-	return http.MaxBytesHandler(mux, maxBody)
+	mux.Handle("/admin/", api)
+	return o.Access.guard(http.MaxBytesHandler(mux, maxRules), o.Audit)
+}
+
+func specification(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(openapi) // a client that has left is no error of ours
 }
 
 // rlconfig lists the limits in force as envoyproxy/ratelimit does.

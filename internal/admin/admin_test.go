@@ -9,14 +9,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc/health"
 
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -35,22 +43,72 @@ descriptors:
 type fixture struct {
 	file   string
 	rules  *config.Coordinator
+	store  *rulestore.File
 	stats  *stats.Stats
+	decide *server.Service
+	now    *atomic.Int64 // µs
 	health *health.Server
+	audit  *observer.ObservedLogs
 	server *httptest.Server
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{file: filepath.Join(t.TempDir(), "edge.yaml"), stats: stats.New(0), health: health.NewServer()}
-	f.rules = config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{&config.Files{Paths: []string{f.file}}}})
+	dir := t.TempDir()
+	f := &fixture{file: filepath.Join(dir, "edge.yaml"), stats: stats.New(0), health: health.NewServer(), now: new(atomic.Int64)}
+	f.now.Store(time.Now().UnixMicro())
+	store, err := rulestore.NewFile(filepath.Join(dir, "admin.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.store = store
+	counters := memory.New(memory.Options{Clock: f.now.Load})
+	f.decide = server.New(server.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
+	f.rules = config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
+		&config.Files{Paths: []string{f.file}}, &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)},
+	}})
+	f.rules.Subscribe(f.decide.SetRules)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(f.stats, ReloadMetrics(f.rules.Status))
-	f.server = httptest.NewServer(New(Options{
-		Rules: f.rules.Rules, Reloads: f.rules.Status, Stats: f.stats, Metrics: registry, Health: f.health,
-	}))
-	t.Cleanup(f.server.Close)
+	core, audit := observer.New(zap.InfoLevel)
+	f.audit = audit
+	o := Options{
+		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: store, Service: f.decide,
+		Counters: inMemory{counters}, Stats: f.stats, Metrics: registry, Health: f.health, Audit: zap.New(core),
+	}
+	for _, s := range set {
+		s(&o)
+	}
+	f.server = httptest.NewServer(New(o))
+	f.server.Client().Transport = newSpecified(t)
+	t.Cleanup(func() {
+		f.server.Close()
+		if err := counters.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return f
+}
+
+// inMemory is a Resetter of the store in memory.
+type inMemory struct{ *memory.Store }
+
+func (s inMemory) Reset(_ context.Context, checks []backend.Check) (n int, err error) {
+	for _, c := range checks {
+		if s.Store.Reset(c.Key) {
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (s inMemory) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
+	for k := range s.All() {
+		if goes(k.Key) && s.Store.Reset(k.Key) {
+			n++
+		}
+	}
+	return n, ctx.Err()
 }
 
 // load puts text in the rule file and reloads.

@@ -45,9 +45,45 @@ func (s *Service) Look(ctx context.Context, domain string, entries []descriptor.
 			return match, nil, err
 		}
 	}
+	if err := s.lookAhead(ctx, r); err != nil {
+		return match, nil, err
+	}
 	counters := make([]Counter, len(r.limits))
 	for i, l := range r.limits {
 		counters[i] = Counter{Check: r.ask.Checks[i], Limit: match.Config.Limits[l.index], Decision: r.decisions[i]}
 	}
 	return match, counters, nil
+}
+
+// lookAhead looks again at counters that are just used up under limits that count
+// refused hits. A look passes there, as envoyproxy/ratelimit has it, though no hit
+// would; to a limit that drops them it does not.
+func (s *Service) lookAhead(ctx context.Context, r *request) error {
+	var ask backend.Request
+	var places []int
+	for i, d := range r.decisions {
+		if !d.Allowed || d.Remaining > 0 {
+			continue
+		}
+		p := r.limits[i].algo.Params()
+		p.DeniedHits = algo.Drop
+		dropping, err := algo.New(p)
+		if err != nil {
+			return err
+		}
+		c := r.ask.Checks[i]
+		c.Limit = dropping
+		ask.Checks, places = append(ask.Checks, c), append(places, i)
+	}
+	if places == nil {
+		return nil
+	}
+	out := make([]algo.Decision, len(places))
+	if err := s.opts.Backend.Decide(ctx, &ask, out); err != nil {
+		return err
+	}
+	for i, at := range places {
+		r.decisions[at] = out[i]
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/server"
@@ -21,6 +22,8 @@ descriptors:
   - key: user
     detailed_metric: true
     rate_limits: [{unit: minute, requests_per_unit: 2}, {unlimited: false, unit: day, requests_per_unit: 3, algorithm: token_bucket}]
+  - {key: strict, rate_limit: {unit: minute, requests_per_unit: 2}}
+  - {key: blocked, rate_limit: {unit: minute, requests_per_unit: 0}}
   - {key: free, rate_limit: {unlimited: true}}
 `)
 	look := func(text string) string {
@@ -47,10 +50,10 @@ descriptors:
 			t.Errorf("got %s\nwant %s", got, want)
 		}
 	}
-	if n := len(f.stats.Rules()); n != 2 {
+	if n := len(f.stats.Rules()); n != 4 {
 		t.Errorf("looking has made statistics: %d rules", n)
 	}
-	f.admitted(3, desc("user=a"))
+	f.admitted(2, desc("user=a"))
 	f.advance(time.Second)
 	if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 0 false 4:edge|4:user=1:a|tb:1d day 1 true"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
@@ -59,6 +62,18 @@ descriptors:
 		if got := look(text); got != want {
 			t.Errorf("%s: got %s, want %s", text, got, want)
 		}
+	}
+	// Limits that count what they refuse: used up, then exceeded, and never open.
+	for _, hits := range []int{2, 1} {
+		f.admitted(hits, desc("strict=a"))
+		_, counters, err := f.Look(context.Background(), "edge", []descriptor.Entry{{Key: "strict", Value: "a"}})
+		if err != nil || counters[0].Decision.Allowed || counters[0].Decision.RetryAfter != 59*time.Second {
+			t.Errorf("%+v, error %v", counters, err)
+		}
+	}
+	_, counters, err := f.Look(context.Background(), "edge", []descriptor.Entry{{Key: "blocked"}})
+	if err != nil || counters[0].Decision.Allowed || counters[0].Decision.RetryAfter != algo.Never {
+		t.Errorf("%+v, error %v", counters, err)
 	}
 	if rule, _, err := f.Look(context.Background(), "nowhere", nil); rule != nil || err != nil {
 		t.Errorf("an unknown domain: %v, %v", rule, err)

@@ -92,8 +92,8 @@ func rates(list []stats.Calls) (r stats.Rates) {
 }
 
 func near(a, b stats.Rates) bool {
-	close := func(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
-	return close(a.Allowed, b.Allowed) && close(a.Denied, b.Denied) && close(a.ShadowDenied, b.ShadowDenied) && close(a.Errors, b.Errors)
+	same := func(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
+	return same(a.Allowed, b.Allowed) && same(a.Denied, b.Denied) && same(a.ShadowDenied, b.ShadowDenied) && same(a.Errors, b.Errors)
 }
 
 // TestActivityOfParts holds that a rule's activity has what is counted apart, for
@@ -157,7 +157,7 @@ func TestHottestBounds(t *testing.T) {
 			}
 			now = now.Add(time.Duration(rapid.IntRange(0, 19).Draw(t, "pause")) * time.Second)
 		}
-		hottest := s.Hottest(rule, now)
+		hottest := s.Hottest(rule.Name, now)
 		if len(hottest.Counters) > 10 || len(hottest.Counters) < min(10, len(truth)) {
 			t.Fatalf("%d counters of %d", len(hottest.Counters), len(truth))
 		}
@@ -187,7 +187,7 @@ func TestHottestForgets(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	at := func(after time.Duration) string {
 		text := ""
-		for _, c := range s.Hottest(rule, start.Add(after)).Counters {
+		for _, c := range s.Hottest(rule.Name, start.Add(after)).Counters {
 			text += fmt.Sprintf("%s:%d ", c.Key, c.Calls)
 		}
 		return text
@@ -203,7 +203,7 @@ func TestHottestForgets(t *testing.T) {
 		}
 	}
 	rule.Heat(make([]byte, 10000), 1, start.Add(time.Hour))
-	if got := s.Hottest(rule, start.Add(time.Hour)).Counters; len(got) != 1 || !got[0].Abridged || len(got[0].Key) > 1000 {
+	if got := s.Hottest(rule.Name, start.Add(time.Hour)).Counters; len(got) != 1 || !got[0].Abridged || len(got[0].Key) > 1000 {
 		t.Errorf("a long key is kept as %d bytes: %v", len(got[0].Key), got[0].Abridged)
 	}
 }
@@ -230,7 +230,7 @@ func TestSampling(t *testing.T) {
 		t.Errorf("%d looks", looks)
 	}
 	end := start.Add(seconds * time.Second)
-	hottest := s.Hottest(rule, end)
+	hottest := s.Hottest(rule.Name, end)
 	if hottest.Sampled < 100 || len(hottest.Counters) != 3 {
 		t.Errorf("%+v", hottest)
 	}
@@ -249,12 +249,12 @@ func TestSampling(t *testing.T) {
 			rule.Heat([]byte("late"), weight, later)
 		}
 	}
-	for _, c := range s.Hottest(rule, later).Counters {
+	for _, c := range s.Hottest(rule.Name, later).Counters {
 		if c.Key == "late" && (c.Calls != 20 || c.Error != 0) {
 			t.Errorf("late: %d ± %d, want 20", c.Calls, c.Error)
 		}
 	}
-	if n := len(s.Hottest(rule, later).Counters); n != 4 {
+	if n := len(s.Hottest(rule.Name, later).Counters); n != 4 {
 		t.Errorf("%d counters, want 4", n)
 	}
 }

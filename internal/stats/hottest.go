@@ -191,7 +191,13 @@ func (s sketch) most() int64 {
 }
 
 // Hottest returns the hottest counters of a rule over the last one to two minutes.
-func (s *Stats) Hottest(r *Rule, now time.Time) Hottest {
+func (s *Stats) Hottest(rule Name, now time.Time) Hottest {
+	s.mu.RLock()
+	r := s.rules[rule]
+	s.mu.RUnlock()
+	if r == nil {
+		return Hottest{Since: now, Sampled: 1}
+	}
 	h := &r.heat
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/distlimiter/ratelimit/internal/admin"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/backend/persecond"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
+)
+
+// adminOptions say who may use the admin address, and where its rules are kept.
+type adminOptions struct {
+	RulesFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_RULES_FILE" help:"Keep rules that come from the admin API here, over restarts. With counters in Redis they are kept there, and this is a copy for a start without Redis."`
+	TokenFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
+	TLSCert     string `group:"admin" name:"tls-cert" placeholder:"FILE" env:"ADMIN_TLS_CERT" help:"Serve HTTPS with this certificate. Files are read again when they change."`
+	TLSKey      string `group:"admin" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
+	TLSClientCA string `group:"admin" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
+}
+
+// Validate refuses what does not go together.
+func (o *adminOptions) Validate() error {
+	if (o.TLSCert == "") != (o.TLSKey == "") || o.TLSCert == "" && o.TLSClientCA != "" {
+		return errors.New("--admin-tls-cert and --admin-tls-key belong together, and --admin-tls-client-ca needs both")
+	}
+	return nil
+}
+
+func (o *adminOptions) access() admin.Access {
+	return admin.Access{TokenFile: o.TokenFile, ClientCertificates: o.TLSClientCA != ""}
+}
+
+// secure returns the admin listener with TLS, if that is asked for. The error
+// says why it must not be served.
+func (s *service) secure(l net.Listener) (net.Listener, error) {
+	if err := s.Admin.access().Check(l.Addr()); err != nil {
+		return nil, fmt.Errorf("--admin-addr: %w", err)
+	}
+	if s.Admin.TLSCert == "" {
+		return l, nil
+	}
+	files := tlsfiles.Files{Cert: s.Admin.TLSCert, Key: s.Admin.TLSKey, CA: s.Admin.TLSClientCA, Log: s.log}
+	perConnection, err := tlsfiles.Server(files)
+	if err != nil {
+		return nil, fmt.Errorf("TLS of --admin-addr: %w", err)
+	}
+	of := perConnection.GetConfigForClient
+	perConnection.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := of(hello)
+		if err == nil {
+			c.NextProtos = []string{"http/1.1"}
+		}
+		return c, err
+	}
+	return tls.NewListener(l, perConnection), nil
+}
+
+// openRuleStore opens the place where admin rules are kept, if there is one.
+func (s *service) openRuleStore() (err error) {
+	var file *rulestore.File
+	if s.Admin.RulesFile != "" {
+		if file, err = rulestore.NewFile(s.Admin.RulesFile); err != nil {
+			return fmt.Errorf("--admin-rules-file: %w", err)
+		}
+	}
+	switch {
+	case len(s.redis) > 0:
+		main := s.redis[0]
+		s.ruleStore, err = rulestore.NewRedis(rulestore.RedisOptions{Client: main.Client, Prefix: main.Prefix(), Copy: file, Log: s.log.Named("rules")})
+	case file != nil:
+		s.ruleStore = file
+	}
+	return err
+}
+
+// adminRules provides what the rule store holds.
+func (s *service) adminRules() []config.Provider {
+	if s.ruleStore == nil {
+		return nil
+	}
+	return []config.Provider{&rulestore.Provider{Store: s.ruleStore, Log: s.log.Named("rules")}}
+}
+
+func (s *service) adminHandler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(s.metrics...)
+	return admin.New(admin.Options{
+		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
+		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: registry, Health: s.health,
+		Access: s.Admin.access(), Audit: s.audit,
+	})
+}
+
+// counters has the stores forget counters.
+type counters struct{ in backend.Backend }
+
+var _ admin.Resetter = counters{}
+
+// Reset implements admin.Resetter.
+func (c counters) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
+	for i := range checks {
+		var used bool
+		if used, err = reset(ctx, c.in, &checks[i]); err != nil {
+			break
+		}
+		if used {
+			n++
+		}
+	}
+	return n, err
+}
+
+func reset(ctx context.Context, in backend.Backend, check *backend.Check) (used bool, err error) {
+	switch b := in.(type) {
+	case *memory.Store:
+		return b.Reset(check.Key), nil
+	case *redis.Backend:
+		return b.Reset(ctx, *check)
+	case *persecond.Backend:
+		return reset(ctx, b.Of(check), check)
+	}
+	return false, fmt.Errorf("a store of kind %T can't forget", in)
+}
+
+// ResetAll implements admin.Resetter. Redis holds digests of the keys.
+func (c counters) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
+	store, ok := c.in.(*memory.Store)
+	if !ok {
+		return 0, admin.ErrCannotList
+	}
+	for k := range store.All() {
+		if ctx.Err() != nil {
+			break
+		}
+		if goes(k.Key) && store.Reset(k.Key) {
+			n++
+		}
+	}
+	return n, ctx.Err()
+}

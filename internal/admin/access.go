@@ -1,0 +1,133 @@
+package admin
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+
+	"go.uber.org/zap"
+)
+
+// Access says who may use the admin address.
+type Access struct {
+	// TokenFile holds the bearer token that requests must bring. Empty: none. It is
+	// read for each request, so that a token can be replaced while serving.
+	TokenFile string
+	// ClientCertificates says that the listener only takes connections with a
+	// client certificate that it has verified.
+	ClientCertificates bool
+}
+
+// minToken is the least length of a token in bytes.
+const minToken = 16
+
+// Check says why the address must not be served like this: because anybody could
+// change rules, or nobody.
+func (a Access) Check(addr net.Addr) error {
+	if a.TokenFile != "" {
+		_, err := a.token()
+		return err
+	}
+	if a.ClientCertificates || isLoopback(addr.String()) {
+		return nil
+	}
+	return fmt.Errorf("others than this machine could reach %s and change rules there: set --admin-token-file, or --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or listen on 127.0.0.1", addr)
+}
+
+// isLoopback says whether host, or host:port, is this machine only.
+func isLoopback(hostPort string) bool {
+	host := hostPort
+	if h, _, err := net.SplitHostPort(hostPort); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// token reads the token.
+func (a Access) token() ([]byte, error) {
+	text, err := os.ReadFile(a.TokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("the admin token: %w", err)
+	}
+	token := bytes.TrimSpace(text)
+	if len(token) < minToken {
+		return nil, fmt.Errorf("the admin token in %s has %d bytes: use at least %d, such as of `openssl rand -hex 32`", a.TokenFile, len(token), minToken)
+	}
+	return token, nil
+}
+
+// open are the paths that anybody who reaches the address may get: they hold no
+// rules, and no values that clients send.
+var open = map[string]bool{"/": true, "/openapi.yaml": true, "/healthcheck": true, "/metrics": true}
+
+// guard lets through to next what may be: see Access. Whatever else is in force,
+// a page from elsewhere in a browser can't write.
+func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
+	crossOrigin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := a.refusal(r, crossOrigin); p != nil {
+			log.Warn("admin request refused", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
+				zap.String("path", r.URL.Path), zap.Int("status", p.Status), zap.String("why", p.Detail))
+			if p.Status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			writeProblem(w, p)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refusal returns why a request is refused; nil if it is not.
+func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection) *problem {
+	// A name that leads here may be anybody's: a browser would take their page
+	// for one of this address.
+	if a.TokenFile == "" && !a.ClientCertificates && !isLoopback(r.Host) && !open[r.URL.Path] {
+		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set --admin-token-file", r.Host)
+	}
+	if err := crossOrigin.Check(r); err != nil {
+		return refuse(http.StatusForbidden, "a page from elsewhere can't write here: %v", err)
+	}
+	if a.TokenFile == "" || open[r.URL.Path] && isRead(r) {
+		return nil
+	}
+	want, err := a.token()
+	if err != nil {
+		return refuse(http.StatusServiceUnavailable, "%v", err)
+	}
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	// Digests are of one length, which leaves nothing to be learnt from the time.
+	x, y := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256(want)
+	if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare(x[:], y[:]) != 1 {
+		return refuse(http.StatusUnauthorized, "send the token as Authorization: Bearer …")
+	}
+	return nil
+}
+
+func isRead(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// who says who sent a request, as far as that is known.
+func (a Access) who(r *http.Request) string {
+	var names []string
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		names = append(names, r.TLS.VerifiedChains[0][0].Subject.String())
+	}
+	if a.TokenFile != "" {
+		names = append(names, "token")
+	}
+	if names == nil {
+		return "loopback"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,166 @@
+package admin
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+func fieldWhat(what string) zapcore.Field { return zap.String("what", what) }
+
+const secret = "correct-horse-battery-staple"
+
+func tokenFile(t *testing.T, token string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestWhereToListen(t *testing.T) {
+	token, short := tokenFile(t, secret+"\n"), tokenFile(t, "secret\n")
+	for _, tt := range []struct {
+		addr   string
+		access Access
+		want   string
+	}{
+		{"127.0.0.1:6070", Access{}, ""},
+		{"127.3.4.5:6070", Access{}, ""},
+		{"[::1]:6070", Access{}, ""},
+		{"[::ffff:127.0.0.1]:6070", Access{}, ""},
+		{"0.0.0.0:6070", Access{}, "set --admin-token-file"},
+		{"[::]:6070", Access{}, "--admin-tls-client-ca"},
+		{"192.0.2.1:6070", Access{}, "listen on 127.0.0.1"},
+		{"0.0.0.0:6070", Access{TokenFile: token}, ""},
+		{"0.0.0.0:6070", Access{ClientCertificates: true}, ""},
+		{"127.0.0.1:6070", Access{TokenFile: short}, "at least 16"},
+		{"127.0.0.1:6070", Access{TokenFile: short + ".none"}, "no such file"},
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", tt.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch err := tt.access.Check(addr); {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s %+v: %v", tt.addr, tt.access, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s %+v: error %v, want %q", tt.addr, tt.access, err, tt.want)
+		}
+	}
+}
+
+// TestOthersPages are the requests that a page from elsewhere could have a
+// browser send to an address that needs no login.
+func TestOthersPages(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	port := f.server.URL[strings.LastIndexByte(f.server.URL, ':'):]
+	for _, tt := range []struct {
+		method, path, body string
+		header             []string
+		status             int
+	}{
+		// A name of theirs that leads to 127.0.0.1.
+		{http.MethodGet, "/admin/rules", "", []string{"Host", "evil.example" + port}, http.StatusMisdirectedRequest},
+		{http.MethodPost, "/admin/rules", slower, []string{"Host", "evil.example" + port}, http.StatusMisdirectedRequest},
+		{http.MethodGet, "/rlconfig", "", []string{"Host", "localhost.evil.example" + port}, http.StatusMisdirectedRequest},
+		{http.MethodGet, "/debug/pprof/", "", []string{"Host", "0x7f.1"}, http.StatusMisdirectedRequest},
+		// A form, or a script, on a page of theirs.
+		{http.MethodPost, "/admin/rules", slower, []string{"Origin", "http://evil.example"}, http.StatusForbidden},
+		{http.MethodPost, "/admin/rules", slower, []string{"Origin", "null"}, http.StatusForbidden},
+		{http.MethodPost, "/admin/rules", slower, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
+		{http.MethodPost, "/admin/rules", slower, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden},
+		{http.MethodDelete, "/admin/rules/x", "", []string{"Origin", "http://127.0.0.1:1"}, http.StatusForbidden},
+		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
+		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
+		// What is ours passes.
+		{http.MethodGet, "/admin/rules", "", []string{"Host", "localhost" + port}, http.StatusOK},
+		{http.MethodGet, "/admin/rules", "", []string{"Host", "[::1]" + port}, http.StatusOK},
+		{http.MethodGet, "/admin/rules", "", []string{"Host", "LOCALHOST."}, http.StatusOK},
+		{http.MethodGet, "/metrics", "", []string{"Host", "ratelimit.internal"}, http.StatusOK},
+		{http.MethodPost, "/admin/rules?dry_run=1", slower, []string{"Sec-Fetch-Site", "same-origin"}, http.StatusOK},
+		{http.MethodPost, "/admin/rules?dry_run=1", slower, []string{"Origin", f.server.URL}, http.StatusOK},
+	} {
+		r := f.send(t, tt.method, tt.path, tt.body, tt.header...)
+		if r.status != tt.status {
+			t.Errorf("%s %s with %q: %d %s, want %d", tt.method, tt.path, tt.header, r.status, r.body, tt.status)
+		}
+		if r.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s %s lets pages from elsewhere read", tt.method, tt.path)
+		}
+	}
+	if n := f.audit.FilterMessage("admin request refused").Len(); n != 9 {
+		t.Errorf("%d refusals in the audit log, want 9", n)
+	}
+	if got := f.one(t, "user").Source; got != "file" {
+		t.Errorf("somebody has changed rules: %s", got)
+	}
+}
+
+func TestToken(t *testing.T) {
+	path := tokenFile(t, secret+"\n")
+	f := newFixture(t, func(o *Options) { o.Access = Access{TokenFile: path} })
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path, authorization string
+		status              int
+	}{
+		{"/admin/rules", "Bearer " + secret, http.StatusOK},
+		{"/admin/rules", "bearer  " + secret, http.StatusOK},
+		{"/admin/rules", "Bearer " + secret + "x", http.StatusUnauthorized},
+		{"/admin/rules", "Bearer " + secret[1:], http.StatusUnauthorized},
+		{"/admin/rules", "Bearer", http.StatusUnauthorized},
+		{"/admin/rules", "Basic " + secret, http.StatusUnauthorized},
+		{"/admin/rules", secret, http.StatusUnauthorized},
+		{"/admin/rules", "", http.StatusUnauthorized},
+		{"/rlconfig", "", http.StatusUnauthorized},
+		{"/stats", "", http.StatusUnauthorized},
+		{"/debug/pprof/", "", http.StatusUnauthorized},
+		{"/nothing", "", http.StatusUnauthorized},
+		{"/", "", http.StatusOK},
+		{"/healthcheck", "", http.StatusOK},
+		{"/metrics", "", http.StatusOK},
+		{"/openapi.yaml", "", http.StatusOK},
+	} {
+		r := f.send(t, http.MethodGet, tt.path, "", "Authorization", tt.authorization, "Host", "ratelimit.internal")
+		if r.status != tt.status || (r.header.Get("WWW-Authenticate") == "Bearer") != (tt.status == http.StatusUnauthorized) {
+			t.Errorf("%s with %q: %d, %q; want %d", tt.path, tt.authorization, r.status, r.header.Get("WWW-Authenticate"), tt.status)
+		}
+		if strings.Contains(r.body, secret) {
+			t.Errorf("%s shows the token: %s", tt.path, r.body)
+		}
+	}
+	f.send(t, http.MethodPost, "/admin/rules", slower).problem(t, http.StatusUnauthorized, "about:blank")
+	f.apply(t, "", slower, "Authorization", "Bearer "+secret)
+	if lines := f.audit.FilterMessage("admin write").All(); len(lines) != 1 || lines[0].ContextMap()["who"] != "token" {
+		t.Errorf("audit: %v", lines)
+	}
+	for _, line := range f.audit.All() {
+		for k, v := range line.ContextMap() {
+			if text, ok := v.(string); ok && strings.Contains(text, secret) {
+				t.Errorf("the log shows the token: %s=%s", k, text)
+			}
+		}
+	}
+	// Another token is in force at once; none is no way in.
+	if err := os.WriteFile(path, []byte("another-token-altogether"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.send(t, http.MethodGet, "/admin/rules", "", "Authorization", "Bearer "+secret).problem(t, http.StatusUnauthorized, "about:blank")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	f.send(t, http.MethodGet, "/admin/rules", "", "Authorization", "Bearer ").problem(t, http.StatusServiceUnavailable, "about:blank")
+}

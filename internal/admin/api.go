@@ -1,0 +1,161 @@
+package admin
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// The bounds on bodies in bytes.
+const (
+	maxRules = 16 << 20
+	maxBody  = 1 << 20 // any other
+)
+
+//go:embed openapi.yaml
+var openapi []byte
+
+// api answers under /admin/, as openapi.yaml says.
+type api struct{ Options }
+
+// endpoint answers a request, or returns an error for which a problem is sent.
+type endpoint func(w http.ResponseWriter, r *http.Request) error
+
+func (o Options) api() http.Handler {
+	a := api{o}
+	mux := http.NewServeMux()
+	for pattern, answer := range map[string]endpoint{
+		"GET /admin/rules":          a.listRules,
+		"POST /admin/rules":         a.applyRules,
+		"GET /admin/rules/{key}":    a.getRule,
+		"DELETE /admin/rules/{key}": a.deleteRule,
+		"GET /admin/stats":          a.listStats,
+		"GET /admin/stats/{key}":    a.getStats,
+		"GET /admin/counters":       a.getCounters,
+		"POST /admin/reset":         a.reset,
+		"POST /admin/explain":       a.explain,
+		"GET /admin/reloads":        a.listReloads,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := answer(w, r); err != nil {
+				writeProblem(w, err)
+			}
+		})
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if handler, pattern := mux.Handler(r); pattern == "" {
+			missed := &statusOnly{header: w.Header()}
+			handler.ServeHTTP(missed, r)
+			writeProblem(w, refuse(missed.status, "%s %s: see /openapi.yaml for what there is", r.Method, r.URL.Path))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// statusOnly takes the status and the headers of an answer without its body.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header         { return s.header }
+func (s *statusOnly) WriteHeader(status int)      { s.status = status }
+func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+func (a api) listReloads(w http.ResponseWriter, _ *http.Request) error {
+	answer(w, http.StatusOK, a.Reloads())
+	return nil
+}
+
+// answer writes v as JSON.
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	encode(w, v)
+}
+
+func encode(w io.Writer, v any) {
+	_ = json.NewEncoder(w).Encode(v) // a client that has left is no error of ours
+}
+
+// readBody returns the body of a request of one of the types. Asking for a type
+// keeps pages from elsewhere from sending one as a form.
+func readBody(w http.ResponseWriter, r *http.Request, most int64, types ...string) ([]byte, error) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || !slices.Contains(types, kind) {
+		w.Header().Set("Accept-Post", types[0])
+		return nil, refuse(http.StatusUnsupportedMediaType, "Content-Type %q: send %s", r.Header.Get("Content-Type"), types[0])
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "reading the body: %v", err)
+	}
+	return body, nil
+}
+
+// readJSON reads the body of a request into v, and nothing but what v has.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := readBody(w, r, maxBody, "application/json")
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return refuse(http.StatusBadRequest, "the body: %v", err)
+	}
+	if d.More() {
+		return refuse(http.StatusBadRequest, "the body: something follows the document")
+	}
+	return nil
+}
+
+// flag reads a parameter that is 1 or not.
+func flag(r *http.Request, name string) (bool, error) {
+	switch value := r.URL.Query().Get(name); value {
+	case "", "0":
+		return false, nil
+	case "1":
+		return true, nil
+	default:
+		return false, refuse(http.StatusBadRequest, "%s=%s: use 0 or 1", name, value)
+	}
+}
+
+// rulesInForce returns the rules in force; none before there are any.
+func (a api) rulesInForce() *config.Rules {
+	if rules := a.Rules(); rules != nil {
+		return rules
+	}
+	return new(config.Rules)
+}
+
+// find returns the rule in force that the path of the request names.
+func (a api) find(r *http.Request) (config.Rule, error) {
+	return a.findID(r.PathValue("key"))
+}
+
+func (a api) findID(id string) (config.Rule, error) {
+	for rule := range a.rulesInForce().All() {
+		if rule.ID() == id {
+			return rule, nil
+		}
+	}
+	return config.Rule{}, noRule(id)
+}
+
+func noRule(id string) *problem {
+	return refuse(http.StatusNotFound, "no rule has the key %q: GET /admin/rules lists them", id)
+}

@@ -1,0 +1,83 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// The types of problems that have one of their own (RFC 9457).
+const (
+	invalidRules     = "urn:distlimiter:problem:invalid-rules"
+	notFromHere      = "urn:distlimiter:problem:not-from-here"
+	changedMeanwhile = "urn:distlimiter:problem:changed-meanwhile"
+	noRuleStore      = "urn:distlimiter:problem:no-rule-store"
+	storeFailed      = "urn:distlimiter:problem:store-failed"
+	backendFailed    = "urn:distlimiter:problem:backend-failed"
+	cannotReset      = "urn:distlimiter:problem:cannot-reset"
+)
+
+// problem is an error that a client gets, as a problem document.
+type problem struct {
+	Type     string        `json:"type"`
+	Title    string        `json:"title"`
+	Status   int           `json:"status"`
+	Detail   string        `json:"detail,omitempty"`
+	Location string        `json:"location,omitempty"`
+	Problems []ruleProblem `json:"problems,omitempty"`
+}
+
+// ruleProblem is one thing that is wrong, or odd, with rules in a body.
+type ruleProblem struct {
+	Path   string `json:"path,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+	What   string `json:"what"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Error implements error.
+func (p *problem) Error() string { return p.Detail }
+
+// refuse returns a problem without a type of its own.
+func refuse(status int, format string, args ...any) *problem {
+	return &problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// refuseAs returns a problem of a type.
+func refuseAs(kind, title string, status int, format string, args ...any) *problem {
+	return &problem{Type: kind, Title: title, Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// notValid is the problem of a body with rules that are not.
+func notValid(bad *config.Invalid) *problem {
+	p := refuseAs(invalidRules, "The rules are not valid", http.StatusUnprocessableEntity, "%s", bad.Problems[0].Error())
+	if n := len(bad.Problems); n > 1 {
+		p.Detail = fmt.Sprintf("%d problems, the first: %s", n, p.Detail)
+	}
+	p.Problems = ruleProblems(bad.Problems)
+	return p
+}
+
+func ruleProblems(problems []config.Problem) []ruleProblem {
+	list := make([]ruleProblem, len(problems))
+	for i, p := range problems {
+		list[i] = ruleProblem{Path: p.Path, Line: p.Line, Column: p.Column, What: p.What, Remedy: p.Remedy}
+	}
+	return list
+}
+
+// writeProblem answers with an error: as it is if it is a problem, or else as one
+// of this server.
+func writeProblem(w http.ResponseWriter, err error) {
+	p, ok := errors.AsType[*problem](err)
+	if !ok {
+		p = refuse(http.StatusInternalServerError, "%v", err)
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	encode(w, p)
+}

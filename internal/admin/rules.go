@@ -1,0 +1,374 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+)
+
+// ruleList is the answer of GET /admin/rules.
+type ruleList struct {
+	Revision   uint64       `json:"revision"`
+	Generation uint64       `json:"generation"`
+	Writable   bool         `json:"writable"`
+	Domains    []domainJSON `json:"domains"`
+	Rules      []ruleJSON   `json:"rules"`
+}
+
+type domainJSON struct {
+	Domain  string `json:"domain"`
+	Consume string `json:"consume"`
+}
+
+type ruleJSON struct {
+	Key       string             `json:"key"`
+	Domain    string             `json:"domain"`
+	Path      string             `json:"path"`
+	Entries   []descriptor.Entry `json:"entries"`
+	Source    string             `json:"source"`
+	Location  string             `json:"location"`
+	Rule      *config.Descriptor `json:"rule"`
+	Overrides *overridden        `json:"overrides,omitempty"`
+}
+
+type overridden struct {
+	Source   string             `json:"source"`
+	Location string             `json:"location"`
+	Rule     *config.Descriptor `json:"rule"`
+}
+
+func describeRule(r config.Rule) ruleJSON {
+	d := r.Descriptor()
+	out := ruleJSON{
+		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]descriptor.Entry, len(r.Path)),
+		Source: d.Origin.String(), Location: location(d), Rule: d.Bare(),
+	}
+	for i, step := range r.Path {
+		out.Entries[i] = descriptor.Entry{Key: step.Key, Value: step.Value}
+	}
+	if d.Overridden != nil {
+		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden}
+	}
+	return out
+}
+
+// location says where a rule is written, as far as somebody could look there.
+func location(d *config.Descriptor) string {
+	switch d.Origin {
+	case config.FromAdmin:
+		return "admin"
+	case config.FromXDS:
+		return d.Pos.File
+	}
+	return d.Pos.String()
+}
+
+// etag names the rules in force and the admin rules stored. What is not in force
+// yet may be seen to change, but not missed.
+func (a api) etag(stored rulestore.Set) string {
+	return fmt.Sprintf("%q", stored.Token()+"."+a.Reloads().Last.Hash)
+}
+
+// stored returns the admin rules; where they can't be reached those last known.
+func (a api) stored(ctx context.Context) (rulestore.Set, error) {
+	if a.Store == nil {
+		return rulestore.Set{}, nil
+	}
+	set, err := a.Store.Load(ctx)
+	if errors.Is(err, rulestore.ErrUnavailable) {
+		err = nil
+	}
+	return set, err
+}
+
+func (a api) listRules(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	source := query.Get("source")
+	if source != "" && !slices.Contains([]string{"file", "xds", "admin"}, source) {
+		return refuse(http.StatusBadRequest, "source=%s: use file, xds or admin", source)
+	}
+	set, err := a.stored(r.Context())
+	if err != nil {
+		return err
+	}
+	list := ruleList{Revision: set.Revision, Generation: a.Reloads().Last.Generation, Writable: a.Store != nil,
+		Domains: []domainJSON{}, Rules: []ruleJSON{}}
+	tag := a.etag(set)
+	w.Header().Set("ETag", tag)
+	if matches(r.Header.Get("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	domain, name := query.Get("domain"), query.Get("name")
+	rules := a.rulesInForce()
+	for _, d := range rules.Domains {
+		if domain == "" || d.Name == domain {
+			list.Domains = append(list.Domains, domainJSON{d.Name, d.Consume.String()})
+		}
+	}
+	for rule := range rules.All() {
+		d := rule.Descriptor()
+		if domain != "" && rule.Domain.Name != domain || source != "" && d.Origin.String() != source ||
+			name != "" && !slices.ContainsFunc(d.Limits, func(l *config.Limit) bool { return l.Name == name }) {
+			continue
+		}
+		list.Rules = append(list.Rules, describeRule(rule))
+	}
+	answer(w, http.StatusOK, list)
+	return nil
+}
+
+func (a api) getRule(w http.ResponseWriter, r *http.Request) error {
+	rule, err := a.find(r)
+	if err != nil {
+		return err
+	}
+	set, err := a.stored(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("ETag", a.etag(set))
+	answer(w, http.StatusOK, describeRule(rule))
+	return nil
+}
+
+// matches says whether a list of ETags has this one.
+func matches(list, tag string) bool {
+	for t := range strings.SplitSeq(list, ",") {
+		t = strings.TrimPrefix(strings.TrimSpace(t), "W/")
+		if t == tag || t == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// writeResult is the answer to a write of rules.
+type writeResult struct {
+	DryRun   bool          `json:"dry_run"`
+	Revision uint64        `json:"revision"`
+	InForce  bool          `json:"in_force"`
+	Changes  []changeJSON  `json:"changes"`
+	Warnings []ruleProblem `json:"warnings,omitempty"`
+	Problems []string      `json:"problems,omitempty"`
+}
+
+type changeJSON struct {
+	Change rulestore.Kind  `json:"change"`
+	Key    string          `json:"key"`
+	Domain string          `json:"domain"`
+	Path   string          `json:"path"`
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+}
+
+func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
+	replace, err := flag(r, "replace")
+	if err != nil {
+		return err
+	}
+	body, err := readBody(w, r, maxRules, "application/json", "application/yaml", "application/x-yaml", "text/yaml")
+	if err != nil {
+		return err
+	}
+	_, warnings, err := a.parse(body)
+	if err != nil {
+		return err
+	}
+	return a.write(w, r, warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
+		domain, _, err := a.parse(body) // anew, for Put takes it
+		if err != nil {
+			return set, nil, err
+		}
+		return set.Put(domain, replace)
+	})
+}
+
+// parse reads the domain in a body.
+func (a api) parse(body []byte) (*config.Domain, []ruleProblem, error) {
+	own := config.Source{Name: "body", Data: body, Origin: config.FromAdmin}
+	rules, err := config.Parse([]config.Source{own}, config.Options{MaxBytes: maxRules})
+	if bad, ok := errors.AsType[*config.Invalid](err); ok {
+		return nil, nil, notValid(bad)
+	} else if err != nil {
+		return nil, nil, err
+	}
+	domain, warnings := rules.Domains[0], rules.Warnings
+	if len(warnings) > 0 {
+		// Some are only for want of the rules beside which it will be in force.
+		if text, err := a.inForce(domain.Name); err == nil {
+			beside := config.Source{Name: "in force", Data: text}
+			if all, err := config.Parse([]config.Source{beside, own}, config.Options{MaxBytes: maxRules}); err == nil {
+				warnings = slices.DeleteFunc(all.Warnings, func(p config.Problem) bool { return p.File != own.Name })
+			}
+		}
+	}
+	return domain, ruleProblems(warnings), nil
+}
+
+// inForce returns the rules in force of a domain, in the grammar.
+func (a api) inForce(domain string) ([]byte, error) {
+	for _, d := range a.rulesInForce().Domains {
+		if d.Name == domain {
+			return json.Marshal(d)
+		}
+	}
+	return nil, errors.New("there are none")
+}
+
+func (a api) deleteRule(w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("key")
+	return a.write(w, r, nil, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
+		next, change, err := set.Delete(id)
+		if err != nil {
+			return set, nil, err
+		}
+		if change != nil {
+			return next, []rulestore.Change{*change}, nil
+		}
+		rule, err := a.find(r)
+		if err != nil {
+			return set, nil, err
+		}
+		d := rule.Descriptor()
+		if d.Origin == config.FromAdmin { // it has been deleted, but is still in force
+			return set, nil, noRule(id)
+		}
+		p := refuseAs(notFromHere, "The rule is not from here", http.StatusConflict,
+			"the rule %s of domain %s is written in %s: delete it there, or override it by an admin rule of the same keys and values", rule.Name(), rule.Domain.Name, location(d))
+		p.Location = location(d)
+		return set, nil, p
+	})
+}
+
+// How often a write is tried again over others', and how long the rules may take
+// to come into force.
+const (
+	maxConflicts  = 10
+	reloadTimeout = 20 * time.Second
+)
+
+// write edits the stored rules, brings them into force and answers with what has
+// changed.
+func (a api) write(w http.ResponseWriter, r *http.Request, warnings []ruleProblem,
+	edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) error {
+	dryRun, err := flag(r, "dry_run")
+	if err != nil {
+		return err
+	}
+	prev, next, changes, err := a.store(r, dryRun, edit)
+	if err != nil {
+		return err
+	}
+	result := writeResult{DryRun: dryRun, Revision: next.Revision, Changes: make([]changeJSON, len(changes)), Warnings: warnings}
+	for i, c := range changes {
+		result.Changes[i] = changeJSON{c.Kind, c.ID, c.Domain, c.Path, c.Before, c.After}
+	}
+	status := http.StatusOK
+	if dryRun {
+		result.Revision, next = prev.Revision, prev
+	} else {
+		result.InForce, result.Problems = a.bringIntoForce(r.Context())
+		a.audit(r, "rules", zap.Uint64("revision", next.Revision), zap.Bool("in_force", result.InForce), zap.Any("changes", changed(result.Changes)))
+		if !result.InForce {
+			status = http.StatusAccepted
+		}
+	}
+	w.Header().Set("ETag", a.etag(next))
+	answer(w, status, result)
+	return nil
+}
+
+// changed leaves out what is unchanged.
+func changed(all []changeJSON) []changeJSON {
+	return slices.DeleteFunc(slices.Clone(all), func(c changeJSON) bool { return c.Change == rulestore.Unchanged })
+}
+
+// store saves an edit, over others' if need be, unless it is for show only.
+func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) (prev, next rulestore.Set, changes []rulestore.Change, err error) {
+	precondition := r.Header.Get("If-Match")
+	for range maxConflicts {
+		if prev, err = a.editable(r.Context(), dryRun); err != nil {
+			return prev, next, nil, err
+		}
+		if precondition != "" && !matches(precondition, a.etag(prev)) {
+			return prev, next, nil, hasChanged()
+		}
+		if next, changes, err = edit(prev); err != nil || dryRun || next.Revision == prev.Revision {
+			return prev, next, changes, err
+		}
+		switch err = a.Store.Save(r.Context(), prev, next); {
+		case err == nil:
+			return prev, next, changes, nil
+		case !errors.Is(err, rulestore.ErrConflict):
+			return prev, next, nil, notSaved(err)
+		case precondition != "":
+			return prev, next, nil, hasChanged()
+		}
+	}
+	return prev, next, nil, notSaved(err)
+}
+
+// editable returns the admin rules for a change; there must be a place for it
+// unless it is for show.
+func (a api) editable(ctx context.Context, dryRun bool) (rulestore.Set, error) {
+	switch {
+	case dryRun:
+		return a.stored(ctx)
+	case a.Store == nil:
+		return rulestore.Set{}, refuseAs(noRuleStore, "There is no place to keep rules", http.StatusNotImplemented,
+			"start the service with --admin-rules-file, or with counters in Redis")
+	}
+	set, err := a.Store.Load(ctx)
+	if err != nil {
+		return set, refuseAs(storeFailed, "The admin rules can't be read", http.StatusServiceUnavailable, "%v; nothing has changed", err)
+	}
+	return set, nil
+}
+
+func hasChanged() *problem {
+	return refuseAs(changedMeanwhile, "Rules have changed meanwhile", http.StatusPreconditionFailed, "GET them again, and look whether the change is still right")
+}
+
+func notSaved(err error) *problem {
+	p := refuseAs(storeFailed, "The admin rules are not saved", http.StatusServiceUnavailable, "%v", err)
+	if errors.Is(err, rulestore.ErrUnavailable) {
+		p.Title = "The admin rules may not be saved"
+		p.Detail += "; whether it was saved before it failed is not known: GET /admin/rules shows it"
+	}
+	return p
+}
+
+// bringIntoForce loads the rules. A client that leaves meanwhile changes nothing.
+func (a api) bringIntoForce(ctx context.Context) (inForce bool, problems []string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reloadTimeout)
+	defer cancel()
+	err := a.Reload(ctx)
+	if err == nil {
+		return true, nil
+	}
+	if bad, ok := errors.AsType[*config.Invalid](err); ok {
+		for _, p := range bad.Problems {
+			problems = append(problems, p.Error())
+		}
+		return false, problems
+	}
+	return false, []string{err.Error()}
+}
+
+// audit logs a write.
+func (a api) audit(r *http.Request, what string, fields ...zap.Field) {
+	a.Audit.Info("admin write", append([]zap.Field{zap.String("what", what), zap.String("who", a.Access.who(r)),
+		zap.String("remote", r.RemoteAddr), zap.String("method", r.Method), zap.String("path", r.URL.Path)}, fields...)...)
+}
