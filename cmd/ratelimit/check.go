@@ -12,10 +12,11 @@ import (
 type ruleOptions struct {
 	MergeDomains bool `group:"rules" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
 	SkipDotFiles bool `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
+	DropDenied   bool `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Denied calls charge nothing under fixed_window, too, unless a rule says otherwise."`
 }
 
 func (o ruleOptions) config() config.Options {
-	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles}
+	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles, DropDenied: o.DropDenied}
 }
 
 // load reads rules as serve would. It prints every problem of every file; then

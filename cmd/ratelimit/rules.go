@@ -142,7 +142,7 @@ func (o *xdsOptions) credentials(s *service) (credentials.TransportCredentials, 
 type equalPairs map[string]string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *equalPairs) UnmarshalText(text []byte) error {
+func (p *equalPairs) UnmarshalText(text []byte) error { //nolint:unparam // the interface has an error
 	*p = equalPairs{}
 	for pair := range strings.SplitSeq(string(text), ",") {
 		if key, value, ok := strings.Cut(pair, "="); ok {

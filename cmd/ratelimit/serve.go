@@ -45,7 +45,7 @@ type serveCmd struct {
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
 
 	Backend        backendKind `group:"store" placeholder:"KIND" env:"BACKEND_TYPE" help:"Where counters live: memory or redis. Without, redis if any REDIS_ variable says where, else memory."`
-	RedisURL       string      `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/redis.md lists the other REDIS_ variables."`
+	RedisURL       string      `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/migrating.md lists the other REDIS_ variables."`
 	RedisPerSecond bool        `group:"store" name:"redis-per-second" negatable:"" env:"REDIS_PERSECOND" help:"Keep counters of limits per second in a Redis of their own, given by REDIS_PERSECOND_ variables."`
 	Replicas       int         `group:"store" default:"1" env:"REPLICAS" help:"How many replicas of this service there are: each takes this part of the limits while on_backend_error: local decides."`
 	MaxKeys        int         `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`

@@ -44,10 +44,10 @@ func ParseBackendErrorMode(name string) (BackendErrorMode, error) {
 	return BackendErrorDefault, fmt.Errorf("unknown on_backend_error %q: write error, allow, deny or local", name)
 }
 
-// settleDeniedHits gives a limit that is charged together with others the
-// default denied_hits of drop: what is refused as a whole charges nothing.
-func (l *Limit) settleDeniedHits(together bool) {
-	if !together || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
+// settleDeniedHits gives a limit the default denied_hits of drop, as one that is
+// charged together with others has: what is refused as a whole charges nothing.
+func (l *Limit) settleDeniedHits(drop bool) {
+	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
 		return
 	}
 	params := l.Algo.Params()

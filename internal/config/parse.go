@@ -22,6 +22,8 @@ type Options struct {
 	// Names that begin with two dots, by which Kubernetes swaps the content of
 	// its volumes, are always left out.
 	SkipDotFiles bool
+	// DropDenied makes drop the default of denied_hits for fixed_window, too.
+	DropDenied bool
 	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
 	MaxBytes int64
 }
@@ -178,7 +180,7 @@ func (b *builder) finish() {
 		domain.walk(func(d *Descriptor) {
 			for _, l := range d.Limits {
 				names[entry{domain.Name, l.Name}] = true
-				l.settleDeniedHits(domain.Consume == AllOrNothing || len(d.Limits) > 1)
+				l.settleDeniedHits(b.opts.DropDenied || domain.Consume == AllOrNothing || len(d.Limits) > 1)
 			}
 		})
 	}
