@@ -30,8 +30,7 @@ func isStatic(t *testing.T, path string) {
 	}
 }
 
-// rulesOf returns a directory with a file of config/examples, with years for its
-// units, so that no window ends during a test.
+// rulesOf returns a directory with a file of config/examples, inYears.
 func rulesOf(t *testing.T, file string) string {
 	t.Helper()
 	rules, err := os.ReadFile(filepath.Join(harness.Root(t), "config", "examples", file))
@@ -43,6 +42,8 @@ func rulesOf(t *testing.T, file string) string {
 	return dir
 }
 
+// inYears gives limits years for their units, so that no window ends, and nothing
+// is refilled, during a test.
 func inYears(rules string) string {
 	return regexp.MustCompile(`\bunit: \w+`).ReplaceAllString(rules, "unit: year")
 }
