@@ -71,6 +71,8 @@ func (a Access) token() ([]byte, error) {
 // rules, and no values that clients send.
 var open = map[string]bool{"/": true, "/openapi.yaml": true, "/healthcheck": true, "/metrics": true}
 
+func isOpen(path string) bool { return open[path] || strings.HasPrefix(path, "/page/") }
+
 // guard lets through to next what may be: see Access. Whatever else is in force,
 // a page from elsewhere in a browser can't write.
 func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
@@ -93,13 +95,13 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection) *problem {
 	// A name that leads here may be anybody's: a browser would take their page
 	// for one of this address.
-	if a.TokenFile == "" && !a.ClientCertificates && !isLoopback(r.Host) && !open[r.URL.Path] {
+	if a.TokenFile == "" && !a.ClientCertificates && !isLoopback(r.Host) && !isOpen(r.URL.Path) {
 		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set --admin-token-file", r.Host)
 	}
 	if err := crossOrigin.Check(r); err != nil {
 		return refuse(http.StatusForbidden, "a page from elsewhere can't write here: %v", err)
 	}
-	if a.TokenFile == "" || open[r.URL.Path] && isRead(r) {
+	if a.TokenFile == "" || isOpen(r.URL.Path) && isRead(r) {
 		return nil
 	}
 	want, err := a.token()
