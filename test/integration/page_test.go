@@ -192,6 +192,10 @@ func TestPage(t *testing.T) {
 			t.Errorf("the ground is %s in both", light)
 		}
 		if path := os.Getenv("PAGE_SCREENSHOT"); path != "" {
+			for range 30 {
+				service.Ask(t, harness.Request("edge", 1, "path", "/search/x", "remote_address", "10.0.0.1"))
+			}
+			b.waitFor(`document.querySelectorAll("#rules tbody tr svg")[1]?.getAttribute("aria-label") === "last minute: 20 allowed, 10 denied"`)
 			var png []byte
 			b.run(emulation.SetEmulatedMedia(), chromedp.FullScreenshot(&png, 100))
 			if err := os.WriteFile(path, png, 0o600); err != nil {

@@ -9,8 +9,16 @@ const interval = 2000;
 let known = { rules: [], etag: null, generation: -1 };
 const rows = new Map(); // key → what of a row changes
 const visible = new Set();
+let latest = new Map(); // key → statistics
 const watch = new IntersectionObserver((seen) => {
-  for (const s of seen) s.isIntersecting ? visible.add(s.target.dataset.key) : visible.delete(s.target.dataset.key);
+  for (const { isIntersecting, target: { dataset: { key } } } of seen) {
+    if (isIntersecting) {
+      visible.add(key);
+      paint(key);
+    } else {
+      visible.delete(key);
+    }
+  }
 });
 
 async function refresh() {
@@ -73,14 +81,19 @@ function update(stats) {
     const now = s.rates['1s'];
     allowed += now.allowed;
     denied += now.denied;
-    const r = rows.get(s.key);
-    if (!r || !visible.has(s.key)) continue; // a thousand rules cost what is in sight
-    r.allowed.textContent = number(now.allowed);
-    r.denied.textContent = number(now.denied);
-    if (s.history) r.plot.replaceChildren(plot(s.history));
   }
+  latest = new Map(stats.rules.map((s) => [s.key, s]));
+  visible.forEach(paint); // a thousand rules cost what is in sight
   const failures = stats.service.backend_errors ? `, ${number(stats.service.backend_errors)} backend errors` : '';
   $('state').textContent = `${known.rules.length} rules, ${number(allowed)} allowed/s, ${number(denied)} denied/s${failures}`;
+}
+
+function paint(key) {
+  const [r, s] = [rows.get(key), latest.get(key)];
+  if (!r || !s) return;
+  r.allowed.textContent = number(s.rates['1s'].allowed);
+  r.denied.textContent = number(s.rates['1s'].denied);
+  if (s.history) r.plot.replaceChildren(plot(s.history));
 }
 
 function filter() {
@@ -126,7 +139,7 @@ async function explain(event) {
     const { data: e } = await api.explain(domain, parseDescriptor(text));
     const found = e.outcome === 'matched' ? (await api.counters(domain, text)).data.counters : [];
     out.replaceChildren(
-      el('p', {}, el('strong', {}, e.outcome === 'matched' ? `Rule ${e.rule.path} applies.` : 'No limit applies.'), ' ', e.reason),
+      el('p', {}, el('strong', {}, e.outcome === 'matched' ? `Rule ${e.rule.path} applies.` : 'No limit applies.'), ' ', e.outcome === 'matched' ? '' : e.reason),
       el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
       ...found.map((c) => el('p', {},
         el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
