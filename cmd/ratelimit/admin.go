@@ -8,9 +8,6 @@ import (
 	"net"
 	"net/http"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"github.com/distlimiter/ratelimit/internal/admin"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
@@ -94,13 +91,9 @@ func (s *service) adminRules() []config.Provider {
 }
 
 func (s *service) adminHandler() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(s.metrics...)
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
-		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: registry, Health: s.health,
+		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: s.registry(), Health: s.health,
 		Access: s.Admin.access(), Audit: s.audit,
 	})
 }

@@ -43,6 +43,7 @@ type serveCmd struct {
 	RemainingHeader  string `group:"headers" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Requests left."`
 	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit resets."`
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
+	DraftHeaders     bool   `group:"headers" negatable:"" env:"LIMIT_DRAFT_HEADERS_ENABLED" help:"Add RateLimit-Policy and RateLimit as in the IETF's draft (draft-ietf-httpapi-ratelimit-headers-10)."`
 
 	Backend        backendKind `group:"store" placeholder:"KIND" env:"BACKEND_TYPE" help:"Where counters live: memory or redis. Without, redis if any REDIS_ variable says where, else memory."`
 	RedisURL       string      `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/migrating.md lists the other REDIS_ variables."`
@@ -122,6 +123,7 @@ func (c *serveCmd) serverOptions() server.Options {
 	if c.ResponseHeaders {
 		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader}
 	}
+	o.Headers.Draft = c.DraftHeaders
 	return o
 }
 

@@ -69,6 +69,15 @@ func (o *statsOptions) sink() (statsd.Sink, error) {
 	return nil, nil
 }
 
+// registry returns all metrics.
+func (s *service) registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(s.metrics...)
+	return r
+}
+
 // export adds to the group what sends and shows counts.
 func (s *service) export(group *run.Group) error {
 	sink, err := s.sink()
@@ -90,12 +99,8 @@ func (s *service) export(group *run.Group) error {
 	if err != nil {
 		return err
 	}
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), storeMetrics(s.store.Stats),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics.MustRegister(s.metrics...)
 	mux := http.NewServeMux()
-	mux.Handle("GET "+s.PrometheusPath, promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET "+s.PrometheusPath, promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{}))
 	web := httpServer(mux, s.log)
 	s.log.Info("metrics", zap.String("at", "http://"+listener.Addr().String()+s.PrometheusPath))
 	group.Add(func() error { return ignore(web.Serve(listener), http.ErrServerClosed) }, func(error) { _ = web.Close() })

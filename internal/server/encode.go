@@ -3,6 +3,7 @@ package server
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -82,7 +83,8 @@ func (s *Service) encode(r *request, msg *pb.RateLimitRequest, now time.Time) *p
 		resp.RawBody = r.body(resp)
 	}
 	if tightest >= 0 {
-		resp.ResponseHeadersToAdd = s.opts.Headers.of(&statuses[tightest], over, wait)
+		at, _ := r.reported(&r.descriptors[tightest])
+		resp.ResponseHeadersToAdd = s.opts.Headers.of(&statuses[tightest], r.limits[at], over, wait)
 	}
 	if s.opts.DynamicMetadata {
 		resp.DynamicMetadata = r.metadata(msg, resp)
@@ -136,8 +138,8 @@ func (r *request) body(resp *pb.RateLimitResponse) []byte {
 	return nil
 }
 
-// of returns the headers that report st.
-func (h Headers) of(st *pb.RateLimitResponse_DescriptorStatus, over bool, wait time.Duration) []*core.HeaderValue {
+// of returns the headers that report st, the status of l.
+func (h Headers) of(st *pb.RateLimitResponse_DescriptorStatus, l *limit, over bool, wait time.Duration) []*core.HeaderValue {
 	if h == (Headers{}) {
 		return nil
 	}
@@ -153,7 +155,35 @@ func (h Headers) of(st *pb.RateLimitResponse_DescriptorStatus, over bool, wait t
 	if over && wait != algo.Never {
 		add(h.RetryAfter, seconds(wait))
 	}
+	if h.Draft {
+		policy, state := draft(st, l)
+		list = append(list, &core.HeaderValue{Key: "RateLimit-Policy", Value: policy}, &core.HeaderValue{Key: "RateLimit", Value: state})
+	}
 	return list
+}
+
+// draft returns the fields of draft-ietf-httpapi-ratelimit-headers-10: the policy
+// with its quota q and window w in seconds, which is left out where it has no
+// whole number of them, and the state with what remains, r, and the seconds until
+// the quota is whole again, t.
+func draft(st *pb.RateLimitResponse_DescriptorStatus, l *limit) (policy, state string) {
+	name := structuredString(l.name)
+	p := l.algo.Params()
+	policy = name + ";q=" + strconv.FormatUint(uint64(p.Limit), 10)
+	if p.Window%time.Second == 0 {
+		policy += ";w=" + strconv.FormatInt(int64(p.Window/time.Second), 10)
+	}
+	state = name + ";r=" + strconv.FormatUint(uint64(st.LimitRemaining), 10) + ";t=" + strconv.FormatInt(st.DurationUntilReset.Seconds, 10)
+	return policy, state
+}
+
+// structuredString returns s as a string of RFC 9651, or "default" if it is empty
+// or holds what such a string cannot.
+func structuredString(s string) string {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return `"default"`
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
 // seconds rounds up to whole seconds: Envoy's headers drop the fraction, and "0"

@@ -63,6 +63,8 @@ type Headers struct {
 	Remaining  string // what is left of it
 	Reset      string // seconds until it is as good as new
 	RetryAfter string // seconds until the request would pass; on refusals
+	// Draft adds RateLimit-Policy and RateLimit as the IETF's draft has them.
+	Draft bool
 }
 
 // Bounds on a request, against mistakes and attacks; 0 means the default.
