@@ -30,7 +30,7 @@ func newBreaker(o *Options, name string) *breaker {
 		Timeout:      jitter(o.BreakFor),
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= o.BreakAfter },
 		IsSuccessful: func(err error) bool { return !errors.Is(err, ErrUnavailable) },
-		IsExcluded:   func(err error) bool { return errors.As(err, &echo{}) },
+		IsExcluded:   func(err error) bool { return err != nil && errors.As(err, new(echo)) },
 		OnStateChange: func(name string, from, to gobreaker.State) {
 			o.Log.Warn("calls to Redis", zap.String("breaker", name), zap.Stringer("from", from), zap.Stringer("to", to))
 		},

@@ -18,14 +18,14 @@ import (
 const hold = 50 * 366 * 24 * time.Hour
 
 // call decides the ops, in order, in one call; each is then told how it went.
-func (b *Backend) call(ops []*op, deadline time.Time) {
+func (b *Backend) call(ops []*op, until time.Time) {
 	began := time.Now()
 	rest := b.unspent(ops, began)
 	if len(rest) == 0 {
 		return
 	}
 	asks := b.leases.asks(rest, began)
-	err := b.send(withAsks(rest, asks), deadline)
+	err := b.send(withAsks(rest, asks), until)
 	for _, a := range asks {
 		b.leases.settle(a, began, err)
 	}
@@ -87,7 +87,7 @@ func (b *Backend) returnLeases(ctx context.Context) {
 	}
 }
 
-func (b *Backend) send(ops []*op, deadline time.Time) error {
+func (b *Backend) send(ops []*op, until time.Time) error {
 	now, holdMillis := "", int64(0)
 	if b.opts.Clock != nil {
 		now, holdMillis = strconv.FormatInt(b.opts.Clock(), 10), hold.Milliseconds()
@@ -103,13 +103,13 @@ func (b *Backend) send(ops []*op, deadline time.Time) error {
 	}
 	command := b.command(client, keys, args, false)
 	return b.breakers.of(command.Slot()).do(func() error {
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		defer cancel()
+		ctx := newDeadline(until)
+		defer ctx.free()
 		for {
 			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
 			if err == nil {
-				return b.read(answer, ops, sent)
+				return b.read(&e.reply, answer, ops, sent)
 			}
 			// What did not run may be sent again: with its text to a server that
 			// does not know the script, and a moment later while keys are moving.
@@ -124,8 +124,8 @@ func (b *Backend) send(ops []*op, deadline time.Time) error {
 }
 
 // read fills in the decisions of the ops.
-func (b *Backend) read(answer []byte, ops []*op, sent time.Time) error {
-	var r reply
+func (b *Backend) read(r *reply, answer []byte, ops []*op, sent time.Time) error {
+	r.seen = nil
 	if b.refusals != nil {
 		r.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
 	}

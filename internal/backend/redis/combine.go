@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"runtime"
 	"sync"
 	"time"
 )
@@ -22,7 +23,8 @@ type laneShard struct {
 
 // lane is one call after the other. It is known by all keys of the first.
 type lane struct {
-	ids []id
+	ids   []id
+	first [1]id // what ids is of, when it is one
 
 	mu      sync.Mutex
 	started time.Time // the call under way
@@ -45,17 +47,20 @@ func (l *lanes) shard(of id) *laneShard { return &l.shards[of[0]%byte(len(l.shar
 // do has the op decided, alone or with others, and its err set.
 func (l *lanes) do(o *op) {
 	ln := l.join(o)
-	batch := []*op{o}
 	if ln == nil {
 		ln = l.open(o)
 	} else {
 		<-o.wake
-		if batch = o.batch; len(batch) == 0 {
+		if !o.leads {
 			return
 		}
 	}
+	// Requests that are about to come, because their goroutines can run, may still
+	// join. On an idle machine there are none, and this costs nothing.
+	runtime.Gosched()
 	// This goroutine makes one call, and leaves the next one to the first that
 	// waits for it.
+	batch := ln.take(o)
 	l.call(batch, o.deadline)
 	for _, other := range batch[1:] {
 		other.wake <- struct{}{}
@@ -89,7 +94,8 @@ func (ln *lane) enqueue(o *op, patient time.Duration) bool {
 
 // open makes a lane for the op, which takes the place of older ones.
 func (l *lanes) open(o *op) *lane {
-	ln := &lane{ids: append([]id(nil), o.ids...), started: o.began}
+	ln := &lane{started: o.began}
+	ln.ids = append(ln.first[:0], o.ids...)
 	for _, of := range ln.ids {
 		s := l.shard(of)
 		s.mu.Lock()
@@ -99,9 +105,25 @@ func (l *lanes) open(o *op) *lane {
 	return ln
 }
 
+// take returns the op with as many of those that wait as one call takes.
+func (ln *lane) take(o *op) []*op {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	n, checks := 0, len(o.checks)
+	for n < len(ln.queue) && checks+len(ln.queue[n].checks) <= maxChecks {
+		checks += len(ln.queue[n].checks)
+		n++
+	}
+	o.batch = append(append(o.batch[:0], o), ln.queue[:n]...)
+	ln.queue = append(ln.queue[:0], ln.queue[n:]...)
+	ln.started = time.Now()
+	return o.batch
+}
+
 // proceed has the first that waits make the next call, or closes the lane.
 func (l *lanes) proceed(ln *lane) {
 	if leader := ln.next(); leader != nil {
+		leader.leads = true
 		leader.wake <- struct{}{}
 		return
 	}
@@ -115,23 +137,16 @@ func (l *lanes) proceed(ln *lane) {
 	}
 }
 
-// next takes as many ops off the queue as one call takes, and returns the first
-// of them with all as its batch.
+// next takes the first that waits off the queue. Without any it closes the lane.
 func (ln *lane) next() *op {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	n, checks := 0, 0
-	for n < len(ln.queue) && checks+len(ln.queue[n].checks) <= maxChecks {
-		checks += len(ln.queue[n].checks)
-		n++
-	}
-	if n == 0 {
+	if len(ln.queue) == 0 {
 		ln.closed = true
 		return nil
 	}
 	leader := ln.queue[0]
-	leader.batch = append(leader.batch[:0], ln.queue[:n]...)
-	ln.queue = append(ln.queue[:0], ln.queue[n:]...)
+	ln.queue = append(ln.queue[:0], ln.queue[1:]...)
 	ln.started = time.Now()
 	return leader
 }

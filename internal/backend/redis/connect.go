@@ -72,7 +72,7 @@ func newConnector(o *Options) *connector {
 		// How long a server may leave a probe unanswered before its connection,
 		// with all calls that wait on it, is given up.
 		ConnWriteTimeout:    max(time.Second, 2*o.Timeout),
-		MaxFlushDelay:       o.FlushDelay,
+		MaxFlushDelay:       max(0, o.FlushDelay),
 		PipelineMultiplex:   bits.Len(uint(o.Connections)) - 1,
 		ReadBufferEachConn:  bufferSize,
 		WriteBufferEachConn: bufferSize,

@@ -36,6 +36,7 @@ type encoder struct {
 	plan    []byte
 	numbers []float64
 	strings []string
+	reply   reply // to read the answer with
 }
 
 // kind is what makes the arguments of two checks equal.

@@ -21,11 +21,13 @@ type op struct {
 	began, deadline time.Time
 	epochs          []uint64 // of what is remembered of the ids; see refusals
 
-	// While it waits in a lane: what wakes it, what it is to call for then, and
-	// otherwise what has become of it.
+	err error // what has become of it
+
+	// While it waits in a lane: what wakes it, whether it is then to make the next
+	// call, and for whom.
 	wake  chan struct{}
+	leads bool
 	batch []*op
-	err   error
 }
 
 var ops = sync.Pool{New: func() any { return &op{wake: make(chan struct{}, 1)} }}

@@ -71,16 +71,18 @@ type Options struct {
 	// bytes of their hash. It costs memory, and lets Redis see what descriptors hold.
 	PlainKeys bool
 
-	// Connections to each server; a power of two, up to 256. Default 2, in a
-	// cluster 1. Requests of all callers share them in pipelines.
+	// Connections to each server; a power of two, up to 256. Default 1: the
+	// requests of all callers share it in a pipeline, and the more of them the
+	// less does each cost.
 	Connections int
 	// Timeout bounds every call. Default 20 ms.
 	Timeout time.Duration
 	// DialTimeout bounds the making of a connection, which no caller waits for
 	// longer than Timeout. Default 2 s.
 	DialTimeout time.Duration
-	// FlushDelay is how long to gather requests of a connection before they are
-	// sent, which saves CPU time at the cost of latency. Default 0: at once.
+	// FlushDelay is how long after it was last sent something a connection gathers
+	// requests, if others are under way: it saves CPU time for a little latency.
+	// Default 20 µs; less than 0 for none.
 	FlushDelay time.Duration
 	// BreakAfter is how many calls must fail in a row before calls are suspended
 	// for about BreakFor. Defaults 5 and 1 s. In a cluster they count apart for
@@ -111,9 +113,9 @@ const (
 	defaultPrefix      = "distlimiter"
 	defaultTimeout     = 20 * time.Millisecond
 	defaultDialTimeout = 2 * time.Second
+	defaultFlushDelay  = 20 * time.Microsecond
 	defaultBreakAfter  = 5
 	defaultBreakFor    = time.Second
-	defaultConnections = 2
 	maxConnections     = 256
 )
 
@@ -123,13 +125,11 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.Prefix, defaultPrefix)
 	set(&o.Timeout, defaultTimeout)
 	set(&o.DialTimeout, defaultDialTimeout)
+	set(&o.FlushDelay, defaultFlushDelay)
 	set(&o.BreakAfter, defaultBreakAfter)
 	set(&o.Replicas, 1)
 	set(&o.BreakFor, defaultBreakFor)
-	if o.Mode == Cluster {
-		set(&o.Connections, 1)
-	}
-	set(&o.Connections, defaultConnections)
+	set(&o.Connections, 1)
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -178,8 +178,8 @@ func (o *Options) check() error {
 	if n := o.Connections; n < 1 || n > maxConnections || n&(n-1) != 0 {
 		wrong("%d connections: use a power of two from 1 to %d", n, maxConnections)
 	}
-	if o.FlushDelay < 0 || o.FlushDelay > o.Timeout/2 {
-		wrong("a flush delay of %v: use 0 to half the timeout of %v", o.FlushDelay, o.Timeout)
+	if o.FlushDelay > o.Timeout/2 {
+		wrong("a flush delay of %v: use at most half the timeout of %v", o.FlushDelay, o.Timeout)
 	}
 	if o.Replicas < 1 {
 		wrong("%d replicas: use 1 or more", o.Replicas)
