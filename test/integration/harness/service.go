@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,6 +72,9 @@ func StartService(t testing.TB, rules string, flags ...string) *Service {
 	s.Restart(t)
 	return s
 }
+
+// Command returns a command of the binary, to be run.
+func Command(args ...string) *exec.Cmd { return exec.Command(binary, args...) }
 
 // ServiceAt is a service that the test has started by other means, and that answers
 // gRPC on a port of loopback.
