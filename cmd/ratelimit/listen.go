@@ -15,6 +15,9 @@ import (
 // defaultGRPCAddr is where serve answers and hit asks.
 const defaultGRPCAddr = "127.0.0.1:8081"
 
+// defaultAdminAddr is where serve is administered and rules and stats ask.
+const defaultAdminAddr = "127.0.0.1:6070"
+
 // halves are the variables by which envoyproxy/ratelimit takes an address in two
 // parts. A part that is not set comes from the flag's default; but a host that is
 // public there is so for whoever starts this service in its place.

@@ -55,6 +55,8 @@ type commands struct {
 	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
+	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
+	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -75,6 +77,7 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 		kong.ExplicitGroups(groups),
 		kong.Vars{
 			"grpcAddr":       defaultGRPCAddr,
+			"adminAddr":      defaultAdminAddr,
 			"runtimeRoot":    runtimeRoot,
 			"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
 			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),

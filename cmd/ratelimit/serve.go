@@ -22,7 +22,7 @@ type serveCmd struct {
 	GRPCAddr   string `group:"listen" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"gRPC for Envoy. Also as $$GRPC_HOST and $$GRPC_PORT."`
 	GRPCSocket string `group:"listen" name:"grpc-socket" placeholder:"PATH" env:"GRPC_UDS" help:"Unix socket for gRPC instead of an address."`
 	HTTPAddr   string `group:"listen" name:"http-addr" default:"127.0.0.1:8080" env:"HTTP_ADDR" help:"HTTP with /json and /healthcheck. Also as $$HOST and $$PORT."`
-	AdminAddr  string `group:"listen" default:"127.0.0.1:6070" env:"ADMIN_ADDR" help:"HTTP with /admin/, /metrics, /stats, /rlconfig and /debug/pprof/. Also as $$DEBUG_HOST and $$DEBUG_PORT."`
+	AdminAddr  string `group:"listen" default:"${adminAddr}" env:"ADMIN_ADDR" help:"HTTP with /admin/, /metrics, /stats, /rlconfig and /debug/pprof/. Also as $$DEBUG_HOST and $$DEBUG_PORT."`
 
 	Admin adminOptions `embed:"" prefix:"admin-"`
 

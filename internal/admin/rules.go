@@ -35,11 +35,19 @@ type ruleJSON struct {
 	Key       string             `json:"key"`
 	Domain    string             `json:"domain"`
 	Path      string             `json:"path"`
-	Entries   []descriptor.Entry `json:"entries"`
+	Entries   []pathEntry        `json:"entries"`
 	Source    string             `json:"source"`
 	Location  string             `json:"location"`
 	Rule      *config.Descriptor `json:"rule"`
 	Overrides *overridden        `json:"overrides,omitempty"`
+}
+
+// pathEntry is one step of the way to a rule, with what it says of the keys and
+// metrics of rules below it.
+type pathEntry struct {
+	descriptor.Entry
+	ShareThreshold bool `json:"share_threshold,omitempty"`
+	ValueToMetric  bool `json:"value_to_metric,omitempty"`
 }
 
 type overridden struct {
@@ -51,11 +59,11 @@ type overridden struct {
 func describeRule(r config.Rule) ruleJSON {
 	d := r.Descriptor()
 	out := ruleJSON{
-		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]descriptor.Entry, len(r.Path)),
+		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]pathEntry, len(r.Path)),
 		Source: d.Origin.String(), Location: location(d), Rule: d.Bare(),
 	}
 	for i, step := range r.Path {
-		out.Entries[i] = descriptor.Entry{Key: step.Key, Value: step.Value}
+		out.Entries[i] = pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric}
 	}
 	if d.Overridden != nil {
 		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden}
