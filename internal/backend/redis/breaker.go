@@ -15,11 +15,12 @@ import (
 // succeeds. A server that answers with an error is there, and no failure.
 type breaker struct {
 	circuit *gobreaker.CircuitBreaker[struct{}]
-	failed  atomic.Int64 // when a call last did, in ns since the epoch
+	failed  atomic.Int64 // when a failure was last counted, in ns since the epoch
 }
 
 // echo is the failure of a call that was already under way when another failed.
-// All calls that share a connection fail when it is closed: that is one failure.
+// A server that is held up for a moment, and a connection that is closed, fail
+// all calls at once: that is one failure.
 type echo struct{ error }
 
 func (e echo) Unwrap() error { return e.error }
@@ -43,7 +44,8 @@ func (b *breaker) do(call func() error) error {
 		began := time.Now().UnixNano()
 		err := call()
 		if errors.Is(err, ErrUnavailable) {
-			if last := b.failed.Swap(time.Now().UnixNano()); began < last && !errors.Is(err, errTimeout) {
+			last := b.failed.Load()
+			if began < last || !b.failed.CompareAndSwap(last, time.Now().UnixNano()) {
 				err = echo{err}
 			}
 		}

@@ -114,13 +114,36 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 			// What did not run may be sent again: with its text to a server that
 			// does not know the script, and a moment later while keys are moving.
 			refusal, ok := rueidis.IsRedisErr(err)
-			unknown := ok && refusal.IsNoScript()
-			if !unknown && !(ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond)) {
+			switch {
+			case ok && refusal.IsNoScript():
+				answer, err = b.teach(ctx, client, keys, args)
+				if err == nil {
+					return b.read(&e.reply, answer, ops, sent)
+				}
+				return b.failed(err)
+			case ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond):
+				command = b.command(client, keys, args, false)
+			default:
 				return b.failed(err)
 			}
-			command = b.command(client, keys, args, unknown)
 		}
 	})
+}
+
+// teach makes a call to a server that did not know the script. One call at a time
+// sends its text; those that come meanwhile find it known.
+func (b *Backend) teach(ctx context.Context, client rueidis.Client, keys, args []string) ([]byte, error) {
+	select {
+	case b.teaching <- struct{}{}:
+		defer func() { <-b.teaching }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	answer, err := client.Do(ctx, b.command(client, keys, args, false)).AsBytes()
+	if refusal, ok := rueidis.IsRedisErr(err); ok && refusal.IsNoScript() {
+		return client.Do(ctx, b.command(client, keys, args, true)).AsBytes()
+	}
+	return answer, err
 }
 
 // read fills in the decisions of the ops.

@@ -51,7 +51,8 @@ type Backend struct {
 	opts     Options
 	naming   naming
 	script   string
-	sha      string // of the script, as EVALSHA takes it
+	sha      string        // of the script, as EVALSHA takes it
+	teaching chan struct{} // full while a call sends the script
 	conn     *connector
 	breakers breakers
 	lanes    *lanes
@@ -80,6 +81,7 @@ func New(opts Options) (*Backend, error) {
 		naming:   naming{prefix: opts.Prefix, cluster: opts.Mode == Cluster, plain: opts.PlainKeys},
 		script:   script,
 		sha:      hex.EncodeToString(sum[:]),
+		teaching: make(chan struct{}, 1),
 		conn:     newConnector(&opts),
 		breakers: newBreakers(&opts),
 		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
