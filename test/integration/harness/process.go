@@ -76,6 +76,16 @@ func (p *Process) Stop(t testing.TB) {
 	}
 }
 
+// Kill ends the program at once, as a crash would.
+func (p *Process) Kill(t testing.TB) {
+	t.Helper()
+	p.stopped = true
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatalf("%s was not running any more: %v", p.name, err)
+	}
+	<-p.exited
+}
+
 // running fails the test when the program has ended by itself.
 func (p *Process) running(t testing.TB) {
 	t.Helper()
