@@ -39,21 +39,24 @@ func (o *adminOptions) access() admin.Access {
 	return admin.Access{TokenFile: o.TokenFile, ClientCertificates: o.TLSClientCA != ""}
 }
 
-// secure returns the admin listener with TLS, if that is asked for. The error
-// says why it must not be served.
-func (s *service) secure(l net.Listener) (net.Listener, error) {
-	if err := s.Admin.access().Check(l.Addr()); err != nil {
-		return nil, fmt.Errorf("--admin-addr: %w", err)
+// adminTLS returns the TLS of the admin address; nil for none. The error says why
+// the address must not be served like this.
+func (s *service) adminTLS() (*tls.Config, error) {
+	// What is no address is for listen to say.
+	if addr, err := net.ResolveTCPAddr("tcp", s.AdminAddr); err == nil {
+		if err := s.Admin.access().Check(addr); err != nil {
+			return nil, fmt.Errorf("--admin-addr: %w", err)
+		}
 	}
 	if s.Admin.TLSCert == "" {
-		return l, nil
+		return nil, nil
 	}
 	files := tlsfiles.Files{Cert: s.Admin.TLSCert, Key: s.Admin.TLSKey, CA: s.Admin.TLSClientCA, Log: s.log}
 	perConnection, err := tlsfiles.Server(files)
 	if err != nil {
 		return nil, fmt.Errorf("TLS of --admin-addr: %w", err)
 	}
-	of := perConnection.GetConfigForClient
+	of := perConnection.GetConfigForClient // for gRPC, which is HTTP/2
 	perConnection.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c, err := of(hello)
 		if err == nil {
@@ -61,7 +64,7 @@ func (s *service) secure(l net.Listener) (net.Listener, error) {
 		}
 		return c, err
 	}
-	return tls.NewListener(l, perConnection), nil
+	return perConnection, nil
 }
 
 // openRuleStore opens the place where admin rules are kept, if there is one.

@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
 func TestMain(m *testing.M) {
@@ -48,7 +50,10 @@ const patience = 30 * time.Second
 //	grpc services                  lists the services by reflection
 //	waitfor regexp URL            waits until a page matches
 //	http METHOD URL [file]        prints the status and the body of an answer; the file is the request's body
+//
+// The files $CA, $SERVER_CERT, $SERVER_KEY, $CLIENT_CERT and $CLIENT_KEY are for TLS.
 func TestScript(t *testing.T) {
+	certificates := redistest.NewTLS(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
@@ -57,6 +62,12 @@ func TestScript(t *testing.T) {
 				env.Setenv(addr, "127.0.0.1:0")
 			}
 			env.Setenv("GORACE", "atexit_sleep_ms=10") // the race detector's second at every exit adds up
+			for name, file := range map[string]string{
+				"CA": certificates.CA, "SERVER_CERT": certificates.ServerCert, "SERVER_KEY": certificates.ServerKey,
+				"CLIENT_CERT": certificates.ClientCert, "CLIENT_KEY": certificates.ClientKey,
+			} {
+				env.Setenv(name, file)
+			}
 			s := &process{env: env}
 			env.Values[processKey{}] = s
 			env.Defer(s.kill)

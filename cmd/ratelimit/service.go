@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -126,6 +127,10 @@ func (s *service) loadRules(ctx context.Context) error {
 
 // listen opens all listeners or none.
 func (s *service) listen() error {
+	secure, err := s.adminTLS()
+	if err != nil {
+		return err
+	}
 	var open []net.Listener
 	grpcNetwork, grpcFlag, grpcAddr := "tcp", "grpc-addr", s.GRPCAddr
 	if s.GRPCSocket != "" {
@@ -139,20 +144,16 @@ func (s *service) listen() error {
 		{"tcp", "http-addr", s.HTTPAddr, &s.httpListener},
 		{"tcp", "admin-addr", s.AdminAddr, &s.adminListener},
 	} {
-		opened, err := listen(l.network, l.flag, l.addr)
-		if err == nil {
-			open = append(open, opened)
-			*l.listener = opened
-		}
-		if err == nil && l.listener == &s.adminListener {
-			*l.listener, err = s.secure(opened)
-		}
-		if err != nil {
+		if *l.listener, err = listen(l.network, l.flag, l.addr); err != nil {
 			for _, o := range open {
 				o.Close()
 			}
 			return err
 		}
+		open = append(open, *l.listener)
+	}
+	if secure != nil {
+		s.adminListener = tls.NewListener(s.adminListener, secure)
 	}
 	return nil
 }
