@@ -113,7 +113,9 @@ func TestAdminRulesReachEveryReplica(t *testing.T) {
 		wires[i] = newWire(t, redis.Addr)
 		services[i] = startService(t, perUser(100), "--backend", "redis", "--redis-url", wires[i].addr)
 	}
-	has := func(s *harness.Service, text string) bool { return strings.Contains(s.Get(t, s.Admin, "/rlconfig"), text) }
+	has := func(s *harness.Service, text string) bool {
+		return strings.Contains(s.Get(t, s.Admin, "/rlconfig"), text)
+	}
 	limit := func(n int) string { return fmt.Sprintf("edge.user: unit=YEAR requests_per_unit=%d,", n) }
 	await := func(i, n int) {
 		t.Helper()

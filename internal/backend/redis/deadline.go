@@ -21,7 +21,7 @@ var deadlines = sync.Pool{New: func() any {
 }}
 
 func newDeadline(at time.Time) *deadline {
-	d := deadlines.Get().(*deadline) //nolint:errcheck // the pool holds nothing else
+	d := deadlines.Get().(*deadline)
 	d.at = at
 	d.timer.Reset(time.Until(at))
 	return d
