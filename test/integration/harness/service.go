@@ -109,8 +109,12 @@ func (s *Service) AwaitHealthy(t testing.TB) {
 func (s *Service) Dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// The default waits a second after the first refusal.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}}))
+		// The default waits a second after the first refusal. Without a time of its own, a
+		// connection would have to be made within the delay.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
+			MinConnectTimeout: patience,
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
