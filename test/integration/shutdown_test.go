@@ -58,11 +58,15 @@ func TestStopAnswersWhatIsInFlight(t *testing.T) {
 }
 
 // TestRollingUpdate replaces one replica after the other while clients go on, of an
-// Envoy that refuses what it cannot have decided.
+// Envoy that refuses what it cannot have decided. As replicas.yaml asks, a replica
+// goes on answering for longer than the interval of Envoy's health checks: without
+// that, Envoy may have just connected to a listener that closes, which is neither a
+// connect failure nor a refused stream, and so nothing that it retries.
 func TestRollingUpdate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
-	replicas := []*harness.Service{harness.StartService(t, path), harness.StartService(t, path)}
+	start := func() *harness.Service { return harness.StartService(t, path, "--drain-delay", "3s") }
+	replicas := []*harness.Service{start(), start()}
 	envoy := harness.StartEnvoy(t, "replicas.yaml", replicas...)
 
 	ctx, stop := context.WithCancel(t.Context())
