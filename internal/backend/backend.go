@@ -6,6 +6,7 @@ package backend
 
 import (
 	"context"
+	"math"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
@@ -46,6 +47,28 @@ type Check struct {
 	Descriptor int
 	// Role of the descriptor; the same in all checks of one descriptor.
 	Role Role
+}
+
+// DecideAlone decides a check that is all of its descriptor, in a request that is
+// not all or nothing or has no other: then nothing is ever undone. It works in
+// place on the counter's state, settled to now, and returns what is to be kept,
+// unless the check only looked.
+func (c *Check) DecideAlone(s algo.State, now int64) (algo.State, algo.Decision) {
+	l, allowed := c.Limit, true
+	switch {
+	case c.Hits == 0:
+		allowed = l.Look(s, now)
+	case c.Hits < 0:
+		s = l.Refund(s, now, -max(c.Hits, -math.MaxInt64))
+	case l.Fits(s, now, c.Hits):
+		s = l.Charge(s, now, c.Hits)
+	default:
+		allowed = false
+		if c.Role != Shadow {
+			s = l.Deny(s, now, c.Hits)
+		}
+	}
+	return s, l.Report(s, now, c.Hits, allowed)
 }
 
 // Request is everything that one ShouldRateLimit call asks of the store.

@@ -36,7 +36,7 @@ func BenchmarkDecide(b *testing.B) {
 				}
 				var next atomic.Int64
 				var done sync.WaitGroup
-				before := cpu(b, server)
+				before := server.CPU()
 				b.ResetTimer()
 				for range callers {
 					done.Go(func() {
@@ -57,22 +57,8 @@ func BenchmarkDecide(b *testing.B) {
 				}
 				done.Wait()
 				b.StopTimer()
-				b.ReportMetric(float64((cpu(b, server)-before).Nanoseconds())/float64(b.N), "redis-ns/op")
+				b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N), "redis-ns/op")
 			})
 		}
 	}
-}
-
-// cpu returns the time that the server has computed for.
-func cpu(t testing.TB, s *redistest.Server) time.Duration {
-	t.Helper()
-	var sum float64
-	for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
-		seconds, err := strconv.ParseFloat(s.Info(field), 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum += seconds
-	}
-	return time.Duration(sum * float64(time.Second))
 }

@@ -93,7 +93,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 		now, holdMillis = strconv.FormatInt(b.opts.Clock(), 10), hold.Milliseconds()
 	}
 	e := encoders.Get().(*encoder)
-	defer encoders.Put(e)
+	defer e.free()
 	e.naming = b.naming
 	keys, args := e.encode(ops, now, holdMillis)
 
@@ -109,7 +109,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
 			if err == nil {
-				return b.read(&e.reply, answer, ops, sent)
+				return b.read(e, answer, ops, sent)
 			}
 			// What did not run may be sent again: with its text to a server that
 			// does not know the script, and a moment later while keys are moving.
@@ -118,7 +118,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 			case ok && refusal.IsNoScript():
 				answer, err = b.teach(ctx, client, keys, args)
 				if err == nil {
-					return b.read(&e.reply, answer, ops, sent)
+					return b.read(e, answer, ops, sent)
 				}
 				return b.failed(err)
 			case ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond):
@@ -147,12 +147,12 @@ func (b *Backend) teach(ctx context.Context, client rueidis.Client, keys, args [
 }
 
 // read fills in the decisions of the ops.
-func (b *Backend) read(r *reply, answer []byte, ops []*op, sent time.Time) error {
-	r.seen = nil
+func (b *Backend) read(e *encoder, answer []byte, ops []*op, sent time.Time) error {
+	e.reply.seen = nil
 	if b.refusals != nil {
-		r.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
+		e.reply.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
 	}
-	return r.decode(answer, ops)
+	return e.decode(answer, ops)
 }
 
 // command calls the script by its hash or with its text.

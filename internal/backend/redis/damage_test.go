@@ -78,11 +78,13 @@ func TestDamage(t *testing.T) {
 				}
 				value := []byte(server.Text("GET", stored))
 				ttl := server.Text("PEXPIRETIME", stored)
-				switch rng.IntN(4) {
+				switch rng.IntN(5) {
 				case 0:
 					value = value[:rng.IntN(len(value)+1)]
 				case 1:
 					value = append(value, byte(rng.UintN(256)))
+				case 2: // a number that Redis' own arithmetic does not take for one
+					value = append([]byte("00"), value...)
 				default:
 					for range 1 + rng.IntN(4) {
 						value[rng.IntN(len(value))] = byte(rng.UintN(256))

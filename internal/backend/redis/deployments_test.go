@@ -53,7 +53,7 @@ func TestDeployments(t *testing.T) {
 		"user with just the rights that are documented": func(t *testing.T) (env, *redistest.Server) {
 			s := redistest.Start(t, redistest.Config{})
 			s.Do("ACL", "SETUSER", "app", "on", ">pw", "~distlimiter:*", "resetchannels", "-@all",
-				"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+getrange", "+setrange", "+pexpireat", "+pexpiretime", "+ping")
+				"+evalsha", "+eval", "+time", "+get", "+set", "+incrby", "+del", "+getrange", "+setrange", "+pexpireat", "+pexpiretime", "+ping")
 			s.Do("ACL", "SETUSER", "default", "-set", "-evalsha")
 			return env{"REDIS_URL": s.Addr, "REDIS_SOCKET_TYPE": "tcp", "REDIS_AUTH": "app:pw"}, s
 		},

@@ -10,33 +10,48 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// The flags of a check in the plan: see lua/decide.lua.
+// The flags of an entry of the plan: see lua/decide.lua.
 const (
 	flagRequest = 1 << iota
 	flagDescriptor
 	flagAllOrNothing
 	flagShadow
 	flagQuota
+	flagAlone
 )
 
-// planBytes is the length of a check in the plan.
+// planBytes is the length of an entry of the plan.
 const planBytes = 6
 
-// maxHits is the most hits that are told to Redis, which counts no further.
-const maxHits = 1<<53 - 1
+const (
+	// maxHits is the most hits that are told to Redis, which counts no further.
+	maxHits = 1<<53 - 1
+	// maxRun is how many requests an entry decides at the most, and maxRunHits how
+	// many hits each of them may ask for: their sum stays small.
+	maxRun, maxRunHits = math.MaxUint8, 1 << 24
+)
 
 // encoder puts ops into the keys and arguments of one call of the script, each
-// key and each kind of check once.
+// key and each kind of check once. Then it reads the answer.
 type encoder struct {
 	naming  naming
-	buf     []byte
-	ends    []int // of keys, then of checks' arguments, in buf
-	keys    map[id]int
+	places  map[keyed]int // from 0, in the order of keys
 	kinds   map[kind]int
+	runs    []int // of each place: the entry that an equal check may still join, or -1
+	keys    text
+	args    text
 	plan    []byte
+	entries []entry // of the plan
+	of      []int   // of each check: its entry
 	numbers []float64
 	strings []string
-	reply   reply // to read the answer with
+	reply   reply
+}
+
+// keyed is what has a state of its own: a key under a program.
+type keyed struct {
+	of      id
+	program algo.Program
 }
 
 // kind is what makes the arguments of two checks equal.
@@ -46,87 +61,154 @@ type kind struct {
 	before int64
 }
 
+// entry is one of the plan: a check that shares the fate of others, or a run of
+// equal ones of which each stands alone.
+type entry struct {
+	op    *op
+	check int
+	alone bool
+	state [2]int // what was found, in reply.words, unless it is told in part
+}
+
+// told says whether the answer tells of the entry what was left, rather than what
+// was found.
+func (e *entry) told() bool {
+	return !e.alone || e.op.checks[e.check].Limit.Program() == algo.ProgramSlidingLog
+}
+
+// text is strings in one piece.
+type text struct {
+	bytes []byte
+	ends  []int
+}
+
+func (t *text) end() { t.ends = append(t.ends, len(t.bytes)) }
+
+func (t *text) reset() { t.bytes, t.ends = t.bytes[:0], t.ends[:0] }
+
+func (t *text) appendTo(list []string) []string {
+	all, start := string(t.bytes), 0
+	for _, end := range t.ends {
+		list = append(list, all[start:end])
+		start = end
+	}
+	return list
+}
+
 var encoders = sync.Pool{New: func() any {
-	return &encoder{keys: map[id]int{}, kinds: map[kind]int{}}
+	return &encoder{places: map[keyed]int{}, kinds: map[kind]int{}}
 }}
+
+// free gives the encoder up, and drops what would keep requests from being
+// collected.
+func (e *encoder) free() {
+	clear(e.places)
+	clear(e.kinds)
+	clear(e.entries)
+	e.runs, e.plan, e.entries, e.of, e.strings = e.runs[:0], e.plan[:0], e.entries[:0], e.of[:0], e.strings[:0]
+	e.keys.reset()
+	e.args.reset()
+	encoders.Put(e)
+}
 
 // firstKind is the index of the first check's arguments among all: before them
 // come the time, how long to hold keys, and the plan.
 const firstKind = 4
 
 // encode returns the keys and arguments of the call. now is empty or a time that
-// a test controls. What it returns is valid until the encoder's next use, but
+// a test controls. What it returns is valid until the encoder is given up, but
 // for the strings in it, which are never changed.
 func (e *encoder) encode(ops []*op, now string, hold int64) (keys, args []string) {
-	clear(e.keys)
-	clear(e.kinds)
-	e.buf, e.ends, e.plan, e.strings = e.buf[:0], e.ends[:0], e.plan[:0], e.strings[:0]
-	for _, o := range ops {
-		for i := range o.checks {
-			e.key(&o.checks[i], o.ids[i])
-		}
-	}
-	nKeys := len(e.ends)
 	for _, o := range ops {
 		for i := range o.checks {
 			e.check(o, i)
 		}
 	}
-	nArgs := len(e.ends) - nKeys
-	e.buf = append(e.buf, e.plan...)
-
-	text := string(e.buf)
-	start := 0
-	for _, end := range e.ends[:nKeys] {
-		e.strings = append(e.strings, text[start:end])
-		start = end
-	}
-	e.strings = append(e.strings, now, strconv.FormatInt(hold, 10), text[len(text)-len(e.plan):])
-	for _, end := range e.ends[nKeys : nKeys+nArgs] {
-		e.strings = append(e.strings, text[start:end])
-		start = end
-	}
-	return e.strings[:nKeys], e.strings[nKeys:]
+	e.strings = e.keys.appendTo(e.strings)
+	e.strings = append(e.strings, now, strconv.FormatInt(hold, 10), string(e.plan))
+	e.strings = e.args.appendTo(e.strings)
+	return e.strings[:len(e.keys.ends)], e.strings[len(e.keys.ends):]
 }
 
-func (e *encoder) key(c *backend.Check, of id) {
-	if _, known := e.keys[of]; known {
-		return
-	}
-	e.buf = e.naming.append(e.buf, c, of)
-	e.ends = append(e.ends, len(e.buf))
-	e.keys[of] = len(e.ends)
-}
-
-// check adds the i-th check of the op to the plan.
+// check adds the i-th check of the op to the plan. Of those that stand alone it
+// joins an equal one before it, if between them no other was for the same key: the
+// order of checks of different keys does not matter.
 func (e *encoder) check(o *op, i int) {
 	c := &o.checks[i]
-	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits), o.before}
-	arg, known := e.kinds[k]
-	if !known {
-		arg = firstKind + len(e.kinds)
-		e.kinds[k] = arg
-		e.numbers = append(e.numbers[:0], float64(k.hits), float64(c.Limit.DeniedHits()), float64(k.before))
-		e.numbers = c.Limit.AppendNumbers(e.numbers)
-		for _, n := range e.numbers {
-			e.buf = binary.LittleEndian.AppendUint64(e.buf, math.Float64bits(n))
-		}
-		e.ends = append(e.ends, len(e.buf))
+	place, arg, bits := e.place(c, o.ids[i]), e.arg(c, o.before), flags(o, i)
+	alone := bits&flagAlone != 0
+	if run := e.runs[place]; alone && run >= 0 && e.joins(run, arg, bits) {
+		e.plan[run*planBytes+planBytes-1]++
+		e.of = append(e.of, run)
+		return
 	}
-	e.plan = append(e.plan, byte(c.Limit.Program()), flags(o, i))
-	e.plan = binary.BigEndian.AppendUint16(e.plan, uint16(e.keys[o.ids[i]]))
+	e.runs[place] = -1
+	if alone && c.Hits > 0 && c.Hits <= maxRunHits && c.Limit.Program() != algo.ProgramSlidingLog {
+		e.runs[place] = len(e.entries)
+	}
+	e.of = append(e.of, len(e.entries))
+	e.entries = append(e.entries, entry{op: o, check: i, alone: alone})
+	e.plan = append(e.plan, bits)
+	e.plan = binary.BigEndian.AppendUint16(e.plan, uint16(place+1))
 	e.plan = binary.BigEndian.AppendUint16(e.plan, uint16(arg))
+	e.plan = append(e.plan, 1)
 }
 
-func flags(o *op, i int) (bits byte) {
-	if i == 0 {
-		bits |= flagRequest
+// joins says whether one more check with that argument and those flags may join
+// the run.
+func (e *encoder) joins(run, arg int, bits byte) bool {
+	as := e.plan[run*planBytes:]
+	return as[0] == bits && int(binary.BigEndian.Uint16(as[3:])) == arg && as[5] < maxRun
+}
+
+func (e *encoder) place(c *backend.Check, of id) int {
+	k := keyed{of, c.Limit.Program()}
+	at, known := e.places[k]
+	if !known {
+		at = len(e.places)
+		e.places[k] = at
+		e.keys.bytes = e.naming.append(e.keys.bytes, c, of)
+		e.keys.end()
+		e.runs = append(e.runs, -1)
 	}
-	if i == 0 || o.checks[i].Descriptor != o.checks[i-1].Descriptor {
+	return at
+}
+
+func (e *encoder) arg(c *backend.Check, before int64) int {
+	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits), before}
+	at, known := e.kinds[k]
+	if known {
+		return at
+	}
+	at = firstKind + len(e.kinds)
+	e.kinds[k] = at
+	e.numbers = append(e.numbers[:0], float64(k.hits), float64(c.Limit.DeniedHits()), float64(k.before))
+	e.numbers = c.Limit.AppendNumbers(e.numbers)
+	e.args.bytes = append(e.args.bytes, byte(c.Limit.Program()))
+	for _, n := range e.numbers {
+		e.args.bytes = binary.LittleEndian.AppendUint64(e.args.bytes, math.Float64bits(n))
+	}
+	e.args.end()
+	return at
+}
+
+// flags of the i-th check of the op. What descriptors are not all or nothing are
+// decided like requests of their own.
+func flags(o *op, i int) (bits byte) {
+	descriptor := i == 0 || o.checks[i].Descriptor != o.checks[i-1].Descriptor
+	if descriptor {
 		bits |= flagDescriptor
 	}
-	if o.allOrNothing {
+	switch last := i == len(o.checks)-1 || o.checks[i].Descriptor != o.checks[i+1].Descriptor; {
+	case i == 0 && len(o.checks) == 1, !o.allOrNothing && descriptor && last:
+		bits |= flagAlone | flagRequest
+	case o.allOrNothing:
 		bits |= flagAllOrNothing
+		if i == 0 {
+			bits |= flagRequest
+		}
+	case descriptor:
+		bits |= flagRequest
 	}
 	switch o.checks[i].Role {
 	case backend.Shadow:

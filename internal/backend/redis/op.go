@@ -13,6 +13,7 @@ import (
 type op struct {
 	checks       []backend.Check
 	ids          []id // of the checks' keys
+	place        place
 	allOrNothing bool
 	out          []algo.Decision // one for each check
 	now          int64           // when it was decided, in µs since the epoch

@@ -90,8 +90,8 @@ type Options struct {
 	BreakAfter int
 	BreakFor   time.Duration
 
-	// NoCombining sends each request on its own, also when a call for its key is
-	// under way. The answers are the same, but a hot key costs a call a request.
+	// NoCombining sends each request on its own, however many calls are under way.
+	// The answers are the same, but each costs a call.
 	NoCombining bool
 
 	// LocalCacheBytes bounds the memory of counters known to be over their limit,

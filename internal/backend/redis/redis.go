@@ -88,7 +88,7 @@ func New(opts Options) (*Backend, error) {
 		leases:   newLeases(opts.Replicas),
 		metrics:  newMetrics(),
 	}
-	b.lanes = newLanes(opts.Timeout, b.call)
+	b.lanes = newLanes(opts.Timeout, opts.Mode == Cluster, b.call)
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })
@@ -170,6 +170,7 @@ func (b *Backend) do(o *op) error {
 	if b.opts.NoCombining {
 		b.call([]*op{o}, o.deadline)
 	} else {
+		o.place = b.naming.place(&o.checks[0], o.ids[0])
 		b.lanes.do(o)
 	}
 	return o.err

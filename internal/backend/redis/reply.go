@@ -7,15 +7,17 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// reply reads what the script returned: the states that the checks left, from
-// which the decisions are computed here, by algo itself.
+// reply reads what the script returned: the states that checks found, or what of
+// the states that they left does for an answer. The decisions are computed here,
+// by algo itself.
 type reply struct {
 	rest  []byte
 	short bool
-	now   int64 // µs since the epoch
-	state algo.State
+	now   int64      // µs since the epoch
+	words algo.State // of states, one after the other
 	// seen is told of each check when it has been read, with the state that it
 	// left; without, for a sliding log. May be nil.
 	seen func(o *op, i int, state algo.State)
@@ -41,35 +43,66 @@ func (r *reply) fitted() bool {
 	return fitted
 }
 
-// decode fills in the decisions of the ops that were asked.
-func (r *reply) decode(b []byte, ops []*op) error {
-	*r = reply{rest: b, state: r.state, seen: r.seen}
+// decode fills in the decisions of the ops that were asked for by the encoder.
+func (e *encoder) decode(b []byte, ops []*op) error {
+	r := &e.reply
+	*r = reply{rest: b, words: r.words[:0], seen: r.seen}
 	r.now = r.number()
-	for _, o := range ops {
-		o.now = r.now
-		for i := range o.checks {
-			o.out[i] = r.decision(o.checks[i].Limit, o.checks[i].Hits)
-			if r.seen != nil && !r.short {
-				r.seen(o, i, r.state)
-			}
+	for i := range e.entries {
+		if at := &e.entries[i]; at.told() {
+			at.op.out[at.check] = r.decision(at)
+		} else {
+			at.state = r.state(at.op.checks[at.check].Limit)
 		}
 	}
 	if r.short || len(r.rest) > 0 {
 		return fmt.Errorf("%w: its answer of %d bytes is not one to the question", ErrReply, len(b))
 	}
+	n := 0
+	for _, o := range ops {
+		o.now = r.now
+		for i := range o.checks {
+			at := &e.entries[e.of[n]]
+			state := r.words[at.state[0]:at.state[1]]
+			if !at.told() {
+				c := o.checks[i]
+				if o.void(&c, r.now) {
+					c.Hits = 0
+				}
+				_, o.out[i] = c.DecideAlone(state, r.now)
+			}
+			if r.seen != nil {
+				r.seen(o, i, state)
+			}
+			n++
+		}
+	}
 	return nil
 }
 
-func (r *reply) decision(l *algo.Limit, hits int64) algo.Decision {
-	allowed := r.fitted()
-	if l.Program() == algo.ProgramSlidingLog {
-		return r.logDecision(l, hits, allowed)
-	}
-	r.state = r.state[:0]
+// void says whether the check gives back what has died meanwhile.
+func (o *op) void(c *backend.Check, now int64) bool {
+	return c.Hits < 0 && o.before > 0 && now >= o.before
+}
+
+// state reads a state, and returns where in words it is.
+func (r *reply) state(l *algo.Limit) (at [2]int) {
+	at[0] = len(r.words)
 	for range l.Words() {
-		r.state = append(r.state, uint64(r.number()))
+		r.words = append(r.words, uint64(r.number()))
 	}
-	return l.Report(r.state, r.now, hits, allowed)
+	at[1] = len(r.words)
+	return at
+}
+
+// decision reads the decision of a check, and where its state is in words.
+func (r *reply) decision(of *entry) algo.Decision {
+	c, allowed := &of.op.checks[of.check], r.fitted()
+	if c.Limit.Program() == algo.ProgramSlidingLog {
+		return r.logDecision(c.Limit, c.Hits, allowed)
+	}
+	of.state = r.state(c.Limit)
+	return c.Limit.Report(r.words[of.state[0]:of.state[1]], r.now, c.Hits, allowed)
 }
 
 // logDecision is what Limit.Report says of a log whose entries stayed in Redis:

@@ -12,8 +12,9 @@ import (
 var luaFiles embed.FS
 
 // composeScript puts the script together: what all programs share, one function
-// that defines a program when a call needs it, and the driver. Programs are
-// numbered as in algo, and each has a file of its own, named for it.
+// that defines a program when a call needs it, and what decides. Programs are
+// numbered as in algo, and each has a file of its own, named for it. What a call
+// does not need is not defined, which would take longer than to decide.
 func composeScript() string {
 	var b strings.Builder
 	b.WriteString(luaFile("prelude"))
@@ -32,7 +33,7 @@ function program(kind)
 end
 
 `)
-	fmt.Fprintf(&b, "%s\nif #plan == %d then\n%s\nend\n\n%s", luaFile("decide"), planBytes, luaFile("one"), luaFile("many"))
+	fmt.Fprintf(&b, "%s\nlocal function define_request()\n%send\n\n%s", luaFile("decide"), luaFile("request"), luaFile("main"))
 	return b.String()
 }
 

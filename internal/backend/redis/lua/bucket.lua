@@ -21,9 +21,17 @@ end
 
 local function less(x, x_part, y, y_part) return x < y or x == y and x_part < y_part end
 
+-- cost returns how far n hits move the TAT. Most ask for what the last one did.
+local function cost(p, n)
+  if p.n ~= n then
+    p.n, p.cost, p.cost_part = n, ratio(p.period, n, p.hits)
+  end
+  return p.cost, p.cost_part
+end
+
 -- plus returns how far the TAT lies ahead of now after n more hits.
 local function plus(s, p, n)
-  local cost, part = ratio(p.period, n, p.hits)
+  local cost, part = cost(p, n)
   part = part + s[2]
   if part >= p.hits then part, cost = part - p.hits, cost + 1 end
   return s[1] - now + cost, part
@@ -33,7 +41,7 @@ local function settle(s, p)
   local tat, part = s[1], min(s[2], p.hits - 1)
   if tat < now then return { now, 0 } end
   if less(p.bound, p.bound_part, tat - now, part) then return { now + p.bound, p.bound_part } end
-  return { tat, part }
+  return part == s[2] and s or { tat, part }
 end
 
 local function fits(s, p, n)
@@ -61,7 +69,7 @@ end
 
 local function refund(s, p, n)
   if n < 2 * p.capacity then
-    local cost, part = ratio(p.period, n, p.hits)
+    local cost, part = cost(p, n)
     local tat
     tat, part = s[1] - cost, s[2] - part
     if part < 0 then tat, part = tat - 1, part + p.hits end
@@ -74,7 +82,7 @@ local function expiry(s) return s[2] > 0 and s[1] + 1 or s[1] end
 
 local function store(key, s, _, at)
   local early = ceil(at / 1000) * 1000 - s[1]
-  save(key, s[2] * 1001 + early, at)
+  save(key, text(s[2] * 1001 + early), at)
 end
 
 return {

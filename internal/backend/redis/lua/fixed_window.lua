@@ -1,5 +1,6 @@
 -- fixed_window: follows internal/algo/fixed_window.go.
--- State: {the end of the window in force, the hits counted in it}.
+-- State: {the end of the window in force, the hits counted in it}; a third part
+-- if the key holds the count alone.
 -- Value: the count alone, for the window ends when the key expires. An end that
 -- is not a whole millisecond needs more: 'F', the end and the count in 7 bytes each.
 
@@ -13,7 +14,7 @@ end
 local function load(key)
   local value, there = read(key)
   local count = value and digits(value)
-  if count then return { expires(key) or 0, count }, there end
+  if count then return { expires(key) or 0, count, byte(value) ~= 48 }, there end -- not with a leading 0
   if value and #value == 15 and value:byte() == 70 then
     local e, c = unpack('<I7I7', value, 2)
     return { e, c }, there
@@ -23,7 +24,10 @@ end
 
 local function settle(s, p)
   if s[2] == 0 or now >= s[1] then return { aligned(p.window), 0 } end
-  return { min(s[1], now + p.window), min(s[2], max_count) } -- the clock may have stepped back
+  if s[1] > now + p.window or s[2] > max_count then -- the clock may have stepped back
+    return { min(s[1], now + p.window), min(s[2], max_count) }
+  end
+  return s
 end
 
 local function refund(s, p, n)
@@ -32,11 +36,13 @@ local function refund(s, p, n)
   return { s[1], count }
 end
 
-local function store(key, s, _, expiry)
-  if s[1] % 1000 == 0 and s[2] < 1e15 then
-    save(key, s[2], expiry)
-  else
+local function store(key, s, _, expiry, stored)
+  if s[1] % 1000 ~= 0 or s[2] >= 1e15 then
     save(key, pack('<c1I7I7', 'F', s[1], s[2]), expiry)
+  elseif stored[3] and stored[1] == s[1] then
+    call('INCRBY', key, text(s[2] - stored[2])) -- it expires as before
+  else
+    save(key, text(s[2]), expiry)
   end
 end
 

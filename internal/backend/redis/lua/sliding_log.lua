@@ -153,4 +153,5 @@ return {
   expiry = function(s, p) return s[4] > 0 and entry(s, 0) + p.window or 0 end,
   store = store,
   reply = reply,
+  partial = true,
 }

@@ -71,7 +71,7 @@ local function encode(s) return pack('<c1I7I5I5', 'S', s[1], s[2], s[3]) end
 
 local function store(key, s, _, at)
   if at % 1000 == 0 and s[2] < SMALL and s[3] < SMALL then
-    save(key, s[3] * SMALL + s[2], at)
+    save(key, text(s[3] * SMALL + s[2]), at)
   else
     save(key, encode(s), at)
   end

@@ -257,6 +257,20 @@ func (s *Server) Info(field string) string {
 	return ""
 }
 
+// CPU returns for how long the server has computed.
+func (s *Server) CPU() time.Duration {
+	s.t.Helper()
+	var sum float64
+	for _, field := range []string{"used_cpu_sys", "used_cpu_user"} {
+		seconds, err := strconv.ParseFloat(s.Info(field), 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		sum += seconds
+	}
+	return time.Duration(sum * float64(time.Second))
+}
+
 // FreePort returns a TCP port that is free on loopback for now.
 func FreePort(t testing.TB) int {
 	t.Helper()
