@@ -51,6 +51,8 @@ type service struct {
 
 	ruleStore rulestore.Store // of admin rules; nil for none
 
+	access admin.Access // to the admin address
+
 	grpcListener, httpListener, adminListener net.Listener
 }
 
@@ -126,7 +128,10 @@ func (s *service) loadRules(ctx context.Context) error {
 }
 
 // listen opens all listeners or none.
-func (s *service) listen() error {
+func (s *service) listen() (err error) {
+	if s.access, err = s.adminAccess(); err != nil {
+		return err
+	}
 	secure, err := s.adminTLS()
 	if err != nil {
 		return err
