@@ -687,7 +687,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	f := serve(t, perUser)
-	srv := httptest.NewServer(f.JSON())
+	srv := httptest.NewServer(server.JSON(f))
 	defer srv.Close()
 	const alice = `{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "alice"}]}]}`
 	for i, c := range []struct {
