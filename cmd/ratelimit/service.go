@@ -226,7 +226,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	if err := s.export(&group); err != nil {
 		return err
 	}
-	if err := s.sendTelemetry(&group, drain); err != nil {
+	if err := s.sendTelemetry(drain, &group); err != nil {
 		return err
 	}
 	watching, stopWatching := context.WithCancel(context.Background())

@@ -63,7 +63,7 @@ const flushTime = 5 * time.Second
 
 // sendTelemetry adds to the group what sends metrics by OTLP and, when requests
 // are answered, sends the rest.
-func (s *service) sendTelemetry(group *run.Group, drain context.Context) error {
+func (s *service) sendTelemetry(drain context.Context, group *run.Group) error {
 	var last []func(context.Context) error
 	if s.traces != nil {
 		last = append(last, s.traces.Shutdown)

@@ -124,7 +124,7 @@ func TestStore(t *testing.T) {
 	}
 	has := map[string]string{}
 	for _, a := range got.Attributes() {
-		has[string(a.Key)] = a.Value.Emit()
+		has[string(a.Key)] = a.Value.String()
 	}
 	if has["ratelimit.backend"] != "redis" || has["ratelimit.limits"] != "3" {
 		t.Errorf("attributes %v", has)

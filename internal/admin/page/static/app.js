@@ -175,7 +175,7 @@ async function explain(event) {
       el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
       ...found.map((c) => el('p', {},
         el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
-        ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit.toLowerCase()}: ${number(c.remaining)} left, resets in ${seconds(c.reset_after_seconds)} · counter `,
+        ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit.toLowerCase()}: ${number(c.remaining)} left${c.reset_after_seconds > 0 ? `, resets in ${seconds(c.reset_after_seconds)}` : ''} · counter `,
         el('code', {}, c.counter))),
       found.length ? el('button', { type: 'button', id: 'reset', onclick: () => reset(domain, text) }, found.length > 1 ? 'Reset these counters' : 'Reset this counter') : '');
   } catch (failure) {
