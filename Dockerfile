@@ -19,7 +19,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /out/ratelimit /bin/ratelimit
 USER 65532:65532
 # A container's loopback is its own: listen on all of its addresses. The admin address
-# stays on loopback; DEBUG_HOST opens it.
+# stays on loopback; DEBUG_HOST opens it, for reading unless there is a token. Started
+# with envoyproxy/ratelimit's variables it is open as there, for reading.
 ENV GRPC_HOST=0.0.0.0 HOST=0.0.0.0
 EXPOSE 8081 8080
 # No ENTRYPOINT: with envoyproxy/ratelimit the command is often given as /bin/ratelimit.

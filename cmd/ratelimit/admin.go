@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 
+	"go.uber.org/zap"
+
 	"github.com/distlimiter/ratelimit/internal/admin"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
@@ -24,6 +26,7 @@ type adminOptions struct {
 	TokenFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
 	TLSCert     string `group:"admin" name:"tls-cert" placeholder:"FILE" env:"ADMIN_TLS_CERT" help:"Serve HTTPS with this certificate. Files are read again when they change."`
 	TLSKey      string `group:"admin" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
+	ReadOnly    bool   `group:"admin" negatable:"" env:"ADMIN_READ_ONLY" help:"Let nobody change anything at the admin address. It may then be one that others can reach: they see rules, counts and profiles, but no values that clients send."`
 	TLSClientCA string `group:"admin" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
 }
 
@@ -35,19 +38,30 @@ func (o *adminOptions) Validate() error {
 	return nil
 }
 
-func (o *adminOptions) access() admin.Access {
-	return admin.Access{TokenFile: o.TokenFile, ClientCertificates: o.TLSClientCA != ""}
+// adminAccess says who may use the admin address; the error, why it must not be
+// served like this. Where the variables or defaults of envoyproxy/ratelimit have
+// opened it to others, and nothing says who may change rules, nobody may: there,
+// too, it is for reading alone.
+func (s *service) adminAccess() (access admin.Access, err error) {
+	given := admin.Access{TokenFile: s.Admin.TokenFile, ClientCertificates: s.Admin.TLSClientCA != "", ReadOnly: s.Admin.ReadOnly}
+	addr, notOne := net.ResolveTCPAddr("tcp", s.AdminAddr)
+	if notOne != nil {
+		return given, nil // for listen to say
+	}
+	if access, err = given.On(addr); err != nil && access.ForAnyone() && isTheirAdminAddr(s.AdminAddr) {
+		s.log.Warn("the admin address is read-only, for anyone can reach it: set ADMIN_TOKEN_FILE, or ADMIN_TLS_CERT, ADMIN_TLS_KEY and ADMIN_TLS_CLIENT_CA, or DEBUG_HOST=127.0.0.1, to change rules there",
+			zap.String("address", s.AdminAddr))
+		given.ReadOnly = true
+		access, err = given.On(addr)
+	}
+	if err != nil {
+		return access, fmt.Errorf("--admin-addr: %w", err)
+	}
+	return access, nil
 }
 
-// adminTLS returns the TLS of the admin address; nil for none. The error says why
-// the address must not be served like this.
+// adminTLS returns the TLS of the admin address; nil for none.
 func (s *service) adminTLS() (*tls.Config, error) {
-	// What is no address is for listen to say.
-	if addr, err := net.ResolveTCPAddr("tcp", s.AdminAddr); err == nil {
-		if err := s.Admin.access().Check(addr); err != nil {
-			return nil, fmt.Errorf("--admin-addr: %w", err)
-		}
-	}
 	if s.Admin.TLSCert == "" {
 		return nil, nil
 	}
@@ -97,7 +111,7 @@ func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
 		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: s.registry(), Health: s.health,
-		Access: s.Admin.access(), Audit: s.audit,
+		Access: s.access, Audit: s.audit,
 	})
 }
 

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,9 +18,7 @@ import (
 type adminClient struct {
 	Addr      string        `env:"ADMIN_ADDR" default:"${adminAddr}" help:"The service's admin address: host:port, or a URL."`
 	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with its bearer token."`
-	CA        string        `name:"ca" placeholder:"FILE" env:"ADMIN_TLS_CA" help:"Authorities that sign its certificate. Without, the system's."`
-	Cert      string        `placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CERT" help:"This client's certificate."`
-	Key       string        `placeholder:"FILE" env:"ADMIN_TLS_CLIENT_KEY" help:"Its key."`
+	TLS       clientTLS     `embed:"" envprefix:"ADMIN_"`
 	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for one answer."`
 }
 
@@ -34,7 +30,7 @@ func (c *adminClient) do(method, path string, query url.Values, kind string, bod
 	base := c.Addr
 	if !strings.Contains(base, "://") {
 		scheme := "http"
-		if c.CA != "" || c.Cert != "" {
+		if c.TLS.on() {
 			scheme = "https"
 		}
 		base = scheme + "://" + base
@@ -60,10 +56,11 @@ func (c *adminClient) do(method, path string, query url.Values, kind string, bod
 		}
 		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	}
-	transport, err := c.transport()
+	secure, err := c.TLS.config()
 	if err != nil {
 		return err
 	}
+	transport := &http.Transport{TLSClientConfig: secure, Proxy: http.ProxyFromEnvironment}
 	defer transport.CloseIdleConnections()
 	answer, err := transport.RoundTrip(request) // redirects would take the token elsewhere
 	if err != nil {
@@ -71,28 +68,6 @@ func (c *adminClient) do(method, path string, query url.Values, kind string, bod
 	}
 	defer answer.Body.Close()
 	return c.read(answer, out)
-}
-
-func (c *adminClient) transport() (*http.Transport, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CA != "" {
-		text, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, fmt.Errorf("--ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", c.CA)
-		}
-	}
-	if c.Cert != "" || c.Key != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("--cert and --key: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment}, nil
 }
 
 func (c *adminClient) read(answer *http.Response, out any) error {

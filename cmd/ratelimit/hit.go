@@ -13,6 +13,7 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -28,6 +29,8 @@ type hitCmd struct {
 	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
 	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
 	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
+
+	TLS clientTLS `embed:"" envprefix:"GRPC_"`
 }
 
 // Help describes the table that the command prints.
@@ -54,7 +57,15 @@ func (c *hitCmd) Validate() error {
 }
 
 func (c *hitCmd) Run(con console) error {
-	conn, err := grpc.NewClient(c.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	transport := insecure.NewCredentials()
+	if c.TLS.on() {
+		secure, err := c.TLS.config()
+		if err != nil {
+			return err
+		}
+		transport = credentials.NewTLS(secure)
+	}
+	conn, err := grpc.NewClient(c.Addr, grpc.WithTransportCredentials(transport))
 	if err != nil {
 		return fmt.Errorf("--addr %s: %w: write host:port", c.Addr, err)
 	}
@@ -132,6 +143,10 @@ func (c *hitCmd) call(ctx context.Context, client rls.RateLimitServiceClient, re
 	switch s := status.Convert(err); {
 	case err == nil:
 		return answer, nil
+	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
+		return nil, fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
+	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
+		return nil, fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), "connection error"):
 		return nil, fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --grpc-addr? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.DeadlineExceeded:

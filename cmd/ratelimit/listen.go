@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -19,16 +20,15 @@ const defaultGRPCAddr = "127.0.0.1:8081"
 const defaultAdminAddr = "127.0.0.1:6070"
 
 // halves are the variables by which envoyproxy/ratelimit takes an address in two
-// parts. A part that is not set comes from the flag's default; but a host that is
-// public there is so for whoever starts this service in its place.
+// parts. A part that is not set comes from the flag's default; but a host is public,
+// as there, for whoever starts this service in its place.
 var halves = map[string]struct {
 	host, port string
-	public     bool
 }{
-	"grpc-addr": {"GRPC_HOST", "GRPC_PORT", true},
-	"http-addr": {"HOST", "PORT", true},
-	// Here rules can be changed at this address: it is opened on purpose only.
-	"admin-addr": {"DEBUG_HOST", "DEBUG_PORT", false},
+	"grpc-addr": {"GRPC_HOST", "GRPC_PORT"},
+	"http-addr": {"HOST", "PORT"},
+	// Rules can be changed there: see adminAccess.
+	"admin-addr": {"DEBUG_HOST", "DEBUG_PORT"},
 }
 
 // startedTheirWay says whether the environment says where rules are as
@@ -42,8 +42,7 @@ func startedTheirWay() bool {
 // hostAndPort is the kong resolver that composes an address of its halves when
 // neither the flag nor its own variable gives it.
 func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	half, ok := halves[flag.Name]
-	if !ok {
+	if _, ok := halves[flag.Name]; !ok {
 		return nil, nil
 	}
 	for _, env := range flag.Envs {
@@ -51,24 +50,32 @@ func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 			return nil, nil
 		}
 	}
+	addr, err := compose(flag.Name, flag.Default)
+	if err != nil || addr == "" {
+		return nil, err
+	}
+	return addr, nil
+}
+
+// compose makes an address of its halves; empty if neither is given.
+func compose(flag, fallback string) (addr string, err error) {
+	half := halves[flag]
 	host, port := os.Getenv(half.host), os.Getenv(half.port)
-	if host == "" && half.public && startedTheirWay() {
+	if host == "" && startedTheirWay() {
 		host = "0.0.0.0"
 	}
 	if host == "" && port == "" {
-		return nil, nil
+		return "", nil
 	}
-	defaultHost, defaultPort, err := net.SplitHostPort(flag.Default)
-	if err != nil {
-		return nil, err
-	}
-	if host == "" {
-		host = defaultHost
-	}
-	if port == "" {
-		port = defaultPort
-	}
-	return net.JoinHostPort(host, port), nil
+	defaultHost, defaultPort, err := net.SplitHostPort(fallback)
+	return net.JoinHostPort(cmp.Or(host, defaultHost), cmp.Or(port, defaultPort)), err
+}
+
+// isTheirAdminAddr says whether the admin address is what the incumbent's variables
+// and defaults make it, rather than what the flag or its own variable says.
+func isTheirAdminAddr(addr string) bool {
+	theirs, err := compose("admin-addr", defaultAdminAddr)
+	return err == nil && addr == theirs
 }
 
 // listen opens a listener for the named flag. Its error says how to mend it. A

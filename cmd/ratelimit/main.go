@@ -40,6 +40,7 @@ var groups = []kong.Group{
 	{Key: "bounds", Title: "Bounds:"},
 	{Key: "connections", Title: "Connections and shutdown:"},
 	{Key: "stats", Title: "Statistics:"},
+	{Key: "telemetry", Title: "OpenTelemetry:"},
 	{Key: "log", Title: "Log:"},
 }
 

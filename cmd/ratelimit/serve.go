@@ -63,6 +63,7 @@ type serveCmd struct {
 	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way may then take. A second signal stops at once."`
 
 	statsOptions
+	telemetryOptions
 
 	LogLevel  logLevel  `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
 	LogFormat logFormat `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
@@ -75,7 +76,7 @@ func (c *serveCmd) Validate() (err error) {
 	if err := c.checkPaths(); err != nil {
 		return err
 	}
-	if err := errors.Join(c.XDS.check(), c.statsOptions.check()); err != nil {
+	if err := errors.Join(c.XDS.check(), c.statsOptions.check(), c.telemetryOptions.check()); err != nil {
 		return err
 	}
 	if c.stores, err = c.readStores(); err != nil {

@@ -32,6 +32,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
+	"github.com/distlimiter/ratelimit/internal/telemetry"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
@@ -50,6 +51,9 @@ type service struct {
 	health  *health.Server
 
 	ruleStore rulestore.Store // of admin rules; nil for none
+
+	traces *telemetry.Traces // nil for none
+	access admin.Access      // to the admin address
 
 	grpcListener, httpListener, adminListener net.Listener
 }
@@ -77,8 +81,11 @@ func (c *serveCmd) Run(con console) (err error) {
 	if err := s.openRuleStore(); err != nil {
 		return err
 	}
+	if err := s.startTraces(); err != nil {
+		return err
+	}
 	options := c.serverOptions()
-	options.Backend, options.Local, options.Log, options.Stats = s.backend, s.store, s.log, s.stats
+	options.Backend, options.Local, options.Log, options.Stats = s.traced(s.backend), s.store, s.log, s.stats
 	s.decider = server.New(options)
 	if err := s.loadRules(stopping); err != nil {
 		return err
@@ -126,7 +133,10 @@ func (s *service) loadRules(ctx context.Context) error {
 }
 
 // listen opens all listeners or none.
-func (s *service) listen() error {
+func (s *service) listen() (err error) {
+	if s.access, err = s.adminAccess(); err != nil {
+		return err
+	}
 	secure, err := s.adminTLS()
 	if err != nil {
 		return err
@@ -216,6 +226,9 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	if err := s.export(&group); err != nil {
 		return err
 	}
+	if err := s.sendTelemetry(drain, &group); err != nil {
+		return err
+	}
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
@@ -239,7 +252,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() (*grpc.Server, error) {
-	options := server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace)
+	options := append(server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace), s.traces.GRPC()...)
 	if s.TLS {
 		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
 		secure, err := tlsfiles.Server(files)
@@ -249,7 +262,7 @@ func (s *service) grpcServer() (*grpc.Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
 	}
 	g := grpc.NewServer(options...)
-	rls.RegisterRateLimitServiceServer(g, s.decider)
+	rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.decider))
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g, nil
@@ -273,7 +286,7 @@ func drainGRPC(ctx context.Context, g *grpc.Server, log *zap.Logger) {
 
 func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/json", s.decider.JSON())
+	mux.Handle("/json", s.traces.HTTP(server.JSON(s.traces.Service(s.decider)), "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
 	return mux
 }

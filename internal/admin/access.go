@@ -22,23 +22,34 @@ type Access struct {
 	// ClientCertificates says that the listener only takes connections with a
 	// client certificate that it has verified.
 	ClientCertificates bool
+	// ReadOnly says that nobody changes anything from here.
+	ReadOnly bool
+
+	public bool // others than this machine can reach the address
 }
 
 // minToken is the least length of a token in bytes.
 const minToken = 16
 
-// Check says why the address must not be served like this: because anybody could
-// change rules, or nobody.
-func (a Access) Check(addr net.Addr) error {
+// On returns who may use just this address. The error says why it must not be
+// served like this: because anybody could change rules, or nobody.
+func (a Access) On(addr net.Addr) (Access, error) {
+	a.public = !isLoopback(addr.String())
 	if a.TokenFile != "" {
 		_, err := a.token()
-		return err
+		return a, err
 	}
-	if a.ClientCertificates || isLoopback(addr.String()) {
-		return nil
+	if a.ForAnyone() && !a.ReadOnly {
+		return a, fmt.Errorf("others than this machine could reach %s and change rules there: set --admin-token-file, or --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or --admin-read-only, or listen on 127.0.0.1", addr)
 	}
-	return fmt.Errorf("others than this machine could reach %s and change rules there: set --admin-token-file, or --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or listen on 127.0.0.1", addr)
+	return a, nil
 }
+
+// ForAnyone says that others than this machine can reach the address, and are not
+// asked who they are.
+func (a Access) ForAnyone() bool { return a.public && a.anonymous() }
+
+func (a Access) anonymous() bool { return a.TokenFile == "" && !a.ClientCertificates }
 
 // isLoopback says whether host, or host:port, is this machine only.
 func isLoopback(hostPort string) bool {
@@ -79,8 +90,11 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := a.refusal(r, crossOrigin); p != nil {
-			log.Warn("admin request refused", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
-				zap.String("path", r.URL.Path), zap.Int("status", p.Status), zap.String("why", p.Detail))
+			// Where nothing can be changed anyone may ask, and should not fill the log.
+			if !a.ForAnyone() {
+				log.Warn("admin request refused", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
+					zap.String("path", r.URL.Path), zap.Int("status", p.Status), zap.String("why", p.Detail))
+			}
 			if p.Status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 			}
@@ -95,13 +109,37 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection) *problem {
 	// A name that leads here may be anybody's: a browser would take their page
 	// for one of this address.
-	if a.TokenFile == "" && !a.ClientCertificates && !isLoopback(r.Host) && !isOpen(r.URL.Path) {
+	if a.anonymous() && !a.public && !isLoopback(r.Host) && !isOpen(r.URL.Path) {
 		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set --admin-token-file", r.Host)
 	}
 	if err := crossOrigin.Check(r); err != nil {
 		return refuse(http.StatusForbidden, "a page from elsewhere can't write here: %v", err)
 	}
-	if a.TokenFile == "" || isOpen(r.URL.Path) && isRead(r) {
+	if !isOpen(r.URL.Path) || !isRead(r) {
+		if p := a.checkToken(r); p != nil {
+			return p
+		}
+	}
+	switch {
+	case a.ReadOnly && !isRead(r) && r.URL.Path != explainPath:
+		return refuseAs(readOnly, "The address is read-only", http.StatusForbidden,
+			"nothing can be changed here: start the service with --admin-token-file, or with --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or with --admin-addr on 127.0.0.1; and without --admin-read-only")
+	case a.ForAnyone() && showsValues(r.URL.Path):
+		return refuseAs(readOnly, "The address is for anyone", http.StatusForbidden,
+			"values that clients send are not for anyone who reaches this address: start the service with --admin-token-file, or with --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or with --admin-addr on 127.0.0.1")
+	}
+	return nil
+}
+
+// showsValues says whether an answer holds values that clients have sent, such as
+// names of users: the hottest counters of a rule, or the state of one.
+func showsValues(path string) bool {
+	return strings.HasPrefix(path, "/admin/stats/") || strings.HasPrefix(path, "/admin/counters")
+}
+
+// checkToken says why a request is not let through by its token.
+func (a Access) checkToken(r *http.Request) *problem {
+	if a.TokenFile == "" {
 		return nil
 	}
 	want, err := a.token()

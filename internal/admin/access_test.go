@@ -3,6 +3,7 @@ package admin
 import (
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,8 @@ func TestWhereToListen(t *testing.T) {
 		{"192.0.2.1:6070", Access{}, "listen on 127.0.0.1"},
 		{"0.0.0.0:6070", Access{TokenFile: token}, ""},
 		{"0.0.0.0:6070", Access{ClientCertificates: true}, ""},
+		{"0.0.0.0:6070", Access{ReadOnly: true}, ""},
+		{"0.0.0.0:6070", Access{ReadOnly: true, TokenFile: short}, "at least 16"},
 		{"127.0.0.1:6070", Access{TokenFile: short}, "at least 16"},
 		{"127.0.0.1:6070", Access{TokenFile: short + ".none"}, "no such file"},
 	} {
@@ -48,12 +51,130 @@ func TestWhereToListen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch err := tt.access.Check(addr); {
+		switch _, err := tt.access.On(addr); {
 		case tt.want == "" && err != nil:
 			t.Errorf("%s %+v: %v", tt.addr, tt.access, err)
 		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%s %+v: error %v, want %q", tt.addr, tt.access, err, tt.want)
 		}
+	}
+}
+
+// onAllAddresses is access to an address that others can reach.
+func onAllAddresses(t *testing.T, a Access) Access {
+	t.Helper()
+	a, err := a.On(&net.TCPAddr{IP: net.IPv4zero, Port: 6070})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// TestReadOnly: nothing can be changed. Where anyone may look, they see what
+// envoyproxy/ratelimit's debug port shows and what says no more, under any name of
+// the address, but no values of clients.
+func TestReadOnly(t *testing.T) {
+	for name, tt := range map[string]struct {
+		access Access
+		host   string
+		header []string
+		values int  // status of what shows values of clients
+		logged bool // refusals are
+	}{
+		"for anyone":   {onAllAddresses(t, Access{ReadOnly: true}), "ratelimit.internal:6070", nil, http.StatusForbidden, false},
+		"on loopback":  {Access{ReadOnly: true}, "localhost", nil, http.StatusOK, true},
+		"with a token": {onAllAddresses(t, Access{ReadOnly: true, TokenFile: tokenFile(t, secret)}), "ratelimit.internal:6070", []string{"Authorization", "Bearer " + secret}, http.StatusOK, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, func(o *Options) { o.Access = tt.access })
+			if err := f.load(t, rules); err != nil {
+				t.Fatal(err)
+			}
+			header := append([]string{"Host", tt.host}, tt.header...)
+			var list ruleList
+			before := f.send(t, http.MethodGet, "/admin/rules", "", header...)
+			before.into(t, http.StatusOK, &list)
+			if list.Writable || len(list.Rules) != 3 {
+				t.Errorf("writable: %v, %d rules", list.Writable, len(list.Rules))
+			}
+			key := list.Rules[0].Key
+			for _, r := range []struct {
+				method, path, body string
+				status             int
+			}{
+				{http.MethodGet, "/", "", http.StatusOK},
+				{http.MethodGet, "/rlconfig", "", http.StatusOK},
+				{http.MethodGet, "/stats", "", http.StatusOK},
+				{http.MethodGet, "/metrics", "", http.StatusOK},
+				{http.MethodGet, "/healthcheck", "", http.StatusOK},
+				{http.MethodGet, "/debug/pprof/", "", http.StatusOK},
+				{http.MethodGet, "/debug/pprof/heap", "", http.StatusOK},
+				{http.MethodGet, "/debug/pprof/cmdline", "", http.StatusNotFound},
+				{http.MethodGet, "/admin/rules/" + key, "", http.StatusOK},
+				{http.MethodGet, "/admin/stats", "", http.StatusOK},
+				{http.MethodGet, "/admin/reloads", "", http.StatusOK},
+				{http.MethodPost, "/admin/explain", `{"domain": "edge", "entries": [{"key": "user", "value": "x"}]}`, http.StatusOK},
+				{http.MethodGet, "/admin/stats/" + key, "", tt.values},
+				{http.MethodGet, "/admin/counters?domain=edge&descriptor=user%3Dx", "", tt.values},
+				{http.MethodPost, "/admin/rules", slower, http.StatusForbidden},
+				{http.MethodPost, "/admin/rules?dry_run=1", slower, http.StatusForbidden},
+				{http.MethodDelete, "/admin/rules/" + key, "", http.StatusForbidden},
+				{http.MethodPost, "/admin/reset", `{"rule": "x"}`, http.StatusForbidden},
+				{http.MethodPost, "/admin/explain/", "{}", http.StatusForbidden},
+				{http.MethodPut, "/rlconfig", "", http.StatusForbidden},
+			} {
+				got := f.send(t, r.method, r.path, r.body, header...)
+				if got.status != r.status {
+					t.Errorf("%s %s: %d %s, want %d", r.method, r.path, got.status, got.body, r.status)
+				}
+				if got.status == http.StatusForbidden {
+					got.problem(t, http.StatusForbidden, readOnly)
+					if !strings.Contains(got.body, "--admin-token-file") {
+						t.Errorf("%s %s does not say what to set: %s", r.method, r.path, got.body)
+					}
+				}
+			}
+			if after := f.send(t, http.MethodGet, "/admin/rules", "", header...); after.body != before.body {
+				t.Errorf("somebody has changed rules: %s", after.body)
+			}
+			if n := f.audit.FilterMessage("admin request refused").Len(); n > 0 != tt.logged {
+				t.Errorf("%d refusals are logged", n)
+			}
+		})
+	}
+}
+
+// TestProfilesAreTakenOneAtATime, so that nobody can keep the process busy with them.
+func TestProfilesAreTakenOneAtATime(t *testing.T) {
+	taking, done := make(chan struct{}), make(chan struct{})
+	pages := httptest.NewServer(oneAtATime(func(http.ResponseWriter, *http.Request) {
+		taking <- struct{}{}
+		<-done
+	}))
+	defer pages.Close()
+	get := func() int {
+		answer, err := pages.Client().Get(pages.URL)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		answer.Body.Close()
+		return answer.StatusCode
+	}
+	first := make(chan int)
+	go func() { first <- get() }()
+	<-taking
+	if got := get(); got != http.StatusTooManyRequests {
+		t.Errorf("a second one at a time: %d", got)
+	}
+	close(done)
+	if got := <-first; got != http.StatusOK {
+		t.Errorf("the first: %d", got)
+	}
+	go func() { first <- get() }()
+	<-taking
+	if got := <-first; got != http.StatusOK {
+		t.Errorf("the next: %d", got)
 	}
 }
 

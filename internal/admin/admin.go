@@ -57,7 +57,7 @@ func New(o Options) http.Handler {
 		{"/admin/reloads", "when rules were loaded and what failed", api},
 		{"/admin/rules", "the rules in force; POST changes them", api},
 		{"/admin/stats", "counts and rates of each rule", api},
-		{"/debug/pprof/", "profiles of the running process, for go tool pprof", http.HandlerFunc(pprof.Index)},
+		{"/debug/pprof/", "profiles of the running process, for go tool pprof", oneAtATime(pprof.Index)},
 		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health)},
 		{"/openapi.yaml", "what there is under /admin/, all of it", http.HandlerFunc(specification)},
 		{"/metrics", "metrics for Prometheus", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{})},
@@ -71,9 +71,9 @@ func New(o Options) http.Handler {
 	}
 	// Profiles that pprof.Index leaves to handlers of their own. Its command line
 	// is left out, for flags may hold secrets.
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.Handle("GET /debug/pprof/profile", oneAtATime(pprof.Profile))
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("GET /debug/pprof/trace", oneAtATime(pprof.Trace))
 	browser := web.Handler()
 	mux.Handle("GET /page/", browser)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
@@ -89,6 +89,22 @@ func New(o Options) http.Handler {
 	})
 	mux.Handle("/admin/", api)
 	return o.Access.guard(http.MaxBytesHandler(mux, maxRules), o.Audit)
+}
+
+// oneAtATime bounds what taking profiles costs: whoever reaches the address can
+// have the process take one, but not many at a time.
+func oneAtATime(take http.HandlerFunc) http.Handler {
+	busy := make(chan struct{}, 1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case busy <- struct{}{}:
+			defer func() { <-busy }()
+			take(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "another profile is being taken: try again", http.StatusTooManyRequests)
+		}
+	})
 }
 
 func specification(w http.ResponseWriter, _ *http.Request) {

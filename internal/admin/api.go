@@ -19,6 +19,9 @@ const (
 	maxBody  = 1 << 20 // any other
 )
 
+// explainPath takes a body and changes nothing.
+const explainPath = "/admin/explain"
+
 //go:embed openapi.yaml
 var openapi []byte
 
@@ -40,7 +43,7 @@ func (o Options) api() http.Handler {
 		"GET /admin/stats/{key}":    a.getStats,
 		"GET /admin/counters":       a.getCounters,
 		"POST /admin/reset":         a.reset,
-		"POST /admin/explain":       a.explain,
+		"POST " + explainPath:       a.explain,
 		"GET /admin/reloads":        a.listReloads,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

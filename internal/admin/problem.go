@@ -16,6 +16,7 @@ const (
 	noRuleStore      = "urn:distlimiter:problem:no-rule-store"
 	storeFailed      = "urn:distlimiter:problem:store-failed"
 	backendFailed    = "urn:distlimiter:problem:backend-failed"
+	readOnly         = "urn:distlimiter:problem:read-only"
 	cannotReset      = "urn:distlimiter:problem:cannot-reset"
 )
 

@@ -110,7 +110,7 @@ func (a api) listRules(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := ruleList{Revision: set.Revision, Generation: a.Reloads().Last.Generation, Writable: a.Store != nil,
+	list := ruleList{Revision: set.Revision, Generation: a.Reloads().Last.Generation, Writable: a.Store != nil && !a.Access.ReadOnly,
 		Domains: []domainJSON{}, Rules: []ruleJSON{}}
 	tag := a.etag(set)
 	w.Header().Set("ETag", tag)

@@ -87,6 +87,9 @@ type Request struct {
 	// Required one does not pass, or there are Quota ones and none of them does.
 	// What was charged is then undone, and every descriptor is a denied call.
 	AllOrNothing bool
+	// Remembered is set by a store that refused every descriptor out of what it
+	// remembers of its servers, without asking them.
+	Remembered bool
 }
 
 // Backend decides. Implementations are safe for concurrent use.

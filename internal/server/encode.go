@@ -50,6 +50,9 @@ func (s *Service) encode(r *request, msg *pb.RateLimitRequest, now time.Time) *p
 		st.DurationUntilReset = &resets[i]
 		resets[i].Seconds = seconds(decision.ResetAfter)
 		count(d, limit, decision, allowed, now)
+		if r.ask.Remembered && !allowed {
+			d.stats.DenyLocally(max(d.hits, 0))
+		}
 
 		if tightest < 0 || statuses[tightest].Code == pb.RateLimitResponse_OK && st.LimitRemaining < statuses[tightest].LimitRemaining {
 			tightest = i

@@ -16,17 +16,17 @@ import (
 // maxJSON bounds a request in bytes.
 const maxJSON = 1 << 20
 
-// JSON answers POST requests that hold a RateLimitRequest as JSON with the
+// JSON answers POST requests that hold a RateLimitRequest as JSON with the service's
 // RateLimitResponse as JSON: 200 OK, 429 over limit, 400 for requests that cannot
 // be decided, 503 when the backend failed.
-func (s *Service) JSON() http.Handler {
+func JSON(service pb.RateLimitServiceServer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			w.Header().Set("Allow", http.MethodPost)
 			http.Error(w, "POST a RateLimitRequest as JSON, such as {\"domain\": \"edge\", \"descriptors\": [{\"entries\": [{\"key\": \"user\", \"value\": \"alice\"}]}]}", http.StatusMethodNotAllowed)
 			return
 		}
-		resp, err := s.serveJSON(r.Context(), http.MaxBytesReader(w, r.Body, maxJSON))
+		resp, err := serveJSON(r.Context(), service, http.MaxBytesReader(w, r.Body, maxJSON))
 		if err != nil {
 			http.Error(w, status.Convert(err).Message(), httpStatus(err))
 			return
@@ -44,7 +44,7 @@ func (s *Service) JSON() http.Handler {
 	})
 }
 
-func (s *Service) serveJSON(ctx context.Context, body io.Reader) (*pb.RateLimitResponse, error) {
+func serveJSON(ctx context.Context, service pb.RateLimitServiceServer, body io.Reader) (*pb.RateLimitResponse, error) {
 	data, err := io.ReadAll(body)
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 		return nil, status.Errorf(codes.ResourceExhausted, "the body is larger than %d bytes", tooLarge.Limit)
@@ -55,7 +55,7 @@ func (s *Service) serveJSON(ctx context.Context, body io.Reader) (*pb.RateLimitR
 	if err := protojson.Unmarshal(data, req); err != nil {
 		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("the body is no RateLimitRequest: %v", err))
 	}
-	return s.ShouldRateLimit(ctx, req)
+	return service.ShouldRateLimit(ctx, req)
 }
 
 func httpStatus(err error) int {

@@ -53,6 +53,7 @@ func (r *request) clear() {
 	clear(r.replaced)
 	r.descriptors, r.entries, r.limits = r.descriptors[:0], r.entries[:0], r.limits[:0]
 	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
+	r.ask.Remembered = false
 	r.keys, r.keyEnds, r.decisions = r.keys[:0], r.keyEnds[:0], r.decisions[:0]
 }
 

@@ -578,6 +578,42 @@ descriptors:
 	}
 }
 
+// remembering is a store that remembers whom it has refused.
+type remembering struct {
+	backend.Backend
+	refused map[string]algo.Decision
+}
+
+func (r *remembering) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
+	key := string(req.Checks[0].Key)
+	if known, is := r.refused[key]; is {
+		out[0], req.Remembered = known, true
+		return nil
+	}
+	err := r.Backend.Decide(ctx, req, out)
+	if !out[0].Allowed {
+		r.refused[key] = out[0]
+	}
+	return err
+}
+
+// TestRefusalsOutOfMemoryAreCounted, with the others and on their own, and those
+// of a request do not count for the next.
+func TestRefusalsOutOfMemoryAreCounted(t *testing.T) {
+	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: minute, requests_per_unit: 1, denied_hits: drop}}\n",
+		func(o *server.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
+	for range 4 {
+		f.ask(desc("user=a"))
+	}
+	f.ask(desc("user=b"))
+	f.ask(desc("user=b"))
+	c := f.stats.Rules()[0].Counts()
+	c.LastDenied = time.Time{}
+	if want := (stats.Counts{WithinLimit: 2, NearLimit: 2, DeniedHits: 4, OverLimit: 4, OverLimitWithLocalCache: 2, Allowed: 2, Denied: 4}); c != want {
+		t.Errorf("counted %+v, want %+v", c, want)
+	}
+}
+
 func TestNearLimitIsCountedAsTheIncumbentDoes(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -651,7 +687,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	f := serve(t, perUser)
-	srv := httptest.NewServer(f.JSON())
+	srv := httptest.NewServer(server.JSON(f))
 	defer srv.Close()
 	const alice = `{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "alice"}]}]}`
 	for i, c := range []struct {

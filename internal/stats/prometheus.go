@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // latency times answers, from the decoded request to the answer before encoding.
@@ -12,13 +13,26 @@ type latency struct{ prometheus.Histogram }
 
 func newLatency() *latency {
 	return &latency{prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "ratelimit_service_response_time_seconds",
-		Help:    "Time from a decoded request to its answer.",
-		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 1},
+		Name:        "ratelimit_service_response_time_seconds",
+		Help:        "Time from a decoded request to its answer.",
+		ConstLabels: byMethod,
+		Buckets:     []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 1},
 	})}
 }
 
 func (l *latency) observe(d time.Duration) { l.Observe(d.Seconds()) }
+
+// count returns how many answers were timed.
+func (l *latency) count() uint64 {
+	var m dto.Metric
+	if err := l.Write(&m); err != nil {
+		return 0
+	}
+	return m.GetHistogram().GetSampleCount()
+}
+
+// byMethod is a label of envoyproxy/ratelimit's, whose service has one method.
+var byMethod = prometheus.Labels{"grpc_method": "ShouldRateLimit"}
 
 // The metrics that name a rule. Those called ratelimit_service_… have the names
 // and labels of envoyproxy/ratelimit's exporter, on which dashboards are built;
@@ -54,6 +68,7 @@ var (
 		read func(*Stats) uint64
 	}{
 		{prometheus.NewDesc("ratelimit_service_global_shadow_mode", "Answers that service-wide shadow mode turned into OK.", nil, nil), func(s *Stats) uint64 { return s.GlobalShadowMode.Load() }},
+		{prometheus.NewDesc("ratelimit_service_total_requests", "Requests, answered or not.", nil, byMethod), (*Stats).Requests},
 		{prometheus.NewDesc("ratelimit_service_domain_not_found", "Requests whose domain has no rules.", nil, nil), func(s *Stats) uint64 { return s.DomainNotFound.Load() }},
 		{prometheus.NewDesc("ratelimit_service_should_rate_limit_error", "Requests without a decision, by cause.", nil, prometheus.Labels{"err_type": "redis_error"}), func(s *Stats) uint64 { return s.BackendErrors.Load() }},
 		{prometheus.NewDesc("ratelimit_service_should_rate_limit_error", "Requests without a decision, by cause.", nil, prometheus.Labels{"err_type": "service_error"}), func(s *Stats) uint64 { return s.ServiceErrors.Load() }},

@@ -238,3 +238,6 @@ func (s *Stats) Rules() []*Rule {
 
 // Answered counts one answer and how long it took.
 func (s *Stats) Answered(d time.Duration) { s.latency.observe(d) }
+
+// Requests returns how many requests were answered, with errors too.
+func (s *Stats) Requests() uint64 { return s.latency.count() }

@@ -204,6 +204,39 @@ func TestEnvoyGateway(t *testing.T) {
 	if want := `ratelimit_service_rate_limit_over_limit{domain="default/eg/http",key1="httproute/default/llm`; !strings.Contains(metrics, want) {
 		t.Errorf("no %s… in the metrics:\n%s", want, metrics)
 	}
+	debugPort(t)
+}
+
+// debugPort wants what the pod's IP shows at envoyproxy/ratelimit's debug port, as
+// there, and nothing to be changed.
+func debugPort(t *testing.T) {
+	t.Helper()
+	const port = "http://127.0.0.1:6070" // on all addresses, of which this is one
+	for _, tt := range []struct {
+		method, path string
+		status       int
+	}{
+		{http.MethodGet, "/", http.StatusOK},
+		{http.MethodGet, "/rlconfig", http.StatusOK},
+		{http.MethodGet, "/stats", http.StatusOK},
+		{http.MethodGet, "/debug/pprof/goroutine", http.StatusOK},
+		{http.MethodPost, "/admin/rules", http.StatusForbidden},
+		{http.MethodPost, "/admin/reset", http.StatusForbidden},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), tt.method, port+tt.path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = "envoy-ratelimit:6070"
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != tt.status {
+			t.Errorf("%s %s: %s, want %d", tt.method, tt.path, answer.Status, tt.status)
+		}
+	}
 }
 
 // tenants asks the service over TLS, as Envoy does, what tenants have left.

@@ -39,7 +39,7 @@ func openPage(t *testing.T, service *harness.Service) *browser {
 	t.Cleanup(stop)
 	tab, closeTab := chromedp.NewContext(allocator, chromedp.WithErrorf(t.Logf))
 	t.Cleanup(closeTab)
-	ctx, cancel := context.WithTimeout(tab, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(tab, 5*time.Minute)
 	t.Cleanup(cancel)
 	b := &browser{t: t, ctx: ctx}
 	chromedp.ListenTarget(tab, func(event any) {
@@ -148,6 +148,63 @@ func TestPage(t *testing.T) {
 		if text := b.text("#explanation"); !strings.Contains(text, "Rule user applies.") || !strings.Contains(text, "4:user=5:alice") {
 			t.Errorf("explained as\n%s", text)
 		}
+		b.run(chromedp.Click("#reset", chromedp.ByQuery))
+		b.waitFor(`document.querySelector('#explanation').innerText.includes('would pass · token_bucket, 3 per minute: 3 left')`)
+	})
+	t.Run("order", func(t *testing.T) {
+		b := b.in(t)
+		for range 20 {
+			service.Ask(t, harness.Request("edge", 1, "path", "/search/x", "remote_address", "10.0.0.1"))
+		}
+		b.waitFor(`document.querySelectorAll('#rules tbody tr svg')[1]?.getAttribute('aria-label') === 'last minute: 20 allowed, 0 denied'`)
+		first := func() (key string) {
+			b.run(chromedp.Evaluate(`document.querySelector('#rules tbody tr td').innerText`, &key))
+			return key
+		}
+		choose := func(by string) {
+			b.run(chromedp.Evaluate(fmt.Sprintf(`(() => { const s = document.querySelector('#order'); s.value = %q; s.dispatchEvent(new Event('change')) })()`, by), nil))
+		}
+		choose("allowed")
+		if got := first(); got != "path=/search* › remote_address" {
+			t.Errorf("most allowed is %q", got)
+		}
+		choose("denied")
+		if got := first(); got != "user" {
+			t.Errorf("most denied is %q", got)
+		}
+		choose("")
+		if got := first(); got != "user" {
+			t.Errorf("first written is %q", got)
+		}
+	})
+	t.Run("rates are not read out", func(t *testing.T) {
+		b := b.in(t)
+		var heard, shown string
+		b.run(chromedp.Evaluate(`document.querySelector('[role=status]').innerText`, &heard), chromedp.Evaluate(`document.querySelector('#state').innerText`, &shown))
+		if heard != "" || !strings.Contains(shown, "allowed/s") {
+			t.Errorf("a screen reader hears %q, and %q is shown", heard, shown)
+		}
+	})
+	t.Run("keyboard", func(t *testing.T) {
+		b := b.in(t)
+		// From the top of the page, by Tab and Enter alone, to the details of the first rule and back.
+		b.run(chromedp.Evaluate(`document.activeElement.blur(); window.getSelection().removeAllRanges(); document.body.tabIndex = -1; document.body.focus()`, nil))
+		const focused = `document.activeElement.closest('#rules tbody') && document.activeElement.classList.contains('link')`
+		var there bool
+		for range 30 {
+			b.run(chromedp.KeyEvent("\t"), chromedp.Evaluate(`Boolean(`+focused+`)`, &there))
+			if there {
+				break
+			}
+		}
+		if !there {
+			t.Fatal("Tab does not lead to the rules")
+		}
+		b.run(chromedp.KeyEvent("\r"), chromedp.WaitVisible("#details dl", chromedp.ByQuery), chromedp.KeyEvent("\x1b"), chromedp.WaitNotVisible("#details", chromedp.ByQuery),
+			chromedp.Evaluate(`Boolean(`+focused+`)`, &there))
+		if !there {
+			t.Error("the focus does not come back from the details")
+		}
 	})
 	t.Run("edit", func(t *testing.T) {
 		b := b.in(t)
@@ -195,7 +252,7 @@ func TestPage(t *testing.T) {
 			for range 30 {
 				service.Ask(t, harness.Request("edge", 1, "path", "/search/x", "remote_address", "10.0.0.1"))
 			}
-			b.waitFor(`document.querySelectorAll("#rules tbody tr svg")[1]?.getAttribute("aria-label") === "last minute: 20 allowed, 10 denied"`)
+			b.waitFor(`/ [1-9][0-9]* denied/.test(document.querySelectorAll("#rules tbody tr svg")[1]?.getAttribute("aria-label"))`)
 			var png []byte
 			b.run(emulation.SetEmulatedMedia(), chromedp.FullScreenshot(&png, 100))
 			if err := os.WriteFile(path, png, 0o600); err != nil {
@@ -215,6 +272,17 @@ func TestPageWithAThousandRules(t *testing.T) {
 	b.waitFor(`document.querySelectorAll('#rules tbody tr').length === 1000`)
 	b.run(chromedp.SendKeys("#filter", "user=u99", chromedp.ByQuery))
 	b.waitFor(`document.querySelectorAll('#rules tbody tr:not([hidden])').length === 11`) // u99, u990 … u999
+}
+
+// TestPageThatChangesNothing offers nothing that would be refused, and says why.
+func TestPageThatChangesNothing(t *testing.T) {
+	b := openPage(t, harness.StartService(t, writeRules(t, pageRules), "--admin-rules-file", filepath.Join(t.TempDir(), "rules.json"), "--admin-read-only"))
+	b.waitFor(`document.querySelectorAll('#rules tbody tr').length === 2`)
+	var buttons int
+	b.run(chromedp.Evaluate(`[...document.querySelectorAll('button')].filter((b) => b.checkVisibility() && /Edit|New/.test(b.innerText)).length`, &buttons))
+	if text := b.text("#fixed"); buttons != 0 || !strings.Contains(text, "this address is read-only") {
+		t.Errorf("%d buttons to change rules, and the page says %q", buttons, text)
+	}
 }
 
 func TestPageAsksForTheToken(t *testing.T) {

@@ -53,6 +53,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	}
 	short.copyTo(out)
 	long.copyTo(out)
+	req.Remembered = short.req.Remembered && long.req.Remembered
 	return nil
 }
 

@@ -135,11 +135,16 @@ func TestRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make([]algo.Decision, len(req.Checks))
-			if probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Second); b.refusals.answer(probe) {
+			probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Second)
+			known := b.refusals.answer(probe)
+			if known {
 				answered++
 			}
 			if err := b.Decide(context.Background(), &req, got); err != nil {
 				t.Fatal(err)
+			}
+			if req.Remembered != known {
+				t.Fatalf("round %d: remembered: %v, want %v", round, req.Remembered, known)
 			}
 			for i := range want {
 				if got[i] != want[i] {

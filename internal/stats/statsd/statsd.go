@@ -194,6 +194,7 @@ func (e *Exporter) read(now map[string]uint64) {
 		now[prefix+"within_limit"] += c.WithinLimit
 		now[prefix+"shadow_mode"] += c.ShadowMode
 	}
+	now["ratelimit_server.ShouldRateLimit.total_requests"] = e.Stats.Requests()
 	const service = "ratelimit.service."
 	now[service+"global_shadow_mode"] = e.Stats.GlobalShadowMode.Load()
 	now[service+"domain_not_found"] = e.Stats.DomainNotFound.Load()

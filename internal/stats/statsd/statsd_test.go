@@ -19,6 +19,9 @@ func counted() (*stats.Stats, *stats.Rule) {
 	r.Allow(stats.Usage{Hits: 2, Before: 7, After: 9, Near: 8, Limit: 10})
 	r.Deny(stats.Usage{Hits: 3, Before: 9, After: 12, Near: 8, Limit: 10}, time.Now(), false)
 	s.ServiceErrors.Add(4)
+	for range 3 {
+		s.Answered(time.Millisecond)
+	}
 	return s, r
 }
 
@@ -64,6 +67,7 @@ func TestStatsdSendsGrowth(t *testing.T) {
 		prefix + "over_limit" + tags + ":2|c",
 		prefix + "near_limit" + tags + ":2|c",
 		"ratelimit.service.call.should_rate_limit.service_error" + tags + ":4|c",
+		"ratelimit_server.ShouldRateLimit.total_requests" + tags + ":3|c",
 		"ratelimit.service.config_load_success" + tags + ":1|c",
 		"ratelimit.service.config_load_error" + tags + ":2|c",
 	}

@@ -53,6 +53,9 @@ func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
 // Printed reports whether the program has printed the text so far.
 func (p *Process) Printed(text string) bool { return strings.Contains(p.output.String(), text) }
 
+// Count returns how many times the program has printed the text so far.
+func (p *Process) Count(text string) int { return strings.Count(p.output.String(), text) }
+
 // Stop ends the program by SIGTERM. That it exits with an error, as after a data
 // race, or not at all fails the test. A second Stop does nothing.
 func (p *Process) Stop(t testing.TB) {

@@ -31,10 +31,18 @@ async function refresh() {
     update((await api.stats()).data);
     history((await api.reloads()).data);
     $('login').hidden = true;
+    say('');
   } catch (e) {
     $('login').hidden = e.problem?.status !== 401;
-    $('state').textContent = e.problem?.status === 401 ? 'sign in to see the rules' : `no answer: ${e.message}`;
+    say(e.problem?.status === 401 ? 'sign in to see the rules' : `no answer: ${e.message}`);
   }
+}
+
+// say tells what somebody should hear, once: rates change all the time, and are not
+// for being read out.
+function say(text) {
+  if ($('message').textContent !== text) $('message').textContent = text;
+  if (text) $('state').textContent = '';
 }
 
 async function loop() {
@@ -53,21 +61,36 @@ function draw() {
     if (!byDomain.has(r.domain)) byDomain.set(r.domain, []);
     byDomain.get(r.domain).push(r);
   }
+  $('new').hidden = !known.writable;
+  $('fixed').hidden = known.writable;
   $('domains').replaceChildren(...[...byDomain.keys()].map((d) => el('option', { value: d })));
   $('rules').replaceChildren(...[...byDomain].map(([domain, rules]) => el('details', { open: !closed.has(domain), 'data-domain': domain },
     el('summary', {}, domain, ' ', el('small', {}, `${rules.length} ${rules.length === 1 ? 'rule' : 'rules'}`)),
     table(['Descriptor', 'Limit', 'From', { text: 'Allowed/s', number: true }, { text: 'Denied/s', number: true }, 'Last minute', ''], rules.map(row)))));
   filter();
+  order();
+}
+
+// order sorts the rules of each domain, by the rates of the moment.
+function order() {
+  const by = $('order').value;
+  const rate = (r) => latest.get(r.rule.key)?.rates['1m'][by] ?? 0;
+  const all = [...rows.values()]; // as written
+  if (by) all.sort((a, b) => rate(b) - rate(a));
+  for (const { row } of all) row.parentNode.append(row);
 }
 
 function row(rule) {
+  const names = rule.entries.map(entryText);
   const r = { rule, allowed: el('td', { class: 'number allowed' }, '0'), denied: el('td', { class: 'number denied' }, '0'), plot: el('td', {}) };
   r.row = el('tr', { 'data-key': rule.key },
-    el('td', { class: 'path', style: undefined }, el('button', { class: 'link code', type: 'button', onclick: () => details(rule) }, rule.entries.map(entryText).join(' › '))),
-    el('td', {}, ruleText(rule.rule), rule.rule.shadow_mode && el('span', { class: 'tag' }, 'shadow')),
+    el('td', { class: 'path' }, el('button', { class: 'link code', type: 'button', onclick: () => details(rule) },
+      names.slice(0, -1).map((n) => el('span', { class: 'above' }, `${n} › `)), names.at(-1))),
+    el('td', {}, ruleText(rule.rule), ' ', rule.rule.shadow_mode && el('span', { class: 'tag' }, 'shadow'), rule.rule.quota_mode && el('span', { class: 'tag' }, 'quota')),
     el('td', {}, el('span', { class: `tag ${rule.source}`, title: rule.location }, rule.overrides ? `${rule.source}, overrides ${rule.overrides.source}` : rule.source)),
     r.allowed, r.denied, r.plot,
-    el('td', {}, el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit')));
+    el('td', {}, known.writable && el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit')));
+  r.row.firstChild.style.paddingInlineStart = `${(names.length - 1) * 1.25}rem`;
   r.text = [rule.domain, rule.path, ...rule.entries.map(entryText), ruleText(rule.rule), JSON.stringify(rule.rule)].join(' ').toLowerCase();
   rows.set(rule.key, r);
   watch.observe(r.row);
@@ -102,19 +125,27 @@ function filter() {
   for (const d of document.querySelectorAll('#rules details')) d.hidden = words.length > 0 && !d.querySelector('tbody tr:not([hidden])');
 }
 
+// details shows one rule, and goes on to while the dialog is open.
 async function details(rule) {
-  let stats;
-  try {
-    stats = (await api.ruleStats(rule.key)).data;
-  } catch (e) {
-    show($('details'), rule.path, el('p', { class: 'error' }, e.message));
-    return;
+  const title = `${rule.domain}: ${rule.path}`;
+  const live = el('div', {});
+  show($('details'), title, el('p', {}, ruleText(rule.rule)), live);
+  while (live.isConnected && $('details').open) {
+    try {
+      live.replaceChildren(...facts(rule, (await api.ruleStats(rule.key)).data));
+    } catch (e) {
+      live.replaceChildren(el('p', { class: 'error' }, e.message));
+      return;
+    }
+    await new Promise((next) => { setTimeout(next, interval); });
   }
+}
+
+function facts(rule, stats) {
   const rate = (name) => `${number(stats.rates[name].allowed)} allowed/s, ${number(stats.rates[name].denied)} denied/s`;
   const hottest = stats.hottest?.counters ?? [];
-  show($('details'), `${rule.domain}: ${rule.path}`,
-    el('p', {}, ruleText(rule.rule)),
-    stats.history && plot(stats.history, 'large'),
+  return [
+    stats.history ? plot(stats.history, 'large') : '',
     el('dl', {},
       term('Allowed', number(stats.totals.allowed)), term('Denied', number(stats.totals.denied)),
       term('Let through by shadow mode', number(stats.totals.shadow_denied)), term('Near the limit', `${number(stats.totals.near_limit)} hits`),
@@ -126,13 +157,14 @@ async function details(rule) {
     hottest.length
       ? table(['Entries', { text: 'Calls', number: true }, { text: 'Give or take', number: true }], hottest.map((h) => el('tr', {},
         el('td', { class: 'code' }, h.entries.map(entryText).join(',')), el('td', { class: 'number' }, number(h.calls)), el('td', { class: 'number' }, number(h.error)))))
-      : el('p', {}, 'No calls of late.'));
+      : el('p', {}, 'No calls of late.'),
+  ];
 }
 
 const term = (name, value) => [el('dt', {}, name), el('dd', {}, value)];
 
 async function explain(event) {
-  event.preventDefault();
+  event?.preventDefault();
   const [domain, text] = [$('explain-domain').value, $('explain-descriptor').value];
   const out = $('explanation');
   try {
@@ -143,10 +175,21 @@ async function explain(event) {
       el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
       ...found.map((c) => el('p', {},
         el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
-        ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit.toLowerCase()}: ${number(c.remaining)} left, resets in ${seconds(c.reset_after_seconds)} · counter `,
-        el('code', {}, c.counter))));
+        ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit.toLowerCase()}: ${number(c.remaining)} left${c.reset_after_seconds > 0 ? `, resets in ${seconds(c.reset_after_seconds)}` : ''} · counter `,
+        el('code', {}, c.counter))),
+      found.length ? el('button', { type: 'button', id: 'reset', onclick: () => reset(domain, text) }, found.length > 1 ? 'Reset these counters' : 'Reset this counter') : '');
   } catch (failure) {
     out.replaceChildren(el('p', { class: 'error' }, failure.message));
+  }
+}
+
+async function reset(domain, text) {
+  try {
+    await api.reset({ domain, entries: parseDescriptor(text) });
+    await explain();
+    $('explain-descriptor').focus();
+  } catch (failure) {
+    $('explanation').append(el('p', { class: 'error' }, failure.message));
   }
 }
 
@@ -171,6 +214,7 @@ function history(data) {
 }
 
 $('filter').addEventListener('input', filter);
+$('order').addEventListener('change', order);
 $('explain').addEventListener('submit', explain);
 $('new').addEventListener('click', () => edit(null, known.etag, refresh));
 $('login').addEventListener('submit', (event) => {

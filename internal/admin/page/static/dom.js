@@ -11,7 +11,7 @@ export function el(name, attributes = {}, ...children) {
     else if (key === 'value' || key === 'checked') node[key] = value;
     else node.setAttribute(key, value === true ? '' : value);
   }
-  node.append(...children.flat().filter((c) => c !== undefined && c !== null && c !== ''));
+  node.append(...children.flat().filter((c) => c !== undefined && c !== null && c !== false && c !== ''));
   return node;
 }
 

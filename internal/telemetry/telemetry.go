@@ -1,0 +1,154 @@
+// Package telemetry owns OpenTelemetry: traces of requests and the metrics that
+// Prometheus also has, both sent by OTLP. What is counted is left to the packages
+// that count; what is off leaves no trace on the way of a request, for then
+// nothing of this package is on it.
+//
+// Sending never holds up a request. Spans wait in a bounded queue and are dropped
+// when it is full; what cannot be sent is said in the log once a minute.
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	bridge "go.opentelemetry.io/contrib/bridges/prometheus"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+	"go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Settings are those that OpenTelemetry has no variables for, or that
+// envoyproxy/ratelimit has its own for. Where to send, and how, the OTEL_
+// variables say, which the SDK reads by itself: see Check.
+type Settings struct {
+	// ServiceName, Namespace and InstanceID say who sends. Empty: what
+	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say, else the name RateLimit,
+	// no namespace, and a random instance.
+	ServiceName, Namespace, InstanceID string
+	// Version of the service.
+	Version string
+	// Protocol is GRPC or HTTP; empty: as OTEL_EXPORTER_OTLP_PROTOCOL says, else HTTP.
+	Protocol Protocol
+	// SamplingRate is the part of traces to record, from 0 to 1, of those that
+	// begin here. Others are recorded if their sender records them.
+	SamplingRate float64
+}
+
+// instance names this process where nobody else does, in traces and metrics alike.
+var instance = sync.OnceValue(uuid.NewString)
+
+// resource describes this process.
+func (s Settings) resource(ctx context.Context) (*resource.Resource, error) {
+	given := []resource.Option{
+		resource.WithTelemetrySDK(),
+		resource.WithAttributes(semconv.ServiceName("RateLimit"), semconv.ServiceInstanceID(instance()), semconv.ServiceVersion(s.Version)),
+		resource.WithFromEnv(),
+	}
+	if s.ServiceName != "" {
+		given = append(given, resource.WithAttributes(semconv.ServiceName(s.ServiceName)))
+	}
+	if s.Namespace != "" {
+		given = append(given, resource.WithAttributes(semconv.ServiceNamespace(s.Namespace)))
+	}
+	if s.InstanceID != "" {
+		given = append(given, resource.WithAttributes(semconv.ServiceInstanceID(s.InstanceID)))
+	}
+	r, err := resource.New(ctx, given...)
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w: write name=value,name=value", err)
+	}
+	return r, nil
+}
+
+// StartTraces returns what records traces, and sends them until Shutdown.
+func StartTraces(ctx context.Context, s Settings, getenv func(string) string, log *zap.Logger) (*Traces, error) {
+	protocol, err := s.protocol(getenv, traces)
+	if err != nil {
+		return nil, err
+	}
+	from, err := s.resource(ctx)
+	if err != nil {
+		return nil, err
+	}
+	propagator, err := propagators(getenv)
+	if err != nil {
+		return nil, err
+	}
+	var exporter *otlptrace.Exporter
+	if protocol == GRPC {
+		exporter, err = otlptracegrpc.New(ctx)
+	} else {
+		exporter, err = otlptracehttp.New(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sending traces: %w", err)
+	}
+	logFailures(log)
+	return &Traces{
+		provider: trace.NewTracerProvider(
+			trace.WithResource(from),
+			trace.WithSampler(trace.ParentBased(trace.TraceIDRatioBased(s.SamplingRate))),
+			trace.WithBatcher(exporter),
+		),
+		propagator: propagator,
+	}, nil
+}
+
+// Metrics sends metrics.
+type Metrics struct{ provider *metric.MeterProvider }
+
+// StartMetrics sends what is gathered, once in OTEL_METRIC_EXPORT_INTERVAL (60 s)
+// and at Shutdown.
+func StartMetrics(ctx context.Context, s Settings, getenv func(string) string, from prometheus.Gatherer, log *zap.Logger) (*Metrics, error) {
+	protocol, err := s.protocol(getenv, metrics)
+	if err != nil {
+		return nil, err
+	}
+	who, err := s.resource(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var exporter metric.Exporter
+	if protocol == GRPC {
+		exporter, err = otlpmetricgrpc.New(ctx)
+	} else {
+		exporter, err = otlpmetrichttp.New(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sending metrics: %w", err)
+	}
+	logFailures(log)
+	producer := bridge.NewMetricProducer(bridge.WithGatherer(from))
+	return &Metrics{metric.NewMeterProvider(
+		metric.WithResource(who),
+		metric.WithReader(metric.NewPeriodicReader(exporter, metric.WithProducer(producer))),
+	)}, nil
+}
+
+// Shutdown sends what is counted now, and stops.
+func (m *Metrics) Shutdown(ctx context.Context) error { return m.provider.Shutdown(ctx) }
+
+// logFailures has the SDK say in the log what it could not do. It has but one
+// place for that in a process. A collector that is away for a night is worth a
+// line a minute.
+func logFailures(log *zap.Logger) {
+	log = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
+	}))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+		log.Warn("telemetry was not sent: requests go on", zap.Error(err))
+	}))
+}

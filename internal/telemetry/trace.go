@@ -1,0 +1,122 @@
+package telemetry
+
+import (
+	"context"
+	"net/http"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// The attributes of spans.
+const (
+	attrDomain      = attribute.Key("ratelimit.domain")
+	attrDescriptors = attribute.Key("ratelimit.descriptors") // how many
+	attrCode        = attribute.Key("ratelimit.code")        // overall: OK or OVER_LIMIT
+	attrBackend     = attribute.Key("ratelimit.backend")     // memory or redis
+	attrLimits      = attribute.Key("ratelimit.limits")      // how many are decided
+)
+
+// scope names what the spans come from.
+const scope = "github.com/distlimiter/ratelimit"
+
+// Traces records requests and sends them. A nil one records nothing: its methods
+// return what they are given.
+type Traces struct {
+	provider   *sdk.TracerProvider
+	propagator propagation.TextMapPropagator
+}
+
+// GRPC returns the options of a gRPC server whose requests are recorded, as parts
+// of their senders' traces. Health checks are not.
+func (t *Traces) GRPC() []grpc.ServerOption {
+	if t == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(
+		otelgrpc.WithTracerProvider(t.provider),
+		otelgrpc.WithPropagators(t.propagator),
+		otelgrpc.WithMeterProvider(noop.NewMeterProvider()), // the bridge has the metrics
+		otelgrpc.WithFilter(filters.ServiceName(pb.RateLimitService_ServiceDesc.ServiceName)),
+	))}
+}
+
+// HTTP records the requests of a handler, in spans of that name.
+func (t *Traces) HTTP(next http.Handler, name string) http.Handler {
+	if t == nil {
+		return next
+	}
+	return otelhttp.NewHandler(next, name,
+		otelhttp.WithTracerProvider(t.provider),
+		otelhttp.WithPropagators(t.propagator),
+		otelhttp.WithMeterProvider(noop.NewMeterProvider()),
+		otelhttp.WithSpanNameFormatter(func(name string, _ *http.Request) string { return name }),
+	)
+}
+
+// Service says in the span of each request what it asked and what it got.
+func (t *Traces) Service(next pb.RateLimitServiceServer) pb.RateLimitServiceServer {
+	if t == nil {
+		return next
+	}
+	return service{next}
+}
+
+type service struct{ pb.RateLimitServiceServer }
+
+// ShouldRateLimit implements the gRPC method.
+func (s service) ShouldRateLimit(ctx context.Context, req *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+	resp, err := s.RateLimitServiceServer.ShouldRateLimit(ctx, req)
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(attrDomain.String(req.GetDomain()), attrDescriptors.Int(len(req.GetDescriptors())))
+		if err == nil {
+			span.SetAttributes(attrCode.String(resp.GetOverallCode().String()))
+		}
+	}
+	return resp, err
+}
+
+// Backend records the calls of a store as parts of the requests that make them.
+// Kind says what it is: memory or redis.
+func (t *Traces) Backend(next backend.Backend, kind string) backend.Backend {
+	if t == nil {
+		return next
+	}
+	return store{next: next, tracer: t.provider.Tracer(scope), kind: kind}
+}
+
+type store struct {
+	next   backend.Backend
+	tracer trace.Tracer
+	kind   string
+}
+
+// Decide implements backend.Backend. What is not part of a recorded request is
+// not recorded, such as a look of the admin page.
+func (s store) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return s.next.Decide(ctx, req, out)
+	}
+	ctx, span := s.tracer.Start(ctx, "decide", trace.WithAttributes(attrBackend.String(s.kind), attrLimits.Int(len(req.Checks))))
+	defer span.End()
+	err := s.next.Decide(ctx, req, out)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	return err
+}
+
+// Shutdown sends what is recorded, and stops.
+func (t *Traces) Shutdown(ctx context.Context) error { return t.provider.Shutdown(ctx) }
