@@ -89,9 +89,13 @@ func (f *File) replace(set Set) error {
 	return syncDir(dir)
 }
 
-// write leaves a file of which all is on disk, for its owner only.
+// write leaves a file of which all is on disk, for its owner only. What a crash
+// left there is removed, rather than written to: it may be a link, or another's.
 func write(path string, text []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -338,3 +338,36 @@ func TestEditsAreAsTheGrammarSays(t *testing.T) {
 		}
 	})
 }
+
+// TestFileIsNotWrittenElsewhere puts a link, or a file that others may write, where
+// the new file is written before it is renamed.
+func TestFileIsNotWrittenElsewhere(t *testing.T) {
+	for name, plant := range map[string]func(beside, other string) error{
+		"link": func(beside, other string) error { return os.Symlink(other, beside) },
+		"file": func(beside, _ string) error {
+			return errors.Join(os.WriteFile(beside, nil, 0o600), os.Chmod(beside, 0o666))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, path := newFile(t)
+			other := filepath.Join(t.TempDir(), "other")
+			if err := os.WriteFile(other, []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := plant(filepath.Join(filepath.Dir(path), ".admin.json.new"), other); err != nil {
+				t.Fatal(err)
+			}
+			first, _ := put(t, rulestore.Set{}, perUser(5), false)
+			mustSave(t, store, rulestore.Set{}, first)
+			if text, err := os.ReadFile(other); err != nil || string(text) != "precious" {
+				t.Errorf("another file holds %q, error %v", text, err)
+			}
+			if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
+				t.Errorf("mode %v, error %v", info.Mode(), err)
+			}
+			if got := inForce(t, store); !strings.Contains(got, "requests_per_unit=5") {
+				t.Errorf("saved: %s", got)
+			}
+		})
+	}
+}

@@ -194,22 +194,25 @@ func (s *Stats) Bind(names []Name) []*Rule {
 	return rules
 }
 
-// Detailed returns the counter of one value of a rule with detailed_metric. Once
-// the bound is reached new values share fallback. Path is copied if kept.
+// Detailed returns the counter of one value of a rule with detailed_metric. New
+// values share fallback once the bound is reached, and so do those whose path is
+// another rule's: a client that chooses its value must not count there. Path is
+// copied if kept.
 func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
 	s.mu.RLock()
 	r := s.rules[Name{domain, string(path)}]
 	s.mu.RUnlock()
-	if r != nil {
+	if r != nil && (r == fallback || r.of == fallback) {
 		return r
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := Name{strings.Clone(domain), string(path)}
-	if r := s.rules[n]; r != nil {
+	r = s.rules[n]
+	if r != nil && (r == fallback || r.of == fallback) {
 		return r
 	}
-	if s.extra >= s.limit {
+	if r != nil || s.extra >= s.limit {
 		s.Folded.Add(1)
 		return fallback
 	}

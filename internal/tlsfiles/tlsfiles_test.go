@@ -81,6 +81,7 @@ func TestWhoIsServed(t *testing.T) {
 		addr   string
 		from   *tlstest.Authority // nil: no certificate
 		called string
+		begins time.Duration // 0: an hour before it ends or now
 		valid  time.Duration
 		trust  *tlstest.Authority
 		expect string
@@ -94,6 +95,7 @@ func TestWhoIsServed(t *testing.T) {
 		"good":                     {addr: mutual, from: ours, called: "any.example", valid: time.Hour, trust: ours},
 		"wrong authority":          {addr: mutual, from: theirs, called: "envoy.example", valid: time.Hour, trust: ours, fails: true},
 		"expired":                  {addr: mutual, from: ours, called: "envoy.example", valid: -time.Minute, trust: ours, fails: true},
+		"not valid yet":            {addr: mutual, from: ours, called: "envoy.example", begins: time.Minute, valid: time.Hour, trust: ours, fails: true},
 		"right name":               {addr: onlyNamed, from: ours, called: "envoy.example", valid: time.Hour, trust: ours},
 		"wrong name":               {addr: onlyNamed, from: ours, called: "other.example", valid: time.Hour, trust: ours, fails: true},
 		"right name, wrong signer": {addr: onlyNamed, from: theirs, called: "envoy.example", valid: time.Hour, trust: ours, fails: true},
@@ -103,7 +105,11 @@ func TestWhoIsServed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := tlsfiles.Files{CA: tt.trust.File, Name: tt.expect}
 			if tt.from != nil {
-				f.Cert, f.Key = tt.from.Issue(strings.ReplaceAll(name, " ", "-"), tt.called, tt.valid)
+				file := strings.ReplaceAll(name, " ", "-")
+				f.Cert, f.Key = tt.from.Issue(file, tt.called, tt.valid)
+				if tt.begins > 0 {
+					f.Cert, f.Key = tt.from.IssueFrom(file, tt.called, tt.begins, tt.valid)
+				}
 			}
 			if _, err := call(t, tt.addr, f); (err != nil) != tt.fails {
 				t.Errorf("error %v, want one: %v", err, tt.fails)

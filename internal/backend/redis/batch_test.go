@@ -29,7 +29,7 @@ func openFor(t *testing.T, o Options) *Backend {
 }
 
 // limits are of every algorithm, and of every way to treat denied hits.
-func limits(t *testing.T) (all []*algo.Limit) {
+func limits(t testing.TB) (all []*algo.Limit) {
 	t.Helper()
 	for a := range algo.Algorithms() {
 		for denied := algo.Count; denied <= algo.Drain; denied++ {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
@@ -24,8 +25,8 @@ func idOf(key []byte) id {
 //	prefix:{shard}:id     in a cluster, when the check has a shard
 //	prefix:{shard}:key    when keys are to be read by people; {shard} as above
 //
-// The hash tag that chooses the slot is always a hash of fixed length, so that
-// nothing in a descriptor can choose one.
+// A hash tag is always a hash of fixed length: a descriptor's own braces are
+// written as \x7b, so that none of them makes one.
 type naming struct {
 	prefix  string
 	cluster bool
@@ -40,7 +41,7 @@ func (n naming) append(dst []byte, c *backend.Check, of id) []byte {
 		dst = append(dst, '}', ':')
 	}
 	if n.plain {
-		return strconv.AppendQuoteToASCII(dst, string(c.Key))
+		return append(dst, strings.ReplaceAll(strconv.QuoteToASCII(string(c.Key)), "{", `\x7b`)...)
 	}
 	return append(dst, of[:]...)
 }

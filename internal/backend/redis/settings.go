@@ -300,14 +300,19 @@ func (e *environment) parseURL(v string, at *location) (network, list string) {
 		if strings.HasPrefix(v, "/") {
 			return "unix", v
 		}
+		if strings.Contains(v, "@") { // else the password would be taken for an address, and shown
+			e.wrong("REDIS_URL has an @ and no scheme: write redis://user:password@host:port, or REDIS_AUTH beside host:port")
+			return "tcp", ""
+		}
 		return "tcp", v
 	}
-	rest, query, _ := strings.Cut(rest, "?")
-	path := ""
+	// The login first: a password may hold what means something after it.
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		e.parseLogin(rest[:i], at)
 		rest = rest[i+1:]
 	}
+	rest, query, _ := strings.Cut(rest, "?")
+	path := ""
 	switch strings.ToLower(scheme) {
 	case "unix":
 		network, list = "unix", rest

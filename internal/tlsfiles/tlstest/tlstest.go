@@ -54,10 +54,16 @@ func NewAuthority(t testing.TB) *Authority {
 // are any of that file name already.
 func (a *Authority) Issue(file, name string, valid time.Duration) (cert, key string) {
 	a.t.Helper()
+	return a.IssueFrom(file, name, min(valid, 0)-time.Hour, valid)
+}
+
+// IssueFrom is Issue of a certificate that begins to be valid after from.
+func (a *Authority) IssueFrom(file, name string, from, until time.Duration) (cert, key string) {
+	a.t.Helper()
 	private := newKey(a.t)
 	template := &x509.Certificate{
 		SerialNumber: serial(a.t), Subject: pkix.Name{CommonName: file},
-		NotBefore: time.Now().Add(min(valid, 0) - time.Hour), NotAfter: time.Now().Add(valid),
+		NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(until),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

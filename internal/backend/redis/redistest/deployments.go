@@ -148,6 +148,16 @@ func StartCluster(t testing.TB) *Cluster {
 	return c
 }
 
+// StartClusterOfOne starts a node that is a cluster by itself: it has all slots,
+// and refuses what a cluster refuses.
+func StartClusterOfOne(t testing.TB) *Server {
+	t.Helper()
+	s := Start(t, Config{Args: []string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(FreePort(t))}})
+	s.Do("CLUSTER", "ADDSLOTSRANGE", "0", strconv.Itoa(slots-1))
+	Eventually(t, "the cluster is up", func() bool { return strings.Contains(s.Text("CLUSTER", "INFO"), "cluster_state:ok") })
+	return s
+}
+
 // knowsReplicas says whether the node has heard of all that follow another.
 func (c *Cluster) knowsReplicas(s *Server) bool {
 	return strings.Count(s.Text("CLUSTER", "NODES"), "slave ") == len(c.Replicas)
