@@ -260,7 +260,6 @@ func (f *fleet) heal() {
 		f.server.Thaw()
 	case redisFailover:
 		harness.Eventually(f.t, "there is another master", func() bool { return f.sentinel.Master() != f.master })
-		harness.Eventually(f.t, "it is one", func() bool { return f.sentinel.Master().Info("role") == "master" })
 	case netLatency, netNarrow, netReset:
 		f.proxy.Toxics.ResetToxics(context.Background())
 	case netSilent:
