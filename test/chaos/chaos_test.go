@@ -42,8 +42,8 @@ func TestChaos(t *testing.T) {
 			all.runs++ // before it may fail
 			rec, v := run(t, p)
 			all.add(rec, v)
-			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d counters, fullest %.2f, recovered in %v",
-				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.counters, v.fullest, v.recovery.Round(time.Millisecond))
+			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
+				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
 			if len(v.findings) > 0 {
 				rec.print(os.Stdout, v)
 				t.Errorf("%d findings; again with: go test ./test/chaos -run TestChaos -seed %d -duration 1s -length %v", len(v.findings), next, traffic)
@@ -57,10 +57,10 @@ func TestChaos(t *testing.T) {
 
 // summary is a line for docs/reliability.md.
 type summary struct {
-	runs, calls, counters, errors, refused, findings int
-	admitted                                         int64
-	faults                                           map[string]int
-	recovery                                         time.Duration
+	runs, calls, counters, errors, refused, findings, stalls int
+	admitted                                                 int64
+	faults                                                   map[string]int
+	recovery                                                 time.Duration
 }
 
 func (s *summary) add(r *record, v *verdict) {
@@ -70,6 +70,7 @@ func (s *summary) add(r *record, v *verdict) {
 	s.refused += v.refused
 	s.admitted += v.admitted
 	s.findings += len(v.findings)
+	s.stalls += v.stalls
 	s.recovery = max(s.recovery, v.recovery)
 	if s.faults == nil {
 		s.faults = map[string]int{}
@@ -88,7 +89,7 @@ func (s *summary) String() string {
 		total += s.faults[kind]
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, s.faults[kind]))
 	}
-	return fmt.Sprintf("| runs | steps | hits admitted | refused | errors, all with a reason | counters | faults | longest recovery | violations |\n"+
-		"| %d | %d | %d | %d | %d | %d | %d | %v | %d |\nfaults: %s",
-		s.runs, s.calls, s.admitted, s.refused, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.findings, strings.Join(kinds, ", "))
+	return fmt.Sprintf("| runs | steps | hits admitted | refused | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
+		"| %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s",
+		s.runs, s.calls, s.admitted, s.refused, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "))
 }

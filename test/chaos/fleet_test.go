@@ -374,6 +374,28 @@ func (f *fleet) spoil(d int, text string) {
 	}
 }
 
+// watch looks for times in which the machine had no time for a process, until ctx is
+// done: whoever waits for an answer then may wait too long, with nothing wrong in
+// what answers. They count as faults, and are told apart.
+func (f *fleet) watch(ctx context.Context) func() {
+	var done sync.WaitGroup
+	var stalls []fault
+	done.Go(func() {
+		for last := now(); ctx.Err() == nil; {
+			time.Sleep(10 * time.Millisecond)
+			at := now()
+			if at-last > stall.Microseconds() {
+				stalls = append(stalls, fault{span{last, at}, machineStall})
+			}
+			last = at
+		}
+	})
+	return func() {
+		done.Wait()
+		f.rec.faults = append(f.rec.faults, stalls...)
+	}
+}
+
 // clients send requests until ctx is done, and return what came back.
 func (f *fleet) clients(ctx context.Context) func() {
 	var done sync.WaitGroup
@@ -497,7 +519,7 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 	t.Helper()
 	f := startFleet(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
-	wait := f.clients(ctx)
+	wait, watched := f.clients(ctx), f.watch(ctx)
 	f.drive()
 	f.heal()
 	for i := range f.replicas {
@@ -513,6 +535,7 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 	time.Sleep(recovery) // traffic goes on, and must be decided by the store in the end
 	cancel()
 	wait()
+	watched()
 	v := f.rec.judge()
 	f.recover(v)
 	if f.server != nil && f.clock == nil {

@@ -22,6 +22,9 @@ const (
 	// reconnect is how long after a replica serves again its clients may fail to
 	// reach it.
 	reconnect = 2 * time.Second
+	// stall is for how long a process that wants to run may have to wait on a machine
+	// that is not too busy to tell anything by what takes long.
+	stall = 200 * time.Millisecond
 	// late is how long after a fault what was sent before may still arrive.
 	late = 2 * time.Second
 	// slack is by how much clocks may be corrected in a window.
@@ -52,6 +55,7 @@ type verdict struct {
 	errors   int           // calls
 	without  int           // calls that were visibly answered without the store
 	fullest  float64       // the most of what a limit may admit in some span that it did
+	stalls   int           // of the machine
 	recovery time.Duration // the longest from the end of a fault to the last answer without the store
 }
 
@@ -63,6 +67,11 @@ func (v *verdict) add(calls []*call, format string, args ...any) {
 func (r *record) judge() *verdict {
 	v := &verdict{}
 	r.settleChanges()
+	for _, f := range r.faults {
+		if f.kind == machineStall {
+			v.stalls++
+		}
+	}
 	counters := map[counterName]*counter{}
 	for i := range r.calls {
 		c := &r.calls[i]

@@ -354,6 +354,7 @@ const (
 	netNarrow     = "network narrow"
 	clockStep     = "clock stepped"
 	storeHeal     = "store heals"
+	machineStall  = "machine stalled" // seen, not done
 	replicaKill   = "replica killed"
 	replicaStop   = "replica stopped"
 	replicaStart  = "replica starts"

@@ -112,7 +112,7 @@ func TestSoak(t *testing.T) {
 	}
 	load.Wait()
 
-	all.save(t, every)
+	all.save(t)
 	for _, s := range services {
 		t.Logf("%s: %d calls", s.name, s.calls.Load())
 		if s.calls.Load() == 0 {
@@ -257,6 +257,8 @@ func (s *soaked) web(t *testing.T, ctx context.Context, method, url, body string
 type samples struct {
 	services []*soaked
 	server   *redistest.Server
+	began    time.Time
+	at       []time.Duration // since then
 	series   []series
 }
 
@@ -273,7 +275,7 @@ var measured = []struct {
 }
 
 func newSamples(services []*soaked, server *redistest.Server) *samples {
-	a := &samples{services: services, server: server}
+	a := &samples{services: services, server: server, began: time.Now()}
 	for _, s := range services {
 		for _, m := range measured {
 			a.series = append(a.series, series{name: s.name + " " + m.name, ratio: m.ratio, more: m.more})
@@ -301,6 +303,7 @@ func (a *samples) take(t *testing.T) {
 		}
 		values = append(values, n)
 	}
+	a.at = append(a.at, time.Since(a.began))
 	for i := range a.series {
 		a.series[i].values = append(a.series[i].values, values[i])
 	}
@@ -324,7 +327,7 @@ func metric(t *testing.T, page, name string) float64 {
 
 // save writes the samples where -csv says: a column for each series, after that of
 // the seconds.
-func (a *samples) save(t *testing.T, every time.Duration) {
+func (a *samples) save(t *testing.T) {
 	t.Helper()
 	if *output == "" {
 		return
@@ -336,8 +339,8 @@ func (a *samples) save(t *testing.T, every time.Duration) {
 	var text bytes.Buffer
 	w := csv.NewWriter(&text)
 	rows := [][]string{head}
-	for i := range a.series[0].values {
-		row := []string{strconv.FormatFloat((time.Duration(i+1) * every).Seconds(), 'f', -1, 64)}
+	for i, at := range a.at {
+		row := []string{strconv.FormatFloat(at.Seconds(), 'f', 1, 64)}
 		for _, s := range a.series {
 			row = append(row, strconv.FormatFloat(s.values[i], 'f', -1, 64))
 		}
