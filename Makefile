@@ -3,6 +3,8 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20000x
+CHAOSTIME ?= 2h
+SOAKTIME ?= 1h
 
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
@@ -37,6 +39,15 @@ test-deploy: ## the chart and all manifests, rendered and checked
 test-integration: ## the real binary behind the real Envoy
 	$(GO) test -race -count=1 ./test/...
 .PHONY: test-integration
+
+chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/reliability.md
+	$(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./test/chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))
+.PHONY: chaos
+
+soak: tools ## mixed load for SOAKTIME, under which nothing may grow; plotted in docs/img
+	$(GO) test -count=1 -timeout 0 -v -run TestSoak ./test/soak -duration $(SOAKTIME) -csv $(CURDIR)/docs/soak.csv
+	cd bench && $(GO) run ./cmd/plots --soak ../docs/soak.csv ../docs/img
+.PHONY: soak
 
 lint: ## golangci-lint, with gofmt and go vet among its checks
 	golangci-lint run ./...

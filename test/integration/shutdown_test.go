@@ -2,10 +2,13 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -13,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -21,6 +25,15 @@ import (
 // is the end of that wait; a request that the service had and did not answer would
 // fail with Unavailable.
 func TestStopAnswersWhatIsInFlight(t *testing.T) {
+	t.Run("memory", testStopAnswers)
+	t.Run("redis", func(t *testing.T) {
+		patiently(t)
+		t.Setenv("REDIS_URL", "redis://"+redistest.Start(t, redistest.Config{}).Addr)
+		testStopAnswers(t)
+	})
+}
+
+func testStopAnswers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
 	service := harness.StartService(t, path)
@@ -55,6 +68,90 @@ func TestStopAnswersWhatIsInFlight(t *testing.T) {
 	cancel()
 	clients.Wait()
 	t.Logf("%d requests answered", answered.Load())
+}
+
+// TestSecondSignalStopsAtOnce has a service drain for longer than any test may
+// take. It goes on answering meanwhile, and a second signal ends it.
+func TestSecondSignalStopsAtOnce(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "rules.yaml")
+			write(t, path, rulesAllowing(1_000_000_000))
+			service := harness.StartService(t, path, "--drain-delay", "1h")
+			service.Signal(t, signal)
+			harness.Eventually(t, "the service is draining", func() bool {
+				return httpStatus(t, service.HTTP, "/healthcheck") == http.StatusServiceUnavailable
+			})
+			service.Ask(t, harness.Request("edge", 1, "user", "alice"))
+			service.Signal(t, signal)
+			ended := service.AwaitEnd(t)
+			var exit *exec.ExitError
+			if !errors.As(ended, &exit) {
+				t.Fatalf("the service ended with %v, want the signal", ended)
+			}
+			if how, ok := exit.Sys().(syscall.WaitStatus); !ok || how.Signal() != signal {
+				t.Errorf("the service ended with %v, want %v", ended, signal)
+			}
+		})
+	}
+}
+
+// TestStartWithoutRedis starts the service when Redis is away. It serves, as each
+// mode says, and with Redis once that is there; and it stops while Redis is away.
+func TestStartWithoutRedis(t *testing.T) {
+	patiently(t)
+	server := redistest.Start(t, redistest.Config{})
+	server.Kill()
+	t.Setenv("REDIS_URL", "redis://"+server.Addr)
+	rules := filepath.Join(t.TempDir(), "rules.yaml")
+	write(t, rules, `
+domain: edge
+descriptors:
+  - {key: user, rate_limit: {unit: year, requests_per_unit: 4, algorithm: sliding_log}}
+  - {key: own, rate_limit: {unit: year, requests_per_unit: 4, on_backend_error: allow}}
+`)
+	const ok, over, unavailable = "OK ", "OVER_LIMIT ", "Unavailable "
+	for _, mode := range []struct{ name, want string }{
+		{"", unavailable + unavailable + unavailable},
+		{"error", unavailable + unavailable + unavailable},
+		{"allow", ok + ok + ok},
+		{"deny", over + over + over},
+		{"local", ok + ok + over}, // of two replicas
+	} {
+		t.Run("mode="+mode.name, func(t *testing.T) {
+			flags := []string{"--replicas", "2"}
+			if mode.name != "" {
+				flags = append(flags, "--on-backend-error", mode.name)
+			}
+			service := harness.StartService(t, rules, flags...)
+			client := rls.NewRateLimitServiceClient(service.Dial(t))
+			ask := func(key string, n int) (text string) {
+				for range n {
+					answer, err := client.ShouldRateLimit(t.Context(), harness.Request("edge", 1, key, mode.name))
+					if err != nil {
+						text += status.Code(err).String() + " "
+					} else {
+						text += answer.OverallCode.String() + " "
+					}
+				}
+				return text
+			}
+			if got := ask("user", 3); got != mode.want {
+				t.Errorf("without Redis: %s, want %s", got, mode.want)
+			}
+			if got := ask("own", 6); got != ok+ok+ok+ok+ok+ok {
+				t.Errorf("a rule with a mode of its own: %s", got)
+			}
+			service.Stop(t) // while Redis is away
+			service.Restart(t)
+			server.Restart()
+			t.Cleanup(server.Kill)
+			harness.Eventually(t, "Redis is connected", func() bool { return service.Metric(t, "ratelimit_redis_connected") == 1 })
+			if got := ask("user", 5); got != ok+ok+ok+ok+over {
+				t.Errorf("with Redis: %s", got)
+			}
+		})
+	}
 }
 
 // TestRollingUpdate replaces one replica after the other while clients go on, of an

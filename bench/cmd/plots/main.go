@@ -2,6 +2,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -11,12 +12,16 @@ import (
 )
 
 type command struct {
-	Dir string `arg:"" help:"Where the files go."`
+	Dir  string `arg:"" help:"Where the files go."`
+	Soak string `placeholder:"CSV" help:"Draw the samples of make soak, and nothing else."`
 }
 
 func (c *command) Run() error {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil { //nolint:gosec // documentation is for everybody
 		return err
+	}
+	if c.Soak != "" {
+		return c.soak()
 	}
 	for _, p := range plots.All() {
 		svg, err := p.SVG()
@@ -30,7 +35,20 @@ func (c *command) Run() error {
 	return nil
 }
 
+func (c *command) soak() error {
+	samples, err := os.Open(c.Soak)
+	if err != nil {
+		return err
+	}
+	defer samples.Close()
+	svg, err := plots.Soak(samples)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Soak, err)
+	}
+	return os.WriteFile(filepath.Join(c.Dir, "soak.svg"), svg, 0o644) //nolint:gosec // documentation is for everybody
+}
+
 func main() {
-	k := kong.Parse(&command{}, kong.Description("Draws what each algorithm admits of the same traffic."))
+	k := kong.Parse(&command{}, kong.Description("Draws what each algorithm admits of the same traffic, or the samples of a soak."))
 	k.FatalIfErrorf(k.Run())
 }

@@ -1,6 +1,6 @@
 // Package harness starts the real programs that integration tests run against:
-// this project's binary, built with the race detector, and Envoy. It owns their
-// ports, readiness, output and end; what they should answer is left to the tests.
+// this project's binary, as a rule built with the race detector, and Envoy. It owns
+// their ports, readiness, output and end; what they should answer is left to the tests.
 package harness
 
 import (
@@ -22,9 +22,12 @@ const patience = 30 * time.Second
 // binary is the path of cmd/ratelimit, set by Main before any test runs.
 var binary string
 
-// Main builds cmd/ratelimit, runs the tests and returns their exit code. A package
-// that calls StartService calls it from TestMain.
-func Main(m *testing.M) int {
+// Main builds cmd/ratelimit with the race detector, runs the tests and returns their
+// exit code. A package that calls StartService calls it from TestMain.
+func Main(m *testing.M) int { return MainWith(m, "-race") }
+
+// MainWith is Main with other flags for the build.
+func MainWith(m *testing.M, flags ...string) int {
 	dir, err := os.MkdirTemp("", "ratelimit-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,7 +35,8 @@ func Main(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "ratelimit")
-	build := exec.Command("go", "build", "-race", "-o", binary, "github.com/distlimiter/ratelimit/cmd/ratelimit")
+	args := append(append([]string{"build"}, flags...), "-o", binary, "github.com/distlimiter/ratelimit/cmd/ratelimit")
+	build := exec.Command("go", args...)
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
 		return 1

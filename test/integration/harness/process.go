@@ -56,6 +56,27 @@ func (p *Process) Printed(text string) bool { return strings.Contains(p.output.S
 // Count returns how many times the program has printed the text so far.
 func (p *Process) Count(text string) int { return strings.Count(p.output.String(), text) }
 
+// Signal sends the program a signal.
+func (p *Process) Signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("%s was not running any more: %v", p.name, err)
+	}
+}
+
+// AwaitEnd waits until the program has ended by itself, and returns how: nil for
+// success. Stop does nothing then.
+func (p *Process) AwaitEnd(t testing.TB) error {
+	t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		t.Fatalf("%s does not end", p.name)
+	}
+	p.stopped = true
+	return p.err
+}
+
 // Stop ends the program by SIGTERM. That it exits with an error, as after a data
 // race, or not at all fails the test. A second Stop does nothing.
 func (p *Process) Stop(t testing.TB) {

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -49,6 +50,8 @@ type Config struct {
 	Password string
 	// Args are further arguments, as on redis-server's command line.
 	Args []string
+	// Env is added to its environment.
+	Env []string
 	// Dir is where it runs. Default a temporary directory.
 	Dir string
 
@@ -115,6 +118,7 @@ func (s *Server) launch() error {
 		return fmt.Errorf("%s is not installed: run make tools, or apt-get install redis-server: %w", program, err)
 	}
 	s.cmd = exec.Command(path, s.args...)
+	s.cmd.Env = append(os.Environ(), s.conf.Env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -163,7 +167,8 @@ func (s *Server) Kill() {
 	<-s.gone
 }
 
-// Restart starts the server again, where it was and, as nothing is saved, empty.
+// Restart starts the server again, where it was and empty, unless its Args have it
+// save something.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()

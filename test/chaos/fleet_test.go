@@ -1,0 +1,563 @@
+package chaos
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/test/integration/harness"
+)
+
+// deadline is a client's patience. A service whose store does not answer says so
+// much earlier, so that nobody should ever reach it.
+const deadline = 10 * time.Second
+
+// fleet is the real processes of a run and what is done to them. All but clients
+// belongs to the test's goroutine.
+type fleet struct {
+	t   *testing.T
+	p   *plan
+	dir string // of the rules
+	rec *record
+
+	replicas []*harness.Service
+	alive    []bool
+
+	server   *redistest.Server    // nil with sentinels or without Redis
+	sentinel *redistest.Sentinels // nil for others
+	master   *redistest.Server    // before a failover
+	proxy    *toxiproxy.Proxy     // to server
+	clock    *os.File             // of server, how far it is off
+	off      time.Duration
+
+	open    *fault // of the store, under way
+	written []int  // the version of each domain that is in force
+}
+
+func now() int64 { return time.Now().UnixMicro() }
+
+func (f *fleet) logf(format string, args ...any) {
+	f.rec.log = append(f.rec.log, clockTime(now())+" "+fmt.Sprintf(format, args...))
+}
+
+// startFleet starts what the plan asks for.
+func startFleet(t *testing.T, p *plan) *fleet {
+	t.Helper()
+	f := &fleet{
+		t: t, p: p, dir: t.TempDir(), alive: make([]bool, p.replicas), written: make([]int, len(p.domains)),
+		rec: &record{plan: p, rules: make([]ruleFile, len(p.domains))},
+	}
+	for name, value := range p.env {
+		t.Setenv(name, value)
+	}
+	switch p.topology {
+	case inMemory:
+	case sentineled:
+		f.sentinel = redistest.StartSentinels(t, "")
+		t.Setenv("REDIS_TYPE", "SENTINEL")
+		t.Setenv("REDIS_URL", redistest.MasterName+","+strings.Join(f.sentinel.Addrs(), ","))
+	default:
+		f.server = redistest.Start(t, f.serverConfig())
+		f.startProxy()
+		t.Setenv("REDIS_URL", "redis://"+f.proxy.Listen)
+	}
+	for d := range p.domains {
+		f.rec.rules[d].wrote = []int64{0}
+		f.write(d, 1)
+	}
+	began := now()
+	for i := range p.replicas {
+		f.replicas = append(f.replicas, harness.StartService(t, f.dir, "--log-level", "error", "--reload-delay", "20ms"))
+		f.started(i, began)
+	}
+	return f
+}
+
+func (f *fleet) serverConfig() redistest.Config {
+	switch f.p.topology {
+	case durable:
+		return redistest.Config{Args: []string{"--appendonly", "yes", "--appendfsync", "always"}}
+	case clocked:
+		path := filepath.Join(f.t.TempDir(), "offset")
+		file, err := os.Create(path)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		f.t.Cleanup(func() { file.Close() })
+		f.clock = file
+		f.setClock(0)
+		return redistest.Config{Env: []string{"LD_PRELOAD=" + clockLibrary(f.t), "CHAOS_CLOCK_FILE=" + path}}
+	}
+	return redistest.Config{}
+}
+
+// clockLibrary builds what lets a server's clock be stepped.
+func clockLibrary(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "clock.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O2", "-o", path, "testdata/clock.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	return path
+}
+
+func (f *fleet) setClock(off time.Duration) {
+	f.off = off
+	if _, err := f.clock.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(off.Microseconds())), 0); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// startProxy puts a network before the server. Its port lies below those of outgoing
+// connections, so that it stays free while the network is down.
+func (f *fleet) startProxy() {
+	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
+	var errs error
+	for range 100 {
+		f.proxy = toxiproxy.NewProxy(api, "redis", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)), f.server.Addr)
+		err := f.proxy.Start()
+		if err == nil {
+			f.t.Cleanup(func() { f.proxy.Stop() })
+			return
+		}
+		errs = errors.Join(errs, err)
+	}
+	f.t.Fatal(errs)
+}
+
+func (f *fleet) toxic(format string, args ...any) {
+	if _, err := f.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(format, args...))); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// drive does what the plan says, when it says so, or as soon after as it can.
+func (f *fleet) drive() {
+	began := time.Now()
+	for _, e := range f.p.events {
+		time.Sleep(time.Until(began.Add(e.at)))
+		f.do(e)
+	}
+	time.Sleep(time.Until(began.Add(f.p.length)))
+}
+
+func (f *fleet) do(e event) {
+	f.logf("%s target=%d size=%d by=%v", e.kind, e.target, e.size, e.by)
+	switch e.kind {
+	case storeHeal:
+		f.heal()
+	case replicaKill:
+		f.end(e.target, func(s *harness.Service) { s.Kill(f.t) })
+	case replicaStop:
+		f.end(e.target, func(s *harness.Service) { s.Stop(f.t) })
+	case replicaStart:
+		f.start(e.target)
+	case rulesChange, rulesStorm:
+		f.change(e.target, e.size)
+	case rulesBad:
+		f.spoil(e.target, badFiles[e.size])
+		f.change(e.target, 1)
+	default:
+		f.harm(e)
+	}
+	f.logf("  done")
+}
+
+// harm begins a fault of the store.
+func (f *fleet) harm(e event) {
+	from := now()
+	loses := func() { f.rec.cuts = append(f.rec.cuts, cut{span: span{from, now()}, replica: -1}) }
+	switch e.kind {
+	// These are no faults: requests go on as if nothing had happened.
+	case redisForget:
+		f.store().Do("FLUSHALL")
+		loses()
+		return
+	case redisScripts:
+		f.store().Do("SCRIPT", "FLUSH")
+		return
+	case clockStep:
+		f.setClock(f.off + e.by)
+		f.rec.cuts = append(f.rec.cuts, cut{span: span{from, now()}, replica: -1, back: max(0, -e.by)})
+		return
+	}
+	f.open = &fault{span: span{from: from}, kind: e.kind}
+	switch e.kind {
+	case redisKill:
+		f.server.Kill()
+		if f.p.topology != durable {
+			loses()
+		}
+	case redisFreeze:
+		f.server.Freeze()
+	case redisPause:
+		f.server.Do("CLIENT", "PAUSE", fmt.Sprint(e.by.Milliseconds()), "ALL")
+	case redisCut:
+		f.store().Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		f.heal()
+	case redisRestart:
+		f.server.Restart()
+		f.heal()
+	case redisFailover:
+		f.master = f.sentinel.Master()
+		f.master.Kill()
+		loses() // what the next master had not heard of
+	case netLatency:
+		for _, stream := range []string{"upstream", "downstream"} {
+			f.toxic(`{"type":"latency","stream":%q,"attributes":{"latency":%d,"jitter":%d}}`, stream, e.by.Milliseconds(), e.by.Milliseconds()/2)
+		}
+	case netNarrow:
+		f.toxic(`{"type":"bandwidth","attributes":{"rate":8}}`)
+		f.toxic(`{"type":"slicer","stream":"upstream","attributes":{"average_size":16,"size_variation":8,"delay":50}}`)
+	case netSilent:
+		f.toxic(`{"type":"timeout","stream":%q,"attributes":{"timeout":0}}`, []string{"upstream", "downstream"}[e.size%2])
+	case netReset:
+		f.toxic(`{"type":"reset_peer","attributes":{"timeout":0}}`)
+	case netDown:
+		f.proxy.Stop()
+	default:
+		f.t.Fatalf("unknown event %q", e.kind)
+	}
+}
+
+// store returns the server that is in use.
+func (f *fleet) store() *redistest.Server {
+	if f.sentinel != nil {
+		return f.sentinel.Master()
+	}
+	return f.server
+}
+
+// heal ends a fault of the store, if it has not ended by itself.
+func (f *fleet) heal() {
+	if f.open == nil {
+		return
+	}
+	switch f.open.kind {
+	case redisKill:
+		f.server.Restart()
+	case redisFreeze:
+		f.server.Thaw()
+	case redisFailover:
+		harness.Eventually(f.t, "there is another master", func() bool { return f.sentinel.Master() != f.master })
+	case netLatency, netNarrow, netReset:
+		f.proxy.Toxics.ResetToxics(context.Background())
+	case netSilent:
+		// What was swallowed is missing in the midst of a stream, of which no network
+		// would deliver the rest.
+		f.proxy.Stop()
+		f.proxy.Toxics.ResetToxics(context.Background())
+		fallthrough
+	case netDown:
+		if err := f.proxy.Start(); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	f.open.to = now()
+	f.rec.faults = append(f.rec.faults, *f.open)
+	f.open = nil
+}
+
+// end ends a replica, with all that it remembers.
+func (f *fleet) end(i int, how func(*harness.Service)) {
+	from := now()
+	how(f.replicas[i])
+	f.alive[i] = false
+	f.rec.outages = append(f.rec.outages, outage{span{from, 1 << 62}, i})
+	if f.p.topology == inMemory {
+		f.rec.cuts = append(f.rec.cuts, cut{span: span{from, now()}, replica: i})
+	}
+	f.checkOutput(i)
+}
+
+// checkOutput looks for what no process may print.
+func (f *fleet) checkOutput(i int) {
+	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+		if f.replicas[i].Printed(bad) {
+			f.t.Errorf("replica %d has printed %q", i, bad)
+		}
+	}
+}
+
+func (f *fleet) start(i int) {
+	if f.alive[i] {
+		return
+	}
+	began := now()
+	f.replicas[i].Restart(f.t)
+	f.rec.outages[len(f.rec.outages)-1].to = now()
+	f.started(i, began)
+}
+
+// started takes note that a replica has what was in the files when it began.
+func (f *fleet) started(i int, began int64) {
+	f.alive[i] = true
+	for d, version := range f.written {
+		f.rec.rules[d].confirmed = append(f.rec.rules[d].confirmed, confirmation{i, version, began})
+	}
+}
+
+// write saves a version as an editor does that replaces the file.
+func (f *fleet) write(d, version int) {
+	f.rec.rules[d].wrote = append(f.rec.rules[d].wrote, now())
+	f.save(d, f.p.domains[d].file(version))
+	f.written[d] = version
+}
+
+func (f *fleet) save(d int, text []byte) {
+	draft := filepath.Join(f.t.TempDir(), "draft")
+	if err := os.WriteFile(draft, text, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Rename(draft, filepath.Join(f.dir, f.p.domains[d].name+".yaml")); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// change writes the next versions in quick succession, and waits until every
+// replica has the last of them.
+func (f *fleet) change(d, versions int) {
+	first := f.written[d] + 1
+	ch := change{span: span{from: now()}, first: first, last: first + versions - 1}
+	for v := ch.first; v <= ch.last; v++ {
+		f.write(d, v)
+		if v < ch.last {
+			time.Sleep(time.Duration(v%7) * 5 * time.Millisecond) // the pace of a storm
+		}
+	}
+	line := fmt.Sprintf("%s.version_v%d:", f.p.domains[d].name, ch.last)
+	for i, s := range f.replicas {
+		if !f.alive[i] {
+			continue
+		}
+		harness.Eventually(f.t, fmt.Sprintf("replica %d has version %d of %s", i, ch.last, f.p.domains[d].name), func() bool {
+			return strings.Contains(s.Get(f.t, s.Admin, "/rlconfig"), line)
+		})
+		f.rec.rules[d].confirmed = append(f.rec.rules[d].confirmed, confirmation{i, ch.last, now()})
+	}
+	ch.to = now()
+	f.rec.rules[d].changes = append(f.rec.rules[d].changes, ch)
+}
+
+// spoil writes a file that can't be used, and waits until every replica says so.
+func (f *fleet) spoil(d int, text string) {
+	if strings.Contains(text, "%s") {
+		text = fmt.Sprintf(text, f.p.domains[d].name)
+	}
+	f.save(d, []byte(text))
+	for i, s := range f.replicas {
+		if f.alive[i] {
+			harness.Eventually(f.t, fmt.Sprintf("replica %d refuses %q", i, text), func() bool {
+				return s.Metric(f.t, "ratelimit_config_last_reload_successful") == 0
+			})
+		}
+	}
+}
+
+// watch looks for times in which the machine had no time for a process, until ctx is
+// done: whoever waits for an answer then may wait too long, with nothing wrong in
+// what answers. They count as faults, and are told apart.
+func (f *fleet) watch(ctx context.Context) func() {
+	var done sync.WaitGroup
+	var stalls []fault
+	done.Go(func() {
+		for last := now(); ctx.Err() == nil; {
+			time.Sleep(10 * time.Millisecond)
+			at := now()
+			if at-last > stall.Microseconds() {
+				stalls = append(stalls, fault{span{last, at}, machineStall})
+			}
+			last = at
+		}
+	})
+	return func() {
+		done.Wait()
+		f.rec.faults = append(f.rec.faults, stalls...)
+	}
+}
+
+// clients send requests until ctx is done, and return what came back.
+func (f *fleet) clients(ctx context.Context) func() {
+	var done sync.WaitGroup
+	calls := make([][]call, f.p.clients)
+	for i := range calls {
+		var to []rls.RateLimitServiceClient
+		for _, s := range f.replicas {
+			to = append(to, rls.NewRateLimitServiceClient(s.Dial(f.t)))
+		}
+		done.Go(func() {
+			stream := f.p.requests(i)
+			for step := 0; ; step++ {
+				replica, domain, asks, pause := stream.next()
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(pause):
+				}
+				c := call{client: i, step: step, replica: replica, domain: domain, asks: asks}
+				f.p.send(to[replica], &c)
+				calls[i] = append(calls[i], c)
+			}
+		})
+	}
+	return func() {
+		done.Wait()
+		for _, list := range calls {
+			f.rec.calls = append(f.rec.calls, list...)
+		}
+	}
+}
+
+// send makes a call and fills in what came of it.
+func (p *plan) send(to rls.RateLimitServiceClient, c *call) {
+	d := p.domains[c.domain]
+	request := &rls.RateLimitRequest{Domain: d.name}
+	for _, a := range c.asks {
+		m := &ratelimitv3.RateLimitDescriptor{HitsAddend: wrapperspb.UInt64(uint64(max(a.hits, -a.hits))), IsNegativeHits: a.hits < 0}
+		for i, l := range d.rules[a.rule].path {
+			m.Entries = append(m.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: l.key, Value: a.values[i]})
+		}
+		request.Descriptors = append(request.Descriptors, m)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	c.sent = now()
+	response, err := to.ShouldRateLimit(ctx, request)
+	c.got = now()
+	if err != nil {
+		c.code, c.text = status.Code(err), status.Convert(err).Message()
+		return
+	}
+	c.code, c.over = codes.OK, response.OverallCode == rls.RateLimitResponse_OVER_LIMIT
+	for _, s := range response.Statuses {
+		c.answers = append(c.answers, answer{
+			ok: s.Code == rls.RateLimitResponse_OK, name: s.CurrentLimit.GetName(),
+			limit: s.CurrentLimit.GetRequestsPerUnit(), remaining: s.LimitRemaining,
+		})
+	}
+}
+
+// recover ends all faults, and checks that every counter that was used gives all
+// that its limit has once it has had the time to forget.
+func (f *fleet) recover(v *verdict) {
+	type probe struct {
+		domain int
+		ask    ask
+		room   int64
+	}
+	var probes []probe
+	var longest int64
+	seen := map[string]bool{}
+	for i := range f.rec.calls {
+		c := &f.rec.calls[i]
+		d := f.p.domains[c.domain]
+		for _, a := range c.asks {
+			rule := d.lands(f.written[c.domain], a.rule)
+			key := fmt.Sprintf("%d %d %q", c.domain, rule, a.values)
+			if rule < 0 || seen[key] {
+				continue
+			}
+			seen[key] = true
+			room := int64(1 << 40)
+			for _, p := range d.versions[f.written[c.domain]][rule] {
+				room, longest = min(room, capacity(p)), max(longest, memory(p))
+			}
+			probes = append(probes, probe{c.domain, a, room})
+		}
+	}
+	var to []rls.RateLimitServiceClient
+	for _, s := range f.replicas {
+		to = append(to, rls.NewRateLimitServiceClient(s.Dial(f.t)))
+	}
+	ask := func(i int, hits int64) (*call, bool) {
+		pr := probes[i]
+		c := &call{replica: i % len(to), domain: pr.domain, asks: []ask{{pr.ask.rule, pr.ask.values, hits}}, client: -1, step: i}
+		f.p.send(to[c.replica], c)
+		return c, c.code == codes.OK && !c.over
+	}
+	for i := range probes { // which finds, and heals, a state from a clock that stepped back
+		if c, _ := ask(i, 1); c.code != codes.OK {
+			v.add([]*call{c}, "after all faults had ended")
+			return
+		}
+	}
+	time.Sleep(time.Duration(longest)*time.Microsecond + slack)
+	for i, pr := range probes {
+		// Values that share a counter were just asked together.
+		if f.p.domains[pr.domain].rules[pr.ask.rule].shares && i > 0 {
+			continue
+		}
+		if c, ok := ask(i, pr.room); !ok {
+			v.add([]*call{c}, "%d hits are refused after %d µs without any", pr.room, longest)
+		}
+	}
+	f.logf("%d counters are as good as new", len(probes))
+}
+
+// run does all of a plan and returns what came of it.
+func run(t *testing.T, p *plan) (*record, *verdict) {
+	t.Helper()
+	f := startFleet(t, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	wait, watched := f.clients(ctx), f.watch(ctx)
+	f.drive()
+	f.heal()
+	for i := range f.replicas {
+		f.start(i)
+	}
+	if f.clock != nil {
+		f.rec.cuts = append(f.rec.cuts, cut{span: span{now(), now()}, replica: -1})
+		back := max(0, f.off)
+		f.setClock(0)
+		last := &f.rec.cuts[len(f.rec.cuts)-1]
+		last.to, last.back = now(), back
+	}
+	time.Sleep(recovery) // traffic goes on, and must be decided by the store in the end
+	cancel()
+	wait()
+	watched()
+	v := f.rec.judge()
+	f.recover(v)
+	if f.server != nil && f.clock == nil {
+		harness.Eventually(t, "all keys of Redis are gone", func() bool { return f.server.Text("DBSIZE") == "0" })
+	}
+	for i := range f.replicas {
+		f.checkOutput(i)
+	}
+	return f.rec, v
+}
+
+// print writes a record's log and findings.
+func (r *record) print(w io.Writer, v *verdict) {
+	fmt.Fprintf(w, "what was done, seed %d, %s:\n", r.plan.seed, r.plan.topology)
+	for _, line := range r.log {
+		fmt.Fprintln(w, "  "+line)
+	}
+	for i, found := range v.findings {
+		if i == 10 {
+			fmt.Fprintf(w, "… and %d more\n", len(v.findings)-i)
+			break
+		}
+		fmt.Fprintf(w, "finding %d: %s\n", i+1, found)
+	}
+}

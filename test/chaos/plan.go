@@ -1,0 +1,422 @@
+package chaos
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// plan is all of a run that its seed decides: where counters live, the rules with
+// all their versions, what clients ask and when, and what goes wrong.
+type plan struct {
+	seed     uint64
+	topology topology
+	replicas int
+	clients  int
+	pause    time.Duration     // of a client between two requests, on average
+	env      map[string]string // settings of the service
+	domains  []*domain
+	events   []event
+	length   time.Duration // of the traffic
+}
+
+type topology string
+
+// Where counters live.
+const (
+	inMemory   topology = "memory"   // of each replica
+	single     topology = "redis"    // one server, which loses all with a restart
+	durable    topology = "appendix" // one server that loses nothing with a restart
+	clocked    topology = "clock"    // one server whose clock steps
+	sentineled topology = "sentinel"
+)
+
+// domain is a rule file in all its versions. Version 0 is never in force.
+type domain struct {
+	name         string
+	allOrNothing bool
+	rules        []*rule
+	versions     []version
+}
+
+// rule is what all versions of a rule have in common. Versions differ in limits and
+// bursts, which are no part of a counter's name, and may leave the rule out.
+type rule struct {
+	path   []level
+	values [][]string // by level, what requests put there
+	shadow bool
+	shares bool // all values count as one
+	limits []algo.Params
+	mode   string // on_backend_error
+	refund bool   // whether requests give hits back
+}
+
+type level struct{ key, value string }
+
+// version is a version of a domain, by rule.
+type version []variant
+
+// variant is a rule in a version: nil when the version leaves it out.
+type variant []algo.Params
+
+// event is something that is done to the fleet at a time of the run.
+type event struct {
+	at     time.Duration
+	kind   string
+	target int           // replica, or domain
+	size   int           // of a storm, or which bad file
+	by     time.Duration // a clock step, or the latency of a network
+}
+
+const noFailure = ""
+
+// newPlan draws a plan.
+func newPlan(seed uint64, length time.Duration) *plan {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	p := &plan{seed: seed, length: length, replicas: 3, clients: 12, pause: 25 * time.Millisecond}
+	// Quick runs begin with what goes wrong most often.
+	p.topology = []topology{single, durable, clocked, single, inMemory, sentineled}[seed%6]
+	p.env = map[string]string{}
+	if p.topology != inMemory {
+		p.env["REDIS_TIMEOUT"] = "2s" // less fails on a busy machine with nothing wrong
+		p.env["REDIS_BREAK_FOR"] = pick(rng, "200ms", "1s")
+		p.env["REDIS_COMBINING"] = pick(rng, "true", "true", "false")
+		p.env["LOCAL_CACHE_SIZE_IN_BYTES"] = pick(rng, "0", "1000000")
+		p.env["REDIS_POOL_SIZE"] = pick(rng, "1", "1", "4")
+		p.env["REPLICAS"] = fmt.Sprint(p.replicas)
+	}
+	for i, name := range []string{"each", "all"} {
+		p.domains = append(p.domains, newDomain(rng, name, i == 1, p.topology))
+	}
+	p.schedule(rng)
+	return p
+}
+
+func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
+
+func chance(rng *rand.Rand, percent int) bool { return rng.IntN(100) < percent }
+
+func between(rng *rand.Rand, a, b time.Duration) time.Duration {
+	return a + time.Duration(rng.Int64N(int64(b-a+1)))
+}
+
+func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *domain {
+	d := &domain{name: name, allOrNothing: allOrNothing, versions: []version{nil}}
+	few := func(prefix, suffix string) (values []string) {
+		for i := range 1 + rng.IntN(4) {
+			values = append(values, fmt.Sprintf("%s%d%s", prefix, i, suffix))
+		}
+		return values
+	}
+	add := func(r *rule) {
+		r.mode = pick(rng, noFailure, "error", "allow", "deny", "local")
+		if t == inMemory {
+			r.mode = noFailure
+		}
+		r.shadow = chance(rng, 8)
+		r.refund = chance(rng, 20)
+		r.limits = []algo.Params{newParams(rng)}
+		if chance(rng, 25) {
+			second := newParams(rng)
+			if second.Algorithm != r.limits[0].Algorithm { // or the two might share a name
+				r.limits = append(r.limits, second)
+			}
+		}
+		d.rules = append(d.rules, r)
+	}
+	// Siblings on one key: an exact value beats a pattern, and a pattern the key alone.
+	add(&rule{path: []level{{"who", "admin"}}, values: [][]string{{"admin"}}})
+	add(&rule{path: []level{{"who", "a*"}}, values: [][]string{few("ad", "")}})
+	add(&rule{path: []level{{"who", ""}}, values: [][]string{few("b", "")}})
+	// A pattern whose values share a counter, and patterns with stars inside.
+	add(&rule{path: []level{{"path", "/v*/x*"}}, values: [][]string{few("/v1/x", "")}, shares: true})
+	add(&rule{path: []level{{"path", "*.png"}}, values: [][]string{few("/", ".png")}})
+	// Nested, under nodes with and without a limit of their own.
+	add(&rule{path: []level{{"who", ""}, {"path", ""}}, values: [][]string{few("b", ""), few("/", "")}})
+	add(&rule{path: []level{{"tier", "gold*"}, {"host", ""}, {"port", "80"}}, values: [][]string{few("gold", ""), few("h", ""), {"80"}}})
+	// Values that would be taken apart if keys were simply joined.
+	add(&rule{path: []level{{"odd|4:", ""}}, values: [][]string{{"}{", "a=b|", "\x00\n", "é"}}})
+	d.versions = append(d.versions, d.next(rng))
+	return d
+}
+
+// newParams draws a limit that matters at some hundred requests a second.
+func newParams(rng *rand.Rand) algo.Params {
+	p := algo.Params{
+		Algorithm:  algo.Algorithm(rng.IntN(len(algo.Algorithms()))),
+		Window:     time.Duration(2+rng.IntN(8)) * 100 * time.Millisecond,
+		DeniedHits: pick(rng, algo.Count, algo.Drop, algo.Drop, algo.Drain),
+	}
+	if (p.Algorithm == algo.SlidingWindow || p.Algorithm == algo.Hybrid) && chance(rng, 50) {
+		p.Strict = true
+		p.SubWindows = pick(rng, 0, 1, 4)
+	}
+	return p
+}
+
+// next draws a version: the last one with some of its rules changed.
+func (d *domain) next(rng *rand.Rand) version {
+	last := d.versions[len(d.versions)-1]
+	v := make(version, len(d.rules))
+	for i, r := range d.rules {
+		if last != nil && last[i] != nil && !chance(rng, 30) {
+			v[i] = last[i]
+			continue
+		}
+		if last != nil && chance(rng, 25) {
+			continue // left out
+		}
+		for _, p := range r.limits {
+			p.Limit = uint32(pick(rng, 1, 2, 3, 5, 8, 13, 21, 34))
+			switch p.Algorithm {
+			case algo.TokenBucket, algo.Hybrid:
+				p.Burst = p.Limit - uint32(rng.IntN(int(p.Limit))) // at least 1
+			case algo.LeakyBucket:
+				p.Burst = 1 + uint32(rng.IntN(int(p.Limit)))
+			}
+			v[i] = append(v[i], p)
+		}
+	}
+	return v
+}
+
+// name is what a version calls a limit of a rule, and answers report.
+func limitName(rule, limit, version int) string {
+	return fmt.Sprintf("r%d.%d@%d", rule, limit, version)
+}
+
+// file returns a version as a rule file, in JSON, which is YAML.
+func (d *domain) file(number int) []byte {
+	v := d.versions[number]
+	root := map[string]any{"domain": d.name}
+	if d.allOrNothing {
+		root["consume"] = "all_or_nothing"
+	}
+	// Says, in /rlconfig, which version is in force.
+	probe := map[string]any{"key": "version", "value": fmt.Sprint("v", number), "rate_limit": map[string]any{"unit": "hour", "requests_per_unit": 1}}
+	tops := []map[string]any{probe}
+	for i, r := range d.rules {
+		if v[i] != nil {
+			tops = r.insert(tops, r.path, i, number, v[i])
+		}
+	}
+	root["descriptors"] = tops
+	text, err := json.MarshalIndent(root, "", " ")
+	if err != nil {
+		panic(err) // maps of strings and numbers
+	}
+	return text
+}
+
+// insert puts a rule into the tree of which nodes are one level.
+func (r *rule) insert(nodes []map[string]any, path []level, number, version int, v variant) []map[string]any {
+	var node map[string]any
+	for _, n := range nodes {
+		if value, _ := n["value"].(string); n["key"] == path[0].key && value == path[0].value {
+			node = n
+		}
+	}
+	if node == nil {
+		node = map[string]any{"key": path[0].key}
+		if path[0].value != "" {
+			node["value"] = path[0].value
+		}
+		nodes = append(nodes, node)
+	}
+	if len(path) > 1 {
+		below, _ := node["descriptors"].([]map[string]any)
+		node["descriptors"] = r.insert(below, path[1:], number, version, v)
+		return nodes
+	}
+	if r.shadow {
+		node["shadow_mode"] = true
+	}
+	if r.shares {
+		node["share_threshold"] = true
+	}
+	var limits []map[string]any
+	for i, p := range v {
+		l := map[string]any{
+			"name": limitName(number, i, version), "algorithm": p.Algorithm.String(), "window": p.Window.String(),
+			"requests_per_unit": p.Limit, "denied_hits": p.DeniedHits.String(),
+		}
+		if p.Burst != 0 {
+			l["burst"] = p.Burst
+		}
+		if p.Strict {
+			l["strict"] = true
+		}
+		if p.SubWindows != 0 {
+			l["sub_windows"] = p.SubWindows
+		}
+		if r.mode != noFailure {
+			l["on_backend_error"] = r.mode
+		}
+		limits = append(limits, l)
+	}
+	if len(limits) == 1 {
+		node["rate_limit"] = limits[0]
+	} else {
+		node["rate_limits"] = limits
+	}
+	return nodes
+}
+
+// badFiles are what an editor may leave behind. %s is the domain.
+var badFiles = []string{
+	"",
+	"domain: %s\ndescriptors: [",
+	"domain: %s\ndescriptors: [{key: who, rate_limit: {name: bad, unit: fortnight, requests_per_unit: 1}}]",
+	"domain: %s\ndescriptors: [{key: who, rate_limit: {name: bad, unit: hour, requests_per_unit: 1}}, {key: who, rate_limit: {name: bad, unit: hour, requests_per_unit: 1}}]",
+	"domain: %s\ndescriptors: [{key: who, rate_limt: {name: bad, unit: hour, requests_per_unit: 1}}]",
+	"domain: %s\ndescriptors: [{key: who, rate_limit: {name: bad, window: 0s, requests_per_unit: -1}}]",
+	"\x00\xff\xfe%s",
+}
+
+// ask is one descriptor of a request. The rule is the one that it is made for.
+type ask struct {
+	rule   int
+	values []string
+	hits   int64
+}
+
+// requests is a client's endless stream of requests.
+type requests struct {
+	p   *plan
+	rng *rand.Rand
+}
+
+func (p *plan) requests(client int) *requests {
+	return &requests{p: p, rng: rand.New(rand.NewPCG(p.seed, uint64(1000+client)))}
+}
+
+// next returns which replica to ask, in which domain, for what, and how long to
+// pause before.
+func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration) {
+	rng := r.rng
+	pause = time.Duration(rng.Int64N(int64(2 * r.p.pause)))
+	replica, domain = rng.IntN(r.p.replicas), rng.IntN(len(r.p.domains))
+	d := r.p.domains[domain]
+	n := 1
+	if chance(rng, 30) {
+		n += rng.IntN(3)
+	}
+	for range n {
+		a := ask{rule: rng.IntN(len(d.rules)), hits: 1}
+		rule := d.rules[a.rule]
+		for _, values := range rule.values {
+			a.values = append(a.values, pick(rng, values...))
+		}
+		switch c := rng.IntN(100); {
+		case c < 5:
+			a.hits = 0
+		case c < 20:
+			a.hits = 2 + rng.Int64N(4)
+		case c < 22:
+			a.hits = 1 << 40
+		case c < 32 && rule.refund:
+			a.hits = -1 - rng.Int64N(2)
+		}
+		asks = append(asks, a)
+	}
+	return replica, domain, asks, pause
+}
+
+// What may go wrong with the store of each topology. Each ends by itself or by
+// what heals says.
+var storeFaults = map[topology][]string{
+	inMemory:   nil,
+	single:     {redisKill, redisFreeze, redisPause, redisForget, redisScripts, redisCut, netLatency, netSilent, netReset, netDown, netNarrow},
+	durable:    {redisKill, redisFreeze, redisRestart, netSilent, netReset, netDown, netLatency},
+	clocked:    {clockStep, clockStep, clockStep, redisKill, netReset},
+	sentineled: {redisFailover, redisFailover, redisCut, redisScripts},
+}
+
+// The kinds of events.
+const (
+	redisKill     = "redis killed"
+	redisFreeze   = "redis frozen"
+	redisPause    = "redis pauses clients"
+	redisForget   = "redis flushed"
+	redisScripts  = "scripts flushed"
+	redisCut      = "connections closed by redis"
+	redisRestart  = "redis restarted"
+	redisFailover = "redis master killed"
+	netLatency    = "network slow"
+	netSilent     = "network silent"
+	netReset      = "connections reset"
+	netDown       = "connections refused"
+	netNarrow     = "network narrow"
+	clockStep     = "clock stepped"
+	storeHeal     = "store heals"
+	machineStall  = "machine stalled" // seen, not done
+	replicaKill   = "replica killed"
+	replicaStop   = "replica stopped"
+	replicaStart  = "replica starts"
+	rulesChange   = "rules changed"
+	rulesStorm    = "rules changed in a storm"
+	rulesBad      = "rules bad, then changed"
+)
+
+// schedule draws what goes wrong: with the store one thing at a time, with replicas
+// so that one always lives, with rules at any time.
+func (p *plan) schedule(rng *rand.Rand) {
+	failovers := 0
+	if faults := storeFaults[p.topology]; len(faults) > 0 {
+		for at := time.Second; at < p.length-time.Second; {
+			e := event{at: at, kind: pick(rng, faults...)}
+			hold := between(rng, 50*time.Millisecond, 2500*time.Millisecond)
+			switch e.kind {
+			case clockStep:
+				e.by = pick(rng, -time.Hour, -time.Second, -100*time.Millisecond, 100*time.Millisecond, time.Second, time.Hour)
+			case redisPause:
+				e.by = hold
+			case netSilent:
+				e.size = rng.IntN(2)
+			case netLatency:
+				e.by = between(rng, time.Millisecond, 100*time.Millisecond)
+			case redisFailover:
+				if failovers++; failovers > 2 { // of three servers
+					e.kind = redisCut
+				}
+			}
+			p.events = append(p.events, e, event{at: at + hold, kind: storeHeal})
+			at += hold + between(rng, 200*time.Millisecond, 4*time.Second)
+		}
+	}
+	for at := 2 * time.Second; at < p.length-time.Second; at += between(rng, 2*time.Second, 6*time.Second) {
+		e := event{at: at, kind: pick(rng, replicaKill, replicaKill, replicaStop), target: rng.IntN(p.replicas)}
+		start := event{at: at + between(rng, 0, time.Second), kind: replicaStart, target: e.target}
+		p.events = append(p.events, e, start)
+		at = start.at
+	}
+	for at := time.Second; at < p.length-time.Second; at += between(rng, 500*time.Millisecond, 4*time.Second) {
+		e := event{at: at, kind: pick(rng, rulesChange, rulesChange, rulesStorm, rulesBad), target: rng.IntN(len(p.domains)), size: 1}
+		switch e.kind {
+		case rulesStorm:
+			e.size = 5 + rng.IntN(20)
+		case rulesBad:
+			e.size = rng.IntN(len(badFiles))
+		}
+		p.events = append(p.events, e)
+	}
+	slices.SortStableFunc(p.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	// The versions, in the order in which they are written.
+	for _, e := range p.events {
+		n := 0
+		switch e.kind {
+		case rulesChange, rulesBad:
+			n = 1
+		case rulesStorm:
+			n = e.size
+		}
+		for d := p.domains[e.target%len(p.domains)]; n > 0; n-- {
+			d.versions = append(d.versions, d.next(rng))
+		}
+	}
+}

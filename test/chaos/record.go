@@ -1,0 +1,204 @@
+package chaos
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+)
+
+// record is what was seen and done in a run. Times are in µs since the epoch by the
+// machine's clock, which all processes of the run share.
+type record struct {
+	plan    *plan
+	calls   []call
+	faults  []fault    // of the store
+	cuts    []cut      // when counters may have been lost
+	outages []outage   // of replicas
+	rules   []ruleFile // by domain
+	log     []string   // all that was done, for people
+}
+
+// call is a request with its answer, of which took effect, if at all, a moment
+// between sent and got.
+type call struct {
+	client, step    int
+	replica, domain int
+	sent, got       int64
+	code            codes.Code
+	text            string // of an error
+	over            bool   // the whole answer
+	asks            []ask
+	answers         []answer // of each ask; nil with an error
+}
+
+func (c *call) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "client %d step %d, replica %d, %s to %s: ", c.client, c.step, c.replica, clockTime(c.sent), clockTime(c.got))
+	if c.code != codes.OK {
+		fmt.Fprintf(&b, "%v %s", c.code, c.text)
+	}
+	for i, a := range c.asks {
+		fmt.Fprintf(&b, " r%d%q hits=%d", a.rule, a.values, a.hits)
+		if c.answers != nil {
+			fmt.Fprintf(&b, " → %+v", c.answers[i])
+		}
+	}
+	return b.String()
+}
+
+func clockTime(us int64) string { return time.UnixMicro(us).UTC().Format("15:04:05.000000") }
+
+// answer is what was said of one descriptor.
+type answer struct {
+	ok        bool
+	name      string // of the limit; empty: none applies
+	limit     uint32
+	remaining uint32
+}
+
+// span is a time from one moment to another, both included.
+type span struct{ from, to int64 }
+
+// touches says whether the spans have a moment in common.
+func (s span) touches(o span) bool { return s.from <= o.to && o.from <= s.to }
+
+// fault is a time in which the store may not have decided.
+type fault struct {
+	span
+	kind string
+}
+
+// cut is a moment within the span at which counters were lost, or in another way
+// are not bound by what was before.
+type cut struct {
+	span
+	replica int           // whose counters; -1: all
+	back    time.Duration // by how much the clock stepped back; 0 for other reasons
+}
+
+type outage struct {
+	span
+	replica int
+}
+
+// ruleFile is what happened to the rules of a domain. Versions are numbered from 1.
+type ruleFile struct {
+	wrote     []int64 // when the version began to be written; by version
+	confirmed []confirmation
+	changes   []change
+}
+
+// confirmation says that a replica had the version in force at a time.
+type confirmation struct {
+	replica, version int
+	at               int64
+}
+
+// change is the time in which replicas may have had any of these versions.
+type change struct {
+	span
+	first, last int
+}
+
+// limitRef is what a limit's name says.
+type limitRef struct{ rule, limit, version int }
+
+func (d *domain) parse(name string) (limitRef, error) {
+	var r limitRef
+	if _, err := fmt.Sscanf(name, "r%d.%d@%d", &r.rule, &r.limit, &r.version); err != nil {
+		return r, fmt.Errorf("limit %q: %w", name, err)
+	}
+	if r.version < 1 || r.version >= len(d.versions) || r.rule < 0 || r.rule >= len(d.rules) ||
+		r.limit < 0 || r.limit >= len(d.versions[r.version][r.rule]) {
+		return r, fmt.Errorf("limit %q was never written", name)
+	}
+	return r, nil
+}
+
+// siblings are the rules at the start of each domain that differ in the value of
+// one key: where one is left out, the next applies.
+const siblings = 3
+
+// lands returns which rule applies, in a version, to what is asked of a rule; -1
+// for none.
+func (d *domain) lands(version, rule int) int {
+	for i := rule; ; i++ {
+		switch {
+		case d.versions[version][i] != nil:
+			return i
+		case i >= siblings-1:
+			return -1
+		}
+	}
+}
+
+// capacity is the most that can ever pass at once.
+func capacity(p algo.Params) int64 {
+	limit := int64(p.Limit)
+	switch p.Algorithm {
+	case algo.TokenBucket, algo.LeakyBucket:
+		return int64(p.Burst)
+	case algo.Hybrid:
+		return min(limit, int64(p.Burst))
+	}
+	return limit
+}
+
+// memory returns after how many µs a counter has forgotten a hit.
+func memory(p algo.Params) int64 {
+	window := p.Window.Microseconds()
+	full := func() int64 {
+		hits := int64(p.Burst)
+		if p.DeniedHits == algo.Count {
+			hits *= 2 // with debt
+		}
+		return hits*window/int64(p.Limit) + 1
+	}
+	sliding := 2 * window
+	if p.Strict {
+		parts := int64(p.SubWindows)
+		if parts == 0 {
+			parts = algo.DefaultSubWindows
+		}
+		sliding = (parts + 1) * ((window + parts - 1) / parts)
+	}
+	switch p.Algorithm {
+	case algo.SlidingWindow:
+		return sliding
+	case algo.TokenBucket, algo.LeakyBucket:
+		return full()
+	case algo.Hybrid:
+		return max(sliding, full())
+	}
+	return window
+}
+
+// most returns the most hits that a limit admits between two moments that are t µs
+// apart, both included.
+func most(p algo.Params, t int64) int64 {
+	limit, window := int64(p.Limit), p.Window.Microseconds()
+	bucket := func() int64 { return int64(p.Burst) + t*limit/window }
+	exact := (t/window + 1) * limit
+	sliding := (t/window + 2) * limit
+	if t < window {
+		sliding = 2*limit - 1
+	}
+	if p.Strict {
+		sliding = exact
+	}
+	switch p.Algorithm {
+	case algo.FixedWindow:
+		return (t/window + 2) * limit
+	case algo.SlidingWindow:
+		return sliding
+	case algo.SlidingLog:
+		return exact
+	case algo.Hybrid:
+		return min(sliding, bucket())
+	}
+	return bucket()
+}
