@@ -109,7 +109,9 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 }
 
 func (s *Service) compileLimit(a *algo.Limit, mode config.BackendErrorMode) (*limit, error) {
-	l := &limit{algo: a, near: int64(s.opts.NearLimitRatio * float64(a.Capacity())), onError: mode}
+	// In single precision, as envoyproxy/ratelimit: 0.29 of 100 is 29, not 28.
+	near := int64(float32(a.Capacity()) * float32(s.opts.NearLimitRatio))
+	l := &limit{algo: a, near: near, onError: mode}
 	if mode == config.BackendErrorDefault {
 		l.onError = s.opts.OnBackendError
 	}

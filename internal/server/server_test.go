@@ -633,6 +633,20 @@ descriptors:
 	}
 }
 
+// TestNearLimitRatioIsTheIncumbents, which multiplies in single precision.
+func TestNearLimitRatioIsTheIncumbents(t *testing.T) {
+	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: hour, requests_per_unit: 100}}\n",
+		func(o *server.Options) { o.NearLimitRatio = 0.29 })
+	f.ask(withHits(desc("user=a"), 29))
+	if n := f.stats.Rules()[0].Counts().NearLimit; n != 0 {
+		t.Errorf("%d of 29 hits are near, want none", n)
+	}
+	f.ask(withHits(desc("user=a"), 2))
+	if n := f.stats.Rules()[0].Counts().NearLimit; n != 2 {
+		t.Errorf("%d hits are near, want the 2 above 29", n)
+	}
+}
+
 func TestCountersSurviveAReload(t *testing.T) {
 	f := serve(t, perUser)
 	f.admitted(2, desc("user=a"))
