@@ -273,7 +273,8 @@ func drainGRPC(ctx context.Context, g *grpc.Server, log *zap.Logger) {
 
 func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/json", s.decider.JSON())
+	// A page in a browser on this machine is not to spend others' limits.
+	mux.Handle("/json", http.NewCrossOriginProtection().Handler(s.decider.JSON()))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
 	return mux
 }
