@@ -2,6 +2,8 @@ module github.com/distlimiter/ratelimit
 
 go 1.26.8
 
+toolchain go1.26.10
+
 require (
 	cel.dev/expr v0.25.3 // indirect
 	github.com/DataDog/datadog-go/v5 v5.9.1 // indirect
