@@ -2,6 +2,8 @@ module github.com/distlimiter/ratelimit
 
 go 1.26.8
 
+toolchain go1.26.10
+
 require (
 	github.com/DataDog/datadog-go/v5 v5.9.1
 	github.com/alecthomas/kong v1.17.0

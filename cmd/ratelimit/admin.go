@@ -28,12 +28,16 @@ type adminOptions struct {
 	TLSKey      string `group:"admin" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
 	ReadOnly    bool   `group:"admin" negatable:"" env:"ADMIN_READ_ONLY" help:"Let nobody change anything at the admin address. It may then be one that others can reach: they see rules, counts and profiles, but no values that clients send."`
 	TLSClientCA string `group:"admin" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
+	TLSName     string `group:"admin" name:"tls-client-name" placeholder:"NAME" env:"ADMIN_TLS_CLIENT_NAME" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
 }
 
 // Validate refuses what does not go together.
 func (o *adminOptions) Validate() error {
 	if (o.TLSCert == "") != (o.TLSKey == "") || o.TLSCert == "" && o.TLSClientCA != "" {
 		return errors.New("--admin-tls-cert and --admin-tls-key belong together, and --admin-tls-client-ca needs both")
+	}
+	if o.TLSName != "" && o.TLSClientCA == "" {
+		return errors.New("--admin-tls-client-name needs --admin-tls-client-ca: without, nobody says who a client is")
 	}
 	return nil
 }
@@ -65,7 +69,7 @@ func (s *service) adminTLS() (*tls.Config, error) {
 	if s.Admin.TLSCert == "" {
 		return nil, nil
 	}
-	files := tlsfiles.Files{Cert: s.Admin.TLSCert, Key: s.Admin.TLSKey, CA: s.Admin.TLSClientCA, Log: s.log}
+	files := tlsfiles.Files{Cert: s.Admin.TLSCert, Key: s.Admin.TLSKey, CA: s.Admin.TLSClientCA, Name: s.Admin.TLSName, Log: s.log}
 	perConnection, err := tlsfiles.Server(files)
 	if err != nil {
 		return nil, fmt.Errorf("TLS of --admin-addr: %w", err)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -45,5 +47,22 @@ func TestAddresses(t *testing.T) {
 				t.Errorf("gRPC %s, HTTP %s, admin %s; want %s, %s, %s", c.Serve.GRPCAddr, c.Serve.HTTPAddr, c.Serve.AdminAddr, tt.grpc, tt.http, tt.admin)
 			}
 		})
+	}
+}
+
+// TestSocketIsForItsOwner holds that only those whom the umask lets write, which
+// connecting to a socket is, reach gRPC there.
+func TestSocketIsForItsOwner(t *testing.T) {
+	before := syscall.Umask(0o022)
+	defer syscall.Umask(before)
+	path := filepath.Join(t.TempDir(), "grpc.sock")
+	l, err := listen("unix", "grpc-socket", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o022 != 0 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
 	}
 }

@@ -61,7 +61,7 @@ func newLogs(out io.Writer, level zapcore.Level, format logFormat) (log, audit *
 		fields.TimeKey, fields.MessageKey = "@timestamp", "@message" // as envoyproxy/ratelimit
 		encoder = zapcore.NewJSONEncoder(fields)
 	}
-	sink := zapcore.Lock(zapcore.AddSync(out))
+	sink := zapcore.Lock(zapcore.AddSync(visible{to: out, oneLine: true}))
 	core := zapcore.NewCore(encoder, sink, level)
 	log = zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))
 	return log, zap.New(zapcore.NewCore(encoder.Clone(), sink, zapcore.InfoLevel)).Named("audit")

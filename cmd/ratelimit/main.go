@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,6 +91,7 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 }
 
 func execute(args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = visible{to: stdout}, visible{to: stderr}
 	parser, err := newParser(&commands{}, kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
 	if err != nil {
 		return fail(stderr, err, exitUsage)
@@ -98,7 +100,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	ctx, err := parser.Parse(args)
 	if err != nil {
 		command, what := misuse(parser.Model, args, err)
-		fmt.Fprintf(stderr, "ratelimit: %v\nRun \"%s --help\" to see how it is used.\n", what, command)
+		text := fromVariable.ReplaceAllString(what.Error(), "(from $$$1)")
+		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", text, command)
 		return exitUsage
 	}
 	if err := ctx.Run(); err != nil {
@@ -106,6 +109,10 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	}
 	return exitOK
 }
+
+// fromVariable is how kong says that a value comes from the environment: with all
+// of it, which may hold a secret.
+var fromVariable = regexp.MustCompile(`\(from envar (\w+)="(?:[^"\\]|\\.)*"\)`)
 
 // misuse returns whose help to read and what is wrong with a command line.
 func misuse(app *kong.Application, args []string, err error) (command string, what error) {

@@ -26,6 +26,7 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles/tlstest"
 )
 
 func TestMain(m *testing.M) {
@@ -51,9 +52,10 @@ const patience = 30 * time.Second
 //	waitfor regexp URL            waits until a page matches
 //	http METHOD URL [file]        prints the status and the body of an answer; the file is the request's body
 //
-// The files $CA, $SERVER_CERT, $SERVER_KEY, $CLIENT_CERT and $CLIENT_KEY are for TLS.
+// The files $CA, $SERVER_CERT, $SERVER_KEY, $CLIENT_CERT and $CLIENT_KEY are for TLS,
+// and those of newAdminCertificates.
 func TestScript(t *testing.T) {
-	certificates := redistest.NewTLS(t)
+	certificates, admins := redistest.NewTLS(t), newAdminCertificates(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
@@ -66,6 +68,9 @@ func TestScript(t *testing.T) {
 				"CA": certificates.CA, "SERVER_CERT": certificates.ServerCert, "SERVER_KEY": certificates.ServerKey,
 				"CLIENT_CERT": certificates.ClientCert, "CLIENT_KEY": certificates.ClientKey,
 			} {
+				env.Setenv(name, file)
+			}
+			for name, file := range admins {
 				env.Setenv(name, file)
 			}
 			s := &process{env: env}
@@ -86,6 +91,29 @@ func TestScript(t *testing.T) {
 			"waitfor":  waitFor,
 		},
 	})
+}
+
+// newAdminCertificates returns an authority, $TLS_CA, and certificates with their
+// keys: $TLS_SERVER, $TLS_GOOD, which names admin.example, and some that are wrong.
+func newAdminCertificates(t *testing.T) map[string]string {
+	t.Helper()
+	ours, theirs := tlstest.NewAuthority(t), tlstest.NewAuthority(t)
+	files := map[string]string{"TLS_CA": ours.File}
+	for name, c := range map[string]struct {
+		by          *tlstest.Authority
+		called      string
+		from, until time.Duration
+	}{
+		"SERVER":   {ours, "127.0.0.1", -time.Hour, time.Hour},
+		"GOOD":     {ours, "admin.example", -time.Hour, time.Hour},
+		"OTHER":    {ours, "other.example", -time.Hour, time.Hour},
+		"EXPIRED":  {ours, "admin.example", -time.Hour, -time.Minute},
+		"EARLY":    {ours, "admin.example", 30 * time.Minute, time.Hour},
+		"STRANGER": {theirs, "admin.example", -time.Hour, time.Hour},
+	} {
+		files["TLS_"+name], files["TLS_"+name+"_KEY"] = c.by.IssueFrom(strings.ToLower(name), c.called, c.from, c.until)
+	}
+	return files
 }
 
 type processKey struct{}

@@ -158,10 +158,10 @@ type colonPairs map[string]string
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *colonPairs) UnmarshalText(text []byte) error {
 	*p = colonPairs{}
-	for pair := range strings.SplitSeq(string(text), ",") {
+	for i, pair := range strings.Split(string(text), ",") {
 		key, value, ok := strings.Cut(pair, ":")
-		if !ok || key == "" {
-			return fmt.Errorf("%q: write name:value, separated by commas", pair)
+		if !ok || key == "" { // it may be part of a token: not shown
+			return fmt.Errorf("part %d has no name: write name:value, separated by commas", i+1)
 		}
 		(*p)[key] = value
 	}

@@ -286,7 +286,9 @@ func drainGRPC(ctx context.Context, g *grpc.Server, log *zap.Logger) {
 
 func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/json", s.traces.HTTP(server.JSON(s.traces.Service(s.decider)), "/json"))
+	// A page in a browser on this machine is not to spend others' limits.
+	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.decider)))
+	mux.Handle("/json", s.traces.HTTP(json, "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
 	return mux
 }

@@ -93,7 +93,7 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 			// Where nothing can be changed anyone may ask, and should not fill the log.
 			if !a.ForAnyone() {
 				log.Warn("admin request refused", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
-					zap.String("path", r.URL.Path), zap.Int("status", p.Status), zap.String("why", p.Detail))
+					zap.String("path", abridge(r.URL.Path)), zap.Int("status", p.Status), zap.String("why", abridge(p.Detail)))
 			}
 			if p.Status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", "Bearer")
@@ -114,6 +114,9 @@ func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection
 	}
 	if err := crossOrigin.Check(r); err != nil {
 		return refuse(http.StatusForbidden, "a page from elsewhere can't write here: %v", err)
+	}
+	if strings.HasPrefix(r.URL.Path, "/debug/") && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		return refuse(http.StatusForbidden, "a page from elsewhere can't take profiles here")
 	}
 	if !isOpen(r.URL.Path) || !isRead(r) {
 		if p := a.checkToken(r); p != nil {
@@ -146,13 +149,32 @@ func (a Access) checkToken(r *http.Request) *problem {
 	if err != nil {
 		return refuse(http.StatusServiceUnavailable, "%v", err)
 	}
-	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	// Digests are of one length, which leaves nothing to be learnt from the time.
-	x, y := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256(want)
-	if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare(x[:], y[:]) != 1 {
+	if !carries(r.Header["Authorization"], want) {
 		return refuse(http.StatusUnauthorized, "send the token as Authorization: Bearer …")
 	}
 	return nil
+}
+
+// carries says whether the values of Authorization are the token. A second one
+// would be read by one of us and a proxy, and not by the other.
+func carries(values []string, token []byte) bool {
+	if len(values) != 1 {
+		return false
+	}
+	scheme, given, _ := strings.Cut(values[0], " ")
+	// Digests are of one length, which leaves nothing to be learnt from the time.
+	x, y := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256(token)
+	return strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// mostLogged is how much is logged of what anybody may send.
+const mostLogged = 256
+
+func abridge(text string) string {
+	if len(text) <= mostLogged {
+		return text
+	}
+	return text[:mostLogged] + "…"
 }
 
 func isRead(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+func TestVisible(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                       "",
+		"plain\ttext, ünï, 日本\n": "plain\ttext, ünï, 日本\n",
+		"two\nlines\n":           "two\nlines\n",
+		"\x1b[31mred\x1b[0m":     `\u001b[31mred\u001b[0m`,
+		"a\rb\x00\x07\x7f":       `a\u000db\u0000\u0007\u007f`,
+		"\u009b31m\u0085":        `\u009b31m\u0085`,
+		"abc\u202edcb\u2066":     `abc\u202edcb\u2066`,
+		"\u2028x\u200f\u061c":    `\u2028x\u200f\u061c`,
+		"\xff\xc2":               `\ufffd\ufffd`,
+		"\ufffd is a character":  "\ufffd is a character",
+	} {
+		var out bytes.Buffer
+		if n, err := (visible{to: &out}).Write([]byte(text)); n != len(text) || err != nil || out.String() != want {
+			t.Errorf("%q: %d, %v, %q; want %q", text, n, err, out.String(), want)
+		}
+	}
+	var out bytes.Buffer
+	if _, err := (visible{to: &out, oneLine: true}).Write([]byte("one\ntwo\n\n")); err != nil || out.String() != `one\u000atwo\u000a`+"\n" {
+		t.Errorf("one line: %q, %v", out.String(), err)
+	}
+}
+
+// hostile is text that a client may send in a descriptor.
+const hostile = "x\n2026-01-01T00:00:00Z\terror\tforged\r\x1b[2J\u009b31m\x7f\u202e\xff\x00\u2028"
+
+// TestLogLinesCannotBeForged writes hostile text wherever a log takes text: what
+// comes out is one line, with nothing in it that controls a terminal.
+func TestLogLinesCannotBeForged(t *testing.T) {
+	for _, format := range []logFormat{textLog, jsonLog} {
+		var out bytes.Buffer
+		log, audit := newLogs(&out, zapcore.DebugLevel, format)
+		for _, l := range []*zap.Logger{log, audit} {
+			for name, write := range map[string]func(){
+				"message": func() { l.Info(hostile) },
+				"string":  func() { l.Info("m", zap.String("k", hostile), zap.String(hostile, "v")) },
+				"error":   func() { l.Error("m", zap.Error(errors.New(hostile))) },
+				"errors":  func() { l.Error("m", zap.Error(errors.Join(errors.New(hostile), errors.New(hostile)))) },
+				"any":     func() { l.Warn("m", zap.Any("k", map[string]any{hostile: []string{hostile}})) },
+				"bytes":   func() { l.Warn("m", zap.ByteString("k", []byte(hostile))) },
+				"name":    func() { l.Named(hostile).Warn("m") },
+				"std":     func() { zap.NewStdLog(l).Print(hostile) },
+			} {
+				out.Reset()
+				write()
+				checkLine(t, string(format)+" "+name, out.String())
+			}
+		}
+	}
+}
+
+func checkLine(t *testing.T, what, text string) {
+	t.Helper()
+	line, ok := strings.CutSuffix(text, "\n")
+	if !ok || strings.Contains(line, "\n") || !utf8.ValidString(line) {
+		t.Errorf("%s: not one line: %q", what, text)
+	}
+	if i := strings.IndexFunc(line, func(c rune) bool { return c != '\t' && c != '\ufffd' && !unicode.IsGraphic(c) }); i >= 0 {
+		t.Errorf("%s: a control character in %q", what, line)
+	}
+	if strings.HasPrefix(line, "{") {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Errorf("%s: %q: %v", what, line, err)
+		}
+	}
+}
+
+// TestCommandsShowWhatTheyAreGiven has commands print hostile text.
+func TestCommandsShowWhatTheyAreGiven(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte("domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: day, requests_per_unit: 1}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"explain", file, "--domain", "edge", "user=" + hostile},
+		{"explain", file, "--domain", hostile, "user=x"},
+		{"check", hostile},
+		{"rules", "list", "--addr", "http://127.0.0.1:1/" + hostile},
+		{hostile},
+	} {
+		var stdout, stderr bytes.Buffer
+		execute(args, &stdout, &stderr)
+		text := stdout.String() + stderr.String()
+		if i := strings.IndexFunc(text, func(c rune) bool { return c != '\n' && c != '\t' && c != '\ufffd' && !unicode.IsGraphic(c) }); i >= 0 || text == "" {
+			t.Errorf("%q: %q", args, text)
+		}
+	}
+}
