@@ -162,7 +162,7 @@ func TestSplitRandomly(t *testing.T) {
 	}
 	p := inRuns(8)
 	var before, wantBefore *Rules
-	for range 100 {
+	for range 40 {
 		at := random.IntN(len(blocks) + 1)
 		switch random.IntN(4) {
 		case 0:
