@@ -8,9 +8,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -185,12 +186,11 @@ func (l *latencies) report(b *testing.B) {
 
 // threadTime is the processor time that this thread has used.
 func threadTime() time.Duration {
-	const thisThread = 1 // RUSAGE_THREAD
-	var r syscall.Rusage
-	if syscall.Getrusage(thisThread, &r) != nil { // known to Linux alone
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
 		return 0
 	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	return time.Duration(t.Nano())
 }
 
 // BenchmarkNewKeys adds keys: pages split all the time.
