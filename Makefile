@@ -77,6 +77,11 @@ bench: tools ## algorithms, matcher, store (1 and 2 cores), and the service besi
 	cd bench && $(GO) run ./cmd/bench report $(BENCHFLAGS)
 .PHONY: bench
 
+bench-reload: ## latency while 100,000 rules are loaded again and again, and what a reload costs
+	$(GO) test -run '^$$' -bench Reload -benchtime 5x -benchmem ./internal/server
+	cd bench && $(GO) run ./cmd/bench reload
+.PHONY: bench-reload
+
 bench-compare: ## the working tree beside the commit BASE, with benchstat
 	bench/compare $(BASE)
 .PHONY: bench-compare

@@ -43,6 +43,9 @@ type Options struct {
 	Requests         int
 	// Begin and End, if set, are called where the measured interval begins and ends.
 	Begin, End func() error
+	// Each, if set, is called for each answer of the measured interval, with when
+	// the request was due.
+	Each func(due time.Time, latency time.Duration)
 	// Seed of everything random.
 	Seed uint64
 }
@@ -214,6 +217,9 @@ func (g *generator) record(a answer, now time.Duration) {
 	g.result.Answers++
 	if a.refused {
 		g.result.Refused++
+	}
+	if g.Each != nil {
+		g.Each(g.start.Add(a.due), now-a.due)
 	}
 	// Beyond the histogram's range counts as its end.
 	_ = g.result.Latency.RecordValue(min(int64(now-a.due), g.result.Latency.HighestTrackableValue()))

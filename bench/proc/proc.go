@@ -32,7 +32,8 @@ type Process struct {
 	ended  chan struct{}
 }
 
-// Start runs a program on one core; env is added to this process's environment.
+// Start runs a program on one core, or any if core is negative; env is added to
+// this process's environment.
 // What it writes to stderr is in the errors of the methods.
 func Start(core int, env []string, name string, args ...string) (*Process, error) {
 	cmd := exec.Command(name, args...) //nolint:gosec // running what it is told to is its purpose
@@ -59,7 +60,7 @@ func Start(core int, env []string, name string, args ...string) (*Process, error
 	return p, nil
 }
 
-// onCore runs f on a thread that is bound to the core.
+// onCore runs f on a thread that is bound to the core; to none if it is negative.
 func onCore(core int, f func() error) error {
 	runtime.LockOSThread()
 	var before, one unix.CPUSet
@@ -67,7 +68,11 @@ func onCore(core int, f func() error) error {
 		runtime.UnlockOSThread()
 		return os.NewSyscallError("sched_getaffinity", err)
 	}
-	one.Set(core)
+	for i := range len(one) * 64 {
+		if core < 0 || i == core {
+			one.Set(i)
+		}
+	}
 	if err := unix.SchedSetaffinity(0, &one); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("core %d: %w", core, os.NewSyscallError("sched_setaffinity", err))

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -96,8 +97,9 @@ type CoordinatorOptions struct {
 type Coordinator struct {
 	opts        CoordinatorOptions
 	rules       atomic.Pointer[Rules]
-	loading     sync.Mutex // one attempt at a time; guards subscribers
+	loading     sync.Mutex // one attempt at a time; guards what follows
 	subscribers []func(*Rules) error
+	parser      *parser
 
 	mu     sync.Mutex
 	status Status
@@ -109,7 +111,9 @@ func NewCoordinator(opts CoordinatorOptions) *Coordinator {
 	if opts.Log == nil {
 		opts.Log = zap.NewNop()
 	}
-	return &Coordinator{opts: opts}
+	p := newParser(opts.Options)
+	p.remember()
+	return &Coordinator{opts: opts, parser: p}
 }
 
 // Subscribe has apply called with all rules that come into force from now on,
@@ -233,7 +237,10 @@ func (c *Coordinator) load(ctx context.Context) (*Rules, string, error) {
 	if len(unread) == 0 && c.rules.Load() != nil && hash == c.inForce().Hash {
 		return nil, hash, nil
 	}
-	rules, err := parseAll(sources, unread, c.opts.Options)
+	if c.rules.Load() != nil { // there are requests now: half of the cores are theirs
+		c.parser.workers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	rules, err := c.parser.parseAll(sources, unread)
 	return rules, hash, err
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 func Load(paths []string, opts Options) (*Rules, error) {
 	sources, err := (&Files{Paths: paths, Options: opts}).Sources(context.Background())
 	if err != nil {
-		return parseAll(sources, []error{err}, opts)
+		return newParser(opts).parseAll(sources, []error{err})
 	}
 	return Parse(sources, opts)
 }
@@ -77,7 +78,12 @@ func readFile(path string, bound int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, bound+1))
+	var data bytes.Buffer
+	if info, err := f.Stat(); err == nil { // for large files not to be copied as they come
+		data.Grow(int(min(info.Size(), bound)) + bytes.MinRead)
+	}
+	_, err = data.ReadFrom(io.LimitReader(f, bound+1))
+	return data.Bytes(), err
 }
 
 // walker visits files and directories by name, following links.

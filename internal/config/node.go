@@ -25,6 +25,7 @@ const (
 // are written, booleans may be yes or off, and null is the zero value.
 type reader struct {
 	file     string
+	lines    int // before those that nodes count
 	path     []step
 	problems []Problem
 	warnings []Problem
@@ -71,7 +72,9 @@ func plainKey(key string) string {
 	return abridge(key)
 }
 
-func (r *reader) pos(n *yaml.Node) Pos { return Pos{File: r.file, Line: n.Line, Column: n.Column} }
+func (r *reader) pos(n *yaml.Node) Pos {
+	return Pos{File: r.file, Line: r.lines + n.Line, Column: n.Column}
+}
 
 func (r *reader) report(n *yaml.Node, what, remedy string) Problem {
 	return Problem{Pos: r.pos(n), Path: r.pathString(), What: what, Remedy: remedy}

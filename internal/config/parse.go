@@ -1,10 +1,7 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -49,39 +46,7 @@ type Source struct {
 // Parse reads and validates the rules of all sources. The error is an *Invalid
 // with every problem of every source. No sources make empty rules.
 func Parse(sources []Source, opts Options) (*Rules, error) {
-	b := builder{opts: opts, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}}
-	for _, overriding := range []bool{false, true} {
-		for _, source := range sources {
-			if (source.Origin == FromAdmin) == overriding {
-				b.add(source)
-			}
-		}
-	}
-	if err := invalid(b.problems); err != nil {
-		return nil, err
-	}
-	b.finish()
-	return &Rules{Domains: b.order, Warnings: b.warnings}, nil
-}
-
-// parseAll parses the sources also when others could not be read, for all
-// problems to be reported together.
-func parseAll(sources []Source, unread []error, opts Options) (*Rules, error) {
-	rules, err := Parse(sources, opts)
-	if len(unread) == 0 {
-		return rules, err
-	}
-	all := Invalid{}
-	for _, err := range append(unread, err) {
-		bad, ok := errors.AsType[*Invalid](err)
-		switch {
-		case ok:
-			all.Problems = append(all.Problems, bad.Problems...)
-		case err != nil:
-			all.Problems = append(all.Problems, Problem{What: err.Error()})
-		}
-	}
-	return nil, &all
+	return newParser(opts).parse(sources)
 }
 
 // builder puts the domains of several sources together.
@@ -91,6 +56,7 @@ type builder struct {
 	order    []*Domain
 	entries  map[*Domain]map[entry]Pos // top level of each domain
 	consume  map[*Domain]Pos           // where a domain says how it consumes
+	settled  map[*Domain]bool          // finished before
 	replaced []reference
 	problems []Problem
 	warnings []Problem
@@ -105,9 +71,14 @@ type reference struct {
 	missing      Problem // should there be none
 }
 
-func (b *builder) add(source Source) {
-	d := &decoder{reader: reader{file: source.Name}}
-	domain := d.document(source.Data, b.opts.maxBytes())
+func (b *builder) add(doc *document) {
+	d, domain, source := &doc.decoder, doc.domain, doc.source
+	if doc.same != nil {
+		b.domains[domain.Name] = domain
+		b.order = append(b.order, domain)
+		b.settled[domain] = true
+		return
+	}
 	if domain != nil && domain.Name != "" {
 		domain.walk(func(node *Descriptor) { node.Origin = source.Origin })
 		if source.Origin == FromAdmin {
@@ -177,6 +148,9 @@ func (b *builder) mergeConsume(d *decoder, domain, into *Domain) {
 func (b *builder) finish() {
 	names := map[entry]bool{}
 	for _, domain := range b.order {
+		if b.settled[domain] {
+			continue
+		}
 		domain.walk(func(d *Descriptor) {
 			for _, l := range d.Limits {
 				names[entry{domain.Name, l.Name}] = true
@@ -191,47 +165,19 @@ func (b *builder) finish() {
 	}
 }
 
-// decoder reads the document of one source.
+// decoder reads the document of one source, or a part of it.
 type decoder struct {
 	reader
 	replaced []reference // without their domain
 	consume  field[string]
+
+	// elsewhere is the empty list of descriptors that stands for those that are
+	// in other parts, which are read already. Nil: none.
+	elsewhere *yaml.Node
+	read      []*Descriptor
 }
 
-var rootKeys = newKeys(true, "domain", "descriptors", "consume")
-
-// document returns nil when data is not one mapping.
-func (d *decoder) document(data []byte, maxBytes int64) *Domain {
-	if int64(len(data)) > maxBytes {
-		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
-		return nil
-	}
-	if pos, what := badText(data); what != "" {
-		pos.File = d.file
-		d.problemAt(pos, what, "save the file as UTF-8 text")
-		return nil
-	}
-	stream := yaml.NewDecoder(bytes.NewReader(data))
-	var root, next yaml.Node
-	switch err := stream.Decode(&root); {
-	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
-		d.problemAt(Pos{d.file, 1, 1}, "the file is empty", `write "domain: name" and its descriptors`)
-		return nil
-	case err != nil:
-		pos, what, remedy := d.syntaxError(data, err)
-		d.problemAt(pos, what, remedy)
-		return nil
-	}
-	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
-		pos := d.pos(&next)
-		if err != nil {
-			pos, _, _ = d.syntaxError(data, err)
-		}
-		d.warnings = append(d.warnings, Problem{Pos: pos,
-			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
-	}
-	return d.root(root.Content[0])
-}
+var rootKeys = newKeys(true, "domain", descriptors, "consume")
 
 func (d *decoder) problemAt(pos Pos, what, remedy string) {
 	d.problems = append(d.problems, Problem{Pos: pos, What: what, Remedy: remedy})
@@ -278,8 +224,10 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 			d.text(value, &name)
 		case "consume":
 			d.text(value, &d.consume)
-		case "descriptors":
-			domain.Descriptors = d.descriptors(value)
+		case descriptors:
+			if domain.Descriptors = d.read; value != d.elsewhere {
+				domain.Descriptors = d.descriptors(value)
+			}
 		}
 	})
 	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()

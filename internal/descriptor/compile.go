@@ -9,18 +9,52 @@ import (
 
 // Compile returns the matcher for rules, which must be valid. Of siblings with
 // the same key and value only the first is found.
-func Compile(rules *config.Rules) *Matcher {
-	m := &Matcher{domains: make(map[string]*Domain, len(rules.Domains)), rules: make([]*Rule, 0, rules.Len())}
+func Compile(rules *config.Rules) *Matcher { return (&Matcher{}).Recompile(rules) }
+
+// Recompile is Compile for rules that come after those of m: domains that are the
+// same in both are not compiled again. m stays as it is.
+func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
+	next := &Matcher{domains: make(map[string]*Domain, len(rules.Domains)), rules: make([]*Rule, 0, rules.Len())}
 	for _, c := range rules.Domains {
+		if d := m.domains[c.Name]; d != nil && d.config == c {
+			next.adopt(d)
+			continue
+		}
+		nodes := count(c.Descriptors)
 		b := builder{
-			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|"},
-			tree:   newEdges(count(c.Descriptors)), wild: newEdges(0), forms: map[string]*keyForm{},
+			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|", first: len(next.rules)},
+			tree:   newEdges(nodes), wild: newEdges(0), rules: make([]foundRule, 0, nodes), forms: map[string]*keyForm{},
 		}
 		b.addLevel(rootEdge, c.Descriptors, nil, "")
-		m.rules = b.finish(m.rules)
-		m.domains[c.Name] = b.domain
+		next.rules = b.finish(next.rules)
+		next.domains[c.Name] = b.domain
 	}
-	return m
+	return next
+}
+
+// adopt adds a domain of another matcher. Only if its rules get other indices, it
+// needs a copy of them.
+func (m *Matcher) adopt(d *Domain) {
+	shift := len(m.rules) - d.first
+	if shift != 0 {
+		moved := *d
+		moved.first, moved.rules = len(m.rules), slices.Clone(d.rules)
+		d = &moved
+	}
+	for i := range d.rules {
+		r := &d.rules[i]
+		if r.Config == nil {
+			continue // a slot without a rule
+		}
+		if shift != 0 {
+			r.Index += shift
+		}
+		for len(m.rules) <= r.Index {
+			m.rules = append(m.rules, nil)
+		}
+		m.rules[r.Index] = r
+	}
+	m.domains[d.Name()] = d
 }
 
 // builder collects what makes a domain. Places are edges of the tree until the
@@ -54,7 +88,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 		return
 	}
 	l := level{descriptors: descriptors}
-	var keys []int // edges
+	keys := make([]int, 0, len(descriptors)) // edges
 	var anyKey []pattern
 	byKey := map[int][]pattern{}
 	for order, c := range descriptors {

@@ -65,6 +65,7 @@ type Domain struct {
 	tree   table  // keyEdge and valueEdge
 	top    place  // above the first level
 	rules  []Rule // by slot in tree: found without waiting for another load
+	first  int    // index of the first rule
 	wild   table  // prefixEdge and suffixEdge
 	sets   []set
 	levels []level

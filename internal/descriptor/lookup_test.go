@@ -161,6 +161,54 @@ func TestMatcher(t *testing.T) {
 	}
 }
 
+// TestRecompile has matchers that take over domains be as good as new ones, and
+// leave those that they took them from as they were.
+func TestRecompile(t *testing.T) {
+	domain := func(name string, values ...string) *config.Domain {
+		d := &config.Domain{Name: name}
+		for _, v := range values {
+			d.Descriptors = append(d.Descriptors, leaf("x", v, leaf("y", "")))
+		}
+		return d
+	}
+	a, b, c := domain("a", "1", "2*", "3"), domain("b", "1"), domain("c", "1", "*4*")
+	m := new(descriptor.Matcher)
+	for _, domains := range [][]*config.Domain{
+		{a, b, c}, {a, domain("b", "1"), c}, {domain("a", "1"), b, c}, {c, b, a}, {b}, {a, b}, {domain("a"), b, c}, {},
+	} {
+		before, rulesBefore := m, m.Rules()
+		indices := make([]int, len(rulesBefore))
+		for i, r := range rulesBefore {
+			indices[i] = r.Index
+		}
+		rules := &config.Rules{Domains: domains}
+		m = before.Recompile(rules)
+		fresh := descriptor.Compile(rules)
+		if len(m.Rules()) != len(fresh.Rules()) {
+			t.Fatalf("%d rules, want %d", len(m.Rules()), len(fresh.Rules()))
+		}
+		for i, want := range fresh.Rules() {
+			got := m.Rules()[i]
+			if got.Index != i || got.Domain != want.Domain || got.Path != want.Path || got.Config != want.Config {
+				t.Errorf("rule %d is %+v, want %+v", i, got, want)
+			}
+		}
+		for _, d := range domains {
+			for _, text := range []string{"x=1", "x=22,y=5", "x=3,y=1", "x=040", "x=5"} {
+				got, want := m.Domain(d.Name).Lookup(entries(text)), fresh.Domain(d.Name).Lookup(entries(text))
+				if (got == nil) != (want == nil) || got != nil && (got != m.Rules()[want.Index] || got.Config != want.Config) {
+					t.Errorf("%s: %s: got %+v, want %+v", d.Name, text, got, want)
+				}
+			}
+		}
+		for i, r := range rulesBefore {
+			if r.Index != indices[i] {
+				t.Errorf("rule %d of the matcher before now has index %d", indices[i], r.Index)
+			}
+		}
+	}
+}
+
 // TestHostile would take for ever if matching went back to try again.
 func TestHostile(t *testing.T) {
 	var level []*config.Descriptor

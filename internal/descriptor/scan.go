@@ -15,7 +15,34 @@ type scanner struct {
 	states []state     // breadth first, so that the states below one are neighbours
 	labels []byte      // by state: the byte that leads to it
 	owners [][]int     // by literal: the patterns it stands for, in order
-	seen   sync.Pool   // of *[]uint64, a bit for each literal
+	seen   sync.Pool   // of *seen
+}
+
+// seen is a set of literals.
+type seen struct {
+	words []uint64 // a bit for each literal
+	set   []uint32 // those words that are not 0
+}
+
+// add adds a literal and says whether it was not there yet.
+func (s *seen) add(literal uint32) bool {
+	word, bit := &s.words[literal/64], uint64(1)<<(literal%64)
+	if *word&bit != 0 {
+		return false
+	}
+	if *word == 0 {
+		s.set = append(s.set, literal/64)
+	}
+	*word |= bit
+	return true
+}
+
+// clear takes as long as there are literals in the set, not as there are in all.
+func (s *seen) clear() {
+	for _, w := range s.set {
+		s.words[w] = 0
+	}
+	s.set = s.set[:0]
 }
 
 // state stands for the start of a literal, or the whole of it.
@@ -45,7 +72,7 @@ func newScanner(patterns []pattern) *scanner {
 		sc.owners = append(sc.owners, byLiteral[l])
 	}
 	words := (len(literals) + 63) / 64
-	sc.seen.New = func() any { s := make([]uint64, words); return &s }
+	sc.seen.New = func() any { return &seen{words: make([]uint64, words)} }
 	sc.grow(literals)
 	sc.link()
 	return sc
@@ -120,7 +147,10 @@ func (sc *scanner) step(s uint32, c byte) uint32 {
 // match returns the first of the patterns that matches s, or best if that is
 // earlier.
 func (sc *scanner) match(patterns []pattern, s string, best candidate) candidate {
-	var seen *[]uint64
+	// A literal may occur at every byte of s: its patterns are tried once. Mostly
+	// there is just one, which is remembered at no cost.
+	first := none
+	var others *seen
 	at := uint32(0)
 	for i := range len(s) {
 		if at == 0 {
@@ -131,22 +161,23 @@ func (sc *scanner) match(patterns []pattern, s string, best candidate) candidate
 			at = sc.step(at, s[i])
 		}
 		for hit := sc.states[at].report; hit != 0; hit = sc.states[sc.states[hit].fail].report {
-			if seen == nil {
-				seen = sc.seen.Get().(*[]uint64)
-				clear(*seen)
-			}
-			// A literal may occur at every byte of s: its patterns are tried once.
 			l := sc.states[hit].literal
-			word, bit := &(*seen)[l/64], uint64(1)<<(l%64)
-			if *word&bit != 0 {
-				break // and so have been the literals that it ends with
+			if first == none {
+				first = l
+			} else {
+				if l != first && others == nil {
+					others = sc.seen.Get().(*seen)
+				}
+				if l == first || !others.add(l) {
+					break // and so have been the literals that it ends with
+				}
 			}
-			*word |= bit
 			best = sc.tryOwners(patterns, l, s, best)
 		}
 	}
-	if seen != nil {
-		sc.seen.Put(seen)
+	if others != nil {
+		others.clear()
+		sc.seen.Put(others)
 	}
 	return best
 }

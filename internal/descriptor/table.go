@@ -190,25 +190,31 @@ func newTable(edges []edge) (t table, slots []uint32) {
 // which another seed changes.
 func (t *table) settle(edges []edge, slots []uint32) bool {
 	edges[rootEdge].way = t.seed
-	order := make([]uint32, len(edges)-1)
-	for i := range order {
-		order[i] = uint32(i + 1)
-		e := &edges[i+1]
+	ends := make([]uint32, len(t.pilots)+1) // of buckets, once all edges are in
+	for i := rootEdge + 1; i < len(edges); i++ {
+		e := &edges[i]
 		way := t.setWay(uint32(e.up))
 		if e.kind.fromEdge() {
 			way = edges[e.up].way
 		}
 		e.way = hash(way, e.kind, e.text)
+		ends[e.way>>t.shift+1]++
 	}
-	slices.SortFunc(order, func(a, b uint32) int { return cmp.Compare(edges[a].way, edges[b].way) })
-	var buckets [][]uint32 // edges that share a pilot
-	for len(order) > 0 {
-		size := 1
-		for size < len(order) && edges[order[size]].way>>t.shift == edges[order[0]].way>>t.shift {
-			size++
+	for i := 1; i < len(ends); i++ {
+		ends[i] += ends[i-1]
+	}
+	order := make([]uint32, len(edges)-1)
+	for i := rootEdge + 1; i < len(edges); i++ {
+		end := &ends[edges[i].way>>t.shift]
+		order[*end] = uint32(i)
+		*end++
+	}
+	buckets := make([][]uint32, 0, len(t.pilots)) // edges that share a pilot
+	for start, i := uint32(0), 0; i < len(t.pilots); i++ {
+		if start < ends[i] {
+			buckets = append(buckets, order[start:ends[i]])
 		}
-		buckets = append(buckets, order[:size])
-		order = order[size:]
+		start = ends[i]
 	}
 	// The fullest first, while there is room to choose from.
 	slices.SortFunc(buckets, func(a, b []uint32) int { return cmp.Compare(len(b), len(a)) })

@@ -48,7 +48,11 @@ type limit struct {
 }
 
 func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
-	rs := &ruleset{matcher: descriptor.Compile(rules)}
+	before := s.Matcher()
+	if before == nil {
+		before = new(descriptor.Matcher)
+	}
+	rs := &ruleset{matcher: before.Recompile(rules)}
 	matched := rs.matcher.Rules()
 	names := make([]stats.Name, len(matched))
 	for i, m := range matched {

@@ -54,6 +54,8 @@ type Rule struct {
 	of   *Rule // what this counts a value or an override of; nil: it is a rule itself
 	heat heat
 
+	bound uint64 // when the configuration last named it; 0: never. Guarded by Stats.mu
+
 	// Guarded by Stats.sampling.
 	noted   Calls    // at the last tick
 	history *history // nil before the first call; of the whole only
@@ -135,11 +137,11 @@ type Stats struct {
 
 	latency *latency
 
-	mu    sync.RWMutex
-	rules map[Name]*Rule
-	bound map[Name]bool // rules that the configuration names; the others are values of detailed metrics
-	limit int           // on rules that are not bound
-	extra int
+	mu       sync.RWMutex
+	rules    map[Name]*Rule
+	bindings uint64 // so far
+	limit    int    // on rules that are not bound: values of detailed metrics
+	extra    int
 
 	pace pace
 
@@ -160,8 +162,12 @@ func New(maxDetailed int) *Stats {
 	if maxDetailed == 0 {
 		maxDetailed = DefaultMaxDetailed
 	}
-	return &Stats{rules: map[Name]*Rule{}, bound: map[Name]bool{}, limit: maxDetailed, latency: newLatency()}
+	return &Stats{rules: map[Name]*Rule{}, limit: maxDetailed, latency: newLatency()}
 }
+
+// bindAtOnce is how many names are bound, or forgotten, before requests that look
+// for values of detailed metrics get their turn.
+const bindAtOnce = 512
 
 // Bind returns the counters of the named rules, in order: those that exist
 // already go on, others start at zero, and counters of rules that are not named
@@ -171,26 +177,41 @@ func (s *Stats) Bind(names []Name) []*Rule {
 	defer s.sampling.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := make(map[Name]bool, len(names))
+	done := 0
+	pause := func() {
+		if done++; done%bindAtOnce == 0 {
+			s.mu.Unlock()
+			s.mu.Lock()
+		}
+	}
+	s.bindings++
 	rules := make([]*Rule, len(names))
 	for i, n := range names {
-		bound[n] = true
-		if rules[i] = s.rules[n]; rules[i] == nil {
-			rules[i] = &Rule{Name: n, born: s.ticks}
-			s.rules[n] = rules[i]
+		r := s.rules[n]
+		switch {
+		case r == nil:
+			r = &Rule{Name: n, born: s.ticks}
+			s.rules[n] = r
+		case r.bound == 0:
+			s.extra--
 		}
-		rules[i].of = nil
+		r.of, r.bound = nil, s.bindings
+		rules[i] = r
+		pause()
 	}
+	// Others may add values, and only that, while the loop pauses.
 	for n, r := range s.rules {
-		if bound[n] {
-			continue
+		if r.bound != s.bindings {
+			if r.bound == 0 {
+				s.extra--
+			}
+			delete(s.rules, n)
+			if whole := r.whole(); whole != r {
+				whole.former = sum(whole.former, r.Counts())
+			}
 		}
-		delete(s.rules, n)
-		if whole := r.whole(); whole != r {
-			whole.former = sum(whole.former, r.Counts())
-		}
+		pause()
 	}
-	s.bound, s.extra = bound, 0
 	return rules
 }
 

@@ -25,6 +25,7 @@ import (
 type command struct {
 	Report reportCmd `cmd:"" help:"Measure builds of the service beside servers that do nothing."`
 	Load   loadCmd   `cmd:"" help:"Load a running server."`
+	Reload reloadCmd `cmd:"" help:"Measure latency while the service reloads many rules."`
 }
 
 type reportCmd struct {

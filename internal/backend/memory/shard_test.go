@@ -202,6 +202,71 @@ func TestRefusedGoLast(t *testing.T) {
 	}
 }
 
+// TestWorkPerKey bounds how many records a request comes by to make room for its
+// key, which is what keeps others waiting for the lock, whatever the shard holds.
+func TestWorkPerKey(t *testing.T) {
+	const keys, now = 20_000, int64(1e15)
+	for _, tt := range []struct {
+		name   string
+		full   bool
+		expiry func(i int) int64
+		rank   func(i int) rank
+		most   int
+	}{
+		{"room", false, func(int) int64 { return now + 1 }, func(int) rank { return 0 }, sweepPerKey},
+		{"full", true, func(int) int64 { return now + 1 }, func(int) rank { return 0 }, sweepPerKey + evictFrom},
+		{"all used up", true, func(int) int64 { return now + 1 }, func(int) rank { return exhausted }, sweepPerKey + evictFromAtMost},
+		{"all refused", true, func(int) int64 { return now + 1 }, func(int) rank { return refused }, sweepPerKey + evictFromAtMost},
+		{"all expired", true, func(int) int64 { return now - 1 }, func(int) rank { return refused }, sweepPerKey + evictFrom},
+		{"one of many expired", true, func(i int) int64 { return now + int64(min(i%1000, 1)) }, func(int) rank { return refused }, sweepPerKey + evictFromAtMost},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &shard{most: math.MaxInt}
+			seed := maphash.MakeSeed()
+			put := func(i int) {
+				key := fmt.Sprintf("%08d", i)
+				e := s.add(headWords+2+1, maphash.String(seed, key), []byte(key))
+				s.setState(e, algo.State{1, 2})
+				e.record().mark(tt.expiry(i), tt.rank(i))
+			}
+			for i := range keys {
+				put(i)
+			}
+			if tt.full {
+				s.most = keys
+			}
+			for i := range 1000 {
+				// Of a single table, the turn says how often it had one.
+				table := s.tables[0]
+				before, records := table.turn, table.records
+				s.makeRoom(now)
+				if visited := int((table.turn - before) / (1 << 40 / uint64(records))); visited > tt.most {
+					t.Fatalf("came by %d records, want %d at most", visited, tt.most)
+				}
+				put(keys + i)
+			}
+		})
+	}
+}
+
+// TestGrowth bounds what a table copies at once when it grows: some records, and a
+// directory that stays near the number of pages.
+func TestGrowth(t *testing.T) {
+	const keys = 200_000 // more than a shard has by default
+	seed := maphash.MakeSeed()
+	table := newTable(headWords + 2 + 1)
+	for i := range keys {
+		key := fmt.Sprintf("%08d", i)
+		table.add(uint32(maphash.String(seed, key)), []byte(key))
+	}
+	if got, most := 8*len(table.directory), keys; got > most {
+		t.Errorf("a directory of %d bytes for %d keys, want %d at most: it is copied at once", got, keys, most)
+	}
+	if most := table.most(); most > pageRecords {
+		t.Errorf("%d records a page, want %d at most: they are copied at once", most, pageRecords)
+	}
+}
+
 // TestWalkOverMerges has pages merge with ones that a walk has been to, and split
 // ahead of it.
 func TestWalkOverMerges(t *testing.T) {

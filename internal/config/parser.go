@@ -1,0 +1,416 @@
+package config
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"gopkg.in/yaml.v3"
+)
+
+// parser parses sources. One that remembers does anew only what it has not parsed
+// before.
+type parser struct {
+	opts Options
+	splitter
+	workers int
+	// What is remembered; nil: nothing.
+	sources map[sourceID]domainOf
+	runs    map[digest]descriptorsOf
+}
+
+type digest [sha256.Size]byte
+
+// sourceID tells sources apart that may be read differently.
+type sourceID struct {
+	name   string
+	origin Origin
+	digest digest
+}
+
+// domainOf is the domain that was made of a source, and of no other with it.
+type domainOf struct {
+	*Domain
+	runs []digest
+}
+
+// descriptorsOf are the descriptors of a run as they were first read, so many
+// lines down. They are never handed out.
+type descriptorsOf struct {
+	level []*Descriptor
+	lines int
+}
+
+func newParser(opts Options) *parser {
+	return &parser{opts: opts, splitter: splitter{maphash.MakeSeed(), runLength}, workers: runtime.GOMAXPROCS(0)}
+}
+
+// remember has the parser remember the last rules that were valid. Domains that
+// are made of the same source as before are the same then, too. It takes about as
+// much memory as the rules do.
+func (p *parser) remember() {
+	p.sources, p.runs = map[sourceID]domainOf{}, map[digest]descriptorsOf{}
+}
+
+// parse is Parse.
+func (p *parser) parse(sources []Source) (*Rules, error) {
+	documents := p.documents(sources)
+	b := builder{opts: p.opts, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
+	for _, overriding := range []bool{false, true} {
+		for _, d := range documents {
+			if (d.source.Origin == FromAdmin) == overriding {
+				b.add(d)
+			}
+		}
+	}
+	if err := invalid(b.problems); err != nil {
+		return nil, err
+	}
+	b.finish()
+	if p.runs != nil {
+		p.keep(documents)
+	}
+	return &Rules{Domains: b.order, Warnings: b.warnings}, nil
+}
+
+// parseAll parses the sources also when others could not be read, for all
+// problems to be reported together.
+func (p *parser) parseAll(sources []Source, unread []error) (*Rules, error) {
+	rules, err := p.parse(sources)
+	if len(unread) == 0 {
+		return rules, err
+	}
+	all := Invalid{}
+	for _, err := range append(unread, err) {
+		bad, ok := errors.AsType[*Invalid](err)
+		switch {
+		case ok:
+			all.Problems = append(all.Problems, bad.Problems...)
+		case err != nil:
+			all.Problems = append(all.Problems, Problem{What: err.Error()})
+		}
+	}
+	return nil, &all
+}
+
+// document is what is made of one source.
+type document struct {
+	source Source
+	decoder
+	domain *Domain // nil when it can't be read
+	shared bool    // with other sources
+
+	id   sourceID  // if the parser remembers
+	same *domainOf // as before: that is what domain is
+
+	layout layout
+	head   *yaml.Node
+	parts  []part // of the layout, by run
+}
+
+// part is what is made of a run.
+type part struct {
+	decoder
+	digest digest
+	level  []*Descriptor
+	memory *descriptorsOf
+	ok     bool // otherwise it is not what split took it for
+}
+
+// documents reads all sources.
+func (p *parser) documents(sources []Source) []*document {
+	all := make([]*document, len(sources))
+	fresh := make([]*document, 0, len(sources))
+	for i, source := range sources {
+		d := &document{source: source, decoder: decoder{reader: reader{file: source.Name}}}
+		all[i] = d
+		if p.recall(d); d.same == nil {
+			fresh = append(fresh, d)
+		}
+	}
+	p.read(fresh)
+	// A domain that others have to do with changes, and so must be a new one.
+	count := map[string]int{}
+	for _, d := range all {
+		if d.domain != nil {
+			count[d.domain.Name]++
+		}
+	}
+	var again []*document
+	for _, d := range all {
+		if d.domain != nil && count[d.domain.Name] > 1 {
+			if d.shared = true; d.same != nil {
+				d.same = nil
+				again = append(again, d)
+			}
+		}
+	}
+	p.read(again)
+	return all
+}
+
+// recall looks for the source among those that are remembered.
+func (p *parser) recall(d *document) {
+	if p.sources == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
+		return
+	}
+	d.id = sourceID{d.source.Name, d.source.Origin, sha256.Sum256(d.source.Data)}
+	if same, ok := p.sources[d.id]; ok {
+		d.same, d.domain = &same, same.Domain
+	}
+}
+
+// read reads documents.
+func (p *parser) read(documents []*document) {
+	var jobs []func()
+	for _, d := range documents {
+		d.domain = nil
+		switch {
+		case !d.isText(p.opts.maxBytes()):
+		case p.length > 0 && d.split(p.splitter):
+			for i := range d.parts {
+				jobs = append(jobs, func() { d.decodePart(i, p.runs) })
+			}
+		default:
+			jobs = append(jobs, d.decodeWhole)
+		}
+	}
+	p.do(jobs)
+	for _, d := range documents {
+		if d.parts != nil && !d.join() {
+			d.decodeWhole()
+		}
+	}
+}
+
+// do does jobs with as many threads as the parser may use.
+func (p *parser) do(jobs []func()) {
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(p.workers, len(jobs)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(jobs)); i = next.Add(1) - 1 {
+				jobs[i]()
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// isText refuses what need not be looked at.
+func (d *document) isText(maxBytes int64) bool {
+	data := d.source.Data
+	if int64(len(data)) > maxBytes {
+		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+		return false
+	}
+	if pos, what := badText(data); what != "" {
+		pos.File = d.file
+		d.problemAt(pos, what, "save the file as UTF-8 text")
+		return false
+	}
+	return true
+}
+
+// split prepares for reading the document in parts.
+func (d *document) split(s splitter) (ok bool) {
+	if d.layout, ok = s.split(d.source.Data); !ok {
+		return false
+	}
+	if d.head, ok = single(d.layout.head); !ok {
+		return false
+	}
+	if d.elsewhere, ok = d.layout.listKey(d.head); ok {
+		d.parts = make([]part, len(d.layout.runs))
+	}
+	return ok
+}
+
+// single reads text that is one document without errors.
+func single(text []byte) (root *yaml.Node, ok bool) {
+	stream := yaml.NewDecoder(bytes.NewReader(text))
+	var document, next yaml.Node
+	if err := stream.Decode(&document); err != nil {
+		return nil, false
+	}
+	return document.Content[0], errors.Is(stream.Decode(&next), io.EOF)
+}
+
+// decodePart reads a run, or remembers it.
+func (d *document) decodePart(i int, known map[digest]descriptorsOf) {
+	p, r := &d.parts[i], &d.layout.runs[i]
+	if known != nil {
+		p.digest = sha256.Sum256(r.text)
+		if memory, ok := known[p.digest]; ok {
+			p.memory, p.ok = &memory, true
+			p.level = moved(memory.level, d.file, r.lines-memory.lines)
+			return
+		}
+	}
+	root, ok := single(r.text)
+	if !ok || !d.layout.isList(r, root) {
+		return
+	}
+	p.file, p.lines, p.ok = d.file, r.lines, true
+	p.depth = 2 // of the document and its list
+	p.push(descriptors)
+	p.level = make([]*Descriptor, r.count)
+	for i, element := range root.Content {
+		p.pushIndex(r.first + i)
+		p.level[i] = p.descriptor(element)
+		p.pop()
+	}
+	if known != nil && p.expanded == 0 && p.isPlain() {
+		p.memory = &descriptorsOf{level: moved(p.level, "", 0), lines: r.lines}
+	}
+}
+
+// join makes a document of its parts.
+func (d *document) join() bool {
+	expanded := 0
+	for i := range d.parts {
+		p := &d.parts[i]
+		if expanded += p.expanded; !p.ok || expanded > maxExpanded {
+			return false
+		}
+	}
+	last := d.layout.runs[len(d.parts)-1]
+	d.read = make([]*Descriptor, 0, last.first+last.count)
+	for i := range d.parts {
+		p := &d.parts[i]
+		d.read = append(d.read, p.level...)
+		d.problems = append(d.problems, p.problems...)
+		d.warnings = append(d.warnings, p.warnings...)
+		d.replaced = append(d.replaced, p.replaced...)
+	}
+	d.domain = d.root(d.head)
+	return true
+}
+
+// isPlain says whether nothing but descriptors came of what was read. What tells of
+// places in the document is not worth remembering, which would have to move it.
+func (d *decoder) isPlain() bool {
+	return len(d.problems)+len(d.warnings)+len(d.replaced) == 0
+}
+
+// keep remembers the documents, which are those of valid rules, and none else.
+func (p *parser) keep(documents []*document) {
+	sources, runs := make(map[sourceID]domainOf, len(documents)), make(map[digest]descriptorsOf, len(p.runs))
+	for _, d := range documents {
+		if d.same != nil {
+			sources[d.id] = *d.same
+			for _, digest := range d.same.runs {
+				runs[digest] = p.runs[digest]
+			}
+			continue
+		}
+		made := domainOf{Domain: d.domain}
+		for i := range d.parts {
+			if part := &d.parts[i]; part.memory != nil {
+				runs[part.digest] = *part.memory
+				made.runs = append(made.runs, part.digest)
+			}
+		}
+		if d.isPlain() && !d.shared {
+			sources[d.id] = made
+		}
+	}
+	p.sources, p.runs = sources, runs
+}
+
+// decodeWhole reads the document in one piece. Its domain stays nil when it is
+// not one mapping.
+func (d *document) decodeWhole() {
+	d.decoder = decoder{reader: reader{file: d.source.Name}}
+	d.parts = nil
+	stream := yaml.NewDecoder(bytes.NewReader(d.source.Data))
+	var root, next yaml.Node
+	switch err := stream.Decode(&root); {
+	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
+		d.problemAt(Pos{d.file, 1, 1}, "the file is empty", `write "domain: name" and its descriptors`)
+		return
+	case err != nil:
+		pos, what, remedy := d.syntaxError(d.source.Data, err)
+		d.problemAt(pos, what, remedy)
+		return
+	}
+	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
+		pos := d.pos(&next)
+		if err != nil {
+			pos, _, _ = d.syntaxError(d.source.Data, err)
+		}
+		d.warnings = append(d.warnings, Problem{Pos: pos,
+			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
+	}
+	d.domain = d.root(root.Content[0])
+}
+
+// moved returns a copy of descriptors that are so many lines further down, of
+// another file.
+func moved(level []*Descriptor, file string, lines int) []*Descriptor {
+	var m mover
+	m.count(level)
+	m.file, m.lines = file, lines
+	m.nodes, m.limits = make([]Descriptor, m.nodesLeft), make([]Limit, m.limitsLeft)
+	m.nodeRefs, m.limitRefs = make([]*Descriptor, m.nodesLeft), make([]*Limit, m.limitsLeft)
+	return m.level(level)
+}
+
+// mover makes copies in as few pieces of memory as can be.
+type mover struct {
+	file                  string
+	lines                 int
+	nodesLeft, limitsLeft int
+	nodes                 []Descriptor
+	nodeRefs              []*Descriptor
+	limits                []Limit
+	limitRefs             []*Limit
+}
+
+func (m *mover) count(level []*Descriptor) {
+	m.nodesLeft += len(level)
+	for _, d := range level {
+		m.limitsLeft += len(d.Limits)
+		m.count(d.Descriptors)
+	}
+}
+
+func (m *mover) pos(p Pos) Pos { return Pos{m.file, p.Line + m.lines, p.Column} }
+
+func (m *mover) level(level []*Descriptor) []*Descriptor {
+	if level == nil {
+		return nil
+	}
+	out := take(&m.nodeRefs, len(level))
+	nodes := take(&m.nodes, len(level))
+	for i, d := range level {
+		c := &nodes[i]
+		*c = *d
+		c.Pos = m.pos(d.Pos)
+		if d.Limits != nil {
+			c.Limits = take(&m.limitRefs, len(d.Limits))
+			limits := take(&m.limits, len(d.Limits))
+			for j, l := range d.Limits {
+				limits[j] = *l
+				limits[j].Pos = m.pos(l.Pos)
+				c.Limits[j] = &limits[j]
+			}
+		}
+		c.Descriptors = m.level(d.Descriptors)
+		out[i] = c
+	}
+	return out
+}
+
+// take cuts the first n off.
+func take[T any](from *[]T, n int) []T {
+	taken := (*from)[:n:n]
+	*from = (*from)[n:]
+	return taken
+}

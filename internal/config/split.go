@@ -1,0 +1,203 @@
+package config
+
+import (
+	"bytes"
+	"hash/maphash"
+
+	"gopkg.in/yaml.v3"
+)
+
+// A document of a hundred thousand rules takes YAML a second, and mostly one line
+// of it has changed. So documents are parsed in runs of whole descriptors, and
+// runs that were there before are not parsed again. It has another advantage: what
+// YAML makes of a run, some twenty times its size, is garbage before the next.
+
+// run is some of the top-level descriptors of a document. As a document of its
+// own it is a list of so many.
+type run struct {
+	text  []byte
+	first int // index of the first
+	count int
+	lines int // before the text
+}
+
+// layout is how a document is written whose list of descriptors is its last
+// part and in block style, as people and programs mostly write it.
+type layout struct {
+	head []byte // all before the first descriptor: ends with the key descriptors
+	key  int    // the line of that key, from 1
+	runs []run
+	// column is where all top-level descriptors begin, from 1.
+	column int
+}
+
+// How long runs are: some 32 descriptors on average, so that little is parsed for
+// one that has changed, and the cost of beginning a document is shared by many.
+const (
+	runLength  = 32
+	largestRun = 64 << 10 // bytes from which a run takes no more
+)
+
+const descriptors = "descriptors"
+
+// splitter cuts documents into runs. Where runs end is up to the text of the
+// descriptor there alone, mostly, so that a change moves no other ends.
+type splitter struct {
+	seed   maphash.Seed
+	length uint64 // of runs, on average, and at most four times as long; 0: documents stay whole
+}
+
+// split cuts a document into runs, or says that it can't. It looks at how lines
+// begin and no closer; what it takes for the start of a descriptor may be in the
+// middle of a string. So the parts have to be parsed before one can tell, and it
+// is right if each of them alone is a document without error, and the last key of
+// the first is descriptors, without a value:
+//
+// YAML is read from left to right. If the reader meets the end of a part without
+// complaint, no string, flow collection or block scalar was open, for all of them
+// end where a line has the indentation of the list or else go on, which at the end
+// of a document is an error. What begins the next part is thus indeed an element
+// of the list. A part is read like the same lines in the document because nothing
+// but indentation, which it keeps, directives, which are refused here, and anchors
+// work across elements. An alias whose anchor is in another part is an error, and
+// one with an anchor before it in its own part means that one in any case.
+func (s splitter) split(data []byte) (l layout, ok bool) {
+	if hasDirective(data) || oddBreaks(data) {
+		return layout{}, false
+	}
+	lines := lineReader{data: data}
+	for l.key == 0 {
+		switch text := lines.next(); {
+		case len(text) == 0:
+			return layout{}, false
+		case isListKey(text):
+			l.key = lines.read
+		}
+	}
+	if list := data[lines.at-1:]; bytes.Contains(list, []byte("\n---")) || bytes.Contains(list, []byte("\n...")) {
+		return layout{}, false // another document begins
+	}
+	var r run
+	began, last := 0, 0 // where the run did, and the last descriptor
+	end := func(at int) {
+		r.text = data[began:at]
+		l.runs = append(l.runs, r)
+	}
+	for {
+		at, above := lines.at, lines.read
+		text := lines.next()
+		if len(text) == 0 {
+			break
+		}
+		indent, kind := lineOf(text)
+		first := l.column == 0
+		switch {
+		case kind == emptyLine:
+		case kind == itemLine && first:
+			l.column, l.head, began, last = indent+1, data[:at], at, at
+			r = run{count: 1, lines: above}
+		case first, indent+1 < l.column, kind == otherLine && indent+1 == l.column:
+			return layout{}, false
+		case indent+1 == l.column:
+			if at-began >= largestRun || uint64(r.count) >= 4*s.length || s.ends(data[last:at]) {
+				end(at)
+				r = run{first: r.first + r.count, lines: above}
+				began = at
+			}
+			last = at
+			r.count++
+		}
+	}
+	if l.column == 0 {
+		return layout{}, false
+	}
+	end(len(data))
+	return l, true
+}
+
+// lineReader reads lines.
+type lineReader struct {
+	data []byte
+	at   int // where the next begins
+	read int // how many there were
+}
+
+// next returns a line with its end; nothing after the last.
+func (r *lineReader) next() (text []byte) {
+	text = r.data[r.at:]
+	if i := bytes.IndexByte(text, '\n'); i >= 0 {
+		text = text[:i+1]
+	}
+	r.at += len(text)
+	r.read++
+	return text
+}
+
+// hasDirective says whether a line begins as a directive does, which may change
+// what tags mean.
+func hasDirective(data []byte) bool {
+	return bytes.HasPrefix(bytes.TrimPrefix(data, []byte("\ufeff")), []byte("%")) || bytes.Contains(data, []byte("\n%"))
+}
+
+// ends says whether a run ends with this descriptor.
+func (s splitter) ends(text []byte) bool { return maphash.Bytes(s.seed, text)%s.length == 0 }
+
+// oddBreaks says whether data has other line breaks than \n and \r\n, which would
+// make it hard to count lines.
+func oddBreaks(data []byte) bool {
+	for _, odd := range []string{"\u0085", "\u2028", "\u2029"} {
+		if bytes.Contains(data, []byte(odd)) {
+			return true
+		}
+	}
+	return bytes.Count(data, []byte("\r")) != bytes.Count(data, []byte("\r\n"))
+}
+
+// isListKey says whether a line reads "descriptors:" and no more.
+func isListKey(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte(descriptors+":"))
+	if !ok {
+		return false
+	}
+	text := bytes.TrimLeft(rest, " ")
+	return len(bytes.TrimRight(text, "\r\n")) == 0 || len(text) < len(rest) && text[0] == '#'
+}
+
+// lineKind is what a line may be, by how it begins.
+type lineKind int
+
+const (
+	otherLine lineKind = iota
+	emptyLine          // nothing, or a comment
+	itemLine           // an element of a list in block style
+)
+
+func lineOf(text []byte) (indent int, kind lineKind) {
+	for indent < len(text) && text[indent] == ' ' {
+		indent++
+	}
+	text = bytes.TrimRight(text[indent:], "\r\n")
+	switch {
+	case len(text) == 0, text[0] == '#':
+		return indent, emptyLine
+	case text[0] == '-' && (len(text) == 1 || text[1] == ' '):
+		return indent, itemLine
+	}
+	return indent, otherLine
+}
+
+// listKey returns the value of the last key of a head, if that is what the head
+// of a document must end with.
+func (l *layout) listKey(root *yaml.Node) (value *yaml.Node, ok bool) {
+	if root.Kind != yaml.MappingNode || root.Style != 0 || len(root.Content) < 2 {
+		return nil, false
+	}
+	key, value := root.Content[len(root.Content)-2], root.Content[len(root.Content)-1]
+	return value, key.Kind == yaml.ScalarNode && key.Style == 0 && key.Value == descriptors && key.Tag == "!!str" &&
+		key.Line == l.key && key.Column == 1 && value.Kind == yaml.ScalarNode && value.Tag == "!!null" && value.Value == "" && value.Anchor == ""
+}
+
+// isList says whether what a run was read as is what it was taken for.
+func (l *layout) isList(r *run, root *yaml.Node) bool {
+	return root.Kind == yaml.SequenceNode && root.Style == 0 && root.Column == l.column && len(root.Content) == r.count
+}

@@ -1,0 +1,279 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// whole parses without splitting.
+func whole(sources ...Source) (*Rules, error) {
+	p := newParser(Options{MergeDomains: true})
+	p.length = 0
+	return p.parse(sources)
+}
+
+// inRuns returns a parser that remembers and splits at about every n-th descriptor.
+func inRuns(n uint64) *parser {
+	p := newParser(Options{MergeDomains: true})
+	p.length = n
+	p.remember()
+	return p
+}
+
+// checkSame compares all there is to rules, positions and warnings too, and all
+// there is to problems.
+func checkSame(t *testing.T, what string, data []byte, got, want *Rules, err, wantErr error) {
+	t.Helper()
+	if !reflect.DeepEqual(err, wantErr) {
+		t.Fatalf("%s: %q\nerror\n%v\nwant\n%v", what, data, err, wantErr)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("%s: %q\ngot\n%s\n%+v\nwant\n%s\n%+v", what, data, got, got, want, want)
+	}
+}
+
+// checkSplit parses data in runs, remembered and not, and after other lines.
+func checkSplit(t *testing.T, data []byte) {
+	t.Helper()
+	source := Source{Name: "a.yaml", Data: data}
+	want, wantErr := whole(source)
+	for _, n := range []uint64{1, 2, runLength} {
+		p := inRuns(n)
+		for _, what := range []string{"split", "remembered"} {
+			got, err := p.parse([]Source{source})
+			checkSame(t, fmt.Sprintf("%s, runs of %d", what, n), data, got, want, err, wantErr)
+		}
+		lower := Source{Name: "b.yaml", Data: append([]byte("# comment\n\n"), data...)}
+		want, wantErr := whole(lower)
+		got, err := p.parse([]Source{lower})
+		checkSame(t, "moved", lower.Data, got, want, err, wantErr)
+	}
+}
+
+// FuzzSplit feeds anything to a parser that splits documents and remembers their
+// parts: what comes of it must be what comes of the document as a whole.
+func FuzzSplit(f *testing.F) {
+	for _, pattern := range []string{"testdata/*.txtar", "../../config/examples/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			f.Fatalf("no seeds in %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			if !strings.HasSuffix(file, ".txtar") {
+				f.Add(data)
+				continue
+			}
+			for _, seed := range txtar.Parse(data).Files {
+				f.Add(seed.Data)
+			}
+		}
+	}
+	for _, c := range splitCases {
+		f.Add([]byte(c.text))
+	}
+	f.Fuzz(checkSplit)
+}
+
+// splitCases are documents with what looks like the start of a descriptor and is
+// none, or means something else in a document of its own.
+var splitCases = []struct {
+	name, text string
+	runs       int // 0: must be parsed as a whole
+}{
+	{"plain", "domain: a\ndescriptors:\n- key: x\n- key: y\n", 2},
+	{"indented", "domain: a\ndescriptors: # all\n\n  # the first\n  - key: x\n # odd comment\n  - key: y\n    descriptors:\n    - key: z\n", 2},
+	{"Windows", "domain: a\r\ndescriptors:\r\n  - key: x\r\n\r\n  - key: y\r\n", 2},
+	{"last without line end", "domain: a\ndescriptors:\n- key: x\n-\n  key: y", 2},
+	{"block scalar", "domain: a\ndescriptors:\n- key: x\n  rate_limit:\n    raw_body: |\n      - key: no\n\n      # no comment\n    unit: day\n- key: y\n  value: >+\n    text\n\n- key: z\n", 3},
+	{"anchor within", "domain: a\ndescriptors:\n- {key: x, rate_limit: &l {unit: day, requests_per_unit: 1}, descriptors: [{key: y, rate_limit: *l}]}\n- key: z\n", 2},
+	{"document start", "---\ndomain: a\ndescriptors:\n- key: x\n", 1},
+	{"comment, document start", "# rules\n\n---\ndomain: a\ndescriptors:\n- key: x\n", 1},
+	{"start of a second document", "domain: b\n---\ndomain: a\ndescriptors:\n- key: x\n", 0},
+	{"nothing below", "domain: a\ndescriptors:", 0},
+	{"anchor across", "domain: a\ndescriptors:\n- key: x\n  rate_limit: &l {unit: day, requests_per_unit: 1}\n- key: y\n  rate_limit: *l\n", 0},
+	{"anchor across, and again", "domain: a\ndescriptors:\n- key: x\n  rate_limit: &l {unit: day, requests_per_unit: 1}\n- key: y\n  rate_limit: *l\n- key: z\n  rate_limit: &l {unit: day, requests_per_unit: 2}\n", 0},
+	{"double quotes", "domain: a\ndescriptors:\n- key: \"x\n- key: y\n- key: z\"\n- key: w\n", 0},
+	{"single quotes", "domain: a\ndescriptors:\n- key: 'x\n- key: y'\n", 0},
+	{"flow", "domain: a\ndescriptors:\n- {key: x, value: y\n- key}\n- key: z\n", 0},
+	{"flow list", "domain: a\ndescriptors:\n- key: x\n  metadata: {a: [b\n- c, d]}\n", 0},
+	{"quoted head", "domain: \"a\ndescriptors:\n- key: x\"\ndescriptors: []\n", 0},
+	{"flow head", "{domain: a,\ndescriptors:\n- key\n}\n", 0},
+	{"keys below", "domain: a\ndescriptors:\n- key: x\nconsume: each\n", 0},
+	{"keys below, indented", "descriptors:\n  - key: x\ndomain: a\n", 0},
+	{"two documents", "domain: a\ndescriptors:\n- key: x\n---\ndomain: b\n", 0},
+	{"end of document", "domain: a\ndescriptors:\n- key: x\n...\n- key: y\n", 0},
+	{"directive", "%TAG !! tag:example.com,2000:\n---\ndomain: a\ndescriptors:\n- key: !!str x\n", 0},
+	{"tag", "domain: a\ndescriptors: !!map\n- key: x\n", 0},
+	{"twice", "domain: a\ndescriptors:\n- key: x\ndescriptors:\n- key: y\n", 0},
+	{"tab", "domain: a\ndescriptors:\n- key: x\n\t- key: y\n", 0},
+	{"odd line break", "domain: a\ndescriptors:\n- key: x\u2028- key: y\n", 0},
+	{"old line break", "domain: a\ndescriptors:\n- key: x\r- key: y\n", 0},
+	{"error in the middle", "domain: a\ndescriptors:\n- key: x\n- key: [\n- key: y\n", 0},
+	{"problems", "domain: a\ndescriptors:\n- kee: x\n- key: x\n  rate_limit: {unit: dey}\n- key: x\n", 3},
+	{"warnings", "domain: a\ndescriptors:\n- key: ' x'\n- key: y\n  rate_limit: {unit: day, requests_per_unit: 1, replaces: [{name: z}]}\n", 2},
+	{"less indented", "domain: a\ndescriptors:\n    - key: x\n  - key: y\n", 0},
+	{"not a list", "domain: a\ndescriptors:\n  key: x\n", 0},
+	{"compact nested", "domain: a\ndescriptors:\n- - key: x\n- key: y\n", 2},
+	{"empty elements", "domain: a\ndescriptors:\n-\n-\n", 2},
+}
+
+func TestSplit(t *testing.T) {
+	for _, tt := range splitCases {
+		t.Run(tt.name, func(t *testing.T) {
+			checkSplit(t, []byte(tt.text))
+			documents := inRuns(1).documents([]Source{{Name: "a.yaml", Data: []byte(tt.text)}})
+			if got := len(documents[0].parts); got != tt.runs {
+				t.Errorf("parsed in %d runs, want %d", got, tt.runs)
+			}
+		})
+	}
+}
+
+// TestSplitRandomly edits a document again and again, as people do, and wants a
+// parser that remembers to agree with one that does not. Only what changed may be
+// parsed.
+func TestSplitRandomly(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	var blocks []string
+	block := func() string {
+		n := random.IntN(1000)
+		return [...]string{
+			fmt.Sprintf("  - key: k\n    value: v%d\n    rate_limit: {unit: day, requests_per_unit: %d}\n", n, n),
+			fmt.Sprintf("  - key: k%d\n    rate_limits:\n    - unit: day\n      requests_per_unit: 7\n    - {unit: second, requests_per_unit: 1}\n", n),
+			fmt.Sprintf("  - key: k%d\n    rate_limit: &l {unit: day, requests_per_unit: 1}\n    descriptors:\n      - {key: a, value: b, rate_limit: *l}\n", n),
+			fmt.Sprintf("  # comment\n  - {key: k%d, rate_limit: {unlimited: true, replaces: [{name: x}]}}\n\n", n),
+			fmt.Sprintf("  - key: 'k%d '\n    rate_limit: {unit: day}\n", n),
+			fmt.Sprintf("  - key: k%d\n    rate_limit:\n      unit: day\n      raw_body: |\n        - key: none\n\n", n),
+		}[random.IntN(6)]
+	}
+	p := inRuns(8)
+	var before, wantBefore *Rules
+	for range 40 {
+		at := random.IntN(len(blocks) + 1)
+		switch random.IntN(4) {
+		case 0:
+			blocks = blocks[:at]
+			for range 30 {
+				blocks = append(blocks, block())
+			}
+		case 1:
+			blocks = append(blocks[:at:at], blocks[min(at+1, len(blocks)):]...)
+		default:
+			blocks = append(blocks[:at:at], append([]string{block()}, blocks[at:]...)...)
+		}
+		var sources []Source
+		for i, text := range []string{
+			"domain: a\ndescriptors:\n" + strings.Join(blocks, ""),
+			"domain: b\nconsume: all_or_nothing\ndescriptors:\n  - key: x\n    rate_limit: {unit: day, requests_per_unit: 1}\n",
+			"domain: c\ndescriptors:\n" + strings.Join(blocks[:at], ""),
+			"{domain: d, descriptors: [{key: x, rate_limit: {unit: day, requests_per_unit: 1}}]}",
+			"domain: b\ndescriptors:\n  - key: other\n    rate_limit: {unit: day, requests_per_unit: 1}\n",
+			"domain: d\nconsume: all_or_nothing\ndescriptors: []\n",
+			"domain: b\ndescriptors:\n  - key: x\n    rate_limit: {unit: second, requests_per_unit: 5}\n",
+			"domain: a\ndescriptors:\n  - key: k\n    value: v1\n    rate_limit: {unit: second, requests_per_unit: 5}\n",
+		} {
+			source := Source{Name: fmt.Sprint(i), Data: []byte(text)}
+			switch {
+			case i >= 6:
+				source.Origin = FromAdmin
+				fallthrough
+			case i >= 4:
+				if random.IntN(3) > 0 {
+					continue
+				}
+			}
+			sources = append(sources, source)
+		}
+		want, wantErr := whole(sources...)
+		got, err := p.parse(sources)
+		checkSame(t, "edited", sources[0].Data, got, want, err, wantErr)
+		checkSame(t, "the rules before", nil, before, wantBefore, nil, nil)
+		if err == nil {
+			before, wantBefore = got, want
+		}
+	}
+}
+
+// TestSameDomains has domains be the very ones that they were if nothing that they
+// are made of has changed.
+func TestSameDomains(t *testing.T) {
+	source := func(name, text string, origin Origin) Source {
+		return Source{Name: name, Data: []byte(text), Origin: origin}
+	}
+	const limit = "rate_limit: {unit: day, requests_per_unit: 1}}"
+	a := source("a", "domain: a\ndescriptors:\n- {key: x, "+limit+"\n", FromFile)
+	b := source("b", "domain: b\ndescriptors:\n- {key: x, "+limit+"\n", FromFile)
+	other := source("b", "domain: b\ndescriptors:\n- {key: y, "+limit+"\n", FromFile)
+	over := source("admin", "domain: a\ndescriptors:\n- {key: z, "+limit+"\n", FromAdmin)
+	p := inRuns(1)
+	var before []*Domain
+	for _, tt := range []struct {
+		what    string
+		sources []Source
+		same    []bool
+	}{
+		{"at first", []Source{a, b}, []bool{false, false}},
+		{"again", []Source{a, b}, []bool{true, true}},
+		{"one changed", []Source{a, other}, []bool{true, false}},
+		{"one overridden", []Source{a, other, over}, []bool{false, true}},
+		{"still overridden", []Source{a, other, over}, []bool{false, true}},
+		{"in force again", []Source{a, other}, []bool{false, true}},
+	} {
+		rules, err := p.parse(tt.sources)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range tt.same {
+			if got := before != nil && before[i] == rules.Domains[i]; got != want {
+				t.Errorf("%s: domain %d is the same: %v, want %v", tt.what, i, got, want)
+			}
+		}
+		before = rules.Domains
+	}
+}
+
+// TestParseOnlyChanges counts the runs that are parsed for a line that changes.
+func TestParseOnlyChanges(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString("domain: a\ndescriptors:\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&b, "  - key: user\n    value: u%d\n    rate_limit: {unit: day, requests_per_unit: 5}\n", i)
+	}
+	p := newParser(Options{})
+	p.remember()
+	if _, err := p.parse([]Source{{Name: "a.yaml", Data: b.Bytes()}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, edit := range [][2]string{
+		{"value: u5000\n", "value: other\n"},
+		{"  - key: user\n    value: u5000\n", "  - key: new\n  - key: user\n    value: u5000\n"},
+		{"  - key: user\n    value: u5000\n    rate_limit: {unit: day, requests_per_unit: 5}\n", ""},
+		{"domain: a\n", "# on top\ndomain: other\n"},
+	} {
+		changed := bytes.Replace(b.Bytes(), []byte(edit[0]), []byte(edit[1]), 1)
+		documents := p.documents([]Source{{Name: "a.yaml", Data: changed}})
+		fresh := 0
+		for _, part := range documents[0].parts {
+			if _, ok := p.runs[part.digest]; !ok {
+				fresh++
+			}
+		}
+		if fresh > 2 {
+			t.Errorf("%q → %q: parsed %d runs of %d, want 2 at most", edit[0], edit[1], fresh, len(documents[0].parts))
+		}
+	}
+}
