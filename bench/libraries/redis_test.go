@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -118,7 +117,7 @@ func startRedis(tb testing.TB) *server {
 
 func (s *server) ours(a algo.Algorithm) func(testing.TB, int, time.Duration) func() allow {
 	return func(tb testing.TB, limit int, window time.Duration) func() allow {
-		store, err := redis.New(redis.Options{Addrs: []string{s.address}, Timeout: 10 * time.Second})
+		store, err := redis.New(redis.Options{Addrs: []string{s.address}, Timeout: 10 * time.Second, DialTimeout: 10 * time.Second})
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -154,18 +153,11 @@ type usage struct {
 }
 
 func (s *server) usage(tb testing.TB) usage {
-	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		tb.Fatal(err)
-	}
 	used, err := s.CPU()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return usage{
-		own: time.Duration(own.Utime.Nano() + own.Stime.Nano()), redis: used,
-		reads: s.info(tb, "total_reads_processed"),
-	}
+	return usage{own: ownCPU(tb), redis: used, reads: s.info(tb, "total_reads_processed")}
 }
 
 // BenchmarkRedis is one decision on one of so many keys, at random, by so many

@@ -421,7 +421,7 @@ func (b *bench) latency(ctx context.Context) error {
 		for _, row := range ours {
 			if row.Backend == backend {
 				group = append(group, row)
-				rate = min(rate, median(row.Samples, perSecond)/2)
+				rate = min(rate, median(row.Samples, PerSecond)/2)
 			}
 		}
 		for i, row := range group {

@@ -29,14 +29,23 @@ func middle(values []float64) float64 {
 	}
 }
 
-func serverCPU(s Sample) float64 { return s.ServerCPU }
-func storeCPU(s Sample) float64  { return s.StoreCPU }
-func p50(s Sample) float64       { return s.P50 }
-func p99(s Sample) float64       { return s.P99 }
-func p999(s Sample) float64      { return s.P999 }
-func perSecond(s Sample) float64 { return float64(s.Answers) / s.Seconds }
-func refused(s Sample) float64   { return float64(s.Refused) / float64(s.Answers) }
-func lag(s Sample) float64       { return s.Lag }
+// ServerCPU is the server's processor time per request.
+func ServerCPU(s Sample) float64 { return s.ServerCPU }
+
+// StoreCPU is that of the store.
+func StoreCPU(s Sample) float64 { return s.StoreCPU }
+
+// PerSecond is the rate of answers.
+func PerSecond(s Sample) float64 { return float64(s.Answers) / s.Seconds }
+
+// Median returns the median of a figure over the row's samples; 0 of none.
+func (r *Row) Median(of func(Sample) float64) float64 { return median(r.Samples, of) }
+
+func p50(s Sample) float64     { return s.P50 }
+func p99(s Sample) float64     { return s.P99 }
+func p999(s Sample) float64    { return s.P999 }
+func refused(s Sample) float64 { return float64(s.Refused) / float64(s.Answers) }
+func lag(s Sample) float64     { return s.Lag }
 
 // busy is the part of its core that the server used.
 func busy(s Sample) float64 { return s.ServerCPU * float64(s.Answers) / (1e6 * s.Seconds) }
@@ -97,14 +106,14 @@ func (r *Report) Markdown(w io.Writer) error {
 		}
 		same, tuned := floorOf(r.Rows, FloorSame, row), floorOf(r.Rows, FloorTuned, row)
 		fmt.Fprintf(&b, "| %s | %.1f | %.2f | %.2f | %s | %s | %.0f | %.0f %% | %.0f %% | %s |\n", row.title(),
-			median(row.Samples, serverCPU), ratio(row, same, serverCPU), ratio(row, tuned, serverCPU),
-			orNothing("%.1f", median(row.Samples, storeCPU)), orNothing("%.2f", storeRatio(row, same)),
-			median(row.Samples, perSecond), 100*median(row.Samples, busy), 100*median(row.Samples, refused), orNothing("%.0f", row.BytesPerKey))
+			median(row.Samples, ServerCPU), ratio(row, same, ServerCPU), ratio(row, tuned, ServerCPU),
+			orNothing("%.1f", median(row.Samples, StoreCPU)), orNothing("%.2f", storeRatio(row, same)),
+			median(row.Samples, PerSecond), 100*median(row.Samples, busy), 100*median(row.Samples, refused), orNothing("%.0f", row.BytesPerKey))
 	}
 	for _, group := range r.Latency {
 		first := group[0]
 		fmt.Fprintf(&b, "\n### Latency at %.0f requests/s, half of what saturates the last row: %s\n\n| server | p50 µs | p99 µs | × floor | p99.9 µs | × floor | of them the load's own p99 µs |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
-			median(first.Samples, perSecond), first.Scenario.Title)
+			median(first.Samples, PerSecond), first.Scenario.Title)
 		for _, row := range group {
 			floor := floorOf(group, FloorSame, row)
 			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f | %.2f | %.0f |\n", row.title(), median(row.Samples, p50),
@@ -114,7 +123,7 @@ func (r *Report) Markdown(w io.Writer) error {
 	if len(r.Envoy) > 0 {
 		plain := r.Envoy[0]
 		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service | p50 µs | added | p99 µs | added |\n| --- | ---: | ---: | ---: | ---: |\n",
-			median(plain.Samples, perSecond), plain.Scenario.Title)
+			median(plain.Samples, PerSecond), plain.Scenario.Title)
 		for _, row := range r.Envoy {
 			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.0f | %.0f |\n", row.title(),
 				median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))

@@ -1,5 +1,5 @@
 // Command bench measures the service: report beside servers that do nothing, load
-// any server that one likes.
+// any server that one likes. What was measured docs puts into the documentation.
 package main
 
 import (
@@ -25,6 +25,9 @@ import (
 type command struct {
 	Report reportCmd `cmd:"" help:"Measure builds of the service beside servers that do nothing."`
 	Load   loadCmd   `cmd:"" help:"Load a running server."`
+
+	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
+	Docs      docsCmd      `cmd:"" help:"Put figures into docs/performance.md."`
 }
 
 type reportCmd struct {

@@ -7,15 +7,25 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/distlimiter/ratelimit/bench/figures"
 	"github.com/distlimiter/ratelimit/bench/plots"
 )
 
 type command struct {
-	Dir string `arg:"" help:"Where the files go."`
+	Dir         string `arg:"" help:"Where the files go."`
+	Performance string `default:"../docs/performance.json" help:"The figures to draw."`
 }
 
 func (c *command) Run() error {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil { //nolint:gosec // documentation is for everybody
+		return err
+	}
+	data, err := figures.Read(c.Performance)
+	if err != nil {
+		return err
+	}
+	drawings, err := plots.Performance(data)
+	if err != nil {
 		return err
 	}
 	for _, p := range plots.All() {
@@ -23,7 +33,10 @@ func (c *command) Run() error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(c.Dir, p.File), svg, 0o644); err != nil { //nolint:gosec // as above
+		drawings = append(drawings, plots.Drawing{File: p.File, SVG: svg})
+	}
+	for _, d := range drawings {
+		if err := os.WriteFile(filepath.Join(c.Dir, d.File), d.SVG, 0o644); err != nil { //nolint:gosec // as above
 			return err
 		}
 	}
@@ -31,6 +44,6 @@ func (c *command) Run() error {
 }
 
 func main() {
-	k := kong.Parse(&command{}, kong.Description("Draws what each algorithm admits of the same traffic."))
+	k := kong.Parse(&command{}, kong.Description("Draws what each algorithm admits of the same traffic, and the figures of performance."))
 	k.FatalIfErrorf(k.Run())
 }
