@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/distlimiter/ratelimit/bench/report"
@@ -138,5 +139,21 @@ func (d *Data) report(w io.Writer) error {
 		_, err := io.WriteString(w, "Not measured yet.\n")
 		return err
 	}
-	return d.Report.Markdown(w)
+	if err := d.Report.Markdown(w); err != nil {
+		return err
+	}
+	// As package plots draws them: what was not measured has no plot.
+	images := []string{"![CPU per request of each server](img/performance_server.svg)"}
+	rows := d.Report.Rows
+	if slices.ContainsFunc(rows, func(r *report.Row) bool { return r.Backend == "redis" }) {
+		images = append(images, "![CPU per request of Redis](img/performance_redis.svg)")
+	}
+	if slices.ContainsFunc(rows, func(r *report.Row) bool { return r.BytesPerKey > 0 }) {
+		images = append(images, "![Memory per key](img/performance_bytes.svg)")
+	}
+	for i := range d.Report.Latency {
+		images = append(images, fmt.Sprintf("![Latency by percentage of requests](img/performance_latency_%d.svg)", i+1))
+	}
+	_, err := fmt.Fprintf(w, "\n### Plots\n\n%s\n", strings.Join(images, "\n\n"))
+	return err
 }
