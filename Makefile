@@ -55,6 +55,7 @@ soak: tools ## mixed load for SOAKTIME, under which nothing may grow; plotted in
 lint: ## golangci-lint, with gofmt and go vet among its checks
 	golangci-lint run ./...
 	cd bench && golangci-lint run ./...
+	cd bench/libraries && golangci-lint run ./...
 	cd deploy && golangci-lint run ./...
 .PHONY: lint
 
@@ -86,7 +87,26 @@ bench-compare: ## the working tree beside the commit BASE, with benchstat
 	bench/compare $(BASE)
 .PHONY: bench-compare
 
-plots: ## draw docs/img by running the algorithms
+bench-libraries: ## the stores beside rate-limit libraries for Go, in memory and in Redis
+	@mkdir -p bin
+	bench/libraries/run bin/libraries.txt
+	cd bench && $(GO) run ./cmd/bench libraries ../bin/libraries.txt
+.PHONY: bench-libraries
+
+performance: tools ## measure everything and rewrite docs/performance.md with its plots; ten minutes on an idle machine
+	@mkdir -p bin
+	cd bench && $(GO) run ./cmd/bench report --json ../bin/report.json $(BENCHFLAGS)
+	bench/libraries/run bin/libraries.txt
+	cd bench && $(GO) run ./cmd/bench docs --report ../bin/report.json --libraries ../bin/libraries.txt
+	$(MAKE) plots
+.PHONY: performance
+
+performance-docs: ## rewrite docs/performance.md and its plots from docs/performance.json
+	cd bench && $(GO) run ./cmd/bench docs
+	$(MAKE) plots
+.PHONY: performance-docs
+
+plots: ## draw docs/img by running the algorithms, and the figures of docs/performance.json
 	cd bench && $(GO) run ./cmd/plots ../docs/img
 .PHONY: plots
 

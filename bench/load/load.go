@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"time"
 
@@ -57,6 +58,10 @@ type Result struct {
 	Elapsed time.Duration
 	// Latency of the answers, in nanoseconds.
 	Latency *hdrhistogram.Histogram
+	// Lag of the open loop: how long after they were due requests were handed to
+	// their connections, in nanoseconds. It is part of Latency, and all this
+	// program's doing or its core's.
+	Lag *hdrhistogram.Histogram
 }
 
 // PerSecond is the rate of answers.
@@ -87,8 +92,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if err := preciseTimers(); err != nil {
+		return nil, err
+	}
 	g := &generator{Options: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
 	g.result.Latency = hdrhistogram.New(1, int64(patience), 3)
+	g.result.Lag = hdrhistogram.New(1, int64(patience), 3)
 	defer func() {
 		for _, c := range g.conns {
 			c.close()
@@ -106,6 +115,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	return &g.result, nil
+}
+
+// preciseTimers has the kernel wake this thread when it asked for and not up to
+// 50 µs later, as it may by default to save interrupts.
+func preciseTimers() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0))
 }
 
 func (g *generator) run(ctx context.Context) error {
@@ -176,6 +191,9 @@ func (g *generator) schedule(now time.Duration) {
 		return
 	}
 	for ; g.next <= now; g.next += time.Duration(g.random.ExpFloat64() / g.Rate * float64(time.Second)) {
+		if g.measuring {
+			_ = g.result.Lag.RecordValue(min(int64(now-g.next), g.result.Lag.HighestTrackableValue()))
+		}
 		g.conns[g.turn%len(g.conns)].ask(g.next)
 		g.turn++
 	}

@@ -27,14 +27,20 @@ func TestFilesShowWhatTheCodeDoes(t *testing.T) {
 			t.Errorf("docs/img/%s is out of date (%v): run make plots", p.File, err)
 		}
 	}
-	guide, err := os.ReadFile(filepath.Join(docs, "algorithms.md"))
+	shows(t, "algorithms.md", files)
+}
+
+// shows has a page of the documentation show no drawing but these.
+func shows(t *testing.T, page string, files []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(docs, page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range strings.Split(string(guide), "](img/")[1:] {
+	for _, part := range strings.Split(string(text), "](img/")[1:] {
 		file, _, _ := strings.Cut(part, ")")
 		if !slices.Contains(files, file) {
-			t.Errorf("docs/algorithms.md shows img/%s, which is not drawn", file)
+			t.Errorf("docs/%s shows img/%s, which is not drawn", page, file)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"text/template"
 
@@ -17,8 +18,8 @@ import (
 //go:embed envoy.yaml.tmpl
 var envoyTemplate string
 
-// Plain is the way through Envoy without the rate limit filter.
-const Plain = "no rate limit filter"
+// NoFilter is the way through Envoy without the rate limit filter.
+const NoFilter = "no rate limit filter"
 
 // way is a way through Envoy to the upstream.
 type way struct {
@@ -32,8 +33,9 @@ type way struct {
 // the load's core, in the open loop: what a request takes with the filter beyond
 // what it takes without.
 func (b *bench) envoy(ctx context.Context) error {
-	ways := []*way{{row: &Row{Scenario: b.report.Rows[0].Scenario, Server: Plain}, Name: "plain"}}
-	for _, row := range b.openRows() {
+	ways := []*way{{row: &Row{Scenario: b.report.Rows[0].Scenario, Server: NoFilter}, Name: "plain"}}
+	floors, ours := b.openRows()
+	for _, row := range slices.Concat(floors, ours) {
 		port, err := portOf(b.servers[row].address)
 		if err != nil {
 			return err
@@ -43,22 +45,20 @@ func (b *bench) envoy(ctx context.Context) error {
 	if err := b.startEnvoy(ways); err != nil {
 		return err
 	}
+	ports := map[*Row]int{}
 	for _, w := range ways {
 		b.report.Envoy = append(b.report.Envoy, w.row)
+		ports[w.row] = w.Port
 	}
-	for round := range b.Rounds {
-		for i := range ways {
-			w := ways[(i+round)%len(ways)]
-			gets, err := load.NewGets(w.row.Scenario.Clients, uint64(round))
-			if err != nil {
-				return err
-			}
-			sample, err := b.sample(ctx, &server{address: loopback(w.Port)}, gets, b.EnvoyRate, round)
-			if err != nil {
-				return fmt.Errorf("through Envoy: %s: %w", w.row.title(), err)
-			}
-			w.row.Samples = append(w.row.Samples, sample)
+	err := b.open(ctx, b.report.Envoy, func(row *Row, round int) (Sample, error) {
+		gets, err := load.NewGets(row.Scenario.Clients, uint64(round))
+		if err != nil {
+			return Sample{}, err
 		}
+		return b.sample(ctx, row, &server{address: loopback(ports[row])}, gets, b.EnvoyRate, round)
+	})
+	if err != nil {
+		return fmt.Errorf("through Envoy: %w", err)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"github.com/distlimiter/ratelimit/bench/load"
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
@@ -27,28 +29,53 @@ type Scenario struct {
 	// Limit of each client, chosen so that keys are in use throughout and requests
 	// are admitted, but for Refused.
 	Limit, Unit string
+	// Connections share the load; 0 is what the options say.
+	Connections int
 	// Fill has each client counted before measuring.
 	Fill bool
 	// All algorithms are measured by default, or just DefaultAlgorithm.
 	All bool
+	// Modes of Redis that are measured; none: as it is by default.
+	Modes []string
 }
 
 // Scenarios are the kinds of load that are reported.
 func Scenarios() []Scenario {
 	return []Scenario{
 		{Name: "base", Title: "1 descriptor, 10,000 keys", Descriptors: 1, Clients: 10_000, Limit: "10000", Unit: "hour", All: true},
-		{Name: "eight", Title: "8 descriptors, 10,000 keys each", Descriptors: 8, Clients: 10_000, Limit: "10000", Unit: "hour"},
-		{Name: "hot", Title: "1 descriptor, a hot key", Descriptors: 1, Clients: 1, Limit: "65000", Unit: "second"},
-		{Name: "million", Title: "1 descriptor, 1,000,000 live keys", Descriptors: 1, Clients: 1_000_000, Limit: "100", Unit: "day", Fill: true},
+		{Name: "eight", Title: "8 descriptors, 10,000 keys each", Descriptors: 8, Clients: 10_000, Limit: "10000", Unit: "hour", All: true},
+		{Name: "hot", Title: "1 descriptor, a hot key", Descriptors: 1, Clients: 1, Limit: "65000", Unit: "second", All: true, Modes: []string{Plain, Combined, Leased}},
+		{Name: "million", Title: "1 descriptor, 1,000,000 live keys", Descriptors: 1, Clients: 1_000_000, Limit: "100", Unit: "day", Fill: true, All: true},
 		{Name: "refused", Title: "1 descriptor, 10,000 keys, all refused", Descriptors: 1, Clients: 10_000, Limit: "1", Unit: "day"},
+		{Name: "one", Title: "1 descriptor, 10,000 keys, all requests on one connection", Descriptors: 1, Clients: 10_000, Limit: "10000", Unit: "hour", Connections: 1},
+		{Name: "many", Title: "1 descriptor, 10,000 keys, each request on a connection of its own", Descriptors: 1, Clients: 10_000, Limit: "10000", Unit: "hour", Connections: Each},
 	}
 }
 
-// The servers that do nothing, by the options of grpc-go that they run with.
+// Each is the number of connections that gives each request in flight its own.
+const Each = -1
+
+// How requests for a hot key reach Redis.
+const (
+	Plain    = "plain"    // each in a call of its own
+	Combined = "combined" // together with those that came meanwhile, as by default
+	Leased   = "leased"   // spent from what was taken ahead
+)
+
+// leaseShare is that of the limit which may be taken ahead when leased.
+const leaseShare = "0.1"
+
+// The servers that do nothing, by the options of grpc-go that they run with. The
+// tuned one has also what else the service does for itself that any server could:
+// the garbage that it lets pile up, and its profile for the compiler.
 const (
 	FloorDefault = "floor, default options"
 	FloorSame    = "floor, same options"
+	FloorTuned   = "floor, same options, tuned"
 )
+
+// garbage is how many MiB the tuned floor lets pile up: the most that the service does.
+const garbage = "32"
 
 // DefaultAlgorithm is what scenarios that do not take all are measured with.
 const DefaultAlgorithm = algo.TokenBucket
@@ -56,15 +83,28 @@ const DefaultAlgorithm = algo.TokenBucket
 // Row is one server under one load.
 type Row struct {
 	Scenario Scenario
-	// Server is FloorDefault, FloorSame or the name of a build of the service.
+	// Server is a floor or the name of a build of the service.
 	Server string
 	// Backend and Algorithm of a build of the service; empty for a floor.
-	Backend, Algorithm string
-	Samples            []Sample
+	Backend   string `json:",omitempty"`
+	Algorithm string `json:",omitempty"`
+	// Mode of Redis, where there is a choice.
+	Mode    string `json:",omitempty"`
+	Samples []Sample
 	// BytesPerKey is how much the resident memory of the server, or of its store,
 	// grew for each key when all were filled in; 0 if they were not.
 	BytesPerKey float64 `json:",omitempty"`
+	// Distribution of the latencies of all samples, of open loops.
+	Distribution []Quantile `json:",omitempty"`
+
+	latency *hdrhistogram.Histogram // of all samples
 }
+
+// Quantile is a latency, in microseconds, that so many percent of requests kept to.
+type Quantile struct{ Percent, Micros float64 }
+
+// percents are those of a distribution.
+var percents = [...]float64{0, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.99}
 
 // Sample is one measurement of a row.
 type Sample struct {
@@ -74,6 +114,8 @@ type Sample struct {
 	ServerCPU, StoreCPU float64
 	// P50, P99 and P999 are latencies in microseconds.
 	P50, P99, P999 float64
+	// Lag is the 99th percentile of how late the open loop itself was, in microseconds.
+	Lag float64 `json:",omitempty"`
 }
 
 // Name is the row's in benchmark results.
@@ -81,10 +123,14 @@ func (r *Row) Name() string {
 	if r.isFloor() {
 		return fmt.Sprintf("scenario=%s/server=%s", r.Scenario.Name, strings.NewReplacer(", ", "-", " ", "-").Replace(r.Server))
 	}
-	return fmt.Sprintf("scenario=%s/backend=%s/algorithm=%s", r.Scenario.Name, r.Backend, r.Algorithm)
+	name := fmt.Sprintf("scenario=%s/backend=%s/algorithm=%s", r.Scenario.Name, r.Backend, r.Algorithm)
+	if r.Mode != "" {
+		name += "/mode=" + r.Mode
+	}
+	return name
 }
 
-func (r *Row) isFloor() bool { return r.Server == FloorDefault || r.Server == FloorSame }
+func (r *Row) isFloor() bool { return r.Backend == "" }
 
 // rules writes the rules that a row needs and returns the file's path.
 func (r *Row) rules(dir string) (string, error) {
@@ -95,6 +141,9 @@ func (r *Row) rules(dir string) (string, error) {
 			key, r.Algorithm, r.Scenario.Unit, r.Scenario.Limit)
 		if r.Algorithm == algo.LeakyBucket.String() {
 			fmt.Fprintf(&b, "      burst: %s\n", r.Scenario.Limit)
+		}
+		if r.Mode == Leased {
+			fmt.Fprintf(&b, "      lease: %s\n", leaseShare)
 		}
 	}
 	path := filepath.Join(dir, strings.NewReplacer("/", "-", "=", "-").Replace(r.Name())+".yaml")

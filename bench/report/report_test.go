@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
@@ -16,7 +17,7 @@ import (
 func samples(cpu ...float64) (list []Sample) {
 	for i, c := range cpu {
 		list = append(list, Sample{
-			Answers: 1000, Refused: 100 * i, Seconds: 0.1, ServerCPU: c, StoreCPU: c / 10, P50: 10 * c, P99: 20 * c, P999: 30 * c,
+			Answers: 1000, Refused: 100 * i, Seconds: 0.1, ServerCPU: c, StoreCPU: c / 10, P50: 10 * c, P99: 20 * c, P999: 30 * c, Lag: c,
 		})
 	}
 	return list
@@ -26,14 +27,17 @@ func samples(cpu ...float64) (list []Sample) {
 func example() *Report {
 	s := Scenarios()[0]
 	floor := &Row{Scenario: s, Server: FloorSame, Samples: samples(10, 20, 40)}
-	for i := range floor.Samples {
-		floor.Samples[i].StoreCPU = 0
+	tuned := &Row{Scenario: s, Server: FloorTuned, Samples: samples(8, 16, 32)}
+	for _, f := range []*Row{floor, tuned} {
+		for i := range f.Samples {
+			f.Samples[i].StoreCPU = 0
+		}
 	}
-	ours := &Row{Scenario: s, Server: "new", Backend: "redis", Algorithm: "hybrid", Samples: samples(15, 30, 60), BytesPerKey: 99.6}
+	ours := &Row{Scenario: s, Server: "new", Backend: "redis", Algorithm: "hybrid", Mode: Plain, Samples: samples(15, 30, 60), BytesPerKey: 99.6}
 	return &Report{
-		Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Machine: "abacus", Connections: 4, InFlight: 64,
-		Rows: []*Row{floor, ours}, Latency: []*Row{floor, ours},
-		Envoy: []*Row{{Scenario: s, Server: Plain, Samples: samples(9, 9, 9)}, ours},
+		Notes: []string{"no lease today"}, Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Machine: "abacus", Connections: 4, InFlight: 64,
+		Rounds: 3, Rows: []*Row{floor, tuned, ours}, Latency: [][]*Row{{floor, ours}},
+		Envoy: []*Row{{Scenario: s, Server: NoFilter, Samples: samples(9, 9, 9)}, ours},
 	}
 }
 
@@ -42,28 +46,31 @@ func TestMarkdown(t *testing.T) {
 	if err := example().Markdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	const want = `abacus, 2026-11-24. Medians of 3 interleaved rounds; 64 requests in flight on 4 connections, server on one core.
+	const want = `abacus, 2026-11-24. Medians of 3 interleaved rounds; 64 requests in flight on 4 connections where the table does not say otherwise, servers on one core, load and Redis on the other.
+
+no lease today
 
 ### 1 descriptor, 10,000 keys
 
-| server | CPU µs per request | × floor | Redis CPU µs | requests/s | over limit | bytes per key |
+| server | CPU µs per request | × floor | × tuned floor | Redis CPU µs | × floor | requests/s | core busy | over limit | bytes per key |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| floor, same options | 20.0 | 1.00 | 1.25 |  |  | 10000 | 20 % | 10 % |  |
+| floor, same options, tuned | 16.0 | 0.80 | 1.00 |  |  | 10000 | 16 % | 10 % |  |
+| new: redis, hybrid, plain | 30.0 | 1.50 | 1.88 | 3.0 | 0.15 | 10000 | 30 % | 10 % | 100 |
+
+### Latency at 10000 requests/s, half of what saturates the last row: 1 descriptor, 10,000 keys
+
+| server | p50 µs | p99 µs | × floor | p99.9 µs | × floor | of them the load's own p99 µs |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
-| floor, same options | 20.0 | 1.00 |  | 10000 | 10 % |  |
-| new: redis, hybrid | 30.0 | 1.50 | 3.0 | 10000 | 10 % | 100 |
-
-### Latency at 10000 requests/s: 1 descriptor, 10,000 keys
-
-| server | p50 µs | p99 µs | × floor | p99.9 µs |
-| --- | ---: | ---: | ---: | ---: |
-| floor, same options | 200 | 400 | 1.00 | 600 |
-| new: redis, hybrid | 300 | 600 | 1.50 | 900 |
+| floor, same options | 200 | 400 | 1.00 | 600 | 1.00 | 20 |
+| new: redis, hybrid, plain | 300 | 600 | 1.50 | 900 | 1.50 | 30 |
 
 ### Through Envoy at 10000 requests/s: 1 descriptor, 10,000 keys
 
 | rate limit service | p50 µs | added | p99 µs | added |
 | --- | ---: | ---: | ---: | ---: |
 | no rate limit filter | 90 | 0 | 180 | 0 |
-| new: redis, hybrid | 300 | 210 | 600 | 420 |
+| new: redis, hybrid, plain | 300 | 210 | 600 | 420 |
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", b.String())
@@ -88,8 +95,8 @@ func TestBenchmarks(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	if len(lines) != 7 ||
-		lines[1] != "BenchmarkServe/scenario=base/backend=redis/algorithm=hybrid 1000 15000 cpu-ns/req 1.5000 x-floor 1500 store-cpu-ns/req" ||
-		lines[6] != "BenchmarkLatency/scenario=base/backend=redis/algorithm=hybrid 1000 600000 p50-ns 1200000 p99-ns" {
+		lines[1] != "BenchmarkServe/scenario=base/backend=redis/algorithm=hybrid/mode=plain 1000 15000 cpu-ns/req 1.5000 x-floor 1500 store-cpu-ns/req" ||
+		lines[6] != "BenchmarkLatency/scenario=base/backend=redis/algorithm=hybrid/mode=plain 1000 600000 p50-ns 1200000 p99-ns" {
 		t.Errorf("got\n%s", b.String())
 	}
 }
@@ -122,8 +129,8 @@ func TestRun(t *testing.T) {
 		}
 	}
 	r, err := Run(t.Context(), Options{
-		Floor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
-		Backends: []string{"memory"}, Scenarios: []string{"base", "refused"},
+		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
+		Backends: []string{"memory"}, Scenarios: []string{"base", "refused", "many"},
 		Latency: true, Envoy: envoy, EnvoyRate: 200, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
 		Connections: 2, InFlight: 16, Progress: io.Discard,
 	})
@@ -145,22 +152,58 @@ func TestRun(t *testing.T) {
 		}
 	}
 	want := []string{
-		"scenario=base/server=floor-default-options", "scenario=base/server=floor-same-options",
+		"scenario=base/server=floor-default-options", "scenario=base/server=floor-same-options", "scenario=base/server=floor-same-options-tuned",
 		"scenario=base/backend=memory/algorithm=fixed_window", "scenario=base/backend=memory/algorithm=sliding_window",
 		"scenario=base/backend=memory/algorithm=sliding_log", "scenario=base/backend=memory/algorithm=token_bucket",
 		"scenario=base/backend=memory/algorithm=leaky_bucket", "scenario=base/backend=memory/algorithm=hybrid",
-		"scenario=refused/server=floor-default-options", "scenario=refused/server=floor-same-options",
+		"scenario=refused/server=floor-default-options", "scenario=refused/server=floor-same-options", "scenario=refused/server=floor-same-options-tuned",
 		"scenario=refused/backend=memory/algorithm=token_bucket",
+		"scenario=many/server=floor-default-options", "scenario=many/server=floor-same-options", "scenario=many/server=floor-same-options-tuned",
+		"scenario=many/backend=memory/algorithm=token_bucket",
 	}
 	if !reflect.DeepEqual(names, want) {
 		t.Errorf("got %q", names)
 	}
-	if len(r.Latency) != 3 || len(r.Envoy) != 4 {
-		t.Errorf("%d rows of latency, %d of Envoy: want the floors and the service, and nothing", len(r.Latency), len(r.Envoy))
+	if len(r.Latency) != 1 || len(r.Latency[0]) != 4 || len(r.Envoy) != 5 {
+		t.Fatalf("latency %v, Envoy %v: want the floors and the service, and once nothing", r.Latency, r.Envoy)
 	}
-	for _, row := range r.Envoy {
-		if s := row.Samples[0]; s.Answers == 0 || s.Refused > 0 || s.P50 <= 0 {
-			t.Errorf("through Envoy: %s: %+v", row.Server, s)
+	for _, row := range append(r.Envoy, r.Latency[0]...) {
+		s := row.Samples[0]
+		if s.Answers == 0 || s.Refused > 0 || s.P50 <= 0 || s.Lag <= 0 || s.Lag > s.P999 {
+			t.Errorf("open loop: %s: %+v", row.title(), s)
 		}
+		last := Quantile{}
+		for _, q := range row.Distribution {
+			if q.Percent < last.Percent || q.Micros < last.Micros {
+				t.Errorf("open loop: %s: %v after %v", row.title(), q, last)
+			}
+			last = q
+		}
+		if last.Micros < s.P99 || len(row.Distribution) != len(percents) {
+			t.Errorf("open loop: %s: a distribution up to %v, p99 %v", row.title(), last, s.P99)
+		}
+	}
+}
+
+// What tells the rows of a hot key apart is how they are started.
+func TestHotKeyModes(t *testing.T) {
+	b := &bench{Options: Options{Backends: []string{"memory", "redis"}, Builds: []Build{{Name: "x"}}}}
+	hot := Scenarios()[2]
+	rows := b.rows(hot)
+	if len(rows) != 4*6 || rows[0].Mode != "" || rows[6].Mode != Plain || rows[23].Mode != Leased {
+		t.Errorf("%d rows: %+v", len(rows), rows)
+	}
+	for _, row := range rows {
+		path, err := row.rules(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || strings.Contains(string(text), "lease:") != (row.Mode == Leased) {
+			t.Errorf("%s: %v\n%s", row.Name(), err, text)
+		}
+	}
+	if n := len(b.rows(Scenarios()[0])); n != 2*6 {
+		t.Errorf("%d rows of the first scenario", n)
 	}
 }

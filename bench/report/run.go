@@ -7,9 +7,12 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/distlimiter/ratelimit/bench/load"
 	"github.com/distlimiter/ratelimit/bench/proc"
@@ -18,9 +21,10 @@ import (
 
 // Options say what to measure and how.
 type Options struct {
-	// Floor is the path of the floor server, Builds are the builds of the service.
-	Floor  string
-	Builds []Build
+	// Floor is the path of the floor server, TunedFloor that of the same built with
+	// the service's profile, Builds are the builds of the service.
+	Floor, TunedFloor string
+	Builds            []Build
 	// Backends to measure: memory, redis.
 	Backends []string
 	// Scenarios by name; empty: all.
@@ -53,9 +57,12 @@ type Report struct {
 	Machine     string
 	Connections int
 	InFlight    int
-	Rows        []*Row // at saturation
-	Latency     []*Row // at half of it
-	Envoy       []*Row // behind Envoy
+	Rounds      int
+	Rows        []*Row   // at saturation
+	Latency     [][]*Row // at half of what saturates the last row of each group
+	Envoy       []*Row   // behind Envoy
+	// Notes say what could not be measured.
+	Notes []string `json:",omitempty"`
 }
 
 // bench is a report on its way.
@@ -65,7 +72,7 @@ type bench struct {
 	report  *Report
 	servers map[*Row]*server
 	stop    []func() error
-	redis   *redis
+	redis   map[string]*redis // by scenario: the keys of one would slow down the others
 }
 
 // server is a server that is measured.
@@ -81,8 +88,8 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{Options: o, dir: dir, servers: map[*Row]*server{}}
-	b.report = &Report{Time: time.Now().UTC(), Machine: machine(), Connections: o.Connections, InFlight: o.InFlight}
+	b := &bench{Options: o, dir: dir, servers: map[*Row]*server{}, redis: map[string]*redis{}}
+	b.report = &Report{Time: time.Now().UTC(), Machine: machine(), Connections: o.Connections, InFlight: o.InFlight, Rounds: o.Rounds}
 	defer func() {
 		for _, stop := range slices.Backward(b.stop) {
 			err = errors.Join(err, stop())
@@ -126,42 +133,73 @@ func machine() string {
 
 // start starts a server for each row.
 func (b *bench) start(ctx context.Context) error {
-	floors := map[string]*server{}
-	for name, option := range map[string]string{FloorDefault: "default", FloorSame: "same"} {
-		s, err := b.startServer(nil, b.Floor, "--options", option)
-		if err != nil {
-			return err
-		}
-		floors[name] = s
-	}
-	if slices.Contains(b.Backends, "redis") {
-		var err error
-		if b.redis, err = b.startRedis(); err != nil {
-			return err
-		}
+	floors, err := b.startFloors()
+	if err != nil {
+		return err
 	}
 	for _, s := range Scenarios() {
 		if len(b.Scenarios) > 0 && !slices.Contains(b.Scenarios, s.Name) {
 			continue
 		}
-		for _, floor := range []string{FloorDefault, FloorSame} {
-			row := &Row{Scenario: s, Server: floor}
+		fmt.Fprintf(b.Progress, "starting servers: %s\n", s.Title)
+		for _, f := range floors {
+			row := &Row{Scenario: s, Server: f.name}
 			b.report.Rows = append(b.report.Rows, row)
-			b.servers[row] = floors[floor]
+			b.servers[row] = f.server
 		}
-		for _, backend := range b.Backends {
-			for _, algorithm := range b.algorithms(s) {
-				for _, build := range b.Builds {
-					row := &Row{Scenario: s, Server: build.Name, Backend: backend, Algorithm: algorithm}
-					if err := b.startRow(ctx, row, build); err != nil {
-						return fmt.Errorf("%s: %w", row.Name(), err)
-					}
-					b.report.Rows = append(b.report.Rows, row)
-				}
+		if slices.Contains(b.Backends, "redis") {
+			if b.redis[s.Name], err = b.startRedis(); err != nil {
+				return err
+			}
+		}
+		for _, row := range b.rows(s) {
+			if err := b.startRow(ctx, row); err != nil {
+				return fmt.Errorf("%s: %w", row.Name(), err)
 			}
 		}
 	}
 	return nil
+}
+
+type namedServer struct {
+	name   string
+	server *server
+}
+
+func (b *bench) startFloors() (floors []namedServer, err error) {
+	for _, f := range []struct {
+		name, path string
+		args       []string
+	}{
+		{FloorDefault, b.Floor, []string{"--options", "default"}},
+		{FloorSame, b.Floor, []string{"--options", "same"}},
+		{FloorTuned, b.TunedFloor, []string{"--options", "same", "--garbage", garbage}},
+	} {
+		s, err := b.startServer(nil, f.path, f.args...)
+		if err != nil {
+			return nil, err
+		}
+		floors = append(floors, namedServer{f.name, s})
+	}
+	return floors, nil
+}
+
+// rows are those of the service in a scenario.
+func (b *bench) rows(s Scenario) (rows []*Row) {
+	for _, backend := range b.Backends {
+		modes := []string{""}
+		if backend == "redis" && len(s.Modes) > 0 {
+			modes = s.Modes
+		}
+		for _, mode := range modes {
+			for _, algorithm := range b.algorithms(s) {
+				for _, build := range b.Builds {
+					rows = append(rows, &Row{Scenario: s, Server: build.Name, Backend: backend, Algorithm: algorithm, Mode: mode})
+				}
+			}
+		}
+	}
+	return rows
 }
 
 func (b *bench) algorithms(s Scenario) []string {
@@ -174,29 +212,61 @@ func (b *bench) algorithms(s Scenario) []string {
 	return []string{DefaultAlgorithm.String()}
 }
 
-func (b *bench) startRow(ctx context.Context, row *Row, build Build) error {
+func (b *bench) startRow(ctx context.Context, row *Row) error {
 	rules, err := row.rules(b.dir)
 	if err != nil {
 		return err
 	}
+	build := b.build(row.Server)
+	if row.Mode == Leased {
+		// Older builds, with which this one may be compared, have none.
+		if out, err := exec.CommandContext(ctx, build.Path, "check", rules).CombinedOutput(); err != nil { //nolint:gosec // a build that it is told to measure
+			fmt.Fprintf(b.Progress, "%s: %s\n", row.Name(), firstLine(out))
+			b.note("%s: no leased hot key: the build does not take `lease: %s` in rules.", row.Server, leaseShare)
+			return nil
+		}
+	}
 	var env []string
 	args := []string{"serve", "--config", rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--backend", row.Backend}
 	if row.Backend == "redis" {
-		args = append(args, "--redis-url", loopback(b.redis.port))
-		env = []string{"REDIS_TIMEOUT=10s"} // saturated on a core that it shares, Redis may take its time
+		args = append(args, "--redis-url", loopback(b.redis[row.Scenario.Name].port))
+		// Saturated on a core that it shares, Redis may take its time.
+		env = []string{"REDIS_TIMEOUT=10s", "REDIS_DIAL_TIMEOUT=10s", "REDIS_BREAK_AFTER=1000000"}
+		if row.Mode == Plain {
+			env = append(env, "REDIS_COMBINING=false")
+		}
 	}
 	s, err := b.startServer(env, build.Path, args...)
 	if err != nil {
 		return err
 	}
 	if row.Backend == "redis" {
-		s.store = b.redis.Process
+		s.store = b.redis[row.Scenario.Name].Process
 	}
 	b.servers[row] = s
+	b.report.Rows = append(b.report.Rows, row)
 	if row.Scenario.Fill {
 		row.BytesPerKey, err = b.fill(ctx, row, s)
 	}
 	return err
+}
+
+func (b *bench) build(name string) Build {
+	return b.Builds[slices.IndexFunc(b.Builds, func(build Build) bool { return build.Name == name })]
+}
+
+// note has the report say something.
+func (b *bench) note(format string, args ...any) {
+	note := fmt.Sprintf(format, args...)
+	if !slices.Contains(b.report.Notes, note) {
+		b.report.Notes = append(b.report.Notes, note)
+		fmt.Fprintln(b.Progress, note)
+	}
+}
+
+func firstLine(text []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return line
 }
 
 // startServer starts a program that prints where it listens.
@@ -257,13 +327,34 @@ func (b *bench) measure(ctx context.Context, row *Row, rate float64, round int) 
 	if err != nil {
 		return Sample{}, err
 	}
-	return b.sample(ctx, b.servers[row], calls, rate, round)
+	return b.sample(ctx, row, b.servers[row], calls, rate, round)
 }
 
-func (b *bench) sample(ctx context.Context, s *server, w load.Workload, rate float64, round int) (Sample, error) {
+// attempts is how often a sample is tried. A machine with other work may starve a
+// server for seconds; that must not cost all the samples taken before.
+const attempts = 3
+
+func (b *bench) sample(ctx context.Context, row *Row, s *server, w load.Workload, rate float64, round int) (sample Sample, err error) {
+	for range attempts {
+		if sample, err = b.try(ctx, row, s, w, rate, round); err == nil || ctx.Err() != nil {
+			return sample, err
+		}
+		fmt.Fprintf(b.Progress, "%s: trying again: %v\n", row.Name(), err)
+	}
+	return sample, err
+}
+
+func (b *bench) try(ctx context.Context, row *Row, s *server, w load.Workload, rate float64, round int) (Sample, error) {
+	connections := b.Connections
+	switch n := row.Scenario.Connections; {
+	case n == Each:
+		connections = b.InFlight
+	case n > 0:
+		connections = n
+	}
 	server, store := meter{Process: s.Process}, meter{Process: s.store}
 	result, err := load.Run(ctx, load.Options{
-		Address: s.address, Workload: w, Connections: b.Connections, InFlight: b.InFlight, Rate: rate,
+		Address: s.address, Workload: w, Connections: connections, InFlight: b.InFlight, Rate: rate,
 		Warmup: b.Warmup, Duration: b.Duration, Seed: uint64(round),
 		Begin: func() error { return errors.Join(server.read(), store.read()) },
 		End:   func() error { return errors.Join(server.read(), store.read()) },
@@ -271,14 +362,28 @@ func (b *bench) sample(ctx context.Context, s *server, w load.Workload, rate flo
 	if err != nil {
 		return Sample{}, err
 	}
+	if rate > 0 {
+		if row.latency == nil {
+			row.latency = hdrhistogram.Import(result.Latency.Export())
+		} else {
+			row.latency.Merge(result.Latency)
+		}
+	}
 	micros := func(percentile float64) float64 {
 		return float64(result.Latency.ValueAtPercentile(percentile)) / 1000
 	}
 	return Sample{
 		Answers: result.Answers, Refused: result.Refused, Seconds: result.Elapsed.Seconds(),
 		ServerCPU: server.micros() / float64(result.Answers), StoreCPU: store.micros() / float64(result.Answers),
-		P50: micros(50), P99: micros(99), P999: micros(99.9),
+		P50: micros(50), P99: micros(99), P999: micros(99.9), Lag: float64(result.Lag.ValueAtPercentile(99)) / 1000,
 	}, nil
+}
+
+// distribute reads the distribution of latencies off those of all samples.
+func (r *Row) distribute() {
+	for _, p := range percents {
+		r.Distribution = append(r.Distribution, Quantile{p, float64(r.latency.ValueAtPercentile(p)) / 1000})
+	}
 }
 
 // meter reads how much processor time a process used between two readings.
@@ -298,15 +403,20 @@ func (m *meter) read() error {
 
 func (m *meter) micros() float64 { return float64(m.used.Nanoseconds()) / 1000 }
 
-// openRows returns what the open loop measures: the first scenario with one
-// algorithm.
-func (b *bench) openRows() (rows []*Row) {
+// openRows returns what the open loops measure: the first scenario with one
+// algorithm, and the floors.
+func (b *bench) openRows() (floors, ours []*Row) {
+	first := b.report.Rows[0].Scenario
 	for _, row := range b.report.Rows {
-		if row.Scenario.Name == b.report.Rows[0].Scenario.Name && (row.isFloor() || row.Algorithm == b.algorithms(Scenario{})[0]) {
-			rows = append(rows, row)
+		switch {
+		case row.Scenario.Name != first.Name:
+		case row.isFloor():
+			floors = append(floors, row)
+		case row.Algorithm == b.algorithms(Scenario{})[0] && (row.Mode == "" || row.Mode == Combined):
+			ours = append(ours, row)
 		}
 	}
-	return rows
+	return floors, ours
 }
 
 // again returns the row without its samples.
@@ -316,26 +426,50 @@ func (r *Row) again() *Row {
 	return &other
 }
 
-// latency measures in the open loop, at half of the rate that saturated the
-// slowest server.
+// latency measures in the open loop: each store at half of the rate that
+// saturated it, and the floors at the same rate.
 func (b *bench) latency(ctx context.Context) error {
-	slowest := math.Inf(1)
-	for _, row := range b.openRows() {
-		slowest = min(slowest, median(row.Samples, perSecond))
-		open := row.again()
-		b.servers[open] = b.servers[row]
-		b.report.Latency = append(b.report.Latency, open)
+	floors, ours := b.openRows()
+	for _, backend := range b.Backends {
+		group := slices.Clone(floors)
+		rate := math.Inf(1)
+		for _, row := range ours {
+			if row.Backend == backend {
+				group = append(group, row)
+				rate = min(rate, median(row.Samples, PerSecond)/2)
+			}
+		}
+		for i, row := range group {
+			group[i] = row.again()
+			b.servers[group[i]] = b.servers[row]
+		}
+		if err := b.open(ctx, group, func(row *Row, round int) (Sample, error) {
+			return b.measure(ctx, row, rate, round)
+		}); err != nil {
+			return fmt.Errorf("at %.0f a second: %w", rate, err)
+		}
+		b.report.Latency = append(b.report.Latency, group)
 	}
-	rate := slowest / 2
+	return nil
+}
+
+// open measures rows in the open loop, in turns.
+func (b *bench) open(ctx context.Context, rows []*Row, measure func(row *Row, round int) (Sample, error)) error {
 	for round := range b.Rounds {
-		for i := range b.report.Latency {
-			row := b.report.Latency[(i+round)%len(b.report.Latency)]
-			sample, err := b.measure(ctx, row, rate, round)
+		for i := range rows {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			row := rows[(i+round)%len(rows)]
+			sample, err := measure(row, round)
 			if err != nil {
-				return fmt.Errorf("%s at %.0f a second: %w", row.Name(), rate, err)
+				return fmt.Errorf("%s: %w", row.title(), err)
 			}
 			row.Samples = append(row.Samples, sample)
 		}
+	}
+	for _, row := range rows {
+		row.distribute()
 	}
 	return nil
 }

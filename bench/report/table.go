@@ -29,13 +29,26 @@ func middle(values []float64) float64 {
 	}
 }
 
-func serverCPU(s Sample) float64 { return s.ServerCPU }
-func storeCPU(s Sample) float64  { return s.StoreCPU }
-func p50(s Sample) float64       { return s.P50 }
-func p99(s Sample) float64       { return s.P99 }
-func p999(s Sample) float64      { return s.P999 }
-func perSecond(s Sample) float64 { return float64(s.Answers) / s.Seconds }
-func refused(s Sample) float64   { return float64(s.Refused) / float64(s.Answers) }
+// ServerCPU is the server's processor time per request.
+func ServerCPU(s Sample) float64 { return s.ServerCPU }
+
+// StoreCPU is that of the store.
+func StoreCPU(s Sample) float64 { return s.StoreCPU }
+
+// PerSecond is the rate of answers.
+func PerSecond(s Sample) float64 { return float64(s.Answers) / s.Seconds }
+
+// Median returns the median of a figure over the row's samples; 0 of none.
+func (r *Row) Median(of func(Sample) float64) float64 { return median(r.Samples, of) }
+
+func p50(s Sample) float64     { return s.P50 }
+func p99(s Sample) float64     { return s.P99 }
+func p999(s Sample) float64    { return s.P999 }
+func refused(s Sample) float64 { return float64(s.Refused) / float64(s.Answers) }
+func lag(s Sample) float64     { return s.Lag }
+
+// busy is the part of its core that the server used.
+func busy(s Sample) float64 { return s.ServerCPU * float64(s.Answers) / (1e6 * s.Seconds) }
 
 // ratio returns the median over rounds of the ratio of a figure to that of the
 // base in the same round.
@@ -57,48 +70,60 @@ func added(row, base *Row, of func(Sample) float64) float64 {
 	return middle(values)
 }
 
-// floorOf returns the floor with the same options under the same load.
-func floorOf(rows []*Row, of *Row) *Row {
+// floorOf returns that floor under the same load.
+func floorOf(rows []*Row, floor string, of *Row) *Row {
 	for _, r := range rows {
-		if r.Server == FloorSame && r.Scenario.Name == of.Scenario.Name {
+		if r.Server == floor && r.Scenario.Name == of.Scenario.Name {
 			return r
 		}
 	}
 	return of
 }
 
+// storeRatio returns the median over rounds of the ratio of the store's processor
+// time to that of the floor server.
+func storeRatio(row, floor *Row) float64 {
+	var values []float64
+	for i := range min(len(row.Samples), len(floor.Samples)) {
+		values = append(values, row.Samples[i].StoreCPU/floor.Samples[i].ServerCPU)
+	}
+	return middle(values)
+}
+
 // Markdown writes the report as tables.
 func (r *Report) Markdown(w io.Writer) error {
 	var b strings.Builder
-	rounds := 0
-	if len(r.Rows) > 0 {
-		rounds = len(r.Rows[0].Samples)
+	fmt.Fprintf(&b, "%s, %s. Medians of %d interleaved rounds; %d requests in flight on %d connections where the table does not say otherwise, servers on one core, load and Redis on the other.\n",
+		r.Machine, r.Time.Format("2006-01-02"), r.Rounds, r.InFlight, r.Connections)
+	for _, note := range r.Notes {
+		fmt.Fprintf(&b, "\n%s\n", note)
 	}
-	fmt.Fprintf(&b, "%s, %s. Medians of %d interleaved rounds; %d requests in flight on %d connections, server on one core.\n",
-		r.Machine, r.Time.Format("2006-01-02"), rounds, r.InFlight, r.Connections)
 	scenario := ""
 	for _, row := range r.Rows {
 		if row.Scenario.Name != scenario {
 			scenario = row.Scenario.Name
-			fmt.Fprintf(&b, "\n### %s\n\n| server | CPU µs per request | × floor | Redis CPU µs | requests/s | over limit | bytes per key |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n", row.Scenario.Title)
+			fmt.Fprintf(&b, "\n### %s\n\n| server | CPU µs per request | × floor | × tuned floor | Redis CPU µs | × floor | requests/s | core busy | over limit | bytes per key |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n", row.Scenario.Title)
 		}
-		fmt.Fprintf(&b, "| %s | %.1f | %.2f | %s | %.0f | %.0f %% | %s |\n", row.title(),
-			median(row.Samples, serverCPU), ratio(row, floorOf(r.Rows, row), serverCPU), orNothing("%.1f", median(row.Samples, storeCPU)),
-			median(row.Samples, perSecond), 100*median(row.Samples, refused), orNothing("%.0f", row.BytesPerKey))
+		same, tuned := floorOf(r.Rows, FloorSame, row), floorOf(r.Rows, FloorTuned, row)
+		fmt.Fprintf(&b, "| %s | %.1f | %.2f | %.2f | %s | %s | %.0f | %.0f %% | %.0f %% | %s |\n", row.title(),
+			median(row.Samples, ServerCPU), ratio(row, same, ServerCPU), ratio(row, tuned, ServerCPU),
+			orNothing("%.1f", median(row.Samples, StoreCPU)), orNothing("%.2f", storeRatio(row, same)),
+			median(row.Samples, PerSecond), 100*median(row.Samples, busy), 100*median(row.Samples, refused), orNothing("%.0f", row.BytesPerKey))
 	}
-	if len(r.Latency) > 0 {
-		first := r.Latency[0]
-		fmt.Fprintf(&b, "\n### Latency at %.0f requests/s: %s\n\n| server | p50 µs | p99 µs | × floor | p99.9 µs |\n| --- | ---: | ---: | ---: | ---: |\n",
-			median(first.Samples, perSecond), first.Scenario.Title)
-		for _, row := range r.Latency {
-			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f |\n", row.title(), median(row.Samples, p50),
-				median(row.Samples, p99), ratio(row, floorOf(r.Latency, row), p99), median(row.Samples, p999))
+	for _, group := range r.Latency {
+		first := group[0]
+		fmt.Fprintf(&b, "\n### Latency at %.0f requests/s, half of what saturates the last row: %s\n\n| server | p50 µs | p99 µs | × floor | p99.9 µs | × floor | of them the load's own p99 µs |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+			median(first.Samples, PerSecond), first.Scenario.Title)
+		for _, row := range group {
+			floor := floorOf(group, FloorSame, row)
+			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.2f | %.0f | %.2f | %.0f |\n", row.title(), median(row.Samples, p50),
+				median(row.Samples, p99), ratio(row, floor, p99), median(row.Samples, p999), ratio(row, floor, p999), median(row.Samples, lag))
 		}
 	}
 	if len(r.Envoy) > 0 {
 		plain := r.Envoy[0]
 		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service | p50 µs | added | p99 µs | added |\n| --- | ---: | ---: | ---: | ---: |\n",
-			median(plain.Samples, perSecond), plain.Scenario.Title)
+			median(plain.Samples, PerSecond), plain.Scenario.Title)
 		for _, row := range r.Envoy {
 			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.0f | %.0f |\n", row.title(),
 				median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))
@@ -112,7 +137,11 @@ func (r *Row) title() string {
 	if r.Backend == "" {
 		return r.Server
 	}
-	return fmt.Sprintf("%s: %s, %s", r.Server, r.Backend, r.Algorithm)
+	title := fmt.Sprintf("%s: %s, %s", r.Server, r.Backend, r.Algorithm)
+	if r.Mode != "" {
+		title += ", " + r.Mode
+	}
+	return title
 }
 
 func orNothing(format string, v float64) string {
@@ -124,9 +153,7 @@ func orNothing(format string, v float64) string {
 
 // JSON writes everything that was measured.
 func (r *Report) JSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "\t")
-	return e.Encode(r)
+	return json.NewEncoder(w).Encode(r)
 }
 
 // Benchmarks writes the samples of one build as Go benchmark results, which
@@ -138,7 +165,7 @@ func (r *Report) Benchmarks(w io.Writer, build string) error {
 		if row.Server != build {
 			continue
 		}
-		floor := floorOf(r.Rows, row)
+		floor := floorOf(r.Rows, FloorSame, row)
 		for i, s := range row.Samples {
 			fmt.Fprintf(&b, "BenchmarkServe/%s %d %.0f cpu-ns/req %.4f x-floor", row.Name(), s.Answers, 1000*s.ServerCPU, s.ServerCPU/floor.Samples[i].ServerCPU)
 			if s.StoreCPU > 0 {
@@ -147,7 +174,7 @@ func (r *Report) Benchmarks(w io.Writer, build string) error {
 			b.WriteByte('\n')
 		}
 	}
-	for _, row := range r.Latency {
+	for _, row := range slices.Concat(r.Latency...) {
 		for _, s := range row.Samples {
 			if row.Server == build {
 				fmt.Fprintf(&b, "BenchmarkLatency/%s %d %.0f p50-ns %.0f p99-ns\n", row.Name(), s.Answers, 1000*s.P50, 1000*s.P99)

@@ -1,5 +1,5 @@
 // Command bench measures the service: report beside servers that do nothing, load
-// any server that one likes.
+// any server that one likes. What was measured docs puts into the documentation.
 package main
 
 import (
@@ -26,16 +26,19 @@ type command struct {
 	Report reportCmd `cmd:"" help:"Measure builds of the service beside servers that do nothing."`
 	Load   loadCmd   `cmd:"" help:"Load a running server."`
 	Reload reloadCmd `cmd:"" help:"Measure latency while the service reloads many rules."`
+
+	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
+	Docs      docsCmd      `cmd:"" help:"Put figures into docs/performance.md."`
 }
 
 type reportCmd struct {
 	Build       map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
 	Backends    []string          `enum:"memory,redis" default:"memory,redis" help:"Stores to measure: memory, redis."`
-	Scenarios   []string          `help:"base, eight, hot, million, refused. Default: all."`
-	Algorithms  []string          `help:"Algorithms to measure in all scenarios. Default: all in the first, token_bucket in the others."`
+	Scenarios   []string          `help:"base, eight, hot, million, refused, one, many. Default: all."`
+	Algorithms  []string          `help:"Algorithms to measure in all scenarios. Default: all in the first four, token_bucket in the others."`
 	Rounds      int               `default:"5" help:"How often to measure each row."`
-	Warmup      time.Duration     `default:"200ms" help:"How long to load a server before each measurement."`
-	Duration    time.Duration     `default:"1s" help:"How long each measurement takes."`
+	Warmup      time.Duration     `default:"100ms" help:"How long to load a server before each measurement."`
+	Duration    time.Duration     `default:"400ms" help:"How long each measurement takes."`
 	Latency     bool              `default:"true" negatable:"" help:"Measure latency at half of the load, too."`
 	Envoy       bool              `default:"true" negatable:"" help:"Measure latency through a real Envoy, too: envoy on $$PATH, or where make tools puts it."`
 	EnvoyRate   float64           `default:"1000" help:"Requests a second through Envoy."`
@@ -54,11 +57,11 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	o := report.Options{
-		Floor: filepath.Join(dir, "floor"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
+		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor-tuned"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
 		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, Latency: c.Latency, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
 		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate,
 	}
-	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
+	if err := buildFloors(o); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Build)) {
@@ -122,9 +125,23 @@ func (c *reportCmd) keep(r *report.Report, builds []report.Build) error {
 	return nil
 }
 
+// buildFloors builds the floor server, and once more with the service's profile
+// for the compiler, if it has one.
+func buildFloors(o report.Options) error {
+	profile, err := filepath.Abs("../cmd/ratelimit/default.pgo")
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(profile); err != nil {
+		profile = "off"
+	}
+	return errors.Join(build(o.Floor, ".", "./cmd/floor", "-pgo", "off"), build(o.TunedFloor, ".", "./cmd/floor", "-pgo", profile))
+}
+
 // build builds a program as the Makefile builds ratelimit.
-func build(to, dir, pkg string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg) //nolint:gosec // our own arguments
+func build(to, dir, pkg string, flags ...string) error {
+	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", to}, flags...)
+	cmd := exec.Command("go", append(args, pkg)...) //nolint:gosec // our own arguments
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -15,6 +15,7 @@ import (
 type command struct {
 	GRPCAddr string `name:"grpc-addr" default:"127.0.0.1:0" help:"Where to listen."`
 	Options  string `enum:"default,same" default:"default" help:"Options of grpc-go: its defaults, or the same as ratelimit's."`
+	Garbage  int    `placeholder:"MIB" help:"MiB of garbage to let pile up. Default: as Go does."`
 }
 
 func (c *command) Run() error {
@@ -26,6 +27,9 @@ func (c *command) Run() error {
 	var options []grpc.ServerOption
 	if c.Options == "same" {
 		options = floor.SameOptions()
+	}
+	if c.Garbage > 0 {
+		floor.LetGarbagePileUp(uint64(c.Garbage) << 20)
 	}
 	return floor.New(options...).Serve(l)
 }

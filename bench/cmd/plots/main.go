@@ -8,12 +8,14 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/distlimiter/ratelimit/bench/figures"
 	"github.com/distlimiter/ratelimit/bench/plots"
 )
 
 type command struct {
-	Dir  string `arg:"" help:"Where the files go."`
-	Soak string `placeholder:"CSV" help:"Draw the samples of make soak, and nothing else."`
+	Dir         string `arg:"" help:"Where the files go."`
+	Performance string `default:"../docs/performance.json" help:"The figures to draw."`
+	Soak        string `placeholder:"CSV" help:"Draw the samples of make soak, and nothing else."`
 }
 
 func (c *command) Run() error {
@@ -23,12 +25,23 @@ func (c *command) Run() error {
 	if c.Soak != "" {
 		return c.soak()
 	}
+	data, err := figures.Read(c.Performance)
+	if err != nil {
+		return err
+	}
+	drawings, err := plots.Performance(data)
+	if err != nil {
+		return err
+	}
 	for _, p := range plots.All() {
 		svg, err := p.SVG()
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(c.Dir, p.File), svg, 0o644); err != nil { //nolint:gosec // as above
+		drawings = append(drawings, plots.Drawing{File: p.File, SVG: svg})
+	}
+	for _, d := range drawings {
+		if err := os.WriteFile(filepath.Join(c.Dir, d.File), d.SVG, 0o644); err != nil { //nolint:gosec // as above
 			return err
 		}
 	}
@@ -49,6 +62,6 @@ func (c *command) soak() error {
 }
 
 func main() {
-	k := kong.Parse(&command{}, kong.Description("Draws what each algorithm admits of the same traffic, or the samples of a soak."))
+	k := kong.Parse(&command{}, kong.Description("Draws what each algorithm admits of the same traffic, and the figures of performance; or the samples of a soak."))
 	k.FatalIfErrorf(k.Run())
 }
