@@ -62,6 +62,10 @@ bench-compare: ## the working tree beside the commit BASE, with benchstat
 	bench/compare $(BASE)
 .PHONY: bench-compare
 
+flood: tools ## far too much of everything, with figures: memory, stalls, and what is answered in time
+	cd bench && $(GO) run ./cmd/bench flood $(FLOODFLAGS)
+.PHONY: flood
+
 plots: ## draw docs/img by running the algorithms
 	cd bench && $(GO) run ./cmd/plots ../docs/img
 .PHONY: plots

@@ -23,10 +23,10 @@ const connectionWindow = 64 << 10
 
 // openOverload makes the shedder and has the gRPC listener count its connections.
 func (s *service) openOverload() {
-	connections := overload.NewListener(s.grpcListener, s.MaxConnections, s.log)
 	s.shedder = overload.New(overload.Options{
 		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Target: s.MaxWait, Log: s.log,
 	})
+	connections := overload.NewListener(s.grpcListener, s.MaxConnections, s.shedder.Overloaded, s.log)
 	s.grpcListener = connections
 	s.metrics = append(s.metrics, connections, s.shedder)
 }

@@ -2,6 +2,7 @@ package overload
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ import (
 type Listener struct {
 	net.Listener
 	most int64
+	busy func() bool
 	log  *zap.Logger
 	open atomic.Int64
 
@@ -22,10 +24,11 @@ type Listener struct {
 	gauge   prometheus.Collector
 }
 
-// NewListener returns a listener that keeps at most so many connections open. The
-// log is told of those refused; it should sample.
-func NewListener(l net.Listener, most int, log *zap.Logger) *Listener {
-	n := &Listener{Listener: l, most: int64(most), log: log}
+// NewListener returns a listener that keeps at most so many connections open, and has
+// them read in small pieces while busy. The log is told of those refused; it should
+// sample.
+func NewListener(l net.Listener, most int, busy func() bool, log *zap.Logger) *Listener {
+	n := &Listener{Listener: l, most: int64(most), busy: busy, log: log}
 	n.refused = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "ratelimit_grpc_connections_refused_total",
 		Help: "gRPC connections closed at once because there were as many as there may be.",
@@ -45,7 +48,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.open.Add(1) <= l.most {
-			return &conn{Conn: c, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+			return &conn{Conn: c, busy: l.busy, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
 		}
 		l.open.Add(-1)
 		l.refused.Inc()
@@ -56,7 +59,24 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 type conn struct {
 	net.Conn
+	busy   func() bool
 	closed func()
+}
+
+// pieces is how much is read at once while busy: some fifty requests.
+const pieces = 8 << 10
+
+// Read implements [net.Conn]. While there is more to do than can be done, readers
+// and those who answer take turns: a reader that always finds something would
+// otherwise spend its whole time slice on refusals, and at several times of what can
+// be answered these alone would take all there is. What is left unread holds the
+// client back, by the window of its connection.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.busy() {
+		runtime.Gosched()
+		b = b[:min(len(b), pieces)]
+	}
+	return c.Conn.Read(b)
 }
 
 // Close implements [net.Conn].

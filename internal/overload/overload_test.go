@@ -219,7 +219,7 @@ func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.WarnLevel)
-	l := overload.NewListener(inner, 2, zap.New(core))
+	l := overload.NewListener(inner, 2, func() bool { return true }, zap.New(core))
 	defer l.Close()
 	accepted := make(chan net.Conn, 10)
 	go func() {
