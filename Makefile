@@ -106,6 +106,10 @@ performance-docs: ## rewrite docs/performance.md and its plots from docs/perform
 	$(MAKE) plots
 .PHONY: performance-docs
 
+flood: tools ## far too much of everything, with figures: memory, stalls, and what is answered in time
+	cd bench && $(GO) run ./cmd/bench flood $(FLOODFLAGS)
+.PHONY: flood
+
 plots: ## draw docs/img by running the algorithms, and the figures of docs/performance.json
 	cd bench && $(GO) run ./cmd/plots ../docs/img
 .PHONY: plots

@@ -8,12 +8,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 )
 
 const (
@@ -40,6 +42,8 @@ type conn struct {
 
 	due        []time.Duration // of requests that wait for window or streams
 	streams    map[uint32]stream
+	patience   time.Duration // after which a request is given up; 0: never
+	waiting    []waiting     // in the order of their streams, of clients with patience
 	nextID     uint32
 	maxStreams uint32 // 0 until the server has sent its settings
 	window     int64  // for sending
@@ -54,12 +58,16 @@ type conn struct {
 type stream struct {
 	due     time.Duration
 	refused bool
+	code    codes.Code // of an answer that is none
 }
 
 // answer is a request that was answered.
-type answer struct {
-	due     time.Duration
-	refused bool
+type answer stream
+
+// waiting is a request that is given up if its stream is still there at the end.
+type waiting struct {
+	id  uint32
+	end time.Duration
 }
 
 // response is what a header block says that matters here.
@@ -159,8 +167,36 @@ func (c *conn) send(due time.Duration) {
 		c.window -= int64(len(body))
 	}
 	c.streams[c.nextID] = stream{due: due}
+	if c.patience > 0 {
+		c.waiting = append(c.waiting, waiting{c.nextID, due + c.patience})
+	}
 	c.nextID += 2
 	c.scratch.block, c.scratch.body = block, body
+}
+
+// giveUp resets the requests whose time has passed, as Envoy does, and forgets
+// those not sent yet. It returns how many.
+func (c *conn) giveUp(now time.Duration) (late int) {
+	if c.patience == 0 {
+		return 0
+	}
+	done := 0
+	for ; done < len(c.waiting) && c.waiting[done].end <= now; done++ {
+		id := c.waiting[done].id
+		if _, ok := c.streams[id]; !ok {
+			continue
+		}
+		delete(c.streams, id)
+		c.frame(http2.FrameRSTStream, 0, id, binary.BigEndian.AppendUint32(nil, uint32(http2.ErrCodeCancel)))
+		late++
+	}
+	c.waiting = append(c.waiting[:0], c.waiting[done:]...)
+	done = 0
+	for ; done < len(c.due) && c.due[done]+c.patience <= now; done++ {
+		late++
+	}
+	c.due = append(c.due[:0], c.due[done:]...)
+	return late
 }
 
 func (c *conn) frame(t http2.FrameType, flags http2.Flags, id uint32, payload []byte) {
@@ -258,8 +294,13 @@ func (c *conn) take(t http2.FrameType, flags http2.Flags, id uint32, payload []b
 		}
 	case http2.FrameRSTStream:
 		// What follows an answer only says that the stream is over.
-		if _, waiting := c.streams[id]; waiting {
-			return fmt.Errorf("the server reset a request: error code %x", payload)
+		if s, waiting := c.streams[id]; waiting {
+			if c.patience == 0 {
+				return fmt.Errorf("the server reset a request: error code %x", payload)
+			}
+			s.code = codes.Canceled
+			c.streams[id] = s
+			return c.end(id)
 		}
 	case http2.FrameGoAway:
 		return fmt.Errorf("the server is going away: %q", payload)
@@ -309,6 +350,15 @@ func (c *conn) headers(id uint32, block []byte) error {
 		s := c.streams[id]
 		s.refused = true
 		c.streams[id] = s
+	case c.patience > 0 && r.grpcStatus != "" && r.grpcStatus != "0":
+		code, err := strconv.Atoi(r.grpcStatus)
+		if err != nil {
+			return fmt.Errorf("grpc-status %q", r.grpcStatus)
+		}
+		if s, ok := c.streams[id]; ok {
+			s.code = codes.Code(code)
+			c.streams[id] = s
+		}
 	case r.status != "" && r.status != "200", r.grpcStatus != "" && r.grpcStatus != "0":
 		return fmt.Errorf("an answer with :status %q, grpc-status %q: %s", r.status, r.grpcStatus, r.grpcMessage)
 	}
@@ -329,6 +379,9 @@ func (c *conn) field(f hpack.HeaderField) {
 // end ends the request with that stream.
 func (c *conn) end(id uint32) error {
 	s, ok := c.streams[id]
+	if !ok && c.patience > 0 && id < c.nextID {
+		return nil // given up meanwhile
+	}
 	if !ok {
 		return fmt.Errorf("an answer to stream %d, which asked for none", id)
 	}

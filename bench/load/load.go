@@ -23,6 +23,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
 )
 
 // Options say what to send, where and how.
@@ -37,6 +38,14 @@ type Options struct {
 	// Rate is how many requests a second are due in the open loop, at random times
 	// as from many independent clients. 0: closed loop.
 	Rate float64
+	// Patience is how long after it was due a request of the open loop is given up,
+	// by a reset of its stream, as Envoy does when its timeout has passed; an answer
+	// other than OK or over limit is then counted and no error. 0: for ever.
+	Patience time.Duration
+	// Most is how many requests a connection has under way at most; those that are
+	// due beyond are not sent and counted as such, as by Envoy's circuit breaker.
+	// 0: no bound.
+	Most int
 	// Warmup is how long to send before measuring, Duration how long to measure,
 	// but until there is an answer to speak of, or only until Requests (0: no
 	// bound) have been answered.
@@ -55,7 +64,12 @@ type Options struct {
 type Result struct {
 	Answers int // in the measured interval
 	Refused int // of them: over limit
-	Elapsed time.Duration
+	// Late were given up, Unsent were beyond [Options.Most]. Failed are answers by
+	// gRPC code other than OK, which are in none of the other numbers; a stream that
+	// the server reset is Canceled.
+	Late, Unsent int
+	Failed       map[codes.Code]int
+	Elapsed      time.Duration
 	// Latency of the answers, in nanoseconds.
 	Latency *hdrhistogram.Histogram
 	// Lag of the open loop: how long after they were due requests were handed to
@@ -96,6 +110,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	g := &generator{Options: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
+	g.result.Failed = map[codes.Code]int{}
 	g.result.Latency = hdrhistogram.New(1, int64(patience), 3)
 	g.result.Lag = hdrhistogram.New(1, int64(patience), 3)
 	defer func() {
@@ -108,6 +123,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		if err != nil {
 			return nil, err
 		}
+		c.patience = o.Patience
 		g.conns = append(g.conns, c)
 		g.polls = append(g.polls, unix.PollFd{Fd: int32(c.fd)})
 	}
@@ -158,15 +174,18 @@ func (g *generator) until(ctx context.Context, end time.Duration) error {
 	for {
 		now := g.now()
 		switch {
-		case now >= end && (!g.measuring || g.result.Answers > 0), g.Requests > 0 && g.result.Answers >= g.Requests:
+		case now >= end && (!g.measuring || g.result.Answers > 0 || g.Patience > 0), g.Requests > 0 && g.result.Answers >= g.Requests:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case now-heard > patience:
+		case g.Patience == 0 && now-heard > patience:
 			return fmt.Errorf("%s: no answer in %v", g.Address, patience)
 		}
 		g.schedule(now)
 		for i, c := range g.conns {
+			if late := c.giveUp(now); g.measuring {
+				g.result.Late += late
+			}
 			if err := c.flush(); err != nil {
 				return fmt.Errorf("%s: %w", g.Address, err)
 			}
@@ -194,8 +213,14 @@ func (g *generator) schedule(now time.Duration) {
 		if g.measuring {
 			_ = g.result.Lag.RecordValue(min(int64(now-g.next), g.result.Lag.HighestTrackableValue()))
 		}
-		g.conns[g.turn%len(g.conns)].ask(g.next)
+		c := g.conns[g.turn%len(g.conns)]
 		g.turn++
+		switch {
+		case g.Most == 0 || len(c.streams)+len(c.due) < g.Most:
+			c.ask(g.next)
+		case g.measuring:
+			g.result.Unsent++
+		}
 	}
 }
 
@@ -218,6 +243,12 @@ func (g *generator) wait(end time.Duration) (answered bool, err error) {
 		now := g.now()
 		for _, a := range c.answers {
 			answered = true
+			if a.code != codes.OK {
+				if g.measuring {
+					g.result.Failed[a.code]++
+				}
+				continue
+			}
 			g.record(a, now)
 			if g.Rate == 0 {
 				c.ask(now)

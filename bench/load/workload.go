@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"time"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -28,6 +30,10 @@ var DescriptorKeys = [...]string{"user", "path", "host", "team", "plan", "zone",
 // last digits: with its key a descriptor has 24 bytes.
 const value = "client-0000000000000"
 
+// longTimeout is more than Envoy's default of 20 ms, which is not always met at
+// saturation.
+const longTimeout = 10 * time.Second
+
 const (
 	digits     = 8
 	maxClients = 100_000_000
@@ -42,6 +48,7 @@ type Calls struct {
 	random     *rand.Rand
 	body       []byte // length prefix and message
 	places     []int  // where the clients' digits begin in it
+	timeout    time.Duration
 }
 
 // NewCalls returns calls to a domain with so many descriptors, each of a client
@@ -54,7 +61,7 @@ func NewCalls(domain string, descriptors, clients int, sequential bool, seed uin
 	if clients < 1 || clients > maxClients {
 		return nil, fmt.Errorf("%d clients: use 1 to %d", clients, maxClients)
 	}
-	c := &Calls{clients: clients, sequential: sequential, random: rand.New(rand.NewPCG(seed, 1))}
+	c := &Calls{clients: clients, sequential: sequential, random: rand.New(rand.NewPCG(seed, 1)), timeout: longTimeout}
 	// Encoded piece by piece, so that it is known where each value lies.
 	c.body = make([]byte, 5)
 	add := func(m *pb.RateLimitRequest) error {
@@ -84,20 +91,23 @@ func NewCalls(domain string, descriptors, clients int, sequential bool, seed uin
 	return c, nil
 }
 
+// SetTimeout has the calls say how long they will be waited for.
+func (c *Calls) SetTimeout(d time.Duration) { c.timeout = d }
+
 // Headers implements [Workload].
-func (*Calls) Headers() []hpack.HeaderField {
+func (c *Calls) Headers() []hpack.HeaderField {
+	timeout := strconv.FormatInt(c.timeout.Milliseconds(), 10)
 	return []hpack.HeaderField{
 		{Name: ":method", Value: "POST"},
 		{Name: ":path", Value: pb.RateLimitService_ShouldRateLimit_FullMethodName, Sensitive: true},
 		{Name: ":authority", Value: "ratelimit"},
 		{Name: ":scheme", Value: "http"},
 		{Name: "te", Value: "trailers"},
-		// More than Envoy's default of 20 ms, which is not always met at saturation.
-		{Name: "grpc-timeout", Value: "10000m"},
+		{Name: "grpc-timeout", Value: timeout + "m"},
 		{Name: "content-type", Value: "application/grpc"},
 		{Name: "x-envoy-internal", Value: "true"},
 		{Name: "x-forwarded-for", Value: "192.0.2.2"},
-		{Name: "x-envoy-expected-rq-timeout-ms", Value: "10000"},
+		{Name: "x-envoy-expected-rq-timeout-ms", Value: timeout},
 	}
 }
 

@@ -56,6 +56,7 @@ type serveCmd struct {
 	MaxEntries     int `group:"bounds" default:"${maxEntries}" env:"MAX_ENTRIES" help:"Most entries in a descriptor."`
 	MaxEntryBytes  int `group:"bounds" default:"${maxEntryBytes}" env:"MAX_ENTRY_BYTES" help:"Most bytes of keys and values in a descriptor."`
 	MaxMessageSize int `group:"bounds" default:"1048576" env:"MAX_MESSAGE_SIZE" help:"Most bytes of a gRPC request."`
+	overloadOptions
 
 	MaxConnectionAge      time.Duration `group:"connections" default:"24h" env:"GRPC_MAX_CONNECTION_AGE" help:"After which a gRPC connection is asked to close."`
 	MaxConnectionAgeGrace time.Duration `group:"connections" default:"1h" env:"GRPC_MAX_CONNECTION_AGE_GRACE" help:"How long it may then finish its requests."`
@@ -91,6 +92,7 @@ func (c *serveCmd) Validate() (err error) {
 	}{
 		{"max-keys", c.MaxKeys}, {"replicas", c.Replicas}, {"max-descriptors", c.MaxDescriptors}, {"max-entries", c.MaxEntries},
 		{"max-entry-bytes", c.MaxEntryBytes}, {"max-message-size", c.MaxMessageSize},
+		{"max-connections", c.MaxConnections}, {"max-streams", int(c.MaxStreams)}, {"max-header-bytes", int(c.MaxHeaderBytes)},
 	} {
 		if bound.n < 1 {
 			return fmt.Errorf("--%s: %d: use at least 1", bound.flag, bound.n)
@@ -100,7 +102,7 @@ func (c *serveCmd) Validate() (err error) {
 		flag string
 		d    time.Duration
 	}{
-		{"reload-delay", c.ReloadDelay}, {"drain-delay", c.DrainDelay}, {"drain-timeout", c.DrainTimeout},
+		{"reload-delay", c.ReloadDelay}, {"drain-delay", c.DrainDelay}, {"drain-timeout", c.DrainTimeout}, {"max-wait", c.MaxWait},
 		{"max-connection-age", c.MaxConnectionAge}, {"max-connection-age-grace", c.MaxConnectionAgeGrace},
 	} {
 		if wait.d < 0 {

@@ -29,6 +29,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -47,6 +48,7 @@ type service struct {
 	metrics []prometheus.Collector
 	stats   *stats.Stats
 	decider *server.Service
+	shedder *overload.Shedder
 	rules   *config.Coordinator
 	health  *health.Server
 
@@ -93,6 +95,7 @@ func (c *serveCmd) Run(con console) (err error) {
 	if err := s.listen(); err != nil {
 		return err
 	}
+	s.openOverload()
 	s.sayHealth()
 	s.welcome(con.out)
 	err = s.serve(stopping, stop, hangups)
@@ -233,6 +236,9 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return tuneGC(watching) }, func(error) { stopWatching() })
+	if s.MaxWait > 0 {
+		group.Add(func() error { return s.shedder.Run(watching) }, func(error) { stopWatching() })
+	}
 	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
 	return group.Run()
@@ -252,7 +258,8 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() (*grpc.Server, error) {
-	options := append(server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace), s.traces.GRPC()...)
+	options := server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace)
+	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.TLS {
 		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
 		secure, err := tlsfiles.Server(files)
@@ -262,7 +269,7 @@ func (s *service) grpcServer() (*grpc.Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
 	}
 	g := grpc.NewServer(options...)
-	rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.decider))
+	rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.shedder.Guard(s.decider)))
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g, nil

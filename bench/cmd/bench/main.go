@@ -17,6 +17,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/distlimiter/ratelimit/bench/flood"
 	"github.com/distlimiter/ratelimit/bench/load"
 	"github.com/distlimiter/ratelimit/bench/proc"
 	"github.com/distlimiter/ratelimit/bench/report"
@@ -26,6 +27,7 @@ type command struct {
 	Report reportCmd `cmd:"" help:"Measure builds of the service beside servers that do nothing."`
 	Load   loadCmd   `cmd:"" help:"Load a running server."`
 	Reload reloadCmd `cmd:"" help:"Measure latency while the service reloads many rules."`
+	Flood  floodCmd  `cmd:"" help:"Ask far too much of the service, in each of several ways, and measure what becomes of it."`
 
 	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
 	Docs      docsCmd      `cmd:"" help:"Put figures into docs/performance.md."`
@@ -157,6 +159,40 @@ func quiet(core int) error {
 	return proc.Pin(core)
 }
 
+type floodCmd struct {
+	Service    string        `placeholder:"PATH" help:"The build of the service. Default: built from the directory above."`
+	Floods     []string      `help:"Floods by their names in the table; overload for the second table. Default: all."`
+	Backends   []string      `enum:"memory,redis" default:"memory,redis" help:"Stores to measure overload with: memory, redis."`
+	Duration   time.Duration `default:"5s" help:"How long each flood and overload takes."`
+	ServerCore int           `default:"0" help:"The core for servers."`
+	LoadCore   int           `default:"1" help:"The core for the load, and for Redis."`
+}
+
+func (c *floodCmd) Run(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "ratelimit-flood-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	o := flood.Options{
+		Floor: filepath.Join(dir, "floor"), Service: c.Service, Floods: c.Floods, Backends: c.Backends, Duration: c.Duration,
+		ServerCore: c.ServerCore, LoadCore: c.LoadCore, Out: os.Stdout, Progress: os.Stderr,
+	}
+	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
+		return err
+	}
+	if o.Service == "" {
+		o.Service = filepath.Join(dir, "ratelimit")
+		if err := build(o.Service, "..", "./cmd/ratelimit"); err != nil {
+			return err
+		}
+	}
+	if err := quiet(c.LoadCore); err != nil {
+		return err
+	}
+	return flood.Run(ctx, o)
+}
+
 type loadCmd struct {
 	Address     string        `arg:"" help:"host:port of a gRPC rate-limit service, without TLS."`
 	Domain      string        `default:"bench" help:"Domain to ask."`
@@ -165,6 +201,8 @@ type loadCmd struct {
 	Connections int           `default:"4" help:"How many connections share the load."`
 	InFlight    int           `default:"64" help:"How many requests are kept in flight."`
 	Rate        float64       `help:"Send so many requests a second instead, answered or not."`
+	Patience    time.Duration `help:"Give a request up so long after it was due, as Envoy does. Only with --rate; 0: never."`
+	Most        int           `help:"Requests under way at most on each connection; those beyond are not sent. Only with --rate; 0: no bound."`
 	Warmup      time.Duration `default:"200ms" help:"How long to load the server before measuring."`
 	Duration    time.Duration `default:"10s" help:"How long to measure."`
 	Core        int           `default:"-1" help:"The core to run on. -1: any."`
@@ -176,6 +214,9 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Patience > 0 {
+		calls.SetTimeout(c.Patience)
+	}
 	if c.Core >= 0 {
 		if err := quiet(c.Core); err != nil {
 			return err
@@ -183,12 +224,15 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	}
 	r, err := load.Run(ctx, load.Options{
 		Address: c.Address, Workload: calls, Connections: c.Connections, InFlight: c.InFlight, Rate: c.Rate,
-		Warmup: c.Warmup, Duration: c.Duration, Seed: c.Seed,
+		Patience: c.Patience, Most: c.Most, Warmup: c.Warmup, Duration: c.Duration, Seed: c.Seed,
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%d answers, %.0f a second, %d over limit\n", r.Answers, r.PerSecond(), r.Refused)
+	if c.Patience > 0 {
+		fmt.Printf("%d late, %d not sent, failed %v\n", r.Late, r.Unsent, r.Failed)
+	}
 	for _, p := range []float64{50, 90, 99, 99.9, 100} {
 		fmt.Printf("p%-5v %10v\n", p, time.Duration(r.Latency.ValueAtPercentile(p)).Round(100*time.Nanosecond))
 	}

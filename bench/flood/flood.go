@@ -1,0 +1,134 @@
+// Package flood measures what the service does when far too much is asked of it:
+// its memory at the peak, the longest that a client who asks a little had to wait
+// meanwhile, and what it still answers in time beyond saturation. Each flood is
+// held against the floor server, which shows what grpc-go and the machine do by
+// themselves. It runs on Linux only.
+package flood
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/distlimiter/ratelimit/bench/proc"
+)
+
+// Options say what to flood and for how long.
+type Options struct {
+	// Floor and Service are paths of programs.
+	Floor, Service string
+	// Floods by name, and backends to measure overload with; empty: all.
+	Floods, Backends []string
+	// Duration of floods that have no end of their own, and of each overload.
+	Duration time.Duration
+	// ServerCore is for the server, LoadCore for everything else.
+	ServerCore, LoadCore int
+	// Out gets the tables, Progress a line for each step.
+	Out, Progress io.Writer
+}
+
+// target is a running server to flood.
+type target struct {
+	*proc.Process
+	address string
+	rules   string // its file of rules; empty for the floor
+}
+
+// bench is a run on its way.
+type bench struct {
+	Options
+	dir string
+}
+
+// Run floods and writes tables.
+func Run(ctx context.Context, o Options) (err error) {
+	dir, err := os.MkdirTemp("", "ratelimit-flood-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{Options: o, dir: dir}
+	if err := b.floods(ctx); err != nil {
+		return err
+	}
+	return b.overload(ctx)
+}
+
+const domain = "bench"
+
+// rules are the first of a file: one for each key of the load generator.
+const rules = `domain: bench
+descriptors:
+  - key: user
+    rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 100000}
+`
+
+// start starts the service, or the floor server, with so many more rules.
+func (b *bench) start(floor bool, more int, env []string, flags ...string) (*target, error) {
+	t := &target{}
+	path, args := b.Floor, []string{"--options", "same"}
+	if !floor {
+		t.rules = filepath.Join(b.dir, "rules.yaml")
+		if err := writeRules(t.rules, more, 0); err != nil {
+			return nil, err
+		}
+		path = b.Service
+		args = append([]string{"serve", "--config", t.rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"}, flags...)
+	}
+	var err error
+	t.Process, err = proc.Start(b.ServerCore, append(env, "GOMAXPROCS=1"), path, append(args, "--grpc-addr", "127.0.0.1:0")...)
+	if err != nil {
+		return nil, err
+	}
+	if t.address, err = t.Line("gRPC "); err != nil {
+		return nil, errors.Join(err, t.Stop())
+	}
+	return t, nil
+}
+
+// writeRules writes the rules, and so many more that nobody asks for. Files of
+// different versions differ in these.
+func writeRules(path string, more, version int) error {
+	var text strings.Builder
+	text.WriteString(rules)
+	for i := range more {
+		fmt.Fprintf(&text, "  - {key: user, value: nobody-%d, rate_limit: {unit: minute, requests_per_unit: %d}}\n", i, 100+version)
+	}
+	// Replaced in one step, as those who save files do.
+	if err := os.WriteFile(path+".new", []byte(text.String()), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// startRedis starts a Redis server on a socket.
+func (b *bench) startRedis() (*proc.Process, string, error) {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: install it, or leave it out with --backends memory", err)
+	}
+	socket := filepath.Join(b.dir, "redis.sock")
+	p, err := proc.Start(b.LoadCore, nil, path, "--port", "0", "--unixsocket", socket, "--dir", b.dir, "--save", "", "--appendonly", "no")
+	if err != nil {
+		return nil, "", err
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			return p, "unix://" + socket, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, "", errors.Join(p.Failure("does not listen"), p.Stop())
+		}
+	}
+}
+
+func mib(bytes int64) string { return strconv.FormatInt((bytes+1<<20-1)>>20, 10) }
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(time.Millisecond)) }

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"time"
+
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
+
+	"github.com/distlimiter/ratelimit/internal/overload"
+)
+
+// overloadOptions bound what clients of gRPC may ask of the service at once.
+type overloadOptions struct {
+	MaxWait        time.Duration `group:"bounds" default:"5ms" env:"MAX_WAIT" help:"How long work may wait for a processor on average before a part of the gRPC requests is refused with ResourceExhausted. 0: refuse none."`
+	MaxConnections int           `group:"bounds" default:"10000" env:"MAX_CONNECTIONS" help:"Most gRPC connections; those beyond are closed at once."`
+	MaxStreams     uint32        `group:"bounds" default:"1024" env:"MAX_STREAMS" help:"Most gRPC requests under way on one connection; clients hold those beyond back."`
+	MaxHeaderBytes uint32        `group:"bounds" default:"65536" env:"MAX_HEADER_BYTES" help:"Most bytes of a gRPC request's headers."`
+}
+
+// connectionWindow is how many bytes of messages a client may send ahead on one
+// connection: the least that there is, and some hundreds of requests.
+const connectionWindow = 64 << 10
+
+// openOverload makes the shedder and has the gRPC listener count its connections.
+func (s *service) openOverload() {
+	s.shedder = overload.New(overload.Options{
+		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Target: s.MaxWait, Log: s.log,
+	})
+	connections := overload.NewListener(s.grpcListener, s.MaxConnections, s.shedder.Overloaded, s.log)
+	s.grpcListener = connections
+	s.metrics = append(s.metrics, connections, s.shedder)
+}
+
+// overloadServerOptions are those of grpc-go.
+func (s *service) overloadServerOptions() []grpc.ServerOption {
+	options := []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(s.MaxStreams),
+		grpc.MaxHeaderListSize(s.MaxHeaderBytes),
+		// A window that grew under load would let more requests pile up unread.
+		grpc.StaticConnWindowSize(connectionWindow),
+	}
+	if s.MaxWait > 0 {
+		options = append(options, grpc.InTapHandle(s.shedder.Tap))
+	}
+	return options
+}

@@ -1,0 +1,275 @@
+package overload_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"github.com/distlimiter/ratelimit/internal/overload"
+)
+
+const method = pb.RateLimitService_ShouldRateLimit_FullMethodName
+
+// calls counts the calls that reach the service.
+type calls struct {
+	pb.UnimplementedRateLimitServiceServer
+	n int
+}
+
+func (c *calls) ShouldRateLimit(context.Context, *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+	c.n++
+	return &pb.RateLimitResponse{}, nil
+}
+
+// busy keeps more goroutines running than there are processors until the test ends.
+func busy(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	t.Cleanup(func() { stop(); all.Wait() })
+	for range 20 * runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				for start := time.Now(); time.Since(start) < 100*time.Microsecond; {
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+}
+
+// run runs a shedder until the test ends.
+func run(t *testing.T, target time.Duration) (*overload.Shedder, *observer.ObservedLogs) {
+	core, logs := observer.New(zap.WarnLevel)
+	s := overload.New(overload.Options{Method: method, Target: target, Log: zap.New(core)})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+	return s, logs
+}
+
+// await waits until a condition holds that must come about.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came about that %s", what)
+		}
+	}
+}
+
+// asked says what becomes of a thousand requests.
+func asked(s *overload.Shedder, ctx context.Context, method string) (refused int, err error) {
+	for range 1000 {
+		if _, e := s.Tap(ctx, &tap.Info{FullMethodName: method}); e != nil {
+			refused++
+			err = e
+		}
+	}
+	return refused, err
+}
+
+// metric returns the value of a counter or gauge.
+func metric(t *testing.T, c prometheus.Collector, name string) float64 {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+func TestNothingIsRefusedWithoutLoad(t *testing.T) {
+	s, _ := run(t, time.Hour)
+	if n, err := asked(s, t.Context(), method); n != 0 {
+		t.Errorf("%d refused: %v", n, err)
+	}
+}
+
+func TestRequestsAreRefusedUnderLoad(t *testing.T) {
+	busy(t)
+	s, logs := run(t, time.Millisecond)
+	await(t, "there is overload", s.Overloaded)
+	var n int
+	var err error
+	await(t, "requests are refused", func() bool {
+		n, err = asked(s, t.Context(), method)
+		return n > 0
+	})
+	if n == 1000 {
+		t.Error("all are refused: none may wait for its turn")
+	}
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "overloaded") {
+		t.Errorf("the error is %v", err)
+	}
+	if n, err := asked(s, t.Context(), "/grpc.health.v1.Health/Check"); n > 0 {
+		t.Errorf("%d health checks refused: %v", n, err)
+	}
+	await(t, "the log says so", func() bool { return logs.FilterMessageSnippet("overloaded").Len() > 0 })
+	if refused := metric(t, s, "ratelimit_overload_refused_total"); int(refused) < n {
+		t.Errorf("the metric counts %v refused, of more than %d", refused, n)
+	}
+	if on, wait := metric(t, s, "ratelimit_overload"), metric(t, s, "ratelimit_overload_wait_seconds"); on != 1 || wait == 0 {
+		t.Errorf("the metrics are %v, %v s of wait", on, wait)
+	}
+}
+
+// A request whose turn has come makes room for another, and so does one whose turn
+// does not come for so long that it must be its client who keeps it.
+func TestWaitingRequestsMakeRoom(t *testing.T) {
+	busy(t)
+	s, _ := run(t, time.Millisecond)
+	await(t, "there is overload", s.Overloaded)
+	var next calls
+	guard := s.Guard(&next)
+	for range 1000 {
+		ctx, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method})
+		if err != nil {
+			t.Fatalf("refused although nobody waits: %v", err)
+		}
+		if _, err := guard.ShouldRateLimit(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "requests are refused", func() bool { n, _ := asked(s, t.Context(), method); return n > 0 })
+	await(t, "none is refused", func() bool {
+		_, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method})
+		return err == nil
+	})
+}
+
+// grpc-go keeps a timer for each request with a deadline that a tap handle
+// refuses, so those with a long one are refused later.
+func TestLongDeadlinesAreRefusedByTheGuard(t *testing.T) {
+	busy(t)
+	s, _ := run(t, time.Millisecond)
+	await(t, "there is overload", s.Overloaded)
+	long, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var next calls
+	guard := s.Guard(&next)
+	await(t, "one with a long deadline is refused", func() bool {
+		asked(s, short, method) // take all places
+		ctx, err := s.Tap(long, &tap.Info{FullMethodName: method})
+		if err != nil {
+			t.Fatalf("by the tap handle: %v", err)
+		}
+		_, err = guard.ShouldRateLimit(ctx, nil)
+		return status.Code(err) == codes.ResourceExhausted
+	})
+}
+
+func TestTheGuardDecidesNothingForThoseWhoHaveLeft(t *testing.T) {
+	s := overload.New(overload.Options{Method: method, Target: time.Hour, Log: zap.NewNop()})
+	var next calls
+	guard := s.Guard(&next)
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if _, err := guard.ShouldRateLimit(late, nil); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("too late: %v", err)
+	}
+	left, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := guard.ShouldRateLimit(left, nil); status.Code(err) != codes.Canceled {
+		t.Errorf("left: %v", err)
+	}
+	if next.n != 0 {
+		t.Errorf("%d were decided", next.n)
+	}
+	if _, err := guard.ShouldRateLimit(t.Context(), nil); err != nil || next.n != 1 {
+		t.Errorf("a client that waits: %v", err)
+	}
+	if n := metric(t, s, "ratelimit_overload_expired_total"); n != 2 {
+		t.Errorf("the metric counts %v", n)
+	}
+}
+
+func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.WarnLevel)
+	l := overload.NewListener(inner, 2, func() bool { return true }, zap.New(core))
+	defer l.Close()
+	accepted := make(chan net.Conn, 10)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	dial()
+	dial()
+	first := <-accepted
+	<-accepted
+	if _, err := dial().Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the third connection: %v, want it closed", err)
+	}
+	if logs.FilterMessageSnippet("too many connections").Len() != 1 {
+		t.Errorf("the log has %v", logs.All())
+	}
+	if n := metric(t, l, "ratelimit_grpc_connections_refused_total"); n != 1 {
+		t.Errorf("the metric counts %v refused", n)
+	}
+	// Closed twice, as grpc-go does, a connection still counts once.
+	first.Close()
+	first.Close()
+	dial()
+	<-accepted
+	if _, err := dial().Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("one too many after one was closed: %v", err)
+	}
+}
+
+func BenchmarkTap(b *testing.B) {
+	s := overload.New(overload.Options{Method: method, Target: time.Second, Log: zap.NewNop()})
+	ctx, info := b.Context(), &tap.Info{FullMethodName: method}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Tap(ctx, info); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
