@@ -46,17 +46,14 @@ func (o *adminOptions) Validate() error {
 // served like this. Where the variables or defaults of envoyproxy/ratelimit have
 // opened it to others, and nothing says who may change rules, nobody may: there,
 // too, it is for reading alone.
-func (s *service) adminAccess() (access admin.Access, err error) {
+func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 	given := admin.Access{TokenFile: s.Admin.TokenFile, ClientCertificates: s.Admin.TLSClientCA != "", ReadOnly: s.Admin.ReadOnly}
-	addr, notOne := net.ResolveTCPAddr("tcp", s.AdminAddr)
-	if notOne != nil {
-		return given, nil // for listen to say
-	}
-	if access, err = given.On(addr); err != nil && access.ForAnyone() && isTheirAdminAddr(s.AdminAddr) {
+	access, err := given.On(on)
+	if err != nil && access.ForAnyone() && isTheirAdminAddr(s.AdminAddr) {
 		s.log.Warn("the admin address is read-only, for anyone can reach it: set ADMIN_TOKEN_FILE, or ADMIN_TLS_CERT, ADMIN_TLS_KEY and ADMIN_TLS_CLIENT_CA, or DEBUG_HOST=127.0.0.1, to change rules there",
 			zap.String("address", s.AdminAddr))
 		given.ReadOnly = true
-		access, err = given.On(addr)
+		access, err = given.On(on)
 	}
 	if err != nil {
 		return access, fmt.Errorf("--admin-addr: %w", err)

@@ -137,8 +137,11 @@ func (s *service) loadRules(ctx context.Context) error {
 
 // listen opens all listeners or none.
 func (s *service) listen() (err error) {
-	if s.access, err = s.adminAccess(); err != nil {
-		return err
+	// What is no address is for the listener to say.
+	if addr, wrong := net.ResolveTCPAddr("tcp", s.AdminAddr); wrong == nil {
+		if s.access, err = s.adminAccess(addr); err != nil {
+			return err
+		}
 	}
 	secure, err := s.adminTLS()
 	if err != nil {
