@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -249,7 +248,7 @@ func (s *service) grpcServer() (*grpc.Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
 	}
 	g := grpc.NewServer(options...)
-	rls.RegisterRateLimitServiceServer(g, s.decider)
+	s.decider.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g, nil
