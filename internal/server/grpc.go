@@ -19,6 +19,15 @@ import (
 // the requests in flight they gain nothing, and hundreds cost.
 const streamWorkers = 32
 
+// How many bytes a client may have under way before they are read. Both are more
+// than what requests need; but when they are set, grpc-go does not measure the
+// connection to find better ones, for which it answers a request at low load with a
+// ping and a window update besides.
+const (
+	streamWindow     = 64 << 10
+	connectionWindow = 256 << 10
+)
+
 // GRPCOptions are the options of a gRPC server that serves a Service well.
 // Connections are asked to close after age and may then finish what is under way
 // for grace.
@@ -26,6 +35,8 @@ func GRPCOptions(maxMessageBytes int, age, grace time.Duration) []grpc.ServerOpt
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.NumStreamWorkers(streamWorkers * uint32(runtime.GOMAXPROCS(0))),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.WaitForHandlers(true), // whoever stops the server wants to know of the last decision
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}),
