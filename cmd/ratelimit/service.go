@@ -218,7 +218,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
-	group.Add(func() error { return tuneGC(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return tuneGC(watching, s.log) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
 	return group.Run()
