@@ -45,8 +45,8 @@ func GRPCOptions(maxMessageBytes int, age, grace time.Duration) []grpc.ServerOpt
 }
 
 // Register has a gRPC server with GRPCOptions answer by s: what comes and goes is
-// read and written without messages of the protobuf library in between. Interceptors
-// see values of this package in their place.
+// read and written without messages of the protobuf library in between. In their
+// place interceptors and stats handlers see values that are not for them to read.
 func (s *Service) Register(g grpc.ServiceRegistrar) {
 	desc := pb.RateLimitService_ServiceDesc
 	desc.Methods = []grpc.MethodDesc{{MethodName: "ShouldRateLimit", Handler: s.handle}}

@@ -71,7 +71,7 @@ func TestAnswersOverGRPC(t *testing.T) {
 			var clients sync.WaitGroup
 			for c := range 8 {
 				clients.Go(func() {
-					for i := range 200 {
+					for i := range 60 {
 						size := []int{1, 100, 2000, 5000}[i%4]
 						path := strings.Repeat(string(rune('a'+c)), size)
 						var ds []*common.RateLimitDescriptor
