@@ -62,6 +62,12 @@ bench-compare: ## the working tree beside the commit BASE, with benchstat
 	bench/compare $(BASE)
 .PHONY: bench-compare
 
+pgo: ## cmd/ratelimit/default.pgo, which the compiler uses if it is there, from a run under load
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	(cd bench && $(GO) run ./cmd/bench report --scenarios base --rounds 1 --no-latency --no-envoy --profiles "$$dir") && \
+	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/ratelimit/default.pgo
+.PHONY: pgo
+
 plots: ## draw docs/img by running the algorithms
 	cd bench && $(GO) run ./cmd/plots ../docs/img
 .PHONY: plots
