@@ -110,6 +110,12 @@ flood: tools ## far too much of everything, with figures: memory, stalls, and wh
 	cd bench && $(GO) run ./cmd/bench flood $(FLOODFLAGS)
 .PHONY: flood
 
+pgo: ## cmd/ratelimit/default.pgo, which the compiler uses if it is there, from a run under load
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	(cd bench && $(GO) run ./cmd/bench report --scenarios base --rounds 1 --no-latency --no-envoy --profiles "$$dir") && \
+	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/ratelimit/default.pgo
+.PHONY: pgo
+
 plots: ## draw docs/img by running the algorithms, and the figures of docs/performance.json
 	cd bench && $(GO) run ./cmd/plots ../docs/img
 .PHONY: plots

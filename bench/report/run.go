@@ -40,6 +40,8 @@ type Options struct {
 	Latency   bool
 	Envoy     string
 	EnvoyRate float64
+	// Profiles is the directory that gets a processor profile of each server; empty: none.
+	Profiles string
 	// ServerCore is for the servers, LoadCore for the load and Redis.
 	ServerCore, LoadCore int
 	Connections          int
@@ -107,6 +109,11 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	if len(b.report.Rows) == 0 {
 		return b.report, nil
+	}
+	if o.Profiles != "" {
+		if err := b.profiles(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if o.Latency {
 		if err := b.latency(ctx); err != nil {

@@ -2,25 +2,42 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"go.uber.org/zap"
 )
 
 // Requests leave small garbage, and the live heap of a small set of counters is
 // a few MB: at Go's default the collector would run all the time, and with
 // millions of counters let as much garbage pile up again. So what may pile up is
-// kept at about headroom whatever is live, by the percentage that Go understands.
+// kept at about a headroom whatever is live, by the percentage that Go understands.
+// In a small container the headroom is smaller.
 const (
-	headroom     = 32 << 20
-	mostPercent  = 400
-	leastPercent = 25
-	tuneInterval = 2 * time.Second
+	mostHeadroom  = 32 << 20
+	headroomShare = 8 // of the memory limit
+	mostPercent   = 400
+	leastPercent  = 25
+	tuneInterval  = 2 * time.Second
+	// A container's limit may be changed while it runs.
+	limitInterval = time.Minute
 )
 
-// tuneGC keeps the percentage until ctx is done. An operator's GOGC is left alone.
-func tuneGC(ctx context.Context) error {
+// tuneGC keeps the percentage until ctx is done, and has the collector work harder
+// where the container's memory limit comes near. An operator's GOGC and GOMEMLIMIT
+// are left alone.
+func tuneGC(ctx context.Context, log *zap.Logger) error {
+	switch limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, limitInterval)); {
+	case errors.Is(err, memlimit.ErrNoCgroup) || errors.Is(err, memlimit.ErrCgroupsNotSupported):
+	case err != nil:
+		log.Warn("the container's memory limit is not known: set GOMEMLIMIT if there is one", zap.Error(err))
+	default:
+		log.Debug("memory limit of the garbage collector", zap.Int64("bytes", limit))
+	}
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
 		return nil
@@ -29,7 +46,7 @@ func tuneGC(ctx context.Context) error {
 	defer ticker.Stop()
 	set := 0
 	for {
-		if percent := gcPercent(liveHeap()); percent != set {
+		if percent := gcPercent(liveHeap(), debug.SetMemoryLimit(-1)); percent != set {
 			debug.SetGCPercent(percent)
 			set = percent
 		}
@@ -42,11 +59,12 @@ func tuneGC(ctx context.Context) error {
 }
 
 // gcPercent returns how much garbage to let pile up, as a percentage of what is
-// live. It is coarse, for each new one costs a pause.
-func gcPercent(live uint64) int {
+// live, under a memory limit. It is coarse, for each new one costs a pause.
+func gcPercent(live uint64, limit int64) int {
 	if live == 0 {
 		return mostPercent
 	}
+	headroom := min(mostHeadroom, uint64(limit)/headroomShare)
 	percent := headroom * 100 / live
 	return int(min(max(percent/25*25, leastPercent), mostPercent))
 }

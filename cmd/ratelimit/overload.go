@@ -17,18 +17,19 @@ type overloadOptions struct {
 	MaxHeaderBytes uint32        `group:"bounds" default:"65536" env:"MAX_HEADER_BYTES" help:"Most bytes of a gRPC request's headers."`
 }
 
-// connectionWindow is how many bytes of messages a client may send ahead on one
-// connection: the least that there is, and some hundreds of requests.
-const connectionWindow = 64 << 10
-
-// openOverload makes the shedder and has the gRPC listener count its connections.
+// openOverload makes the shedder.
 func (s *service) openOverload() {
 	s.shedder = overload.New(overload.Options{
 		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Target: s.MaxWait, Log: s.log,
 	})
+	s.metrics = append(s.metrics, s.shedder)
+}
+
+// limitConnections has the gRPC listener count its connections.
+func (s *service) limitConnections() {
 	connections := overload.NewListener(s.grpcListener, s.MaxConnections, s.shedder.Overloaded, s.log)
 	s.grpcListener = connections
-	s.metrics = append(s.metrics, connections, s.shedder)
+	s.metrics = append(s.metrics, connections)
 }
 
 // overloadServerOptions are those of grpc-go.
@@ -36,8 +37,6 @@ func (s *service) overloadServerOptions() []grpc.ServerOption {
 	options := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(s.MaxStreams),
 		grpc.MaxHeaderListSize(s.MaxHeaderBytes),
-		// A window that grew under load would let more requests pile up unread.
-		grpc.StaticConnWindowSize(connectionWindow),
 	}
 	if s.MaxWait > 0 {
 		options = append(options, grpc.InTapHandle(s.shedder.Tap))

@@ -86,7 +86,9 @@ func (c *serveCmd) Run(con console) (err error) {
 	if err := s.startTraces(); err != nil {
 		return err
 	}
+	s.openOverload()
 	options := c.serverOptions()
+	options.Admit = s.shedder.Admit
 	options.Backend, options.Local, options.Log, options.Stats = s.traced(s.backend), s.store, s.log, s.stats
 	s.decider = server.New(options)
 	if err := s.loadRules(stopping); err != nil {
@@ -95,7 +97,7 @@ func (c *serveCmd) Run(con console) (err error) {
 	if err := s.listen(); err != nil {
 		return err
 	}
-	s.openOverload()
+	s.limitConnections()
 	s.sayHealth()
 	s.welcome(con.out)
 	err = s.serve(stopping, stop, hangups)
@@ -238,7 +240,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
-	group.Add(func() error { return tuneGC(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return tuneGC(watching, s.log) }, func(error) { stopWatching() })
 	if s.MaxWait > 0 {
 		group.Add(func() error { return s.shedder.Run(watching) }, func(error) { stopWatching() })
 	}
@@ -272,7 +274,11 @@ func (s *service) grpcServer() (*grpc.Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
 	}
 	g := grpc.NewServer(options...)
-	rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.shedder.Guard(s.decider)))
+	if s.traces != nil { // a span tells of the messages
+		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.decider))
+	} else {
+		s.decider.Register(g)
+	}
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g, nil

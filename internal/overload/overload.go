@@ -191,9 +191,11 @@ func (t *turn) Value(key any) any {
 	return t.Context.Value(key)
 }
 
-// begin is called when it is a request's turn. Its error says that the request is
-// not to be answered.
-func (s *Shedder) begin(ctx context.Context) error {
+// Admit is to be called when it is a request's turn, with its context. The error, for
+// the client, says that it is not to be decided: because there is too much to do, or
+// because nobody waits for it any more. A decision charges a counter, and whoever has
+// given up will ask again or has let the request pass.
+func (s *Shedder) Admit(ctx context.Context) error {
 	if s.overloaded.Load() {
 		if t, ok := ctx.Value(turnKey{}).(*turn); ok {
 			if t.refused {

@@ -23,17 +23,6 @@ import (
 
 const method = pb.RateLimitService_ShouldRateLimit_FullMethodName
 
-// calls counts the calls that reach the service.
-type calls struct {
-	pb.UnimplementedRateLimitServiceServer
-	n int
-}
-
-func (c *calls) ShouldRateLimit(context.Context, *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
-	c.n++
-	return &pb.RateLimitResponse{}, nil
-}
-
 // busy keeps more goroutines running than there are processors until the test ends.
 func busy(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
@@ -147,14 +136,12 @@ func TestWaitingRequestsMakeRoom(t *testing.T) {
 	busy(t)
 	s, _ := run(t, time.Millisecond)
 	await(t, "there is overload", s.Overloaded)
-	var next calls
-	guard := s.Guard(&next)
 	for range 1000 {
 		ctx, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method})
 		if err != nil {
 			t.Fatalf("refused although nobody waits: %v", err)
 		}
-		if _, err := guard.ShouldRateLimit(ctx, nil); err != nil {
+		if err := s.Admit(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -167,7 +154,7 @@ func TestWaitingRequestsMakeRoom(t *testing.T) {
 
 // grpc-go keeps a timer for each request with a deadline that a tap handle
 // refuses, so those with a long one are refused later.
-func TestLongDeadlinesAreRefusedByTheGuard(t *testing.T) {
+func TestLongDeadlinesAreRefusedInTheirTurn(t *testing.T) {
 	busy(t)
 	s, _ := run(t, time.Millisecond)
 	await(t, "there is overload", s.Overloaded)
@@ -175,37 +162,30 @@ func TestLongDeadlinesAreRefusedByTheGuard(t *testing.T) {
 	defer cancel()
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	var next calls
-	guard := s.Guard(&next)
 	await(t, "one with a long deadline is refused", func() bool {
 		asked(s, short, method) // take all places
 		ctx, err := s.Tap(long, &tap.Info{FullMethodName: method})
 		if err != nil {
 			t.Fatalf("by the tap handle: %v", err)
 		}
-		_, err = guard.ShouldRateLimit(ctx, nil)
+		err = s.Admit(ctx)
 		return status.Code(err) == codes.ResourceExhausted
 	})
 }
 
-func TestTheGuardDecidesNothingForThoseWhoHaveLeft(t *testing.T) {
+func TestNobodyIsAdmittedWhoHasLeft(t *testing.T) {
 	s := overload.New(overload.Options{Method: method, Target: time.Hour, Log: zap.NewNop()})
-	var next calls
-	guard := s.Guard(&next)
 	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
-	if _, err := guard.ShouldRateLimit(late, nil); status.Code(err) != codes.DeadlineExceeded {
+	if err := s.Admit(late); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("too late: %v", err)
 	}
 	left, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := guard.ShouldRateLimit(left, nil); status.Code(err) != codes.Canceled {
+	if err := s.Admit(left); status.Code(err) != codes.Canceled {
 		t.Errorf("left: %v", err)
 	}
-	if next.n != 0 {
-		t.Errorf("%d were decided", next.n)
-	}
-	if _, err := guard.ShouldRateLimit(t.Context(), nil); err != nil || next.n != 1 {
+	if err := s.Admit(t.Context()); err != nil {
 		t.Errorf("a client that waits: %v", err)
 	}
 	if n := metric(t, s, "ratelimit_overload_expired_total"); n != 2 {

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/distlimiter/ratelimit/internal/server"
 )
 
 const fuzzedRules = `domain: edge
@@ -36,7 +38,7 @@ func FuzzJSON(f *testing.F) {
 		f.Add(body)
 	}
 	overHTTP, overGRPC := serve(f, fuzzedRules), serve(f, fuzzedRules)
-	handler := overHTTP.JSON()
+	handler := server.JSON(overHTTP)
 	f.Fuzz(func(t *testing.T, body string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/json", strings.NewReader(body)))

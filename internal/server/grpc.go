@@ -1,11 +1,17 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"time"
 
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 )
 
 // streamWorkers is how many goroutines for each processor take up requests. They
@@ -13,15 +19,130 @@ import (
 // the requests in flight they gain nothing, and hundreds cost.
 const streamWorkers = 32
 
+// How many bytes a client may have under way before they are read, of a request and
+// in all: the least that there is, and some hundreds of requests. When they are set,
+// grpc-go does not measure the connection to find others, for which it answers a
+// request at low load with a ping and a window update besides; and windows that grow
+// under load would let more requests pile up unread.
+const (
+	streamWindow     = 64 << 10
+	connectionWindow = 64 << 10
+)
+
 // GRPCOptions are the options of a gRPC server that serves a Service well.
 // Connections are asked to close after age and may then finish what is under way
 // for grace.
 func GRPCOptions(maxMessageBytes int, age, grace time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.NumStreamWorkers(streamWorkers * uint32(runtime.GOMAXPROCS(0))),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.WaitForHandlers(true), // whoever stops the server wants to know of the last decision
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// Register has a gRPC server with GRPCOptions answer by s: what comes and goes is
+// read and written without messages of the protobuf library in between. In their
+// place interceptors and stats handlers see values that are not for them to read.
+func (s *Service) Register(g grpc.ServiceRegistrar) {
+	desc := pb.RateLimitService_ServiceDesc
+	desc.Methods = []grpc.MethodDesc{{MethodName: "ShouldRateLimit", Handler: s.handle}}
+	g.RegisterService(&desc, s)
+}
+
+// handle implements the method for grpc-go.
+func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc-go has it so
+	r := s.take()
+	if err := decode(r); err != nil {
+		s.release(r)
+		return nil, err
+	}
+	if interceptor == nil {
+		defer s.release(r)
+		return reply(s.serve(ctx, r))
+	}
+	served := false
+	defer func() {
+		if !served { // whoever refused it keeps nothing of it
+			s.release(r)
+		}
+	}()
+	info := &grpc.UnaryServerInfo{Server: s, FullMethod: pb.RateLimitService_ShouldRateLimit_FullMethodName}
+	return interceptor(ctx, r, info, func(ctx context.Context, _ any) (any, error) {
+		served = true
+		defer s.release(r)
+		return reply(s.serve(ctx, r))
+	})
+}
+
+// reply keeps a nil *answer from becoming a value.
+func reply(a *answer, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// codec reads requests and writes answers of a Service, and leaves all other
+// messages to the codec that it extends.
+type codec struct{ encoding.CodecV2 }
+
+// Unmarshal implements [encoding.CodecV2].
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	r, ours := v.(*request)
+	if !ours {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	if r.buffer != nil {
+		return errors.New("more than one RateLimitRequest in a call")
+	}
+	r.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	return r.decode(r.buffer.ReadOnlyData(), r.bounds)
+}
+
+// Marshal implements [encoding.CodecV2].
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if a, ours := v.(*answer); ours {
+		return a.send(), nil
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+// answer is a RateLimitResponse on the wire, in memory that is used again.
+type answer struct {
+	data    []byte
+	buffers [1]mem.Buffer
+	service *Service
+}
+
+// answerBytes is the room for an answer, to begin with, and mostAnswerBytes the
+// most that is kept. What grpc-go thinks worth returning is more than 1 KB.
+const (
+	answerBytes     = 2 << 10
+	mostAnswerBytes = 64 << 10
+)
+
+// send hands the answer to grpc-go, which gives it back when it has been written.
+func (a *answer) send() mem.BufferSlice {
+	a.buffers[0] = mem.NewBuffer(&a.data, a)
+	return a.buffers[:]
+}
+
+// Get implements [mem.BufferPool]; there is nothing to get but the one.
+func (a *answer) Get(length int) *[]byte {
+	data := make([]byte, length)
+	return &data
+}
+
+// Put implements [mem.BufferPool]: the answer has been written.
+func (a *answer) Put(*[]byte) { a.release() }
+
+func (a *answer) release() {
+	if cap(a.data) <= mostAnswerBytes {
+		a.service.answers.Put(a)
 	}
 }

@@ -4,27 +4,28 @@ import (
 	"maps"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // metadata returns the answer's dynamic metadata in the form that envoyproxy/ratelimit
 // gives it: domain, descriptors, hitsAddend, and under metadata what the rules of
 // the descriptors that passed bring, earlier ones first.
-func (r *request) metadata(msg *pb.RateLimitRequest, resp *pb.RateLimitResponse) *structpb.Struct {
-	fields := map[string]*structpb.Value{"domain": structpb.NewStringValue(msg.Domain)}
-	descriptors := make([]*structpb.Value, 0, len(msg.Descriptors))
-	for _, d := range msg.Descriptors {
-		descriptors = append(descriptors, structpb.NewStructValue(describe(d)))
+func (r *request) metadata() *structpb.Struct {
+	fields := map[string]*structpb.Value{"domain": structpb.NewStringValue(r.domain)}
+	descriptors := make([]*structpb.Value, 0, len(r.descriptors))
+	for i := range r.descriptors {
+		descriptors = append(descriptors, structpb.NewStructValue(r.describe(&r.descriptors[i])))
 	}
 	fields["descriptors"] = structpb.NewListValue(&structpb.ListValue{Values: descriptors})
-	if msg.HitsAddend != 0 {
-		fields["hitsAddend"] = structpb.NewNumberValue(float64(msg.HitsAddend))
+	if r.hits != 0 {
+		fields["hitsAddend"] = structpb.NewNumberValue(float64(r.hits))
 	}
 	passed := map[string]*structpb.Value{}
 	for i := range r.descriptors {
 		d := &r.descriptors[i]
-		if resp.Statuses[i].Code == pb.RateLimitResponse_OK && d.first < d.last && d.rule != nil {
+		if !d.over && d.first < d.last && d.rule != nil {
 			passed = merge(passed, d.rule.metadata.GetFields())
 		}
 	}
@@ -34,19 +35,28 @@ func (r *request) metadata(msg *pb.RateLimitRequest, resp *pb.RateLimitResponse)
 	return &structpb.Struct{Fields: fields}
 }
 
-func describe(d *common.RateLimitDescriptor) *structpb.Struct {
-	entries := make([]*structpb.Value, 0, len(d.Entries))
-	for _, e := range d.Entries {
-		entries = append(entries, structpb.NewStringValue(e.GetKey()+"="+e.GetValue()))
+func (r *request) describe(d *matched) *structpb.Struct {
+	entries := make([]*structpb.Value, 0, d.count)
+	for _, e := range r.entries[d.entries[0]:d.entries[1]] {
+		entries = append(entries, structpb.NewStringValue(e.Key+"="+e.Value))
 	}
 	fields := map[string]*structpb.Value{"entries": structpb.NewListValue(&structpb.ListValue{Values: entries})}
-	if d.Limit != nil {
-		fields["limit"] = structpb.NewStringValue(d.Limit.String())
+	if d.hasLimit {
+		fields["limit"] = structpb.NewStringValue(d.limit.message().String())
 	}
-	if d.HitsAddend != nil {
-		fields["hitsAddend"] = structpb.NewNumberValue(float64(d.HitsAddend.GetValue()))
+	if d.hasHits {
+		fields["hitsAddend"] = structpb.NewNumberValue(float64(d.asked.hits))
 	}
 	return &structpb.Struct{Fields: fields}
+}
+
+// message returns the override as a message of the protobuf library.
+func (o override) message() *common.RateLimitDescriptor_RateLimitOverride {
+	m := &common.RateLimitDescriptor_RateLimitOverride{RequestsPerUnit: o.requests, Unit: typev3.RateLimitUnit(o.unit)}
+	if o.hasMultiplier {
+		m.UnitMultiplier = wrapperspb.UInt32(o.multiplier)
+	}
+	return m
 }
 
 // merge returns a with what only b has; structs that both have are merged.

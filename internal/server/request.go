@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc/mem"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -17,22 +17,49 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// request is a request on its way from message to answer. Its slices are reused.
+// request is a request on its way from the wire to the answer. Its slices are
+// reused.
 type request struct {
+	bounds *Bounds
+	buffer mem.Buffer // what the strings below are parts of; nil: nothing of grpc-go's
+
+	domain      string
+	hits        uint32
+	count       int // of descriptors, also of those beyond the bound
 	descriptors []matched
 	entries     []descriptor.Entry // of all descriptors
-	keys        []byte             // of all checks
-	keyEnds     []int
-	limits      []*limit // of the checks
-	ask         backend.Request
-	decisions   []algo.Decision
-	replaced    []string
-	path        []byte
-	sampler     stats.Sampler
+
+	keys      []byte // of all checks
+	keyEnds   []int
+	limits    []*limit // of the checks
+	ask       backend.Request
+	decisions []algo.Decision
+	replaced  []string
+	path      []byte
+	sampler   stats.Sampler
+}
+
+// asked is what a request says of a descriptor.
+type asked struct {
+	count, bytes int // of entries, also of those beyond the bound
+	hits         uint64
+	limit        override
+	hasHits      bool
+	hasLimit     bool
+	negative     bool
+}
+
+// override is the limit that a request brings along.
+type override struct {
+	requests      uint32
+	unit          int32
+	multiplier    uint32
+	hasMultiplier bool
 }
 
 // matched is one descriptor of a request with what applies to it.
 type matched struct {
+	asked
 	match    *descriptor.Rule // nil: no rule
 	rule     *rule
 	override *limit
@@ -42,6 +69,16 @@ type matched struct {
 	entries  [2]int // range in request.entries
 	first    int    // range in request.limits and what goes with it
 	last     int
+	verdict
+}
+
+// take returns an empty request.
+func (s *Service) take() *request { return s.requests.Get().(*request) }
+
+// release takes a request back.
+func (s *Service) release(r *request) {
+	r.clear()
+	s.requests.Put(r)
 }
 
 // clear drops what would keep the message and the rules from being collected.
@@ -55,25 +92,43 @@ func (r *request) clear() {
 	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
 	r.ask.Remembered = false
 	r.keys, r.keyEnds, r.decisions = r.keys[:0], r.keyEnds[:0], r.decisions[:0]
+	r.domain, r.hits, r.count = "", 0, 0
+	if r.buffer != nil {
+		r.buffer.Free()
+		r.buffer = nil
+	}
 }
 
-// unmatched fills r with n descriptors that no rule limits.
-func (r *request) unmatched(n int) {
-	r.descriptors = append(r.descriptors, make([]matched, n)...)
-}
-
-// match fills r with the checks that the message asks for.
-func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain, msg *pb.RateLimitRequest) error {
-	for i, d := range msg.Descriptors {
-		from := len(r.entries)
-		for _, e := range d.Entries {
-			r.entries = append(r.entries, descriptor.Entry{Key: e.GetKey(), Value: e.GetValue()})
+// check refuses requests that cannot be decided or are larger than they may be.
+func (r *request) check() error {
+	switch b := r.bounds; {
+	case r.domain == "":
+		return errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")
+	case r.count == 0:
+		return errors.New("rate limit descriptor list must not be empty: add rate_limits actions to the route or virtual host")
+	case r.count > b.Descriptors:
+		return fmt.Errorf("%d descriptors in a request: at most %d are accepted (see --max-descriptors)", r.count, b.Descriptors)
+	}
+	for i := range r.descriptors {
+		switch d, b := &r.descriptors[i], r.bounds; {
+		case d.count > b.Entries:
+			return fmt.Errorf("descriptors[%d] has %d entries: at most %d are accepted (see --max-entries)", i, d.count, b.Entries)
+		case d.bytes > b.EntryBytes:
+			return fmt.Errorf("descriptors[%d] has keys and values of %d bytes: at most %d are accepted (see --max-entry-bytes)", i, d.bytes, b.EntryBytes)
 		}
-		m := matched{entries: [2]int{from, len(r.entries)}, hits: hits(msg, d), role: backend.Required}
+	}
+	return nil
+}
+
+// match adds the checks that the request asks for.
+func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain) error {
+	for i := range r.descriptors {
+		m := &r.descriptors[i]
+		m.hits = r.cost(&m.asked)
 		if s.opts.QuotaMode {
 			m.role = backend.Quota
 		}
-		entries := r.entries[from:]
+		entries := r.entries[m.entries[0]:m.entries[1]]
 		if m.match = domain.Lookup(entries); m.match != nil {
 			m.rule = &rules.rules[m.match.Index]
 			m.role, m.stats = m.rule.role, m.rule.stats
@@ -82,18 +137,17 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain, m
 				m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
 			}
 		}
-		if d.Limit != nil {
-			if err := s.override(r, &m, domain, d); err != nil {
+		if m.hasLimit {
+			if err := s.override(r, m, domain); err != nil {
 				return fmt.Errorf("descriptors[%d].limit: %w", i, err)
 			}
 		}
 		if m.rule != nil {
 			r.replaced = append(r.replaced, m.rule.replaces...)
 		}
-		r.descriptors = append(r.descriptors, m)
 	}
 	for i := range r.descriptors {
-		r.check(i, domain)
+		r.addChecks(i, domain)
 	}
 	r.settle(domain)
 	return nil
@@ -117,8 +171,8 @@ func (r *request) settle(domain *descriptor.Domain) {
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
 }
 
-// check adds the checks of the i-th descriptor.
-func (r *request) check(i int, domain *descriptor.Domain) {
+// addChecks adds the checks of the i-th descriptor.
+func (r *request) addChecks(i int, domain *descriptor.Domain) {
 	d := &r.descriptors[i]
 	d.first = len(r.limits)
 	entries := r.entries[d.entries[0]:d.entries[1]]
@@ -144,14 +198,14 @@ func (r *request) add(i int, d *matched, l *limit) {
 	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Descriptor: i, Role: d.role})
 }
 
-// hits returns what the descriptor costs: its own hits_addend if it has one,
-// even 0, else the request's, where 0 is absent and means 1.
-func hits(msg *pb.RateLimitRequest, d *common.RateLimitDescriptor) int64 {
-	n := int64(max(msg.HitsAddend, 1))
-	if d.HitsAddend != nil {
-		n = int64(min(d.HitsAddend.Value, math.MaxInt64))
+// cost returns what the descriptor costs: its own hits_addend if it has one, even
+// 0, else the request's, where 0 is absent and means 1.
+func (r *request) cost(d *asked) int64 {
+	n := int64(max(r.hits, 1))
+	if d.hasHits {
+		n = int64(min(d.hits, math.MaxInt64))
 	}
-	if d.IsNegativeHits {
+	if d.negative {
 		n = -n
 	}
 	return n
@@ -160,13 +214,13 @@ func hits(msg *pb.RateLimitRequest, d *common.RateLimitDescriptor) int64 {
 // override replaces what m's rule says by the limit that the request brings. It
 // keeps the rule's algorithm, but no mode of it, for Envoy's operator asked for
 // just this limit.
-func (s *Service) override(r *request, m *matched, domain *descriptor.Domain, d *common.RateLimitDescriptor) error {
-	unit := pb.RateLimitResponse_RateLimit_Unit(d.Limit.Unit)
+func (s *Service) override(r *request, m *matched, domain *descriptor.Domain) error {
+	unit := pb.RateLimitResponse_RateLimit_Unit(m.limit.unit)
 	window, known := units[unit]
 	if !known {
 		return fmt.Errorf("unit %s: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR", unit)
 	}
-	p := algo.Params{Limit: d.Limit.RequestsPerUnit, Window: window}
+	p := algo.Params{Limit: m.limit.requests, Window: window}
 	mode := config.BackendErrorDefault
 	if m.rule != nil && len(m.rule.limits) > 0 {
 		first := m.rule.limits[0]
@@ -182,7 +236,7 @@ func (s *Service) override(r *request, m *matched, domain *descriptor.Domain, d 
 		return errors.New("it cannot be decided locally: set --on-backend-error to error, allow or deny")
 	}
 	l.index = -1
-	l.current = &pb.RateLimitResponse_RateLimit{RequestsPerUnit: d.Limit.RequestsPerUnit, Unit: unit}
+	l.report(m.limit.requests, m.limit.unit, 0)
 	m.override, m.rule = l, nil
 	m.role = backend.Required
 	if s.opts.QuotaMode {

@@ -6,9 +6,7 @@ import (
 	"slices"
 	"time"
 
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -37,14 +35,15 @@ type rule struct {
 
 // limit is one limit of a rule, or of an override.
 type limit struct {
-	index   int // in the rule; -1 for an override
-	name    string
-	algo    *algo.Limit
-	current *pb.RateLimitResponse_RateLimit
-	near    int64 // hits above which the limit is near
-	rawBody []byte
-	onError config.BackendErrorMode // never BackendErrorDefault
-	local   *algo.Limit             // for BackendErrorLocal
+	index    int // in the rule; -1 for an override
+	name     string
+	algo     *algo.Limit
+	requests uint32 // per unit
+	current  []byte // current_limit of a status that reports it, as a field on the wire
+	near     int64  // hits above which the limit is near
+	rawBody  []byte
+	onError  config.BackendErrorMode // never BackendErrorDefault
+	local    *algo.Limit             // for BackendErrorLocal
 }
 
 func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
@@ -99,14 +98,7 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 			return err
 		}
 		compiled.index, compiled.name, compiled.rawBody = i, l.Name, []byte(l.RawBody)
-		compiled.current = &pb.RateLimitResponse_RateLimit{
-			Name:            l.Name,
-			RequestsPerUnit: l.RequestsPerUnit,
-			Unit:            pb.RateLimitResponse_RateLimit_Unit(l.Unit),
-		}
-		if l.UnitMultiplier > 1 {
-			compiled.current.UnitMultiplier = wrapperspb.UInt32(l.UnitMultiplier)
-		}
+		compiled.report(l.RequestsPerUnit, int32(l.Unit), l.UnitMultiplier)
 		r.limits = append(r.limits, compiled)
 	}
 	return nil

@@ -7,7 +7,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -47,6 +47,10 @@ type Options struct {
 	NearLimitRatio float64
 	// Bounds on requests.
 	Bounds Bounds
+
+	// Admit is asked, if it is there, before a request is decided; its error is the
+	// answer then.
+	Admit func(context.Context) error
 
 	// OnBackendError is what to answer when the backend fails, for rules that do
 	// not say; BackendErrorDefault means BackendErrorError.
@@ -91,6 +95,7 @@ type Service struct {
 	rules     atomic.Pointer[ruleset]
 	setRules  sync.Mutex
 	requests  sync.Pool  // of *request
+	answers   sync.Pool  // of *answer
 	overrides stats.Rule // counts overrides that find no place of their own
 }
 
@@ -116,7 +121,8 @@ func New(o Options) *Service {
 		}
 	}
 	s := &Service{opts: o}
-	s.requests.New = func() any { return new(request) }
+	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
+	s.answers.New = func() any { return &answer{data: make([]byte, 0, answerBytes), service: s} }
 	return s
 }
 
@@ -142,18 +148,46 @@ func (s *Service) Matcher() *descriptor.Matcher {
 	return nil
 }
 
-// ShouldRateLimit implements the gRPC method. Its errors are InvalidArgument for
-// requests that cannot be decided and Unavailable when there are no rules or the
-// backend failed.
-func (s *Service) ShouldRateLimit(ctx context.Context, req *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
-	start := time.Now()
-	resp, err := s.answer(ctx, req, start)
-	s.opts.Stats.Answered(time.Since(start))
-	return resp, err
+// ShouldRateLimit implements the gRPC method for callers that have messages of the
+// protobuf library. Its errors are InvalidArgument for requests that cannot be
+// decided and Unavailable when there are no rules or the backend failed.
+func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+	data, err := proto.Marshal(msg)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	r := s.take()
+	defer s.release(r)
+	if err := r.decode(data, r.bounds); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	a, err := s.serve(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer a.release()
+	resp := new(pb.RateLimitResponse)
+	if err := proto.Unmarshal(a.data, resp); err != nil {
+		return nil, status.Errorf(codes.Internal, "the answer can't be read: %v", err)
+	}
+	return resp, nil
 }
 
-func (s *Service) answer(ctx context.Context, msg *pb.RateLimitRequest, now time.Time) (*pb.RateLimitResponse, error) {
-	if err := s.opts.Bounds.check(msg); err != nil {
+// serve answers a decoded request. Nothing of the answer is the request's.
+func (s *Service) serve(ctx context.Context, r *request) (*answer, error) {
+	start := time.Now()
+	a, err := s.answer(ctx, r, start)
+	s.opts.Stats.Answered(time.Since(start))
+	return a, err
+}
+
+func (s *Service) answer(ctx context.Context, r *request, now time.Time) (*answer, error) {
+	if s.opts.Admit != nil {
+		if err := s.opts.Admit(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.check(); err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -162,15 +196,9 @@ func (s *Service) answer(ctx context.Context, msg *pb.RateLimitRequest, now time
 		s.opts.Stats.ServiceErrors.Add(1)
 		return nil, status.Error(codes.Unavailable, ErrNoRules.Error())
 	}
-	r := s.requests.Get().(*request)
-	defer func() {
-		r.clear()
-		s.requests.Put(r)
-	}()
-	if domain := rules.matcher.Domain(msg.Domain); domain == nil {
+	if domain := rules.matcher.Domain(r.domain); domain == nil {
 		s.opts.Stats.DomainNotFound.Add(1)
-		r.unmatched(len(msg.Descriptors))
-	} else if err := s.match(r, rules, domain, msg); err != nil {
+	} else if err := s.match(r, rules, domain); err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -184,32 +212,9 @@ func (s *Service) answer(ctx context.Context, msg *pb.RateLimitRequest, now time
 			r.heat(weight, now)
 		}
 	}
-	return s.encode(r, msg, now), nil
-}
-
-// check refuses requests that cannot be decided or are larger than they may be.
-func (b Bounds) check(msg *pb.RateLimitRequest) error {
-	switch n := len(msg.Descriptors); {
-	case msg.Domain == "":
-		return errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")
-	case n == 0:
-		return errors.New("rate limit descriptor list must not be empty: add rate_limits actions to the route or virtual host")
-	case n > b.Descriptors:
-		return fmt.Errorf("%d descriptors in a request: at most %d are accepted (see --max-descriptors)", n, b.Descriptors)
-	}
-	for i, d := range msg.Descriptors {
-		if n := len(d.Entries); n > b.Entries {
-			return fmt.Errorf("descriptors[%d] has %d entries: at most %d are accepted (see --max-entries)", i, n, b.Entries)
-		}
-		bytes := 0
-		for _, e := range d.Entries {
-			bytes += len(e.Key) + len(e.Value)
-		}
-		if bytes > b.EntryBytes {
-			return fmt.Errorf("descriptors[%d] has keys and values of %d bytes: at most %d are accepted (see --max-entry-bytes)", i, bytes, b.EntryBytes)
-		}
-	}
-	return nil
+	a := s.answers.Get().(*answer)
+	a.data = s.encode(a.data[:0], r, now)
+	return a, nil
 }
 
 // heat has the counters of a request that stands for so many counted among the

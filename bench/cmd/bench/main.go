@@ -48,6 +48,7 @@ type reportCmd struct {
 	LoadCore    int               `default:"1" help:"The core for the load, and for Redis."`
 	Connections int               `default:"4" help:"How many connections share the load."`
 	InFlight    int               `default:"64" help:"How many requests are kept in flight."`
+	Profiles    string            `placeholder:"DIR" type:"existingdir" help:"Write a processor profile of each server to DIR, for the compiler."`
 	JSON        string            `placeholder:"FILE" help:"Write all samples here, as JSON."`
 	Benchmarks  string            `placeholder:"DIR" help:"Write each build's samples to DIR/NAME.txt for benchstat."`
 }
@@ -61,7 +62,7 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	o := report.Options{
 		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor-tuned"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
 		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, Latency: c.Latency, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
-		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate,
+		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate, Profiles: c.Profiles,
 	}
 	if err := buildFloors(o); err != nil {
 		return err

@@ -1,0 +1,78 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// BenchmarkWire is all of a request but grpc-go: from the bytes that came to those
+// that go, in memory.
+func BenchmarkWire(b *testing.B) {
+	run := func(name string, s *Service, descriptors int) {
+		b.Run(name, func(b *testing.B) {
+			msg := &pb.RateLimitRequest{Domain: "edge"}
+			for range descriptors {
+				msg.Descriptors = append(msg.Descriptors, &common.RateLimitDescriptor{Entries: []*common.RateLimitDescriptor_Entry{{Key: "user", Value: "alice"}}})
+			}
+			data, err := proto.Marshal(msg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c := codec{encoding.GetCodecV2(protocodec.Name)}
+			received := mem.BufferSlice{mem.SliceBuffer(data)}
+			decode := func(v any) error { return c.Unmarshal(received, v) }
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				a, err := s.handle(s, ctx, decode, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				out, err := c.Marshal(a)
+				if err != nil {
+					b.Fatal(err)
+				}
+				out.Free()
+			}
+		})
+	}
+	for _, a := range algo.Algorithms() {
+		run(a, benchmarked(b, a, Options{}), 1)
+	}
+	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}), 8)
+	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}), 1)
+}
+
+func benchmarked(b *testing.B, algorithm string, o Options) *Service {
+	store := memory.New(memory.Options{})
+	b.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	o.Backend, o.Log, o.Stats = store, zap.NewNop(), stats.New(0)
+	s := New(o)
+	yaml := fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm)
+	rules, err := config.Parse([]config.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, config.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.SetRules(rules); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
