@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -44,7 +45,7 @@ func (f *fixture) raw(t *testing.T, text string) (answers []reply) {
 			t.Fatalf("%q: %v", all, err)
 		}
 		body, err := io.ReadAll(answer.Body)
-		if err != nil {
+		if err := errors.Join(err, answer.Body.Close()); err != nil {
 			t.Fatalf("%q: %v", all, err)
 		}
 		answers = append(answers, reply{answer.StatusCode, answer.Header, string(body)})

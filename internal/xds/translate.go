@@ -45,8 +45,17 @@ func toSources(resources []*anypb.Any) ([]config.Source, error) {
 	return sources, errors.Join(errs...)
 }
 
+// text returns s to be written as it is: in the block style that yaml chooses for
+// text with line ends, the first of them is lost.
+func text(s string) any {
+	if !strings.Contains(s, "\n") {
+		return s
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: yaml.DoubleQuotedStyle}
+}
+
 func domain(c *rls.RateLimitConfig) map[string]any {
-	return map[string]any{"domain": c.Domain, "descriptors": descriptors(c.Descriptors)}
+	return map[string]any{"domain": text(c.Domain), "descriptors": descriptors(c.Descriptors)}
 }
 
 func descriptors(list []*rls.RateLimitDescriptor) []map[string]any {
@@ -58,8 +67,10 @@ func descriptors(list []*rls.RateLimitDescriptor) []map[string]any {
 }
 
 func descriptor(d *rls.RateLimitDescriptor) map[string]any {
-	out := map[string]any{"key": d.Key}
-	set(out, "value", d.Value)
+	out := map[string]any{"key": text(d.Key)}
+	if d.Value != "" {
+		out["value"] = text(d.Value)
+	}
 	set(out, "shadow_mode", d.ShadowMode)
 	set(out, "detailed_metric", d.DetailedMetric)
 	set(out, "quota_mode", d.QuotaMode)
