@@ -89,7 +89,7 @@ func (s *Service) judge(r *request, now time.Time) overall {
 	var (
 		o                      = overall{tightest: -1}
 		quotas, refusingQuotas int
-		quotaWait              time.Duration = algo.Never
+		quotaWait              = algo.Never
 	)
 	for i := range r.descriptors {
 		d := &r.descriptors[i]
