@@ -63,11 +63,12 @@ func Run(ctx context.Context, o Options) (err error) {
 
 const domain = "bench"
 
-// rules are the first of a file: one for each key of the load generator.
+// rules are the first of a file: the one for the load generator. A hit is forgotten
+// only after 86 seconds, so that all keys of a flood live at once.
 const rules = `domain: bench
 descriptors:
   - key: user
-    rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 100000}
+    rate_limit: {algorithm: token_bucket, unit: day, requests_per_unit: 1000}
 `
 
 // start starts the service, or the floor server, with so many more rules.
@@ -80,7 +81,7 @@ func (b *bench) start(floor bool, more int, env []string, flags ...string) (*tar
 			return nil, err
 		}
 		path = b.Service
-		args = append([]string{"serve", "--config", t.rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"}, flags...)
+		args = append([]string{"serve", "--config", t.rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--drain-timeout", "2s"}, flags...)
 	}
 	var err error
 	t.Process, err = proc.Start(b.ServerCore, append(env, "GOMAXPROCS=1"), path, append(args, "--grpc-addr", "127.0.0.1:0")...)

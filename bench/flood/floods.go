@@ -243,15 +243,19 @@ func (b *bench) open(ctx context.Context, t *target, connections, streams int, m
 // unread has 1,000 connections ask and never read.
 func unread(ctx context.Context, b *bench, t *target) (string, error) {
 	const connections = 1000
-	ctx, stop := context.WithTimeout(ctx, b.Duration)
-	defer stop()
-	var sent atomic.Int64
-	var all sync.WaitGroup
+	var flooding []*raw
 	for range connections {
 		r, err := dialRaw(ctx, t.address)
 		if err != nil {
 			return "", err
 		}
+		flooding = append(flooding, r)
+	}
+	ctx, stop := context.WithTimeout(ctx, b.Duration)
+	defer stop()
+	var sent atomic.Int64
+	var all sync.WaitGroup
+	for _, r := range flooding {
 		all.Go(func() {
 			n, _ := r.unread(ctx) // the server may well close the connection
 			sent.Add(int64(n))

@@ -2,6 +2,7 @@ package overload_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -66,7 +67,7 @@ func await(t *testing.T, what string, holds func() bool) {
 }
 
 // asked says what becomes of a thousand requests.
-func asked(s *overload.Shedder, ctx context.Context, method string) (refused int, err error) {
+func asked(ctx context.Context, s *overload.Shedder, method string) (refused int, err error) {
 	for range 1000 {
 		if _, e := s.Tap(ctx, &tap.Info{FullMethodName: method}); e != nil {
 			refused++
@@ -97,7 +98,7 @@ func metric(t *testing.T, c prometheus.Collector, name string) float64 {
 
 func TestNothingIsRefusedWithoutLoad(t *testing.T) {
 	s, _ := run(t, time.Hour)
-	if n, err := asked(s, t.Context(), method); n != 0 {
+	if n, err := asked(t.Context(), s, method); n != 0 {
 		t.Errorf("%d refused: %v", n, err)
 	}
 }
@@ -109,7 +110,7 @@ func TestRequestsAreRefusedUnderLoad(t *testing.T) {
 	var n int
 	var err error
 	await(t, "requests are refused", func() bool {
-		n, err = asked(s, t.Context(), method)
+		n, err = asked(t.Context(), s, method)
 		return n > 0
 	})
 	if n == 1000 {
@@ -118,7 +119,7 @@ func TestRequestsAreRefusedUnderLoad(t *testing.T) {
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "overloaded") {
 		t.Errorf("the error is %v", err)
 	}
-	if n, err := asked(s, t.Context(), "/grpc.health.v1.Health/Check"); n > 0 {
+	if n, err := asked(t.Context(), s, "/grpc.health.v1.Health/Check"); n > 0 {
 		t.Errorf("%d health checks refused: %v", n, err)
 	}
 	await(t, "the log says so", func() bool { return logs.FilterMessageSnippet("overloaded").Len() > 0 })
@@ -145,7 +146,7 @@ func TestWaitingRequestsMakeRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "requests are refused", func() bool { n, _ := asked(s, t.Context(), method); return n > 0 })
+	await(t, "requests are refused", func() bool { n, _ := asked(t.Context(), s, method); return n > 0 })
 	await(t, "none is refused", func() bool {
 		_, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method})
 		return err == nil
@@ -163,7 +164,7 @@ func TestLongDeadlinesAreRefusedInTheirTurn(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	await(t, "one with a long deadline is refused", func() bool {
-		asked(s, short, method) // take all places
+		_, _ = asked(short, s, method) // take all places
 		ctx, err := s.Tap(long, &tap.Info{FullMethodName: method})
 		if err != nil {
 			t.Fatalf("by the tap handle: %v", err)
@@ -224,7 +225,7 @@ func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
 	dial()
 	first := <-accepted
 	<-accepted
-	if _, err := dial().Read(make([]byte, 1)); err != io.EOF {
+	if _, err := dial().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the third connection: %v, want it closed", err)
 	}
 	if logs.FilterMessageSnippet("too many connections").Len() != 1 {
@@ -238,7 +239,7 @@ func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
 	first.Close()
 	dial()
 	<-accepted
-	if _, err := dial().Read(make([]byte, 1)); err != io.EOF {
+	if _, err := dial().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("one too many after one was closed: %v", err)
 	}
 }
