@@ -80,6 +80,9 @@ type Limit struct {
 	// Replaces names the limits that do not apply in a request in which this one does.
 	Replaces       []string
 	OnBackendError BackendErrorMode
+	// Lease is the part of the limit, from 0 to 1, that all replicas together may take
+	// from a shared store ahead of the requests that will spend it. 0: none.
+	Lease float64
 	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
 	RawBody string
 	Pos     Pos

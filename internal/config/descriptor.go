@@ -188,6 +188,9 @@ func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*Limit) {
 		if l.Unlimited && len(raw.limits.v) > 1 {
 			d.problemIn("unlimited", limit.unlimited.n, "unlimited among other limits", "write it alone, or remove it")
 		}
+		if limit.lease.given() && len(raw.limits.v) > 1 {
+			d.warnIn("lease", limit.lease.n, "no effect among other limits, with which it is decided in one step", "write it where there is one limit, or remove it")
+		}
 		limits = append(limits, l)
 		d.pop()
 	}

@@ -15,7 +15,7 @@ const maxRawBody = 64 << 10
 
 var (
 	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
-		"sub_windows", "token_bucket", "sliding_window", "unlimited", "replaces", "on_backend_error", "raw_body")
+		"sub_windows", "token_bucket", "sliding_window", "unlimited", "replaces", "on_backend_error", "lease", "raw_body")
 	replacesKeys = newKeys(true, "name")
 	bucketKeys   = newKeys(false, "capacity", "refill_rate")
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
@@ -73,6 +73,7 @@ type rawLimit struct {
 	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
 	burst, subWindows, capacity                                  field[uint32]
 	strict, unlimited                                            field[bool]
+	lease                                                        field[float64]
 	replaces                                                     field[[]field[string]]
 	bucket, sliding                                              *yaml.Node // the blocks of hybrid
 	inner                                                        rawRate    // of sliding
@@ -107,6 +108,8 @@ func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 			d.setReplaces(raw, value)
 		case "on_backend_error":
 			d.text(value, &raw.onBackendError)
+		case "lease":
+			d.share(value, &raw.lease)
 		case "raw_body":
 			d.text(value, &raw.rawBody)
 		}
@@ -169,7 +172,7 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 	if raw.unread {
 		return &Limit{}
 	}
-	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, RawBody: raw.rawBody.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
+	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
 	d.checkName(raw)
 	d.checkReplaces(raw, l)
 	if raw.onBackendError.given() {
@@ -252,6 +255,7 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 		{"token_bucket", raw.bucket, false},
 		{"sliding_window", raw.sliding, false},
 		{"on_backend_error", raw.onBackendError.n, false},
+		{"lease", raw.lease.n, false},
 	} {
 		switch {
 		case f.n == nil:

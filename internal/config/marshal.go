@@ -113,6 +113,7 @@ type limitDocument struct {
 	Unlimited       bool               `yaml:"unlimited,omitempty" json:"unlimited,omitempty"`
 	Replaces        []replacesDocument `yaml:"replaces,omitempty" json:"replaces,omitempty"`
 	OnBackendError  string             `yaml:"on_backend_error,omitempty" json:"on_backend_error,omitempty"`
+	Lease           float64            `yaml:"lease,omitempty" json:"lease,omitempty"`
 	RawBody         string             `yaml:"raw_body,omitempty" json:"raw_body,omitempty"`
 }
 
@@ -171,7 +172,7 @@ func (d *Descriptor) document() descriptorDocument {
 }
 
 func (l *Limit) document() limitDocument {
-	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, RawBody: l.RawBody}
+	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, Lease: l.Lease, RawBody: l.RawBody}
 	for _, name := range l.Replaces {
 		doc.Replaces = append(doc.Replaces, replacesDocument{name})
 	}

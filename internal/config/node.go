@@ -345,6 +345,27 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 	}
 }
 
+// share reads a part of something: above 0 and up to 1.
+func (r *reader) share(n *yaml.Node, f *field[float64]) {
+	target := resolve(n)
+	if isNull(target) {
+		*f = field[float64]{}
+		return
+	}
+	value, isNumber := number(target)
+	*f = field[float64]{v: value, n: n}
+	const remedy = "write a part of the limit above 0 and up to 1, such as 0.1"
+	switch {
+	case !isNumber:
+		r.problem(n, "want a number, found "+describe(target), remedy)
+	case !(value > 0 && value <= 1):
+		r.problem(n, target.Value+" is out of range", remedy)
+	default:
+		return
+	}
+	f.bad = true
+}
+
 // number returns the value of a number, exact up to 2^53.
 func number(n *yaml.Node) (value float64, ok bool) {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" {

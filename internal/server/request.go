@@ -195,7 +195,7 @@ func (r *request) addChecks(i int, domain *descriptor.Domain) {
 func (r *request) add(i int, d *matched, l *limit) {
 	r.keyEnds = append(r.keyEnds, len(r.keys))
 	r.limits = append(r.limits, l)
-	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Descriptor: i, Role: d.role})
+	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Lease: l.lease, Descriptor: i, Role: d.role})
 }
 
 // cost returns what the descriptor costs: its own hits_addend if it has one, even

@@ -38,9 +38,10 @@ type limit struct {
 	index    int // in the rule; -1 for an override
 	name     string
 	algo     *algo.Limit
-	requests uint32 // per unit
-	current  []byte // current_limit of a status that reports it, as a field on the wire
-	near     int64  // hits above which the limit is near
+	requests uint32  // per unit
+	current  []byte  // current_limit of a status that reports it, as a field on the wire
+	lease    float64 // what replicas may take ahead of it
+	near     int64   // hits above which the limit is near
 	rawBody  []byte
 	onError  config.BackendErrorMode // never BackendErrorDefault
 	local    *algo.Limit             // for BackendErrorLocal
@@ -97,7 +98,7 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 		if err != nil {
 			return err
 		}
-		compiled.index, compiled.name, compiled.rawBody = i, l.Name, []byte(l.RawBody)
+		compiled.index, compiled.name, compiled.lease, compiled.rawBody = i, l.Name, l.Lease, []byte(l.RawBody)
 		compiled.report(l.RequestsPerUnit, int32(l.Unit), l.UnitMultiplier)
 		r.limits = append(r.limits, compiled)
 	}
