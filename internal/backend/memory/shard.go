@@ -105,19 +105,7 @@ func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
 		state = s.copy(l, nil)
 	}
 	l.Settle(state, now)
-	allowed := true
-	switch {
-	case c.Hits < 0:
-		state = l.Refund(state, now, giveBack(c.Hits))
-	case l.Fits(state, now, c.Hits):
-		state = l.Charge(state, now, c.Hits)
-	default:
-		allowed = false
-		if c.Role != backend.Shadow {
-			state = l.Deny(state, now, c.Hits)
-		}
-	}
-	d := l.Report(state, now, c.Hits, allowed)
+	state, d := c.DecideAlone(state, now)
 	s.keep(e, hash, c.Key, l, state, rankOf(l, d), now)
 	return d
 }
