@@ -145,6 +145,10 @@ func (c *hitCmd) call(ctx context.Context, client rls.RateLimitServiceClient, re
 		return answer, nil
 	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
 		return nil, fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
+	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):
+		// In TLS 1.3 who is refused for want of a certificate has begun to write, and may
+		// find the connection closed before it reads why.
+		return nil, fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
 		return nil, fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), "connection error"):
