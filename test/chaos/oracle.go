@@ -75,12 +75,13 @@ func (r *record) judge() *verdict {
 	counters := map[counterName]*counter{}
 	for i := range r.calls {
 		c := &r.calls[i]
-		if c.code != codes.OK {
+		switch {
+		case c.code != codes.OK:
 			r.judgeError(v, c)
-		} else if len(c.answers) != len(c.asks) {
+		case len(c.answers) != len(c.asks):
 			v.add([]*call{c}, "%d answers to %d descriptors", len(c.answers), len(c.asks))
 			continue
-		} else if !r.judgeVersions(v, c) {
+		case !r.judgeVersions(v, c):
 			continue
 		}
 		r.count(v, counters, c)

@@ -99,12 +99,12 @@ func TestSoak(t *testing.T) {
 	for _, s := range services {
 		for range callers {
 			client := rls.NewRateLimitServiceClient(s.Dial(t))
-			load.Go(func() { s.ask(t, ctx, client) })
+			load.Go(func() { s.ask(ctx, t, client) })
 		}
-		load.Go(func() { s.askJSON(t, ctx) })
-		load.Go(func() { s.editRules(t, ctx) })
-		load.Go(func() { s.readAdmin(t, ctx) })
-		load.Go(func() { s.reload(t, ctx) })
+		load.Go(func() { s.askJSON(ctx, t) })
+		load.Go(func() { s.editRules(ctx, t) })
+		load.Go(func() { s.readAdmin(ctx, t) })
+		load.Go(func() { s.reload(ctx, t) })
 	}
 	every := max(time.Second, *duration/360)
 	for tick(ctx, every) {
@@ -151,11 +151,11 @@ func within(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // ask makes calls for keys of which most are new, and some are asked again, looked
 // at or given back to.
-func (s *soaked) ask(t *testing.T, ctx context.Context, client rls.RateLimitServiceClient) {
+func (s *soaked) ask(ctx context.Context, t *testing.T, client rls.RateLimitServiceClient) {
 	for i := 0; tick(ctx, pause); i++ {
 		value := s.value.Add(1)
 		if i%4 != 0 {
-			value = value % 50
+			value %= 50
 		}
 		request := harness.Request("edge", 1, keys[i%len(keys)], fmt.Sprint("key ", value))
 		d := request.Descriptors[0]
@@ -178,37 +178,37 @@ func (s *soaked) ask(t *testing.T, ctx context.Context, client rls.RateLimitServ
 	}
 }
 
-func (s *soaked) askJSON(t *testing.T, ctx context.Context) {
+func (s *soaked) askJSON(ctx context.Context, t *testing.T) {
 	for i := 0; tick(ctx, 100*time.Millisecond); i++ {
 		body := fmt.Sprintf(`{"domain":"edge","descriptors":[{"entries":[{"key":"token","value":"json %d"}]}]}`, i)
-		s.web(t, ctx, http.MethodPost, "http://"+s.HTTP+"/json", body, http.StatusOK, http.StatusTooManyRequests)
+		s.web(ctx, t, http.MethodPost, "http://"+s.HTTP+"/json", body, http.StatusOK, http.StatusTooManyRequests)
 	}
 }
 
 // editRules makes, changes and deletes a rule by the admin API.
-func (s *soaked) editRules(t *testing.T, ctx context.Context) {
+func (s *soaked) editRules(ctx context.Context, t *testing.T) {
 	at := "http://" + s.Admin + "/admin/rules"
 	for i := 0; tick(ctx, 2*time.Second); i++ {
 		rule := fmt.Sprintf("domain: extra\ndescriptors: [{key: admin%d, rate_limit: {unit: minute, requests_per_unit: %d}}]\n", i%3, 1+i%7)
 		// Accepted is what is kept, but not in force while the file has a mistake. On a
 		// busy machine Redis may not answer in time, of which the answer tells.
 		s.edits.Add(1)
-		if s.web(t, ctx, http.MethodPost, at, rule, http.StatusOK, http.StatusCreated, http.StatusAccepted,
+		if s.web(ctx, t, http.MethodPost, at, rule, http.StatusOK, http.StatusCreated, http.StatusAccepted,
 			http.StatusServiceUnavailable) == http.StatusServiceUnavailable {
 			s.busy.Add(1)
 		}
 	}
 }
 
-func (s *soaked) readAdmin(t *testing.T, ctx context.Context) {
+func (s *soaked) readAdmin(ctx context.Context, t *testing.T) {
 	paths := []string{"/admin/rules", "/admin/stats", "/admin/counters?domain=edge&descriptor=fixed=second", "/rlconfig", "/", "/stats"}
 	for i := 0; tick(ctx, 500*time.Millisecond); i++ {
-		s.web(t, ctx, http.MethodGet, "http://"+s.Admin+paths[i%len(paths)], "", http.StatusOK)
+		s.web(ctx, t, http.MethodGet, "http://"+s.Admin+paths[i%len(paths)], "", http.StatusOK)
 	}
 }
 
 // reload saves the rules again, every fifth time with a mistake.
-func (s *soaked) reload(t *testing.T, ctx context.Context) {
+func (s *soaked) reload(ctx context.Context, t *testing.T) {
 	for i := 1; tick(ctx, 3*time.Second); i++ {
 		text := rules(i)
 		if i%5 == 0 {
@@ -228,7 +228,7 @@ func (s *soaked) reload(t *testing.T, ctx context.Context) {
 
 // web makes an HTTP request that must be answered with one of the statuses, and
 // returns which.
-func (s *soaked) web(t *testing.T, ctx context.Context, method, url, body string, want ...int) int {
+func (s *soaked) web(ctx context.Context, t *testing.T, method, url, body string, want ...int) int {
 	call, cancel := within(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(call, method, url, strings.NewReader(body))
