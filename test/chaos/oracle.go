@@ -577,11 +577,11 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 		if h.n > room {
 			continue
 		}
-		since := h.from - remembers - slack.Microseconds()
+		since, stepped := h.from-remembers-slack.Microseconds(), false
 		for i := len(r.cuts) - 1; i >= 0; i-- {
 			// What was charged before a step back may stay until that is made up for.
 			if c := r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*remembers >= since {
-				since = min(since, c.from-remembers)
+				since, stepped = min(since, c.from-remembers), true
 			}
 		}
 		var used int64
@@ -589,7 +589,11 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 			used += max(0, a.hits)
 		}
 		for _, o := range k.charged {
-			if o.call != h.call && o.from <= h.to && o.to >= since {
+			switch {
+			case o.call == h.call || o.from > h.to || o.to < since:
+			case stepped && h.p.Burst != 0: // by the step, too, a bucket is later to be full
+				used += room
+			default:
 				used += o.weight(h.p)
 			}
 		}
