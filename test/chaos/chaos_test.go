@@ -44,8 +44,11 @@ func TestChaos(t *testing.T) {
 			all.add(rec, v)
 			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
 				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
+			if v.slowest != nil {
+				t.Logf("the last answer without the store after a fault: %v", v.slowest)
+			}
 			if len(v.findings) > 0 {
-				rec.print(os.Stdout, v)
+				rec.print(os.Stdout, v) // and the services what they logged, as the test has failed
 				t.Errorf("%d findings; again with: go test ./test/chaos -run TestChaos -seed %d -duration 1s -length %v", len(v.findings), next, traffic)
 			}
 		})

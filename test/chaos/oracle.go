@@ -57,6 +57,7 @@ type verdict struct {
 	fullest  float64       // the most of what a limit may admit in some span that it did
 	stalls   int           // of the machine
 	recovery time.Duration // the longest from the end of a fault to the last answer without the store
+	slowest  *call         // that answer
 }
 
 func (v *verdict) add(calls []*call, format string, args ...any) {
@@ -173,7 +174,9 @@ func (r *record) noteRecovery(v *verdict, c *call) {
 	if last == 0 {
 		return // a finding, then
 	}
-	v.recovery = max(v.recovery, time.Duration(c.got-last)*time.Microsecond)
+	if took := time.Duration(c.got-last) * time.Microsecond; took > v.recovery {
+		v.recovery, v.slowest = took, c
+	}
 }
 
 // judgeVersions checks that a call was decided by the rules of one version, which
@@ -340,7 +343,7 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 		ref, _ := d.parse(said.name) // as judgeVersions has checked
 		variant, rule := d.versions[ref.version][ref.rule], d.rules[ref.rule]
 		passed := said.ok && !(d.allOrNothing && c.over)
-		without := a.hits > 0 && passed && rule.mode == "allow" && int64(said.remaining) == capacity(variant[ref.limit])
+		without := a.hits > 0 && passed && !rule.shadow && rule.mode == "allow" && int64(said.remaining) == capacity(variant[ref.limit])
 		if without {
 			if !troubled {
 				v.add([]*call{c}, "%s: answered without the store, which was well", said.name)
@@ -574,11 +577,11 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 		if h.n > room {
 			continue
 		}
-		since := h.from - remembers - slack.Microseconds()
+		since, stepped := h.from-remembers-slack.Microseconds(), false
 		for i := len(r.cuts) - 1; i >= 0; i-- {
 			// What was charged before a step back may stay until that is made up for.
 			if c := r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*remembers >= since {
-				since = min(since, c.from-remembers)
+				since, stepped = min(since, c.from-remembers), true
 			}
 		}
 		var used int64
@@ -586,7 +589,11 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 			used += max(0, a.hits)
 		}
 		for _, o := range k.charged {
-			if o.call != h.call && o.from <= h.to && o.to >= since {
+			switch {
+			case o.call == h.call || o.from > h.to || o.to < since:
+			case stepped && h.p.Burst != 0: // by the step, too, a bucket is later to be full
+				used += room
+			default:
 				used += o.weight(h.p)
 			}
 		}

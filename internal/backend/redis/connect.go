@@ -34,8 +34,10 @@ type connector struct {
 }
 
 const (
+	// A replica that starts while Redis is away is to find it as soon as one that
+	// has lost it, whose calls are let through about once a second.
 	firstRetry = 100 * time.Millisecond
-	lastRetry  = 5 * time.Second
+	lastRetry  = time.Second
 	renewEvery = time.Second
 
 	keepAlive    = time.Second // an idle connection is probed as often
