@@ -174,7 +174,10 @@ func decidePairs(b *redis.Backend, l *algo.Limit, stop chan struct{}) error {
 		if err := b.Decide(context.Background(), &req, out); err != nil {
 			return err
 		}
-		if out[0] != out[1] {
+		// A key that moves takes along how much longer it is to live, not until when,
+		// and when it expires is part of its counter: it may be late by the move.
+		drift := (out[0].ResetAfter - out[1].ResetAfter).Abs()
+		if out[0].Allowed != out[1].Allowed || out[0].Remaining != out[1].Remaining || drift > 10*time.Second {
 			return fmt.Errorf("two equal counters that are charged together differ: %+v", out)
 		}
 	}
