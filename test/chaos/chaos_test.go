@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -23,7 +25,10 @@ var (
 // quick is the length of the run in make test.
 const quick = 6 * time.Second
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	zerolog.SetGlobalLevel(zerolog.Disabled) // toxiproxy's toxics trace themselves
+	os.Exit(harness.Main(m))
+}
 
 // TestChaos makes runs, each from a seed of its own.
 func TestChaos(t *testing.T) {
@@ -40,6 +45,11 @@ func TestChaos(t *testing.T) {
 		t.Run(fmt.Sprint("seed=", next), func(t *testing.T) {
 			p := newPlan(next, traffic)
 			all.runs++ // before it may fail
+			defer func() {
+				if t.Skipped() {
+					all.inconclusive++
+				}
+			}()
 			rec, v := run(t, p)
 			all.add(rec, v)
 			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
@@ -61,6 +71,7 @@ func TestChaos(t *testing.T) {
 // summary is a line for docs/reliability.md.
 type summary struct {
 	runs, calls, counters, errors, refused, findings, stalls int
+	inconclusive                                             int // of runs
 	admitted                                                 int64
 	faults                                                   map[string]int
 	recovery                                                 time.Duration
@@ -93,6 +104,6 @@ func (s *summary) String() string {
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, s.faults[kind]))
 	}
 	return fmt.Sprintf("| runs | steps | hits admitted | refused | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
-		"| %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s",
-		s.runs, s.calls, s.admitted, s.refused, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "))
+		"| %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; inconclusive runs: %d",
+		s.runs, s.calls, s.admitted, s.refused, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.inconclusive)
 }

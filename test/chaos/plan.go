@@ -121,9 +121,14 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 		r.shadow = chance(rng, 8)
 		r.refund = chance(rng, 20)
 		r.limits = []algo.Params{newParams(rng)}
+		// Of siblings one may apply where another is left out. Counters are named by
+		// entries, algorithm and window, and would go on.
+		for len(d.rules) < siblings && slices.ContainsFunc(d.rules, func(o *rule) bool { return o.shareNames(r) }) {
+			r.limits[0] = newParams(rng)
+		}
 		if chance(rng, 25) {
 			second := newParams(rng)
-			if second.Algorithm != r.limits[0].Algorithm { // or the two might share a name
+			if second.Algorithm != r.limits[0].Algorithm && len(d.rules) >= siblings { // or the two might share a name
 				r.limits = append(r.limits, second)
 			}
 		}
@@ -143,6 +148,13 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 	add(&rule{path: []level{{"odd|4:", ""}}, values: [][]string{{"}{", "a=b|", "\x00\n", "é"}}})
 	d.versions = append(d.versions, d.next(rng))
 	return d
+}
+
+// shareNames says whether counters of the rules may have the same names.
+func (r *rule) shareNames(o *rule) bool {
+	return slices.ContainsFunc(r.limits, func(p algo.Params) bool {
+		return slices.ContainsFunc(o.limits, func(q algo.Params) bool { return p.Algorithm == q.Algorithm && p.Window == q.Window })
+	})
 }
 
 // newParams draws a limit that matters at some hundred requests a second.
