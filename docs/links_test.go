@@ -14,7 +14,7 @@ import (
 var (
 	link    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	heading = regexp.MustCompile("(?m)^#+ (.+)$")
-	fenced  = regexp.MustCompile("(?ms)^```.*?^```")
+	fenced  = regexp.MustCompile("(?ms)^```.*?\n```")
 )
 
 // anchor returns what a link to a heading is called, by the rules of GitHub.
