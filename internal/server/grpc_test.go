@@ -29,7 +29,13 @@ import (
 // dial serves f over gRPC as cmd/ratelimit does and returns a connection to it.
 func dial(t *testing.T, f *fixture, options ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
-	g := grpc.NewServer(append(server.GRPCOptions(1<<20, time.Hour, time.Hour), options...)...)
+	return dialAged(t, f, time.Hour, time.Hour, options...)
+}
+
+// dialAged is dial for connections that may be so old.
+func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grpc.ServerOption) *grpc.ClientConn {
+	t.Helper()
+	g := grpc.NewServer(append(server.GRPCOptions(1<<20, age, grace), options...)...)
 	f.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -223,25 +229,7 @@ func TestOtherServices(t *testing.T) {
 // client makes another, on which requests go on.
 func TestConnectionAge(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: year, requests_per_unit: 9}}\n")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := grpc.NewServer(server.GRPCOptions(1<<20, 50*time.Millisecond, time.Second)...)
-	f.Register(g)
-	served := make(chan error, 1)
-	go func() { served <- g.Serve(listener) }()
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		g.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	conn := dialAged(t, f, 50*time.Millisecond, time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for range 2 {
