@@ -3,13 +3,9 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"reflect"
-	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -19,25 +15,7 @@ import (
 // that name their place; and rules written back, as YAML and as JSON, must be
 // read as the same rules.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/*.txtar", "../../config/examples/*.yaml"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			f.Fatalf("no seeds in %s: %v", pattern, err)
-		}
-		for _, file := range files {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				f.Fatal(err)
-			}
-			if !strings.HasSuffix(file, ".txtar") {
-				f.Add(data)
-				continue
-			}
-			for _, seed := range txtar.Parse(data).Files {
-				f.Add(seed.Data)
-			}
-		}
-	}
+	config.AddSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rules, err := config.Parse([]config.Source{{Name: "a.yaml", Data: data}}, config.Options{})
 		if err != nil {

@@ -72,9 +72,10 @@ func checkSplit(t *testing.T, data []byte) {
 	}
 }
 
-// FuzzSplit feeds anything to a parser that splits documents and remembers their
-// parts: what comes of it must be what comes of the document as a whole.
-func FuzzSplit(f *testing.F) {
+// AddSeeds adds all rules of the tests and examples. It is exported for the tests
+// of this package from outside.
+func AddSeeds(f *testing.F) {
+	f.Helper()
 	for _, pattern := range []string{"testdata/*.txtar", "../../config/examples/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
@@ -94,6 +95,12 @@ func FuzzSplit(f *testing.F) {
 			}
 		}
 	}
+}
+
+// FuzzSplit feeds anything to a parser that splits documents and remembers their
+// parts: what comes of it must be what comes of the document as a whole.
+func FuzzSplit(f *testing.F) {
+	AddSeeds(f)
 	for _, c := range splitCases {
 		f.Add([]byte(c.text))
 	}
