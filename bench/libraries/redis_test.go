@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -23,6 +22,7 @@ import (
 	"github.com/distlimiter/ratelimit/bench/proc"
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // callers is how many goroutines ask at once, and how many connections those
@@ -89,14 +89,9 @@ func startRedis(tb testing.TB) *server {
 	if err != nil {
 		tb.Fatalf("%v: install it, or run -bench Memory only", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	s := &server{address: l.Addr().String()}
-	s.Process, err = proc.Start(redisCore, nil, path, "--bind", "127.0.0.1", "--port", strconv.Itoa(port),
+	port := freeport.ForTest(tb)
+	s := &server{address: port.Addr()}
+	s.Process, err = proc.Start(redisCore, nil, path, "--bind", "127.0.0.1", "--port", strconv.Itoa(port.Number),
 		"--dir", tb.TempDir(), "--save", "", "--appendonly", "no")
 	if err != nil {
 		tb.Fatal(err)

@@ -64,12 +64,12 @@ func (b *bench) envoy(ctx context.Context) error {
 }
 
 func (b *bench) startEnvoy(ways []*way) error {
-	upstream, err := freePort()
+	upstream, err := b.freePort()
 	if err != nil {
 		return err
 	}
 	for _, w := range ways {
-		if w.Port, err = freePort(); err != nil {
+		if w.Port, err = b.freePort(); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/bench/proc"
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // redis is a Redis server without persistence.
@@ -21,7 +22,7 @@ func (b *bench) startRedis() (*redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: install it, or measure --backends memory", err)
 	}
-	port, err := freePort()
+	port, err := b.freePort()
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +50,12 @@ func await(p *proc.Process, port int) error {
 	}
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freePort returns a port that is held until everything stops.
+func (b *bench) freePort() (int, error) {
+	p, err := freeport.Hold()
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	b.stop = append(b.stop, p.Close)
+	return p.Number, nil
 }

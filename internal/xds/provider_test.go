@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
@@ -219,14 +220,7 @@ func TestRefusesBadRulesAndKeepsTheOld(t *testing.T) {
 }
 
 func TestServerThatComesLaterAndGoes(t *testing.T) {
-	reserved, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := reserved.Addr().String()
-	if err := reserved.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := freeport.ForTest(t).Addr()
 	_, rules := follow(t, addr)
 
 	plane := newControlPlane(t, addr)

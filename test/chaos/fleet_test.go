@@ -3,10 +3,8 @@ package chaos
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -134,21 +133,15 @@ func (f *fleet) setClock(off time.Duration) {
 	}
 }
 
-// startProxy puts a network before the server. Its port lies below those of outgoing
-// connections, so that it stays free while the network is down.
+// startProxy puts a network before the server. Its port is held, so that it stays
+// free while the network is down.
 func (f *fleet) startProxy() {
 	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	var errs error
-	for range 100 {
-		f.proxy = toxiproxy.NewProxy(api, "redis", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)), f.server.Addr)
-		err := f.proxy.Start()
-		if err == nil {
-			f.t.Cleanup(func() { f.proxy.Stop() })
-			return
-		}
-		errs = errors.Join(errs, err)
+	f.proxy = toxiproxy.NewProxy(api, "redis", freeport.ForTest(f.t).Addr(), f.server.Addr)
+	if err := f.proxy.Start(); err != nil {
+		f.t.Fatal(err)
 	}
-	f.t.Fatal(errs)
+	f.t.Cleanup(f.proxy.Stop)
 }
 
 func (f *fleet) toxic(format string, args ...any) {

@@ -17,6 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -109,7 +110,7 @@ func startPrometheus(t *testing.T, services ...*harness.Service) prometheus {
 	}
 	config := filepath.Join(t.TempDir(), "prometheus.yaml")
 	write(t, config, fmt.Sprintf("scrape_configs: [{job_name: ratelimit, scrape_interval: 100ms, scrape_timeout: 100ms, static_configs: [{targets: [%s]}]}]", strings.Join(targets, ", ")))
-	addr := fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t))
+	addr := freeport.ForTest(t).Addr()
 	p := harness.Start(t, "prometheus", harness.Tool(t, "prometheus"),
 		"--config.file", config, "--storage.tsdb.path", t.TempDir(), "--web.listen-address", addr, "--log.level", "warn")
 	return prometheus{p, addr}

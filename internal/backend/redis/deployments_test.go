@@ -12,6 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // unhurried is for tests that are not about time.
@@ -122,7 +123,7 @@ func TestRefusedConnections(t *testing.T) {
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
 		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: withoutCertificate(files)}, "not connected yet: "},
-		"nobody there":   {redis.Options{Addrs: []string{fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t))}}, "refused"},
+		"nobody there":   {redis.Options{Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 	}
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Minute})
 	for name, test := range tests {

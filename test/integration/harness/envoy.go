@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // The ports that the files in envoy/ name.
@@ -61,7 +63,7 @@ func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy 
 			t.Fatalf("%s: %v", match, err)
 		}
 		if e.ports[port] == 0 {
-			e.ports[port] = freePort(t)
+			e.ports[port] = freeport.ForTest(t).Number
 		}
 		return fmt.Sprintf("port_value: %d", e.ports[port])
 	})

@@ -4,10 +4,7 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,23 +76,4 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
-}
-
-// freePort returns a TCP port of loopback that nobody listens on. It lies below
-// the range from which systems take the ports of outgoing connections, so that it
-// stays free until its user listens, also over a restart.
-func freePort(t testing.TB) int {
-	t.Helper()
-	var errs error
-	for range 100 {
-		port := 15000 + rand.IntN(15000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			l.Close()
-			return port
-		}
-		errs = errors.Join(errs, err)
-	}
-	t.Fatalf("no free port: %v", errs)
-	return 0
 }

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // Service is a running ratelimit serve.
@@ -32,11 +34,13 @@ type Service struct {
 
 func newService(t testing.TB) *Service {
 	t.Helper()
-	s := &Service{grpcPort: freePort(t)}
-	s.GRPC = fmt.Sprintf("127.0.0.1:%d", s.grpcPort)
-	s.HTTP = fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	s.Admin = fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	return s
+	grpc := freeport.ForTest(t)
+	return &Service{
+		grpcPort: grpc.Number,
+		GRPC:     grpc.Addr(),
+		HTTP:     freeport.ForTest(t).Addr(),
+		Admin:    freeport.ForTest(t).Addr(),
+	}
 }
 
 // StartBare starts the service with neither command nor flags, as the container

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // MasterName is what the sentinels of [StartSentinels] call the master.
@@ -103,7 +105,7 @@ func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, ids: map[*Server]string{}}
 	start := func() *Server {
-		bus := FreePort(t)
+		bus := freeport.ForTest(t).Number
 		s := Start(t, Config{busPort: bus, Args: []string{
 			"--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
 			"--cluster-port", strconv.Itoa(bus), "--repl-diskless-sync-delay", "0",
@@ -152,7 +154,7 @@ func StartCluster(t testing.TB) *Cluster {
 // and refuses what a cluster refuses.
 func StartClusterOfOne(t testing.TB) *Server {
 	t.Helper()
-	s := Start(t, Config{Args: []string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(FreePort(t))}})
+	s := Start(t, Config{Args: []string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freeport.ForTest(t).Number)}})
 	s.Do("CLUSTER", "ADDSLOTSRANGE", "0", strconv.Itoa(slots-1))
 	Eventually(t, "the cluster is up", func() bool { return strings.Contains(s.Text("CLUSTER", "INFO"), "cluster_state:ok") })
 	return s

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/distlimiter/ratelimit/internal/freeport"
 )
 
 // patience is how long the servers of a test may take for anything.
@@ -67,18 +69,12 @@ func Start(t testing.TB, c Config) *Server {
 	if s.Dir == "" {
 		s.Dir = t.TempDir()
 	}
-	for attempt := 0; ; attempt++ {
-		if c.port == 0 {
-			s.conf.port = FreePort(t)
-		}
-		s.prepare()
-		err := s.launch()
-		if err == nil {
-			break
-		}
-		if c.port != 0 || attempt == 5 {
-			t.Fatal(err)
-		}
+	if c.port == 0 {
+		s.conf.port = freeport.ForTest(t).Number
+	}
+	s.prepare()
+	if err := s.launch(); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(s.Kill)
 	return s
@@ -274,21 +270,6 @@ func (s *Server) CPU() time.Duration {
 		sum += seconds
 	}
 	return time.Duration(sum * float64(time.Second))
-}
-
-// FreePort returns a TCP port that is free on loopback for now.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		t.Fatalf("%v is no TCP address", l.Addr())
-	}
-	return addr.Port
 }
 
 // Eventually waits until the condition holds.
