@@ -16,7 +16,8 @@ import (
 
 // RedisOptions say where in Redis the rules are kept.
 type RedisOptions struct {
-	// Client returns the client, or why there is none yet. Required.
+	// Client returns the client, or why there is none yet. Required. Who wants the
+	// rules that are there to be in force from the start waits for it before.
 	Client func() (rueidis.Client, error)
 	// Prefix begins the key. Required.
 	Prefix string
@@ -34,10 +35,7 @@ type RedisOptions struct {
 const (
 	defaultPoll    = 250 * time.Millisecond
 	defaultTimeout = time.Second
-	// firstLoad is how long the first load waits for a connection.
-	firstLoad = 2 * time.Second
-	clientGap = 10 * time.Millisecond
-	remind    = time.Second
+	remind         = time.Second
 )
 
 // Redis keeps rules in one hash of Redis, for all replicas. Each looks for
@@ -50,7 +48,6 @@ type Redis struct {
 
 	mu    sync.Mutex
 	known Set
-	heard bool // whether Redis was asked for anything yet
 }
 
 var _ Store = (*Redis)(nil)
@@ -113,7 +110,6 @@ func (r *Redis) last() Set {
 func (r *Redis) learn(set Set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.heard = true
 	if set.Revision < r.known.Revision || set.Token() == r.known.Token() {
 		return
 	}
@@ -127,9 +123,9 @@ func (r *Redis) learn(set Set) {
 
 // load reads what Redis has.
 func (r *Redis) load(ctx context.Context) (Set, error) {
-	client, err := r.client(ctx)
+	client, err := r.opts.Client()
 	if err != nil {
-		return Set{}, err
+		return Set{}, unavailable(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
@@ -148,41 +144,7 @@ func (r *Redis) load(ctx context.Context) (Set, error) {
 	return set, nil
 }
 
-// client waits for a client if there has never been one: rules that are there
-// should be in force from the start.
-func (r *Redis) client(ctx context.Context) (rueidis.Client, error) {
-	client, err := r.opts.Client()
-	if err == nil || !r.firstTime() {
-		return client, unavailable(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, firstLoad)
-	defer cancel()
-	ticker := time.NewTicker(clientGap)
-	defer ticker.Stop()
-	for err != nil {
-		select {
-		case <-ctx.Done():
-			return nil, unavailable(err)
-		case <-ticker.C:
-		}
-		client, err = r.opts.Client()
-	}
-	return client, nil
-}
-
-// firstTime says whether Redis was never asked for anything yet.
-func (r *Redis) firstTime() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := !r.heard
-	r.heard = true
-	return first
-}
-
 func unavailable(err error) error {
-	if err == nil {
-		return nil
-	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
