@@ -17,7 +17,7 @@ import (
 // streamWorkers is how many goroutines for each processor take up requests. They
 // spare a request a goroutine of its own, whose stack would have to grow; beyond
 // the requests in flight they gain nothing, and hundreds cost.
-const streamWorkers = 32
+const streamWorkers = 128
 
 // How many bytes a client may have under way before they are read, of a request and
 // in all: the least that there is, and some hundreds of requests. When they are set,

@@ -10,16 +10,14 @@ import (
 )
 
 // lanes combine requests. A lane is of calls that may carry each other's
-// requests: all to one server or, in a cluster, to one slot. While as many calls
-// as the lane is wide are under way, later requests queue, and then go together in
-// the next one, which decides them in the order in which they came. So what a
-// call costs is shared by the more requests the more there are, a hot key costs a
-// few calls a round trip whatever its rate, and all are decided just as they would
-// be otherwise.
+// requests: all to one server or, in a cluster, to one slot. While a call is under
+// way, later requests queue, and then go together in the next one, which decides
+// them in the order in which they came. So what a call costs is shared by the more
+// requests the more there are, a hot key costs a few calls a round trip whatever
+// its rate, and all are decided just as they would be otherwise.
 type lanes struct {
 	call    func(ops []*op, deadline time.Time)
 	patient time.Duration // how long nothing may move for others to wait
-	width   int           // calls under way for others to wait
 	shards  [64]laneShard
 }
 
@@ -53,21 +51,23 @@ type lane struct {
 }
 
 const (
-	// laneWidth is how many calls a server has under way before requests wait for
-	// one. One more would hardly be quicker: the server decides one after the other.
-	laneWidth = 2
+	// pace is how long after a call began requests wait for its end, if they will
+	// all go in the next one, rather than have one of them begin a further call.
+	// Where the server is near they do wait, and what a call costs is shared by the
+	// most; where it is far they need not wait for a whole round trip.
+	pace = time.Millisecond
+	// mostCalls is how many calls are under way at the most while they do end. More
+	// would hardly be quicker: the server decides one after the other.
+	mostCalls = 4
 	// mostGathered is how many checks are put together in a call, for whose time the
 	// server does nothing else: some 300 µs.
 	mostGathered = 128
 )
 
-func newLanes(timeout time.Duration, cluster bool, call func([]*op, time.Time)) *lanes {
+func newLanes(timeout time.Duration, call func([]*op, time.Time)) *lanes {
 	// Who waits for a call and then for one of his own may take the time of two.
 	// Where calls take long, requests do not wait for them.
-	l := &lanes{call: call, patient: timeout / 4, width: laneWidth}
-	if cluster { // other slots have lanes of their own
-		l.width = 1
-	}
+	l := &lanes{call: call, patient: timeout / 4}
 	for i := range l.shards {
 		l.shards[i].lanes = map[place]*lane{}
 	}
@@ -91,8 +91,10 @@ func (l *lanes) do(o *op) {
 	// waits for it.
 	batch := s.take(ln, o)
 	l.call(batch, o.deadline)
-	for _, other := range batch[1:] {
-		other.wake <- struct{}{}
+	for _, other := range batch {
+		if other != o {
+			other.wake <- struct{}{}
+		}
 	}
 	if leader := s.leave(ln, o.place); leader != nil {
 		leader.leads = true
@@ -110,7 +112,7 @@ func (s *laneShard) enter(o *op, l *lanes) (ln *lane, wait bool) {
 		}
 		s.lanes[o.place] = ln
 	}
-	if ln.calls >= l.width && o.began.Sub(ln.moved) <= l.patient {
+	if ln.busy(o.began, l.patient) {
 		ln.queue = append(ln.queue, o)
 		return ln, true
 	}
@@ -119,7 +121,19 @@ func (s *laneShard) enter(o *op, l *lanes) (ln *lane, wait bool) {
 	return ln, false
 }
 
-// take returns the op with as many of those that wait as one call takes.
+// busy says whether a request waits for the calls that are under way.
+func (ln *lane) busy(now time.Time, patient time.Duration) bool {
+	switch since := now.Sub(ln.moved); {
+	case ln.calls == 0 || since > patient:
+		return false
+	case ln.calls < mostCalls:
+		return since <= pace && len(ln.queue) < mostGathered
+	}
+	return true
+}
+
+// take returns the op with as many of those that wait as one call takes, in the
+// order in which they came.
 func (s *laneShard) take(ln *lane, o *op) []*op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +142,14 @@ func (s *laneShard) take(ln *lane, o *op) []*op {
 		checks += len(ln.queue[n].checks)
 		n++
 	}
-	o.batch = append(append(o.batch[:0], o), ln.queue[:n]...)
+	o.batch = o.batch[:0]
+	if o.leads { // it came before those that still wait
+		o.batch = append(o.batch, o)
+	}
+	o.batch = append(o.batch, ln.queue[:n]...)
+	if !o.leads {
+		o.batch = append(o.batch, o)
+	}
 	ln.drop(n)
 	return o.batch
 }

@@ -88,7 +88,7 @@ func New(opts Options) (*Backend, error) {
 		leases:   newLeases(opts.Replicas),
 		metrics:  newMetrics(),
 	}
-	b.lanes = newLanes(opts.Timeout, opts.Mode == Cluster, b.call)
+	b.lanes = newLanes(opts.Timeout, b.call)
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })

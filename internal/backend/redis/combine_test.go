@@ -1,0 +1,115 @@
+package redis
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+)
+
+// calls is the other side of lanes: each call is told, and ends when it is let.
+type calls struct {
+	lanes *lanes
+	begun chan []*op
+	end   chan struct{}
+}
+
+func newCalls(timeout time.Duration) *calls {
+	c := &calls{begun: make(chan []*op), end: make(chan struct{})}
+	c.lanes = newLanes(timeout, func(ops []*op, _ time.Time) {
+		c.begun <- slices.Clone(ops)
+		<-c.end
+	})
+	return c
+}
+
+// ask has requests decided that came at that time, and returns them.
+func (c *calls) ask(n int, at time.Time) (all []*op) {
+	for range n {
+		o := newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), at, time.Minute)
+		all = append(all, o)
+		go c.lanes.do(o)
+		if n > 1 { // in this order
+			c.queued(len(all))
+		}
+	}
+	return all
+}
+
+// queued waits until so many requests wait for a call.
+func (c *calls) queued(n int) {
+	s := &c.lanes.shards[0]
+	for {
+		s.mu.Lock()
+		waiting := 0
+		if ln := s.lanes[0]; ln != nil {
+			waiting = len(ln.queue)
+		}
+		s.mu.Unlock()
+		if waiting >= n {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestRequestsWaitForACallAndGoTogether(t *testing.T) {
+	t.Parallel()
+	c, now := newCalls(time.Minute), time.Now()
+	alone := c.ask(1, now)
+	if got := <-c.begun; !slices.Equal(got, alone) {
+		t.Fatalf("the first call is of %d requests", len(got))
+	}
+	together := c.ask(5, now.Add(pace))
+	c.end <- struct{}{}
+	if got := <-c.begun; !slices.Equal(got, together) {
+		t.Errorf("the next call is not of the five that waited, in their order")
+	}
+	c.end <- struct{}{}
+}
+
+func TestACallThatTakesLongIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	c, now := newCalls(time.Minute), time.Now()
+	c.ask(1, now)
+	<-c.begun
+	waiting := c.ask(3, now.Add(pace))
+	late := c.ask(1, now.Add(pace+1))
+	if got := <-c.begun; !slices.Equal(got, append(waiting, late...)) {
+		t.Errorf("the second call is not of those that waited and of the one that came late, in their order")
+	}
+	for n := 2; n < mostCalls; n++ {
+		now = now.Add(3 * pace)
+		c.ask(1, now)
+		<-c.begun
+	}
+	// As many as may are under way: whoever comes waits, until nothing has moved for long.
+	waiting = c.ask(2, now.Add(3*pace))
+	last := c.ask(1, now.Add(time.Minute))
+	if got := <-c.begun; !slices.Equal(got, append(waiting, last...)) {
+		t.Errorf("calls that do not end are waited for")
+	}
+	for range mostCalls + 1 {
+		c.end <- struct{}{}
+	}
+}
+
+func TestAFullCallIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	c, now := newCalls(time.Minute), time.Now()
+	c.ask(1, now)
+	<-c.begun
+	waiting := c.ask(mostGathered, now)
+	extra := c.ask(1, now)
+	if got := <-c.begun; !slices.Equal(got, append(waiting[:mostGathered-1:mostGathered-1], extra...)) {
+		t.Errorf("the second call is of %d requests", len(got))
+	}
+	c.end <- struct{}{}
+	c.end <- struct{}{}
+	if got := <-c.begun; !slices.Equal(got, waiting[mostGathered-1:]) {
+		t.Errorf("the third call is of %d requests, not of the one that was left over", len(got))
+	}
+	c.end <- struct{}{}
+}
