@@ -52,8 +52,8 @@ func TestChaos(t *testing.T) {
 			}()
 			rec, v := run(t, p)
 			all.add(rec, v)
-			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
-				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
+			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d by leases, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
+				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.leased, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
 			if v.slowest != nil {
 				t.Logf("the last answer without the store after a fault: %v", v.slowest)
 			}
@@ -71,6 +71,7 @@ func TestChaos(t *testing.T) {
 // summary is a line for docs/reliability.md.
 type summary struct {
 	runs, calls, counters, errors, refused, findings, stalls int
+	leased                                                   int
 	inconclusive                                             int // of runs
 	admitted                                                 int64
 	faults                                                   map[string]int
@@ -82,6 +83,7 @@ func (s *summary) add(r *record, v *verdict) {
 	s.counters += v.counters
 	s.errors += v.errors
 	s.refused += v.refused
+	s.leased += v.leased
 	s.admitted += v.admitted
 	s.findings += len(v.findings)
 	s.stalls += v.stalls
@@ -103,7 +105,7 @@ func (s *summary) String() string {
 		total += s.faults[kind]
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, s.faults[kind]))
 	}
-	return fmt.Sprintf("| runs | steps | hits admitted | refused | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
-		"| %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; inconclusive runs: %d",
-		s.runs, s.calls, s.admitted, s.refused, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.inconclusive)
+	return fmt.Sprintf("| runs | steps | hits admitted | refused | by leases | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
+		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; inconclusive runs: %d",
+		s.runs, s.calls, s.admitted, s.refused, s.leased, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.inconclusive)
 }

@@ -29,6 +29,10 @@ const (
 	late = 2 * time.Second
 	// slack is by how much clocks may be corrected in a window.
 	slack = 2 * time.Millisecond
+	// returning is for how long after a replica was killed hits of its leases may still
+	// be given back: a second until that is void, and the time that a call takes to be
+	// sent, which the replica can't tell from the way back.
+	returning = time.Second + 2*time.Second
 )
 
 // finding is something that must not have happened.
@@ -54,6 +58,7 @@ type verdict struct {
 	refused  int           // descriptors
 	errors   int           // calls
 	without  int           // calls that were visibly answered without the store
+	leased   int           // calls that were decided from leases, as the replicas say
 	fullest  float64       // the most of what a limit may admit in some span that it did
 	stalls   int           // of the machine
 	recovery time.Duration // the longest from the end of a fault to the last answer without the store
@@ -357,7 +362,7 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 			k := r.counter(all, c, a, ref.rule, limit)
 			h := hit{span{c.sent, c.got}, a.hits, p, c}
 			switch {
-			case a.hits > 0 && passed && !without && !rule.shadow:
+			case a.hits > 0 && passed && !without && !rule.shadow && !r.staleAnswer(c):
 				k.admitted = append(k.admitted, h)
 				v.admitted += h.n
 			case a.hits > 0 && !said.ok && limit == ref.limit:
@@ -369,6 +374,12 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 			}
 		}
 	}
+}
+
+// staleAnswer says whether a call may have been decided by a master whose place
+// another had already taken.
+func (r *record) staleAnswer(c *call) bool {
+	return slices.ContainsFunc(r.stale, func(s span) bool { return s.touches(span{c.sent, c.got}) })
 }
 
 // perhaps enters hits that may have been charged or given back.
@@ -470,7 +481,11 @@ func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 		for _, last := range within {
 			sum += last.n
 			over := span{first.from, last.to}
-			bound := most(p, over.to-over.from+slack.Microseconds()) + r.more(k, p, over)
+			length := over.to - over.from + slack.Microseconds()
+			if p.Algorithm == algo.FixedWindow { // of which one that was drawn out cuts the next short
+				length += r.drift(span{over.from - window, over.to})
+			}
+			bound := most(p, length) + r.more(k, p, over) + r.held(k, p, over)
 			v.fullest = max(v.fullest, float64(sum)/float64(bound))
 			if sum > bound {
 				v.add(r.around(k, over), "%+v: %d hits admitted within %d µs, more than the %d that %+v may", k.name, sum, over.to-over.from, bound, p)
@@ -491,7 +506,11 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 	window := p.Window.Microseconds()
 	windows := map[int64][]hit{}
 	for _, h := range hits {
-		n := (h.from - slack.Microseconds()) / window
+		late := r.drift(span{h.from - 2*window, h.to})
+		if p.Algorithm == algo.SlidingWindow && len(r.moves) > 0 && h.to >= r.moves[0].from {
+			continue // its windows go on from where a move has shifted them
+		}
+		n := (h.from - slack.Microseconds() - late) / window
 		if (h.to+slack.Microseconds())/window == n {
 			windows[n] = append(windows[n], h)
 		}
@@ -501,8 +520,9 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 		for _, h := range in {
 			sum += h.n
 		}
-		if bound := int64(p.Limit) + r.more(k, p, span{n * window, (n+1)*window - 1}); sum > bound {
-			v.add(r.around(k, span{n * window, (n+1)*window - 1}), "%+v: %d hits admitted in the window from %s, more than the %d that %+v may", k.name, sum, clockTime(n*window), bound, p)
+		within := span{n * window, (n+1)*window - 1}
+		if bound := int64(p.Limit) + r.more(k, p, within) + r.held(k, p, within); sum > bound {
+			v.add(r.around(k, within), "%+v: %d hits admitted in the window from %s, more than the %d that %+v may", k.name, sum, clockTime(n*window), bound, p)
 			return false
 		}
 	}
@@ -532,6 +552,99 @@ func (r *record) more(k *counter, p algo.Params, over span) (n int64) {
 		}
 	}
 	return n
+}
+
+// drift returns by how much slots that were moved in the span may have made counters
+// late: Redis passes on how much longer a key is to live, in whole milliseconds.
+func (r *record) drift(over span) (n int64) {
+	for _, m := range r.moves {
+		if m.touches(over) {
+			n += m.to - m.from + 1000
+		}
+	}
+	return n
+}
+
+// part is how many hits of a counter one replica may hold: its part of the share
+// that the rule states. Less than two it does not take ahead.
+func (r *record) part(k *counter, p algo.Params) int64 {
+	n := int64(k.rule.lease * float64(capacity(p)) / float64(r.plan.replicas))
+	if n < 2 || r.plan.topology == inMemory {
+		return 0
+	}
+	return n
+}
+
+// held returns what leases add to what may be admitted in a span.
+//
+// A hit that is spent was charged before. So whatever is admitted in the span was
+// charged in it, which the limit bounds, or was held when it began. What is given
+// back in it makes room: if it was charged in the span it was never admitted, and
+// else it was held when the span began. Of what was held a hit is spent or given back,
+// not both, so that all of this comes to what was held: of all replicas together no
+// more than the share. There may be more
+//   - of a replica that was killed, when what it was giving back arrives after its
+//     successor holds as much;
+//   - after a change of the limit: what was taken under the old one is given back by
+//     it, and where hits were dearer then, a bucket gets as much more.
+//
+// In a fixed window what is held was charged in the same window, and is void with its
+// end; unless the counter was lost in between.
+func (r *record) held(k *counter, p algo.Params, over span) int64 {
+	window := p.Window.Microseconds()
+	part, bears := r.part(k, p), p.Algorithm != algo.FixedWindow
+	for _, c := range r.cutsOf(k) {
+		bears = bears || c.from <= over.to && c.to+window >= over.from
+	}
+	d := r.plan.domains[k.name.domain]
+	for _, ch := range r.rules[k.name.domain].changes {
+		if !(span{ch.from, ch.to + returning.Microseconds()}).touches(over) {
+			continue
+		}
+		for n := ch.first - 1; n <= ch.last; n++ {
+			if v := d.versions[n]; v != nil && v[k.name.rule] != nil {
+				old := v[k.name.rule][k.name.limit]
+				part = max(part, hit{n: r.part(k, old), p: old}.weight(p))
+			}
+		}
+	}
+	if !bears {
+		return 0
+	}
+	n := int64(r.plan.replicas)
+	for _, o := range r.outages {
+		if (span{o.from, o.from + returning.Microseconds()}).touches(over) {
+			n++
+		}
+	}
+	return n * part
+}
+
+// unspent returns how many hits leases may have charged that nobody has spent, and
+// whether that can be told: not when a call may have charged and nobody heard of it,
+// or with the change of a limit, for what is held under another is left to fade.
+func (r *record) unspent(k *counter, p algo.Params, over span) (n int64, known bool) {
+	part := r.part(k, p)
+	if k.rule.lease == 0 || r.plan.topology == inMemory {
+		return 0, true
+	}
+	for _, f := range r.faults {
+		if (span{f.from, f.to + late.Microseconds()}).touches(over) {
+			return 0, false
+		}
+	}
+	for _, c := range r.cutsOf(k) {
+		if c.touches(over) {
+			return 0, false
+		}
+	}
+	n = int64(r.plan.replicas)
+	for _, o := range r.outages { // what it held is nobody's
+		if o.from <= over.to && over.from <= o.from {
+			n++
+		}
+	}
+	return n * part, true
 }
 
 // locally returns what replicas may admit by themselves. One that was killed has
@@ -578,13 +691,17 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 			continue
 		}
 		since, stepped := h.from-remembers-slack.Microseconds(), false
+		since -= r.drift(span{since, h.to})
 		for i := len(r.cuts) - 1; i >= 0; i-- {
 			// What was charged before a step back may stay until that is made up for.
 			if c := r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*remembers >= since {
 				since, stepped = min(since, c.from-remembers), true
 			}
 		}
-		var used int64
+		used, known := r.unspent(k, h.p, span{since, h.to})
+		if !known {
+			continue
+		}
 		for _, a := range h.call.asks { // which may all count in the same counter
 			used += max(0, a.hits)
 		}

@@ -17,6 +17,8 @@ type record struct {
 	calls   []call
 	faults  []fault    // of the store
 	cuts    []cut      // when counters may have been lost
+	moves   []span     // of slots: each key that moved may have got later by as long
+	stale   []span     // when a master that had been replaced may have answered
 	outages []outage   // of replicas
 	rules   []ruleFile // by domain
 	log     []string   // all that was done, for people
