@@ -30,9 +30,11 @@ const (
 	// slack is by how much clocks may be corrected in a window.
 	slack = 2 * time.Millisecond
 	// returning is for how long after a replica was killed hits of its leases may still
-	// be given back: a second until that is void, and the time that a call takes to be
-	// sent, which the replica can't tell from the way back.
-	returning = time.Second + 2*time.Second
+	// be given back. Then that is void.
+	returning = time.Second
+	// leaving is for how long after all replicas have another limit some may hold a lease
+	// of the old one: its life, and until it is then found, twice 100 ms, and sent.
+	leaving = 200*time.Millisecond + stall
 )
 
 // finding is something that must not have happened.
@@ -418,12 +420,27 @@ func (r *record) cutsOf(k *counter) (list []cut) {
 	for _, ch := range r.rules[k.name.domain].changes {
 		for n := ch.first; n <= ch.last; n++ {
 			if !slices.Equal(d.versions[n][k.name.rule], d.versions[n-1][k.name.rule]) {
-				list = append(list, cut{span: ch.span, replica: -1})
+				list = append(list, cut{span: r.untilReturned(k, ch.span), replica: -1})
 				break
 			}
 		}
 	}
 	return list
+}
+
+// untilReturned draws a change out until nobody holds a lease of what was before. Given
+// back by the old limit, a lease has the counter as that would.
+func (r *record) untilReturned(k *counter, ch span) span {
+	if k.rule.lease == 0 || r.plan.topology == inMemory {
+		return ch
+	}
+	long := span{ch.from, ch.to + leaving.Microseconds()}
+	for _, f := range r.faults { // calls take longer
+		if f.touches(long) {
+			long.to = max(long.to, f.to+late.Microseconds())
+		}
+	}
+	return long
 }
 
 // judgeMost checks that between the moment that any call was sent and that any
@@ -582,31 +599,16 @@ func (r *record) part(k *counter, p algo.Params) int64 {
 // back in it makes room: if it was charged in the span it was never admitted, and
 // else it was held when the span began. Of what was held a hit is spent or given back,
 // not both, so that all of this comes to what was held: of all replicas together no
-// more than the share. There may be more
-//   - of a replica that was killed, when what it was giving back arrives after its
-//     successor holds as much;
-//   - after a change of the limit: what was taken under the old one is given back by
-//     it, and where hits were dearer then, a bucket gets as much more.
+// more than the share. Of a replica that was killed there may be its part again: what
+// it was giving back may arrive when its successor holds as much.
 //
 // In a fixed window what is held was charged in the same window, and is void with its
 // end; unless the counter was lost in between.
 func (r *record) held(k *counter, p algo.Params, over span) int64 {
 	window := p.Window.Microseconds()
-	part, bears := r.part(k, p), p.Algorithm != algo.FixedWindow
+	bears := p.Algorithm != algo.FixedWindow
 	for _, c := range r.cutsOf(k) {
 		bears = bears || c.from <= over.to && c.to+window >= over.from
-	}
-	d := r.plan.domains[k.name.domain]
-	for _, ch := range r.rules[k.name.domain].changes {
-		if !(span{ch.from, ch.to + returning.Microseconds()}).touches(over) {
-			continue
-		}
-		for n := ch.first - 1; n <= ch.last; n++ {
-			if v := d.versions[n]; v != nil && v[k.name.rule] != nil {
-				old := v[k.name.rule][k.name.limit]
-				part = max(part, hit{n: r.part(k, old), p: old}.weight(p))
-			}
-		}
 	}
 	if !bears {
 		return 0
@@ -617,12 +619,12 @@ func (r *record) held(k *counter, p algo.Params, over span) int64 {
 			n++
 		}
 	}
-	return n * part
+	return n * r.part(k, p)
 }
 
 // unspent returns how many hits leases may have charged that nobody has spent, and
 // whether that can be told: not when a call may have charged and nobody heard of it,
-// or with the change of a limit, for what is held under another is left to fade.
+// or with the change of a limit, when what calls take meanwhile is nobody's.
 func (r *record) unspent(k *counter, p algo.Params, over span) (n int64, known bool) {
 	part := r.part(k, p)
 	if k.rule.lease == 0 || r.plan.topology == inMemory {
