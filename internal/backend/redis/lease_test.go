@@ -192,7 +192,7 @@ func TestLeasesNeverExceedTheShare(t *testing.T) {
 			for range 1500 {
 				// What is held while there is much room is spent when there is none.
 				if rng.IntN(8) == 0 {
-					r.pause = []time.Duration{2, 5, 10, 200}[rng.IntN(4)] * time.Millisecond
+					r.pause = []time.Duration{2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 200 * time.Millisecond}[rng.IntN(4)]
 				}
 				r.run(10 * time.Millisecond)
 				var held int64
