@@ -74,7 +74,7 @@ type summary struct {
 	leased                                                   int
 	inconclusive                                             int // of runs
 	admitted                                                 int64
-	faults                                                   map[string]int
+	faults, came                                             map[string]int
 	recovery                                                 time.Duration
 }
 
@@ -89,7 +89,10 @@ func (s *summary) add(r *record, v *verdict) {
 	s.stalls += v.stalls
 	s.recovery = max(s.recovery, v.recovery)
 	if s.faults == nil {
-		s.faults = map[string]int{}
+		s.faults, s.came = map[string]int{}, map[string]int{}
+	}
+	for _, what := range r.came {
+		s.came[what]++
 	}
 	for _, e := range r.plan.events {
 		if e.kind != storeHeal && e.kind != replicaStart {
@@ -104,6 +107,9 @@ func (s *summary) String() string {
 	for _, kind := range slices.Sorted(maps.Keys(s.faults)) {
 		total += s.faults[kind]
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, s.faults[kind]))
+	}
+	for _, what := range slices.Sorted(maps.Keys(s.came)) {
+		kinds = append(kinds, fmt.Sprintf("%s %d", what, s.came[what]))
 	}
 	return fmt.Sprintf("| runs | steps | hits admitted | refused | by leases | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
 		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; inconclusive runs: %d",

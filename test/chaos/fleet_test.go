@@ -314,6 +314,9 @@ func (f *fleet) move(n int) {
 		from := now()
 		f.cluster.Move(at.slot, f.cluster.Masters[at.master], f.cluster.Masters[to])
 		f.rec.moves = append(f.rec.moves, span{from, now()})
+		for range at.keys {
+			f.rec.came = append(f.rec.came, keyMoved)
+		}
 		f.logf("  slot %d with %d keys moved in %d µs", at.slot, at.keys, now()-from)
 	}
 	f.cluster.Settle()
@@ -366,6 +369,7 @@ func (f *fleet) thaw() {
 	f.frozen.Thaw()
 	if len(f.cluster.Settle()) > 0 {
 		f.logf("  it was replaced")
+		f.rec.came = append(f.rec.came, masterReplaced)
 		f.rec.cuts = append(f.rec.cuts, cut{span: f.froze, replica: -1})
 		f.rec.stale = append(f.rec.stale, span{from, now()})
 	}
@@ -386,9 +390,23 @@ func (f *fleet) end(i int, how func(*harness.Service)) {
 	f.checkOutput(i)
 }
 
-// countLeased takes note of what a replica has decided from leases.
+// countLeased takes note of what a replica has decided from leases, and checks that it
+// says of no counter that it held more than its part.
 func (f *fleet) countLeased(i int) {
 	f.leased += f.replicas[i].Metric(f.t, `ratelimit_redis_decisions_total{by="lease"}`)
+	most := int64(0)
+	for _, d := range f.p.domains {
+		for _, v := range d.versions {
+			for rule, limits := range v {
+				for _, p := range limits {
+					most = max(most, part(d.rules[rule].lease, p, f.p.replicas))
+				}
+			}
+		}
+	}
+	if held := f.replicas[i].Metric(f.t, "ratelimit_redis_lease_overshoot_hits"); held > float64(most) {
+		f.t.Errorf("replica %d says that it has held %g hits of a counter at once, more than its part of any share, %d", i, held, most)
+	}
 }
 
 // checkOutput looks for what no process may print.

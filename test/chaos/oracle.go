@@ -133,7 +133,7 @@ func (r *record) troubled(c *call) bool {
 // judgeError checks that there was a reason for an error.
 func (r *record) judgeError(v *verdict, c *call) {
 	v.errors++
-	if c.code == codes.Unavailable {
+	if c.code == codes.Unavailable && !strings.Contains(c.text, "different slots") { // for which there is no reason
 		for _, o := range r.outages {
 			if o.replica == c.replica && (span{o.from, o.to + reconnect.Microseconds()}).touches(span{c.sent, c.got}) {
 				return
@@ -582,14 +582,21 @@ func (r *record) drift(over span) (n int64) {
 	return n
 }
 
-// part is how many hits of a counter one replica may hold: its part of the share
+// part is how many hits of a counter one of n replicas may hold: its part of the share
 // that the rule states. Less than two it does not take ahead.
+func part(lease float64, p algo.Params, n int) int64 {
+	if hits := int64(lease * float64(capacity(p)) / float64(n)); hits >= 2 {
+		return hits
+	}
+	return 0
+}
+
+// part is the same of a counter in the run: where counters live in memory there are no leases.
 func (r *record) part(k *counter, p algo.Params) int64 {
-	n := int64(k.rule.lease * float64(capacity(p)) / float64(r.plan.replicas))
-	if n < 2 || r.plan.topology == inMemory {
+	if r.plan.topology == inMemory {
 		return 0
 	}
-	return n
+	return part(k.rule.lease, p, r.plan.replicas)
 }
 
 // held returns what leases add to what may be admitted in a span.

@@ -22,7 +22,14 @@ type record struct {
 	outages []outage   // of replicas
 	rules   []ruleFile // by domain
 	log     []string   // all that was done, for people
+	came    []string   // of what was done and no plan decides
 }
+
+// What may come of what is done.
+const (
+	masterReplaced = "frozen master replaced"
+	keyMoved       = "key moved"
+)
 
 // call is a request with its answer, of which took effect, if at all, a moment
 // between sent and got.
