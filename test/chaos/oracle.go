@@ -61,6 +61,7 @@ type verdict struct {
 	errors   int           // calls
 	without  int           // calls that were visibly answered without the store
 	leased   int           // calls that were decided from leases, as the replicas say
+	ahead    int64         // the most hits by which leases let a limit be exceeded in some span
 	fullest  float64       // the most of what a limit may admit in some span that it did
 	stalls   int           // of the machine
 	recovery time.Duration // the longest from the end of a fault to the last answer without the store
@@ -502,7 +503,9 @@ func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 			if p.Algorithm == algo.FixedWindow { // of which one that was drawn out cuts the next short
 				length += r.drift(span{over.from - window, over.to})
 			}
-			bound := most(p, length) + r.more(k, p, over) + r.held(k, p, over)
+			held := r.held(k, p, over)
+			bound := most(p, length) + r.more(k, p, over) + held
+			v.ahead = max(v.ahead, sum-bound+held)
 			v.fullest = max(v.fullest, float64(sum)/float64(bound))
 			if sum > bound {
 				v.add(r.around(k, over), "%+v: %d hits admitted within %d µs, more than the %d that %+v may", k.name, sum, over.to-over.from, bound, p)

@@ -139,7 +139,7 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 			}
 		}
 		// A lease takes ahead what lasts for a moment: of a counter that is not hot, nothing.
-		if share := pick(rng, 0.3, 0.6, 1); len(r.limits) == 1 && (r.hot && chance(rng, 60) || chance(rng, 10)) {
+		if share := pick(rng, 0.1, 0.1, 0.2, 1); len(r.limits) == 1 && (r.hot && chance(rng, 60) || chance(rng, 10)) {
 			r.lease = share
 		}
 		d.rules = append(d.rules, r)
@@ -197,7 +197,7 @@ func (d *domain) next(rng *rand.Rand) version {
 		for _, p := range r.limits {
 			p.Limit = uint32(pick(rng, 1, 2, 3, 5, 8, 13, 21, 34))
 			if r.hot {
-				p.Limit = uint32(pick(rng, 40, 60, 100, 150, 250))
+				p.Limit = uint32(pick(rng, 60, 100, 150, 250))
 			}
 			switch p.Algorithm {
 			case algo.TokenBucket, algo.Hybrid:
@@ -332,7 +332,7 @@ func (p *plan) requests(client int) *requests {
 // pause before.
 func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration) {
 	rng := r.rng
-	if r.hot != nil && chance(rng, 75) { // in bursts
+	if r.hot != nil && chance(rng, 92) { // in bursts
 		return r.replica, r.domain, r.hot, time.Duration(rng.Int64N(int64(r.p.pause / 5)))
 	}
 	pause = time.Duration(rng.Int64N(int64(2 * r.p.pause)))
@@ -344,7 +344,7 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 	}
 	for range n {
 		a := ask{rule: rng.IntN(len(d.rules)), hits: 1}
-		if chance(rng, 30) {
+		if chance(rng, 12) {
 			a.rule = len(d.rules) - 1
 		}
 		rule := d.rules[a.rule]
