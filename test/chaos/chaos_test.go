@@ -73,7 +73,7 @@ type summary struct {
 	runs, calls, counters, errors, refused, findings, stalls int
 	leased                                                   int
 	inconclusive                                             int // of runs
-	admitted                                                 int64
+	admitted, ahead                                          int64
 	faults, came                                             map[string]int
 	recovery                                                 time.Duration
 }
@@ -84,6 +84,7 @@ func (s *summary) add(r *record, v *verdict) {
 	s.errors += v.errors
 	s.refused += v.refused
 	s.leased += v.leased
+	s.ahead = max(s.ahead, v.ahead)
 	s.admitted += v.admitted
 	s.findings += len(v.findings)
 	s.stalls += v.stalls
@@ -112,6 +113,6 @@ func (s *summary) String() string {
 		kinds = append(kinds, fmt.Sprintf("%s %d", what, s.came[what]))
 	}
 	return fmt.Sprintf("| runs | steps | hits admitted | refused | by leases | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
-		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; inconclusive runs: %d",
-		s.runs, s.calls, s.admitted, s.refused, s.leased, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.inconclusive)
+		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; leases exceeded a limit by at most %d; inconclusive runs: %d",
+		s.runs, s.calls, s.admitted, s.refused, s.leased, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.ahead, s.inconclusive)
 }
