@@ -220,7 +220,7 @@ func leasedHistory(t *testing.T, rng *rand.Rand, p algo.Params) *record {
 func TestOracleAcceptsLeases(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	found := 0
-	for range 50 {
+	for range 20 {
 		p := newParams(rng)
 		p.Limit, p.DeniedHits = 30, algo.Drop
 		if p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket || p.Algorithm == algo.Hybrid {
