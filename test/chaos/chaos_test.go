@@ -52,8 +52,8 @@ func TestChaos(t *testing.T) {
 			}()
 			rec, v := run(t, p)
 			all.add(rec, v)
-			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
-				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
+			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d by leases that exceeded a limit by %d, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
+				p.topology, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.leased, v.ahead, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
 			if v.slowest != nil {
 				t.Logf("the last answer without the store after a fault: %v", v.slowest)
 			}
@@ -71,9 +71,10 @@ func TestChaos(t *testing.T) {
 // summary is a line for docs/reliability.md.
 type summary struct {
 	runs, calls, counters, errors, refused, findings, stalls int
+	leased                                                   int
 	inconclusive                                             int // of runs
-	admitted                                                 int64
-	faults                                                   map[string]int
+	admitted, ahead                                          int64
+	faults, came                                             map[string]int
 	recovery                                                 time.Duration
 }
 
@@ -82,12 +83,17 @@ func (s *summary) add(r *record, v *verdict) {
 	s.counters += v.counters
 	s.errors += v.errors
 	s.refused += v.refused
+	s.leased += v.leased
+	s.ahead = max(s.ahead, v.ahead)
 	s.admitted += v.admitted
 	s.findings += len(v.findings)
 	s.stalls += v.stalls
 	s.recovery = max(s.recovery, v.recovery)
 	if s.faults == nil {
-		s.faults = map[string]int{}
+		s.faults, s.came = map[string]int{}, map[string]int{}
+	}
+	for _, what := range r.came {
+		s.came[what]++
 	}
 	for _, e := range r.plan.events {
 		if e.kind != storeHeal && e.kind != replicaStart {
@@ -103,7 +109,10 @@ func (s *summary) String() string {
 		total += s.faults[kind]
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, s.faults[kind]))
 	}
-	return fmt.Sprintf("| runs | steps | hits admitted | refused | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
-		"| %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; inconclusive runs: %d",
-		s.runs, s.calls, s.admitted, s.refused, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.inconclusive)
+	for _, what := range slices.Sorted(maps.Keys(s.came)) {
+		kinds = append(kinds, fmt.Sprintf("%s %d", what, s.came[what]))
+	}
+	return fmt.Sprintf("| runs | steps | hits admitted | refused | by leases | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
+		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; leases exceeded a limit by at most %d; inconclusive runs: %d",
+		s.runs, s.calls, s.admitted, s.refused, s.leased, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.ahead, s.inconclusive)
 }

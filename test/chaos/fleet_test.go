@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,16 +45,21 @@ type fleet struct {
 	replicas []*harness.Service
 	alive    []bool
 
-	server   *redistest.Server    // nil with sentinels or without Redis
+	server   *redistest.Server    // nil with sentinels, in a cluster or without Redis
 	sentinel *redistest.Sentinels // nil for others
 	master   *redistest.Server    // before a failover
 	epoch    int                  // how many failovers there should have been
+	cluster  *redistest.Cluster   // nil for others
+	frozen   *redistest.Server    // of the cluster
+	froze    span                 // when that was
 	proxy    *toxiproxy.Proxy     // to server
 	clock    *os.File             // of server, how far it is off
 	off      time.Duration
 
 	open    *fault // of the store, under way
 	written []int  // the version of each domain that is in force
+
+	leased float64 // requests that leases have decided
 }
 
 func now() int64 { return time.Now().UnixMicro() }
@@ -81,6 +88,10 @@ func startFleet(t *testing.T, p *plan) *fleet {
 		f.epoch = f.failovers()
 		t.Setenv("REDIS_TYPE", "SENTINEL")
 		t.Setenv("REDIS_URL", redistest.MasterName+","+strings.Join(f.sentinel.Addrs(), ","))
+	case clustered:
+		f.cluster = redistest.StartCluster(t)
+		t.Setenv("REDIS_TYPE", "CLUSTER")
+		t.Setenv("REDIS_URL", strings.Join(f.cluster.Addrs(), ","))
 	default:
 		f.server = redistest.Start(t, f.serverConfig())
 		f.startProxy()
@@ -189,11 +200,14 @@ func (f *fleet) harm(e event) {
 	switch e.kind {
 	// These are no faults: requests go on as if nothing had happened.
 	case redisForget:
-		f.store().Do("FLUSHALL")
+		f.store("FLUSHALL")
 		loses()
 		return
 	case redisScripts:
-		f.store().Do("SCRIPT", "FLUSH")
+		f.store("SCRIPT", "FLUSH")
+		return
+	case slotsMove:
+		f.move(e.size)
 		return
 	case clockStep:
 		f.setClock(f.off + e.by)
@@ -212,7 +226,7 @@ func (f *fleet) harm(e event) {
 	case redisPause:
 		f.server.Do("CLIENT", "PAUSE", fmt.Sprint(e.by.Milliseconds()), "ALL")
 	case redisCut:
-		f.store().Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		f.store("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 		f.heal()
 	case redisRestart:
 		f.server.Restart()
@@ -222,6 +236,16 @@ func (f *fleet) harm(e event) {
 		f.master.Kill()
 		f.epoch++
 		loses() // what the next master had not heard of
+	case nodeKill:
+		f.cluster.Masters[e.target].Kill()
+		loses() // the same
+	case nodeFreeze:
+		f.frozen = append(slices.Clone(f.cluster.Masters), f.cluster.Replicas...)[e.target]
+		f.frozen.Freeze()
+		f.froze = span{from, now()}
+	case nodeFailover:
+		f.cluster.Failover(e.target)
+		f.heal()
 	case netLatency:
 		for _, stream := range []string{"upstream", "downstream"} {
 			f.toxic(`{"type":"latency","stream":%q,"attributes":{"latency":%d,"jitter":%d}}`, stream, e.by.Milliseconds(), e.by.Milliseconds()/2)
@@ -254,12 +278,41 @@ func (f *fleet) failovers() int {
 	return n
 }
 
-// store returns the server that is in use.
-func (f *fleet) store() *redistest.Server {
-	if f.sentinel != nil {
-		return f.sentinel.Master()
+// store sends a command to each server that is in use.
+func (f *fleet) store(command ...string) {
+	switch {
+	case f.cluster != nil:
+		for _, m := range f.cluster.Masters {
+			m.Do(command...)
+		}
+	case f.sentinel != nil:
+		f.sentinel.Master().Do(command...)
+	default:
+		f.server.Do(command...)
 	}
-	return f.server
+}
+
+// move moves so many slots, of those with the most keys, each to another master.
+func (f *fleet) move(n int) {
+	type place struct{ slot, master, keys int }
+	var all []place
+	for i, m := range f.cluster.Masters {
+		for slot, keys := range f.cluster.Used(m) {
+			all = append(all, place{slot, i, keys})
+		}
+	}
+	slices.SortFunc(all, func(a, b place) int { return cmp.Or(cmp.Compare(b.keys, a.keys), cmp.Compare(a.slot, b.slot)) })
+	for _, at := range all[:min(n, len(all))] {
+		to := (at.master + 1) % len(f.cluster.Masters)
+		from := now()
+		f.cluster.Move(at.slot, f.cluster.Masters[at.master], f.cluster.Masters[to])
+		f.rec.moves = append(f.rec.moves, span{from, now()})
+		for range at.keys {
+			f.rec.came = append(f.rec.came, keyMoved)
+		}
+		f.logf("  slot %d with %d keys moved in %d µs", at.slot, at.keys, now()-from)
+	}
+	f.cluster.Settle()
 }
 
 // heal ends a fault of the store, if it has not ended by itself.
@@ -274,6 +327,10 @@ func (f *fleet) heal() {
 		f.server.Thaw()
 	case redisFailover:
 		harness.Eventually(f.t, "there is another master", func() bool { return f.sentinel.Master() != f.master })
+	case nodeKill:
+		f.cluster.Settle() // its replica is a master then
+	case nodeFreeze:
+		f.thaw()
 	case netLatency, netNarrow, netReset:
 		f.proxy.Toxics.ResetToxics(context.Background())
 	case netSilent:
@@ -290,10 +347,32 @@ func (f *fleet) heal() {
 	f.open.to = now()
 	f.rec.faults = append(f.rec.faults, *f.open)
 	f.open = nil
+	if f.cluster != nil {
+		for i := range f.cluster.Replicas { // so that it can be the next to take over
+			f.cluster.Follow(i)
+		}
+	}
+}
+
+// thaw lets a node of the cluster go on. A master that was replaced meanwhile finds
+// the requests that wait for it, and decides them as if nothing had happened, until it
+// hears of the other; and the other may not have heard of its last ones.
+func (f *fleet) thaw() {
+	from := now()
+	f.frozen.Thaw()
+	if len(f.cluster.Settle()) > 0 {
+		f.logf("  it was replaced")
+		f.rec.came = append(f.rec.came, masterReplaced)
+		f.rec.cuts = append(f.rec.cuts, cut{span: f.froze, replica: -1})
+		f.rec.stale = append(f.rec.stale, span{from, now()})
+	}
 }
 
 // end ends a replica, with all that it remembers.
 func (f *fleet) end(i int, how func(*harness.Service)) {
+	if f.alive[i] {
+		f.countLeased(i)
+	}
 	from := now()
 	how(f.replicas[i])
 	f.alive[i] = false
@@ -302,6 +381,25 @@ func (f *fleet) end(i int, how func(*harness.Service)) {
 		f.rec.cuts = append(f.rec.cuts, cut{span: span{from, now()}, replica: i})
 	}
 	f.checkOutput(i)
+}
+
+// countLeased takes note of what a replica has decided from leases, and checks that it
+// says of no counter that it held more than its part.
+func (f *fleet) countLeased(i int) {
+	f.leased += f.replicas[i].Metric(f.t, `ratelimit_redis_decisions_total{by="lease"}`)
+	most := int64(0)
+	for _, d := range f.p.domains {
+		for _, v := range d.versions {
+			for rule, limits := range v {
+				for _, p := range limits {
+					most = max(most, part(d.rules[rule].lease, p, f.p.replicas))
+				}
+			}
+		}
+	}
+	if held := f.replicas[i].Metric(f.t, "ratelimit_redis_lease_overshoot_hits"); held > float64(most) {
+		f.t.Errorf("replica %d says that it has held %g hits of a counter at once, more than its part of any share, %d", i, held, most)
+	}
 }
 
 // checkOutput looks for what no process may print.
@@ -553,10 +651,21 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 	if f.sentinel != nil && f.failovers() > f.epoch {
 		t.Skip("inconclusive: the sentinels took a master that was slow for dead, so that for a while there were two")
 	}
+	for i := range f.replicas {
+		f.countLeased(i)
+	}
 	v := f.rec.judge()
+	v.leased = int(f.leased)
 	f.recover(v)
-	if f.server != nil && f.clock == nil {
-		harness.Eventually(t, "all keys of Redis are gone", func() bool { return f.server.Text("DBSIZE") == "0" })
+	var servers []*redistest.Server
+	switch {
+	case f.cluster != nil:
+		servers = f.cluster.Masters
+	case f.server != nil && f.clock == nil:
+		servers = append(servers, f.server)
+	}
+	for _, s := range servers {
+		harness.Eventually(t, "all keys of Redis are gone", func() bool { return s.Text("DBSIZE") == "0" })
 	}
 	for i := range f.replicas {
 		f.checkOutput(i)

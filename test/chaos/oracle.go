@@ -29,6 +29,12 @@ const (
 	late = 2 * time.Second
 	// slack is by how much clocks may be corrected in a window.
 	slack = 2 * time.Millisecond
+	// returning is for how long after a replica was killed hits of its leases may still
+	// be given back. Then that is void.
+	returning = time.Second
+	// leaving is for how long after all replicas have another limit some may hold a lease
+	// of the old one: its life, and until it is then found, twice 100 ms, and sent.
+	leaving = 200*time.Millisecond + stall
 )
 
 // finding is something that must not have happened.
@@ -54,6 +60,8 @@ type verdict struct {
 	refused  int           // descriptors
 	errors   int           // calls
 	without  int           // calls that were visibly answered without the store
+	leased   int           // calls that were decided from leases, as the replicas say
+	ahead    int64         // the most hits by which leases let a limit be exceeded in some span
 	fullest  float64       // the most of what a limit may admit in some span that it did
 	stalls   int           // of the machine
 	recovery time.Duration // the longest from the end of a fault to the last answer without the store
@@ -126,7 +134,7 @@ func (r *record) troubled(c *call) bool {
 // judgeError checks that there was a reason for an error.
 func (r *record) judgeError(v *verdict, c *call) {
 	v.errors++
-	if c.code == codes.Unavailable {
+	if c.code == codes.Unavailable && !strings.Contains(c.text, "different slots") { // for which there is no reason
 		for _, o := range r.outages {
 			if o.replica == c.replica && (span{o.from, o.to + reconnect.Microseconds()}).touches(span{c.sent, c.got}) {
 				return
@@ -357,7 +365,7 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 			k := r.counter(all, c, a, ref.rule, limit)
 			h := hit{span{c.sent, c.got}, a.hits, p, c}
 			switch {
-			case a.hits > 0 && passed && !without && !rule.shadow:
+			case a.hits > 0 && passed && !without && !rule.shadow && !r.staleAnswer(c):
 				k.admitted = append(k.admitted, h)
 				v.admitted += h.n
 			case a.hits > 0 && !said.ok && limit == ref.limit:
@@ -369,6 +377,12 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 			}
 		}
 	}
+}
+
+// staleAnswer says whether a call may have been decided by a master whose place
+// another had already taken.
+func (r *record) staleAnswer(c *call) bool {
+	return slices.ContainsFunc(r.stale, func(s span) bool { return s.touches(span{c.sent, c.got}) })
 }
 
 // perhaps enters hits that may have been charged or given back.
@@ -407,12 +421,27 @@ func (r *record) cutsOf(k *counter) (list []cut) {
 	for _, ch := range r.rules[k.name.domain].changes {
 		for n := ch.first; n <= ch.last; n++ {
 			if !slices.Equal(d.versions[n][k.name.rule], d.versions[n-1][k.name.rule]) {
-				list = append(list, cut{span: ch.span, replica: -1})
+				list = append(list, cut{span: r.untilReturned(k, ch.span), replica: -1})
 				break
 			}
 		}
 	}
 	return list
+}
+
+// untilReturned draws a change out until nobody holds a lease of what was before. Given
+// back by the old limit, a lease has the counter as that would.
+func (r *record) untilReturned(k *counter, ch span) span {
+	if k.rule.lease == 0 || r.plan.topology == inMemory {
+		return ch
+	}
+	long := span{ch.from, ch.to + leaving.Microseconds()}
+	for _, f := range r.faults { // calls take longer
+		if f.touches(long) {
+			long.to = max(long.to, f.to+late.Microseconds())
+		}
+	}
+	return long
 }
 
 // judgeMost checks that between the moment that any call was sent and that any
@@ -470,7 +499,13 @@ func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 		for _, last := range within {
 			sum += last.n
 			over := span{first.from, last.to}
-			bound := most(p, over.to-over.from+slack.Microseconds()) + r.more(k, p, over)
+			length := over.to - over.from + slack.Microseconds()
+			if p.Algorithm == algo.FixedWindow { // of which one that was drawn out cuts the next short
+				length += r.drift(span{over.from - window, over.to})
+			}
+			held := r.held(k, p, over)
+			bound := most(p, length) + r.more(k, p, over) + held
+			v.ahead = max(v.ahead, sum-bound+held)
 			v.fullest = max(v.fullest, float64(sum)/float64(bound))
 			if sum > bound {
 				v.add(r.around(k, over), "%+v: %d hits admitted within %d µs, more than the %d that %+v may", k.name, sum, over.to-over.from, bound, p)
@@ -491,7 +526,11 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 	window := p.Window.Microseconds()
 	windows := map[int64][]hit{}
 	for _, h := range hits {
-		n := (h.from - slack.Microseconds()) / window
+		late := r.drift(span{h.from - 2*window, h.to})
+		if p.Algorithm == algo.SlidingWindow && len(r.moves) > 0 && h.to >= r.moves[0].from {
+			continue // its windows go on from where a move has shifted them
+		}
+		n := (h.from - slack.Microseconds() - late) / window
 		if (h.to+slack.Microseconds())/window == n {
 			windows[n] = append(windows[n], h)
 		}
@@ -501,8 +540,9 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 		for _, h := range in {
 			sum += h.n
 		}
-		if bound := int64(p.Limit) + r.more(k, p, span{n * window, (n+1)*window - 1}); sum > bound {
-			v.add(r.around(k, span{n * window, (n+1)*window - 1}), "%+v: %d hits admitted in the window from %s, more than the %d that %+v may", k.name, sum, clockTime(n*window), bound, p)
+		within := span{n * window, (n+1)*window - 1}
+		if bound := int64(p.Limit) + r.more(k, p, within) + r.held(k, p, within); sum > bound {
+			v.add(r.around(k, within), "%+v: %d hits admitted in the window from %s, more than the %d that %+v may", k.name, sum, clockTime(n*window), bound, p)
 			return false
 		}
 	}
@@ -532,6 +572,91 @@ func (r *record) more(k *counter, p algo.Params, over span) (n int64) {
 		}
 	}
 	return n
+}
+
+// drift returns by how much slots that were moved in the span may have made counters
+// late: Redis passes on how much longer a key is to live, in whole milliseconds.
+func (r *record) drift(over span) (n int64) {
+	for _, m := range r.moves {
+		if m.touches(over) {
+			n += m.to - m.from + 1000
+		}
+	}
+	return n
+}
+
+// part is how many hits of a counter one of n replicas may hold: its part of the share
+// that the rule states. Less than two it does not take ahead.
+func part(lease float64, p algo.Params, n int) int64 {
+	if hits := int64(lease * float64(capacity(p)) / float64(n)); hits >= 2 {
+		return hits
+	}
+	return 0
+}
+
+// part is the same of a counter in the run: where counters live in memory there are no leases.
+func (r *record) part(k *counter, p algo.Params) int64 {
+	if r.plan.topology == inMemory {
+		return 0
+	}
+	return part(k.rule.lease, p, r.plan.replicas)
+}
+
+// held returns what leases add to what may be admitted in a span.
+//
+// A hit that is spent was charged before. So whatever is admitted in the span was
+// charged in it, which the limit bounds, or was held when it began. What is given
+// back in it makes room: if it was charged in the span it was never admitted, and
+// else it was held when the span began. Of what was held a hit is spent or given back,
+// not both, so that all of this comes to what was held: of all replicas together no
+// more than the share. Of a replica that was killed there may be its part again: what
+// it was giving back may arrive when its successor holds as much.
+//
+// In a fixed window what is held was charged in the same window, and is void with its
+// end; unless the counter was lost in between.
+func (r *record) held(k *counter, p algo.Params, over span) int64 {
+	window := p.Window.Microseconds()
+	bears := p.Algorithm != algo.FixedWindow
+	for _, c := range r.cutsOf(k) {
+		bears = bears || c.from <= over.to && c.to+window >= over.from
+	}
+	if !bears {
+		return 0
+	}
+	n := int64(r.plan.replicas)
+	for _, o := range r.outages {
+		if (span{o.from, o.from + returning.Microseconds()}).touches(over) {
+			n++
+		}
+	}
+	return n * r.part(k, p)
+}
+
+// unspent returns how many hits leases may have charged that nobody has spent, and
+// whether that can be told: not when a call may have charged and nobody heard of it,
+// or with the change of a limit, when what calls take meanwhile is nobody's.
+func (r *record) unspent(k *counter, p algo.Params, over span) (n int64, known bool) {
+	part := r.part(k, p)
+	if k.rule.lease == 0 || r.plan.topology == inMemory {
+		return 0, true
+	}
+	for _, f := range r.faults {
+		if (span{f.from, f.to + late.Microseconds()}).touches(over) {
+			return 0, false
+		}
+	}
+	for _, c := range r.cutsOf(k) {
+		if c.touches(over) {
+			return 0, false
+		}
+	}
+	n = int64(r.plan.replicas)
+	for _, o := range r.outages { // what it held is nobody's
+		if o.from <= over.to && over.from <= o.from {
+			n++
+		}
+	}
+	return n * part, true
 }
 
 // locally returns what replicas may admit by themselves. One that was killed has
@@ -578,13 +703,17 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 			continue
 		}
 		since, stepped := h.from-remembers-slack.Microseconds(), false
+		since -= r.drift(span{since, h.to})
 		for i := len(r.cuts) - 1; i >= 0; i-- {
 			// What was charged before a step back may stay until that is made up for.
 			if c := r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*remembers >= since {
 				since, stepped = min(since, c.from-remembers), true
 			}
 		}
-		var used int64
+		used, known := r.unspent(k, h.p, span{since, h.to})
+		if !known {
+			continue
+		}
 		for _, a := range h.call.asks { // which may all count in the same counter
 			used += max(0, a.hits)
 		}

@@ -11,6 +11,28 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
+// blank is a record without calls, of one rule and so many replicas.
+func blank(p algo.Params, replicas int, lease float64) *record {
+	d := &domain{name: "each", rules: []*rule{nil, nil, nil, {limits: []algo.Params{p}, mode: "error", lease: lease}}}
+	d.versions = []version{nil, {nil, nil, nil, variant{p}}}
+	r := &record{plan: &plan{topology: single, replicas: replicas, domains: []*domain{d}}}
+	r.rules = []ruleFile{{wrote: []int64{0, 0}}}
+	for i := range replicas {
+		r.rules[0].confirmed = append(r.rules[0].confirmed, confirmation{i, 1, 0})
+	}
+	return r
+}
+
+// says adds a call that took effect at that time.
+func (r *record) says(at int64, hits int64, ok bool) {
+	p := r.plan.domains[0].rules[3].limits[0]
+	r.calls = append(r.calls, call{
+		step: len(r.calls), replica: len(r.calls) % r.plan.replicas, sent: at - 100, got: at + 100, over: !ok,
+		asks:    []ask{{rule: 3, values: []string{"x"}, hits: hits}},
+		answers: []answer{{ok: ok, name: limitName(3, 0, 1), limit: p.Limit}},
+	})
+}
+
 // history is a record of calls on one counter, as the algorithm itself decides them.
 func history(t *testing.T, rng *rand.Rand, p algo.Params) *record {
 	t.Helper()
@@ -18,10 +40,7 @@ func history(t *testing.T, rng *rand.Rand, p algo.Params) *record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &domain{name: "each", rules: []*rule{nil, nil, nil, {limits: []algo.Params{p}, mode: "error"}}}
-	d.versions = []version{nil, {nil, nil, nil, variant{p}}}
-	r := &record{plan: &plan{topology: single, replicas: 1, domains: []*domain{d}}}
-	r.rules = []ruleFile{{wrote: []int64{0, 0}, confirmed: []confirmation{{0, 1, 0}}}}
+	r := blank(p, 1, 0)
 	var state algo.State
 	at := int64(1_700_000_000_000_000)
 	for step := range 400 {
@@ -147,6 +166,187 @@ func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	if v := r.judge(); len(v.findings) != 1 {
 		t.Errorf("with a loss that leaves four: %v", v.findings)
 	}
+}
+
+// leasedHistory is a record of replicas that charge hits ahead and spend or give back
+// what they hold, just when they like, and never hold more than their part.
+func leasedHistory(t *testing.T, rng *rand.Rand, p algo.Params) *record {
+	t.Helper()
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const replicas, lease = 3, 0.5
+	part := int64(lease * float64(capacity(p)) / replicas)
+	r := blank(p, replicas, lease)
+	var state algo.State
+	held := make([]int64, replicas)
+	at := int64(1_700_000_000_000_000)
+	step := func(hits int64) (ok bool) {
+		next, decision := limit.Step(state, at, hits)
+		if decision.Allowed || p.DeniedHits == algo.Drop || hits < 0 {
+			state = next
+		}
+		return decision.Allowed
+	}
+	window := p.Window.Microseconds()
+	for i := range 1000 {
+		was := at / window
+		at += rng.Int64N(window / 40)
+		if p.Algorithm == algo.FixedWindow && at/window > was {
+			clear(held)
+		}
+		own := &held[i%replicas]
+		if rng.IntN(10) == 0 {
+			step(-*own)
+			*own = 0
+		}
+		hits := 1 + rng.Int64N(3)
+		switch {
+		case *own >= hits:
+			*own -= hits
+			r.says(at, hits, true)
+		default:
+			r.says(at, hits, step(hits))
+			if take := part - *own; take > 0 && step(take) {
+				*own = part
+			}
+		}
+	}
+	return r
+}
+
+// What replicas do with leases is never found fault with; as if there were none, it is.
+func TestOracleAcceptsLeases(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	found := 0
+	for range 20 {
+		p := newParams(rng)
+		p.Limit, p.DeniedHits = 30, algo.Drop
+		if p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket || p.Algorithm == algo.Hybrid {
+			p.Burst = p.Limit
+		}
+		r := leasedHistory(t, rng, p)
+		if v := r.judge(); len(v.findings) > 0 {
+			t.Fatalf("%+v: %s", p, v.findings[0])
+		}
+		r.plan.domains[0].rules[3].lease = 0
+		found += len(r.judge().findings)
+	}
+	if found == 0 {
+		t.Error("nothing that leases did would not be all right without")
+	}
+}
+
+// What is admitted or refused under a lease beyond what it explains is found.
+func TestOracleBoundsLeases(t *testing.T) {
+	const second = 1_000_000
+	began := int64(1_700_000_000 * second) // at which a window begins
+	ended := began + 50_000
+	for _, test := range []struct {
+		name      string
+		algorithm algo.Algorithm
+		change    func(r *record)
+		most      int64 // of the limit of 30 and three parts of 5
+	}{
+		{"sliding log", algo.SlidingLog, func(*record) {}, 45},
+		{"in memory", algo.SlidingLog, func(r *record) { r.plan.topology, r.plan.replicas = inMemory, 1 }, 30},
+		{"less than two hits are not taken ahead", algo.SlidingLog, func(r *record) { r.plan.domains[0].rules[3].lease = 0.19 }, 30},
+		{"a replica was killed while it gave hits back", algo.SlidingLog, func(r *record) {
+			r.outages = []outage{{span{began - second/2, began - second/4}, 0}}
+		}, 50},
+		{"a replica was killed long ago", algo.SlidingLog, func(r *record) {
+			r.outages = []outage{{span{began - 3*second, began - 2*second}, 0}}
+		}, 45},
+		{"fixed window", algo.FixedWindow, func(*record) {}, 30},
+		{"fixed window after a loss", algo.FixedWindow, func(r *record) {
+			r.cuts = []cut{{span: span{began - 1000, began - 900}, replica: -1}}
+		}, 45},
+		{"fixed window long after a loss", algo.FixedWindow, func(r *record) {
+			r.cuts = []cut{{span: span{began - 2*second, began - 2*second}, replica: -1}}
+		}, 30},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, hits := range []int64{test.most, test.most + 1} {
+				r := blank(algo.Params{Algorithm: test.algorithm, Limit: 30, Window: time.Second, DeniedHits: algo.Drop}, 3, 0.5)
+				test.change(r)
+				for i := range hits {
+					r.says(began+5000+1000*i, 1, true)
+				}
+				if v := r.judge(); len(v.findings) != int(hits-test.most) {
+					t.Errorf("%d admitted: found %v", hits, v.findings)
+				}
+			}
+		})
+	}
+	// A refusal is explained by what others hold, of which so much was spent.
+	for _, test := range []struct {
+		name        string
+		used, found int
+		change      func(r *record)
+	}{
+		{"others hold the rest", 15, 0, func(*record) {}},
+		{"others can't hold as much", 14, 1, func(*record) {}},
+		{"one that was killed held the rest", 10, 0, func(r *record) { r.outages = []outage{{span{ended, ended + 1}, 0}} }},
+		{"others and one that was killed can't hold as much", 9, 1, func(r *record) { r.outages = []outage{{span{ended, ended + 1}, 0}} }},
+		{"a call may have taken some that nobody knows of", 0, 0, func(r *record) { r.faults = []fault{{span{ended, ended + 1}, netDown}} }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := blank(algo.Params{Algorithm: algo.SlidingLog, Limit: 30, Window: time.Second, DeniedHits: algo.Drop}, 3, 0.5)
+			test.change(r)
+			for i := range test.used {
+				r.says(began+5000+1000*int64(i), 1, true)
+			}
+			r.says(began+60_000, 1, false)
+			if v := r.judge(); len(v.findings) != test.found {
+				t.Errorf("found %v, want %d", v.findings, test.found)
+			}
+		})
+	}
+}
+
+// What a move of slots and a master that was replaced do to counters is accepted, and
+// no more than that.
+func TestOracleBoundsClusters(t *testing.T) {
+	const second = 1_000_000
+	began := int64(1_700_000_000 * second)
+	moved := span{began - 5000, began - 1000} // a window may begin 5 ms late
+	for _, test := range []struct {
+		name  string
+		next  int64 // when the limit was used up again, after some hits at the window's begin
+		moves []span
+		stale []span
+		found int
+	}{
+		{"nothing has happened", 10_000, nil, nil, 1},
+		{"a key was late", 10_000, []span{moved}, nil, 0},
+		{"a key was moved long ago", 10_000, []span{{began - 3*second, began - 3*second + 4000}}, nil, 1},
+		{"a master had been replaced", 10_000, nil, []span{{began, began + 3000}}, 0},
+		{"a master was replaced later", 10_000, nil, []span{{began + 4000, began + 5000}}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := blank(algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Second, DeniedHits: algo.Drop}, 1, 0)
+			r.moves, r.stale = test.moves, test.stale
+			r.says(began-100_000, 1, true)
+			r.says(began+3000, 2, true)
+			for i := range int64(3) {
+				r.says(began+test.next+1000*i, 1, true)
+			}
+			if v := r.judge(); len(v.findings) != test.found {
+				t.Errorf("found %v, want %d", v.findings, test.found)
+			}
+		})
+	}
+	t.Run("hits after a key is on time again", func(t *testing.T) {
+		r := blank(algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Second, DeniedHits: algo.Drop}, 1, 0)
+		r.moves = []span{moved}
+		for i := range int64(4) {
+			r.says(began+8000+1000*i, 1, true)
+		}
+		if v := r.judge(); len(v.findings) != 1 {
+			t.Errorf("found %v, want that there was one too many", v.findings)
+		}
+	})
 }
 
 // The same seed makes the same plan, requests included.

@@ -34,6 +34,7 @@ const (
 	durable    topology = "appendix" // one server that loses nothing with a restart
 	clocked    topology = "clock"    // one server whose clock steps
 	sentineled topology = "sentinel"
+	clustered  topology = "cluster" // three masters, each with a replica
 )
 
 // domain is a rule file in all its versions. Version 0 is never in force.
@@ -54,6 +55,8 @@ type rule struct {
 	limits []algo.Params
 	mode   string // on_backend_error
 	refund bool   // whether requests give hits back
+	hot    bool   // many requests ask for it, of many hits
+	lease  float64
 }
 
 type level struct{ key, value string }
@@ -75,12 +78,15 @@ type event struct {
 
 const noFailure = ""
 
+// clusterMasters is how many masters a cluster has.
+const clusterMasters = 3
+
 // newPlan draws a plan.
 func newPlan(seed uint64, length time.Duration) *plan {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	p := &plan{seed: seed, length: length, replicas: 3, clients: 12, pause: 25 * time.Millisecond}
 	// Quick runs begin with what goes wrong most often.
-	p.topology = []topology{single, durable, clocked, single, inMemory, sentineled}[seed%6]
+	p.topology = []topology{single, durable, clocked, single, inMemory, sentineled, clustered}[seed%7]
 	p.env = map[string]string{}
 	if p.topology != inMemory {
 		p.env["REDIS_TIMEOUT"] = "2s" // less fails on a busy machine with nothing wrong
@@ -132,6 +138,10 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 				r.limits = append(r.limits, second)
 			}
 		}
+		// A lease takes ahead what lasts for a moment: of a counter that is not hot, nothing.
+		if share := pick(rng, 0.1, 0.1, 0.2, 1); len(r.limits) == 1 && (r.hot && chance(rng, 60) || chance(rng, 10)) {
+			r.lease = share
+		}
 		d.rules = append(d.rules, r)
 	}
 	// Siblings on one key: an exact value beats a pattern, and a pattern the key alone.
@@ -146,6 +156,7 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 	add(&rule{path: []level{{"tier", "gold*"}, {"host", ""}, {"port", "80"}}, values: [][]string{few("gold", ""), few("h", ""), {"80"}}})
 	// Values that would be taken apart if keys were simply joined.
 	add(&rule{path: []level{{"odd|4:", ""}}, values: [][]string{{"}{", "a=b|", "\x00\n", "é"}}})
+	add(&rule{path: []level{{"hot", ""}}, values: [][]string{{"spot"}}, hot: true})
 	d.versions = append(d.versions, d.next(rng))
 	return d
 }
@@ -185,6 +196,9 @@ func (d *domain) next(rng *rand.Rand) version {
 		}
 		for _, p := range r.limits {
 			p.Limit = uint32(pick(rng, 1, 2, 3, 5, 8, 13, 21, 34))
+			if r.hot {
+				p.Limit = uint32(pick(rng, 60, 100, 150, 250))
+			}
 			switch p.Algorithm {
 			case algo.TokenBucket, algo.Hybrid:
 				p.Burst = p.Limit - uint32(rng.IntN(int(p.Limit))) // at least 1
@@ -269,6 +283,9 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 		if r.mode != noFailure {
 			l["on_backend_error"] = r.mode
 		}
+		if r.lease != 0 {
+			l["lease"] = r.lease
+		}
 		limits = append(limits, l)
 	}
 	if len(limits) == 1 {
@@ -301,6 +318,10 @@ type ask struct {
 type requests struct {
 	p   *plan
 	rng *rand.Rand
+
+	// What was last asked, and of which replica and domain, if it was hot.
+	hot             []ask
+	replica, domain int
 }
 
 func (p *plan) requests(client int) *requests {
@@ -311,6 +332,9 @@ func (p *plan) requests(client int) *requests {
 // pause before.
 func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration) {
 	rng := r.rng
+	if r.hot != nil && chance(rng, 92) { // in bursts
+		return r.replica, r.domain, r.hot, time.Duration(rng.Int64N(int64(r.p.pause / 5)))
+	}
 	pause = time.Duration(rng.Int64N(int64(2 * r.p.pause)))
 	replica, domain = rng.IntN(r.p.replicas), rng.IntN(len(r.p.domains))
 	d := r.p.domains[domain]
@@ -320,6 +344,9 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 	}
 	for range n {
 		a := ask{rule: rng.IntN(len(d.rules)), hits: 1}
+		if chance(rng, 12) {
+			a.rule = len(d.rules) - 1
+		}
 		rule := d.rules[a.rule]
 		for _, values := range rule.values {
 			a.values = append(a.values, pick(rng, values...))
@@ -333,8 +360,14 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 			a.hits = 1 << 40
 		case c < 32 && rule.refund:
 			a.hits = -1 - rng.Int64N(2)
+		case rule.hot:
+			a.hits = pick(rng, int64(1), 2, 4, 8)
 		}
 		asks = append(asks, a)
+	}
+	r.hot = nil
+	if n == 1 && d.rules[asks[0].rule].hot && 0 < asks[0].hits && asks[0].hits < 1<<40 {
+		r.hot, r.replica, r.domain = asks, replica, domain
 	}
 	return replica, domain, asks, pause
 }
@@ -347,6 +380,7 @@ var storeFaults = map[topology][]string{
 	durable:    {redisKill, redisFreeze, redisRestart, netSilent, netReset, netDown, netLatency},
 	clocked:    {clockStep, clockStep, clockStep, redisKill, netReset},
 	sentineled: {redisFailover, redisFailover, redisCut, redisScripts},
+	clustered:  {nodeKill, nodeFreeze, nodeFreeze, nodeFailover, slotsMove, slotsMove, slotsMove, redisCut, redisScripts, redisForget},
 }
 
 // The kinds of events.
@@ -359,6 +393,10 @@ const (
 	redisCut      = "connections closed by redis"
 	redisRestart  = "redis restarted"
 	redisFailover = "redis master killed"
+	nodeKill      = "cluster master killed"
+	nodeFreeze    = "cluster node frozen"
+	nodeFailover  = "cluster failover asked for"
+	slotsMove     = "slots moved"
 	netLatency    = "network slow"
 	netSilent     = "network silent"
 	netReset      = "connections reset"
@@ -379,7 +417,11 @@ const (
 // so that one always lives, with rules at any time.
 func (p *plan) schedule(rng *rand.Rand) {
 	failovers := 0
-	if faults := storeFaults[p.topology]; len(faults) > 0 {
+	faults := storeFaults[p.topology]
+	if p.topology == clustered && chance(rng, 30) {
+		faults = []string{slotsMove} // which is no fault: then no call may fail
+	}
+	if len(faults) > 0 {
 		for at := time.Second; at < p.length-time.Second; {
 			e := event{at: at, kind: pick(rng, faults...)}
 			hold := between(rng, 50*time.Millisecond, 2500*time.Millisecond)
@@ -392,6 +434,13 @@ func (p *plan) schedule(rng *rand.Rand) {
 				e.size = rng.IntN(2)
 			case netLatency:
 				e.by = between(rng, time.Millisecond, 100*time.Millisecond)
+			case nodeKill, nodeFailover:
+				e.target = rng.IntN(clusterMasters)
+			case nodeFreeze:
+				// Masters are replaced when they are frozen for long.
+				e.target, hold = rng.IntN(2*clusterMasters), between(rng, 50*time.Millisecond, 4*time.Second)
+			case slotsMove:
+				e.size, hold = 1+rng.IntN(4), 0
 			case redisFailover:
 				if failovers++; failovers > 2 { // of three servers
 					e.kind = redisCut

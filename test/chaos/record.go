@@ -17,10 +17,19 @@ type record struct {
 	calls   []call
 	faults  []fault    // of the store
 	cuts    []cut      // when counters may have been lost
+	moves   []span     // of slots: each key that moved may have got later by as long
+	stale   []span     // when a master that had been replaced may have answered
 	outages []outage   // of replicas
 	rules   []ruleFile // by domain
 	log     []string   // all that was done, for people
+	came    []string   // of what was done and no plan decides
 }
+
+// What may come of what is done.
+const (
+	masterReplaced = "frozen master replaced"
+	keyMoved       = "key moved"
+)
 
 // call is a request with its answer, of which took effect, if at all, a moment
 // between sent and got.

@@ -27,7 +27,7 @@ func (b *Backend) call(ops []*op, until time.Time) {
 	asks := b.leases.asks(rest, began)
 	err := b.send(withAsks(rest, asks), until)
 	for _, a := range asks {
-		b.leases.settle(a, began, err)
+		b.leases.settle(a, began, time.Now(), err)
 	}
 	for _, o := range rest {
 		o.err = err
@@ -82,7 +82,8 @@ func (b *Backend) returnLeases(ctx context.Context) {
 			continue
 		}
 		for _, a := range b.leases.overdue(now) {
-			b.leases.settle(a, now, b.send([]*op{a.give}, now.Add(b.opts.Timeout)))
+			err := b.send([]*op{a.give}, now.Add(b.opts.Timeout))
+			b.leases.settle(a, now, time.Now(), err)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -136,7 +135,7 @@ func testMigration(t *testing.T, b *redis.Backend, c *redistest.Cluster) {
 	go func() { pairs <- decidePairs(b, l, stop) }()
 	redistest.Eventually(t, "there are keys", func() bool { return traffic.calls.Load() > 100 })
 
-	moved := moveAll(t, c)
+	moved := moveAll(c)
 	redistest.Eventually(t, "all limits are reached", func() bool { return traffic.refused.Load() > 4*failoverLimit })
 	traffic.end()
 	close(stop)
@@ -184,33 +183,14 @@ func decidePairs(b *redis.Backend, l *algo.Limit, stop chan struct{}) error {
 }
 
 // moveAll moves each slot that holds keys to another master, and returns how many.
-func moveAll(t *testing.T, c *redistest.Cluster) (moved int) {
+func moveAll(c *redistest.Cluster) (moved int) {
 	for from, master := range c.Masters {
-		for _, slot := range slotsOf(t, master) {
+		for slot := range c.Used(master) {
 			c.Move(slot, master, c.Masters[(from+1)%len(c.Masters)])
 			moved++
 		}
 	}
 	return moved
-}
-
-// slotsOf returns the slots of a node that hold keys.
-func slotsOf(t *testing.T, node *redistest.Server) (slots []int) {
-	found := node.Do("KEYS", "*")
-	keys, err := found.AsStrSlice()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range keys {
-		slot, err := strconv.Atoi(node.Text("CLUSTER", "KEYSLOT", key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Contains(slots, slot) {
-			slots = append(slots, slot)
-		}
-	}
-	return slots
 }
 
 func testClusterFailover(t *testing.T, b *redis.Backend, c *redistest.Cluster) {

@@ -107,7 +107,7 @@ var failures = []failure{
 		name: "Cluster: all slots in use move to another master",
 		start: func(t *testing.T) (redis.Options, func(), func()) {
 			c := redistest.StartCluster(t)
-			return redis.Options{Mode: redis.Cluster, Addrs: c.Addrs()}, func() { moveAll(t, c) }, nil
+			return redis.Options{Mode: redis.Cluster, Addrs: c.Addrs()}, func() { moveAll(c) }, nil
 		},
 	},
 }

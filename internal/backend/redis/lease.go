@@ -16,7 +16,8 @@ import (
 // A hit that is spent was charged, if earlier. So a fixed window, with whose end
 // its leases die, is never exceeded. Where hits fade, the charge fades earlier
 // than the hit that it was spent for: a limit may be exceeded by what is held at
-// once, which is the share of it, and by no more.
+// once, which is the share of it, and by no more. A counter that Redis loses
+// begins anew, and what is held of it then is spent all the same.
 type leases struct {
 	replicas int64
 	used     atomic.Bool // whether there ever was one
@@ -36,14 +37,18 @@ type lease struct {
 	asked int64     // by calls that are under way
 	until time.Time // what is left then goes back, or has died
 
-	// Of what was given back, how much may not have arrived, and when it will not
-	// arrive any more.
-	pending      int64
-	pendingUntil time.Time
+	// In a fixed window: when it ends by our clock, or a little earlier, and by Redis'.
+	dies time.Time
+	ends int64
+
+	giving int64     // back, by calls that are under way
+	lost   int64     // given back by calls that have failed, so that it may have arrived or not
+	void   time.Time // when nothing of what was given back so far will arrive any more
 
 	answer algo.Decision // of the last call, and when that was sent; zero for none yet
 	sent   time.Time
-	now    int64 // by Redis' clock
+	now    int64     // when it was decided, by Redis' clock,
+	heard  time.Time // and when we knew
 
 	spent int64   // since the last call
 	rate  float64 // hits/s, smoothed over calls
@@ -86,22 +91,37 @@ func (l *leases) spend(o *op, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[o.ids[0]]
-	if h == nil || h.check.Limit != c.Limit || h.left < c.Hits || !now.Before(h.until) {
+	if h == nil || h.left < c.Hits || !now.Before(h.until) || !h.serves(c) {
 		return false
 	}
 	h.left -= c.Hits
 	h.spent += c.Hits
 	o.out[0] = algo.Decision{
-		Allowed:    true,
-		Remaining:  h.answer.Remaining + h.left,
+		Allowed: true,
+		// The charge of the lease may have faded, and denied hits may have been charged.
+		Remaining:  max(h.left, min(h.answer.Remaining+h.left, c.Limit.Capacity()-c.Hits)),
 		ResetAfter: max(0, h.answer.ResetAfter-now.Sub(h.sent)),
 	}
+	return true
+}
+
+// serves says whether the lease is of the check's limit: of the same, or of one that
+// is as it was when the rules were loaded again.
+func (h *lease) serves(c *backend.Check) bool {
+	if h.check.Limit == c.Limit {
+		return true
+	}
+	if h.check.Lease != c.Lease || h.check.Limit.Params() != c.Limit.Params() {
+		return false
+	}
+	h.check.Limit = c.Limit
 	return true
 }
 
 // ask is what a call does about the lease of one counter besides deciding requests.
 type ask struct {
 	of           id
+	lease        *lease
 	first        *op   // of the requests
 	hits         int64 // of all of them
 	give, take   *op   // nil for none
@@ -135,11 +155,16 @@ func (l *leases) prepare(a *ask, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[a.of]
-	if h == nil || h.check.Limit != c.Limit {
+	if h == nil || !h.serves(c) {
+		old := h
 		h = newLease(c, l.replicas)
+		if old != nil {
+			h.inherit(old)
+		}
 		s.held[a.of] = h
 		l.used.Store(true)
 	}
+	a.lease = h
 	h.giveBack(a, now)
 	if a.taken = h.wish(now, l.replicas); a.taken > 0 {
 		h.asked += a.taken
@@ -155,6 +180,15 @@ func newLease(c *backend.Check, replicas int64) *lease {
 	return h
 }
 
+// inherit has what is held under another limit go back, and count as held until it
+// has. What calls of the old one take meanwhile is nobody's.
+func (h *lease) inherit(old *lease) {
+	h.left, h.dies, h.ends = old.left, old.dies, old.ends
+	h.lost, h.void = old.lost+old.giving, old.void
+	h.sent, h.now, h.heard = old.sent, old.now, old.heard
+	h.peak = old.peak
+}
+
 // op returns a request of the lease's own.
 func (h *lease) op(of id, hits int64) *op {
 	c := h.check
@@ -163,73 +197,100 @@ func (h *lease) op(of id, hits int64) *op {
 }
 
 // giveBack has the call give back what is left of an expired lease. In a fixed
-// window that has died: given back in the next one it would be too much.
+// window that has died with the window: given back in the next one it would be too
+// much. So it is void, by Redis' clock, with the end of the window or after returnIn.
 func (h *lease) giveBack(a *ask, now time.Time) {
 	if h.left == 0 || now.Before(h.until) {
 		return
 	}
-	if h.check.Limit.Params().Algorithm != algo.FixedWindow {
+	if h.dies.IsZero() || now.Before(h.dies) {
 		a.given = h.left
 		a.give = h.op(a.of, -a.given)
-		a.give.before = h.now + (now.Sub(h.sent) + returnIn).Microseconds()
-		h.pending += a.given
-		h.pendingUntil = now.Add(2 * returnIn)
+		// Redis' clock is not behind what it said when we heard of it and the time since.
+		a.give.before = h.now + (now.Sub(h.heard) + returnIn).Microseconds()
+		if h.ends > 0 {
+			a.give.before = min(a.give.before, h.ends)
+		}
+		h.void = now.Add(2 * returnIn) // even if clocks are not equally fast
+		h.giving += a.given
 	}
 	h.left = 0
+}
+
+// pending returns how many hits may be on their way back.
+func (h *lease) pending(now time.Time) int64 {
+	if now.After(h.void) {
+		h.lost = 0
+	}
+	return h.giving + h.lost
 }
 
 // wish returns how many hits to take: what should last for leaseAhead at the
 // recent rate, but no more than may be held, and less the nearer the limit is.
 func (h *lease) wish(now time.Time, replicas int64) int64 {
-	if now.After(h.pendingUntil) {
-		h.pending = 0 // it has arrived, or is void
-	}
-	n := min(int64(h.rate*leaseAhead.Seconds()), h.answer.Remaining/(2*replicas), h.most-h.pending) - h.left - h.asked
+	n := min(int64(h.rate*leaseAhead.Seconds()), h.answer.Remaining/(2*replicas), h.most-h.pending(now)) - h.left - h.asked
 	if n < 2 {
 		return 0
 	}
 	return n
 }
 
-// settle takes note of what became of the call.
-func (l *leases) settle(a *ask, sent time.Time, err error) {
+// settle takes note of what became of the call, of which we have just heard.
+func (l *leases) settle(a *ask, sent, now time.Time, err error) {
 	s := l.shard(a.of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held[a.of]
-	if h == nil || a.first != nil && h.check.Limit != a.first.checks[0].Limit {
-		return // reset or reloaded meanwhile: what was taken is nobody's
+	h := a.lease
+	if s.held[a.of] != h {
+		return // reset, or under another limit meanwhile: what was taken is nobody's
 	}
 	h.asked -= a.taken
-	if err != nil {
-		return // the same, and what was given stays pending
+	h.giving -= a.given
+	if err != nil { // what was taken is nobody's, and what was given may still arrive
+		h.lost += a.given
+		return
 	}
-	h.pending -= a.given
 	if a.first != nil {
-		h.heard(a.first, a.hits, sent)
+		h.hear(a.first, a.hits, sent, now)
 	}
 	if a.take == nil {
 		return
 	}
-	if h.answer = a.take.out[0]; !h.answer.Allowed {
-		return
-	}
-	h.left += a.taken
-	h.peak = max(h.peak, h.left+h.pending)
-	h.until = sent.Add(leaseLife)
-	if h.check.Limit.Params().Algorithm == algo.FixedWindow {
-		h.until = sent.Add(h.answer.ResetAfter)
+	if h.answer = a.take.out[0]; h.answer.Allowed {
+		h.keep(a.take, a.taken, sent)
+		h.peak = max(h.peak, h.left+h.pending(now))
 	}
 }
 
-// heard takes note of what requests for so many hits were told.
-func (h *lease) heard(o *op, hits int64, sent time.Time) {
+// keep adds what was taken by a call to what is left.
+func (h *lease) keep(take *op, taken int64, sent time.Time) {
+	until := sent.Add(leaseLife)
+	if h.check.Limit.Params().Algorithm == algo.FixedWindow {
+		// Of calls that are under way at once some may be decided in the next window.
+		ends := take.now + take.out[0].ResetAfter.Microseconds()
+		switch {
+		case ends < h.ends:
+			return
+		case ends > h.ends:
+			h.left = 0
+		}
+		h.ends, h.dies = ends, sent.Add(take.out[0].ResetAfter)
+		if h.dies.Before(until) {
+			until = h.dies
+		}
+	}
+	h.left += taken
+	h.until = until
+}
+
+// hear takes note of what requests for so many hits were told.
+func (h *lease) hear(o *op, hits int64, sent, now time.Time) {
 	if since := sent.Sub(h.sent).Seconds(); !h.sent.IsZero() && since > 0 {
 		weight := since / (since + leaseAhead.Seconds())
 		h.rate += (float64(h.spent+hits)/since - h.rate) * weight
 	}
 	h.spent = 0
-	h.answer, h.sent, h.now = o.out[0], sent, o.now
+	h.answer, h.sent, h.now, h.heard = o.out[0], sent, o.now, now
 }
 
 // end has what is held of a counter go back: hits of it were given back, and
@@ -250,11 +311,11 @@ func (l *leases) overdue(now time.Time) (list []*ask) {
 		s := &l.shards[i]
 		s.mu.Lock()
 		for of, h := range s.held {
-			a := &ask{of: of}
+			a := &ask{of: of, lease: h}
 			if h.giveBack(a, now); a.give != nil {
 				list = append(list, a)
 			}
-			if h.left == 0 && h.asked == 0 && now.Sub(h.sent) > forgetLease {
+			if h.left == 0 && h.asked == 0 && h.pending(now) == 0 && now.Sub(h.sent) > forgetLease {
 				delete(s.held, of)
 			}
 		}
@@ -264,12 +325,12 @@ func (l *leases) overdue(now time.Time) (list []*ask) {
 }
 
 // total returns how many hits are held, and the most of one counter that were at once.
-func (l *leases) total() (held, peak int64) {
+func (l *leases) total(now time.Time) (held, peak int64) {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
 		for _, h := range s.held {
-			held += h.left + h.pending
+			held += h.left + h.pending(now)
 			peak = max(peak, h.peak)
 		}
 		s.mu.Unlock()

@@ -172,12 +172,7 @@ func (c *Cluster) Addrs() []string { return addrs(c.all()) }
 
 // Healthy says whether every node that runs serves all slots.
 func (c *Cluster) Healthy() bool {
-	for _, s := range c.all() {
-		select {
-		case <-s.gone:
-			continue
-		default:
-		}
+	for _, s := range c.running() {
 		if m, err := s.do("CLUSTER", "INFO"); err != nil {
 			return false
 		} else if text, err := m.ToString(); err != nil || !strings.Contains(text, "cluster_state:ok") {
@@ -185,6 +180,122 @@ func (c *Cluster) Healthy() bool {
 		}
 	}
 	return true
+}
+
+func (c *Cluster) running() (list []*Server) {
+	for _, s := range c.all() {
+		select {
+		case <-s.gone:
+		default:
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// member is what a node says of another: its role, and the slots that it has.
+type member struct{ role, slots string }
+
+// view returns what a node says of all, by id.
+func (c *Cluster) view(s *Server) map[string]member {
+	m, err := s.do("CLUSTER", "NODES")
+	if err != nil {
+		return nil
+	}
+	text, err := m.ToString()
+	if err != nil {
+		return nil
+	}
+	all := map[string]member{}
+	for line := range strings.Lines(strings.TrimPrefix(text, "txt:")) { // which says what kind of text it is
+		if f := strings.Fields(line); len(f) >= 8 {
+			all[f[0]] = member{strings.TrimPrefix(f[2], "myself,"), strings.Join(f[8:], " ")}
+		}
+	}
+	return all
+}
+
+// agreed says whether all nodes that run say the same of each other, and that of
+// each master and its replica just one is a master.
+func (c *Cluster) agreed() bool {
+	running := c.running()
+	of := map[string]member{} // as each says of itself
+	for _, s := range running {
+		of[c.ids[s]] = c.view(s)[c.ids[s]]
+	}
+	for _, s := range running {
+		view := c.view(s)
+		for id, self := range of {
+			if view[id] != self || self.role != "master" && self.role != "slave" {
+				return false
+			}
+		}
+	}
+	for i := range c.Masters {
+		if (of[c.ids[c.Masters[i]]].role == "master") == (of[c.ids[c.Replicas[i]]].role == "master") {
+			return false
+		}
+	}
+	return c.Healthy()
+}
+
+// Settle waits until all nodes that run agree with each other. Then Masters are
+// those that are, and where one was replaced, that and its replica have swapped
+// places. It returns the places in which they have.
+func (c *Cluster) Settle() (swapped []int) {
+	c.t.Helper()
+	Eventually(c.t, "the nodes of the cluster agree", c.agreed)
+	for i, r := range c.Replicas {
+		if c.view(r)[c.ids[r]].role == "master" {
+			c.Masters[i], c.Replicas[i] = r, c.Masters[i]
+			swapped = append(swapped, i)
+		}
+	}
+	return swapped
+}
+
+// Failover has the i-th replica take over from its master, which loses nothing.
+func (c *Cluster) Failover(i int) {
+	c.t.Helper()
+	r := c.Replicas[i]
+	r.Do("CLUSTER", "FAILOVER")
+	Eventually(c.t, "the replica has taken over", func() bool { return c.view(r)[c.ids[r]].role == "master" })
+	c.Settle()
+}
+
+// Follow starts the i-th replica again if it does not run, and waits until it is in
+// step with its master.
+func (c *Cluster) Follow(i int) {
+	c.t.Helper()
+	r := c.Replicas[i]
+	select {
+	case <-r.gone:
+		r.Restart()
+	default:
+	}
+	Eventually(c.t, "the replica is in step", func() bool {
+		return r.Info("role") == "slave" && r.Info("master_link_status") == "up" && c.Masters[i].Info("connected_slaves") == "1"
+	})
+	c.Settle()
+}
+
+// Used returns the slots of a node that hold keys, and how many each holds.
+func (c *Cluster) Used(node *Server) map[int]int {
+	c.t.Helper()
+	found := node.Do("KEYS", "*")
+	keys, err := found.AsStrSlice()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	used := map[int]int{}
+	for _, key := range keys {
+		slot, err := strconv.Atoi(node.Text("CLUSTER", "KEYSLOT", key))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		used[slot]++
+	}
+	return used
 }
 
 // Move moves a slot with its keys from one master to another, as a resharding
