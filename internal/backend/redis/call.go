@@ -74,17 +74,27 @@ func withAsks(ops []*op, asks []*ask) []*op {
 	return all
 }
 
-// returnLeases gives back what is left of leases that expire, until stopped.
+// returnLeases gives back what is left of leases that expire and, when it is
+// stopped, of all.
 func (b *Backend) returnLeases(ctx context.Context) {
 	for sleep(ctx, leaseLife) {
+		if b.leases.used.Load() {
+			b.returnOverdue(time.Now())
+		}
+	}
+	if b.leases.used.Load() {
 		now := time.Now()
-		if !b.leases.used.Load() {
-			continue
-		}
-		for _, a := range b.leases.overdue(now) {
-			err := b.send([]*op{a.give}, now.Add(b.opts.Timeout))
-			b.leases.settle(a, now, time.Now(), err)
-		}
+		b.leases.expire(now)
+		b.returnOverdue(now)
+	}
+}
+
+// returnOverdue gives back what has expired. What Redis does not take in time is void.
+func (b *Backend) returnOverdue(now time.Time) {
+	until := now.Add(b.opts.Timeout)
+	for _, a := range b.leases.overdue(now) {
+		err := b.send([]*op{a.give}, until)
+		b.leases.settle(a, now, time.Now(), err)
 	}
 }
 

@@ -304,6 +304,18 @@ func (l *leases) end(of id) {
 	}
 }
 
+// expire has all that is held go back.
+func (l *leases) expire(now time.Time) {
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		for _, h := range s.held {
+			h.until = now
+		}
+		s.mu.Unlock()
+	}
+}
+
 // overdue returns the returns of leases that have expired, and forgets leases
 // that have not been asked for in a while.
 func (l *leases) overdue(now time.Time) (list []*ask) {

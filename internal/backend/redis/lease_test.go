@@ -332,9 +332,12 @@ func TestLeasesOutliveReloads(t *testing.T) {
 	c.Limit = load(30)
 	a = &ask{of: a.of, first: request(), hits: 1}
 	l.prepare(a, now)
-	for after, want := range map[time.Duration]int64{returnIn: 9, 2*returnIn + 1: 0} {
-		if held := a.lease.pending(now.Add(after)); held != want {
-			t.Errorf("%d held %v after they were sent in vain, want %d", held, after, want)
+	for _, test := range []struct {
+		after time.Duration
+		want  int64
+	}{{returnIn, 9}, {2*returnIn + 1, 0}} {
+		if held := a.lease.pending(now.Add(test.after)); held != test.want {
+			t.Errorf("%d held %v after they were sent in vain, want %d", held, test.after, test.want)
 		}
 	}
 }

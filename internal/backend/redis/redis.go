@@ -95,7 +95,8 @@ func New(opts Options) (*Backend, error) {
 	return b, nil
 }
 
-// Close drops all connections. No Decide may be under way or follow.
+// Close gives back what is held ahead, within the timeout, and drops all
+// connections. No Decide may be under way or follow.
 func (b *Backend) Close() {
 	b.stop()
 	b.stopped.Wait()

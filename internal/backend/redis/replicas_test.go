@@ -405,3 +405,39 @@ func TestLeases(t *testing.T) {
 		})
 	}
 }
+
+// TestAReplicaThatStopsGivesItsLeasesBack asks until it holds something, and closes.
+func TestAReplicaThatStopsGivesItsLeasesBack(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Config{})
+	for i, name := range algo.Algorithms() {
+		t.Run(fmt.Sprint(name), func(t *testing.T) {
+			t.Parallel()
+			const most = 60_000
+			p := algo.Params{Algorithm: algo.Algorithm(i), Limit: most, Window: algo.MaxWindow}
+			if p.Algorithm == algo.LeakyBucket {
+				p.Burst = most // one by one there is nothing to lease
+			}
+			l := limit(t, p)
+			o := redis.Options{Addrs: []string{server.Addr}, Timeout: unhurried, DialTimeout: unhurried}
+			out := make([]algo.Decision, 1)
+			ask := func(b *redis.Backend, hits int64) {
+				t.Helper()
+				checks := []backend.Check{{Key: fmt.Append(nil, name), Limit: l, Hits: hits, Lease: 0.5}}
+				if err := b.Decide(t.Context(), &backend.Request{Checks: checks}, out); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stopping := open(t, o)
+			asked := int64(0)
+			for ; metric(stopping, "ratelimit_redis_lease_held_hits") == 0; asked++ {
+				ask(stopping, 1)
+			}
+			stopping.Close()
+			ask(open(t, o), 0)
+			if want := most - asked; out[0].Remaining != want {
+				t.Errorf("%d remain after %d hits, want %d", out[0].Remaining, asked, want)
+			}
+		})
+	}
+}
