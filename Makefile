@@ -5,6 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 20000x
 CHAOSTIME ?= 2h
 SOAKTIME ?= 1h
+STEPS    ?= 1000000
 
 # The Go release that go.mod names, and not an older one, for what it has mended.
 export GOTOOLCHAIN ?= $(shell sed -n 's/^toolchain //p' go.mod)
@@ -42,6 +43,10 @@ test-deploy: ## the chart and all manifests, rendered and checked
 test-integration: ## the real binary behind the real Envoy
 	$(GO) test -race -count=1 ./test/...
 .PHONY: test-integration
+
+conformance: tools ## STEPS random requests through each store, each decision compared field by field
+	BACKENDTEST_STEPS=$(STEPS) $(GO) test -count=1 -timeout 0 -run 'Conformance$$' -v ./internal/backend/memory ./internal/backend/redis
+.PHONY: conformance
 
 chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/reliability.md
 	$(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./test/chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))
