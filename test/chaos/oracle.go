@@ -705,9 +705,11 @@ func (r *record) judgeLeast(v *verdict, k *counter) {
 		since, stepped := h.from-remembers-slack.Microseconds(), false
 		since -= r.drift(span{since, h.to})
 		for i := len(r.cuts) - 1; i >= 0; i-- {
-			// What was charged before a step back may stay until that is made up for.
+			// What was charged before a step back may stay until that is made up for. A key
+			// that was used last when it was about to be forgotten still holds all that
+			// it remembered then.
 			if c := r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*remembers >= since {
-				since, stepped = min(since, c.from-remembers), true
+				since, stepped = min(since, c.from-2*remembers), true
 			}
 		}
 		used, known := r.unspent(k, h.p, span{since, h.to})

@@ -141,6 +141,39 @@ func TestOracleAcceptsErrorsOfFaults(t *testing.T) {
 	}
 }
 
+// A clock that steps back revives what had left the window since a counter was used
+// last: seed 200027.
+func TestOracleAcceptsWhatAStepBackRevives(t *testing.T) {
+	p := algo.Params{Algorithm: algo.SlidingLog, Limit: 5, Window: 500 * time.Millisecond, DeniedHits: algo.Count}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start, stepped, back = int64(1_700_000_000_000_000), 850_000, time.Hour
+	r := blank(p, 1, 0)
+	var state algo.State
+	for _, u := range []struct{ at, hits int64 }{{0, 1}, {370_000, 1}, {400_000, 1}, {450_000, 2}, {1_500_000, 1}} {
+		clock := start + u.at
+		if u.at > stepped {
+			clock -= back.Microseconds()
+		}
+		var decision algo.Decision
+		state, decision = limit.Step(state, clock, u.hits)
+		r.says(start+u.at, u.hits, decision.Allowed)
+	}
+	if !r.calls[len(r.calls)-1].over {
+		t.Fatal("the last request was admitted: want the log to be full, as nobody saw its oldest entry leave")
+	}
+	r.cuts = []cut{{span: span{start + stepped, start + stepped + 100}, replica: -1, back: back}}
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
+	}
+	r.cuts = nil
+	if v := r.judge(); len(v.findings) != 1 {
+		t.Errorf("without the step: %v", v.findings)
+	}
+}
+
 // A loss of all counters is a reason to admit anew, once.
 func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
