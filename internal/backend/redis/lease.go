@@ -211,6 +211,9 @@ func (h *lease) giveBack(a *ask, now time.Time) {
 		if h.ends > 0 {
 			a.give.before = min(a.give.before, h.ends)
 		}
+		if now.After(h.void) {
+			h.lost = 0
+		}
 		h.void = now.Add(2 * returnIn) // even if clocks are not equally fast
 		h.giving += a.given
 	}
@@ -220,7 +223,7 @@ func (h *lease) giveBack(a *ask, now time.Time) {
 // pending returns how many hits may be on their way back.
 func (h *lease) pending(now time.Time) int64 {
 	if now.After(h.void) {
-		h.lost = 0
+		return h.giving
 	}
 	return h.giving + h.lost
 }
@@ -306,48 +309,43 @@ func (l *leases) end(of id) {
 
 // expire has all that is held go back.
 func (l *leases) expire(now time.Time) {
-	for i := range l.shards {
-		s := &l.shards[i]
-		s.mu.Lock()
-		for _, h := range s.held {
-			h.until = now
-		}
-		s.mu.Unlock()
-	}
+	l.each(func(_ id, h *lease) { h.until = now })
 }
 
 // overdue returns the returns of leases that have expired, and forgets leases
 // that have not been asked for in a while.
 func (l *leases) overdue(now time.Time) (list []*ask) {
-	for i := range l.shards {
-		s := &l.shards[i]
-		s.mu.Lock()
-		for of, h := range s.held {
-			a := &ask{of: of, lease: h}
-			if h.giveBack(a, now); a.give != nil {
-				list = append(list, a)
-			}
-			if h.left == 0 && h.asked == 0 && h.pending(now) == 0 && now.Sub(h.sent) > forgetLease {
-				delete(s.held, of)
-			}
+	l.each(func(of id, h *lease) {
+		a := &ask{of: of, lease: h}
+		if h.giveBack(a, now); a.give != nil {
+			list = append(list, a)
 		}
-		s.mu.Unlock()
-	}
+		if h.left == 0 && h.asked == 0 && h.pending(now) == 0 && now.Sub(h.sent) > forgetLease {
+			delete(l.shard(of).held, of)
+		}
+	})
 	return list
 }
 
 // total returns how many hits are held, and the most of one counter that were at once.
 func (l *leases) total(now time.Time) (held, peak int64) {
+	l.each(func(_ id, h *lease) {
+		held += h.left + h.pending(now)
+		peak = max(peak, h.peak)
+	})
+	return held, peak
+}
+
+// each calls do for each lease, whose shard is locked meanwhile.
+func (l *leases) each(do func(of id, h *lease)) {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
-		for _, h := range s.held {
-			held += h.left + h.pending(now)
-			peak = max(peak, h.peak)
+		for of, h := range s.held {
+			do(of, h)
 		}
 		s.mu.Unlock()
 	}
-	return held, peak
 }
 
 // forget drops what is held of a counter, which then is nobody's.
