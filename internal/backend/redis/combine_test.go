@@ -7,18 +7,20 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
 // calls is the other side of lanes: each call is told, and ends when it is let.
 type calls struct {
+	t     *testing.T
 	lanes *lanes
 	begun chan []*op
 	end   chan struct{}
 }
 
-func newCalls(timeout time.Duration) *calls {
-	c := &calls{begun: make(chan []*op), end: make(chan struct{})}
-	c.lanes = newLanes(timeout, func(ops []*op, _ time.Time) {
+func newCalls(t *testing.T) *calls {
+	c := &calls{t: t, begun: make(chan []*op), end: make(chan struct{})}
+	c.lanes = newLanes(time.Minute, func(ops []*op, _ time.Time) {
 		c.begun <- slices.Clone(ops)
 		<-c.end
 	})
@@ -40,24 +42,19 @@ func (c *calls) ask(n int, at time.Time) (all []*op) {
 
 // queued waits until so many requests wait for a call.
 func (c *calls) queued(n int) {
+	c.t.Helper()
 	s := &c.lanes.shards[0]
-	for {
+	redistest.Eventually(c.t, "requests wait for a call", func() bool {
 		s.mu.Lock()
-		waiting := 0
-		if ln := s.lanes[0]; ln != nil {
-			waiting = len(ln.queue)
-		}
-		s.mu.Unlock()
-		if waiting >= n {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+		defer s.mu.Unlock()
+		ln := s.lanes[0]
+		return ln != nil && len(ln.queue) >= n
+	})
 }
 
 func TestRequestsWaitForACallAndGoTogether(t *testing.T) {
 	t.Parallel()
-	c, now := newCalls(time.Minute), time.Now()
+	c, now := newCalls(t), time.Now()
 	alone := c.ask(1, now)
 	if got := <-c.begun; !slices.Equal(got, alone) {
 		t.Fatalf("the first call is of %d requests", len(got))
@@ -72,7 +69,7 @@ func TestRequestsWaitForACallAndGoTogether(t *testing.T) {
 
 func TestACallThatTakesLongIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	c, now := newCalls(time.Minute), time.Now()
+	c, now := newCalls(t), time.Now()
 	c.ask(1, now)
 	<-c.begun
 	waiting := c.ask(3, now.Add(pace))
@@ -98,7 +95,7 @@ func TestACallThatTakesLongIsNotWaitedFor(t *testing.T) {
 
 func TestAFullCallIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	c, now := newCalls(time.Minute), time.Now()
+	c, now := newCalls(t), time.Now()
 	c.ask(1, now)
 	<-c.begun
 	waiting := c.ask(mostGathered, now)

@@ -173,9 +173,7 @@ func (c *Cluster) Addrs() []string { return addrs(c.all()) }
 // Healthy says whether every node that runs serves all slots.
 func (c *Cluster) Healthy() bool {
 	for _, s := range c.running() {
-		if m, err := s.do("CLUSTER", "INFO"); err != nil {
-			return false
-		} else if text, err := m.ToString(); err != nil || !strings.Contains(text, "cluster_state:ok") {
+		if !strings.Contains(s.try("CLUSTER", "INFO"), "cluster_state:ok") {
 			return false
 		}
 	}
@@ -184,9 +182,7 @@ func (c *Cluster) Healthy() bool {
 
 func (c *Cluster) running() (list []*Server) {
 	for _, s := range c.all() {
-		select {
-		case <-s.gone:
-		default:
+		if s.runs() {
 			list = append(list, s)
 		}
 	}
@@ -196,18 +192,10 @@ func (c *Cluster) running() (list []*Server) {
 // member is what a node says of another: its role, and the slots that it has.
 type member struct{ role, slots string }
 
-// view returns what a node says of all, by id.
+// view returns what a node says of all, by id; nothing if it does not answer.
 func (c *Cluster) view(s *Server) map[string]member {
-	m, err := s.do("CLUSTER", "NODES")
-	if err != nil {
-		return nil
-	}
-	text, err := m.ToString()
-	if err != nil {
-		return nil
-	}
 	all := map[string]member{}
-	for line := range strings.Lines(strings.TrimPrefix(text, "txt:")) { // which says what kind of text it is
+	for line := range strings.Lines(strings.TrimPrefix(s.try("CLUSTER", "NODES"), "txt:")) { // which says what kind of text it is
 		if f := strings.Fields(line); len(f) >= 8 {
 			all[f[0]] = member{strings.TrimPrefix(f[2], "myself,"), strings.Join(f[8:], " ")}
 		}
@@ -268,10 +256,8 @@ func (c *Cluster) Failover(i int) {
 func (c *Cluster) Follow(i int) {
 	c.t.Helper()
 	r := c.Replicas[i]
-	select {
-	case <-r.gone:
+	if !r.runs() {
 		r.Restart()
-	default:
 	}
 	Eventually(c.t, "the replica is in step", func() bool {
 		return r.Info("role") == "slave" && r.Info("master_link_status") == "up" && c.Masters[i].Info("connected_slaves") == "1"

@@ -200,6 +200,26 @@ func (s *Server) Do(args ...string) rueidis.RedisMessage {
 	return m
 }
 
+// try returns what a command returns, as text; nothing if it fails.
+func (s *Server) try(args ...string) string {
+	m, err := s.do(args...)
+	if err != nil {
+		return ""
+	}
+	text, _ := m.ToString() // empty with an error
+	return text
+}
+
+// runs says whether the process has not ended.
+func (s *Server) runs() bool {
+	select {
+	case <-s.gone:
+		return false
+	default:
+		return true
+	}
+}
+
 func (s *Server) do(args ...string) (rueidis.RedisMessage, error) {
 	if s.client == nil {
 		client, err := rueidis.NewClient(s.option())
