@@ -84,7 +84,8 @@ type server struct {
 	store   *proc.Process // nil: within the server
 }
 
-// Run starts all servers, measures them and stops them.
+// Run starts all servers, measures them and stops them. Where it fails after the
+// last round it returns what it has measured beside the error.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	dir, err := os.MkdirTemp("", "ratelimit-bench-")
 	if err != nil {
@@ -110,19 +111,20 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if len(b.report.Rows) == 0 {
 		return b.report, nil
 	}
+	// From here on there is something to report, whatever else fails.
 	if o.Profiles != "" {
 		if err := b.profiles(ctx); err != nil {
-			return nil, err
+			return b.report, err
 		}
 	}
 	if o.Latency {
 		if err := b.latency(ctx); err != nil {
-			return nil, err
+			return b.report, err
 		}
 	}
 	if o.Envoy != "" {
 		if err := b.envoy(ctx); err != nil {
-			return nil, err
+			return b.report, err
 		}
 	}
 	return b.report, nil
@@ -233,12 +235,14 @@ func (b *bench) startRow(ctx context.Context, row *Row) error {
 			return nil //nolint:nilerr // it is told, and the row left out
 		}
 	}
-	var env []string
+	// A machine that takes its core away for a while would have the service shed what
+	// then waited; here that shall show in the latency instead.
+	env := []string{"MAX_WAIT=0"}
 	args := []string{"serve", "--config", rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--backend", row.Backend}
 	if row.Backend == "redis" {
 		args = append(args, "--redis-url", loopback(b.redis[row.Scenario.Name].port))
 		// Saturated on a core that it shares, Redis may take its time.
-		env = []string{"REDIS_TIMEOUT=10s", "REDIS_DIAL_TIMEOUT=10s", "REDIS_BREAK_AFTER=1000000"}
+		env = append(env, "REDIS_TIMEOUT=10s", "REDIS_DIAL_TIMEOUT=10s", "REDIS_BREAK_AFTER=1000000")
 		if row.Mode == Plain {
 			env = append(env, "REDIS_COMBINING=false")
 		}

@@ -86,10 +86,10 @@ func (c *reportCmd) Run(ctx context.Context) error {
 		return err
 	}
 	r, err := report.Run(ctx, o)
-	if err != nil {
+	if r == nil {
 		return err
 	}
-	return errors.Join(r.Markdown(os.Stdout), c.keep(r, o.Builds))
+	return errors.Join(err, r.Markdown(os.Stdout), c.keep(r, o.Builds))
 }
 
 // findEnvoy returns the path of Envoy.
