@@ -208,6 +208,9 @@ func (b *builder) finish(rules []*Rule) []*Rule {
 		for i := range w.patterns {
 			w.patterns[i].slot = slots[w.patterns[i].slot]
 		}
+		if w.scan != nil {
+			w.scan.land(w.patterns)
+		}
 	}
 	n := len(d.tree.records) + 1
 	d.rules, d.below, d.ways, d.nodes = make([]Rule, n), make([]uint32, n), make([]uint64, n), make([]*node, n)

@@ -30,10 +30,8 @@ func checkLinear(t *testing.T, d *Domain, s string) {
 		switch {
 		case w.scan != nil:
 			checkScan(t, w.scan, s)
-			for _, owners := range w.scan.owners {
-				for _, o := range owners {
-					tried[fmt.Sprint(at, " ", o)]++
-				}
+			for _, o := range w.scan.owners {
+				tried[fmt.Sprint(at, " ", o.at)]++
 			}
 		case w.lengths == nil:
 			for i := range w.patterns {

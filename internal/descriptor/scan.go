@@ -14,11 +14,21 @@ type scanner struct {
 	start  [256]uint32 // by first byte: the state after it; 0: still at the start
 	states []state     // breadth first, so that the states below one are neighbours
 	labels []byte      // by state: the byte that leads to it
-	owners [][]int     // by literal: the patterns it stands for, in order
+	owners []owner     // of each literal in turn, those of one in order
 	seen   sync.Pool   // of *seen
 }
 
-// seen is a set of literals.
+// owner is a pattern that a literal stands for. It says by itself where the pattern
+// leads: of many thousands the pattern is far away in memory, and most often a
+// literal is all that there is to match.
+type owner struct {
+	candidate
+	sure bool   // that the pattern matches where its literal occurs
+	last bool   // of its literal
+	at   uint32 // which pattern
+}
+
+// seen is a set of literals, each known by its first owner.
 type seen struct {
 	words []uint64 // a bit for each literal
 	set   []uint32 // those words that are not 0
@@ -50,9 +60,10 @@ type state struct {
 	first   uint32 // of the states below
 	fail    uint32 // the longest other state that ends like this one
 	report  uint32 // the nearest of this and those by fail that is a whole literal; 0: none
-	literal uint32 // which one, if it is
+	literal uint32 // the first owner of that, if it is
 	below   uint16 // number of states
 	label   byte   // of the first
+	dense   bool   // whether the others' labels follow it without a gap, as digits do
 }
 
 // newScanner indexes each pattern by its longest middle part. All must have one.
@@ -68,26 +79,39 @@ func newScanner(patterns []pattern) *scanner {
 	}
 	slices.Sort(literals)
 	sc := &scanner{}
-	for _, l := range literals {
-		sc.owners = append(sc.owners, byLiteral[l])
+	starts := make([]uint32, len(literals))
+	for i, l := range literals {
+		starts[i] = uint32(len(sc.owners))
+		for _, at := range byLiteral[l] {
+			sc.owners = append(sc.owners, owner{at: uint32(at), sure: patterns[at].size == len(l)})
+		}
+		sc.owners[len(sc.owners)-1].last = true
 	}
-	words := (len(literals) + 63) / 64
+	words := (len(sc.owners) + 63) / 64
 	sc.seen.New = func() any { return &seen{words: make([]uint64, words)} }
-	sc.grow(literals)
+	sc.grow(literals, starts)
 	sc.link()
 	return sc
 }
 
-// grow makes the states of sorted literals. Those whose own text is a whole
-// literal report it.
-func (sc *scanner) grow(literals []string) {
+// land tells the owners where their patterns lead, which is known last.
+func (sc *scanner) land(patterns []pattern) {
+	for i := range sc.owners {
+		p := &patterns[sc.owners[i].at]
+		sc.owners[i].candidate = candidate{p.slot, p.order, p.flags}
+	}
+}
+
+// grow makes the states of sorted literals, whose owners start where it says. Those
+// whose own text is a whole literal report it.
+func (sc *scanner) grow(literals []string, owners []uint32) {
 	type run struct{ from, to, depth int } // of literals that begin with a state's text
 	runs := []run{{0, len(literals), 0}}
 	sc.labels = []byte{0}
 	for s := 0; s < len(runs); s++ {
 		r, st := runs[s], state{first: uint32(len(runs))}
 		if len(literals[r.from]) == r.depth {
-			st.report, st.literal = uint32(s), uint32(r.from)
+			st.report, st.literal = uint32(s), owners[r.from]
 			r.from++
 		}
 		for r.from < r.to {
@@ -102,6 +126,7 @@ func (sc *scanner) grow(literals []string) {
 		}
 		if st.below > 0 {
 			st.label = sc.labels[st.first]
+			st.dense = int(sc.labels[len(sc.labels)-1]-st.label) == int(st.below)-1
 		}
 		sc.states = append(sc.states, st)
 	}
@@ -131,11 +156,12 @@ func (sc *scanner) link() {
 func (sc *scanner) step(s uint32, c byte) uint32 {
 	for s != 0 {
 		st := &sc.states[s]
-		if st.label == c && st.below > 0 {
-			return st.first
-		}
-		if st.below > 1 {
-			if i := bytes.IndexByte(sc.labels[st.first:st.first+uint32(st.below)], c); i > 0 {
+		if st.dense {
+			if i := c - st.label; uint16(i) < st.below {
+				return st.first + uint32(i)
+			}
+		} else if st.below > 0 {
+			if i := bytes.IndexByte(sc.labels[st.first:st.first+uint32(st.below)], c); i >= 0 {
 				return st.first + uint32(i)
 			}
 		}
@@ -183,14 +209,15 @@ func (sc *scanner) match(patterns []pattern, s string, best candidate) candidate
 }
 
 func (sc *scanner) tryOwners(patterns []pattern, literal uint32, s string, best candidate) candidate {
-	for _, o := range sc.owners[literal] {
-		p := &patterns[o]
-		if best.order < p.order {
-			break
-		}
-		if p.match(s) {
-			return candidate{p.slot, p.order, p.flags}
+	for i := literal; ; i++ {
+		o := &sc.owners[i]
+		switch {
+		case best.order < o.order:
+			return best
+		case o.sure || patterns[o.at].match(s):
+			return o.candidate
+		case o.last:
+			return best
 		}
 	}
-	return best
 }
