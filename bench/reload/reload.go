@@ -60,7 +60,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := proc.Start(o.Core, nil, o.Service, "serve", "--config", files.current, "--backend", "memory",
+	p, err := proc.Start(o.Core, []string{"MAX_WAIT=0"}, o.Service, "serve", "--config", files.current, "--backend", "memory",
 		"--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
 	if err != nil {
 		return nil, err

@@ -16,9 +16,13 @@ import (
 // a few MB: at Go's default the collector would run all the time, and with
 // millions of counters let as much garbage pile up again. So what may pile up is
 // kept at about a headroom whatever is live, by the percentage that Go understands.
+// What a collection costs is what it has to look through for pointers, which
+// counters have none of, but rules have: with a hundred thousand of them the headroom
+// is about as large as they are, lest requests wait for collections most of the time.
 // In a small container the headroom is smaller.
 const (
-	mostHeadroom  = 32 << 20
+	leastHeadroom = 32 << 20
+	mostHeadroom  = 128 << 20
 	headroomShare = 8 // of the memory limit
 	mostPercent   = 400
 	leastPercent  = 25
@@ -46,7 +50,7 @@ func tuneGC(ctx context.Context, log *zap.Logger) error {
 	defer ticker.Stop()
 	set := 0
 	for {
-		if percent := gcPercent(liveHeap(), debug.SetMemoryLimit(-1)); percent != set {
+		if percent := gcPercent(heap(), debug.SetMemoryLimit(-1)); percent != set {
 			debug.SetGCPercent(percent)
 			set = percent
 		}
@@ -60,21 +64,24 @@ func tuneGC(ctx context.Context, log *zap.Logger) error {
 
 // gcPercent returns how much garbage to let pile up, as a percentage of what is
 // live, under a memory limit. It is coarse, for each new one costs a pause.
-func gcPercent(live uint64, limit int64) int {
-	if live == 0 {
+func gcPercent(h heapSizes, limit int64) int {
+	if h.live == 0 {
 		return mostPercent
 	}
-	headroom := min(mostHeadroom, uint64(limit)/headroomShare)
-	percent := headroom * 100 / live
+	headroom := min(max(leastHeadroom, h.scanned), mostHeadroom, uint64(limit)/headroomShare)
+	percent := headroom * 100 / h.live
 	return int(min(max(percent/25*25, leastPercent), mostPercent))
 }
 
-// liveHeap returns the bytes that the last collection found in use.
-func liveHeap() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(sample)
-	if sample[0].Value.Kind() != metrics.KindUint64 {
-		return 0
+// heapSizes are bytes that the last collection found in use, and those of them that
+// it looked through.
+type heapSizes struct{ live, scanned uint64 }
+
+func heap() heapSizes {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}}
+	metrics.Read(samples)
+	if samples[0].Value.Kind() != metrics.KindUint64 || samples[1].Value.Kind() != metrics.KindUint64 {
+		return heapSizes{}
 	}
-	return sample[0].Value.Uint64()
+	return heapSizes{samples[0].Value.Uint64(), samples[1].Value.Uint64()}
 }

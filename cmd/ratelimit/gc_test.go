@@ -8,23 +8,27 @@ import (
 func TestGCPercentKeepsTheHeadroom(t *testing.T) {
 	const unlimited = math.MaxInt64
 	for _, c := range []struct {
-		live  uint64
-		limit int64
-		want  int
+		live, scanned uint64
+		limit         int64
+		want          int
 	}{
-		{0, unlimited, 400},
-		{1 << 20, unlimited, 400},
-		{8 << 20, unlimited, 400},
-		{32 << 20, unlimited, 100},
-		{33 << 20, unlimited, 75},
-		{64 << 20, unlimited, 50},
-		{4 << 30, unlimited, 25},
-		{8 << 20, 1 << 30, 400},
-		{8 << 20, 64 << 20, 100}, // an eighth of the limit is less
-		{32 << 20, 64 << 20, 25},
+		{0, 0, unlimited, 400},
+		{1 << 20, 1 << 20, unlimited, 400},
+		{8 << 20, 1 << 20, unlimited, 400},
+		{32 << 20, 32 << 20, unlimited, 100},
+		{33 << 20, 2 << 20, unlimited, 75},
+		{64 << 20, 2 << 20, unlimited, 50},
+		{4 << 30, 2 << 20, unlimited, 25},
+		{128 << 20, 96 << 20, unlimited, 75}, // many rules
+		{128 << 20, 128 << 20, unlimited, 100},
+		{256 << 20, 250 << 20, unlimited, 50},
+		{128 << 20, 96 << 20, 512 << 20, 50},
+		{8 << 20, 1 << 20, 1 << 30, 400},
+		{8 << 20, 1 << 20, 64 << 20, 100}, // an eighth of the limit is less
+		{32 << 20, 1 << 20, 64 << 20, 25},
 	} {
-		if got := gcPercent(c.live, c.limit); got != c.want {
-			t.Errorf("%d MB live of %d: %d %%, want %d %%", c.live>>20, c.limit>>20, got, c.want)
+		if got := gcPercent(heapSizes{c.live, c.scanned}, c.limit); got != c.want {
+			t.Errorf("%d MB live, %d of them scanned, of %d: %d %%, want %d %%", c.live>>20, c.scanned>>20, c.limit>>20, got, c.want)
 		}
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // Provider is a place that rules come from.
@@ -329,10 +331,12 @@ func texts(problems []Problem) (texts []string, omitted int) {
 
 // hashOf returns a digest of names and contents.
 func hashOf(sources []Source) string {
+	task := background.New()
+	defer task.Close()
 	h := sha256.New()
 	write := func(s []byte) {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
-		h.Write(s)
+		writeTo(h, s, task)
 	}
 	for _, s := range sources {
 		write([]byte(s.Name))

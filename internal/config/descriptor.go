@@ -89,7 +89,7 @@ func (d *decoder) descriptor(n *yaml.Node) *Descriptor {
 	out.Limits = d.limitsOf(&raw)
 	d.checkEffect(&raw, out)
 	if len(out.Descriptors) > 1 {
-		d.unique(out.Descriptors, nil)
+		d.unique(out.Descriptors, nil, nil)
 	}
 	return out
 }

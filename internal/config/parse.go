@@ -5,6 +5,8 @@ import (
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // DefaultMaxBytes is the largest source that is read unless Options say otherwise.
@@ -52,6 +54,7 @@ func Parse(sources []Source, opts Options) (*Rules, error) {
 // builder puts the domains of several sources together.
 type builder struct {
 	opts     Options
+	task     *background.Task
 	domains  map[string]*Domain
 	order    []*Domain
 	entries  map[*Domain]map[entry]Pos // top level of each domain
@@ -80,7 +83,10 @@ func (b *builder) add(doc *document) {
 		return
 	}
 	if domain != nil && domain.Name != "" {
-		domain.walk(func(node *Descriptor) { node.Origin = source.Origin })
+		domain.walk(func(node *Descriptor) {
+			b.task.Step()
+			node.Origin = source.Origin
+		})
 		if source.Origin == FromAdmin {
 			b.override(d, domain)
 		} else {
@@ -101,7 +107,7 @@ func (b *builder) addDomain(d *decoder, domain *Domain) {
 	if !exists {
 		b.domains[domain.Name] = domain
 		b.order = append(b.order, domain)
-		b.entries[domain] = d.unique(domain.Descriptors, nil)
+		b.entries[domain] = d.unique(domain.Descriptors, nil, b.task)
 		b.mergeConsume(d, domain, domain)
 		return
 	}
@@ -111,14 +117,14 @@ func (b *builder) addDomain(d *decoder, domain *Domain) {
 			Remedy: "write its rules in one file, or allow domains to be merged"})
 		return
 	}
-	b.entries[into] = d.unique(domain.Descriptors, b.entries[into])
+	b.entries[into] = d.unique(domain.Descriptors, b.entries[into], b.task)
 	into.Descriptors = append(into.Descriptors, domain.Descriptors...)
 	b.mergeConsume(d, domain, into)
 }
 
 // override puts a domain over what other sources gave it.
 func (b *builder) override(d *decoder, domain *Domain) {
-	d.unique(domain.Descriptors, nil)
+	d.unique(domain.Descriptors, nil, b.task)
 	into, exists := b.domains[domain.Name]
 	if !exists {
 		b.domains[domain.Name] = domain
@@ -152,6 +158,7 @@ func (b *builder) finish() {
 			continue
 		}
 		domain.walk(func(d *Descriptor) {
+			b.task.Step()
 			for _, l := range d.Limits {
 				names[entry{domain.Name, l.Name}] = true
 				l.settleDeniedHits(b.opts.DropDenied || domain.Consume == AllOrNothing || len(d.Limits) > 1)
@@ -183,8 +190,9 @@ func (d *decoder) problemAt(pos Pos, what, remedy string) {
 	d.problems = append(d.problems, Problem{Pos: pos, What: what, Remedy: remedy})
 }
 
-// badText returns the place of the first byte that no YAML text can hold.
-func badText(data []byte) (pos Pos, what string) {
+// badText returns the place of the first byte that no YAML text can hold. If there is
+// none it says whether there are line breaks other than \n and \r\n.
+func badText(data []byte, task *background.Task) (pos Pos, what string, oddBreaks bool) {
 	pos = Pos{Line: 1, Column: 1}
 	for i := 0; i < len(data); {
 		c, size := rune(data[i]), 1
@@ -193,17 +201,22 @@ func badText(data []byte) (pos Pos, what string) {
 		}
 		switch {
 		case c == utf8.RuneError && size == 1:
-			return pos, fmt.Sprintf("the byte 0x%02x is not UTF-8", data[i])
+			return pos, fmt.Sprintf("the byte 0x%02x is not UTF-8", data[i]), false
 		case isControl(c):
-			return pos, fmt.Sprintf("the character %U has no place in YAML", c)
+			return pos, fmt.Sprintf("the character %U has no place in YAML", c), false
 		case c == '\n':
+			task.Step()
 			pos.Line++
 			pos.Column = 0
+		case c == '\r':
+			oddBreaks = oddBreaks || i+1 == len(data) || data[i+1] != '\n'
+		case c == 0x85, c == 0x2028, c == 0x2029:
+			oddBreaks = true
 		}
 		pos.Column++
 		i += size
 	}
-	return pos, ""
+	return pos, "", oddBreaks
 }
 
 // isControl says whether YAML leaves c out of its character set.
@@ -253,11 +266,12 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 
 // unique reports descriptors of one level that repeat another's key and value.
 // seen holds those that are there already.
-func (d *decoder) unique(level []*Descriptor, seen map[entry]Pos) map[entry]Pos {
+func (d *decoder) unique(level []*Descriptor, seen map[entry]Pos, task *background.Task) map[entry]Pos {
 	if seen == nil {
 		seen = make(map[entry]Pos, len(level))
 	}
 	for i, descriptor := range level {
+		task.Step()
 		e := entry{descriptor.Key, descriptor.Value}
 		first, exists := seen[e]
 		switch {

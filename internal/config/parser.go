@@ -5,13 +5,17 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/maphash"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // parser parses sources. One that remembers does anew only what it has not parsed
@@ -20,6 +24,7 @@ type parser struct {
 	opts Options
 	splitter
 	workers int
+	task    *background.Task // of parse; nil before and after
 	// What is remembered; nil: nothing.
 	sources map[sourceID]domainOf
 	runs    map[digest]descriptorsOf
@@ -32,6 +37,22 @@ type sourceID struct {
 	name   string
 	origin Origin
 	digest digest
+}
+
+// sumOf returns the digest of data.
+func sumOf(data []byte, task *background.Task) (sum digest) {
+	h := sha256.New()
+	writeTo(h, data, task)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// writeTo hashes data, a tenth of a millisecond's worth at a time.
+func writeTo(h hash.Hash, data []byte, task *background.Task) {
+	for piece := range slices.Chunk(data, 128<<10) {
+		h.Write(piece)
+		task.Yield()
+	}
 }
 
 // domainOf is the domain that was made of a source, and of no other with it.
@@ -60,8 +81,13 @@ func (p *parser) remember() {
 
 // parse is Parse.
 func (p *parser) parse(sources []Source) (*Rules, error) {
+	p.task = background.New()
+	defer func() {
+		p.task.Close()
+		p.task = nil
+	}()
 	documents := p.documents(sources)
-	b := builder{opts: p.opts, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
+	b := builder{opts: p.opts, task: p.task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
 	for _, overriding := range []bool{false, true} {
 		for _, d := range documents {
 			if (d.source.Origin == FromAdmin) == overriding {
@@ -108,6 +134,8 @@ type document struct {
 
 	id   sourceID  // if the parser remembers
 	same *domainOf // as before: that is what domain is
+
+	oddBreaks bool // which would make it hard to count lines
 
 	layout layout
 	head   *yaml.Node
@@ -160,7 +188,7 @@ func (p *parser) recall(d *document) {
 	if p.sources == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
 		return
 	}
-	d.id = sourceID{d.source.Name, d.source.Origin, sha256.Sum256(d.source.Data)}
+	d.id = sourceID{d.source.Name, d.source.Origin, sumOf(d.source.Data, p.task)}
 	if same, ok := p.sources[d.id]; ok {
 		d.same, d.domain = &same, same.Domain
 	}
@@ -172,8 +200,8 @@ func (p *parser) read(documents []*document) {
 	for _, d := range documents {
 		d.domain = nil
 		switch {
-		case !d.isText(p.opts.maxBytes()):
-		case p.length > 0 && d.split(p.splitter):
+		case !d.isText(p.opts.maxBytes(), p.task):
+		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, p.task):
 			for i := range d.parts {
 				jobs = append(jobs, func() { d.decodePart(i, p.runs) })
 			}
@@ -195,8 +223,11 @@ func (p *parser) do(jobs []func()) {
 	var workers sync.WaitGroup
 	for range min(p.workers, len(jobs)) {
 		workers.Go(func() {
+			task := background.New()
+			defer task.Close()
 			for i := next.Add(1) - 1; i < int64(len(jobs)); i = next.Add(1) - 1 {
 				jobs[i]()
+				task.Yield()
 			}
 		})
 	}
@@ -204,23 +235,25 @@ func (p *parser) do(jobs []func()) {
 }
 
 // isText refuses what need not be looked at.
-func (d *document) isText(maxBytes int64) bool {
+func (d *document) isText(maxBytes int64, task *background.Task) bool {
 	data := d.source.Data
 	if int64(len(data)) > maxBytes {
 		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
 		return false
 	}
-	if pos, what := badText(data); what != "" {
+	pos, what, oddBreaks := badText(data, task)
+	if what != "" {
 		pos.File = d.file
 		d.problemAt(pos, what, "save the file as UTF-8 text")
 		return false
 	}
+	d.oddBreaks = oddBreaks
 	return true
 }
 
 // split prepares for reading the document in parts.
-func (d *document) split(s splitter) (ok bool) {
-	if d.layout, ok = s.split(d.source.Data); !ok {
+func (d *document) split(s splitter, task *background.Task) (ok bool) {
+	if d.layout, ok = s.split(d.source.Data, task); !ok {
 		return false
 	}
 	if d.head, ok = single(d.layout.head); !ok {
@@ -329,7 +362,9 @@ func (p *parser) keep(documents []*document) {
 func (d *document) decodeWhole() {
 	d.decoder = decoder{reader: reader{file: d.source.Name}}
 	d.parts = nil
-	stream := yaml.NewDecoder(bytes.NewReader(d.source.Data))
+	task := background.New()
+	defer task.Close()
+	stream := yaml.NewDecoder(&yielding{bytes.NewReader(d.source.Data), task})
 	var root, next yaml.Node
 	switch err := stream.Decode(&root); {
 	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
@@ -349,6 +384,18 @@ func (d *document) decodeWhole() {
 			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
 	}
 	d.domain = d.root(root.Content[0])
+}
+
+// yielding is a reader that gives way to others: the YAML reader comes back for
+// each half KiB.
+type yielding struct {
+	io.Reader
+	task *background.Task
+}
+
+func (y *yielding) Read(p []byte) (int, error) {
+	y.task.Yield()
+	return y.Reader.Read(p)
 }
 
 // moved returns a copy of descriptors that are so many lines further down, of

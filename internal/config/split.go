@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // A document of a hundred thousand rules takes YAML a second, and mostly one line
@@ -61,21 +63,19 @@ type splitter struct {
 // but indentation, which it keeps, directives, which are refused here, and anchors
 // work across elements. An alias whose anchor is in another part is an error, and
 // one with an anchor before it in its own part means that one in any case.
-func (s splitter) split(data []byte) (l layout, ok bool) {
-	if hasDirective(data) || oddBreaks(data) {
+func (s splitter) split(data []byte, task *background.Task) (l layout, ok bool) {
+	if bytes.HasPrefix(data, []byte("\ufeff%")) {
 		return layout{}, false
 	}
 	lines := lineReader{data: data}
 	for l.key == 0 {
+		task.Step()
 		switch text := lines.next(); {
-		case len(text) == 0:
+		case len(text) == 0, isDirective(text):
 			return layout{}, false
 		case isListKey(text):
 			l.key = lines.read
 		}
-	}
-	if list := data[lines.at-1:]; bytes.Contains(list, []byte("\n---")) || bytes.Contains(list, []byte("\n...")) {
-		return layout{}, false // another document begins
 	}
 	var r run
 	began, last := 0, 0 // where the run did, and the last descriptor
@@ -84,10 +84,14 @@ func (s splitter) split(data []byte) (l layout, ok bool) {
 		l.runs = append(l.runs, r)
 	}
 	for {
+		task.Step()
 		at, above := lines.at, lines.read
 		text := lines.next()
 		if len(text) == 0 {
 			break
+		}
+		if isDirective(text) || bytes.HasPrefix(text, []byte("---")) || bytes.HasPrefix(text, []byte("...")) {
+			return layout{}, false // or another document begins
 		}
 		indent, kind := lineOf(text)
 		first := l.column == 0
@@ -133,25 +137,12 @@ func (r *lineReader) next() (text []byte) {
 	return text
 }
 
-// hasDirective says whether a line begins as a directive does, which may change
-// what tags mean.
-func hasDirective(data []byte) bool {
-	return bytes.HasPrefix(bytes.TrimPrefix(data, []byte("\ufeff")), []byte("%")) || bytes.Contains(data, []byte("\n%"))
-}
+// isDirective says whether a line begins as a directive does, which may change what
+// tags mean.
+func isDirective(line []byte) bool { return line[0] == '%' }
 
 // ends says whether a run ends with this descriptor.
 func (s splitter) ends(text []byte) bool { return maphash.Bytes(s.seed, text)%s.length == 0 }
-
-// oddBreaks says whether data has other line breaks than \n and \r\n, which would
-// make it hard to count lines.
-func oddBreaks(data []byte) bool {
-	for _, odd := range []string{"\u0085", "\u2028", "\u2029"} {
-		if bytes.Contains(data, []byte(odd)) {
-			return true
-		}
-	}
-	return bytes.Count(data, []byte("\r")) != bytes.Count(data, []byte("\r\n"))
-}
 
 // isListKey says whether a line reads "descriptors:" and no more.
 func isListKey(line []byte) bool {

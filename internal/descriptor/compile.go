@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
@@ -14,6 +15,8 @@ func Compile(rules *config.Rules) *Matcher { return (&Matcher{}).Recompile(rules
 // Recompile is Compile for rules that come after those of m: domains that are the
 // same in both are not compiled again. m stays as it is.
 func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
+	task := background.New()
+	defer task.Close()
 	next := &Matcher{domains: make(map[string]*Domain, len(rules.Domains)), rules: make([]*Rule, 0, rules.Len())}
 	for _, c := range rules.Domains {
 		if d := m.domains[c.Name]; d != nil && d.config == c {
@@ -23,9 +26,17 @@ func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
 		nodes := count(c.Descriptors)
 		b := builder{
 			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|", first: len(next.rules)},
-			tree:   newEdges(nodes), wild: newEdges(0), rules: make([]foundRule, 0, nodes), forms: map[string]*keyForm{},
+			tree:   newEdges(nodes), wild: newEdges(0), forms: map[string]*keyForm{}, task: task,
 		}
-		b.addLevel(rootEdge, c.Descriptors, nil, "")
+		// To get megabytes of memory takes milliseconds, so there is a step between.
+		task.Yield()
+		b.nodes = make([]node, 0, nodes)
+		task.Yield()
+		b.rules = make([]foundRule, 0, nodes)
+		task.Yield()
+		if nodes > 0 {
+			b.addLevel(rootEdge, c.Descriptors, make([]*node, 0, 8), "")
+		}
 		next.rules = b.finish(next.rules)
 		next.domains[c.Name] = b.domain
 	}
@@ -62,9 +73,11 @@ func (m *Matcher) adopt(d *Domain) {
 type builder struct {
 	domain     *Domain
 	tree, wild edges
+	nodes      []node // in one piece of memory: all live as long
 	rules      []foundRule
 	forms      map[string]*keyForm // of rules that need no more, by id
 	id         []byte              // reused
+	task       *background.Task
 }
 
 func count(descriptors []*config.Descriptor) int {
@@ -84,14 +97,12 @@ type foundRule struct {
 // addLevel adds the descriptors below up, to which levels and path lead. What
 // follows levels is overwritten.
 func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*node, path string) {
-	if len(descriptors) == 0 {
-		return
-	}
 	l := level{descriptors: descriptors}
 	keys := make([]int, 0, len(descriptors)) // edges
 	var anyKey []pattern
 	byKey := map[int][]pattern{}
 	for order, c := range descriptors {
+		b.task.Step()
 		key, at := b.addNode(up, c)
 		if at == rootEdge {
 			continue
@@ -103,7 +114,9 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 		if len(c.Limits) > 0 {
 			b.addRule(at, levels, path)
 		}
-		b.addLevel(at, c.Descriptors, levels, path+".")
+		if len(c.Descriptors) > 0 {
+			b.addLevel(at, c.Descriptors, levels, path+".")
+		}
 		if n.match == nil {
 			continue
 		}
@@ -124,6 +137,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 			b.tree.list[k].flags |= isOdd
 		}
 		b.markOdd(&l, up, k)
+		b.task.Step()
 	}
 	if len(anyKey) > 0 {
 		l.set = 1 + b.addSet(anyKey, prefixEdge)
@@ -136,7 +150,8 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 // addNode adds a descriptor below up and returns the edges of its key and to
 // itself; rootEdge if one like it is there already.
 func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
-	n := &node{config: c, joined: c.Key, starKey: strings.Contains(c.Key, "*")}
+	b.nodes = append(b.nodes, node{config: c, joined: c.Key, starKey: strings.Contains(c.Key, "*")})
+	n := &b.nodes[len(b.nodes)-1]
 	key = b.tree.add(up, keyEdge, c.Key)
 	at = key
 	if c.Value != "" {
@@ -199,11 +214,11 @@ func (b *builder) addRule(at int, levels []*node, path string) {
 func (b *builder) finish(rules []*Rule) []*Rule {
 	d := b.domain
 	var slots []uint32
-	d.tree, slots = newTable(b.tree.list)
+	d.tree, slots = newTable(b.tree.list, b.task)
 	for i := range b.wild.list {
 		b.wild.list[i].land = slots[b.wild.list[i].land]
 	}
-	d.wild, _ = newTable(b.wild.list)
+	d.wild, _ = newTable(b.wild.list, b.task)
 	for _, w := range d.sets {
 		for i := range w.patterns {
 			w.patterns[i].slot = slots[w.patterns[i].slot]
@@ -213,10 +228,14 @@ func (b *builder) finish(rules []*Rule) []*Rule {
 		}
 	}
 	n := len(d.tree.records) + 1
-	d.rules, d.below, d.ways, d.nodes = make([]Rule, n), make([]uint32, n), make([]uint64, n), make([]*node, n)
+	b.task.Yield()
+	d.rules = make([]Rule, n)
+	b.task.Yield()
+	d.below, d.ways, d.nodes = make([]uint32, n), make([]uint64, n), make([]*node, n)
 	for i, e := range b.tree.list {
 		slot := slots[i]
 		d.ways[slot], d.nodes[slot], d.below[slot] = e.way, e.node, e.level
+		b.task.Step()
 	}
 	d.top = place{slots[rootEdge], b.tree.list[rootEdge].flags, d.tree.seed}
 	for _, r := range b.rules {
@@ -224,6 +243,7 @@ func (b *builder) finish(rules []*Rule) []*Rule {
 		*at = r.Rule
 		at.Index = len(rules)
 		rules = append(rules, at)
+		b.task.Step()
 	}
 	return rules
 }

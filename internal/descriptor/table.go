@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math/bits"
 	"slices"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // table finds the edges of trees: from a place in them by a piece of text to the
@@ -168,9 +170,11 @@ const perPilot = 4 // edges that share a pilot, on average
 
 // newTable returns a table of the edges and their slots. The first edge stands
 // for where the others begin and has a slot beyond all records.
-func newTable(edges []edge) (t table, slots []uint32) {
+func newTable(edges []edge, task *background.Task) (t table, slots []uint32) {
 	n := len(edges) + len(edges)/8
-	t.records, t.texts = make([]record, n), make([]string, n)
+	t.records = make([]record, n)
+	task.Yield()
+	t.texts = make([]string, n)
 	pilots := 2
 	for pilots*perPilot < len(edges) {
 		pilots *= 2
@@ -180,15 +184,15 @@ func newTable(edges []edge) (t table, slots []uint32) {
 	slots[rootEdge] = uint32(n)
 	for ok := false; !ok; {
 		t.seed = mix(t.seed, mixC)
-		ok = t.settle(edges, slots)
+		ok = t.settle(edges, slots, task)
 	}
-	t.fill(edges, slots)
+	t.fill(edges, slots, task)
 	return t, slots
 }
 
 // settle gives the edges ways and slots. It fails if two ways are too alike,
 // which another seed changes.
-func (t *table) settle(edges []edge, slots []uint32) bool {
+func (t *table) settle(edges []edge, slots []uint32, task *background.Task) bool {
 	edges[rootEdge].way = t.seed
 	ends := make([]uint32, len(t.pilots)+1) // of buckets, once all edges are in
 	for i := rootEdge + 1; i < len(edges); i++ {
@@ -199,15 +203,18 @@ func (t *table) settle(edges []edge, slots []uint32) bool {
 		}
 		e.way = hash(way, e.kind, e.text)
 		ends[e.way>>t.shift+1]++
+		task.Step()
 	}
 	for i := 1; i < len(ends); i++ {
 		ends[i] += ends[i-1]
 	}
+	task.Yield()
 	order := make([]uint32, len(edges)-1)
 	for i := rootEdge + 1; i < len(edges); i++ {
 		end := &ends[edges[i].way>>t.shift]
 		order[*end] = uint32(i)
 		*end++
+		task.Step()
 	}
 	buckets := make([][]uint32, 0, len(t.pilots)) // edges that share a pilot
 	for start, i := uint32(0), 0; i < len(t.pilots); i++ {
@@ -217,12 +224,17 @@ func (t *table) settle(edges []edge, slots []uint32) bool {
 		start = ends[i]
 	}
 	// The fullest first, while there is room to choose from.
-	slices.SortFunc(buckets, func(a, b []uint32) int { return cmp.Compare(len(b), len(a)) })
+	task.Yield()
+	slices.SortFunc(buckets, func(a, b []uint32) int {
+		task.Step()
+		return cmp.Compare(len(b), len(a))
+	})
 	taken := make([]bool, len(t.records))
 	for _, bucket := range buckets {
 		if !t.settleBucket(edges, bucket, slots, taken) {
 			return false
 		}
+		task.Step()
 	}
 	return true
 }
@@ -249,7 +261,7 @@ search:
 }
 
 // fill writes the records.
-func (t *table) fill(edges []edge, slots []uint32) {
+func (t *table) fill(edges []edge, slots []uint32, task *background.Task) {
 	for i := rootEdge + 1; i < len(edges); i++ {
 		e := &edges[i]
 		up := uint32(e.up)
@@ -259,6 +271,7 @@ func (t *table) fill(edges []edge, slots []uint32) {
 		r := record{head: head(e.way, up, e.kind, e.text) | uint64(e.flags)<<56, set: e.set, land: e.land, order: e.order}
 		copy(r.inline[:], e.text)
 		t.records[slots[i]], t.texts[slots[i]] = r, e.text
+		task.Step()
 	}
 }
 
@@ -268,8 +281,8 @@ type edges struct {
 	index map[edgeID]int
 }
 
-// newEdges makes room for so many.
-func newEdges(n int) edges { return edges{make([]edge, 1, 1+n), make(map[edgeID]int, n)} }
+// newEdges makes room for so many. The map grows a little at a time by itself.
+func newEdges(n int) edges { return edges{make([]edge, 1, 1+n), make(map[edgeID]int, min(n, 1000))} }
 
 // rootEdge stands for where a domain begins.
 const rootEdge = 0

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // TestFindVerifies gives find hashes that are right for another edge, as if two
@@ -18,7 +20,7 @@ func TestFindVerifies(t *testing.T) {
 			e.add(key, valueEdge, value)
 		}
 	}
-	table, slots := newTable(e.list)
+	table, slots := newTable(e.list, background.New())
 	for i := 1; i < len(e.list); i++ {
 		x := &e.list[i]
 		up := slots[x.up]

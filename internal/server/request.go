@@ -237,7 +237,7 @@ func (s *Service) override(r *request, m *matched, domain *descriptor.Domain) er
 	}
 	l.index = -1
 	l.report(m.limit.requests, m.limit.unit, 0)
-	m.override, m.rule = l, nil
+	m.override, m.rule = &l, nil
 	m.role = backend.Required
 	if s.opts.QuotaMode {
 		m.role = backend.Quota

@@ -10,6 +10,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -20,6 +21,9 @@ import (
 type ruleset struct {
 	matcher *descriptor.Matcher
 	rules   []rule // by descriptor.Rule.Index
+	// The limits of all rules in turn, in few pieces of memory for the collector's sake.
+	limits []limit
+	refs   []*limit
 }
 
 // rule is what the service knows of a matched rule.
@@ -59,10 +63,18 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 		names[i] = stats.Name{Domain: m.Domain, Path: m.Path}
 	}
 	rs.rules = make([]rule, len(matched))
+	limits := 0
+	for _, m := range matched {
+		limits += len(m.Config.Limits)
+	}
+	rs.limits, rs.refs = make([]limit, 0, limits), make([]*limit, 0, limits)
+	task := background.New()
+	defer task.Close()
 	for i, m := range matched {
+		task.Step()
 		r := &rs.rules[i]
 		r.detailed = m.Detailed
-		if err := s.compileRule(r, m.Config); err != nil {
+		if err := s.compileRule(rs, r, m.Config); err != nil {
 			return nil, fmt.Errorf("%s: domain %s: rule %s: %w", m.Config.Pos, m.Domain, m.Path, err)
 		}
 	}
@@ -72,7 +84,7 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 	return rs, nil
 }
 
-func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
+func (s *Service) compileRule(rs *ruleset, r *rule, c *config.Descriptor) (err error) {
 	switch {
 	case c.ShadowMode:
 		r.role = backend.Shadow
@@ -84,6 +96,7 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 			return fmt.Errorf("metadata: %w", err)
 		}
 	}
+	first := len(rs.refs)
 	for i, l := range c.Limits {
 		for _, name := range l.Replaces {
 			if !slices.Contains(r.replaces, name) {
@@ -100,25 +113,27 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor) (err error) {
 		}
 		compiled.index, compiled.name, compiled.lease, compiled.rawBody = i, l.Name, l.Lease, []byte(l.RawBody)
 		compiled.report(l.RequestsPerUnit, int32(l.Unit), l.UnitMultiplier)
-		r.limits = append(r.limits, compiled)
+		rs.limits = append(rs.limits, compiled)
+		rs.refs = append(rs.refs, &rs.limits[len(rs.limits)-1])
 	}
+	r.limits = slices.Clip(rs.refs[first:])
 	return nil
 }
 
-func (s *Service) compileLimit(a *algo.Limit, mode config.BackendErrorMode) (*limit, error) {
+func (s *Service) compileLimit(a *algo.Limit, mode config.BackendErrorMode) (limit, error) {
 	// In single precision, as envoyproxy/ratelimit: 0.29 of 100 is 29, not 28.
 	near := int64(float32(a.Capacity()) * float32(s.opts.NearLimitRatio))
-	l := &limit{algo: a, near: near, onError: mode}
+	l := limit{algo: a, near: near, onError: mode}
 	if mode == config.BackendErrorDefault {
 		l.onError = s.opts.OnBackendError
 	}
 	if l.onError == config.BackendErrorLocal {
 		if s.opts.Local == nil {
-			return nil, errors.New("on_backend_error: local needs a store in memory beside the backend: memory itself has none to fall back to; write error, allow or deny")
+			return limit{}, errors.New("on_backend_error: local needs a store in memory beside the backend: memory itself has none to fall back to; write error, allow or deny")
 		}
 		var err error
 		if l.local, err = share(a.Params(), s.opts.Replicas); err != nil {
-			return nil, err
+			return limit{}, err
 		}
 	}
 	return l, nil

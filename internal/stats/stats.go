@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // Name is what a rule's counts are known by.
@@ -177,10 +179,13 @@ func (s *Stats) Bind(names []Name) []*Rule {
 	defer s.sampling.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	task := background.New()
+	defer task.Close()
 	done := 0
 	pause := func() {
 		if done++; done%bindAtOnce == 0 {
 			s.mu.Unlock()
+			task.Yield()
 			s.mu.Lock()
 		}
 	}

@@ -1,0 +1,3 @@
+package background
+
+func (t *Task) GiveWay() { t.giveWay() }
