@@ -18,7 +18,7 @@ import (
 // kept at about a headroom whatever is live, by the percentage that Go understands.
 // What a collection costs is what it has to look through for pointers, which
 // counters have none of, but rules have: with a hundred thousand of them the headroom
-// is about as large as they are, lest requests wait for collections most of the time.
+// is about as large as all of them, lest requests wait for collections most of the time.
 // In a small container the headroom is smaller.
 const (
 	leastHeadroom = 32 << 20
@@ -68,7 +68,7 @@ func gcPercent(h heapSizes, limit int64) int {
 	if h.live == 0 {
 		return mostPercent
 	}
-	headroom := min(max(leastHeadroom, h.scanned), mostHeadroom, uint64(limit)/headroomShare)
+	headroom := min(max(leastHeadroom, 2*h.scanned), mostHeadroom, uint64(limit)/headroomShare)
 	percent := headroom * 100 / h.live
 	return int(min(max(percent/25*25, leastPercent), mostPercent))
 }

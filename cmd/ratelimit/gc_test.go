@@ -15,14 +15,14 @@ func TestGCPercentKeepsTheHeadroom(t *testing.T) {
 		{0, 0, unlimited, 400},
 		{1 << 20, 1 << 20, unlimited, 400},
 		{8 << 20, 1 << 20, unlimited, 400},
-		{32 << 20, 32 << 20, unlimited, 100},
+		{32 << 20, 16 << 20, unlimited, 100},
 		{33 << 20, 2 << 20, unlimited, 75},
 		{64 << 20, 2 << 20, unlimited, 50},
 		{4 << 30, 2 << 20, unlimited, 25},
-		{128 << 20, 96 << 20, unlimited, 75}, // many rules
-		{128 << 20, 128 << 20, unlimited, 100},
+		{128 << 20, 48 << 20, unlimited, 75}, // many rules
+		{128 << 20, 64 << 20, unlimited, 100},
 		{256 << 20, 250 << 20, unlimited, 50},
-		{128 << 20, 96 << 20, 512 << 20, 50},
+		{128 << 20, 48 << 20, 512 << 20, 50},
 		{8 << 20, 1 << 20, 1 << 30, 400},
 		{8 << 20, 1 << 20, 64 << 20, 100}, // an eighth of the limit is less
 		{32 << 20, 1 << 20, 64 << 20, 25},

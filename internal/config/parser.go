@@ -196,14 +196,14 @@ func (p *parser) recall(d *document) {
 
 // read reads documents.
 func (p *parser) read(documents []*document) {
-	var jobs []func()
+	var jobs []func(*background.Task)
 	for _, d := range documents {
 		d.domain = nil
 		switch {
 		case !d.isText(p.opts.maxBytes(), p.task):
 		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, p.task):
 			for i := range d.parts {
-				jobs = append(jobs, func() { d.decodePart(i, p.runs) })
+				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.runs, task) })
 			}
 		default:
 			jobs = append(jobs, d.decodeWhole)
@@ -212,13 +212,13 @@ func (p *parser) read(documents []*document) {
 	p.do(jobs)
 	for _, d := range documents {
 		if d.parts != nil && !d.join() {
-			d.decodeWhole()
+			d.decodeWhole(p.task)
 		}
 	}
 }
 
 // do does jobs with as many threads as the parser may use.
-func (p *parser) do(jobs []func()) {
+func (p *parser) do(jobs []func(*background.Task)) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(p.workers, len(jobs)) {
@@ -226,7 +226,7 @@ func (p *parser) do(jobs []func()) {
 			task := background.New()
 			defer task.Close()
 			for i := next.Add(1) - 1; i < int64(len(jobs)); i = next.Add(1) - 1 {
-				jobs[i]()
+				jobs[i](task)
 				task.Yield()
 			}
 		})
@@ -256,7 +256,7 @@ func (d *document) split(s splitter, task *background.Task) (ok bool) {
 	if d.layout, ok = s.split(d.source.Data, task); !ok {
 		return false
 	}
-	if d.head, ok = single(d.layout.head); !ok {
+	if d.head, ok = single(d.layout.head, task); !ok {
 		return false
 	}
 	if d.elsewhere, ok = d.layout.listKey(d.head); ok {
@@ -266,8 +266,8 @@ func (d *document) split(s splitter, task *background.Task) (ok bool) {
 }
 
 // single reads text that is one document without errors.
-func single(text []byte) (root *yaml.Node, ok bool) {
-	stream := yaml.NewDecoder(bytes.NewReader(text))
+func single(text []byte, task *background.Task) (root *yaml.Node, ok bool) {
+	stream := newDecoder(text, task)
 	var document, next yaml.Node
 	if err := stream.Decode(&document); err != nil {
 		return nil, false
@@ -276,7 +276,7 @@ func single(text []byte) (root *yaml.Node, ok bool) {
 }
 
 // decodePart reads a run, or remembers it.
-func (d *document) decodePart(i int, known map[digest]descriptorsOf) {
+func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *background.Task) {
 	p, r := &d.parts[i], &d.layout.runs[i]
 	if known != nil {
 		p.digest = sha256.Sum256(r.text)
@@ -286,7 +286,7 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf) {
 			return
 		}
 	}
-	root, ok := single(r.text)
+	root, ok := single(r.text, task)
 	if !ok || !d.layout.isList(r, root) {
 		return
 	}
@@ -359,12 +359,10 @@ func (p *parser) keep(documents []*document) {
 
 // decodeWhole reads the document in one piece. Its domain stays nil when it is
 // not one mapping.
-func (d *document) decodeWhole() {
+func (d *document) decodeWhole(task *background.Task) {
 	d.decoder = decoder{reader: reader{file: d.source.Name}}
 	d.parts = nil
-	task := background.New()
-	defer task.Close()
-	stream := yaml.NewDecoder(&yielding{bytes.NewReader(d.source.Data), task})
+	stream := newDecoder(d.source.Data, task)
 	var root, next yaml.Node
 	switch err := stream.Decode(&root); {
 	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
@@ -386,8 +384,12 @@ func (d *document) decodeWhole() {
 	d.domain = d.root(root.Content[0])
 }
 
-// yielding is a reader that gives way to others: the YAML reader comes back for
-// each half KiB.
+// newDecoder returns a decoder of YAML that gives way to others.
+func newDecoder(text []byte, task *background.Task) *yaml.Decoder {
+	return yaml.NewDecoder(&yielding{bytes.NewReader(text), task})
+}
+
+// yielding gives way with each read, which YAML does for half a KiB.
 type yielding struct {
 	io.Reader
 	task *background.Task
