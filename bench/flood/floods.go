@@ -67,12 +67,8 @@ func (b *bench) floods(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		refused := 0
-		for _, n := range r.refused {
-			refused += n
-		}
 		fmt.Fprintf(b.Out, "| %s | memory | %s | %s | %s | %s | %d of %d | %s |\n",
-			f.name, mib(r.peak), millis(r.at(99)), millis(r.at(100)), longest, refused, r.latency.TotalCount(), r.note)
+			f.name, mib(r.peak), millis(r.at(99)), millis(r.at(100)), longest, total(r.refused), r.latency.TotalCount(), r.note)
 	}
 	fmt.Fprintln(b.Out)
 	return nil
@@ -190,12 +186,16 @@ func (b *bench) reloading(ctx context.Context, t *target, rules int, every time.
 		stop()
 		return "", err
 	}
-	r, err := load.Run(ctx, load.Options{Address: t.address, Workload: calls, Connections: 4, Rate: 8000, Duration: max(b.Duration, 5*every)})
+	r, err := load.Run(ctx, load.Options{
+		Address: t.address, Workload: calls, Connections: 4, Rate: 8000, Patience: time.Second, Duration: max(b.Duration, 5*every),
+	})
 	stop()
 	if err := errors.Join(err, <-saved); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d saves, p99 %s ms at %.0f a second", saves, millis(time.Duration(r.Latency.ValueAtPercentile(99))), r.PerSecond()), nil
+	refused := total(r.Failed)
+	return fmt.Sprintf("%d saves, p99 %s ms at %.0f a second, %d of %d refused", saves,
+		millis(time.Duration(r.Latency.ValueAtPercentile(99))), r.PerSecond(), refused, r.Answers+refused), nil
 }
 
 // streams opens 10,000 streams on 10 connections and leaves them.
@@ -309,6 +309,14 @@ func (b *bench) ask(ctx context.Context, t *target, request *pb.RateLimitRequest
 	}
 	all.Wait()
 	return counts(seen) + fmt.Sprintf(", %d KiB each", proto.Size(request)>>10), nil
+}
+
+// total is how many answers there were with any of the codes.
+func total(seen map[codes.Code]int) (n int) {
+	for _, times := range seen {
+		n += times
+	}
+	return n
 }
 
 // counts lists codes, and how often each was seen.

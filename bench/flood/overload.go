@@ -17,9 +17,9 @@ type client struct {
 	most     int
 }
 
-// The first two wait as long as Envoy does by default, and as in the files of envoy/,
-// with Envoy's default circuit breaker. The last has a breaker that fits the service.
-var behaviours = []client{{20 * time.Millisecond, 1024}, {100 * time.Millisecond, 1024}, {20 * time.Millisecond, 64}}
+// The first waits as long as Envoy does by default and the second longer, both with
+// Envoy's default circuit breaker. The last has that of the files of envoy/.
+var behaviours = []client{{20 * time.Millisecond, 1024}, {100 * time.Millisecond, 1024}, {20 * time.Millisecond, 128}}
 
 // clients is how many connections share the requests.
 const clients = 4
@@ -45,6 +45,7 @@ func (b *bench) overload(ctx context.Context) error {
 
 func (b *bench) overloaded(ctx context.Context, backend string) (err error) {
 	flags := []string{"--backend", backend}
+	var env []string
 	if backend == "redis" {
 		redis, url, err := b.startRedis()
 		if err != nil {
@@ -52,8 +53,9 @@ func (b *bench) overloaded(ctx context.Context, backend string) (err error) {
 		}
 		defer func() { err = errors.Join(err, redis.Stop()) }()
 		flags = append(flags, "--redis-url", url)
+		env = []string{"REDIS_TIMEOUT=1s"} // it shares its core with the load
 	}
-	saturation, err := b.saturation(ctx, flags)
+	saturation, err := b.saturation(ctx, env, flags)
 	if err != nil {
 		return err
 	}
@@ -65,14 +67,11 @@ func (b *bench) overloaded(ctx context.Context, backend string) (err error) {
 			}
 			for _, times := range []float64{1, 2, 4} {
 				fmt.Fprintf(b.Progress, "overload: %s, %+v, shedding %s, %v times\n", backend, c, shedding, times)
-				r, peak, err := b.offer(ctx, with, saturation*times, c)
+				r, peak, err := b.offer(ctx, env, with, saturation*times, c)
 				if err != nil {
 					return err
 				}
-				refused := 0
-				for _, n := range r.Failed {
-					refused += n
-				}
+				refused := total(r.Failed)
 				all := float64(r.Answers+refused+r.Late+r.Unsent) / 100
 				fmt.Fprintf(b.Out, "| %s | %v | %d | %s | %.0f | %v× | %.0f | %.0f %% | %s | %.0f %% | %.0f %% | %.0f %% | %s |\n",
 					backend, c.patience, c.most, shedding, saturation, times, r.PerSecond(), 100*r.PerSecond()/saturation,
@@ -85,8 +84,8 @@ func (b *bench) overloaded(ctx context.Context, backend string) (err error) {
 
 // saturation returns how many requests a second are answered when 64 are always
 // under way.
-func (b *bench) saturation(ctx context.Context, flags []string) (perSecond float64, err error) {
-	t, err := b.start(false, 0, nil, append(slices.Clone(flags), "--max-wait", "0")...)
+func (b *bench) saturation(ctx context.Context, env, flags []string) (perSecond float64, err error) {
+	t, err := b.start(false, 0, env, append(slices.Clone(flags), "--max-wait", "0")...)
 	if err != nil {
 		return 0, err
 	}
@@ -99,8 +98,8 @@ func (b *bench) saturation(ctx context.Context, flags []string) (perSecond float
 }
 
 // offer has so many requests come in a second, whatever becomes of them.
-func (b *bench) offer(ctx context.Context, flags []string, rate float64, c client) (r *load.Result, peak int64, err error) {
-	t, err := b.start(false, 0, nil, flags...)
+func (b *bench) offer(ctx context.Context, env, flags []string, rate float64, c client) (r *load.Result, peak int64, err error) {
+	t, err := b.start(false, 0, env, flags...)
 	if err != nil {
 		return nil, 0, err
 	}

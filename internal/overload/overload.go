@@ -36,8 +36,12 @@ const (
 	// client waits, long beside what reading it costs.
 	interval = 10 * time.Millisecond
 	// perProcessor is how many requests may wait for their turn for each processor,
-	// which is one or two milliseconds' work.
+	// which is one or two milliseconds' work, when their clients wait for as long as
+	// Envoy does by default. More patient ones may find more before them: up to
+	// mostPatient times as many.
 	perProcessor = 64
+	patience     = 20 * time.Millisecond
+	mostPatient  = 8
 	// generation is after how long a request is taken not to wait for its turn, but
 	// for its client to send the rest. It is at least that, at most twice.
 	generation = 50 * time.Millisecond
@@ -161,16 +165,25 @@ func (s *Shedder) Tap(ctx context.Context, info *tap.Info) (context.Context, err
 		return ctx, nil
 	}
 	t := &turn{Context: ctx, generation: s.generation.Load()}
-	if s.waiting[0].Load()+s.waiting[1].Load() < s.most {
+	wait := patience
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = time.Until(deadline)
+	}
+	if s.waiting[0].Load()+s.waiting[1].Load() < s.mostFor(wait) {
 		s.waiting[t.generation&1].Add(1)
 		return t, nil
 	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) > longest {
+	if wait > longest {
 		t.refused = true
 		return t, nil
 	}
 	s.count.Add(1)
 	return nil, s.refused
+}
+
+// mostFor returns how many requests may wait before one whose client waits so long.
+func (s *Shedder) mostFor(wait time.Duration) int64 {
+	return s.most * int64(min(max(wait, patience), mostPatient*patience)) / int64(patience)
 }
 
 // turn is the context of a request that waits for its turn, or that is to be

@@ -153,6 +153,32 @@ func TestWaitingRequestsMakeRoom(t *testing.T) {
 	})
 }
 
+// Clients that wait longer than others may have more requests before theirs.
+func TestPatientClientsFindMorePlaces(t *testing.T) {
+	busy(t)
+	s, _ := run(t, time.Millisecond)
+	await(t, "there is overload", s.Overloaded)
+	patient, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	await(t, "a patient client has a place when others have none", func() bool {
+		if n, _ := asked(t.Context(), s, method); n == 0 {
+			return false // those before were just forgotten
+		}
+		ctx, err := s.Tap(patient, &tap.Info{FullMethodName: method})
+		return err == nil && s.Admit(ctx) == nil
+	})
+	await(t, "patient clients have no more places", func() bool {
+		for range runtime.GOMAXPROCS(0) {
+			_, _ = asked(patient, s, method) // take all
+		}
+		ctx, err := s.Tap(patient, &tap.Info{FullMethodName: method})
+		if err != nil {
+			t.Fatalf("by the tap handle: %v", err)
+		}
+		return s.Admit(ctx) != nil
+	})
+}
+
 // grpc-go keeps a timer for each request with a deadline that a tap handle
 // refuses, so those with a long one are refused later.
 func TestLongDeadlinesAreRefusedInTheirTurn(t *testing.T) {
