@@ -66,10 +66,11 @@ func (p *probe) run(ctx context.Context) {
 		}
 		start := time.Now()
 		_, err := p.client.ShouldRateLimit(ctx, ask("probe"))
+		// Also of one that the end of the flood has cut off: it has waited for as long.
+		_ = p.latency.RecordValue(time.Since(start).Microseconds()) // within a minute
 		if ctx.Err() != nil {
 			return
 		}
-		_ = p.latency.RecordValue(time.Since(start).Microseconds()) // within a minute
 		if err != nil {
 			p.refused[status.Code(err)]++
 		}
