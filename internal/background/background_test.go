@@ -1,8 +1,6 @@
 package background_test
 
 import (
-	"errors"
-	"net"
 	"os"
 	"runtime"
 	"testing"
@@ -11,28 +9,30 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// TestYield has two others talk over the network while a task has the only processor.
-// It holds that each time that the task gives way, one of them has its turn.
+// TestYield has two others talk through pipes, which the runtime waits for as it does
+// for the network, while a task has the only processor. It holds that each time that
+// the task gives way, one of them has its turn.
 func TestYield(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const messages = 100
-	client, server := connection(t)
+	toServer, fromClient := pipe(t)
+	toClient, fromServer := pipe(t)
 	answered := make(chan error, 1)
-	go func() { answered <- errors.Join(talk(client, messages, true), client.Close()) }()
-	go func() { _ = talk(server, messages, false) }() // the client tells
+	go func() { answered <- talk(fromClient.Write, toClient.Read, messages) }()
+	go func() { _ = talk(toServer.Read, fromServer.Write, messages) }() // the client tells
 	task := background.New()
 	defer task.Close()
-	for yields := 1; ; yields++ {
+	for turns := 1; ; turns++ {
 		task.GiveWay()
 		select {
 		case err := <-answered:
 			if err != nil {
 				t.Fatal(err)
 			}
-			// A look at the network for each message, and some to begin with. The runtime
+			// A look at the pipes for each message, and some to begin with. The runtime
 			// by itself looks every ten milliseconds, which is thousands of turns.
-			if yields > 10*messages {
-				t.Fatalf("it took %d turns for %d messages each way", yields, messages)
+			if turns > 10*messages {
+				t.Fatalf("it took %d turns for %d messages each way", turns, messages)
 			}
 			return
 		default:
@@ -40,36 +40,28 @@ func TestYield(t *testing.T) {
 	}
 }
 
-// talk sends so many messages and awaits an answer to each, or the other way round.
-func talk(c net.Conn, messages int, first bool) error {
+// talk does one thing and then the other, so many times.
+func talk(first, second func([]byte) (int, error), times int) error {
 	var b [1]byte
-	for i := range 2 * messages {
-		do := c.Read
-		if i%2 == 0 == first {
-			do = c.Write
+	for range times {
+		if _, err := first(b[:]); err != nil {
+			return err
 		}
-		if _, err := do(b[:]); err != nil {
+		if _, err := second(b[:]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func connection(t *testing.T) (client, server net.Conn) {
+func pipe(t *testing.T) (reader, writer *os.File) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	if server, err = l.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
+	t.Cleanup(func() { reader.Close(); writer.Close() })
+	return reader, writer
 }
 
 // TestClose holds that a task leaves no file and no goroutine.
