@@ -181,7 +181,8 @@ func (r *request) addChecks(i int, domain *descriptor.Domain) {
 		r.keys = domain.AppendOverrideKey(r.keys, entries, d.override.algo)
 		r.add(i, d, d.override)
 	case d.rule != nil:
-		for _, l := range d.rule.limits {
+		for at := range d.rule.limits {
+			l := &d.rule.limits[at]
 			if l.name != "" && slices.Contains(r.replaced, l.name) {
 				continue
 			}
@@ -223,7 +224,7 @@ func (s *Service) override(r *request, m *matched, domain *descriptor.Domain) er
 	p := algo.Params{Limit: m.limit.requests, Window: window}
 	mode := config.BackendErrorDefault
 	if m.rule != nil && len(m.rule.limits) > 0 {
-		first := m.rule.limits[0]
+		first := &m.rule.limits[0]
 		p.Algorithm, p.Strict, p.DeniedHits = first.algo.Params().Algorithm, first.algo.Params().Strict, first.algo.DeniedHits()
 		mode = first.onError
 	}

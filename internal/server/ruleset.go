@@ -21,17 +21,14 @@ import (
 type ruleset struct {
 	matcher *descriptor.Matcher
 	rules   []rule // by descriptor.Rule.Index
-	// The limits of all rules in turn, in few pieces of memory for the collector's sake.
-	limits []limit
-	refs   []*limit
 }
 
 // rule is what the service knows of a matched rule.
 type rule struct {
 	role      backend.Role
 	unlimited bool
-	detailed  bool // has counters for each value
-	limits    []*limit
+	detailed  bool    // has counters for each value
+	limits    []limit // next to those of other rules, in one piece of memory
 	replaces  []string
 	stats     *stats.Rule
 	metadata  *structpb.Struct // nil without
@@ -63,18 +60,19 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 		names[i] = stats.Name{Domain: m.Domain, Path: m.Path}
 	}
 	rs.rules = make([]rule, len(matched))
-	limits := 0
+	n := 0
 	for _, m := range matched {
-		limits += len(m.Config.Limits)
+		n += len(m.Config.Limits)
 	}
-	rs.limits, rs.refs = make([]limit, 0, limits), make([]*limit, 0, limits)
+	limits := make([]limit, 0, n)
 	task := background.New()
 	defer task.Close()
 	for i, m := range matched {
 		task.Step()
 		r := &rs.rules[i]
 		r.detailed = m.Detailed
-		if err := s.compileRule(rs, r, m.Config); err != nil {
+		var err error
+		if limits, err = s.compileRule(r, m.Config, limits); err != nil {
 			return nil, fmt.Errorf("%s: domain %s: rule %s: %w", m.Config.Pos, m.Domain, m.Path, err)
 		}
 	}
@@ -84,7 +82,8 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 	return rs, nil
 }
 
-func (s *Service) compileRule(rs *ruleset, r *rule, c *config.Descriptor) (err error) {
+// compileRule returns the limits with those of the rule.
+func (s *Service) compileRule(r *rule, c *config.Descriptor, limits []limit) (_ []limit, err error) {
 	switch {
 	case c.ShadowMode:
 		r.role = backend.Shadow
@@ -93,10 +92,10 @@ func (s *Service) compileRule(rs *ruleset, r *rule, c *config.Descriptor) (err e
 	}
 	if c.Metadata != nil {
 		if r.metadata, err = structpb.NewStruct(c.Metadata); err != nil {
-			return fmt.Errorf("metadata: %w", err)
+			return nil, fmt.Errorf("metadata: %w", err)
 		}
 	}
-	first := len(rs.refs)
+	first := len(limits)
 	for i, l := range c.Limits {
 		for _, name := range l.Replaces {
 			if !slices.Contains(r.replaces, name) {
@@ -109,15 +108,14 @@ func (s *Service) compileRule(rs *ruleset, r *rule, c *config.Descriptor) (err e
 		}
 		compiled, err := s.compileLimit(l.Algo, l.OnBackendError)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		compiled.index, compiled.name, compiled.lease, compiled.rawBody = i, l.Name, l.Lease, []byte(l.RawBody)
 		compiled.report(l.RequestsPerUnit, int32(l.Unit), l.UnitMultiplier)
-		rs.limits = append(rs.limits, compiled)
-		rs.refs = append(rs.refs, &rs.limits[len(rs.limits)-1])
+		limits = append(limits, compiled)
 	}
-	r.limits = slices.Clip(rs.refs[first:])
-	return nil
+	r.limits = slices.Clip(limits[first:])
+	return limits, nil
 }
 
 func (s *Service) compileLimit(a *algo.Limit, mode config.BackendErrorMode) (limit, error) {
