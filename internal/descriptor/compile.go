@@ -121,7 +121,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 			continue
 		}
 		p := *n.match
-		p.order, p.slot, p.flags = uint32(order), uint32(at), b.tree.list[at].flags
+		p.candidate = candidate{slot: uint32(at), order: uint32(order), flags: b.tree.list[at].flags}
 		if n.starKey {
 			anyKey = append(anyKey, p)
 		} else {

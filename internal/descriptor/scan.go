@@ -97,8 +97,7 @@ func newScanner(patterns []pattern) *scanner {
 // land tells the owners where their patterns lead, which is known last.
 func (sc *scanner) land(patterns []pattern) {
 	for i := range sc.owners {
-		p := &patterns[sc.owners[i].at]
-		sc.owners[i].candidate = candidate{p.slot, p.order, p.flags}
+		sc.owners[i].candidate = patterns[sc.owners[i].at].candidate
 	}
 }
 

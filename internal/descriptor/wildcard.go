@@ -7,9 +7,7 @@ import (
 
 // pattern is a text in which each * stands for zero or more characters.
 type pattern struct {
-	order uint32 // place among its siblings in the file
-	slot  uint32 // where it leads; while compiling, its edge
-	flags uint8  // of that
+	candidate // while compiling, slot is its edge
 
 	prefix, suffix string   // before the first * and after the last
 	middles        []string // between them, in order, none empty
@@ -59,10 +57,12 @@ func (p pattern) before(end string) pattern {
 	return p
 }
 
-// candidate is a pattern that matches, as long as no earlier one is found.
+// candidate is what a pattern that matches is taken for, as long as no earlier one
+// is found.
 type candidate struct {
-	slot, order uint32
-	flags       uint8
+	slot  uint32 // where it leads
+	order uint32 // place among its siblings in the file
+	flags uint8  // of where it leads
 }
 
 const noOrder = ^uint32(0) // comes after all
@@ -143,7 +143,7 @@ func first(patterns []pattern, s string, best candidate) candidate {
 			break
 		}
 		if p.match(s) {
-			return candidate{p.slot, p.order, p.flags}
+			return p.candidate
 		}
 	}
 	return best
