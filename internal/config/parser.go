@@ -24,7 +24,6 @@ type parser struct {
 	opts Options
 	splitter
 	workers int
-	task    *background.Task // of parse; nil before and after
 	// What is remembered; nil: nothing.
 	sources map[sourceID]domainOf
 	runs    map[digest]descriptorsOf
@@ -81,13 +80,10 @@ func (p *parser) remember() {
 
 // parse is Parse.
 func (p *parser) parse(sources []Source) (*Rules, error) {
-	p.task = background.New()
-	defer func() {
-		p.task.Close()
-		p.task = nil
-	}()
-	documents := p.documents(sources)
-	b := builder{opts: p.opts, task: p.task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
+	task := background.New()
+	defer task.Close()
+	documents := p.documents(sources, task)
+	b := builder{opts: p.opts, task: task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
 	for _, overriding := range []bool{false, true} {
 		for _, d := range documents {
 			if (d.source.Origin == FromAdmin) == overriding {
@@ -152,17 +148,17 @@ type part struct {
 }
 
 // documents reads all sources.
-func (p *parser) documents(sources []Source) []*document {
+func (p *parser) documents(sources []Source, task *background.Task) []*document {
 	all := make([]*document, len(sources))
 	fresh := make([]*document, 0, len(sources))
 	for i, source := range sources {
 		d := &document{source: source, decoder: decoder{reader: reader{file: source.Name}}}
 		all[i] = d
-		if p.recall(d); d.same == nil {
+		if p.recall(d, task); d.same == nil {
 			fresh = append(fresh, d)
 		}
 	}
-	p.read(fresh)
+	p.read(fresh, task)
 	// A domain that others have to do with changes, and so must be a new one.
 	count := map[string]int{}
 	for _, d := range all {
@@ -179,29 +175,29 @@ func (p *parser) documents(sources []Source) []*document {
 			}
 		}
 	}
-	p.read(again)
+	p.read(again, task)
 	return all
 }
 
 // recall looks for the source among those that are remembered.
-func (p *parser) recall(d *document) {
+func (p *parser) recall(d *document, task *background.Task) {
 	if p.sources == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
 		return
 	}
-	d.id = sourceID{d.source.Name, d.source.Origin, sumOf(d.source.Data, p.task)}
+	d.id = sourceID{d.source.Name, d.source.Origin, sumOf(d.source.Data, task)}
 	if same, ok := p.sources[d.id]; ok {
 		d.same, d.domain = &same, same.Domain
 	}
 }
 
 // read reads documents.
-func (p *parser) read(documents []*document) {
+func (p *parser) read(documents []*document, task *background.Task) {
 	var jobs []func(*background.Task)
 	for _, d := range documents {
 		d.domain = nil
 		switch {
-		case !d.isText(p.opts.maxBytes(), p.task):
-		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, p.task):
+		case !d.isText(p.opts.maxBytes(), task):
+		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, task):
 			for i := range d.parts {
 				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.runs, task) })
 			}
@@ -212,7 +208,7 @@ func (p *parser) read(documents []*document) {
 	p.do(jobs)
 	for _, d := range documents {
 		if d.parts != nil && !d.join() {
-			d.decodeWhole(p.task)
+			d.decodeWhole(task)
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (s splitter) split(data []byte, task *background.Task) (l layout, ok bool) 
 			break
 		}
 		if isDirective(text) || bytes.HasPrefix(text, []byte("---")) || bytes.HasPrefix(text, []byte("...")) {
-			return layout{}, false // or another document begins
+			return layout{}, false // what is read changes, or another document begins
 		}
 		indent, kind := lineOf(text)
 		first := l.column == 0

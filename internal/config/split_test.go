@@ -154,7 +154,7 @@ func TestSplit(t *testing.T) {
 	for _, tt := range splitCases {
 		t.Run(tt.name, func(t *testing.T) {
 			checkSplit(t, []byte(tt.text))
-			documents := inRuns(1).documents([]Source{{Name: "a.yaml", Data: []byte(tt.text)}})
+			documents := inRuns(1).documents([]Source{{Name: "a.yaml", Data: []byte(tt.text)}}, nil)
 			if got := len(documents[0].parts); got != tt.runs {
 				t.Errorf("parsed in %d runs, want %d", got, tt.runs)
 			}
@@ -286,7 +286,7 @@ func TestParseOnlyChanges(t *testing.T) {
 		{"domain: a\n", "# on top\ndomain: other\n"},
 	} {
 		changed := bytes.Replace(b.Bytes(), []byte(edit[0]), []byte(edit[1]), 1)
-		documents := p.documents([]Source{{Name: "a.yaml", Data: changed}})
+		documents := p.documents([]Source{{Name: "a.yaml", Data: changed}}, nil)
 		fresh := 0
 		for _, part := range documents[0].parts {
 			if _, ok := p.runs[part.digest]; !ok {
