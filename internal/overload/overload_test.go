@@ -77,6 +77,17 @@ func asked(ctx context.Context, s *overload.Shedder, method string) (refused int
 	return refused, err
 }
 
+// inTurn says what becomes of a request that the tap handle must let pass when it is
+// its turn.
+func inTurn(ctx context.Context, t *testing.T, s *overload.Shedder) error {
+	t.Helper()
+	ctx, err := s.Tap(ctx, &tap.Info{FullMethodName: method})
+	if err != nil {
+		t.Fatalf("by the tap handle: %v", err)
+	}
+	return s.Admit(ctx)
+}
+
 // metric returns the value of a counter or gauge.
 func metric(t *testing.T, c prometheus.Collector, name string) float64 {
 	t.Helper()
@@ -164,18 +175,13 @@ func TestPatientClientsFindMorePlaces(t *testing.T) {
 		if n, _ := asked(t.Context(), s, method); n == 0 {
 			return false // those before were just forgotten
 		}
-		ctx, err := s.Tap(patient, &tap.Info{FullMethodName: method})
-		return err == nil && s.Admit(ctx) == nil
+		return inTurn(patient, t, s) == nil
 	})
 	await(t, "patient clients have no more places", func() bool {
 		for range runtime.GOMAXPROCS(0) {
 			_, _ = asked(patient, s, method) // take all
 		}
-		ctx, err := s.Tap(patient, &tap.Info{FullMethodName: method})
-		if err != nil {
-			t.Fatalf("by the tap handle: %v", err)
-		}
-		return s.Admit(ctx) != nil
+		return inTurn(patient, t, s) != nil
 	})
 }
 
@@ -191,12 +197,7 @@ func TestLongDeadlinesAreRefusedInTheirTurn(t *testing.T) {
 	defer cancel()
 	await(t, "one with a long deadline is refused", func() bool {
 		_, _ = asked(short, s, method) // take all places
-		ctx, err := s.Tap(long, &tap.Info{FullMethodName: method})
-		if err != nil {
-			t.Fatalf("by the tap handle: %v", err)
-		}
-		err = s.Admit(ctx)
-		return status.Code(err) == codes.ResourceExhausted
+		return status.Code(inTurn(long, t, s)) == codes.ResourceExhausted
 	})
 }
 
