@@ -60,6 +60,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// What waits shall show in the latency, not be refused.
 	p, err := proc.Start(o.Core, []string{"MAX_WAIT=0"}, o.Service, "serve", "--config", files.current, "--backend", "memory",
 		"--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // kept at about a headroom whatever is live, by the percentage that Go understands.
 // What a collection costs is what it has to look through for pointers, which
 // counters have none of, but rules have: with a hundred thousand of them the headroom
-// is about as large as all of them, lest requests wait for collections most of the time.
+// is twice that, lest requests wait for collections most of the time.
 // In a small container the headroom is smaller.
 const (
 	leastHeadroom = 32 << 20

@@ -14,7 +14,7 @@ import (
 )
 
 // slice is how long a task works before others have their turn: short beside what a
-// client notices, long beside the ten microseconds that this costs.
+// client notices, long beside the two microseconds that this costs.
 const slice = 250 * time.Microsecond
 
 // stepsPerLook is after how many steps the clock is looked at, which takes 40 ns.
