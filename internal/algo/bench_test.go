@@ -35,11 +35,11 @@ const benchStep = 500 // µs between calls: twice the rate of the limit
 // One whole decision on a state that is kept: what a store pays.
 func BenchmarkInPlace(b *testing.B) {
 	benchmarks(b, func(b *testing.B, l *algo.Limit) {
-		s := l.Copy(nil)
+		var s algo.State
 		now := int64(epoch)
 		for b.Loop() {
 			now += benchStep
-			l.Settle(s, now)
+			s = l.Settle(s, now, nil)
 			allowed := l.Fits(s, now, 1)
 			if allowed {
 				s = l.Charge(s, now, 1)

@@ -85,7 +85,7 @@ func (c *counter) checkBounds() {
 	p := c.limit.Params()
 	limit := int64(p.Limit)
 	bound := map[algo.Algorithm]int64{
-		algo.FixedWindow: 2 * limit, algo.SlidingWindow: 2*limit - 1, algo.SlidingLog: limit, algo.Hybrid: 2*limit - 1,
+		algo.FixedWindow: 2 * limit, algo.SlidingWindow: 2 * limit, algo.SlidingLog: limit, algo.Hybrid: 2 * limit,
 	}[p.Algorithm]
 	if p.Strict {
 		bound = limit
@@ -190,7 +190,7 @@ func TestBoundsAreReached(t *testing.T) {
 		most   int64
 	}{
 		{"fixed_window: both sides of a boundary", minute(algo.FixedWindow), []int64{w - 1, w}, 200},
-		{"sliding_window: before a boundary, and what seeps through", minute(algo.SlidingWindow), []int64{w - 1, 2*w - 2}, 199},
+		{"sliding_window: before a boundary, and what seeps through", minute(algo.SlidingWindow), []int64{w - 1, 2*w - 2}, 200},
 		{"sliding_window strict", strict, []int64{w - 1, w, 2*w - 2, 2 * w, 3 * w}, 100},
 		{"sliding_log", minute(algo.SlidingLog), []int64{w - 1, w, 2*w - 2, 2*w - 1}, 100},
 		// From a full bucket: 100 at once and one every 0.6 s, the last within the minute after 59.4 s.
@@ -199,7 +199,7 @@ func TestBoundsAreReached(t *testing.T) {
 		{"leaky_bucket", minute(algo.LeakyBucket), every600ms(), 100},
 		// 30 at once and one every second, the last within the minute after 59 s.
 		{"hybrid: the bucket is the smaller", smooth, every600ms(), 89},
-		{"hybrid: the window is the smaller", bursty, []int64{w - 1, 2*w - 2}, 199},
+		{"hybrid: the window is the smaller", bursty, []int64{w - 1, 2*w - 2}, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := newCounter(t, c.params)
@@ -305,6 +305,9 @@ func longest(p algo.Params) int64 {
 		parts = algo.DefaultSubWindows
 	}
 	full := func() int64 {
+		if p.Limit == 0 {
+			return furthestAhead // by the rule that the state was left by
+		}
 		capacity, rate := bucketOf(p)
 		if p.DeniedHits == algo.Count {
 			capacity *= 2
@@ -318,14 +321,12 @@ func longest(p algo.Params) int64 {
 		part := (window + parts - 1) / parts
 		sliding = (parts + 1) * part
 	}
-	switch {
-	case p.Algorithm == algo.FixedWindow || p.Algorithm == algo.SlidingLog:
+	switch p.Algorithm {
+	case algo.FixedWindow, algo.SlidingLog:
 		return window
-	case p.Limit == 0:
-		return 0
-	case p.Algorithm == algo.SlidingWindow:
+	case algo.SlidingWindow:
 		return sliding
-	case p.Algorithm == algo.Hybrid:
+	case algo.Hybrid:
 		return max(sliding, full())
 	}
 	return full()

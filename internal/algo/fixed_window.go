@@ -20,6 +20,8 @@ const (
 
 func (*fixedWindow) words() int { return 2 }
 
+func (*fixedWindow) adopt(State, State, int64) {} // there is one layout
+
 func (f *fixedWindow) settle(s State, now int64) {
 	end := int64(s[windowEnd])
 	switch {

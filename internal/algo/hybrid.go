@@ -5,15 +5,20 @@ package algo
 // the window is bounded by the window. In a trailing window it admits at most
 // the smaller of what its parts do; with a strict window never above the limit.
 //
-// State: the bucket's two words, then the window's.
+// State: the bucket's words, then the window's.
 type hybrid struct {
 	bucket *bucket
 	window stepper // slidingWindow or strictWindow
 }
 
-const bucketWords = 2
-
 func (h *hybrid) words() int { return bucketWords + h.window.words() }
+
+func (h *hybrid) adopt(s, other State, now int64) {
+	if len(other) > bucketWords {
+		copy(s[:bucketWords], other)
+		h.window.adopt(s[bucketWords:], other[bucketWords:], now)
+	}
+}
 
 func (h *hybrid) settle(s State, now int64) {
 	h.bucket.settle(s[:bucketWords], now)

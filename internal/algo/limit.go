@@ -17,9 +17,12 @@ const maxCount = 1<<53 - 1
 type stepper interface {
 	// words is the fixed length of the state, or grows.
 	words() int
+	// adopt makes s, all zero and of words(), what another layout of the same
+	// algorithm holds; other may be of no such layout and is then passed over.
+	adopt(s, other State, now int64)
 	// settle brings s to now in place: expired hits leave, and what no sequence
-	// of calls under these parameters could have produced (a clock that stepped
-	// back, a limit that was lowered, damage) is cut to what could.
+	// of calls could have produced (a clock that stepped back, damage) is cut to
+	// what could. What was used under other parameters stays used.
 	settle(s State, now int64)
 	// fits says whether n more hits pass.
 	fits(s State, now, n int64) bool
@@ -65,14 +68,12 @@ func New(p Params) (*Limit, error) {
 		}
 	}
 	debt := l.denied == Count
-	switch {
-	case p.Algorithm == FixedWindow:
+	switch p.Algorithm {
+	case FixedWindow:
 		l.stepper = &fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}
-	case p.Limit == 0:
-		l.stepper = blocked{}
-	case p.Algorithm == SlidingWindow:
+	case SlidingWindow:
 		l.stepper = newSliding(p, debt)
-	case p.Algorithm == SlidingLog:
+	case SlidingLog:
 		l.stepper = newSlidingLog(int(p.Limit), p.Window.Microseconds(), debt)
 	default:
 		b, err := newBucket(p, debt)
@@ -149,7 +150,7 @@ func newSliding(p Params, debt bool) stepper {
 	if parts == 0 {
 		parts = DefaultSubWindows
 	}
-	return &strictWindow{limit: limit, bound: bound, parts: parts, part: (window + parts - 1) / parts}
+	return &strictWindow{limit: limit, window: window, bound: bound, parts: parts, part: (window + parts - 1) / parts}
 }
 
 // Params returns what the limit was made of.
@@ -163,17 +164,44 @@ func (l *Limit) DeniedHits() DeniedHits { return l.denied }
 func (l *Limit) Capacity() int64 { return l.capacity }
 
 // Words is the length of the limit's states in words; 0 when states grow
-// (SlidingLog) or when there is none (a limit of 0).
+// (SlidingLog).
 func (l *Limit) Words() int { return max(0, l.words()) }
+
+// Layout numbers the limit's layout of states among those of its counter, from 1
+// to [Layouts]: a state of layout n has n − Layout() more words than one of this
+// limit, which Settle reads all the same. 0: there is no other layout.
+func (l *Limit) Layout() int {
+	w := l.stepper
+	if h, ok := w.(*hybrid); ok {
+		w = h.window
+	}
+	switch w := w.(type) {
+	case *slidingWindow:
+		return 1
+	case *strictWindow:
+		return 1 + int(w.parts)
+	}
+	return 0
+}
+
+const (
+	// Layouts is the highest number of a layout.
+	Layouts = 1 + MaxSubWindows
+	// WindowWords is how many words a state of SlidingWindow has beside the number
+	// of its layout.
+	WindowWords = 2
+	// HybridWords is the same of Hybrid.
+	HybridWords = WindowWords + bucketWords
+)
 
 // Step is the definition of a decision: what one call with so many hits at now
 // (microseconds since the epoch, from 0 to 2^52) answers and leaves behind.
 // hits > 0 charges, hits < 0 gives back, and hits = 0 only looks: the state
-// stays as it is, so that a look heals it for itself alone. A state of a length
-// that is not the limit's counts as never used. s is not changed.
+// stays as it is, so that a look heals it for itself alone. The state may have
+// been left under other parameters of the same algorithm and window; one of
+// another algorithm counts as never used if its length tells. s is not changed.
 func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
-	t := l.Copy(s)
-	l.Settle(t, now)
+	t := l.Settle(slices.Clone(s), now, nil)
 	allowed := true
 	switch {
 	case hits == 0:
@@ -189,40 +217,38 @@ func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
 	return t, l.Report(t, now, hits, allowed)
 }
 
-// Copy returns a copy of s that the methods below may work on. A state of a
-// length that is not the limit's becomes a fresh one.
-func (l *Limit) Copy(s State) State {
-	w := l.words()
-	if w == grows {
-		return slices.Clone(s)
-	}
-	t := make(State, w)
-	if len(s) == w {
-		copy(t, s)
-	}
-	return t
-}
-
 // The methods below are the parts of Step, for stores that decide several
-// limits together. They work in place on a state of Words() words (zeroed when
-// new). All but Settle want a settled state, and all but Expiry one that is
-// settled to the same now.
+// limits together. They work in place. All but Settle want a settled state, and
+// all but Expiry one that is settled to the same now.
 
-// Settle brings s to now: expired hits leave, and a state that cannot be (after
-// a clock that stepped back, a lowered limit, damage) heals.
-func (l *Limit) Settle(s State, now int64) { l.settle(s, now) }
+// Settle returns s as it is at now: expired hits have left, and what cannot be
+// (after a clock that stepped back, or damage) has healed. It works in place,
+// but for a state of another length (none, or one that was left under other
+// parameters): that is read, and the settled one appended to spare[:0].
+func (l *Limit) Settle(s State, now int64, spare State) State {
+	if w := l.words(); w != len(s) && w != grows {
+		settled := spare[:0]
+		for range w {
+			settled = append(settled, 0)
+		}
+		l.adopt(settled, s, now)
+		s = settled
+	}
+	l.settle(s, now)
+	return s
+}
 
 // Fits says whether so many more hits (> 0) would pass.
 func (l *Limit) Fits(s State, now, hits int64) bool { return l.fits(s, now, hits) }
 
-// Look says what a call with 0 hits answers: whether one hit would pass or,
+// Look reports what a call with 0 hits answers: whether one hit would pass or,
 // when denied hits count, whether the limit has not been exceeded. A limit of 0
-// that keeps no count refuses looks too.
+// refuses looks too.
 func (l *Limit) Look(s State, now int64) bool { return l.fits(s, now, l.lookHits()) }
 
 // lookHits is how many hits a look needs room for.
 func (l *Limit) lookHits() int64 {
-	if l.denied == Count {
+	if l.denied == Count && l.capacity > 0 {
 		return 0
 	}
 	return 1
@@ -269,16 +295,3 @@ func (l *Limit) Report(s State, now, hits int64, allowed bool) Decision {
 // Expiry returns the time (microseconds since the epoch) from which s equals
 // "never used" and need not be kept. It already does when that is not after now.
 func (l *Limit) Expiry(s State) int64 { return l.expiry(s) }
-
-// blocked is every algorithm at a limit of 0 that has no arithmetic for it:
-// nothing passes, and there is nothing to remember.
-type blocked struct{}
-
-func (blocked) words() int                             { return 0 }
-func (blocked) settle(State, int64)                    {}
-func (blocked) fits(State, int64, int64) bool          { return false }
-func (blocked) charge(s State, _, _ int64) State       { return s }
-func (blocked) refund(s State, _, _ int64) State       { return s }
-func (blocked) left(State, int64) (remaining, r int64) { return 0, 0 }
-func (blocked) wait(State, int64, int64) int64         { return never }
-func (blocked) expiry(State) int64                     { return 0 }

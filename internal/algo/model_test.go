@@ -12,8 +12,10 @@ import (
 // What it is asked is only how many hits fit now; when a call would pass and
 // when the counter is as good as new is found by trying later times.
 type model interface {
-	// retune puts another rule in force; its algorithm and windows are the same.
-	retune(p algo.Params)
+	// retuned returns the model with another rule in force, settled to the same
+	// time. The rule's algorithm is the same, and the window of an algorithm with
+	// windows.
+	retuned(p algo.Params) model
 	// settle moves the clock to now, forward or back.
 	settle(now int64)
 	// room is how many hits fit, fractions included; negative is debt.
@@ -29,7 +31,7 @@ type model interface {
 type reference struct {
 	p      algo.Params
 	denied algo.DeniedHits
-	m      model // nil: never used, or a limit of 0 that keeps nothing
+	m      model // nil: never used
 }
 
 func (r *reference) tune(p algo.Params) {
@@ -42,51 +44,45 @@ func (r *reference) tune(p algo.Params) {
 	}
 }
 
-// blocked says whether nothing ever passes and nothing is remembered.
-func (r *reference) blocked() bool { return r.p.Limit == 0 && r.p.Algorithm != algo.FixedWindow }
-
 func newModel(p algo.Params) model {
 	var m model
-	switch {
-	case p.Algorithm == algo.FixedWindow:
+	switch p.Algorithm {
+	case algo.FixedWindow:
 		m = &fixedModel{}
-	case p.Algorithm == algo.SlidingLog:
+	case algo.SlidingLog:
 		m = &logModel{}
-	case p.Algorithm == algo.SlidingWindow && p.Strict:
-		m = &strictModel{}
-	case p.Algorithm == algo.SlidingWindow:
-		m = &slidingModel{}
-	case p.Algorithm == algo.Hybrid:
+	case algo.SlidingWindow:
+		m = newWindowModel(p)
+	case algo.Hybrid:
 		window := p
 		window.Algorithm = algo.SlidingWindow
 		m = &hybridModel{&bucketModel{level: new(big.Rat)}, newModel(window)}
 	default:
 		m = &bucketModel{level: new(big.Rat)}
 	}
-	m.retune(p)
-	return m
+	return m.retuned(p)
+}
+
+// newWindowModel returns the model of a sliding window.
+func newWindowModel(p algo.Params) model {
+	if p.Strict {
+		return &strictModel{}
+	}
+	return &slidingModel{}
 }
 
 // step decides one call as the package comment of algo and the design say. The
 // guess only says where to look first for the times of the answer.
 func (r *reference) step(now, hits int64, guess algo.Decision) algo.Decision {
-	if r.blocked() {
-		if hits != 0 {
-			r.m = nil
-		}
-		if hits < 0 {
-			return algo.Decision{Allowed: true}
-		}
-		return algo.Decision{RetryAfter: algo.Never}
-	}
 	var m model
 	if r.m == nil {
 		m = newModel(r.p)
+		m.settle(now)
 	} else {
 		m = r.m.clone()
-		m.retune(r.p)
+		m.settle(now) // what was used drains by the rule that it was used under
+		m = m.retuned(r.p)
 	}
-	m.settle(now)
 	if hits != 0 { // a look leaves all as it was
 		r.m = m
 	}
@@ -94,7 +90,7 @@ func (r *reference) step(now, hits int64, guess algo.Decision) algo.Decision {
 		return func(m model) bool { return rat(n).Cmp(m.room()) <= 0 }
 	}
 	wanted := hits
-	if hits == 0 && r.denied != algo.Count {
+	if hits == 0 && (r.denied != algo.Count || r.p.Limit == 0) {
 		wanted = 1
 	}
 	allowed := hits < 0 || fits(wanted)(m)
@@ -174,8 +170,10 @@ type fixedModel struct {
 
 const maxCount = 1<<53 - 1 // where a fixed window's count saturates
 
-func (m *fixedModel) retune(p algo.Params) {
+func (m *fixedModel) retuned(p algo.Params) model {
 	m.limit, m.window = int64(p.Limit), p.Window.Microseconds()
+	m.realign()
+	return m
 }
 
 func (m *fixedModel) settle(now int64) {
@@ -196,20 +194,43 @@ func (m *fixedModel) clone() model   { c := *m; return &c }
 // realign: windows are aligned to the epoch, but for one that a step of the
 // clock has shifted.
 func (m *fixedModel) realign() {
-	if m.count == 0 {
+	if m.count == 0 && m.window > 0 {
 		m.end = (m.now/m.window + 1) * m.window
 	}
 }
 
-// slidingModel weighs the hits of the last window by how much of it is in view.
+// slidingModel weighs the hits of the last window by how much of it is in view,
+// and counts them in whole hits.
 type slidingModel struct {
 	limit, window, debt int64
 	now, end            int64
 	current, previous   int64
 }
 
-func (m *slidingModel) retune(p algo.Params) {
+func (m *slidingModel) retuned(p algo.Params) model {
+	if p.Strict {
+		return adopting(&strictModel{}, p, m.now, m.current+m.previous)
+	}
 	m.limit, m.window, m.debt = int64(p.Limit), p.Window.Microseconds(), debt(p)
+	m.realign()
+	return m
+}
+
+// adopting returns the model of a sliding window of the rule in which so many
+// hits were counted just now.
+func adopting(m model, p algo.Params, now, hits int64) model {
+	m = m.retuned(p)
+	m.settle(now)
+	hits = min(hits, 2*math.MaxUint32) // no limit lets more happen
+	switch m := m.(type) {
+	case *slidingModel:
+		m.current = hits
+	case *strictModel:
+		if hits > 0 {
+			m.hits = []group{{m.end, hits}}
+		}
+	}
+	return m
 }
 
 func (m *slidingModel) settle(now int64) {
@@ -220,29 +241,34 @@ func (m *slidingModel) settle(now int64) {
 	} else if now >= m.end {
 		m.current, m.previous, m.end = 0, m.current, m.end+m.window
 	}
-	m.current = min(m.current, m.limit+m.debt)
-	m.previous = min(m.previous, m.limit+m.debt)
 	m.realign()
 }
 
+// realign forgets hits that have faded below one, and the phase of windows in
+// which there are none.
 func (m *slidingModel) realign() {
+	if m.window == 0 {
+		return // not a rule's yet
+	}
+	if m.fading() == 0 {
+		m.previous = 0
+	}
 	if m.fresh() {
 		m.end = (m.now/m.window + 1) * m.window
 	}
 }
 
-func (m *slidingModel) estimate() *big.Rat {
+// fading returns how many hits of the last window still count.
+func (m *slidingModel) fading() int64 {
 	inView := big.NewRat(m.end-m.now, m.window)
-	inView.Mul(inView, rat(m.previous))
-	return inView.Add(inView, rat(m.current))
+	return floor(inView.Mul(inView, rat(m.previous)))
 }
 
-func (m *slidingModel) room() *big.Rat { return new(big.Rat).Sub(rat(m.limit), m.estimate()) }
+func (m *slidingModel) room() *big.Rat { return rat(m.limit - m.current - m.fading()) }
 
 // charge raises the estimate to at most the limit, or with debt twice that.
 func (m *slidingModel) charge(n int64) {
-	free := floor(new(big.Rat).Add(m.room(), rat(m.debt)))
-	m.current += max(0, min(n, free))
+	m.current += max(0, min(n, floor(m.room())+m.debt))
 }
 
 func (m *slidingModel) refund(n int64) {
@@ -265,15 +291,24 @@ type strictModel struct {
 // group is a number of hits at one time.
 type group struct{ at, n int64 }
 
-func (m *strictModel) retune(p algo.Params) {
-	m.limit, m.debt, m.parts = int64(p.Limit), debt(p), int64(p.SubWindows)
-	if m.parts == 0 {
-		m.parts = algo.DefaultSubWindows
+func (m *strictModel) retuned(p algo.Params) model {
+	if !p.Strict {
+		return adopting(&slidingModel{}, p, m.now, total(m.hits))
 	}
+	parts := int64(p.SubWindows)
+	if parts == 0 {
+		parts = algo.DefaultSubWindows
+	}
+	if m.parts != 0 && m.parts != parts {
+		return adopting(&strictModel{}, p, m.now, total(m.hits))
+	}
+	m.limit, m.debt, m.parts = int64(p.Limit), debt(p), parts
 	m.part = p.Window.Microseconds() / m.parts
 	if m.part*m.parts < p.Window.Microseconds() {
 		m.part++
 	}
+	m.realign()
+	return m
 }
 
 func (m *strictModel) settle(now int64) {
@@ -290,12 +325,11 @@ func (m *strictModel) settle(now int64) {
 	if m.end <= now && !m.fresh() {
 		m.end += ((now-m.end)/m.part + 1) * m.part
 	}
-	m.hits = newest(m.hits, m.limit+m.debt)
 	m.realign()
 }
 
 func (m *strictModel) realign() {
-	if m.fresh() {
+	if m.fresh() && m.part > 0 {
 		m.end = (m.now/m.part + 1) * m.part
 	}
 }
@@ -327,9 +361,10 @@ type logModel struct {
 	hits                []group // oldest first
 }
 
-func (m *logModel) retune(p algo.Params) {
+func (m *logModel) retuned(p algo.Params) model {
 	m.limit, m.window = int64(p.Limit), p.Window.Microseconds()
 	m.debt = min(1, debt(p)) // a log tells full from exceeded, no more
+	return m
 }
 
 func (m *logModel) settle(now int64) {
@@ -337,7 +372,6 @@ func (m *logModel) settle(now int64) {
 	for i := range m.hits {
 		m.hits[i].at = min(m.hits[i].at, now)
 	}
-	m.hits = newest(m.hits, m.limit+m.debt)
 	for len(m.hits) > 0 && m.hits[0].at <= now-m.window {
 		m.hits = m.hits[1:]
 	}
@@ -345,9 +379,13 @@ func (m *logModel) settle(now int64) {
 
 func (m *logModel) room() *big.Rat { return rat(m.limit - total(m.hits)) }
 
-// charge keeps as many of the newest hits as matter.
+// charge keeps as many of the newest hits as matter, and no fewer than there were.
 func (m *logModel) charge(n int64) {
-	m.hits = newest(append(m.hits, group{m.now, min(n, m.limit+m.debt)}), m.limit+m.debt)
+	if m.limit == 0 {
+		return
+	}
+	most := max(m.limit+m.debt, total(m.hits))
+	m.hits = newest(append(m.hits, group{m.now, min(n, m.limit+m.debt)}), most)
 }
 
 func (m *logModel) refund(n int64) {
@@ -363,16 +401,15 @@ func (m *logModel) clone() model {
 
 // bucketModel is the level of a bucket that hits fill and time drains.
 type bucketModel struct {
-	rate     *big.Rat // hits drained per µs
-	perHit   *big.Rat // µs: 1/rate
-	hits     int64    // numerator of the rate
-	capacity int64
-	debt     int64
-	now      int64
-	level    *big.Rat // hits; while now is 0 the bucket is new
+	hits, per int64 // the rate that the level drains at; hits are 0 while there is none
+	capacity  int64
+	most      int64 // that a charge fills it to
+	reached   int64 // the highest level that was possible, capacities of before included
+	now       int64
+	level     *big.Rat // hits
 }
 
-func (m *bucketModel) retune(p algo.Params) {
+func (m *bucketModel) retuned(p algo.Params) model {
 	hits, per, burst := p.Limit, p.Window, p.Burst
 	if p.Refill != (algo.Rate{}) {
 		hits, per = p.Refill.Hits, p.Refill.Per
@@ -383,61 +420,89 @@ func (m *bucketModel) retune(p algo.Params) {
 			burst = 1
 		}
 	}
-	rate := big.NewRat(int64(hits), per.Microseconds())
-	if m.rate != nil && m.rate.Cmp(rate) != 0 {
-		m.convert(rate, int64(hits))
+	if p.Limit == 0 { // what is in it drains as before
+		m.capacity, m.most = 0, 0
+		if m.fresh() {
+			m.hits = 0
+		}
+		return m
 	}
-	m.rate, m.perHit, m.hits = rate, new(big.Rat).Inv(rate), int64(hits)
-	m.capacity, m.debt = int64(burst), 0
+	before := m.per
+	m.hits, m.per = int64(hits), per.Microseconds()
+	if m.fresh() || m.per != before { // in units of 1/hits µs, rounded up
+		units := new(big.Rat).Mul(m.level, rat(m.per))
+		m.level = new(big.Rat).Quo(ceilingRat(units), rat(m.per))
+	}
+	m.clampTime()
+	m.capacity, m.most = int64(burst), int64(burst)
 	if debt(p) > 0 {
-		m.debt = m.capacity
+		m.most = 2 * m.capacity
 	}
+	m.reached = max(m.most, ceiling(m.level))
+	return m
 }
 
-// convert expresses the level in hits of another rate that take the same time
-// to drain. What is less than a microsecond keeps its numerator, of which the
-// new rate has at most hits − 1.
-func (m *bucketModel) convert(rate *big.Rat, hits int64) {
-	full := new(big.Rat).Mul(m.level, m.perHit)
-	whole := floor(full)
-	part := new(big.Rat).Sub(full, rat(whole))
-	numerator := floor(part.Mul(part, rat(m.hits)))
-	left := big.NewRat(min(numerator, hits-1), hits)
-	left.Add(left, rat(whole))
-	m.level = left.Mul(left, rate)
-}
+// furthestAhead is the longest time to drain that a bucket tells from longer
+// ones, in µs.
+const furthestAhead = 2 * int64(algo.MaxFill/time.Microsecond)
 
-func (m *bucketModel) settle(now int64) {
-	drained := new(big.Rat).Mul(m.rate, rat(now-m.now)) // negative when the clock stepped back
-	m.now = now
-	m.level = new(big.Rat).Sub(m.level, drained)
-	m.clamp()
-}
-
-func (m *bucketModel) clamp() {
-	if m.level.Sign() < 0 {
-		m.level = new(big.Rat)
-	}
-	if most := rat(m.capacity + m.debt); m.level.Cmp(most) > 0 {
+func (m *bucketModel) clampTime() {
+	if most := big.NewRat(m.hits, m.per); m.level.Cmp(most.Mul(most, rat(furthestAhead))) > 0 {
 		m.level = most
 	}
 }
 
+func (m *bucketModel) settle(now int64) {
+	back := rat(m.now - now) // positive when the clock stepped back: the level rises
+	m.now = now
+	if m.hits == 0 {
+		return
+	}
+	m.level = new(big.Rat).Add(m.level, back.Mul(back, big.NewRat(m.hits, m.per)))
+	m.clamp(m.reached)
+	m.clampTime()
+}
+
+func (m *bucketModel) clamp(most int64) {
+	if m.level.Sign() < 0 {
+		m.level = new(big.Rat)
+	}
+	if most := rat(most); m.level.Cmp(most) > 0 {
+		m.level = most
+	}
+}
+
+func (m *bucketModel) charge(n int64) {
+	if m.level.Cmp(rat(m.most)) < 0 {
+		m.level = new(big.Rat).Add(m.level, rat(n))
+		m.clamp(m.most)
+	}
+}
+
 func (m *bucketModel) room() *big.Rat { return new(big.Rat).Sub(rat(m.capacity), m.level) }
-func (m *bucketModel) charge(n int64) { m.level = new(big.Rat).Add(m.level, rat(n)); m.clamp() }
-func (m *bucketModel) refund(n int64) { m.level = new(big.Rat).Sub(m.level, rat(n)); m.clamp() }
-func (m *bucketModel) fresh() bool    { return m.level.Sign() == 0 }
-func (m *bucketModel) clone() model   { c := *m; return &c }
+func (m *bucketModel) refund(n int64) {
+	m.level = new(big.Rat).Sub(m.level, rat(n))
+	m.clamp(math.MaxInt64)
+	if m.capacity > 0 {
+		m.reached = max(m.most, ceiling(m.level))
+	}
+}
+func (m *bucketModel) fresh() bool  { return m.level.Sign() == 0 }
+func (m *bucketModel) clone() model { c := *m; return &c }
 
 // hybridModel is both of its parts.
 type hybridModel struct{ bucket, window model }
 
-func (m *hybridModel) retune(p algo.Params) { m.bucket.retune(p); m.window.retune(p) }
-func (m *hybridModel) settle(now int64)     { m.bucket.settle(now); m.window.settle(now) }
-func (m *hybridModel) charge(n int64)       { m.bucket.charge(n); m.window.charge(n) }
-func (m *hybridModel) refund(n int64)       { m.bucket.refund(n); m.window.refund(n) }
-func (m *hybridModel) fresh() bool          { return m.bucket.fresh() && m.window.fresh() }
-func (m *hybridModel) clone() model         { return &hybridModel{m.bucket.clone(), m.window.clone()} }
+func (m *hybridModel) retuned(p algo.Params) model {
+	window := p
+	window.Algorithm = algo.SlidingWindow
+	return &hybridModel{m.bucket.retuned(p), m.window.retuned(window)}
+}
+func (m *hybridModel) settle(now int64) { m.bucket.settle(now); m.window.settle(now) }
+func (m *hybridModel) charge(n int64)   { m.bucket.charge(n); m.window.charge(n) }
+func (m *hybridModel) refund(n int64)   { m.bucket.refund(n); m.window.refund(n) }
+func (m *hybridModel) fresh() bool      { return m.bucket.fresh() && m.window.fresh() }
+func (m *hybridModel) clone() model     { return &hybridModel{m.bucket.clone(), m.window.clone()} }
 func (m *hybridModel) room() *big.Rat {
 	a, b := m.bucket.room(), m.window.room()
 	if a.Cmp(b) < 0 {
@@ -458,6 +523,14 @@ func rat(n int64) *big.Rat { return new(big.Rat).SetInt64(n) }
 
 // floor rounds towards −∞; the result fits an int64.
 func floor(x *big.Rat) int64 { return new(big.Int).Div(x.Num(), x.Denom()).Int64() }
+
+// ceiling rounds towards +∞; the result fits an int64.
+func ceiling(x *big.Rat) int64 { return floor(ceilingRat(x)) }
+
+func ceilingRat(x *big.Rat) *big.Rat {
+	up := new(big.Int).Add(x.Num(), new(big.Int).Sub(x.Denom(), big.NewInt(1)))
+	return new(big.Rat).SetInt(up.Div(up, x.Denom()))
+}
 
 // saturate returns min(x + n, most) without overflow.
 func saturate(x *big.Rat, n int64, most *big.Rat) int64 {

@@ -4,11 +4,9 @@ package algo
 // than in this process: a script in a database.
 type Program uint8
 
-// The programs. TokenBucket and LeakyBucket share one; a limit of 0 has none of
-// its algorithm.
+// The programs. TokenBucket and LeakyBucket share one.
 const (
-	ProgramBlocked Program = iota
-	ProgramFixedWindow
+	ProgramFixedWindow Program = iota
 	ProgramSlidingWindow
 	ProgramStrictWindow
 	ProgramSlidingLog
@@ -16,7 +14,7 @@ const (
 	ProgramHybrid
 )
 
-var programNames = [...]string{"blocked", "fixed_window", "sliding_window", "strict_window", "sliding_log", "bucket", "hybrid"}
+var programNames = [...]string{"fixed_window", "sliding_window", "strict_window", "sliding_log", "bucket", "hybrid"}
 
 // Programs lists the names of the programs, in order.
 func Programs() []string { return append([]string(nil), programNames[:]...) }
@@ -41,10 +39,8 @@ func programOf(s stepper) Program {
 		return ProgramSlidingLog
 	case *bucket:
 		return ProgramBucket
-	case *hybrid:
-		return ProgramHybrid
 	}
-	return ProgramBlocked
+	return ProgramHybrid
 }
 
 // AppendNumbers appends the parameters of the limit's program to dst: whole
@@ -52,9 +48,9 @@ func programOf(s stepper) Program {
 //
 //	fixed_window    limit, window
 //	sliding_window  limit, window, bound
-//	strict_window   limit, bound, parts, part
+//	strict_window   limit, window, bound, parts, part
 //	sliding_log     limit, window, slots
-//	bucket          hits, period, capacity, full and its part, bound and its part
+//	bucket          hits, period, capacity, most, full and its part, bound and its part
 //	hybrid          those of bucket, the window's program, those of the window
 func (l *Limit) AppendNumbers(dst []float64) []float64 { return appendNumbers(dst, l.stepper) }
 
@@ -65,15 +61,36 @@ func appendNumbers(dst []float64, s stepper) []float64 {
 	case *slidingWindow:
 		return append(dst, float64(a.limit), float64(a.window), float64(a.bound))
 	case *strictWindow:
-		return append(dst, float64(a.limit), float64(a.bound), float64(a.parts), float64(a.part))
+		return append(dst, float64(a.limit), float64(a.window), float64(a.bound), float64(a.parts), float64(a.part))
 	case *slidingLog:
 		return append(dst, float64(a.limit), float64(a.window), float64(a.slots))
 	case *bucket:
-		return append(dst, float64(a.hits), float64(a.period), float64(a.capacity),
+		return append(dst, float64(a.hits), float64(a.period), float64(a.capacity), float64(a.most),
 			float64(a.full.micros), float64(a.full.part), float64(a.bound.micros), float64(a.bound.part))
 	case *hybrid:
 		dst = appendNumbers(dst, a.bucket)
 		return appendNumbers(append(dst, float64(programOf(a.window))), a.window)
+	}
+	return dst
+}
+
+// AppendState appends to dst the state that next tells, number after number: a
+// settled state as a program answers it, in whole numbers below 2^53. They are
+// the state's words, but for a bucket: its TAT, the part of that and the most owed
+// hits on record; under a limit of 0 also the hits and the period on record.
+func (l *Limit) AppendState(dst State, next func() int64) State {
+	return appendState(dst, l.stepper, next)
+}
+
+func appendState(dst State, s stepper, next func() int64) State {
+	switch a := s.(type) {
+	case *bucket:
+		return a.appendState(dst, next)
+	case *hybrid:
+		return appendState(a.bucket.appendState(dst, next), a.window, next)
+	}
+	for range max(0, s.words()) {
+		dst = append(dst, uint64(next()))
 	}
 	return dst
 }

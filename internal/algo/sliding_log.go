@@ -8,12 +8,13 @@ import "sort"
 // State: empty, or the number of entries, the slot of the next one, and a ring of
 // timestamps (µs since the epoch) in ascending order. The ring grows by doubling
 // up to limit slots, and one more when denied hits count, which tells "full"
-// from "exceeded". A settled state holds live entries only; what has left stays
+// from "exceeded". It never shrinks: a lowered limit keeps the hits that a higher
+// one let happen. A settled state holds live entries only; what has left stays
 // in its slot until overwritten but is not counted, whatever the clock does.
 type slidingLog struct {
 	limit  int
 	window int64 // µs
-	slots  int   // the most entries there can be
+	slots  int   // the most entries that a charge leaves, unless there are more already
 }
 
 const (
@@ -26,13 +27,15 @@ const firstRing = 4 // slots: most keys see few hits
 
 func newSlidingLog(limit int, window int64, debt bool) *slidingLog {
 	l := &slidingLog{limit: limit, window: window, slots: limit}
-	if debt {
+	if debt && limit > 0 {
 		l.slots++
 	}
 	return l
 }
 
 func (*slidingLog) words() int { return grows }
+
+func (*slidingLog) adopt(State, State, int64) {} // there is one layout
 
 // size returns how many entries s holds.
 func size(s State) int {
@@ -65,7 +68,7 @@ func (l *slidingLog) settle(s State, now int64) {
 	if ring := uint64(len(s) - logRing); s[logSize] > ring || s[logNext] == 0 || s[logNext] > ring {
 		s[logSize], s[logNext] = 0, ring // damaged
 	}
-	n := min(int(s[logSize]), l.slots) // a higher limit may have left more
+	n := int(s[logSize])
 	// The clock stepped back: those hits happened, at the latest now.
 	for i := 0; i < n && *slot(s, i) > uint64(now); i++ {
 		*slot(s, i) = uint64(now)
@@ -85,7 +88,11 @@ func (l *slidingLog) fits(s State, _, n int64) bool { return n <= int64(l.limit-
 
 func (l *slidingLog) charge(s State, now, n int64) State {
 	add := int(min(n, int64(l.slots)))
-	total := min(size(s)+add, l.slots)
+	if add == 0 {
+		return s
+	}
+	had := size(s)
+	total := max(had, min(had+add, l.slots))
 	s = grow(s, total, l.slots)
 	ring := s[logRing:]
 	next := int(s[logNext])

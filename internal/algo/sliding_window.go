@@ -4,20 +4,52 @@ import "math/bits"
 
 // slidingWindow estimates the hits of the trailing window from two counters:
 // this window's count, plus the last window's in the proportion in which it is
-// still in view (Cloudflare's published sliding window counter). The estimate
-// is exact if the last window's hits were spread evenly; an adversary that
-// bunches them gets at most 2·limit − 1 in a trailing window.
+// still in view (Cloudflare's published sliding window counter), rounded down:
+// rounded up, a limit of 1 would refuse until the last hit has faded whole, and
+// a steady client below the limit would be refused half of the time. The
+// estimate is exact if the last window's hits were spread evenly; an adversary
+// that bunches them gets at most 2·limit in a trailing window.
 //
 // State: the end of the window in force, its count, the count before. Windows
 // are aligned to the epoch when nothing is counted and keep their phase from
-// then on, which differs from the aligned one only after a clock step.
+// then on, which differs from the aligned one only after a clock step. A
+// strictWindow of the same limit has a layout of its own; each adopts the
+// other's.
 type slidingWindow struct {
 	limit  int64
 	window int64 // µs
-	bound  int64 // the most that the estimate is charged to: limit, or with debt twice that
+	bound  int64 // the most that a charge raises the estimate to: limit, or with debt twice that
 }
 
-func (*slidingWindow) words() int { return 3 }
+func (*slidingWindow) words() int { return windowPrev + 1 }
+
+func (w *slidingWindow) adopt(s, other State, now int64) {
+	adoptWindow(s, other, now, w.window, w.window)
+}
+
+// adoptWindow makes s, which is all zero, what other, of the same window in
+// another layout, holds at now. All hits that other still counts become those of
+// the part in force: a strict window must count them for as long as any of them
+// may be in view.
+func adoptWindow(s, other State, now, window, part int64) {
+	var from stepper
+	switch parts := int64(len(other)) - strictExtra; {
+	case len(other) == windowPrev+1:
+		from = &slidingWindow{window: window}
+	case parts >= 1 && parts <= MaxSubWindows:
+		from = &strictWindow{window: window, parts: parts, part: (window + parts - 1) / parts}
+	default:
+		return
+	}
+	var memory [strictExtra + MaxSubWindows]uint64
+	settled := State(memory[:copy(memory[:], other)])
+	from.settle(settled, now)
+	var sum uint64
+	for _, count := range settled[windowCount:] {
+		sum += count
+	}
+	s[windowEnd], s[windowCount] = uint64(alignedEnd(now, part)), min(sum, mostOwed)
+}
 
 func (w *slidingWindow) settle(s State, now int64) {
 	end := int64(s[windowEnd])
@@ -30,24 +62,39 @@ func (w *slidingWindow) settle(s State, now int64) {
 		s[windowPrev], s[windowCount] = s[windowCount], 0
 		end += w.window
 	}
-	// A lowered limit must not be blocked by counts that it would not have let
-	// happen.
-	s[windowCount] = min(s[windowCount], uint64(w.bound))
-	s[windowPrev] = min(s[windowPrev], uint64(w.bound))
-	if s[windowCount] == 0 && s[windowPrev] == 0 {
-		end = alignedEnd(now, w.window)
-	}
+	// No limit can have let more happen: damage.
+	s[windowCount] = min(s[windowCount], mostOwed)
+	s[windowPrev] = min(s[windowPrev], mostOwed)
 	s[windowEnd] = uint64(end)
+	w.forget(s, now)
 }
 
-// room is how many hits fit: limit − count − previous·(window − elapsed)/window,
-// floored; negative when in debt.
+// forget drops a previous count that has faded below one hit, and the phase of
+// windows in which nothing is counted.
+func (w *slidingWindow) forget(s State, now int64) {
+	if hi, lo := bits.Mul64(s[windowPrev], s[windowEnd]-uint64(now)); hi == 0 && lo < uint64(w.window) {
+		s[windowPrev] = 0
+	}
+	if s[windowCount] == 0 && s[windowPrev] == 0 {
+		s[windowEnd] = uint64(alignedEnd(now, w.window))
+	}
+}
+
+// room is how many hits fit: limit − count − ⌊previous·(window − elapsed)/window⌋;
+// negative when in debt.
 func (w *slidingWindow) room(s State, now int64) int64 {
 	fading := int64(s[windowPrev])
 	if fading != 0 {
-		fading = ceilMulDiv(fading, int64(s[windowEnd])-now, w.window)
+		fading = floorMulDiv(fading, int64(s[windowEnd])-now, w.window)
 	}
 	return w.limit - int64(s[windowCount]) - fading
+}
+
+// fades returns how long before a window's end no more than room is left of the
+// count before it, 0 < count: the estimate has faded that far when
+// count·(time to the end)/window < room + 1.
+func (w *slidingWindow) fades(count, room int64) int64 {
+	return ceilMulDiv(room+1, w.window, count) - 1
 }
 
 func (w *slidingWindow) fits(s State, now, n int64) bool { return n <= w.room(s, now) }
@@ -64,9 +111,7 @@ func (w *slidingWindow) refund(s State, now, n int64) State {
 		s[i] -= back
 		n -= int64(back)
 	}
-	if s[windowCount] == 0 && s[windowPrev] == 0 {
-		s[windowEnd] = uint64(alignedEnd(now, w.window))
-	}
+	w.forget(s, now)
 	return s
 }
 
@@ -82,25 +127,25 @@ func (w *slidingWindow) wait(s State, now, n int64) int64 {
 		return never
 	}
 	toEnd := int64(s[windowEnd]) - now
-	// Before the window ends its count stays and only the previous one fades. It
-	// has faded enough when previous·(time to the end) ≤ room·window.
+	// Before the window ends its count stays and only the previous one fades.
 	if room := w.limit - int64(s[windowCount]) - n; room >= 0 {
 		prev := int64(s[windowPrev])
 		if prev <= room {
 			return 0
 		}
-		return max(0, toEnd-floorMulDiv(room, w.window, prev))
+		return max(0, toEnd-w.fades(prev, room))
 	}
 	// After it, this window's count is the one that fades.
-	return toEnd + w.window - floorMulDiv(w.limit-n, w.window, int64(s[windowCount]))
+	return toEnd + w.window - w.fades(int64(s[windowCount]), w.limit-n)
 }
 
 func (w *slidingWindow) expiry(s State) int64 {
+	end := int64(s[windowEnd])
 	switch {
 	case s[windowCount] != 0:
-		return int64(s[windowEnd]) + w.window
+		return end + w.window - w.fades(int64(s[windowCount]), 0)
 	case s[windowPrev] != 0:
-		return int64(s[windowEnd])
+		return end - w.fades(int64(s[windowPrev]), 0)
 	}
 	return 0
 }

@@ -101,7 +101,29 @@ func drawPeriod(t *rapid.T, label string) time.Duration {
 	).Draw(t, label)
 }
 
-// drawRates draws the parts of a rule that may change while its counter lives on.
+// drawChange draws another rule for the same counter: a reload may change all but
+// the algorithm and the window of an algorithm that has windows.
+func drawChange(t *rapid.T, p algo.Params) algo.Params {
+	switch p.Algorithm {
+	case algo.TokenBucket, algo.LeakyBucket:
+		if rapid.Bool().Draw(t, "another window") {
+			p.Window = drawPeriod(t, "window")
+		}
+	case algo.SlidingWindow, algo.Hybrid:
+		if rapid.Bool().Draw(t, "another layout") {
+			p.Strict, p.SubWindows = rapid.Bool().Draw(t, "strict"), 0
+		}
+		if p.Strict && rapid.Bool().Draw(t, "other parts") {
+			p.SubWindows = rapid.SampledFrom([]int{0, 1, 2, 3, 7, algo.MaxSubWindows}).Draw(t, "sub windows")
+		}
+		if p.Algorithm == algo.Hybrid && rapid.Bool().Draw(t, "another refill") {
+			p.Refill.Per = drawPeriod(t, "refill period")
+		}
+	}
+	return drawRates(t, p)
+}
+
+// drawRates draws the numbers of hits in a rule.
 func drawRates(t *rapid.T, p algo.Params) algo.Params {
 	most := uint32(math.MaxUint32)
 	if p.Algorithm == algo.SlidingLog {
@@ -174,7 +196,7 @@ func TestStepIsTheModel(t *testing.T) {
 		c := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Window.Microseconds()).Draw(t, "start")}
 		for range rapid.IntRange(1, 80).Draw(t, "calls") {
 			if rapid.IntRange(0, 9).Draw(t, "change the rule") == 9 {
-				p = drawRates(t, p)
+				p = drawChange(t, p)
 				if rapid.IntRange(0, 9).Draw(t, "to 0") == 9 {
 					p.Limit, p.Burst = 0, 0
 				}

@@ -5,21 +5,29 @@ package algo
 // trailing window touches are counted whole, the oldest too although it is
 // partly out of view. The price is an effective window of up to one part more.
 //
-// State: the end of the current part, then the counts of the current part and
-// of the ones before it, newest first.
+// State: the end of the current part, the counts of the current part and of the
+// ones before it, newest first, and a word that is always 0, by which a state of
+// one part is longer than a slidingWindow's.
 type strictWindow struct {
-	limit int64
-	bound int64 // the most that all parts hold together: limit, or with debt twice that
-	parts int64 // number of parts that make up a window
-	part  int64 // µs; the window's share, rounded up
+	limit  int64
+	window int64 // µs
+	bound  int64 // the most that a charge raises all parts together to: limit, or with debt twice that
+	parts  int64 // number of parts that make up a window
+	part   int64 // µs; the window's share, rounded up
 }
 
-const partCounts = 1 // index of the current part's count; parts+1 counts follow
+// strictExtra is how many words a state has beside one for each part.
+const strictExtra = 3
 
-func (w *strictWindow) words() int { return partCounts + int(w.parts) + 1 }
+// counts returns the parts+1 counts, the current part's first.
+func (w *strictWindow) counts(s State) []uint64 { return s[windowCount : windowCount+w.parts+1] }
+
+func (w *strictWindow) words() int { return int(w.parts) + strictExtra }
+
+func (w *strictWindow) adopt(s, other State, now int64) { adoptWindow(s, other, now, w.window, w.part) }
 
 func (w *strictWindow) settle(s State, now int64) {
-	counts := s[partCounts:]
+	counts := w.counts(s)
 	end := int64(s[windowEnd])
 	switch {
 	case end > now+w.part: // the clock stepped back: see fixedWindow
@@ -32,21 +40,20 @@ func (w *strictWindow) settle(s State, now int64) {
 		clear(counts[:gone])
 		end += gone * w.part
 	}
-	// Counts of a higher limit are cut to what this one could have let happen,
-	// the oldest first, for they leave first.
-	left := uint64(w.bound)
+	s[len(s)-1] = 0
+	counted := false
 	for i := range counts {
-		counts[i] = min(counts[i], left)
-		left -= counts[i]
+		counts[i] = min(counts[i], mostOwed) // no limit can have let more happen: damage
+		counted = counted || counts[i] != 0
 	}
-	if left == uint64(w.bound) { // nothing counted
+	if !counted {
 		end = alignedEnd(now, w.part)
 	}
 	s[windowEnd] = uint64(end)
 }
 
 func (w *strictWindow) total(s State) (sum int64) {
-	for _, c := range s[partCounts:] {
+	for _, c := range w.counts(s) {
 		sum += int64(c)
 	}
 	return sum
@@ -55,12 +62,12 @@ func (w *strictWindow) total(s State) (sum int64) {
 func (w *strictWindow) fits(s State, _, n int64) bool { return n <= w.limit-w.total(s) }
 
 func (w *strictWindow) charge(s State, _, n int64) State {
-	s[partCounts] += uint64(min(n, w.bound-w.total(s)))
+	s[windowCount] += uint64(max(0, min(n, w.bound-w.total(s))))
 	return s
 }
 
 func (w *strictWindow) refund(s State, now, n int64) State {
-	counts := s[partCounts:]
+	counts := w.counts(s)
 	for i := range counts {
 		back := min(counts[i], uint64(n))
 		counts[i] -= back
@@ -84,7 +91,7 @@ func (w *strictWindow) wait(s State, now, n int64) int64 {
 		return never
 	}
 	excess := w.total(s) + n - w.limit
-	counts := s[partCounts:]
+	counts := w.counts(s)
 	for i := w.parts; excess > 0 && i >= 0; i-- {
 		if excess -= int64(counts[i]); excess <= 0 {
 			return w.leaves(s, i) - now
@@ -99,7 +106,7 @@ func (w *strictWindow) leaves(s State, i int64) int64 {
 }
 
 func (w *strictWindow) expiry(s State) int64 {
-	for i, c := range s[partCounts:] {
+	for i, c := range w.counts(s) {
 		if c != 0 {
 			return w.leaves(s, int64(i))
 		}

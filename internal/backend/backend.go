@@ -11,14 +11,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// Role says how a refusal by one descriptor counts towards its request.
+// Role says how a check's refusal counts towards its request.
 type Role uint8
 
-// The roles of a descriptor.
+// The roles of a check.
 const (
 	Required Role = iota // its refusal refuses the request
-	Shadow               // decided and counted, never refuses; charged only what it would allow
-	Quota                // one of a set of alternatives: the request is refused when all of them refuse
+	Shadow               // a rehearsal: decided and charged as if it were enforced, but refuses nothing
+	Quota                // its descriptor is one of a set of alternatives: the request is refused when all of them refuse
 )
 
 // Check is one limit to decide for one counter.
@@ -30,9 +30,12 @@ type Check struct {
 	// Shard is the length of the leading part of Key that says which counters
 	// live together: a store that is spread over several servers keeps keys with
 	// equal such parts on one, where they are decided in one step. That is what
-	// the limits of one descriptor have in common, and in a domain that is all or
-	// nothing what all its counters do. 0: the counter is decided alone.
+	// the limits of one descriptor have in common or, where Joint, what all
+	// counters of the domain do. 0: the counter lives alone.
 	Shard int
+	// Joint reports that the counters of the domain are all decided together: its
+	// requests are all or nothing.
+	Joint bool
 	// Lease is the share of the limit, from 0 to 1, that all replicas of the
 	// service together may take ahead of the requests that will spend it, to save
 	// trips to a store that they share. 0: none.
@@ -45,7 +48,8 @@ type Check struct {
 	// Descriptor numbers the request descriptor that the limit belongs to. Checks
 	// of one descriptor are adjacent and are charged all or none.
 	Descriptor int
-	// Role of the descriptor; the same in all checks of one descriptor.
+	// Role of the check. In one descriptor, Shadow may stand beside Required or
+	// beside Quota.
 	Role Role
 }
 
@@ -64,23 +68,45 @@ func (c *Check) DecideAlone(s algo.State, now int64) (algo.State, algo.Decision)
 		s = l.Charge(s, now, c.Hits)
 	default:
 		allowed = false
-		if c.Role != Shadow {
-			s = l.Deny(s, now, c.Hits)
-		}
+		s = l.Deny(s, now, c.Hits)
 	}
 	return s, l.Report(s, now, c.Hits, allowed)
+}
+
+// RoleOf returns the role of the descriptor that has these checks: that of those
+// which are enforced, or Shadow if none is.
+func RoleOf(checks []Check) Role {
+	for i := range checks {
+		if checks[i].Role != Shadow {
+			return checks[i].Role
+		}
+	}
+	return Shadow
+}
+
+// Passes reports whether the descriptor that has these checks passes, by whether
+// each of them fitted: those in shadow mode do not matter beside others.
+func Passes(checks []Check, out []algo.Decision) bool {
+	rehearsal := RoleOf(checks) == Shadow
+	for i := range checks {
+		if !out[i].Allowed && (rehearsal || checks[i].Role != Shadow) {
+			return false
+		}
+	}
+	return true
 }
 
 // Request is everything that one ShouldRateLimit call asks of the store.
 //
 // Its descriptors are decided in order, each in view of what those before it
-// charged. A descriptor passes when each of its checks fits, in view of the
-// checks before it, and is then charged them all. Otherwise it is a denied call:
+// charged. A descriptor passes when each of its checks that is enforced fits, in
+// view of the checks before it; one that has none of those passes when each of
+// its checks fits. A check that fits in a descriptor that passes is charged its
+// hits. Any other check is part of a denied call:
 //
-//   - a check that did not fit charges what its limit says of denied hits,
+//   - one that did not fit charges what its limit says of denied hits,
 //   - one that did fit charges its hits if its limit counts denied hits, and
-//     otherwise nothing,
-//   - in a Shadow descriptor nothing is charged.
+//     otherwise nothing.
 type Request struct {
 	Checks []Check
 	// AllOrNothing charges no descriptor when the request is refused: when a

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,7 +38,7 @@ func (f *fileStore) Decide(_ context.Context, req *backend.Request, out []algo.D
 	refused, quotas, quotasRefused := false, 0, 0
 	for _, d := range descriptors {
 		passes := t.decide(d)
-		switch d.checks[0].Role {
+		switch backend.RoleOf(d.checks) {
 		case backend.Required:
 			refused = refused || !passes
 		case backend.Quota:
@@ -51,6 +52,7 @@ func (f *fileStore) Decide(_ context.Context, req *backend.Request, out []algo.D
 		t.states = map[string]algo.State{} // as they were
 		for _, d := range descriptors {
 			t.deny(d)
+			t.report(d)
 		}
 	}
 	return t.commit()
@@ -84,7 +86,7 @@ type transaction struct {
 
 // decide charges the checks if all of them fit, and says whether they do.
 func (t *transaction) decide(d descriptor) (passes bool) {
-	before, passes := maps.Clone(t.states), true // a state is never changed in place
+	before := maps.Clone(t.states) // a state is never changed in place
 	for i := range d.checks {
 		c, s := &d.checks[i], t.state(&d.checks[i])
 		fits := true
@@ -100,14 +102,16 @@ func (t *transaction) decide(d descriptor) (passes bool) {
 		}
 		t.keep(c, s)
 		d.out[i].Allowed = fits
-		passes = passes && fits
 	}
-	if passes {
-		t.report(d)
-	} else {
+	if passes = backend.Passes(d.checks, d.out); !passes {
 		t.states = before
-		t.deny(d)
 	}
+	for i := range d.checks { // beside those that pass there may be some in shadow mode that do not fit
+		if !passes || !d.out[i].Allowed {
+			t.deny(descriptor{d.checks[i : i+1], d.out[i : i+1]})
+		}
+	}
+	t.report(d)
 	return passes
 }
 
@@ -118,7 +122,7 @@ func (t *transaction) deny(d descriptor) {
 		switch {
 		case c.Hits < 0:
 			s = refund(c, s, t.now)
-		case c.Hits == 0 || c.Role == backend.Shadow:
+		case c.Hits == 0:
 		case !d.out[i].Allowed:
 			s = c.Limit.Deny(s, t.now, c.Hits)
 		case c.Limit.DeniedHits() == algo.Count:
@@ -126,7 +130,6 @@ func (t *transaction) deny(d descriptor) {
 		}
 		t.keep(c, s)
 	}
-	t.report(d)
 }
 
 func refund(c *backend.Check, s algo.State, now int64) algo.State {
@@ -149,9 +152,7 @@ func (t *transaction) state(c *backend.Check) algo.State {
 		s = t.load(key)
 		t.states[key] = s
 	}
-	s = c.Limit.Copy(s)
-	c.Limit.Settle(s, t.now)
-	return s
+	return c.Limit.Settle(slices.Clone(s), t.now, nil)
 }
 
 func (t *transaction) keep(c *backend.Check, s algo.State) {

@@ -70,7 +70,8 @@ type episode struct {
 }
 
 // testCounter is a key with the limits that may apply to it in turn, as a reload
-// would change them: of one algorithm and window, for these are in a key.
+// or requests that bring limits would change them: of one algorithm and, if it has
+// windows, one window, for these are in a key.
 type testCounter struct {
 	name    string
 	renewed int // how often its key was changed
@@ -106,26 +107,31 @@ func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
 // params returns the parameters that a key names.
 func (e *episode) params() algo.Params {
-	windows := []time.Duration{
-		time.Millisecond, 7 * time.Millisecond, time.Second, 1_000_003 * time.Microsecond,
-		time.Minute, 90 * time.Second, time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, algo.MaxWindow,
-	}
-	p := algo.Params{
-		Algorithm: algo.Algorithm(e.rng.IntN(len(algo.Algorithms()))),
-		Window:    pick(e.rng, windows...),
-	}
-	if (p.Algorithm == algo.SlidingWindow || p.Algorithm == algo.Hybrid) && e.rng.IntN(2) == 0 {
-		p.Strict = true
-		p.SubWindows = pick(e.rng, 0, 1, 2, 7, algo.MaxSubWindows)
-	}
-	if p.Algorithm == algo.Hybrid && e.rng.IntN(2) == 0 {
-		p.Refill.Per = pick(e.rng, windows...)
-	}
-	return p
+	return algo.Params{Algorithm: algo.Algorithm(e.rng.IntN(len(algo.Algorithms()))), Window: e.window()}
+}
+
+func (e *episode) window() time.Duration {
+	return pick(e.rng,
+		time.Millisecond, 7*time.Millisecond, time.Second, 1_000_003*time.Microsecond,
+		time.Minute, 90*time.Second, time.Hour, 24*time.Hour, 30*24*time.Hour, algo.MaxWindow)
 }
 
 // vary fills in the rest, which a reload may change.
 func (e *episode) vary(p algo.Params) *algo.Limit {
+	switch p.Algorithm {
+	case algo.TokenBucket, algo.LeakyBucket:
+		if e.rng.IntN(2) == 0 {
+			p.Window = e.window()
+		}
+	case algo.SlidingWindow, algo.Hybrid:
+		if e.rng.IntN(2) == 0 {
+			p.Strict = true
+			p.SubWindows = pick(e.rng, 0, 1, 2, 7, algo.MaxSubWindows)
+		}
+	}
+	if p.Algorithm == algo.Hybrid && e.rng.IntN(2) == 0 {
+		p.Refill.Per = e.window()
+	}
 	p.DeniedHits = algo.DeniedHits(e.rng.IntN(int(algo.Drain) + 1))
 	for {
 		p.Limit = e.amount()
@@ -162,7 +168,7 @@ func (e *episode) amount() uint32 {
 func (e *episode) run(steps int) error {
 	for step := range steps {
 		e.moveClock()
-		if e.rng.IntN(20) == 0 {
+		if e.rng.IntN(10) == 0 {
 			c := pick(e.rng, e.counters...)
 			c.current = e.rng.IntN(len(c.limits))
 		}
@@ -228,9 +234,11 @@ func (e *episode) request() *backend.Request {
 			if i == 0 || e.rng.IntN(8) == 0 { // the checks of one descriptor mostly charge the same
 				hits = e.hits(c.limit())
 			}
-			req.Checks = append(req.Checks, backend.Check{
-				Key: c.key(), Limit: c.limit(), Hits: hits, Descriptor: d, Role: role,
-			})
+			check := backend.Check{Key: c.key(), Limit: c.limit(), Hits: hits, Descriptor: d, Role: role}
+			if e.rng.IntN(4) == 0 {
+				check.Role = backend.Shadow // a limit of its own in shadow mode
+			}
+			req.Checks = append(req.Checks, check)
 		}
 	}
 	return req

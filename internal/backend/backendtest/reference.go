@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -47,9 +48,11 @@ func (r *Reference) Decide(_ context.Context, req *backend.Request, out []algo.D
 	start := r.save(req.Checks)
 	for _, g := range groups {
 		before := r.save(g.checks)
-		if !r.try(g, now) {
+		if r.try(g, now); !g.passes() {
 			maps.Copy(r.counters, before)
 			r.deny(g, now)
+		} else {
+			r.deny(g.unfit(), now)
 		}
 		r.report(g, now)
 	}
@@ -88,14 +91,16 @@ func split(checks []backend.Check, out []algo.Decision) (groups []group) {
 	return groups
 }
 
-// passes says whether every check of the group fitted.
-func (g group) passes() bool {
-	for _, d := range g.out {
+func (g group) passes() bool { return backend.Passes(g.checks, g.out) }
+
+// unfit returns the checks that did not fit.
+func (g group) unfit() (u group) {
+	for i, d := range g.out {
 		if !d.Allowed {
-			return false
+			u.checks, u.out = append(u.checks, g.checks[i]), append(u.out, d)
 		}
 	}
-	return true
+	return u
 }
 
 // refused says whether a request of these descriptors is: by one that is
@@ -103,7 +108,7 @@ func (g group) passes() bool {
 func refused(groups []group) bool {
 	quotas, quotasRefused := 0, 0
 	for _, g := range groups {
-		switch g.checks[0].Role {
+		switch backend.RoleOf(g.checks) {
 		case backend.Required:
 			if !g.passes() {
 				return true
@@ -118,8 +123,8 @@ func refused(groups []group) bool {
 	return quotas > 0 && quotas == quotasRefused
 }
 
-// try charges every check that fits, and says whether all did.
-func (r *Reference) try(g group, now int64) bool {
+// try charges every check that fits.
+func (r *Reference) try(g group, now int64) {
 	for i := range g.checks {
 		c := &g.checks[i]
 		s := r.load(c, now)
@@ -137,12 +142,11 @@ func (r *Reference) try(g group, now int64) bool {
 		g.out[i].Allowed = allowed
 		r.store(c, s, now)
 	}
-	return g.passes()
 }
 
 // deny charges the group as a denied call: a check that did not fit by what its
-// limit says of denied hits, one that did only if its denied hits count, and
-// nothing at all in the shadow. What is given back is given back all the same.
+// limit says of denied hits, one that did only if its denied hits count. What is
+// given back is given back all the same.
 func (r *Reference) deny(g group, now int64) {
 	for i := range g.checks {
 		c := &g.checks[i]
@@ -151,7 +155,6 @@ func (r *Reference) deny(g group, now int64) {
 		case c.Hits == 0:
 		case c.Hits < 0:
 			s = refund(c, s, now)
-		case c.Role == backend.Shadow:
 		case !g.out[i].Allowed:
 			s = c.Limit.Deny(s, now, c.Hits)
 		case c.Limit.DeniedHits() == algo.Count:
@@ -174,9 +177,7 @@ func (r *Reference) report(g group, now int64) {
 
 // load returns a copy of the check's state, settled.
 func (r *Reference) load(c *backend.Check, now int64) algo.State {
-	s := c.Limit.Copy(r.counters[string(c.Key)].state)
-	c.Limit.Settle(s, now)
-	return s
+	return c.Limit.Settle(slices.Clone(r.counters[string(c.Key)].state), now, nil)
 }
 
 // store keeps what a check that is not a look leaves, settled as it is even if

@@ -28,10 +28,31 @@ var (
 	count2 = window(2)
 	count5 = window(5)
 	blocks = bucket(0, algo.Drop)
+
+	count300k  = window(300_000)
+	plain9     = sliding(9, 0)
+	strict9    = sliding(9, 10)
+	strict9in2 = sliding(9, 2)
 )
 
 func bucket(n uint32, denied algo.DeniedHits) *algo.Limit {
 	return mustLimit(algo.Params{Algorithm: algo.TokenBucket, Limit: n, Window: time.Minute, DeniedHits: denied})
+}
+
+func bucketPer(n uint32, window time.Duration) *algo.Limit {
+	return mustLimit(algo.Params{Algorithm: algo.TokenBucket, Limit: n, Window: window})
+}
+
+// sliding is strict unless there are no parts.
+func sliding(n uint32, parts int) *algo.Limit {
+	return mustLimit(algo.Params{Algorithm: algo.SlidingWindow, Limit: n, Window: time.Minute, Strict: parts > 0, SubWindows: parts})
+}
+
+// hybrid has the window of l, and a bucket of the same size.
+func hybrid(l *algo.Limit) *algo.Limit {
+	p := l.Params()
+	p.Algorithm = algo.Hybrid
+	return mustLimit(p)
 }
 
 func window(n uint32) *algo.Limit {
@@ -103,11 +124,31 @@ var scenarios = []struct {
 	{"only the limit that refuses drains", []call{
 		{checks: checks(required(0, "a", drain5, 4), required(0, "b", drain3, 4)), want: want(answer{true, 5}, answer{false, 0})},
 	}},
-	{"a shadow charges only what it would allow", []call{
+	{"a shadow charges what it would charge if it were enforced", []call{
 		{checks: checks(shadow(0, "a", count1, 1)), want: want(answer{true, 0})},
-		{checks: checks(shadow(0, "a", count1, 1)), want: want(answer{false, 0})},
-		{checks: checks(shadow(0, "b", drain3, 4)), want: want(answer{false, 3})},
-		{checks: checks(shadow(0, "c", count5, 1), shadow(0, "a", count1, 1)), want: want(answer{true, 5}, answer{false, 0})},
+		{checks: checks(shadow(0, "a", count1, 1)), want: want(answer{false, -1})},
+		{checks: checks(shadow(0, "b", drain3, 4)), want: want(answer{false, 0})},
+		{checks: checks(shadow(0, "c", count5, 1), shadow(0, "a", count1, 1)), want: want(answer{true, 4}, answer{false, -2})},
+		{checks: checks(shadow(0, "d", drop5, 1), shadow(0, "a", count1, 1)), want: want(answer{true, 5}, answer{false, -3})},
+	}},
+	{"a refusal in shadow mode foretells those to come", []call{
+		{checks: checks(shadow(0, "a", count300k, 200_000)), want: want(answer{true, 100_000})},
+		{checks: checks(shadow(0, "a", count300k, 150_000)), want: want(answer{false, -50_000})},
+		{checks: checks(shadow(0, "a", count300k, 20_000)), want: want(answer{false, -70_000})},
+	}},
+	{"a limit in shadow mode beside one that is enforced", []call{
+		{checks: checks(required(0, "live", drop5, 1), shadow(0, "candidate", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
+		{checks: checks(required(0, "live", drop5, 1), shadow(0, "candidate", drop1, 1)), want: want(answer{true, 3}, answer{false, 0})},
+		{checks: checks(shadow(0, "candidate", drop1, 1), required(0, "live", drop5, 3)), want: want(answer{false, 0}, answer{true, 0})},
+		// What the live one refuses is a denied call for the candidate too.
+		{checks: checks(required(0, "live", drop5, 1), shadow(0, "counting", count5, 1)), want: want(answer{false, 0}, answer{true, 4})},
+		{checks: checks(required(0, "live", drop5, 1), shadow(0, "dropping", drop5, 1)), want: want(answer{false, 0}, answer{true, 5})},
+		{checks: checks(quota(0, "p", drop1, 1), shadow(0, "draining", drain3, 4)), want: want(answer{true, 0}, answer{false, 0})},
+	}},
+	{"all or nothing passes over a limit in shadow mode", []call{
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), shadow(0, "b", drop1, 1), required(1, "c", drop2, 1)), want: want(answer{true, 4}, answer{true, 0}, answer{true, 1})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), shadow(0, "b", drop1, 1), required(1, "c", drop2, 1)), want: want(answer{true, 3}, answer{false, 0}, answer{true, 0})},
+		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), shadow(0, "b", drop1, 1), required(1, "c", drop2, 1)), want: want(answer{true, 3}, answer{false, 0}, answer{false, 0})},
 	}},
 	{"all or nothing charges none when one refuses", []call{
 		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), required(1, "b", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
@@ -116,7 +157,7 @@ var scenarios = []struct {
 	}},
 	{"all or nothing counts denied hits where they count", []call{
 		{allOrNothing: true, checks: checks(required(0, "a", count5, 2), required(1, "b", drop1, 2)), want: want(answer{true, 3}, answer{false, 1})},
-		{allOrNothing: true, checks: checks(shadow(0, "c", count5, 2), required(1, "b", drop1, 2)), want: want(answer{true, 5}, answer{false, 1})},
+		{allOrNothing: true, checks: checks(shadow(0, "c", count5, 2), required(1, "b", drop1, 2)), want: want(answer{true, 3}, answer{false, 1})},
 	}},
 	{"all or nothing passes over the refusal of a shadow", []call{
 		{allOrNothing: true, checks: checks(required(0, "a", drop5, 1), shadow(1, "b", drop1, 1)), want: want(answer{true, 4}, answer{true, 0})},
@@ -155,25 +196,45 @@ var scenarios = []struct {
 		{checks: checks(required(0, "a", drop1, 1)), want: want(answer{true, 0})},
 		{allOrNothing: true, checks: checks(required(0, "a", drop1, 0), required(1, "b", drop5, 1)), want: want(answer{false, 0}, answer{true, 5})},
 	}},
-	{"counters outlive a change of the limit", []call{
+	{"what was used stays used when the limit changes", []call{
 		{checks: checks(required(0, "a", count5, 3)), want: want(answer{true, 2})},
 		{checks: checks(required(0, "a", count2, 1)), want: want(answer{false, -2})},
 		{checks: checks(required(0, "a", count5, 1)), want: want(answer{true, 0})},
 		{checks: checks(required(0, "b", drop5, 5)), want: want(answer{true, 0})},
-		{checks: checks(required(0, "b", drop2, 0)), want: want(answer{false, 0})},
-		{at: 31 * time.Second, checks: checks(required(0, "b", drop2, 1)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "b", drop2, 1)), want: want(answer{false, -3})},
+		{checks: checks(required(0, "b", drop5, 0)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "b", bucketPer(1000, time.Hour), 1)), want: want(answer{true, 994})},
+		{checks: checks(required(0, "b", drop5, 1)), want: want(answer{false, -1})},
 	}},
-	{"a limit of 0 passes nothing and remembers nothing", []call{
+	{"a sliding window keeps its hits when it becomes strict, and back", []call{
+		{checks: checks(required(0, "a", plain9, 4)), want: want(answer{true, 5})},
+		{checks: checks(required(0, "a", strict9, 1)), want: want(answer{true, 4})},
+		{at: 20 * time.Second, checks: checks(required(0, "a", strict9, 1)), want: want(answer{true, 3})},
+		{at: 20 * time.Second, checks: checks(required(0, "a", strict9in2, 1)), want: want(answer{true, 2})},
+		{at: 20 * time.Second, checks: checks(required(0, "a", plain9, 0)), want: want(answer{true, 2})},
+		{at: 20 * time.Second, checks: checks(required(0, "a", plain9, 1)), want: want(answer{true, 1})},
+		{checks: checks(required(0, "h", hybrid(plain9), 4)), want: want(answer{true, 5})},
+		{checks: checks(required(0, "h", hybrid(strict9), 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, "h", hybrid(plain9), 1)), want: want(answer{true, 3})},
+	}},
+	{"a limit of 0 passes nothing and forgets nothing", []call{
 		{checks: checks(required(0, "a", blocks, 1)), want: want(answer{false, 0})},
 		{checks: checks(required(0, "a", blocks, 0)), want: want(answer{false, 0})},
 		{checks: checks(required(0, "a", blocks, -1)), want: want(answer{true, 0})},
-		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
-		{checks: checks(required(0, "a", blocks, 0)), want: want(answer{false, 0})},
-		{checks: checks(required(0, "a", drop5, 0)), want: want(answer{true, 4})}, // a look changes nothing
-		{checks: checks(required(0, "a", blocks, 1)), want: want(answer{false, 0})},
-		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
-		{allOrNothing: true, checks: checks(required(0, "a", blocks, 1), required(1, "b", drop5, 1)), want: want(answer{false, 0}, answer{true, 5})},
-		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 4})},
+		{checks: checks(required(0, "a", drop5, 3)), want: want(answer{true, 2})},
+		{checks: checks(required(0, "a", blocks, 0)), want: want(answer{false, -3})},
+		{checks: checks(required(0, "a", blocks, 1)), want: want(answer{false, -3})},
+		{checks: checks(required(0, "a", blocks, -1)), want: want(answer{true, -2})},
+		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 2})},
+		{allOrNothing: true, checks: checks(required(0, "a", blocks, 1), required(1, "b", drop5, 1)), want: want(answer{false, -3}, answer{true, 5})},
+		{checks: checks(required(0, "a", drop5, 1)), want: want(answer{true, 1})},
+		{checks: checks(required(0, "w", window(0), 0)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "s", plain9, 9)), want: want(answer{true, 0})},
+		{checks: checks(required(0, "s", sliding(0, 0), 1)), want: want(answer{false, -9})},
+		{checks: checks(required(0, "s", plain9, 1)), want: want(answer{false, 0})},
+		{checks: checks(required(0, "l", log60k, 9)), want: want(answer{true, 59_991})},
+		{checks: checks(required(0, "l", mustLimit(algo.Params{Algorithm: algo.SlidingLog, Window: time.Minute}), 1)), want: want(answer{false, -9})},
+		{checks: checks(required(0, "l", log60k, 1)), want: want(answer{true, 59_990})},
 	}},
 	{"counters fade", []call{
 		{checks: checks(required(0, "a", count5, 5), required(1, "b", drop5, 5)), want: want(answer{true, 0}, answer{true, 0})},

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"math"
+	"math/bits"
 	"sync"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -19,7 +20,9 @@ type shard struct {
 	count    int        // of keys
 	most     int        // of keys
 	turn     uint64     // how far the sweep is: see advance
-	scratch  algo.State // for states that are not, or not yet, kept
+	layouts  uint64     // a bit for each algo.Limit.Layout that a state may be of
+	scratch  algo.State // for a copy of a state that a look settles
+	spare    algo.State // for a state of another length than was kept
 
 	evicted uint64
 	expired uint64
@@ -49,19 +52,31 @@ func rankOf(l *algo.Limit, d algo.Decision) rank {
 	return refused
 }
 
-// recordWords is the length of the key's record under the limit. A record
-// is found by its length too, so that under a limit with states of another
-// length a key mostly counts as never used.
-func recordWords(l *algo.Limit, key []byte) int {
-	n := l.Words()
-	if n == 0 {
-		n = inlineLog
+// recordWords is the length of the key's record with states of so many words; 0:
+// states that grow.
+func recordWords(stateWords int, key []byte) int {
+	if stateWords == 0 {
+		stateWords = inlineLog
 	}
-	return roundWords(headWords + n + keyWords(len(key)))
+	return roundWords(headWords + stateWords + keyWords(len(key)))
 }
 
+// find returns the entry of the key. Records are found by their length, which
+// follows from the limit's states. If there is none of it, the counter's may have
+// been left under another layout: keep moves what is found there.
 func (s *shard) find(hash uint64, l *algo.Limit, key []byte) entry {
-	return s.findIn(recordWords(l, key), hash, key)
+	e := s.findIn(recordWords(l.Words(), key), hash, key)
+	own := l.Layout()
+	if e.kept() || own == 0 {
+		return e
+	}
+	for others := s.layouts &^ (1 << own); others != 0; others &= others - 1 {
+		words := l.Words() - own + bits.TrailingZeros64(others)
+		if e := s.findIn(recordWords(words, key), hash, key); e.kept() {
+			return e
+		}
+	}
+	return nowhere
 }
 
 // findIn finds the key if its record has that length.
@@ -97,14 +112,11 @@ func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
 	e := s.find(hash, l, c.Key)
 	state := s.state(e)
 	if c.Hits == 0 {
-		state = s.copy(l, state)
-		l.Settle(state, now)
+		s.scratch = append(s.scratch[:0], state...)
+		state = s.settle(l, s.scratch, now)
 		return l.Report(state, now, 0, l.Look(state, now))
 	}
-	if n := l.Words(); n != 0 && n != len(state) {
-		state = s.copy(l, nil)
-	}
-	l.Settle(state, now)
+	state = s.settle(l, state, now)
 	state, d := c.DecideAlone(state, now)
 	s.keep(e, hash, c.Key, l, state, rankOf(l, d), now)
 	return d
@@ -113,23 +125,14 @@ func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
 // giveBack returns how many hits a check with negative ones gives back.
 func giveBack(hits int64) int64 { return -max(hits, -math.MaxInt64) }
 
-// copy returns a copy of the state in the shard's scratch memory, or a fresh one
-// if there is none.
-func (s *shard) copy(l *algo.Limit, state algo.State) algo.State {
-	s.scratch = appendState(s.scratch[:0], l, state)
-	return s.scratch
-}
-
-// appendState appends what [algo.Limit.Copy] returns.
-func appendState(dst algo.State, l *algo.Limit, state algo.State) algo.State {
-	n := l.Words()
-	if n == 0 || n == len(state) {
-		return append(dst, state...)
+// settle settles the state: where it lies or, if it is of another length than the
+// limit's, in spare memory of the shard.
+func (s *shard) settle(l *algo.Limit, state algo.State, now int64) algo.State {
+	if n := l.Words(); n == 0 || n == len(state) {
+		return l.Settle(state, now, nil)
 	}
-	for range n {
-		dst = append(dst, 0)
-	}
-	return dst
+	s.spare = l.Settle(state, now, s.spare)
+	return s.spare
 }
 
 // keep makes the state the key's, unless it is as good as none. The entry is
@@ -138,17 +141,21 @@ func (s *shard) keep(e entry, hash uint64, key []byte, l *algo.Limit, state algo
 	expiry := l.Expiry(state)
 	switch {
 	case expiry > now:
+		words := recordWords(l.Words(), key)
+		if e.kept() && e.table.words != words { // it was left under another layout, and is in spare now
+			s.forget(e)
+			e = nowhere
+		}
 		if !e.kept() {
 			s.makeRoom(now)
-			if e = s.add(recordWords(l, key), hash, key); !e.kept() {
+			if e = s.add(words, hash, key); !e.kept() {
 				s.evicted++
 				return
 			}
+			s.layouts |= 1 << l.Layout()
 		}
 		s.setState(e, state)
 		e.record().mark(expiry, k)
-	case l.Program() == algo.ProgramBlocked:
-		s.forgetKey(hash, key, now)
 	case e.kept():
 		s.forget(e)
 		s.expired++

@@ -27,7 +27,7 @@ import (
 // here, needs a new version.
 const (
 	snapshotMagic   = "ratelimit\x00"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	snapshotHeader  = len(snapshotMagic) + 2
 	blockHeader     = 8
 	blockBytes      = 1 << 16 // a block ends with the record that reaches this
@@ -328,9 +328,21 @@ func (s *Store) restore(k savedKey) {
 	}
 	shard.makeRoom(now)
 	if e := shard.add(k.words(), hash, k.key); e.kept() {
+		shard.layouts |= layoutsOf(len(shard.scratch))
 		shard.setState(e, shard.scratch)
 		e.record().mark(k.expiry, k.rank)
 	}
+}
+
+// layoutsOf returns the bits of shard.layouts that a state of so many words may
+// be of, for its limit is not known.
+func layoutsOf(words int) (bits uint64) {
+	for _, base := range [...]int{algo.WindowWords, algo.HybridWords} {
+		if n := words - base; n >= 1 && n <= algo.Layouts {
+			bits |= 1 << n
+		}
+	}
+	return bits
 }
 
 // takeOver takes the keys of a store that is not in use.
@@ -344,7 +356,7 @@ func (s *Store) takeOver(from *Store) error {
 	}
 	for i := range s.shards {
 		to, from := &s.shards[i].shard, &from.shards[i].shard
-		to.byLength, to.tables, to.logs, to.count, to.turn = from.byLength, from.tables, from.logs, from.count, from.turn
+		to.byLength, to.tables, to.logs, to.count, to.turn, to.layouts = from.byLength, from.tables, from.logs, from.count, from.turn, from.layouts
 		to.evicted += from.evicted
 	}
 	return nil

@@ -168,13 +168,13 @@ func TestDamagedSnapshots(t *testing.T) {
 
 func TestSnapshotErrors(t *testing.T) {
 	newer := smallSnapshot(t)
-	binary.LittleEndian.PutUint16(newer[len("ratelimit")+1:], 2)
+	binary.LittleEndian.PutUint16(newer[len("ratelimit")+1:], 3)
 	for _, c := range []struct {
 		name string
 		file io.Reader
 		want string
 	}{
-		{"newer", bytes.NewReader(newer), "loading a snapshot: the snapshot is of another version of this program: its format is 2, known is 1; remove it to start with unused limits"},
+		{"newer", bytes.NewReader(newer), "loading a snapshot: the snapshot is of another version of this program: its format is 3, known is 2; remove it to start with unused limits"},
 		{"empty", new(bytes.Buffer), "loading a snapshot: the snapshot is damaged or cut short: it ends before byte 0; remove it to start with unused limits"},
 		{"another file", strings.NewReader("domain: edge\ndescriptors: []\n"), "loading a snapshot: the snapshot is damaged or cut short: not the start of a snapshot before byte 12; remove it to start with unused limits"},
 		{"a failing disk", iotest.ErrReader(fs.ErrPermission), "loading a snapshot: permission denied"},
@@ -232,7 +232,7 @@ func TestSnapshotFile(t *testing.T) {
 		t.Errorf("%d keys, error %v", n, err)
 	}
 
-	if err := os.WriteFile(path, []byte("ratelimit\x00\x01\x00"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("ratelimit\x00\x02\x00"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s = newStore(t, memory.Options{SweepCycle: -1})

@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"math/bits"
+	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -151,7 +152,7 @@ func (t *txn) decideEach() (refused bool) {
 			t.deny(start, end)
 		}
 		t.report(start, end)
-		switch t.req.Checks[start].Role {
+		switch backend.RoleOf(t.req.Checks[start:end]) {
 		case backend.Required:
 			refused = refused || !passes
 		case backend.Quota:
@@ -181,25 +182,33 @@ func (t *txn) descriptorEnd(start int) int {
 	return end
 }
 
-// try charges the checks of a descriptor if all of them fit, and says whether
-// they do.
+// try charges the checks of a descriptor that fit, and says whether it passes.
+// If not, nothing is charged; if so, those in shadow mode that did not fit are
+// charged what a denied call is.
 func (t *txn) try(start, end int) bool {
+	checks, out := t.req.Checks[start:end], t.out[start:end]
 	for i := start; end-start > 1 && i < end; i++ {
 		c := &t.counters[t.counter[i]]
 		c.saved = t.copy(c.state)
 	}
-	passes := true
 	for i := start; i < end; i++ {
 		t.out[i].Allowed = t.charge(i)
-		passes = passes && t.out[i].Allowed
 	}
-	for i := start; !passes && end-start > 1 && i < end; i++ {
+	if backend.Passes(checks, out) {
+		for i := start; i < end; i++ {
+			if !t.out[i].Allowed {
+				t.deny(i, i+1)
+			}
+		}
+		return true
+	}
+	for i := start; end-start > 1 && i < end; i++ {
 		if t.req.Checks[i].Hits != 0 { // otherwise the counter may be another descriptor's
 			c := &t.counters[t.counter[i]]
 			c.state, c.settled = c.saved, nil
 		}
 	}
-	return passes
+	return false
 }
 
 // charge charges a check if it fits, and says whether it does.
@@ -231,7 +240,6 @@ func (t *txn) deny(start, end int) {
 		switch {
 		case check.Hits < 0:
 			c.state = l.Refund(c.state, t.now, giveBack(check.Hits))
-		case check.Role == backend.Shadow:
 		case !t.out[i].Allowed:
 			c.state = l.Deny(c.state, t.now, check.Hits)
 		case l.DeniedHits() == algo.Count:
@@ -244,14 +252,21 @@ func (t *txn) deny(start, end int) {
 func (t *txn) open(i int) *counter {
 	c := &t.counters[t.counter[i]]
 	l := t.req.Checks[i].Limit
-	if n := l.Words(); n != 0 && n != len(c.state) {
-		start := len(t.memory)
-		t.memory = appendState(t.memory, l, nil)
-		c.state = t.memory[start:len(t.memory):len(t.memory)]
-	}
-	l.Settle(c.state, t.now)
+	c.state = t.settle(l, c.state)
 	c.settled, c.written = l, true
 	return c
+}
+
+// settle settles the state: where it lies or, if it is of another length than the
+// limit's, in memory of its own.
+func (t *txn) settle(l *algo.Limit, s algo.State) algo.State {
+	n := l.Words()
+	if n == 0 || n == len(s) {
+		return l.Settle(s, t.now, nil)
+	}
+	start := len(t.memory)
+	t.memory = slices.Grow(t.memory, n)[:start+n]
+	return l.Settle(s, t.now, t.memory[start:start:start+n])
 }
 
 // look returns the state of a check, settled for its limit, to be read only.
@@ -261,9 +276,8 @@ func (t *txn) look(i int) algo.State {
 	if c.settled == l {
 		return c.state
 	}
-	t.scratch = appendState(t.scratch[:0], l, c.state)
-	l.Settle(t.scratch, t.now)
-	return t.scratch
+	t.scratch = append(t.scratch[:0], c.state...)
+	return t.settle(l, t.scratch)
 }
 
 func (t *txn) report(start, end int) {

@@ -48,10 +48,11 @@ type encoder struct {
 	reply   reply
 }
 
-// keyed is what has a state of its own: a key under a program.
+// keyed is what has a state of its own: a key under an algorithm, whose programs
+// read each other's states.
 type keyed struct {
-	of      id
-	program algo.Program
+	of        id
+	algorithm algo.Algorithm
 }
 
 // kind is what makes the arguments of two checks equal.
@@ -162,7 +163,7 @@ func (e *encoder) joins(run, arg int, bits byte) bool {
 }
 
 func (e *encoder) place(c *backend.Check, of id) int {
-	k := keyed{of, c.Limit.Program()}
+	k := keyed{of, c.Limit.Params().Algorithm}
 	at, known := e.places[k]
 	if !known {
 		at = len(e.places)
@@ -210,11 +211,20 @@ func flags(o *op, i int) (bits byte) {
 	case descriptor:
 		bits |= flagRequest
 	}
-	switch o.checks[i].Role {
-	case backend.Shadow:
+	if o.checks[i].Role == backend.Shadow {
 		bits |= flagShadow
-	case backend.Quota:
+	}
+	if descriptor && backend.RoleOf(o.checks[i:descriptorEnd(o.checks, i)]) == backend.Quota {
 		bits |= flagQuota
 	}
 	return bits
+}
+
+// descriptorEnd returns where the checks of the descriptor that begins at the i-th end.
+func descriptorEnd(checks []backend.Check, i int) int {
+	end := i + 1
+	for end < len(checks) && checks[end].Descriptor == checks[i].Descriptor {
+		end++
+	}
+	return end
 }

@@ -32,6 +32,7 @@ type leaseShard struct {
 // lease is what is held of one counter.
 type lease struct {
 	check backend.Check // Key is a copy
+	quiet *algo.Limit   // by which hits are taken
 	most  int64         // to hold at once
 	left  int64
 	asked int64     // by calls that are under way
@@ -173,11 +174,21 @@ func (l *leases) prepare(a *ask, now time.Time) {
 }
 
 func newLease(c *backend.Check, replicas int64) *lease {
-	h := &lease{check: *c, most: int64(c.Lease * float64(c.Limit.Capacity()) / float64(replicas))}
+	h := &lease{check: *c, quiet: quiet(c.Limit), most: int64(c.Lease * float64(c.Limit.Capacity()) / float64(replicas))}
 	h.check.Key = append([]byte(nil), c.Key...)
 	h.check.Descriptor = 0
-	h.check.Role = backend.Shadow // charges all of it if it fits, and nothing otherwise
 	return h
+}
+
+// quiet returns a limit of the same counter that charges what is asked for if it
+// fits, and nothing otherwise.
+func quiet(l *algo.Limit) *algo.Limit {
+	p := l.Params()
+	p.DeniedHits = algo.Drop
+	if q, err := algo.New(p); err == nil { // New refuses nothing for what denied hits do
+		return q
+	}
+	return l
 }
 
 // inherit has what is held under another limit go back, and count as held until it
@@ -192,7 +203,7 @@ func (h *lease) inherit(old *lease) {
 // op returns a request of the lease's own.
 func (h *lease) op(of id, hits int64) *op {
 	c := h.check
-	c.Hits = hits
+	c.Limit, c.Hits = h.quiet, hits
 	return &op{checks: []backend.Check{c}, ids: []id{of}, out: make([]algo.Decision, 1)}
 }
 

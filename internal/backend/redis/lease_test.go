@@ -143,9 +143,7 @@ func (r *rehearsal) decide(ops []*op) {
 		if o.void(c, o.now) {
 			continue
 		}
-		state := c.Limit.Copy(r.state)
-		c.Limit.Settle(state, o.now)
-		r.state, o.out[0] = c.DecideAlone(state, o.now)
+		r.state, o.out[0] = c.DecideAlone(c.Limit.Settle(r.state, o.now, nil), o.now)
 	}
 }
 

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -102,8 +103,7 @@ func (r *refusals) refuse(o *op, i int) bool {
 		return true
 	}
 	now := known.now + since.Microseconds()
-	state := c.Limit.Copy(known.state)
-	c.Limit.Settle(state, now)
+	state := c.Limit.Settle(slices.Clone(known.state), now, nil)
 	d := c.Limit.Report(state, now, c.Hits, false)
 	o.out[i] = d
 	return d.Remaining <= 0

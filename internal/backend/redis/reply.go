@@ -88,9 +88,7 @@ func (o *op) void(c *backend.Check, now int64) bool {
 // state reads a state, and returns where in words it is.
 func (r *reply) state(l *algo.Limit) (at [2]int) {
 	at[0] = len(r.words)
-	for range l.Words() {
-		r.words = append(r.words, uint64(r.number()))
-	}
+	r.words = l.AppendState(r.words, r.number)
 	at[1] = len(r.words)
 	return at
 }
@@ -116,7 +114,7 @@ func (r *reply) logDecision(l *algo.Limit, hits int64, allowed bool) algo.Decisi
 	}
 	switch {
 	case allowed:
-	case hits > int64(p.Limit):
+	case hits > int64(p.Limit) || p.Limit == 0:
 		d.RetryAfter = algo.Never
 	case blocking > 0:
 		d.RetryAfter = r.leaves(blocking, p.Window)

@@ -18,7 +18,11 @@ var luaFiles embed.FS
 func composeScript() string {
 	var b strings.Builder
 	b.WriteString(luaFile("prelude"))
-	fmt.Fprintf(&b, "\nlocal program\nlocal BUCKET = %d\n\nlocal function define(kind)\n", algo.ProgramBucket)
+	b.WriteString("\nlocal program\n")
+	for number, name := range algo.Programs() {
+		fmt.Fprintf(&b, "local %s = %d\n", strings.ToUpper(name), number)
+	}
+	b.WriteString("\nlocal function define(kind)\n")
 	word := "if"
 	for number, name := range algo.Programs() {
 		fmt.Fprintf(&b, "%s kind == %d then\n%s\n", word, number, luaFile(name))

@@ -11,8 +11,9 @@
 --          equal ones once
 --
 -- Flags: 1 a request begins, 2 a descriptor begins, 4 the request is all or
--- nothing, 8 the descriptor is a shadow, 16 it is a quota, 32 the request is this
--- one check, and as many equal ones follow at once as the entry says.
+-- nothing, 8 the check is in shadow mode, 16 the descriptor is a quota, 32 the
+-- request is this one check, and as many equal ones follow at once as the entry
+-- says.
 --
 -- Returns the time as a double, then what internal/backend/redis/reply.go reads:
 -- for each entry with flag 32 the state that it found, as its program's reply says
@@ -38,16 +39,17 @@ hold = tonumber(ARGV[2])
 local COUNT, DRAIN = 1, 3
 
 -- checks[arg] is what to check: the hits, what denied hits do, how many hits must
--- fit for the check to do so (a look needs room for one or, when denied hits
--- count, the limit not to be exceeded), and the program with its parameters.
+-- fit for the check to do so (a look needs room for one or, when denied hits count
+-- and the limit is not 0, the limit not to be exceeded), and the program with its
+-- parameters.
 local checks = {}
 for arg = 4, #ARGV do
   local kind, hits, denied, before, at = unpack('<Bddd', ARGV[arg])
   if hits < 0 and before > 0 and now >= before then hits = 0 end
-  local needed = hits
-  if hits == 0 and denied ~= COUNT then needed = 1 end
   local program = program(kind)
-  checks[arg] = { hits = hits, denied = denied, needed = needed, program = program, p = program.params(ARGV[arg], at) }
+  local p, needed = program.params(ARGV[arg], at), hits
+  if hits == 0 and (denied ~= COUNT or p.limit == 0) then needed = 1 end
+  checks[arg] = { hits = hits, denied = denied, needed = needed, program = program, p = p }
 end
 
 -- By key: the state, the check whose limit it is settled by, the state as it was
@@ -84,10 +86,10 @@ end
 -- flag says whether the bits have the flag.
 local function flag(bits, value) return bits % (value + value) >= value end
 
--- run decides requests of one check each, all alike: algo.Limit.Step, but for a
--- shadow. Hits that fit one after the other do so at once, and so do those that
--- are charged for being denied.
-local function run(c, k, shadow, count)
+-- run decides requests of one check each, all alike: algo.Limit.Step. Hits that
+-- fit one after the other do so at once, and so do those that are charged for
+-- being denied.
+local function run(c, k, count)
   local program, p, hits = c.program, c.p, c.hits
   local s, fitted = current(c, k), 0
   if not program.partial then
@@ -106,7 +108,7 @@ local function run(c, k, shadow, count)
       fitted = 1
     end
     if fitted > 0 then s = program.charge(s, p, fitted * hits) end
-    if fitted < count and not shadow then
+    if fitted < count then
       if c.denied == COUNT then
         s = program.charge(s, p, (count - fitted) * hits)
       elseif c.denied == DRAIN then

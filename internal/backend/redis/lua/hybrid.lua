@@ -1,18 +1,20 @@
 -- hybrid: a bucket and a window, sliding or strict; follows internal/algo/hybrid.go.
 -- State: {the bucket's, the window's}.
--- Value: 'H', the bucket in 11 bytes, then the window's value.
+-- Value: the bucket's, then the window's.
 
 local bucket = program(BUCKET)
 
 local function params(numbers, at)
-  local window = program((unpack('<d', numbers, at + 56)))
-  return { bucket = bucket.params(numbers, at), kind = window, window = window.params(numbers, at + 64) }
+  local window = program((unpack('<d', numbers, at + 64)))
+  local p = { bucket = bucket.params(numbers, at), kind = window, window = window.params(numbers, at + 72) }
+  p.limit = p.window.limit
+  return p
 end
 
 local function load(key, p)
   local value, there = read(key)
-  if not value or #value < 12 or value:byte() ~= 72 then return { { 0, 0 }, p.kind.decode(nil) }, there end
-  return { bucket.decode(value, 2), p.kind.decode(value, 13) }, there
+  if not value or #value <= bucket.bytes then return { { 0, 0, 0, 0, 0 }, { 0, 0, 0 } }, there end
+  return { bucket.decode(value, 1), p.kind.decode(value, bucket.bytes + 1) }, there
 end
 
 return {
@@ -25,7 +27,7 @@ return {
   refund = function(s, p, n) return { bucket.refund(s[1], p.bucket, n), p.kind.refund(s[2], p.window, n) } end,
   expiry = function(s, p) return max(bucket.expiry(s[1]), p.kind.expiry(s[2], p.window)) end,
   store = function(key, s, p, at)
-    save(key, 'H' .. bucket.encode(s[1]) .. p.kind.encode(s[2], p.window), at)
+    save(key, bucket.encode(s[1]) .. p.kind.encode(s[2], p.window), at)
   end,
-  reply = function(s, p) return bucket.reply(s[1]) .. p.kind.reply(s[2], p.window) end,
+  reply = function(s, p) return bucket.reply(s[1], p.bucket) .. p.kind.reply(s[2], p.window) end,
 }

@@ -12,7 +12,7 @@ local request, at = nil, 1
 while at < #plan do
   local bits, k1, k0, a1, a0, count = plan:byte(at, at + 5)
   if bits >= 32 then
-    run(checks[a1 * 256 + a0], k1 * 256 + k0, bits % 16 >= 8, count)
+    run(checks[a1 * 256 + a0], k1 * 256 + k0, count)
     at = at + 6
   else
     request = request or define_request()

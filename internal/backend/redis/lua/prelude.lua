@@ -12,8 +12,11 @@ local tonumber, type = tonumber, type
 -- is kept beyond its expiry: 0, but under a clock that a test controls.
 local now, hold
 
--- ratio returns the quotient and the remainder of x·n/c, for x < 2^52, n < 2^36,
--- c < 2^45 and a quotient < 2^53.
+-- MOST_OWED is the most hits that any limit can be owed: see internal/algo/bucket.go.
+local MOST_OWED = 8589934590
+
+-- ratio returns the quotient and the remainder of x·n/c, for x < 2^52, n < 2^48
+-- and c < 2^45. A quotient of 2^53 or more is not exact.
 local function ratio(x, n, c)
   local product = x * n
   if product < 4503599627370496 then -- 2^52: exact, and its quotient does not round up
@@ -22,7 +25,7 @@ local function ratio(x, n, c)
   end
   local r = x % c
   local whole, part, rest = (x - r) / c * n, 0, 0
-  for digit = 5, 0, -1 do -- long multiplication and division in digits of 6 bits
+  for digit = n < 68719476736 and 5 or 7, 0, -1 do -- long multiplication and division in digits of 6 bits
     local t = rest * 64 + r * (floor(n / 64 ^ digit) % 64)
     rest = t % c
     part = part * 64 + (t - rest) / c

@@ -5,7 +5,7 @@
 -- fitted, and the state before it was tried.
 local check, place, flags, fitted, before = {}, {}, {}, {}, {}
 
--- try charges the i-th check if it fits, and says whether it did.
+-- try charges the i-th check if it fits.
 local function try(i)
   local c, k = check[i], place[i]
   local s = current(c, k)
@@ -19,7 +19,6 @@ local function try(i)
   end
   if c.hits ~= 0 then keep(c, k, s) end
   fitted[i] = fits
-  return fits
 end
 
 -- undo takes back what was tried from check a to check b.
@@ -34,7 +33,7 @@ local function deny(i)
   local s, n = current(c, k), 0
   if c.hits < 0 then
     s = c.program.refund(s, c.p, -c.hits)
-  elseif not flag(flags[i], 8) then
+  else
     if c.denied == COUNT then
       n = c.hits
     elseif c.denied == DRAIN and not fitted[i] then
@@ -55,25 +54,45 @@ local function report(base, a, b)
   end
 end
 
+-- enforced reports whether any of the checks from a to b is.
+local function enforced(a, b)
+  for i = a, b do
+    if not flag(flags[i], 8) then return true end
+  end
+  return false
+end
+
+-- passes reports whether the descriptor of the checks from a to b does: those in
+-- shadow mode do not matter beside others.
+local function passes(a, b, live)
+  for i = a, b do
+    if not fitted[i] and not (live and flag(flags[i], 8)) then return false end
+  end
+  return true
+end
+
 -- decide decides one request of n checks.
 local function decide(n)
   local refused, quotas, quotas_refused = false, 0, 0
   local first, base = 1, said
   while first <= n do
-    local last, passes = first, try(first)
+    local last = first
+    try(first)
     while last < n and not flag(flags[last + 1], 2) do
       last = last + 1
-      passes = try(last) and passes
+      try(last)
     end
-    if not passes then
-      undo(first, last)
-      for i = first, last do deny(i) end
+    local live = enforced(first, last)
+    local passing = passes(first, last, live)
+    if not passing then undo(first, last) end
+    for i = first, last do
+      if not passing or not fitted[i] then deny(i) end
     end
     report(base, first, last)
     if flag(flags[first], 16) then
       quotas = quotas + 1
-      if not passes then quotas_refused = quotas_refused + 1 end
-    elseif not passes and not flag(flags[first], 8) then
+      if not passing then quotas_refused = quotas_refused + 1 end
+    elseif not passing and live then
       refused = true
     end
     first = last + 1

@@ -78,7 +78,7 @@ local function first(n, holds)
 end
 
 local function settle(s, p)
-  local base, pushed, popped, size = s[1], s[2], s[3], min(s[4], p.slots)
+  local base, pushed, popped, size = s[1], s[2], s[3], s[4]
   if size > 0 and pushed == 0 and raw(base, popped) > now then -- the clock stepped back
     pushed = first(size, function(i) return raw(base, popped + i) <= now end)
     popped = popped + pushed
@@ -93,7 +93,8 @@ end
 
 local function charge(s, p, n)
   local add, slots = min(n, p.slots), s[5]
-  local size = min(s[4] + add, p.slots)
+  if add == 0 then return s end
+  local size = max(s[4], min(s[4] + add, p.slots))
   if size > slots then slots = min(max(size, 2 * slots, 4), p.slots) end
   return { s[1], min(s[2] + add, size), s[3], size, slots }
 end

@@ -1,9 +1,9 @@
 -- sliding_window: follows internal/algo/sliding_window.go.
 -- State: {the end of the window in force, its count, the count before}.
--- Value: the count before times SMALL and the count, for the end is when the key
--- expires, or a window earlier while there is a count. Large counts, and an end
--- that is not a whole millisecond, need more: 'S', the end in 7 bytes and the
--- counts in 5 bytes each.
+-- Value: the count before times SMALL and the count, for the key is kept until the
+-- end or, while there is a count, a window longer. Large counts, and an end that is
+-- not a whole millisecond, need more: 'S', the end in 7 bytes and the counts in 5
+-- bytes each.
 
 local SMALL = 16777216 -- 2^24
 
@@ -12,16 +12,19 @@ local function params(numbers, at)
   return { limit = limit, window = window, bound = bound }
 end
 
--- decode returns the state that is packed in value from the at-th byte on.
+-- decode returns the state that is packed in value from the at-th byte on, be it
+-- a strict window's.
 local function decode(value, at)
-  if not value or #value ~= at + 17 or value:byte(at) ~= 83 then return { 0, 0, 0 } end
+  if byte(value, at) == 87 then return program(STRICT_WINDOW).decode(value, at) end
+  if #value ~= at + 17 or byte(value, at) ~= 83 then return { 0, 0, 0 } end
   local e, count, before = unpack('<I7I5I5', value, at + 1)
   return { e, count, before }
 end
 
 local function load(key, p)
   local value, there = read(key)
-  local counts = value and digits(value)
+  if not value then return { 0, 0, 0 }, there end
+  local counts = digits(value)
   local e = counts and expires(key)
   if not e then return decode(value, 1), there end
   local count = counts % SMALL
@@ -29,7 +32,22 @@ local function load(key, p)
   return { e, count, (counts - count) / SMALL }, there
 end
 
+-- faded returns what of the count before still counts.
+local function faded(e, before, p)
+  if before == 0 then return 0 end
+  return (ratio(e - now, before, p.window))
+end
+
+-- forget returns the state without what has faded below one hit, and without the
+-- phase of windows in which nothing is counted.
+local function forget(e, count, before, p)
+  if faded(e, before, p) == 0 then before = 0 end
+  if count == 0 and before == 0 then e = aligned(p.window) end
+  return { e, count, before }
+end
+
 local function settle(s, p)
+  if #s ~= 3 then return { aligned(p.window), program(STRICT_WINDOW).counted(s, p.window), 0 } end
   local e, count, before = s[1], s[2], s[3]
   if e > now + p.window then -- the clock stepped back
     e = now + p.window
@@ -38,19 +56,10 @@ local function settle(s, p)
   elseif now >= e then
     e, count, before = e + p.window, 0, count
   end
-  count, before = min(count, p.bound), min(before, p.bound)
-  if count == 0 and before == 0 then e = aligned(p.window) end
-  return { e, count, before }
+  return forget(e, min(count, MOST_OWED), min(before, MOST_OWED), p)
 end
 
-local function left(s, p)
-  local fading = s[3]
-  if fading ~= 0 then
-    local quotient, rest = ratio(s[1] - now, fading, p.window)
-    fading = rest > 0 and quotient + 1 or quotient
-  end
-  return p.limit - s[2] - fading
-end
+local function left(s, p) return p.limit - s[2] - faded(s[1], s[3], p) end
 
 local function charge(s, p, n)
   return { s[1], s[2] + max(0, min(n, left(s, p) + p.bound - p.limit)), s[3] }
@@ -58,18 +67,24 @@ end
 
 local function refund(s, p, n)
   local first = min(s[2], n)
-  local count, before = s[2] - first, s[3] - min(s[3], n - first)
-  return { count == 0 and before == 0 and aligned(p.window) or s[1], count, before }
+  return forget(s[1], s[2] - first, s[3] - min(s[3], n - first), p)
+end
+
+-- fades returns how long before the end of its window the count has faded to 0.
+local function fades(count, p)
+  local quotient, rest = ratio(p.window, 1, count)
+  return rest > 0 and quotient or quotient - 1
 end
 
 local function expiry(s, p)
-  if s[2] ~= 0 then return s[1] + p.window end
-  return s[3] ~= 0 and s[1] or 0
+  if s[2] ~= 0 then return s[1] + p.window - fades(s[2], p) end
+  return s[3] ~= 0 and s[1] - fades(s[3], p) or 0
 end
 
 local function encode(s) return pack('<c1I7I5I5', 'S', s[1], s[2], s[3]) end
 
-local function store(key, s, _, at)
+local function store(key, s, p)
+  local at = s[2] ~= 0 and s[1] + p.window or s[1]
   if at % 1000 == 0 and s[2] < SMALL and s[3] < SMALL then
     save(key, text(s[3] * SMALL + s[2]), at)
   else

@@ -1,42 +1,68 @@
 -- strict_window: follows internal/algo/strict_window.go.
 -- State: {the end of the current part, its count, the counts before it, newest
--- first: parts + 1 counts in all}.
--- Value: 'W', the end in 7 bytes and the counts in 5 bytes each, without the
--- trailing counts that are 0.
+-- first: parts + 1 counts in all, and a 0}.
+-- Value: 'W', the parts in a byte, the end in 7 bytes and the counts in 5 bytes
+-- each, without the trailing counts that are 0.
 
 local function params(numbers, at)
-  local limit, bound, parts, part = unpack('<dddd', numbers, at)
-  return { limit = limit, bound = bound, parts = parts, part = part }
+  local limit, window, bound, parts, part = unpack('<ddddd', numbers, at)
+  return { limit = limit, window = window, bound = bound, parts = parts, part = part }
 end
 
--- decode returns the state that is packed in value from the at-th byte on.
+-- decode returns the state that is packed in value from the at-th byte on, be it
+-- a sliding window's or one of another number of parts.
 local function decode(value, at)
-  local s = { 0 }
-  if value and #value >= at + 7 and value:byte(at) == 87 and (#value - at - 7) % 5 == 0 then
-    s[1] = unpack('<I7', value, at + 1)
-    for i = at + 8, #value, 5 do s[#s + 1] = unpack('<I5', value, i) end
+  if byte(value, at) == 83 then return program(SLIDING_WINDOW).decode(value, at) end
+  local s = { 0, 0, 0 }
+  if byte(value, at) ~= 87 or #value < at + 8 or (#value - at - 8) % 5 ~= 0 then return s end
+  local parts = byte(value, at + 1)
+  s[1] = unpack('<I7', value, at + 2)
+  for i = 2, parts + 3 do
+    local from = at + 9 + 5 * (i - 2)
+    s[i] = from < #value and unpack('<I5', value, from) or 0
   end
   return s
 end
 
-local function settle(s, p)
+-- settled settles a state of so many parts.
+local function settled(s, parts, part)
   local e, gone = s[1], 0
-  if e > now + p.part then -- the clock stepped back
-    e = now + p.part
-  elseif e <= now - p.parts * p.part then
-    gone = p.parts + 1
+  if e > now + part then -- the clock stepped back
+    e = now + part
+  elseif e <= now - parts * part then
+    gone = parts + 1
   elseif e <= now then
-    gone = floor((now - e) / p.part) + 1
-    e = e + gone * p.part
+    gone = floor((now - e) / part) + 1
+    e = e + gone * part
   end
-  local settled, room = {}, p.bound
-  for i = 0, p.parts do
-    local count = i >= gone and min(s[i - gone + 2] or 0, room) or 0
-    settled[i + 2] = count
-    room = room - count
+  local result, counted = {}, false
+  for i = 0, parts do
+    local count = i >= gone and min(s[i - gone + 2], MOST_OWED) or 0
+    result[i + 2] = count
+    counted = counted or count > 0
   end
-  settled[1] = room == p.bound and aligned(p.part) or e
-  return settled
+  result[1] = counted and e or aligned(part)
+  result[parts + 3] = 0
+  return result
+end
+
+-- counted returns what a state of another layout still counts.
+local function counted(s, window)
+  if #s == 3 then
+    s = program(SLIDING_WINDOW).settle(s, { window = window })
+  else
+    s = settled(s, #s - 3, ceil(window / (#s - 3)))
+  end
+  local sum = 0
+  for i = 2, #s do sum = sum + s[i] end
+  return min(sum, MOST_OWED)
+end
+
+local function settle(s, p)
+  if #s == p.parts + 3 then return settled(s, p.parts, p.part) end
+  local adopted = { aligned(p.part), counted(s, p.window) }
+  for i = 3, p.parts + 3 do adopted[i] = 0 end
+  return adopted
 end
 
 local function left(s, p)
@@ -46,8 +72,8 @@ local function left(s, p)
 end
 
 local function charge(s, p, n)
-  local charged = { s[1], s[2] + min(n, left(s, p) + p.bound - p.limit) }
-  for i = 3, p.parts + 2 do charged[i] = s[i] end
+  local charged = { s[1], s[2] + max(0, min(n, left(s, p) + p.bound - p.limit)) }
+  for i = 3, p.parts + 3 do charged[i] = s[i] end
   return charged
 end
 
@@ -59,6 +85,7 @@ local function refund(s, p, n)
     refunded[i] = s[i] - back
     total = total + refunded[i]
   end
+  refunded[p.parts + 3] = 0
   if total == 0 then refunded[1] = aligned(p.part) end
   return refunded
 end
@@ -73,24 +100,26 @@ end
 local function encode(s, p)
   local last = p.parts + 2
   while last > 2 and s[last] == 0 do last = last - 1 end
-  local value = { pack('<c1I7', 'W', s[1]) }
+  local value = { pack('<c1BI7', 'W', p.parts, s[1]) }
   for i = 2, last do value[i] = pack('<I5', s[i]) end
   return table.concat(value)
 end
 
 local function reply(s, p)
   local words = {}
-  for i = 1, p.parts + 2 do words[i] = pack('<d', s[i]) end
+  for i = 1, p.parts + 3 do words[i] = pack('<d', s[i]) end
   return table.concat(words)
 end
 
 return {
   params = params,
-  load = function(key)
+  load = function(key, p)
     local value, there = read(key)
-    return decode(value, 1), there
+    if value and digits(value) then return program(SLIDING_WINDOW).load(key, p) end
+    return value and decode(value, 1) or { 0, 0, 0 }, there
   end,
   decode = decode,
+  counted = counted,
   settle = settle,
   fits = function(s, p, n) return n <= left(s, p) end,
   left = left,
