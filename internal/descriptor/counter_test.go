@@ -24,7 +24,7 @@ func TestRuleOf(t *testing.T) {
 			}
 			key := r.AppendKey(nil, entries, 0)
 			c, complete := descriptor.ParseKey(key)
-			if !complete || c.Domain != "edge|" || len(c.Entries) != len(entries) || c.Tag != "tb:1m" || c.Override {
+			if !complete || c.Domain != "edge|" || len(c.Entries) != len(entries) || c.Tag != "tb" || c.Override {
 				t.Fatalf("%q was read as %+v", key, c)
 			}
 			starKey := false
@@ -48,7 +48,7 @@ func TestParseKey(t *testing.T) {
 		l := perMinute(5)
 		d := descriptor.Compile(rules(name)).Domain(name)
 		key := d.AppendOverrideKey(nil, entries, l.Algo)
-		want := descriptor.Counter{Domain: name, Tag: "tb:1m", Override: true}
+		want := descriptor.Counter{Domain: name, Tag: "tb", Override: true}
 		for _, e := range entries {
 			want.Entries = append(want.Entries, descriptor.CounterEntry{Entry: e})
 		}
@@ -64,7 +64,7 @@ func TestParseKey(t *testing.T) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	for _, key := range []string{"4:edge|4:user=5:alice|fw:1m", "4:edge|4:path~2:/*|!tb:1m", "4:edge|4:host*4:h*_x|sw:1d/10", "", "x", "9:edge", "-1:|", "4:edge|1:"} {
+	for _, key := range []string{"4:edge|4:user=5:alice|fw:1m", "4:edge|4:path~2:/*|!tb", "4:edge|4:host*4:h*_x|sw2:1d", "", "x", "9:edge", "-1:|", "4:edge|1:"} {
 		f.Add([]byte(key))
 	}
 	m := descriptor.Compile(rules("edge", leaf("user", ""), leaf("path", "/*")))

@@ -13,15 +13,16 @@ import (
 
 // A counter key names the domain, every entry and what the state means:
 //
-//	4:edge|4:user=5:alice|4:path~2:/*|tb:1m
+//	4:edge|4:user=5:alice|4:path~2:/*|fw:1m
 //
 // Each name is preceded by its length in bytes, so that no two descriptors share
 // a key, whatever bytes they hold. ~ stands before a pattern whose values share
 // the counter, * before the joined key and pattern if the entry's key is not the
-// configured one. The tag at the end is the algorithm and its window, then
-// /sub-windows if strict and +the refill period if another; #2 for the second
-// limit of that tag; and ! before it for a limit that came with the request.
-// Limit and burst are not part of it, so that tuning them keeps the counters.
+// configured one. The tag at the end is the algorithm and, of one that counts in
+// windows, its window; #2 for the second limit of that tag; and ! before it for a
+// limit that came with the request. What may change while a counter lives on is no
+// part of it: limit, burst, the rate of a bucket, and how strict a window is. The
+// 2 in sw2 and hy2 tells their states from those of versions before.
 
 // AppendKey appends the key of the counter of one of the rule's limits, by its
 // index in Config.Limits, for entries that Lookup has led to the rule. An
@@ -105,24 +106,16 @@ func (n *node) matches(e *Entry) bool {
 }
 
 var algorithmTags = [...]string{
-	algo.FixedWindow: "fw", algo.SlidingWindow: "sw", algo.SlidingLog: "sl",
-	algo.TokenBucket: "tb", algo.LeakyBucket: "lb", algo.Hybrid: "hy",
+	algo.FixedWindow: "fw", algo.SlidingWindow: "sw2", algo.SlidingLog: "sl",
+	algo.TokenBucket: "tb", algo.LeakyBucket: "lb", algo.Hybrid: "hy2",
 }
 
 func appendTag(dst []byte, p algo.Params) []byte {
-	dst = append(append(dst, algorithmTags[p.Algorithm]...), ':')
-	dst = appendPeriod(dst, p.Window)
-	if p.Strict {
-		parts := p.SubWindows
-		if parts == 0 {
-			parts = algo.DefaultSubWindows
-		}
-		dst = strconv.AppendInt(append(dst, '/'), int64(parts), 10)
+	dst = append(dst, algorithmTags[p.Algorithm]...)
+	if p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket {
+		return dst // a bucket's state says at what rate it was used
 	}
-	if p.Refill.Per != 0 && p.Refill.Per != p.Window {
-		dst = appendPeriod(append(dst, '+'), p.Refill.Per)
-	}
-	return dst
+	return appendPeriod(append(dst, ':'), p.Window)
 }
 
 // appendPeriod appends d in the largest unit that divides it.

@@ -46,7 +46,7 @@ descriptors:
 		return out
 	}
 	for range 3 { // again and again: nothing is charged
-		if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 2 true 4:edge|4:user=1:a|tb:1d day 3 true"; got != want {
+		if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 2 true 4:edge|4:user=1:a|tb day 3 true"; got != want {
 			t.Errorf("got %s\nwant %s", got, want)
 		}
 	}
@@ -55,10 +55,10 @@ descriptors:
 	}
 	f.admitted(2, desc("user=a"))
 	f.advance(time.Second)
-	if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 0 false 4:edge|4:user=1:a|tb:1d day 1 true"; got != want {
+	if got, want := look("user=a"), "user 4:edge|4:user=1:a|fw:1m minute 0 false 4:edge|4:user=1:a|tb day 1 true"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
-	for text, want := range map[string]string{"user=b": "user 4:edge|4:user=1:b|fw:1m minute 2 true 4:edge|4:user=1:b|tb:1d day 3 true", "free=x": "free", "nothing=x": "none"} {
+	for text, want := range map[string]string{"user=b": "user 4:edge|4:user=1:b|fw:1m minute 2 true 4:edge|4:user=1:b|tb day 3 true", "free=x": "free", "nothing=x": "none"} {
 		if got := look(text); got != want {
 			t.Errorf("%s: got %s, want %s", text, got, want)
 		}
