@@ -161,11 +161,7 @@ func (r *request) settle(domain *descriptor.Domain) {
 	for i, end := range r.keyEnds {
 		c := &r.ask.Checks[i]
 		c.Key = r.keys[from:end:end]
-		// Of the rule's limits, not those that are left after replaces, for a
-		// counter must always be found in the same place.
-		if rule := r.descriptors[c.Descriptor].rule; r.ask.AllOrNothing || rule != nil && len(rule.limits) > 1 {
-			c.Shard = domain.Shard(c.Key)
-		}
+		c.Shard, c.Joint = domain.Shard(c.Key), r.ask.AllOrNothing
 		from = end
 	}
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]

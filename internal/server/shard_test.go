@@ -24,7 +24,7 @@ func (s *seen) Decide(ctx context.Context, req *backend.Request, out []algo.Deci
 }
 
 // TestShards shows which counters a spread backend must keep together, and that
-// it does not depend on what other descriptors replace.
+// neither other limits of the rule nor what other descriptors replace matter.
 func TestShards(t *testing.T) {
 	const descriptors = `
 descriptors:
@@ -33,7 +33,7 @@ descriptors:
   - {key: vip, rate_limit: {unit: day, requests_per_unit: 9, replaces: [{name: daily}]}}
 `
 	for consume, want := range map[string][]string{
-		"each":           {"4:edge|4:user=1:a|", "4:edge|4:user=1:a|", "4:edge|4:user=1:a|", ""},
+		"each":           {"4:edge|4:user=1:a|", "4:edge|4:user=1:a|", "4:edge|4:user=1:a|", "4:edge|3:vip=1:a|"},
 		"all_or_nothing": {"4:edge|", "4:edge|", "4:edge|", "4:edge|"},
 	} {
 		s := &seen{}

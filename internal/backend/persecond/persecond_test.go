@@ -3,6 +3,7 @@ package persecond_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,8 +37,12 @@ func check(t *testing.T, descriptor int, key string, window time.Duration) backe
 
 // TestPlaces shows where counters are by what each store has left of them.
 func TestPlaces(t *testing.T) {
-	together := func(c backend.Check) backend.Check {
-		c.Shard = 1
+	joint := func(c backend.Check) backend.Check {
+		c.Joint = true
+		return c
+	}
+	ofOne := func(c backend.Check) backend.Check {
+		c.Descriptor = 0
 		return c
 	}
 	for name, tt := range map[string]struct {
@@ -49,7 +54,8 @@ func TestPlaces(t *testing.T) {
 		"mixed": {[]backend.Check{
 			check(t, 0, "a", time.Minute), check(t, 1, "b", time.Second), check(t, 2, "c", time.Hour), check(t, 3, "d", time.Second),
 		}, "OSOS"},
-		"decided together": {[]backend.Check{together(check(t, 0, "a", time.Second)), together(check(t, 0, "b", time.Hour))}, "OO"},
+		"of one descriptor":                  {[]backend.Check{check(t, 0, "a", time.Second), ofOne(check(t, 1, "b", time.Hour))}, "SO"},
+		"of a domain that is all or nothing": {[]backend.Check{joint(check(t, 0, "a", time.Second)), joint(check(t, 0, "b", time.Hour))}, "OO"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &persecond.Backend{Seconds: store(t), Others: store(t)}
@@ -72,6 +78,49 @@ func TestPlaces(t *testing.T) {
 					if err := in.Decide(context.Background(), &backend.Request{Checks: []backend.Check{c}}, look); err != nil || look[0].Remaining != want {
 						t.Errorf("check %d in %s: %+v, error %v; want %d left", i, place, look[0], err, want)
 					}
+				}
+			}
+		})
+	}
+}
+
+// A descriptor with limits in both stores is charged all or none, as in one store.
+func TestOneDescriptorInBothStores(t *testing.T) {
+	drop := func(n uint32, window time.Duration) *algo.Limit {
+		l, err := algo.New(algo.Params{Limit: n, Window: window, DeniedHits: algo.Drop})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	count := func(n uint32, window time.Duration) *algo.Limit {
+		l, err := algo.New(algo.Params{Limit: n, Window: window})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	const s, d = time.Second, 24 * time.Hour
+	for name, checks := range map[string][]backend.Check{
+		"the second refuses":           {{Limit: drop(2, s)}, {Limit: drop(9, d)}},
+		"the day refuses":              {{Limit: drop(9, s)}, {Limit: drop(2, d)}},
+		"the day refuses, all counted": {{Limit: count(9, s)}, {Limit: count(2, d)}},
+		"a candidate per second":       {{Limit: drop(1, s), Role: backend.Shadow}, {Limit: drop(3, d)}},
+		"two candidates per second":    {{Limit: drop(1, s), Role: backend.Shadow}, {Limit: drop(4, s), Role: backend.Shadow}, {Limit: drop(3, d)}},
+		"a candidate per day":          {{Limit: drop(2, s)}, {Limit: drop(1, d), Role: backend.Shadow}, {Limit: drop(3, d)}},
+		"a rehearsal":                  {{Limit: drop(2, s), Role: backend.Shadow}, {Limit: drop(3, d), Role: backend.Shadow}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range checks {
+				checks[i].Key, checks[i].Hits = []byte{byte(i)}, 1
+			}
+			b, one := &persecond.Backend{Seconds: store(t), Others: store(t)}, store(t)
+			for call := range 5 {
+				got, want := make([]algo.Decision, len(checks)), make([]algo.Decision, len(checks))
+				err := errors.Join(b.Decide(context.Background(), &backend.Request{Checks: checks}, got),
+					one.Decide(context.Background(), &backend.Request{Checks: checks}, want))
+				if err != nil || !slices.Equal(got, want) {
+					t.Errorf("call %d: %+v, error %v; in one store %+v", call, got, err, want)
 				}
 			}
 		})
