@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -45,6 +47,11 @@ func (d *Descriptor) InShadow() bool {
 
 // Candidate reports whether l is in shadow mode beside limits that are enforced.
 func (d *Descriptor) Candidate(l *Limit) bool { return l.ShadowMode && !d.InShadow() }
+
+// CandidateName returns what statistics call the i-th limit when it is a candidate.
+func (d *Descriptor) CandidateName(i int) string {
+	return cmp.Or(d.Limits[i].Name, "#"+strconv.Itoa(i+1))
+}
 
 // hasOthers reports whether l is, or would be without shadow mode, charged together
 // with other limits. Candidates do not count: a rehearsal changes nothing for others.
