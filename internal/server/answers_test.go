@@ -340,13 +340,6 @@ func TestRefusalsOutOfMemorySayTheSame(t *testing.T) {
 	want(t, remembered, stored)
 }
 
-const candidate = `
-domain: edge
-descriptors:
-  - key: user
-    rate_limits: [{unit: minute, requests_per_unit: 5}, {unit: minute, requests_per_unit: 3, name: cand, shadow_mode: true}]
-`
-
 func TestHeadersReportTheTightestLimitThatIsEnforced(t *testing.T) {
 	f := serve(t, `
 domain: edge
