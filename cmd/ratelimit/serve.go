@@ -43,7 +43,7 @@ type serveCmd struct {
 	ResponseHeaders  bool   `group:"headers" negatable:"" env:"LIMIT_RESPONSE_HEADERS_ENABLED" help:"Add the headers below to each answer that reports a limit."`
 	LimitHeader      string `group:"headers" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Requests per unit."`
 	RemainingHeader  string `group:"headers" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Requests left."`
-	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit resets."`
+	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit is whole again."`
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
 	DraftHeaders     bool   `group:"headers" negatable:"" env:"LIMIT_DRAFT_HEADERS_ENABLED" help:"Add RateLimit-Policy and RateLimit as in the IETF's draft (draft-ietf-httpapi-ratelimit-headers-10)."`
 
