@@ -37,7 +37,7 @@ type ruleStats struct {
 			NearLimit       uint64 `json:"near_limit"`
 		}
 	}
-	Hottest    struct {
+	Hottest struct {
 		Since    time.Time
 		Counters []struct {
 			Entries      []descriptor.Entry

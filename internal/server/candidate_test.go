@@ -146,3 +146,16 @@ descriptors:
 		}
 	}
 }
+
+// TestCandidateFailsNobody when the store is gone.
+func TestCandidateFailsNobody(t *testing.T) {
+	f := serve(t, `
+domain: edge
+descriptors:
+  - key: user
+    rate_limits: [{unit: hour, requests_per_unit: 9, on_backend_error: allow}, {unit: hour, requests_per_unit: 2, shadow_mode: true, on_backend_error: error}]
+`, func(o *server.Options) { o.Backend = broken{} })
+	if got := f.admitted(3, desc("user=a")); got != 3 {
+		t.Errorf("%d of 3 pass", got)
+	}
+}

@@ -80,16 +80,17 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 		}
 	}
 	var candidates []*limit
+	var candidateNames []stats.Name
 	for i, m := range matched {
 		for at := range rs.rules[i].limits {
 			if l := &rs.rules[i].limits[at]; l.candidate {
 				candidates = append(candidates, l)
-				names = append(names, stats.Name{Domain: m.Domain, Path: m.Path, Limit: m.Config.CandidateName(l.index)})
+				candidateNames = append(candidateNames, stats.Name{Domain: m.Domain, Path: m.Path, Limit: m.Config.CandidateName(l.index)})
 			}
 		}
 		task.Step()
 	}
-	counters := s.opts.Stats.Bind(names)
+	counters := s.opts.Stats.Bind(slices.Concat(names, candidateNames))
 	for i := range rs.rules {
 		rs.rules[i].stats = counters[i]
 	}

@@ -288,7 +288,11 @@ func (s *Service) decideWithout(ctx context.Context, r *request, cause error) er
 	r.ask.AllOrNothing, r.givesBack = local.AllOrNothing, false
 	var places []int
 	for i, l := range r.limits {
-		switch l.onError {
+		mode := l.onError
+		if mode == config.BackendErrorError && l.candidate { // it fails nobody
+			mode = config.BackendErrorAllow
+		}
+		switch mode {
 		case config.BackendErrorAllow:
 			r.decisions[i] = algo.Decision{Allowed: true, Remaining: l.algo.Capacity()}
 		case config.BackendErrorDeny:
