@@ -239,7 +239,7 @@ func FuzzStep(f *testing.F) {
 			t.Fatalf("Step changed its argument from %v to %v", before, s)
 		}
 		longest := longest(p)
-		if l.Program() == algo.ProgramBucket || l.Program() == algo.ProgramHybrid {
+		if p.Algorithm.Takes(algo.TakesBurst) {
 			longest = max(longest, furthestAhead) // the state may be that of a slower rule
 		}
 		checkSane(t, l, d, micros(longest))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -41,7 +42,7 @@ func ParseBackendErrorMode(name string) (BackendErrorMode, error) {
 			return BackendErrorMode(i + 1), nil
 		}
 	}
-	return BackendErrorDefault, fmt.Errorf("unknown on_backend_error %q: write error, allow, deny or local", name)
+	return BackendErrorDefault, &algo.ParamError{Param: "on_backend_error", What: fmt.Sprintf("unknown on_backend_error %q", name), Remedy: "write error, allow, deny or local"}
 }
 
 // settleDeniedHits gives a limit the default denied_hits of drop, as one that is
@@ -199,19 +200,30 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 		return l
 	}
 	compiled, err := algo.New(params)
-	if err != nil {
-		what, remedy, _ := strings.Cut(err.Error(), ": ")
-		d.problem(raw.n, what, remedy)
+	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
+		d.paramProblem(raw, bad)
 	}
 	l.Algo = compiled
 	return l
 }
 
-// problemFrom reports an error that reads "what: remedy"; nil is none.
+// paramProblem reports what is wrong with a parameter where it is written, or at
+// the limit if it follows from others.
+func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
+	switch {
+	case bad.Param == "requests_per_unit" && raw.requests.n != nil:
+		d.problemIn(bad.Param, raw.requests.n, bad.What, bad.Remedy)
+	case bad.Param == "burst" && raw.burst.n != nil:
+		d.problemIn(bad.Param, raw.burst.n, bad.What, bad.Remedy)
+	default:
+		d.problem(raw.n, bad.What, bad.Remedy)
+	}
+}
+
+// problemFrom reports what is wrong with a field; nil is nothing.
 func (d *decoder) problemFrom(key string, n *yaml.Node, err error) {
-	if err != nil {
-		what, remedy, _ := strings.Cut(err.Error(), ": ")
-		d.problemIn(key, n, what, remedy)
+	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
+		d.problemIn(key, n, bad.What, bad.Remedy)
 	}
 }
 
@@ -302,37 +314,29 @@ func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 	}
 	d.rate(raw, l, &p)
 	d.bucket(raw, &p)
-	if p.Algorithm == algo.SlidingLog && p.Limit > algo.MaxLogLimit {
-		d.problemIn("requests_per_unit", raw.requests.n,
-			fmt.Sprintf("a sliding_log of %d hits, of which each takes 8 bytes in every counter", p.Limit),
-			fmt.Sprintf("write at most %d, or use sliding_window with strict: true", algo.MaxLogLimit))
-	}
 	return p
 }
 
 // checkFields refuses fields that belong to other algorithms.
 func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
-	isBucket := a == algo.TokenBucket || a == algo.LeakyBucket || a == algo.Hybrid
-	isSliding := a == algo.SlidingWindow || a == algo.Hybrid
 	for _, f := range []struct {
-		key  string
-		n    *yaml.Node
-		fits bool
-		of   string
+		key   string
+		n     *yaml.Node
+		takes algo.Takes
 	}{
-		{"burst", raw.burst.n, isBucket, "token_bucket, leaky_bucket or hybrid"},
-		{"strict", raw.strict.n, isSliding || !raw.strict.v, "sliding_window or hybrid"},
-		{"sub_windows", raw.subWindows.n, isSliding, "sliding_window or hybrid"},
-		{"token_bucket", raw.bucket, a == algo.Hybrid, "hybrid"},
-		{"sliding_window", raw.sliding, a == algo.Hybrid, "hybrid"},
+		{"burst", raw.burst.n, algo.TakesBurst},
+		{"strict", raw.strict.n, algo.TakesStrict},
+		{"sub_windows", raw.subWindows.n, algo.TakesStrict},
+		{"token_bucket", raw.bucket, algo.TakesRefill},
+		{"sliding_window", raw.sliding, algo.TakesRefill},
 	} {
-		if f.n != nil && !f.fits {
-			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+f.of)
+		if f.n != nil && !a.Takes(f.takes) && (f.key != "strict" || raw.strict.v) {
+			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+algo.Taking(f.takes))
 		}
 	}
 	switch {
 	case !raw.subWindows.given():
-	case isSliding && !raw.strict.v && !raw.strict.bad:
+	case a.Takes(algo.TakesStrict) && !raw.strict.v && !raw.strict.bad:
 		d.problemIn("sub_windows", raw.subWindows.n, "sub_windows without strict", "write strict: true, or remove it")
 	case raw.subWindows.v < 1 || raw.subWindows.v > algo.MaxSubWindows:
 		d.problemIn("sub_windows", raw.subWindows.n, fmt.Sprintf("%d sub windows", raw.subWindows.v), fmt.Sprintf("write 1 to %d", algo.MaxSubWindows))
@@ -342,7 +346,7 @@ func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
 // rate validates the sustained rate, of hybrid that of its sliding window.
 func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 	rate, n := &raw.rawRate, raw.n
-	if raw.sliding != nil && p.Algorithm == algo.Hybrid {
+	if raw.sliding != nil && p.Algorithm.Takes(algo.TakesRefill) {
 		for _, f := range []struct {
 			key string
 			n   *yaml.Node
@@ -383,7 +387,7 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 // bucket validates burst and the bucket of hybrid.
 func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
 	burst, key := raw.burst, "burst"
-	if raw.bucket != nil && p.Algorithm == algo.Hybrid {
+	if raw.bucket != nil && p.Algorithm.Takes(algo.TakesRefill) {
 		if raw.burst.given() {
 			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
 		}

@@ -168,7 +168,7 @@ func share(p algo.Params, replicas int) (*algo.Limit, error) {
 		stretched := (per.Microseconds()*int64(n) + int64(hits) - 1) / int64(hits)
 		return 1, min(time.Duration(stretched)*time.Microsecond, algo.MaxWindow)
 	}
-	if p.Burst == 0 && p.Refill == (algo.Rate{}) && p.Algorithm == algo.Hybrid {
+	if p.Burst == 0 && p.Refill == (algo.Rate{}) && p.Algorithm.Takes(algo.TakesRefill) {
 		p.Refill = algo.Rate{Hits: p.Limit, Per: p.Window}
 	}
 	if p.Burst > 0 {

@@ -74,7 +74,7 @@ type entry struct {
 // told says whether the answer tells of the entry what was left, rather than what
 // was found.
 func (e *entry) told() bool {
-	return !e.alone || e.op.checks[e.check].Limit.Program() == algo.ProgramSlidingLog
+	return !e.alone || e.op.checks[e.check].Limit.AnswersInPart()
 }
 
 // text is strings in one piece.
@@ -144,7 +144,7 @@ func (e *encoder) check(o *op, i int) {
 		return
 	}
 	e.runs[place] = -1
-	if alone && c.Hits > 0 && c.Hits <= maxRunHits && c.Limit.Program() != algo.ProgramSlidingLog {
+	if alone && c.Hits > 0 && c.Hits <= maxRunHits && !c.Limit.AnswersInPart() {
 		e.runs[place] = len(e.entries)
 	}
 	e.of = append(e.of, len(e.entries))

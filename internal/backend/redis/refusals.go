@@ -30,7 +30,7 @@ type refusalShard struct {
 // refusal is the state of a counter.
 type refusal struct {
 	limit *algo.Limit
-	state algo.State    // nil for a sliding log, of which just the decision is known
+	state algo.State    // nil of a limit that is answered in part, of which just the decision is known
 	last  algo.Decision // of one hit
 	now   int64         // when it was so by Redis' clock, in µs since the epoch,
 	sent  time.Time     // and a moment before by ours
@@ -128,7 +128,7 @@ func (r *refusals) remember(o *op, i int, state algo.State, sent time.Time) {
 		return
 	}
 	known := &refusal{limit: c.Limit, now: o.now, sent: sent, last: d}
-	if c.Limit.Program() != algo.ProgramSlidingLog {
+	if !c.Limit.AnswersInPart() {
 		known.state = append(algo.State{}, state...)
 	} else if c.Hits > 1 || d.Allowed {
 		return
