@@ -179,7 +179,7 @@ func TestPartsAreStep(t *testing.T) {
 			allowed := hits < 0 || l.Fits(inPlace, now, hits)
 			switch {
 			case hits < 0:
-				inPlace = l.Refund(inPlace, now, -max(hits, -math.MaxInt64))
+				inPlace = l.Refund(inPlace, now, hits)
 			case allowed:
 				inPlace = l.Charge(inPlace, now, hits)
 			default:

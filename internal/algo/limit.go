@@ -203,20 +203,29 @@ const (
 // been left under other parameters of the same algorithm and window; one of
 // another algorithm counts as never used if its length tells. s is not changed.
 func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
-	t := l.Settle(slices.Clone(s), now, nil)
+	t, d := l.Decide(l.Settle(slices.Clone(s), now, nil), now, hits)
+	if hits == 0 {
+		return s, d
+	}
+	return t, d
+}
+
+// Decide is Step on a state that Settle has brought to now, in place: what a store
+// does for a check that stands alone. A look leaves the state settled.
+func (l *Limit) Decide(s State, now, hits int64) (State, Decision) {
 	allowed := true
 	switch {
 	case hits == 0:
-		return s, l.Report(t, now, 0, l.Look(t, now))
+		allowed = l.Look(s, now)
 	case hits < 0:
-		t = l.Refund(t, now, -max(hits, -math.MaxInt64))
-	case l.Fits(t, now, hits):
-		t = l.Charge(t, now, hits)
+		s = l.Refund(s, now, hits)
+	case l.Fits(s, now, hits):
+		s = l.Charge(s, now, hits)
 	default:
 		allowed = false
-		t = l.Deny(t, now, hits)
+		s = l.Deny(s, now, hits)
 	}
-	return t, l.Report(t, now, hits, allowed)
+	return s, l.Report(s, now, hits, allowed)
 }
 
 // The methods below are the parts of Step, for stores that decide several
@@ -262,8 +271,11 @@ func (l *Limit) lookHits() int64 {
 // returned state is s, but for SlidingLog, which may have outgrown it.
 func (l *Limit) Charge(s State, now, hits int64) State { return l.charge(s, now, hits) }
 
-// Refund gives hits (> 0) back, never beyond full. It needs no room.
-func (l *Limit) Refund(s State, now, hits int64) State { return l.refund(s, now, hits) }
+// Refund gives hits (< 0, as a call has them) back, never beyond full. It needs no
+// room.
+func (l *Limit) Refund(s State, now, hits int64) State {
+	return l.refund(s, now, -max(hits, -math.MaxInt64))
+}
 
 // Deny charges what a denied call with so many hits (> 0) charges.
 func (l *Limit) Deny(s State, now, hits int64) State {

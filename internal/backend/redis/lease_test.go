@@ -143,7 +143,7 @@ func (r *rehearsal) decide(ops []*op) {
 		if o.void(c, o.now) {
 			continue
 		}
-		r.state, o.out[0] = c.DecideAlone(c.Limit.Settle(r.state, o.now, nil), o.now)
+		r.state, o.out[0] = c.Limit.Decide(c.Limit.Settle(r.state, o.now, nil), o.now, c.Hits)
 	}
 }
 

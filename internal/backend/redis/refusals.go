@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
 // refusals remember counters without any room, as they were then. For as long as
@@ -61,11 +62,8 @@ func (r *refusals) shard(of id) *refusalShard { return &r.shards[of[1]%byte(len(
 // answer decides the request if each of its descriptors is one check that is
 // known to be refused, and says whether it did.
 func (r *refusals) answer(o *op) bool {
-	for i := range o.checks {
-		c := &o.checks[i]
-		alone := (i == 0 || c.Descriptor != o.checks[i-1].Descriptor) &&
-			(i == len(o.checks)-1 || c.Descriptor != o.checks[i+1].Descriptor)
-		if !alone || !r.refuse(o, i) {
+	for start, end := range backend.Descriptors(o.checks) {
+		if end-start > 1 || !r.refuse(o, start) {
 			return false
 		}
 	}

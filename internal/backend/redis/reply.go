@@ -68,7 +68,7 @@ func (e *encoder) decode(b []byte, ops []*op) error {
 				if o.void(&c, r.now) {
 					c.Hits = 0
 				}
-				_, o.out[i] = c.DecideAlone(state, r.now)
+				_, o.out[i] = c.Limit.Decide(state, r.now, c.Hits)
 			}
 			if r.seen != nil {
 				r.seen(o, i, state)
