@@ -74,11 +74,16 @@ func newBreakers(o *Options) breakers {
 	return bs
 }
 
-func (bs breakers) of(slot uint16) *breaker {
+// of returns the breaker of a slot. The error is that of a key without a slot in a
+// cluster.
+func (bs breakers) of(slot uint16) (*breaker, error) {
 	if len(bs) == 1 {
-		return bs[0]
+		return bs[0], nil
 	}
-	return bs[slot/slotsPerBreaker]
+	if at := int(slot / slotsPerBreaker); at < len(bs) {
+		return bs[at], nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, errNoCluster)
 }
 
 // suspended returns the part of the breakers that let no call pass.

@@ -113,7 +113,11 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 		return err
 	}
 	command := b.command(client, keys, args, false)
-	return b.breakers.of(command.Slot()).do(func() error {
+	breaker, err := b.breakers.of(command.Slot())
+	if err != nil {
+		return err
+	}
+	return breaker.do(func() error {
 		ctx := newDeadline(until)
 		defer ctx.free()
 		for {

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
@@ -20,6 +21,7 @@ import (
 // that takes, and is made anew when it is found to be with the wrong server.
 // Once up, the client itself reconnects as calls need it.
 type connector struct {
+	mode   Mode
 	option rueidis.ClientOption
 	dialer *dialer
 	log    *zap.Logger
@@ -47,6 +49,7 @@ const (
 
 func newConnector(o *Options) *connector {
 	c := &connector{
+		mode:   o.Mode,
 		dialer: &dialer{network: o.Network, timeout: o.DialTimeout, ready: map[string][]readyConn{}},
 		log:    o.Log,
 		ready:  make(chan struct{}),
@@ -124,7 +127,13 @@ func (c *connector) run(ctx context.Context) {
 func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 	client, err := rueidis.NewClient(c.option)
 	if err == nil {
+		err = checkMode(ctx, client, c.mode, c.option.Dialer.Timeout)
+	}
+	if err == nil {
 		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
+	}
+	if err != nil && c.mode == Cluster && strings.Contains(err.Error(), "cluster support disabled") {
+		err = errNoCluster
 	}
 	if err != nil && client != nil {
 		client.Close()
@@ -167,6 +176,24 @@ func (c *connector) close() {
 		(*client).Close()
 	}
 	c.dialer.close()
+}
+
+// errNoCluster is that of a server that was named as one of a cluster, and is none.
+var errNoCluster = errors.New("the server is not a cluster: use REDIS_TYPE=SINGLE")
+
+// checkMode refuses the client of a single server where a cluster is meant: the
+// library falls back to it, and keys would have no slots.
+func checkMode(ctx context.Context, client rueidis.Client, mode Mode, timeout time.Duration) error {
+	if mode != Cluster || client.Mode() == rueidis.ClientModeCluster {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := client.Do(ctx, client.B().ClusterSlots().Build()).Error()
+	if refusal, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(refusal.Error(), "NOPERM") {
+		return fmt.Errorf("the server does not tell which slots it has: %w", err)
+	}
+	return errNoCluster
 }
 
 // oldest is the first major version whose PEXPIRETIME and SET … PXAT the script

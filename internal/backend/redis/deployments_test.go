@@ -115,6 +115,9 @@ func TestRefusedConnections(t *testing.T) {
 	files := redistest.NewTLS(t)
 	secured := redistest.Start(t, redistest.Config{TLS: files})
 	protected := redistest.Start(t, redistest.Config{Password: "right"})
+	alone, another := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})
+	guarded := redistest.StartClusterOfOne(t)
+	guarded.Do("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-cluster|slots")
 	tests := map[string]struct {
 		options redis.Options
 		want    string
@@ -123,6 +126,9 @@ func TestRefusedConnections(t *testing.T) {
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
 		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: withoutCertificate(files)}, "not connected yet: "},
+		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no permission":  {redis.Options{Mode: redis.Cluster, Addrs: []string{guarded.Addr}, Username: "app", Password: "pw"}, "cluster|slots"},
 		"nobody there":   {redis.Options{Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 	}
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Minute})
@@ -140,6 +146,9 @@ func TestRefusedConnections(t *testing.T) {
 			})
 			if !errors.Is(last, redis.ErrUnavailable) {
 				t.Errorf("%v is not ErrUnavailable", last)
+			}
+			if b.Healthy() {
+				t.Error("it is healthy without a connection")
 			}
 			if contains(last, "hunter") {
 				t.Errorf("%v shows a password", last)
