@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -22,6 +23,7 @@ import (
 // Once up, the client itself reconnects as calls need it.
 type connector struct {
 	mode   Mode
+	pause  time.Duration // between attempts
 	option rueidis.ClientOption
 	dialer *dialer
 	log    *zap.Logger
@@ -36,11 +38,7 @@ type connector struct {
 }
 
 const (
-	// A replica that starts while Redis is away is to find it as soon as one that
-	// has lost it, whose calls are let through about once a second.
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = time.Second
-	renewEvery = time.Second
+	renewEvery = time.Second // at most
 
 	keepAlive    = time.Second // an idle connection is probed as often
 	bufferSize   = 64 << 10    // bytes, of each connection and direction
@@ -50,7 +48,8 @@ const (
 func newConnector(o *Options) *connector {
 	c := &connector{
 		mode:   o.Mode,
-		dialer: &dialer{network: o.Network, timeout: o.DialTimeout, ready: map[string][]readyConn{}},
+		pause:  o.BreakFor,
+		dialer: &dialer{network: o.Network},
 		log:    o.Log,
 		ready:  make(chan struct{}),
 		renew:  make(chan struct{}, 1),
@@ -100,27 +99,35 @@ func newConnector(o *Options) *connector {
 
 // run connects, and again each time that renewal is asked for, until stopped.
 func (c *connector) run(ctx context.Context) {
-	for delay := firstRetry; ; {
+	for c.reach(ctx) && sleep(ctx, jitter(renewEvery)) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.renew:
+		}
+	}
+}
+
+// reach tries to connect until it has, with a line when it begins to fail and one
+// when it has ended. It reports whether it has.
+func (c *connector) reach(ctx context.Context) bool {
+	var waits pauses
+	for began, attempts := time.Now(), 1; ; attempts++ {
 		client, err := c.connect(ctx)
 		if err == nil {
 			c.swap(client)
-			delay = firstRetry
-			if !sleep(ctx, jitter(renewEvery)) {
-				return
+			c.lastErr.Store(nil)
+			if attempts > 1 {
+				c.log.Info("connected to Redis", zap.Duration("after", time.Since(began)), zap.Int("attempts", attempts))
 			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-c.renew:
-			}
-			continue
+			return true
 		}
-		c.lastErr.Store(&err)
-		c.log.Warn("no connection to Redis", zap.Error(err), zap.Duration("next_try", delay))
-		if !sleep(ctx, jitter(delay)) {
-			return
+		if last := c.lastErr.Swap(&err); last == nil {
+			c.log.Warn("no connection to Redis: trying until there is one", zap.Error(err))
 		}
-		delay = min(2*delay, lastRetry)
+		if !sleep(ctx, waits.next(c.pause, err)) {
+			return false
+		}
 	}
 }
 
@@ -131,6 +138,9 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 	}
 	if err == nil {
 		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
+	}
+	if refusal, ok := rueidis.IsRedisErr(err); ok && refusesLogin(refusal.Error()) || refusesTLS(err) {
+		err = fmt.Errorf("%w: %w", errLogin, err)
 	}
 	if err != nil && c.mode == Cluster && strings.Contains(err.Error(), "cluster support disabled") {
 		err = errNoCluster
@@ -155,9 +165,9 @@ func (c *connector) current() (rueidis.Client, error) {
 		return *client, nil
 	}
 	if err := c.lastErr.Load(); err != nil {
-		return nil, fmt.Errorf("%w: not connected yet: %w", ErrUnavailable, *err)
+		return nil, fmt.Errorf("%w: %w", errNotYet, *err)
 	}
-	return nil, fmt.Errorf("%w: not connected yet", ErrUnavailable)
+	return nil, errNotYet
 }
 
 // wrongServer asks for another client: this one's server turned out to be a
@@ -175,7 +185,14 @@ func (c *connector) close() {
 	if client := c.client.Load(); client != nil {
 		(*client).Close()
 	}
-	c.dialer.close()
+}
+
+// refusesTLS reports whether an error is that of two sides that can't agree on TLS.
+func refusesTLS(err error) bool {
+	var unverified *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var plain tls.RecordHeaderError
+	return errors.As(err, &unverified) || errors.As(err, &alert) || errors.As(err, &plain)
 }
 
 // errNoCluster is that of a server that was named as one of a cluster, and is none.

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -75,18 +76,19 @@ type Options struct {
 	// requests of all callers share it in a pipeline, and the more of them the
 	// less does each cost.
 	Connections int
-	// Timeout bounds every call. Default 20 ms.
+	// Timeout bounds every answer, however long its caller would wait. Default 0:
+	// the caller's deadline does, less a margin of a tenth and at least 2 ms in which
+	// the answer arrives; without a deadline 250 ms.
 	Timeout time.Duration
-	// DialTimeout bounds the making of a connection, which no caller waits for
-	// longer than Timeout. Default 2 s.
+	// DialTimeout bounds the making of a connection, beside the callers. Default 2 s.
 	DialTimeout time.Duration
 	// FlushDelay is how long after it was last sent something a connection gathers
 	// requests, if others are under way: it saves CPU time for a little latency.
 	// Default 20 µs; less than 0 for none.
 	FlushDelay time.Duration
-	// BreakAfter is how many calls must fail in a row before calls are suspended
-	// for about BreakFor. Defaults 5 and 1 s. In a cluster they count apart for
-	// each 64th of the slots.
+	// BreakAfter is how many calls must fail in a row before calls are suspended.
+	// Then trials are made until one is answered, about BreakFor after the last.
+	// Defaults 5 and 100 ms. In a cluster they count apart for each 64th of the slots.
 	BreakAfter int
 	BreakFor   time.Duration
 
@@ -111,11 +113,11 @@ type Options struct {
 
 const (
 	defaultPrefix      = "distlimiter"
-	defaultTimeout     = 20 * time.Millisecond
+	defaultTimeout     = 250 * time.Millisecond
 	defaultDialTimeout = 2 * time.Second
 	defaultFlushDelay  = 20 * time.Microsecond
 	defaultBreakAfter  = 5
-	defaultBreakFor    = time.Second
+	defaultBreakFor    = 100 * time.Millisecond
 	maxConnections     = 256
 )
 
@@ -123,7 +125,6 @@ const (
 func (o Options) withDefaults() (Options, error) {
 	set(&o.Network, "tcp")
 	set(&o.Prefix, defaultPrefix)
-	set(&o.Timeout, defaultTimeout)
 	set(&o.DialTimeout, defaultDialTimeout)
 	set(&o.FlushDelay, defaultFlushDelay)
 	set(&o.BreakAfter, defaultBreakAfter)
@@ -134,6 +135,32 @@ func (o Options) withDefaults() (Options, error) {
 		o.Log = zap.NewNop()
 	}
 	return o, o.check()
+}
+
+// bound is the longest that an answer takes whose caller has no deadline.
+func (o *Options) bound() time.Duration {
+	if o.Timeout > 0 {
+		return o.Timeout
+	}
+	return defaultTimeout
+}
+
+// leastMargin is what is left at least of a caller's time for the answer to arrive.
+const leastMargin = 2 * time.Millisecond
+
+// until returns when the answer to a caller is due, and whether there is any time
+// until then.
+func (o *Options) until(ctx context.Context, now time.Time) (time.Time, bool) {
+	deadline, limited := ctx.Deadline()
+	if !limited {
+		return now.Add(o.bound()), true
+	}
+	left := deadline.Sub(now)
+	left -= max(leastMargin, left/10)
+	if o.Timeout > 0 {
+		left = min(left, o.Timeout)
+	}
+	return now.Add(left), left > 0
 }
 
 func set[T comparable](field *T, value T) {
@@ -178,8 +205,8 @@ func (o *Options) check() error {
 	if n := o.Connections; n < 1 || n > maxConnections || n&(n-1) != 0 {
 		wrong("%d connections: use a power of two from 1 to %d", n, maxConnections)
 	}
-	if o.FlushDelay > o.Timeout/2 {
-		wrong("a flush delay of %v: use at most half the timeout of %v", o.FlushDelay, o.Timeout)
+	if o.FlushDelay > o.bound()/2 {
+		wrong("a flush delay of %v: use at most half the timeout of %v", o.FlushDelay, o.bound())
 	}
 	if o.Replicas < 1 {
 		wrong("%d replicas: use 1 or more", o.Replicas)
@@ -187,7 +214,7 @@ func (o *Options) check() error {
 	if o.LocalCacheBytes < 0 {
 		wrong("a local cache of %d bytes: use 0 or more", o.LocalCacheBytes)
 	}
-	if o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
+	if o.Timeout != 0 && o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
 		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less to dial", o.Timeout, o.DialTimeout)
 	}
 	if o.BreakAfter < 1 || o.BreakFor < time.Millisecond {
