@@ -25,7 +25,6 @@ type connector struct {
 	mode   Mode
 	pause  time.Duration // between attempts
 	option rueidis.ClientOption
-	dialer *dialer
 	log    *zap.Logger
 
 	client  atomic.Pointer[rueidis.Client]
@@ -45,29 +44,32 @@ const (
 	refreshEvery = 5 * time.Second
 )
 
-func newConnector(o *Options) *connector {
+func newConnector(o *Options) (*connector, error) {
+	d, err := newDialer(o)
+	if err != nil {
+		return nil, err
+	}
+	who := &logins{
+		server:   login{o.Username, string(o.Password), o.UsernameFile, o.PasswordFile},
+		sentinel: login{o.SentinelUsername, string(o.SentinelPassword), "", o.SentinelPasswordFile},
+	}
 	c := &connector{
-		mode:   o.Mode,
-		pause:  o.BreakFor,
-		dialer: &dialer{network: o.Network},
-		log:    o.Log,
-		ready:  make(chan struct{}),
-		renew:  make(chan struct{}, 1),
+		mode:  o.Mode,
+		pause: o.BreakFor,
+		log:   o.Log,
+		ready: make(chan struct{}),
+		renew: make(chan struct{}, 1),
 	}
 	dial := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
 	c.option = rueidis.ClientOption{
-		InitAddress: o.Addrs,
-		Username:    o.Username,
-		Password:    string(o.Password),
-		SelectDB:    o.DB,
-		TLSConfig:   o.TLS,
-		DialCtxFn:   c.dialer.dial,
-		Dialer:      dial,
+		InitAddress:       o.Addrs,
+		AuthCredentialsFn: who.credentials,
+		SelectDB:          o.DB,
+		DialCtxFn:         d.dial,
+		Dialer:            dial,
 		Sentinel: rueidis.SentinelOption{
 			MasterSet:               o.MasterName,
-			Username:                o.SentinelUsername,
-			Password:                string(o.SentinelPassword),
-			TLSConfig:               o.SentinelTLS,
+			TLSConfig:               d.sentinels,
 			Dialer:                  dial,
 			TopologyRefreshInterval: refreshEvery,
 		},
@@ -85,6 +87,9 @@ func newConnector(o *Options) *connector {
 		DisableRetry:        true, // a call that may have charged is not made again
 		AlwaysPipelining:    true,
 	}
+	if o.TLS != nil { // a cluster may have ports for TLS
+		c.option.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
 	if o.Connections == 1 {
 		c.option.PipelineMultiplex = -1
 	}
@@ -94,7 +99,7 @@ func newConnector(o *Options) *connector {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.stopped.Go(func() { c.run(ctx) })
-	return c
+	return c, nil
 }
 
 // run connects, and again each time that renewal is asked for, until stopped.

@@ -13,6 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
 // unhurried is for tests that are not about time.
@@ -125,7 +126,7 @@ func TestRefusedConnections(t *testing.T) {
 		"password":       {redis.Options{Addrs: []string{protected.Addr}, Password: "hunter2"}, "WRONGPASS"},
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
-		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: withoutCertificate(files)}, "not connected yet: "},
+		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: &tlsfiles.Files{CA: files.CA}}, "not connected yet: "},
 		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
 		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
 		"no permission":  {redis.Options{Mode: redis.Cluster, Addrs: []string{guarded.Addr}, Username: "app", Password: "pw"}, "cluster|slots"},

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
 // Mode is the kind of Redis deployment.
@@ -61,10 +62,18 @@ type Options struct {
 	Password         Secret
 	SentinelUsername string
 	SentinelPassword Secret
+	// UsernameFile, PasswordFile and SentinelPasswordFile name files that hold them
+	// instead, and are read for each connection: they may change.
+	UsernameFile         string
+	PasswordFile         string
+	SentinelPasswordFile string
 	// DB is the number of the database. A cluster has 0 only.
 	DB int
-	// TLS is nil for plain text. SentinelTLS is for the sentinels.
-	TLS, SentinelTLS *tls.Config
+	// TLS is nil for plain text. The files are read again when they change, for each
+	// connection to the servers and to the sentinels. Its Log is that of these options.
+	TLS *tlsfiles.Files
+	// SkipHostname verifies the chain of a server's certificate, and not its name.
+	SkipHostname bool
 
 	// Prefix begins every key. Default "distlimiter".
 	Prefix string
@@ -195,6 +204,9 @@ func (o *Options) check() error {
 	}
 	if (o.Mode == Sentinel) != (o.MasterName != "") {
 		wrong("mode %s and master name %q: sentinels need the name of a master, others have none", o.Mode, o.MasterName)
+	}
+	if o.Password != "" && o.PasswordFile != "" || o.Username != "" && o.UsernameFile != "" || o.SentinelPassword != "" && o.SentinelPasswordFile != "" {
+		wrong("a user or password and a file of it: give one of them")
 	}
 	if o.DB < 0 || o.Mode == Cluster && o.DB > 0 {
 		wrong("database %d: use 0 or more, in a cluster 0", o.DB)

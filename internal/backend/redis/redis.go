@@ -81,6 +81,10 @@ func New(opts Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	conn, err := newConnector(&opts)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
 	script := composeScript()
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is what Redis calls a script by
 	b := &Backend{
@@ -89,7 +93,7 @@ func New(opts Options) (*Backend, error) {
 		script:   script,
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
-		conn:     newConnector(&opts),
+		conn:     conn,
 		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
 		leases:   newLeases(opts.Replicas),
 		metrics:  newMetrics(),
