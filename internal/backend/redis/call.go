@@ -193,6 +193,9 @@ func (b *Backend) failed(err error) error {
 	}
 	text := answer.Error()
 	code, _, _ := strings.Cut(text, " ")
+	if code == "NOPROTO" { // what is behind the address has changed
+		b.conn.wrongServer()
+	}
 	if refusesLogin(text) {
 		return fmt.Errorf("%w: %s", errLogin, text)
 	}
@@ -203,7 +206,24 @@ func (b *Backend) failed(err error) error {
 	case "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS":
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
 	}
+	if ofProxy(text) {
+		return fmt.Errorf("%w: its proxy: %s", ErrUnavailable, text)
+	}
 	return fmt.Errorf("%w: %s", ErrRefused, text)
+}
+
+// ofProxy reports whether an error is that of a proxy that does not reach its
+// server: of Envoy's redis_proxy, or of twemproxy.
+func ofProxy(text string) bool {
+	for _, start := range []string{
+		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys
+		"ERR Connection refused", "ERR Connection timed out", "ERR Connection reset by peer", "ERR Host is down", "ERR No route to host",
+	} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
 }
 
 // refusesLogin reports whether an error is the answer to what a connection begins

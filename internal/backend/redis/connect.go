@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"math/rand/v2"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -25,6 +27,7 @@ type connector struct {
 	mode   Mode
 	pause  time.Duration // between attempts
 	option rueidis.ClientOption
+	dialer *dialer
 	log    *zap.Logger
 
 	client  atomic.Pointer[rueidis.Client]
@@ -54,11 +57,12 @@ func newConnector(o *Options) (*connector, error) {
 		sentinel: login{o.SentinelUsername, string(o.SentinelPassword), "", o.SentinelPasswordFile},
 	}
 	c := &connector{
-		mode:  o.Mode,
-		pause: o.BreakFor,
-		log:   o.Log,
-		ready: make(chan struct{}),
-		renew: make(chan struct{}, 1),
+		mode:   o.Mode,
+		dialer: d,
+		pause:  o.BreakFor,
+		log:    o.Log,
+		ready:  make(chan struct{}),
+		renew:  make(chan struct{}, 1),
 	}
 	dial := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
 	c.option = rueidis.ClientOption{
@@ -136,7 +140,30 @@ func (c *connector) reach(ctx context.Context) bool {
 	}
 }
 
+// connect makes a client. What refuses the protocol RESP3, or closes a connection
+// that asks for it as proxies do, is tried without asking, and that is remembered.
 func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
+	client, err := c.attempt(ctx)
+	if err == nil || c.option.AlwaysRESP2 || !refusesHello(err) {
+		return client, err
+	}
+	c.plainly(true)
+	client, again := c.attempt(ctx)
+	if again != nil {
+		c.plainly(false)
+		return nil, err
+	}
+	c.log.Info("Redis does not speak RESP3: using RESP2", zap.NamedError("refusal", err))
+	return client, nil
+}
+
+// plainly makes connections begin without HELLO, or with it.
+func (c *connector) plainly(resp2 bool) {
+	c.option.AlwaysRESP2 = resp2
+	c.dialer.silent.Store(resp2)
+}
+
+func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	client, err := rueidis.NewClient(c.option)
 	if err == nil {
 		err = checkMode(ctx, client, c.mode, c.option.Dialer.Timeout)
@@ -154,6 +181,13 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 		client.Close()
 	}
 	return client, err
+}
+
+// refusesHello reports whether an error while connecting is the answer to HELLO 3:
+// that there is no such protocol, or the end of the connection.
+func refusesHello(err error) bool {
+	return strings.Contains(err.Error(), "NOPROTO") || errors.Is(err, io.EOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (c *connector) swap(client rueidis.Client) {

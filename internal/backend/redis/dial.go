@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"sync/atomic"
 
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
@@ -16,6 +17,7 @@ type dialer struct {
 	network   string
 	config    func() *tls.Config // of the next connection; nil for plain text
 	sentinels *tls.Config        // what the library says that it dials sentinels with
+	silent    atomic.Bool        // connections begin without HELLO
 }
 
 func newDialer(o *Options) (*dialer, error) {
@@ -44,10 +46,16 @@ func (d *dialer) dial(ctx context.Context, addr string, nd *net.Dialer, config *
 	} else {
 		conn, err = (&tls.Dialer{NetDialer: nd, Config: d.config()}).DialContext(ctx, d.network, addr)
 	}
-	if err == nil && config == d.sentinels {
+	if err != nil {
+		return nil, err
+	}
+	if d.silent.Load() {
+		conn = &silentConn{Conn: conn}
+	}
+	if config == d.sentinels {
 		conn = sentinelConn{conn}
 	}
-	return conn, err
+	return conn, nil
 }
 
 // skipHostname makes the configuration verify a server's certificate but for its
