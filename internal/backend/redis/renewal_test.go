@@ -113,7 +113,6 @@ func TestFilesOfSecrets(t *testing.T) {
 		"and one in the URL": {env{"REDIS_URL": "redis://:hunter3@r:1", "REDIS_PASSWORD_FILE": private}, "REDIS_PASSWORD_FILE and REDIS_URL"},
 		"and a user":         {env{"REDIS_USERNAME_FILE": private, "REDIS_USERNAME": "app"}, "REDIS_USERNAME_FILE and REDIS_USERNAME"},
 		"only a user":        {env{"REDIS_USERNAME_FILE": private}, "there is no REDIS_PASSWORD_FILE"},
-		"no sentinels":       {env{"REDIS_SENTINEL_PASSWORD_FILE": private}, "REDIS_TYPE is not SENTINEL"},
 	} {
 		if test.env["REDIS_URL"] == "" {
 			test.env["REDIS_URL"] = "r:1"

@@ -410,11 +410,12 @@ func (e *environment) login(o *Options, at location) {
 		o.SentinelUsername, o.SentinelPassword = user, Secret(password)
 	}
 	o.SentinelPasswordFile = e.secretFile("REDIS_SENTINEL_PASSWORD_FILE", auth...)
-	if o.Mode != Sentinel {
-		for _, name := range []string{"REDIS_SENTINEL_AUTH", "REDIS_SENTINEL_PASSWORD_FILE"} {
-			if e.get(name) != "" {
-				e.wrong("%s is set, and REDIS_TYPE is not SENTINEL: leave one of them out", name)
-			}
+	if o.Mode == Sentinel {
+		return
+	}
+	for _, name := range []string{"REDIS_SENTINEL_AUTH", "REDIS_SENTINEL_PASSWORD_FILE"} {
+		if e.get(name) != "" {
+			e.warnings = append(e.warnings, name+" has no effect: REDIS_TYPE is not SENTINEL")
 		}
 	}
 }
@@ -458,9 +459,12 @@ func (e *environment) secure(o *Options, at location) {
 	}
 	files := []string{"REDIS_TLS_CLIENT_CERT", "REDIS_TLS_CLIENT_KEY", "REDIS_TLS_CACERT"}
 	if !agreed(e, "answers to whether to use TLS", choices) {
+		if perSecond, err := strconv.ParseBool(e.get("REDIS_PERSECOND_TLS")); err == nil && perSecond {
+			return // the files are for that connection
+		}
 		for _, name := range files {
-			if e.get(name) != "" && len(e.errs) == 0 {
-				e.wrong("%s is set, and TLS is not on: set REDIS_TLS=true, or use rediss://", name)
+			if e.get(name) != "" {
+				e.warnings = append(e.warnings, name+" has no effect: TLS is not on; set REDIS_TLS=true, or use rediss://")
 			}
 		}
 		return
