@@ -25,6 +25,7 @@ import (
 // Once up, the client itself reconnects as calls need it.
 type connector struct {
 	mode   Mode
+	probe  string        // a key that there is not
 	pause  time.Duration // between attempts
 	option rueidis.ClientOption
 	dialer *dialer
@@ -59,6 +60,7 @@ func newConnector(o *Options) (*connector, error) {
 	c := &connector{
 		mode:   o.Mode,
 		dialer: d,
+		probe:  o.Prefix + trialName,
 		pause:  o.BreakFor,
 		log:    o.Log,
 		ready:  make(chan struct{}),
@@ -149,12 +151,25 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 	}
 	c.plainly(true)
 	client, again := c.attempt(ctx)
-	if again != nil {
+	if again != nil || !c.answers(ctx, client) {
 		c.plainly(false)
+		if client != nil {
+			client.Close()
+		}
 		return nil, err
 	}
 	c.log.Info("Redis does not speak RESP3: using RESP2", zap.NamedError("refusal", err))
 	return client, nil
+}
+
+// answers reports whether a server answers at all, for a connection that begins
+// without HELLO may have begun with nothing.
+func (c *connector) answers(ctx context.Context, client rueidis.Client) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.option.Dialer.Timeout)
+	defer cancel()
+	err := client.Do(ctx, client.B().Del().Key(c.probe).Build()).Error()
+	_, refused := rueidis.IsRedisErr(err)
+	return err == nil || refused
 }
 
 // plainly makes connections begin without HELLO, or with it.
@@ -179,6 +194,7 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	}
 	if err != nil && client != nil {
 		client.Close()
+		client = nil
 	}
 	return client, err
 }

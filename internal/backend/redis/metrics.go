@@ -70,6 +70,7 @@ var (
 	connectedDesc = prometheus.NewDesc("ratelimit_redis_connected", "1 while Redis answers; 0 before the first connection, and while all calls are suspended.", nil, nil)
 	heldDesc      = prometheus.NewDesc("ratelimit_redis_lease_held_hits", "Hits that are charged and not spent: of leases, and on their way back.", nil, nil)
 	overshootDesc = prometheus.NewDesc("ratelimit_redis_lease_overshoot_hits", "The most hits of one counter that were held at once: summed over replicas, by no more can leases have let a limit be exceeded; a fixed window not at all.", nil, nil)
+	evictedDesc   = prometheus.NewDesc("ratelimit_redis_evicted_keys_total", "Keys that Redis has forgotten to save memory since it started, as it says every 15 s. None if it does not say.", nil, nil)
 	suspendedDesc = prometheus.NewDesc("ratelimit_redis_suspended", "The part of calls to Redis that is suspended now: 0 or 1, and in a cluster in between.", nil, nil)
 )
 
@@ -80,6 +81,7 @@ func (b *Backend) Describe(ch chan<- *prometheus.Desc) {
 	b.metrics.decisions.Describe(ch)
 	ch <- connectedDesc
 	ch <- suspendedDesc
+	ch <- evictedDesc
 	ch <- heldDesc
 	ch <- overshootDesc
 }
@@ -94,6 +96,9 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 		connected = 1
 	}
 	ch <- prometheus.MustNewConstMetric(connectedDesc, prometheus.GaugeValue, connected)
+	if b.evictions.known.Load() {
+		ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(b.evictions.evicted.Load()))
+	}
 	held, peak := b.leases.total(time.Now())
 	ch <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(held))
 	ch <- prometheus.MustNewConstMetric(overshootDesc, prometheus.GaugeValue, float64(peak))

@@ -67,6 +67,8 @@ type Backend struct {
 	leases   *leases
 	metrics  *metrics
 
+	evictions evictions
+
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 }
@@ -103,6 +105,7 @@ func New(opts Options) (*Backend, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })
+	b.stopped.Go(func() { b.watchEvictions(ctx) })
 	return b, nil
 }
 

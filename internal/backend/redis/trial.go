@@ -25,9 +25,12 @@ func (b *Backend) trial(ctx context.Context, slot uint16) error {
 	return nil
 }
 
+// trialName is what follows the prefix in the key of a trial.
+const trialName = ":trial"
+
 // trialKey returns a key that no counter has: in a cluster one in the slot.
 func (b *Backend) trialKey(slot uint16) string {
-	key := b.opts.Prefix + ":trial"
+	key := b.opts.Prefix + trialName
 	if b.opts.Mode == Cluster {
 		key += "{" + strconv.Itoa(int(tags()[slot%slots])) + "}"
 	}
