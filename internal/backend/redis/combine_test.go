@@ -33,7 +33,11 @@ func (c *calls) ask(n int, at time.Time) (all []*op) {
 	for range n {
 		o := newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), at, at.Add(time.Hour))
 		all = append(all, o)
-		go c.lanes.do(o)
+		go func() {
+			if err := c.lanes.do(o); err != nil {
+				c.t.Error(err)
+			}
+		}()
 		if n > 1 { // in this order
 			c.queued(len(all))
 		}

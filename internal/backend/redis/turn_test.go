@@ -94,5 +94,7 @@ func TestARequestThatLeavesTheQueueIsNotSent(t *testing.T) {
 		t.Errorf("the next call is of %d requests, want the one that came for it", n)
 	}
 	end <- struct{}{}
-	<-first
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
 }
