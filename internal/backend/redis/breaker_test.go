@@ -35,8 +35,7 @@ func TestKeysWithoutASlot(t *testing.T) {
 // TestTrialsGoToTheirSlots holds the keys of trials against the library's slots.
 func TestTrialsGoToTheirSlots(t *testing.T) {
 	t.Parallel()
-	b := openFor(t, Options{})
-	b.opts.Mode = Cluster
+	b := &Backend{opts: Options{Mode: Cluster, Prefix: defaultPrefix}}
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redistest.StartClusterOfOne(t).Addr}, DisableCache: true})
 	if err != nil {
 		t.Fatal(err)
