@@ -95,10 +95,13 @@ func perSecondVariable(name string) string {
 	rest, isRedis := strings.CutPrefix(name, "REDIS_")
 	switch {
 	case strings.HasPrefix(rest, "TLS_"):
-		if secure, err := strconv.ParseBool(os.Getenv("REDIS_PERSECOND_TLS")); err != nil || !secure {
-			return "" // the files are for the other Redis
+		if secure, err := strconv.ParseBool(os.Getenv("REDIS_PERSECOND_TLS")); err == nil && secure {
+			return os.Getenv(name)
 		}
-		return os.Getenv(name)
+		if strings.HasPrefix(os.Getenv("REDIS_PERSECOND_URL"), "rediss://") {
+			return os.Getenv(name)
+		}
+		return "" // the files are for the other Redis
 	case !isRedis, strings.HasPrefix(rest, "BREAK_"), rest == "COMBINING", rest == "PLAIN_KEYS", rest == "DIAL_TIMEOUT":
 		return os.Getenv(name)
 	}
