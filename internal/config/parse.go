@@ -21,6 +21,10 @@ type Options struct {
 	// Names that begin with two dots, by which Kubernetes swaps the content of
 	// its volumes, are always left out.
 	SkipDotFiles bool
+	// AnyName takes the files of directories whatever their names, as
+	// envoyproxy/ratelimit does, but for what editors leave behind. Otherwise only
+	// those count that end in .yaml, .yml or .json.
+	AnyName bool
 	// DropDenied makes drop the default of denied_hits for fixed_window, too.
 	DropDenied bool
 	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
