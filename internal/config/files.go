@@ -140,8 +140,8 @@ func (o Options) hides(name string) bool {
 // walker visits files and directories by name, following links, each of them once.
 type walker struct {
 	opts    Options
-	dir     func(real string) // called before a directory is listed; may be nil
-	link    func(path string) // called before a link in a directory is followed; may be nil
+	dir     func(canonical string) // called before a directory is listed; may be nil
+	link    func(path string)      // called before a link in a directory is followed; may be nil
 	file    func(path string) error
 	skipped func(path, why string) // may be nil
 	failed  func(path string, err error)
@@ -167,16 +167,16 @@ func (w *walker) visit(path string, entry bool) error {
 	if entry && !info.IsDir() && w.skip(path) {
 		return nil
 	}
-	real, err := realPath(path)
+	canonical, err := realPath(path)
 	switch {
 	case err != nil:
 		return err
 	case info.IsDir():
-		return w.list(path, real)
+		return w.list(path, canonical)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("neither a file nor a directory (%s)", info.Mode().Type())
 	}
-	return w.read(path, real)
+	return w.read(path, canonical)
 }
 
 // realPath returns the one absolute path without links.
@@ -189,19 +189,19 @@ func realPath(path string) (string, error) {
 }
 
 // first reports whether a real path is seen for the first time.
-func (w *walker) first(real string) bool {
-	if w.seen[real] {
+func (w *walker) first(canonical string) bool {
+	if w.seen[canonical] {
 		return false
 	}
 	if w.seen == nil {
 		w.seen, w.listing = map[string]bool{}, map[string]bool{}
 	}
-	w.seen[real] = true
+	w.seen[canonical] = true
 	return true
 }
 
-func (w *walker) read(path, real string) error {
-	if !w.first(real) {
+func (w *walker) read(path, canonical string) error {
+	if !w.first(canonical) {
 		return nil
 	}
 	return w.file(path)
@@ -215,40 +215,40 @@ func (w *walker) skip(path string) bool {
 	return why != ""
 }
 
-func (w *walker) list(path, real string) error {
-	if w.listing[real] {
+func (w *walker) list(path, canonical string) error {
+	if w.listing[canonical] {
 		return errors.New("a link to a directory above it")
 	}
-	if !w.first(real) {
+	if !w.first(canonical) {
 		return nil
 	}
 	if w.dir != nil {
-		w.dir(real)
+		w.dir(canonical)
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return err
 	}
-	w.listing[real] = true
+	w.listing[canonical] = true
 	for _, e := range entries {
 		if w.opts.hides(e.Name()) {
 			continue
 		}
 		at := filepath.Join(path, e.Name())
-		if err := w.entry(at, filepath.Join(real, e.Name()), e.Type()); err != nil {
+		if err := w.entry(at, filepath.Join(canonical, e.Name()), e.Type()); err != nil {
 			w.failed(at, err)
 		}
 	}
-	delete(w.listing, real)
+	delete(w.listing, canonical)
 	return nil
 }
 
 // entry visits an entry of a directory. A link of an editor's, which leads nowhere, is
 // not followed.
-func (w *walker) entry(path, real string, kind fs.FileMode) error {
+func (w *walker) entry(path, canonical string, kind fs.FileMode) error {
 	switch {
 	case kind.IsDir():
-		return w.list(path, real)
+		return w.list(path, canonical)
 	case kind == fs.ModeSymlink && w.opts.skips(filepath.Base(path)) != leftover:
 		if w.link != nil {
 			w.link(path)
@@ -257,7 +257,7 @@ func (w *walker) entry(path, real string, kind fs.FileMode) error {
 	case w.skip(path):
 		return nil
 	case kind.IsRegular():
-		return w.read(path, real)
+		return w.read(path, canonical)
 	}
 	return w.visit(path, true)
 }
