@@ -38,7 +38,7 @@ func (o Options) maxBytes() int64 {
 	return DefaultMaxBytes
 }
 
-// Source is one YAML (or JSON) document of rules: a domain.
+// Source is a text of rules: YAML (or JSON) documents, each of them a domain.
 type Source struct {
 	// Name is the file, or what else says where the rules come from. It is the
 	// File of every Pos.
@@ -80,6 +80,11 @@ type reference struct {
 
 func (b *builder) add(doc *document) {
 	d, domain, source := &doc.decoder, doc.domain, doc.source
+	if doc.index == 1 && source.Origin == FromFile {
+		b.warnings = append(b.warnings, Problem{Pos: Pos{source.Name, doc.span.lines + 1, 1},
+			What:   "envoyproxy/ratelimit ignores all but the first document of a file; here, these rules are in force as well",
+			Remedy: "see that they are meant to be, or remove them"})
+	}
 	if doc.same != nil {
 		b.domains[domain.Name] = domain
 		b.order = append(b.order, domain)
