@@ -84,7 +84,7 @@ func (p *parser) parse(sources []Source) (*Rules, error) {
 	task := background.New()
 	defer task.Close()
 	documents := p.documents(sources, task)
-	b := builder{opts: p.opts, task: task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
+	b := builder{opts: p.opts, task: task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]place{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
 	for _, overriding := range []bool{false, true} {
 		for _, d := range documents {
 			if (d.source.Origin == FromAdmin) == overriding {
@@ -156,7 +156,7 @@ func (p *parser) documents(sources []Source, task *background.Task) []*document 
 	var fresh []*document
 	for _, source := range sources {
 		spans := []span{{data: source.Data}}
-		if int64(len(source.Data)) <= p.opts.maxBytes() { // else it is refused
+		if source.Read == nil && int64(len(source.Data)) <= p.opts.maxBytes() { // else it is refused
 			spans = cut(source.Data, task)
 		}
 		for i, t := range spans {
@@ -211,7 +211,10 @@ func (p *parser) read(documents []*document, task *background.Task) {
 	for _, d := range documents {
 		d.domain = nil
 		switch {
-		case !d.isText(p.opts.maxBytes(), task):
+		case d.isTooLarge(p.opts.maxBytes()):
+		case d.source.Read != nil:
+			jobs = append(jobs, d.decodeMessage)
+		case !d.isText(task):
 		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, task):
 			for i := range d.parts {
 				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.runs, task) })
@@ -245,12 +248,17 @@ func (p *parser) do(jobs []func(*background.Task)) {
 	workers.Wait()
 }
 
-// isText refuses what need not be looked at.
-func (d *document) isText(maxBytes int64, task *background.Task) bool {
-	if int64(len(d.source.Data)) > maxBytes {
-		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+// isTooLarge refuses what is larger than the bound.
+func (d *document) isTooLarge(maxBytes int64) bool {
+	if int64(len(d.source.Data)) <= maxBytes {
 		return false
 	}
+	d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+	return true
+}
+
+// isText refuses what need not be looked at.
+func (d *document) isText(task *background.Task) bool {
 	pos, what, oddBreaks := badText(d.data, task)
 	if what != "" {
 		pos.File = d.file
