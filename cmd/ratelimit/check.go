@@ -12,17 +12,18 @@ import (
 type ruleOptions struct {
 	MergeDomains bool `group:"rules" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
 	SkipDotFiles bool `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
+	AnyName      bool `group:"rules" negatable:"" env:"CONFIG_ANY_NAME" help:"In directories read files of any name, not only .yaml, .yml and .json. Those of --runtime-root always are."`
 	DropDenied   bool `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Requests that are refused charge nothing: neither the limit that refuses, under fixed_window too, unless a rule says otherwise, nor those of the other descriptors."`
 }
 
 func (o ruleOptions) config() config.Options {
-	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles, DropDenied: o.DropDenied}
+	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles, AnyName: o.AnyName, DropDenied: o.DropDenied}
 }
 
-// load reads rules as serve would. It prints every problem of every file; then
-// its error is errReported.
-func (o ruleOptions) load(out io.Writer, paths []string) (*config.Rules, error) {
-	rules, err := config.Load(paths, o.config())
+// load reads rules as serve would with --config. It prints every problem of every
+// file; then its error is errReported. skipped may be nil; see [config.Files].
+func (o ruleOptions) load(out io.Writer, paths []string, skipped func(path, why string)) (*config.Rules, error) {
+	rules, err := (&config.Files{Paths: paths, Options: o.config(), Skipped: skipped}).Load()
 	var bad *config.Invalid
 	if !errors.As(err, &bad) {
 		return rules, err
@@ -41,11 +42,11 @@ type checkCmd struct {
 
 // Help says what the errors look like.
 func (checkCmd) Help() string {
-	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same.`
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same. Files of a directory that are not read because of their names are listed as skipped.`
 }
 
 func (c *checkCmd) Run(con console) error {
-	rules, err := c.load(con.out, c.Paths)
+	rules, err := c.load(con.out, c.Paths, func(path, why string) { fmt.Fprintf(con.out, "skipped: %s: %s\n", path, why) })
 	if err != nil {
 		return err
 	}

@@ -255,6 +255,9 @@ func request(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	r, err := http.NewRequest(args[0], args[1], body)
 	ts.Check(err)
+	if len(args) > 2 && strings.HasSuffix(args[2], ".json") {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	client := http.Client{Timeout: patience}
 	answer, err := client.Do(r)
 	ts.Check(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -76,7 +77,7 @@ type serveCmd struct {
 
 // Validate refuses what no part of the service could work with.
 func (c *serveCmd) Validate() (err error) {
-	if err := c.checkPaths(); err != nil {
+	if err := errors.Join(c.checkPaths(), c.checkFiles()); err != nil {
 		return err
 	}
 	if err := errors.Join(c.XDS.check(), c.statsOptions.check(), c.telemetryOptions.check()); err != nil {
@@ -132,6 +133,22 @@ func (c *serveCmd) checkHeaders() error {
 		if h.name != "" && !httpguts.ValidHeaderFieldName(h.name) {
 			return fmt.Errorf("--%s ($%s): %q is not the name of a header: write letters, digits and -, such as x-ratelimit-limit", h.flag, h.env, h.name)
 		}
+	}
+	return nil
+}
+
+// checkFiles refuses one file for two things that are kept.
+func (c *serveCmd) checkFiles() error {
+	if c.Snapshot == "" || c.Admin.RulesFile == "" {
+		return nil
+	}
+	snapshot, err := filepath.Abs(c.Snapshot)
+	rules, err2 := filepath.Abs(c.Admin.RulesFile)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	if snapshot == rules {
+		return fmt.Errorf("--snapshot and --admin-rules-file name the same file, %s: name two", c.Snapshot)
 	}
 	return nil
 }

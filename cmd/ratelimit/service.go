@@ -40,17 +40,18 @@ import (
 // service is the parts of `ratelimit serve`, wired.
 type service struct {
 	*serveCmd
-	log     *zap.Logger
-	audit   *zap.Logger
-	store   *memory.Store // the backend, or what stands in for it
-	backend backend.Backend
-	redis   []*redis.Backend // none with counters in memory
-	metrics []prometheus.Collector
-	stats   *stats.Stats
-	decider *server.Service
-	shedder *overload.Shedder
-	rules   *config.Coordinator
-	health  *health.Server
+	log      *zap.Logger
+	audit    *zap.Logger
+	store    *memory.Store    // the backend, or what stands in for it
+	snapshot *memory.Snapshot // of the store; nil for none
+	backend  backend.Backend
+	redis    []*redis.Backend // none with counters in memory
+	metrics  []prometheus.Collector
+	stats    *stats.Stats
+	decider  *server.Service
+	shedder  *overload.Shedder
+	rules    *config.Coordinator
+	health   *health.Server
 
 	ruleStore rulestore.Store // of admin rules; nil for none
 
