@@ -26,6 +26,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
 	exitUsage   = 2 // the command line or the environment is wrong
+	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew
 )
 
 // groups are the sections of serve's help.
@@ -54,7 +55,7 @@ Every flag may also be given by the environment variable that its help names; an
 
 type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
-	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1."`
+	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
@@ -104,10 +105,14 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", text, command)
 		return exitUsage
 	}
-	if err := ctx.Run(); err != nil {
+	switch err := ctx.Run(); {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errBeginAnew):
+		return exitAnew // it is listed
+	default:
 		return fail(stderr, err, exitFailure)
 	}
-	return exitOK
 }
 
 // fromVariable is how kong says that a value comes from the environment: with all
