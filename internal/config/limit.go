@@ -228,8 +228,10 @@ func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
 			d.problem(name.n, fmt.Sprintf("the limit %q replaces itself", abridge(name.v)), "name another limit")
 		default:
 			l.Replaces = append(l.Replaces, name.v)
-			d.replaced = append(d.replaced, reference{name: name.v,
-				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is")})
+			d.replaced = append(d.replaced, reference{from: l.Name, name: name.v,
+				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is"),
+				mutual: d.report(name.n, fmt.Sprintf("the limits %q and %q replace each other: in a request to which both apply, neither does",
+					abridge(l.Name), abridge(name.v)), "remove one of the two replaces")})
 		}
 		d.pop()
 	}
