@@ -111,7 +111,7 @@ func (s *service) adminRules() []config.Provider {
 func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
-		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: s.registry(), Health: s.health,
+		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/telemetry"
@@ -46,6 +47,7 @@ type service struct {
 	backend backend.Backend
 	redis   []*redis.Backend // none with counters in memory
 	metrics []prometheus.Collector
+	scrapes *scrape.Handler // of all metrics
 	stats   *stats.Stats
 	decider *server.Service
 	shedder *overload.Shedder
@@ -98,6 +100,7 @@ func (c *serveCmd) Run(con console) (err error) {
 		return err
 	}
 	s.limitConnections()
+	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	s.welcome(con.out)
 	err = s.serve(stopping, stop, hangups)

@@ -11,7 +11,6 @@ import (
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/admin"
@@ -100,7 +99,7 @@ func (s *service) export(group *run.Group) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+s.PrometheusPath, promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{}))
+	mux.Handle("GET "+s.PrometheusPath, s.scrapes)
 	web := httpServer(mux, s.log)
 	s.log.Info("metrics", zap.String("at", "http://"+listener.Addr().String()+s.PrometheusPath))
 	group.Add(func() error { return ignore(web.Serve(listener), http.ErrServerClosed) }, func(error) { _ = web.Close() })
