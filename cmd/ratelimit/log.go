@@ -49,6 +49,13 @@ func (f *logFormat) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown log format %q: write text or json", text)
 }
 
+// onceAMinute returns a log that says the same thing once a minute.
+func onceAMinute(log *zap.Logger) *zap.Logger {
+	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
+	}))
+}
+
 // newLogs returns a log that writes to out, and one of who has changed what. Of a
 // message that comes again and again the log has a hundred a second, then every
 // hundredth; the audit has everything.

@@ -61,7 +61,7 @@ type serveCmd struct {
 	MaxConnectionAge      time.Duration `group:"connections" default:"24h" env:"GRPC_MAX_CONNECTION_AGE" help:"After which a gRPC connection is asked to close."`
 	MaxConnectionAgeGrace time.Duration `group:"connections" default:"1h" env:"GRPC_MAX_CONNECTION_AGE_GRACE" help:"How long it may then finish its requests."`
 	DrainDelay            time.Duration `group:"connections" default:"0s" env:"DRAIN_DELAY" help:"How long to go on serving after SIGTERM with health checks failing, so that load balancers notice."`
-	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way may then take. A second signal stops at once."`
+	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way, and after them the last counts and spans, may then take. A second signal stops at once."`
 
 	statsOptions
 	telemetryOptions

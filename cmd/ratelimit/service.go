@@ -57,6 +57,7 @@ type service struct {
 	ruleStore rulestore.Store // of admin rules; nil for none
 
 	traces *telemetry.Traces // nil for none
+	last   []lastSend        // what is sent when nothing else can be lost any more
 	access admin.Access      // to the admin address
 
 	grpcListener, httpListener, adminListener net.Listener
@@ -75,6 +76,10 @@ func (c *serveCmd) Run(con console) (err error) {
 	s.log, s.audit = newLogs(con.err, zapcore.Level(c.LogLevel), c.LogFormat)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
+	drain, timeUp := context.WithCancel(context.Background())
+	defer timeUp()
+	// First what must not be lost: the counters. Then what others want to know.
+	defer func() { s.sendLast(drain) }()
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.restore(); err != nil {
 		return err
@@ -103,7 +108,7 @@ func (c *serveCmd) Run(con console) (err error) {
 	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	s.welcome(con.out)
-	err = s.serve(stopping, stop, hangups)
+	err = s.serve(stopping, stop, hangups, drain, timeUp)
 	return errors.Join(err, s.save())
 }
 
@@ -194,13 +199,11 @@ func (s *service) welcome(out io.Writer) {
 }
 
 // serve runs everything until stopping is done or a part fails, and then ends it
-// in order: requests that are under way are answered within the drain timeout.
-// After stop a second signal has its default effect, which is to end the process
-// at once.
-func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os.Signal) error {
+// in order: requests that are under way are answered within the drain timeout,
+// after which it calls timeUp, to end drain. After stop a second signal has its
+// default effect, which is to end the process at once.
+func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os.Signal, drain context.Context, timeUp func()) error {
 	var group run.Group
-	drain, timeUp := context.WithCancel(context.Background())
-	defer timeUp()
 	// Interrupts come in the order of the actors, one after the other.
 	group.Add(func() error {
 		<-stopping.Done()
@@ -237,7 +240,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	if err := s.export(&group); err != nil {
 		return err
 	}
-	if err := s.sendTelemetry(drain, &group); err != nil {
+	if err := s.sendTelemetry(); err != nil {
 		return err
 	}
 	watching, stopWatching := context.WithCancel(context.Background())
