@@ -37,7 +37,7 @@ func (o ruleOptions) load(out io.Writer, paths []string) (*config.Rules, error) 
 
 type checkCmd struct {
 	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them."`
-	Against []string `sep:"none" env:"-" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
+	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
 	ruleOptions
 }
 

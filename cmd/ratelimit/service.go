@@ -269,7 +269,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() (*grpc.Server, error) {
-	options := server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace)
+	options := server.GRPCOptions(s.MaxMessageSize, s.keepalive())
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.TLS {
 		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
