@@ -75,6 +75,13 @@ func (c *serveCmd) Run(con console) (err error) {
 	s := &service{serveCmd: c, stats: stats.New(0), health: health.NewServer()}
 	s.log, s.audit = newLogs(con.err, zapcore.Level(c.LogLevel), c.LogFormat)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
+	defer takeLogs(s.log)()
+	defer func() {
+		if err != nil && c.LogFormat == jsonLog {
+			s.log.Error("the service has failed", zap.Error(err))
+			err = errReported
+		}
+	}()
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
 	drain, timeUp := context.WithCancel(context.Background())
 	defer timeUp()
@@ -184,8 +191,13 @@ func (s *service) listen() (err error) {
 	return nil
 }
 
-// welcome prints where the service listens, what it serves and what to try first.
+// welcome prints where the service listens, what it serves and what to try first;
+// in one line of the log where that is for machines to read.
 func (s *service) welcome(out io.Writer) {
+	if s.LogFormat == jsonLog {
+		s.log.Info("started", s.startedFields()...)
+		return
+	}
 	fmt.Fprintf(out, "gRPC    %s\n", s.grpcListener.Addr())
 	fmt.Fprintf(out, "HTTP    %s\n", s.httpListener.Addr())
 	fmt.Fprintf(out, "Admin   %s\n", s.adminListener.Addr())
@@ -196,6 +208,19 @@ func (s *service) welcome(out io.Writer) {
 	}
 	fmt.Fprintf(out, "Rules   %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
 	fmt.Fprintf(out, "Try     %s\n", firstCommand(rules, s.grpcListener.Addr().String()))
+}
+
+func (s *service) startedFields() []zap.Field {
+	fields := []zap.Field{
+		zap.String("version", buildVersion()),
+		zap.Stringer("grpc", s.grpcListener.Addr()), zap.Stringer("http", s.httpListener.Addr()), zap.Stringer("admin", s.adminListener.Addr()),
+	}
+	rules := s.rules.Rules()
+	if rules == nil {
+		return append(fields, zap.Int("domains", 0), zap.Int("rules", 0))
+	}
+	return append(fields, zap.Int("domains", len(rules.Domains)), zap.Int("rules", rules.Len()),
+		zap.String("try", firstCommand(rules, s.grpcListener.Addr().String())))
 }
 
 // serve runs everything until stopping is done or a part fails, and then ends it
