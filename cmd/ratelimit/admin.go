@@ -58,6 +58,9 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 	if err != nil {
 		return access, fmt.Errorf("--admin-addr: %w", err)
 	}
+	if w := access.Warning(); w != "" {
+		s.log.Warn("the admin token is no secret", zap.String("warning", w))
+	}
 	return access, nil
 }
 
