@@ -19,7 +19,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -60,6 +59,7 @@ type service struct {
 	last   []lastSend        // what is sent when nothing else can be lost any more
 	access admin.Access      // to the admin address
 
+	handshakes                                *tlsfiles.Handshakes // of gRPC; nil without TLS
 	grpcListener, httpListener, adminListener net.Listener
 }
 
@@ -162,6 +162,12 @@ func (s *service) listen() (err error) {
 	}
 	secure, err := s.adminTLS()
 	if err != nil {
+		return err
+	}
+	if err := s.grpcTLS(); err != nil {
+		return err
+	}
+	if err := s.watchCertificates(); err != nil {
 		return err
 	}
 	var open []net.Listener
@@ -296,13 +302,8 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 func (s *service) grpcServer() (*grpc.Server, error) {
 	options := server.GRPCOptions(s.MaxMessageSize, s.keepalive())
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
-	if s.TLS {
-		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
-		secure, err := tlsfiles.Server(files)
-		if err != nil {
-			return nil, fmt.Errorf("TLS of gRPC: %w", err)
-		}
-		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
+	if s.handshakes != nil {
+		options = append(options, grpc.Creds(s.handshakes))
 	}
 	g := grpc.NewServer(options...)
 	if s.traces != nil { // a span tells of the messages
