@@ -44,7 +44,7 @@ var (
 var errTimeout = fmt.Errorf("%w: no answer in time", ErrUnavailable)
 
 // maxChecks bounds one call, during which Redis does nothing else.
-const maxChecks = 1024
+const maxChecks = backend.MaxChecks
 
 // Backend decides in Redis. It is safe for concurrent use.
 type Backend struct {
