@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
@@ -23,7 +25,7 @@ func (o ruleOptions) config() config.Options {
 // load reads rules as serve would. It prints every problem of every file; then
 // its error is errReported.
 func (o ruleOptions) load(out io.Writer, paths []string) (*config.Rules, error) {
-	rules, err := config.Load(paths, o.config())
+	rules, err := o.read(paths)
 	var bad *config.Invalid
 	if !errors.As(err, &bad) {
 		return rules, err
@@ -35,8 +37,23 @@ func (o ruleOptions) load(out io.Writer, paths []string) (*config.Rules, error) 
 	return nil, errReported
 }
 
+// read reads the files, or standard input for "-".
+func (o ruleOptions) read(paths []string) (*config.Rules, error) {
+	if !slices.Contains(paths, "-") {
+		return config.Load(paths, o.config())
+	}
+	if len(paths) > 1 {
+		return nil, errors.New("- is standard input: give it alone")
+	}
+	data, err := io.ReadAll(io.LimitReader(os.Stdin, config.DefaultMaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading standard input: %w", err)
+	}
+	return config.Parse([]config.Source{{Name: "stdin", Data: data}}, o.config())
+}
+
 type checkCmd struct {
-	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them."`
+	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them; - for standard input."`
 	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
 	ruleOptions
 }

@@ -115,7 +115,7 @@ func (c *serveCmd) Run(con console) (err error) {
 	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	s.welcome(con.out)
-	err = s.serve(stopping, stop, hangups, drain, timeUp)
+	err = s.serve(stopping, drain, stop, timeUp, hangups)
 	return errors.Join(err, s.save())
 }
 
@@ -233,7 +233,7 @@ func (s *service) startedFields() []zap.Field {
 // in order: requests that are under way are answered within the drain timeout,
 // after which it calls timeUp, to end drain. After stop a second signal has its
 // default effect, which is to end the process at once.
-func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os.Signal, drain context.Context, timeUp func()) error {
+func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), hangups <-chan os.Signal) error {
 	var group run.Group
 	// Interrupts come in the order of the actors, one after the other.
 	group.Add(func() error {
@@ -246,10 +246,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 		time.Sleep(s.DrainDelay)
 		time.AfterFunc(s.DrainTimeout, timeUp)
 	})
-	decisions, err := s.grpcServer()
-	if err != nil {
-		return err
-	}
+	decisions := s.grpcServer()
 	group.Add(func() error {
 		return decisions.Serve(s.grpcListener)
 	}, func(error) {
@@ -299,7 +296,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 	}
 }
 
-func (s *service) grpcServer() (*grpc.Server, error) {
+func (s *service) grpcServer() *grpc.Server {
 	options := server.GRPCOptions(s.MaxMessageSize, s.keepalive())
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.handshakes != nil {
@@ -313,7 +310,7 @@ func (s *service) grpcServer() (*grpc.Server, error) {
 	}
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
-	return g, nil
+	return g
 }
 
 // drainGRPC answers what is under way until the context ends.

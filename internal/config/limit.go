@@ -8,6 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
 // maxRawBody bounds a rule's own 429 body, which travels in every such answer.
@@ -277,7 +278,7 @@ func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 	if raw.algorithm.given() {
 		var err error
 		if p.Algorithm, err = algo.ParseAlgorithm(raw.algorithm.v); err != nil {
-			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), suggest(raw.algorithm.v, algo.Algorithms()))
+			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
 			known = false
 		}
 	}

@@ -170,7 +170,7 @@ func pairs(old, next []*counter) []pair {
 		func(o, n *counter) bool { return o.limit.Name != "" && o.limit.Name == n.limit.Name },
 		sameRate,
 		func(o, n *counter) bool { return o.key == n.key },
-		func(o, n *counter) bool { return true },
+		func(*counter, *counter) bool { return true },
 	} {
 		for i, n := range next {
 			out[i].next = n
@@ -183,12 +183,13 @@ func pairs(old, next []*counter) []pair {
 			}
 		}
 	}
+	var gone []pair
 	for _, o := range old {
 		if !o.same {
-			out = append(out, pair{old: o})
+			gone = append(gone, pair{old: o})
 		}
 	}
-	return out
+	return slices.Concat(out, gone)
 }
 
 // sameRate compares all but what a refused call charges, whose default is another

@@ -52,7 +52,7 @@ type gathering struct {
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	format := expfmt.Negotiate(r.Header)
+	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 	g := h.join(format)
 	select {
 	case <-g.done:
@@ -72,7 +72,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if text, err := gzip.NewReader(bytes.NewReader(g.zipped)); err == nil {
-		_, _ = io.Copy(w, text)
+		_, _ = io.Copy(w, text) //nolint:gosec // the text is our own
 	}
 }
 
