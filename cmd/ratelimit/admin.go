@@ -59,6 +59,9 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 	if err != nil {
 		return access, fmt.Errorf("--admin-addr: %w", err)
 	}
+	if w := access.Warning(); w != "" {
+		s.log.Warn("the admin token is no secret", zap.String("warning", w))
+	}
 	return access, nil
 }
 
@@ -112,7 +115,7 @@ func (s *service) adminRules() []config.Provider {
 func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
-		Service: s.decider, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.registry(), Health: s.health,
+		Service: s.decider, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})
 }

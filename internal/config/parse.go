@@ -83,8 +83,9 @@ type place struct {
 
 // reference is a place that names another limit of its domain.
 type reference struct {
-	domain, name string
-	missing      Problem // should there be none
+	domain, from, name string
+	missing            Problem // should there be none
+	mutual             Problem // should the other name this one
 }
 
 func (b *builder) add(doc *document) {
@@ -183,9 +184,17 @@ func (b *builder) finish() {
 			}
 		})
 	}
+	type replacement struct{ domain, from, name string }
+	replaces := make(map[replacement]bool, len(b.replaced))
 	for _, ref := range b.replaced {
-		if !names[entry{ref.domain, ref.name}] {
+		replaces[replacement{ref.domain, ref.from, ref.name}] = true
+	}
+	for _, ref := range b.replaced {
+		switch {
+		case !names[entry{ref.domain, ref.name}]:
 			b.warnings = append(b.warnings, ref.missing)
+		case replaces[replacement{ref.domain, ref.name, ref.from}]:
+			b.warnings = append(b.warnings, ref.mutual)
 		}
 	}
 }
