@@ -126,7 +126,7 @@ func (o *xdsOptions) provider(s *service) (config.Provider, error) {
 		Server: o.Server, Credentials: creds, NodeID: o.NodeID, NodeMetadata: o.NodeMetadata, Headers: o.Headers,
 		MaxMessageBytes: o.MaxMessageBytes, ConnectRetry: o.ConnectRetry,
 		Backoff: xds.Backoff{Initial: o.BackoffInitial, Max: o.BackoffMax, Jitter: vary},
-		Parse:   s.config(), Log: s.log.Named("xds"),
+		Log:     s.log.Named("xds"),
 	})
 }
 

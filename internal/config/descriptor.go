@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -24,6 +25,17 @@ func (d *Descriptor) Bare() *Descriptor {
 	bare := *d
 	bare.Descriptors = nil
 	return &bare
+}
+
+// has reports whether there is a rule of that origin, in force or overridden.
+func (r *Rules) has(o Origin) bool {
+	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) })
+}
+
+func hasRule(level []*Descriptor, o Origin) bool {
+	return slices.ContainsFunc(level, func(d *Descriptor) bool {
+		return d.Origin == o && len(d.Limits) > 0 || d.Overridden != nil && d.Overridden.Origin == o || hasRule(d.Descriptors, o)
+	})
 }
 
 // walk calls f for every descriptor of the domain, parents first.

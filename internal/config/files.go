@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Load reads and validates rules from files and directories, of which every
@@ -29,6 +30,9 @@ type Files struct {
 	Paths   []string
 	Options Options
 }
+
+// Origin implements Provider.
+func (f *Files) Origin() Origin { return FromFile }
 
 // Sources reads all files. The error is an *Invalid with a problem for each
 // that can't be read; the sources are the others.
@@ -65,10 +69,16 @@ func unreadable(path string, err error) Problem {
 		p.Remedy = "write the path of a file or directory with rules"
 	case errors.Is(err, fs.ErrPermission):
 		p.Remedy = "allow this process to read it"
+	case tooManyOpen(err):
+		p.Remedy = "raise the limit of open files (ulimit -n, or LimitNOFILE of systemd)"
 	default:
 		p.Remedy = "keep nothing but files with rules there"
 	}
 	return p
+}
+
+func tooManyOpen(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // readFile reads at most one byte more than the bound, which Parse then refuses.

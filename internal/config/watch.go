@@ -76,7 +76,7 @@ type watching struct {
 func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 	w := &watching{events: events, names: map[string]map[string]bool{}}
 	tree := walker{opts: f.Options, dir: w.all, link: w.follow,
-		file: func(string) error { return nil }, failed: func(string, error) {}}
+		file: func(string) error { return nil }, failed: w.missed}
 	for _, path := range f.Paths {
 		abs, err := filepath.Abs(path)
 		if err != nil {
@@ -91,6 +91,14 @@ func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 		}
 	}
 	return w, w.err
+}
+
+// missed is told of what can't be looked at. What is missing or forbidden is noticed
+// when that changes; for want of open files, changes in it would not be.
+func (w *watching) missed(path string, err error) {
+	if w.err == nil && tooManyOpen(err) {
+		w.err = unreadable(path, err)
+	}
 }
 
 // concerns says whether an event on path matters. One from a directory that is

@@ -110,6 +110,9 @@ type Provider struct {
 
 var _ config.Provider = (*Provider)(nil)
 
+// Origin implements config.Provider.
+func (p *Provider) Origin() config.Origin { return config.FromAdmin }
+
 // Sources implements config.Provider.
 func (p *Provider) Sources(ctx context.Context) ([]config.Source, error) {
 	set, err := p.Store.Load(ctx)
