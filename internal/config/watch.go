@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -28,7 +29,7 @@ const (
 func (f *Files) Watch(ctx context.Context, changed func()) error {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("this system can't watch files: %w", err)
+		return fmt.Errorf("this system can't watch files: %w%s", err, watchRemedy(err))
 	}
 	defer events.Close()
 	w, err := f.watch(events)
@@ -134,8 +135,19 @@ func (w *watching) one(dir, name string) {
 func (w *watching) add(dir string) {
 	err := w.events.Add(dir)
 	if err != nil && w.err == nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		w.err = fmt.Errorf("%s can't be watched: %w", dir, err)
+		w.err = fmt.Errorf("%s can't be watched: %w%s", dir, err, watchRemedy(err))
 	}
+}
+
+// watchRemedy says which of the system's limits is too low.
+func watchRemedy(err error) string {
+	switch {
+	case tooManyOpen(err):
+		return "; raise fs.inotify.max_user_instances, or the limit of open files"
+	case errors.Is(err, syscall.ENOSPC):
+		return "; raise fs.inotify.max_user_watches"
+	}
+	return ""
 }
 
 // follow watches every step of an absolute path: the directories above it for
