@@ -125,8 +125,9 @@ func (p *parser) parseAll(sources []Source, unread []error) (*Rules, error) {
 type document struct {
 	source Source
 	decoder
-	domain *Domain // nil when it can't be read
-	shared bool    // with other sources
+	maxBytes int64   // of the source, also written out
+	domain   *Domain // nil when it can't be read
+	shared   bool    // with other sources
 
 	id   sourceID  // if the parser remembers
 	same *domainOf // as before: that is what domain is
@@ -152,7 +153,7 @@ func (p *parser) documents(sources []Source, task *background.Task) []*document 
 	all := make([]*document, len(sources))
 	fresh := make([]*document, 0, len(sources))
 	for i, source := range sources {
-		d := &document{source: source, decoder: decoder{reader: reader{file: source.Name}}}
+		d := &document{source: source, maxBytes: p.opts.maxBytes(), decoder: decoder{reader: reader{file: source.Name, maxText: p.opts.maxBytes()}}}
 		all[i] = d
 		if p.recall(d, task); d.same == nil {
 			fresh = append(fresh, d)
@@ -196,7 +197,7 @@ func (p *parser) read(documents []*document, task *background.Task) {
 	for _, d := range documents {
 		d.domain = nil
 		switch {
-		case !d.isText(p.opts.maxBytes(), task):
+		case !d.isText(task):
 		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, task):
 			for i := range d.parts {
 				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.runs, task) })
@@ -231,10 +232,10 @@ func (p *parser) do(jobs []func(*background.Task)) {
 }
 
 // isText refuses what need not be looked at.
-func (d *document) isText(maxBytes int64, task *background.Task) bool {
+func (d *document) isText(task *background.Task) bool {
 	data := d.source.Data
-	if int64(len(data)) > maxBytes {
-		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+	if int64(len(data)) > d.maxBytes {
+		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", d.maxBytes), "split it into several domains")
 		return false
 	}
 	pos, what, oddBreaks := badText(data, task)
@@ -286,7 +287,7 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *backg
 	if !ok || !d.layout.isList(r, root) {
 		return
 	}
-	p.file, p.lines, p.ok = d.file, r.lines, true
+	p.file, p.lines, p.maxText, p.ok = d.file, r.lines, d.maxBytes, true
 	p.depth = 2 // of the document and its list
 	p.push(descriptors)
 	p.level = make([]*Descriptor, r.count)
@@ -295,17 +296,19 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *backg
 		p.level[i] = p.descriptor(element)
 		p.pop()
 	}
-	if known != nil && p.expanded == 0 && p.isPlain() {
+	if known != nil && p.expanded == 0 && p.copied == 0 && p.isPlain() {
 		p.memory = &descriptorsOf{level: moved(p.level, "", 0), lines: r.lines}
 	}
 }
 
 // join makes a document of its parts.
 func (d *document) join() bool {
-	expanded := 0
+	expanded, copied := 0, int64(0)
 	for i := range d.parts {
 		p := &d.parts[i]
-		if expanded += p.expanded; !p.ok || expanded > maxExpanded {
+		expanded += p.expanded
+		copied += p.copied
+		if !p.ok || expanded > maxExpanded || copied > d.maxBytes {
 			return false
 		}
 	}
@@ -356,7 +359,7 @@ func (p *parser) keep(documents []*document) {
 // decodeWhole reads the document in one piece. Its domain stays nil when it is
 // not one mapping.
 func (d *document) decodeWhole(task *background.Task) {
-	d.decoder = decoder{reader: reader{file: d.source.Name}}
+	d.decoder = decoder{reader: reader{file: d.source.Name, maxText: d.maxBytes}}
 	d.parts = nil
 	stream := newDecoder(d.source.Data, task)
 	var root, next yaml.Node
