@@ -55,7 +55,9 @@ func (s *service) providers() ([]config.Provider, error) {
 	if paths := s.paths(); len(paths) > 0 {
 		list = append(list, &config.Files{Paths: paths, Options: s.config()})
 	}
-	list = append(list, s.adminRules()...)
+	if s.adminRules != nil {
+		list = append(list, s.adminRules)
+	}
 	if s.ConfigType != fromXDS {
 		return list, nil
 	}

@@ -1,10 +1,13 @@
 package rulestore
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,7 +46,7 @@ func NewFile(path string) (*File, error) {
 
 // Load implements Store.
 func (f *File) Load(context.Context) (Set, error) {
-	text, err := os.ReadFile(f.path)
+	text, err := f.read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return Set{}, nil
 	}
@@ -52,9 +55,25 @@ func (f *File) Load(context.Context) (Set, error) {
 	}
 	set, err := decode(text)
 	if err != nil {
-		return Set{}, fmt.Errorf("%s holds no admin rules that can be read: %w; restore it, or remove it to do without them", f.path, err)
+		sum := sha256.Sum256(text)
+		return Set{stored: true, token: fmt.Sprintf("unusable-%x", sum[:8]), unusable: true}, fmt.Errorf("%w: %s: %w", ErrUnusable, f.path, err)
 	}
 	return set, nil
+}
+
+// read returns the content of the file, at most one byte more than may be stored.
+func (f *File) read() ([]byte, error) {
+	if info, err := os.Stat(f.path); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file: name another", f.path)
+	}
+	file, err := os.Open(f.path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, MaxBytes+1))
 }
 
 // Save implements Store.
@@ -62,19 +81,40 @@ func (f *File) Save(ctx context.Context, prev, next Set) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, err := f.Load(ctx)
-	if err != nil {
+	if err != nil && !now.unusable {
 		return err
 	}
 	if now.Token() != prev.Token() {
 		return ErrConflict
 	}
+	if now.unusable {
+		if err := f.setAside(); err != nil {
+			return err
+		}
+	}
 	return f.replace(next)
+}
+
+// setAside renames a file that can't be used, so that nothing is lost with it. One
+// that never was a set of rules stays where it is: its path was given by mistake.
+func (f *File) setAside() error {
+	text, err := f.read()
+	if err != nil {
+		return err
+	}
+	if text = bytes.Trim(text, " \t\r\n\x00"); len(text) > 0 && text[0] != '{' {
+		return fmt.Errorf("%s is a file of something else: move it away, or name another for admin rules", f.path)
+	}
+	return os.Rename(f.path, f.path+".unusable")
 }
 
 // replace writes a new file beside the old one, and renames it when all of it is
 // on disk: a crash leaves one of the two.
 func (f *File) replace(set Set) error {
 	text, err := json.MarshalIndent(set, "", "  ")
+	if len(text) >= MaxBytes { // which is no bound on how far people would indent
+		text, err = json.Marshal(set)
+	}
 	if err != nil {
 		return err
 	}
