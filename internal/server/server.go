@@ -283,7 +283,7 @@ func (s *Service) decideWithout(ctx context.Context, r *request, cause error) er
 	if ctx.Err() != nil { // the client has left: nobody waits for a decision
 		return status.FromContextError(ctx.Err()).Err()
 	}
-	s.opts.Log.Warn("the backend did not decide", zap.Error(cause))
+	s.opts.Log.Debug("the backend did not decide", zap.Error(cause)) // it says itself when it goes and comes back
 	local := backend.Request{AllOrNothing: r.ask.AllOrNothing || r.givesBack}
 	r.ask.AllOrNothing, r.givesBack = local.AllOrNothing, false
 	var places []int
