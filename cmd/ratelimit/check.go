@@ -41,7 +41,7 @@ type checkCmd struct {
 
 // Help says what the errors look like.
 func (checkCmd) Help() string {
-	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same.`
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise.`
 }
 
 func (c *checkCmd) Run(con console) error {
@@ -52,8 +52,19 @@ func (c *checkCmd) Run(con console) error {
 	for _, w := range rules.Warnings {
 		fmt.Fprintf(con.out, "warning: %s\n", w.Error())
 	}
+	if hints := rules.Hints(); len(hints) > 0 { // one is enough: the others are of the same kind
+		fmt.Fprintf(con.out, "hint: %s%s\n", hints[0].Error(), others(len(hints)-1))
+	}
 	fmt.Fprintf(con.out, "valid: %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
 	return nil
+}
+
+// others returns how many more there are, if any.
+func others(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %s like it)", count(n, "limit"))
 }
 
 // count returns "1 rule" or "2 rules".
