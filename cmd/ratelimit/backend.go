@@ -37,6 +37,12 @@ type stores struct {
 	perSecond *redis.Settings // nil without a Redis of its own
 }
 
+// spread reports whether the counters of a request may be on several servers, of
+// which none can decide all of them in one step.
+func (s *stores) spread() bool {
+	return s.perSecond != nil || s.main.Backend == "redis" && s.main.Redis.Mode == redis.Cluster
+}
+
 // readStores reads the settings of Redis. Everything wrong with them is in the error.
 func (c *serveCmd) readStores() (s stores, err error) {
 	if s.main, err = redis.FromEnvironment(c.redisVariable); err != nil {
@@ -89,10 +95,13 @@ func perSecondVariable(name string) string {
 	rest, isRedis := strings.CutPrefix(name, "REDIS_")
 	switch {
 	case strings.HasPrefix(rest, "TLS_"):
-		if secure, err := strconv.ParseBool(os.Getenv("REDIS_PERSECOND_TLS")); err != nil || !secure {
-			return "" // the files are for the other Redis
+		if secure, err := strconv.ParseBool(os.Getenv("REDIS_PERSECOND_TLS")); err == nil && secure {
+			return os.Getenv(name)
 		}
-		return os.Getenv(name)
+		if strings.HasPrefix(os.Getenv("REDIS_PERSECOND_URL"), "rediss://") {
+			return os.Getenv(name)
+		}
+		return "" // the files are for the other Redis
 	case !isRedis, strings.HasPrefix(rest, "BREAK_"), rest == "COMBINING", rest == "PLAIN_KEYS", rest == "DIAL_TIMEOUT":
 		return os.Getenv(name)
 	}

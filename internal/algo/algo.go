@@ -1,5 +1,5 @@
-// Package algo owns the six rate-limit algorithms: their parameters, their
-// state and one pure step each. It knows nothing of keys, stores, rules or the
+// Package algo owns the rate-limit algorithms: their parameters, their state and
+// one pure step each, and the registry of what there is to know of them. It knows nothing of keys, stores, rules or the
 // network; the clock is always an argument.
 //
 // An algorithm is a few small functions over a State: settle it to the present,
@@ -14,15 +14,14 @@ package algo
 import (
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"time"
 )
 
-// Algorithm names one of the six algorithms.
+// Algorithm names an algorithm: it is the number of its row in the registry.
 type Algorithm uint8
 
-// The algorithms, in the order of the documentation.
+// The algorithms that other packages and tests name, in the order of the
+// documentation. FixedWindow, the zero value, is the default of rules.
 const (
 	FixedWindow   Algorithm = iota // a count that starts anew at every multiple of the window
 	SlidingWindow                  // this window's count plus the part of the last one still in view
@@ -32,35 +31,12 @@ const (
 	Hybrid                         // a token bucket and a sliding window, both of which must pass
 )
 
-var algorithmNames = [...]string{"fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket", "hybrid"}
-
-// String returns the name that rules use, such as "token_bucket".
-func (a Algorithm) String() string {
-	if int(a) < len(algorithmNames) {
-		return algorithmNames[a]
-	}
-	return fmt.Sprintf("algorithm(%d)", uint8(a))
-}
-
-// Algorithms lists the names that rules may use.
-func Algorithms() []string { return slices.Clone(algorithmNames[:]) }
-
-// ParseAlgorithm returns the algorithm with the given rule name.
-func ParseAlgorithm(name string) (Algorithm, error) {
-	for i, n := range algorithmNames {
-		if n == name {
-			return Algorithm(i), nil
-		}
-	}
-	return 0, fmt.Errorf("unknown algorithm %q: write one of %s", name, strings.Join(algorithmNames[:], ", "))
-}
-
 // DeniedHits says what a denied call charges.
 type DeniedHits uint8
 
 // What a denied call charges.
 const (
-	DeniedDefault DeniedHits = iota // Count for FixedWindow, Drop for the others
+	DeniedDefault DeniedHits = iota // Count for FixedWindow, Drop for others
 	Count                           // its hits too: the limit goes into debt, at most one more capacity (a fixed window counts on)
 	Drop                            // nothing
 	Drain                           // all that is left: Remaining
@@ -76,15 +52,26 @@ func (d DeniedHits) String() string {
 	return fmt.Sprintf("denied_hits(%d)", uint8(d))
 }
 
-// ParseDeniedHits returns the value with the given rule name.
+// ParseDeniedHits returns the value with the given rule name. The error is a
+// *ParamError.
 func ParseDeniedHits(name string) (DeniedHits, error) {
 	for i, n := range deniedNames[1:] {
 		if n == name {
 			return DeniedHits(i + 1), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown denied_hits %q: write count, drop or drain", name)
+	return 0, &ParamError{"denied_hits", fmt.Sprintf("unknown denied_hits %q", name), "write count, drop or drain"}
 }
+
+// ParamError is what is wrong with one parameter of a limit.
+type ParamError struct {
+	Param  string // as rules call it
+	What   string // is wrong
+	Remedy string // what to write instead
+}
+
+// Error returns "what is wrong: what to write".
+func (e *ParamError) Error() string { return e.What + ": " + e.Remedy }
 
 // Bounds on parameters. Beyond them arithmetic would leave 2^53 microseconds,
 // or one key would cost unreasonable memory.

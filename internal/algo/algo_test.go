@@ -30,7 +30,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Second, SubWindows: 3}, "sub windows belong to strict mode"},
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Second, Strict: true, SubWindows: 61}, "61 sub windows: use 1 to 60"},
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Second, Strict: true, SubWindows: -1}, "-1 sub windows: use 1 to 60"},
-		{algo.Params{Algorithm: algo.SlidingLog, Limit: algo.MaxLogLimit + 1, Window: time.Second}, "at most 65536; use sliding_window with strict"},
+		{algo.Params{Algorithm: algo.SlidingLog, Limit: algo.MaxLogLimit + 1, Window: time.Second}, "at most 65536, or use sliding_window with strict"},
 		{algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: 365 * 24 * time.Hour, Burst: 51}, "takes longer than 50 years to fill"},
 	} {
 		l, err := algo.New(c.params)

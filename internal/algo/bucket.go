@@ -1,6 +1,7 @@
 package algo
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
@@ -27,14 +28,29 @@ import (
 // State: the TAT's microseconds, its remainder with the rate's hits, the rate's
 // period, and the most hits that can be owed.
 type bucket struct {
-	hits     uint64 // per period; 0 for a limit of 0, under which nothing is charged
-	period   uint64 // µs
-	capacity int64  // hits
-	most     uint64 // hits that can be owed: capacity, or with debt twice that
-	cost     span   // T: of one hit
-	full     span   // capacity·T: the furthest that the TAT may lie ahead when a call passes
-	bound    span   // most·T: the furthest that a charge moves it
+	hits   uint64 // per period; 0 for a limit of 0, under which nothing is charged
+	period uint64 // µs
+	size   int64  // hits: the capacity
+	most   uint64 // hits that can be owed: size, or with debt twice that
+	cost   span   // T: of one hit
+	full   span   // size·T: the furthest that the TAT may lie ahead when a call passes
+	bound  span   // most·T: the furthest that a charge moves it
 }
+
+var (
+	tokenBucketKind = kind{
+		name: "token_bucket", tag: "tb", anyWindow: true, takes: TakesBurst, programs: []string{"bucket"},
+		new: func(p Params, debt bool) (stepper, error) {
+			return newBucket(Rate{p.Limit, p.Window}, cmp.Or(p.Burst, p.Limit), debt)
+		},
+	}
+	leakyBucketKind = kind{
+		name: "leaky_bucket", tag: "lb", anyWindow: true, takes: TakesBurst, programs: []string{"bucket"},
+		new: func(p Params, debt bool) (stepper, error) {
+			return newBucket(Rate{p.Limit, p.Window}, cmp.Or(p.Burst, 1), debt)
+		},
+	}
+)
 
 const (
 	tatMicros = iota // µs since the epoch
@@ -58,32 +74,23 @@ type span struct {
 	part   uint64
 }
 
-// newBucket returns the bucket of a rule, with the defaults that [Params] states.
-func newBucket(p Params, debt bool) (*bucket, error) {
-	rate, capacity := p.Refill, p.Burst
-	if rate == (Rate{}) {
-		rate = Rate{p.Limit, p.Window}
-	}
-	if capacity == 0 {
-		capacity = p.Limit
-		if p.Algorithm == LeakyBucket {
-			capacity = 1
-		}
-	}
-	if p.Limit == 0 {
+// newBucket returns a bucket of that capacity. With a rate of 0 nothing passes.
+func newBucket(rate Rate, capacity uint32, debt bool) (*bucket, error) {
+	if rate.Hits == 0 {
 		return &bucket{}, nil
 	}
-	b := &bucket{hits: uint64(rate.Hits), period: uint64(rate.Per.Microseconds()), capacity: int64(capacity), most: uint64(capacity)}
+	b := &bucket{hits: uint64(rate.Hits), period: uint64(rate.Per.Microseconds()), size: int64(capacity), most: uint64(capacity)}
 	hi, lo := bits.Mul64(uint64(capacity), b.period)
 	mostHi, mostLo := bits.Mul64(b.hits, uint64(MaxFill.Microseconds()))
 	if hi > mostHi || hi == mostHi && lo > mostLo {
-		return nil, fmt.Errorf("a bucket of %d at %d per %v takes longer than 50 years to fill: use a smaller burst or a higher rate", capacity, rate.Hits, rate.Per)
+		return nil, &ParamError{"burst", fmt.Sprintf("a bucket of %d at %d per %v takes longer than 50 years to fill", capacity, rate.Hits, rate.Per),
+			"use a smaller burst or a higher rate"}
 	}
 	if debt {
 		b.most *= 2
 	}
 	b.cost = b.times(1)
-	b.full = b.times(uint64(b.capacity))
+	b.full = b.times(uint64(b.size))
 	b.bound = b.times(b.most)
 	return b, nil
 }
@@ -147,9 +154,13 @@ func setAhead(s State, now int64, d span) {
 	s[tatMicros], s[tatRate] = uint64(now+d.micros), s[tatRate]&^math.MaxUint32|d.part
 }
 
-func (*bucket) words() int { return bucketWords }
-
-func (*bucket) adopt(State, State, int64) {} // all buckets have one layout
+func (*bucket) words() int        { return bucketWords }
+func (b *bucket) capacity() int64 { return b.size }
+func (*bucket) program() string   { return "bucket" }
+func (b *bucket) appendNumbers(dst []float64) []float64 {
+	return append(dst, float64(b.hits), float64(b.period), float64(b.size), float64(b.most),
+		float64(b.full.micros), float64(b.full.part), float64(b.bound.micros), float64(b.bound.part))
+}
 
 func (b *bucket) settle(s State, now int64) {
 	d := ahead(s, now)
@@ -188,6 +199,8 @@ func (b *bucket) settleOther(s State, now int64, d span) {
 // owed returns the most hits that can be owed by a counter that owes d.
 func (b *bucket) owed(d span) uint64 { return max(b.most, uint64(b.hitsIn(d, b.period-1))) }
 
+// appendState reads the TAT, its part and the most owed hits on record; under a
+// limit of 0 also the hits and the period on record, which otherwise are b's.
 func (b *bucket) appendState(dst State, next func() int64) State {
 	tat, part, most := uint64(next()), uint64(next()), uint64(next())
 	hits, period := b.hits, b.period
@@ -227,7 +240,7 @@ func (b *bucket) convert(d span, r bucket) span {
 }
 
 func (b *bucket) fits(s State, now, n int64) bool {
-	return n <= b.capacity && !b.full.less(b.add(ahead(s, now), b.times(uint64(n))))
+	return n <= b.size && !b.full.less(b.add(ahead(s, now), b.times(uint64(n))))
 }
 
 func (b *bucket) charge(s State, now, n int64) State {
@@ -236,7 +249,7 @@ func (b *bucket) charge(s State, now, n int64) State {
 		return s // it owes the most already, or more from before the capacity was lowered
 	}
 	d := b.bound
-	if n < 2*b.capacity { // more is beyond any bound
+	if n < 2*b.size { // more is beyond any bound
 		d = b.add(old, b.times(uint64(n)))
 	}
 	if b.bound.less(d) {
@@ -294,7 +307,7 @@ func (b *bucket) hitsIn(x span, round uint64) int64 {
 }
 
 func (b *bucket) wait(s State, now, n int64) int64 {
-	if n > b.capacity {
+	if n > b.size {
 		return never
 	}
 	return max(0, b.sub(b.add(ahead(s, now), b.times(uint64(n))), b.full).ceil())

@@ -179,7 +179,7 @@ func TestPartsAreStep(t *testing.T) {
 			allowed := hits < 0 || l.Fits(inPlace, now, hits)
 			switch {
 			case hits < 0:
-				inPlace = l.Refund(inPlace, now, -max(hits, -math.MaxInt64))
+				inPlace = l.Refund(inPlace, now, hits)
 			case allowed:
 				inPlace = l.Charge(inPlace, now, hits)
 			default:
@@ -239,7 +239,7 @@ func FuzzStep(f *testing.F) {
 			t.Fatalf("Step changed its argument from %v to %v", before, s)
 		}
 		longest := longest(p)
-		if l.Program() == algo.ProgramBucket || l.Program() == algo.ProgramHybrid {
+		if p.Algorithm.Takes(algo.TakesBurst) {
 			longest = max(longest, furthestAhead) // the state may be that of a slower rule
 		}
 		checkSane(t, l, d, micros(longest))

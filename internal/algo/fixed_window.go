@@ -18,9 +18,20 @@ const (
 	windowPrev         // slidingWindow: hits in the window before
 )
 
-func (*fixedWindow) words() int { return 2 }
+var fixedWindowKind = kind{
+	name: "fixed_window", tag: "fw", countsDenied: true, programs: []string{"fixed_window"},
+	new: func(p Params, _ bool) (stepper, error) {
+		return &fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}, nil
+	},
+}
 
-func (*fixedWindow) adopt(State, State, int64) {} // there is one layout
+func (*fixedWindow) words() int        { return 2 }
+func (f *fixedWindow) capacity() int64 { return f.limit }
+func (*fixedWindow) leavesWhole()      {}
+func (*fixedWindow) program() string   { return "fixed_window" }
+func (f *fixedWindow) appendNumbers(dst []float64) []float64 {
+	return append(dst, float64(f.limit), float64(f.window))
+}
 
 func (f *fixedWindow) settle(s State, now int64) {
 	end := int64(s[windowEnd])

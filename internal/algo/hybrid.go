@@ -1,5 +1,7 @@
 package algo
 
+import "cmp"
+
 // hybrid passes a call only if both a token bucket and a sliding window do, and
 // charges both or neither: bursts are smoothed by the bucket, and the total in
 // the window is bounded by the window. In a trailing window it admits at most
@@ -8,10 +10,38 @@ package algo
 // State: the bucket's words, then the window's.
 type hybrid struct {
 	bucket *bucket
-	window stepper // slidingWindow or strictWindow
+	window sliding
 }
 
-func (h *hybrid) words() int { return bucketWords + h.window.words() }
+var hybridKind = kind{
+	name: "hybrid", tag: "hy2", takes: TakesBurst | TakesRefill | TakesStrict, programs: []string{"hybrid"},
+	new: func(p Params, debt bool) (stepper, error) {
+		rate := p.Refill
+		if rate == (Rate{}) || p.Limit == 0 {
+			rate = Rate{p.Limit, p.Window}
+		}
+		b, err := newBucket(rate, cmp.Or(p.Burst, p.Limit), debt)
+		if err != nil {
+			return nil, err
+		}
+		return &hybrid{bucket: b, window: newSliding(p, debt)}, nil
+	},
+}
+
+func (h *hybrid) words() int      { return bucketWords + h.window.words() }
+func (h *hybrid) layout() int     { return h.window.layout() }
+func (h *hybrid) capacity() int64 { return min(h.bucket.capacity(), h.window.capacity()) }
+func (*hybrid) program() string   { return "hybrid" }
+
+// appendNumbers appends the bucket's, the window's program, and the window's.
+func (h *hybrid) appendNumbers(dst []float64) []float64 {
+	dst = append(h.bucket.appendNumbers(dst), float64(programOf(h.window)))
+	return h.window.appendNumbers(dst)
+}
+
+func (h *hybrid) appendState(dst State, next func() int64) State {
+	return appendState(h.bucket.appendState(dst, next), h.window, next)
+}
 
 func (h *hybrid) adopt(s, other State, now int64) {
 	if len(other) > bucketWords {

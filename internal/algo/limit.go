@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,11 +16,10 @@ const maxCount = 1<<53 - 1
 // but words and settle want a state that settle has brought to now, and n > 0;
 // fits and wait also take n = 0, which asks whether the limit is not exceeded.
 type stepper interface {
+	// capacity is the most hits that can ever pass in one call.
+	capacity() int64
 	// words is the fixed length of the state, or grows.
 	words() int
-	// adopt makes s, all zero and of words(), what another layout of the same
-	// algorithm holds; other may be of no such layout and is then passed over.
-	adopt(s, other State, now int64)
 	// settle brings s to now in place: expired hits leave, and what no sequence
 	// of calls could have produced (a clock that stepped back, damage) is cut to
 	// what could. What was used under other parameters stays used.
@@ -38,7 +38,36 @@ type stepper interface {
 	wait(s State, now, n int64) int64
 	// expiry returns the microsecond from which s equals "never used".
 	expiry(s State) int64
+
+	// program names the Lua file that follows this arithmetic.
+	program() string
+	// appendNumbers appends what program's params reads: whole numbers from 0 to
+	// 2^53, times in microseconds.
+	appendNumbers(dst []float64) []float64
 }
+
+// What some steppers are besides.
+type (
+	// adopter has states of another layout than others for the same counter.
+	adopter interface {
+		// layout is the number of the layout: see [Limit.Layout].
+		layout() int
+		// adopt makes s, all zero and of words(), what another layout holds; other
+		// may be of no layout at all and is then passed over.
+		adopt(s, other State, now int64)
+	}
+	// packer has a program that answers states in other numbers than their words.
+	packer interface {
+		appendState(dst State, next func() int64) State
+	}
+	// answerer has a program that does not answer whole states, which grow, but what
+	// a decision is made of.
+	answerer interface {
+		answer(now, hits int64, allowed bool, next func() int64) Decision
+	}
+	// whole is a stepper all of whose charges leave at once.
+	whole interface{ leavesWhole() }
+)
 
 const (
 	never = math.MaxInt64 // the wait for more hits than a limit can hold
@@ -49,108 +78,81 @@ const (
 // does not depend on the call computed once. It is immutable.
 type Limit struct {
 	stepper
-	params   Params
-	denied   DeniedHits // never DeniedDefault
-	capacity int64
+	params Params
+	denied DeniedHits // never DeniedDefault
+	most   int64      // capacity
+	number Program
+	inPart bool // see AnswersInPart
 }
 
-// New validates p and prepares the limit. The error says which parameter is
-// wrong and what it may be.
+// New validates p and prepares the limit. The error is a *ParamError.
 func New(p Params) (*Limit, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	l := &Limit{params: p, denied: p.DeniedHits, capacity: int64(p.Limit)}
+	k := &kinds[p.Algorithm]
+	l := &Limit{params: p, denied: p.DeniedHits}
 	if l.denied == DeniedDefault {
 		l.denied = Drop
-		if p.Algorithm == FixedWindow {
+		if k.countsDenied {
 			l.denied = Count
 		}
 	}
-	debt := l.denied == Count
-	switch p.Algorithm {
-	case FixedWindow:
-		l.stepper = &fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}
-	case SlidingWindow:
-		l.stepper = newSliding(p, debt)
-	case SlidingLog:
-		l.stepper = newSlidingLog(int(p.Limit), p.Window.Microseconds(), debt)
-	default:
-		b, err := newBucket(p, debt)
-		if err != nil {
-			return nil, err
-		}
-		l.stepper, l.capacity = b, b.capacity
-		if p.Algorithm == Hybrid {
-			l.stepper = &hybrid{bucket: b, window: newSliding(p, debt)}
-			l.capacity = min(b.capacity, int64(p.Limit))
-		}
+	var err error
+	if l.stepper, err = k.new(p, l.denied == Count); err != nil {
+		return nil, err
 	}
+	l.most, l.number = l.capacity(), programOf(l.stepper)
+	_, l.inPart = l.stepper.(answerer)
 	return l, nil
 }
 
-// check says what is wrong with p; newBucket says the rest.
+// check says what is wrong with p; the constructor says the rest.
 func (p Params) check() error {
-	if int(p.Algorithm) >= len(algorithmNames) {
-		return fmt.Errorf("unknown algorithm %d", p.Algorithm)
+	if !p.Algorithm.known() {
+		return &ParamError{"algorithm", fmt.Sprintf("unknown algorithm %d", p.Algorithm), "write one of " + strings.Join(Algorithms(), ", ")}
 	}
-	isBucket := p.Algorithm == TokenBucket || p.Algorithm == LeakyBucket || p.Algorithm == Hybrid
-	isSliding := p.Algorithm == SlidingWindow || p.Algorithm == Hybrid
+	k := &kinds[p.Algorithm]
+	foreign := func(param, what string, t Takes) error {
+		return &ParamError{param, fmt.Sprintf("%s has no %s", p.Algorithm, what), "remove it, or write algorithm: " + Taking(t)}
+	}
 	switch {
 	case p.DeniedHits > Drain:
-		return fmt.Errorf("unknown denied_hits %d", p.DeniedHits)
-	case p.Burst != 0 && !isBucket:
-		return fmt.Errorf("%s has no burst", p.Algorithm)
-	case p.Refill != (Rate{}) && p.Algorithm != Hybrid:
-		return fmt.Errorf("%s has no refill rate of its own", p.Algorithm)
+		return &ParamError{"denied_hits", fmt.Sprintf("unknown denied_hits %d", p.DeniedHits), "write count, drop or drain"}
+	case p.Burst != 0 && !p.Algorithm.Takes(TakesBurst):
+		return foreign("burst", "burst", TakesBurst)
+	case p.Refill != (Rate{}) && !p.Algorithm.Takes(TakesRefill):
+		return foreign("refill_rate", "refill rate of its own", TakesRefill)
 	case p.Refill.Hits == 0 && p.Refill.Per != 0:
-		return fmt.Errorf("a refill rate of 0 never refills: use at least 1")
-	case p.Strict && !isSliding:
-		return fmt.Errorf("%s has no strict mode", p.Algorithm)
+		return &ParamError{"refill_rate", "a refill rate of 0 never refills", "use at least 1"}
+	case p.Strict && !p.Algorithm.Takes(TakesStrict):
+		return foreign("strict", "strict mode", TakesStrict)
 	case p.SubWindows != 0 && !p.Strict:
-		return fmt.Errorf("sub windows belong to strict mode")
+		return &ParamError{"sub_windows", "sub windows belong to strict mode", "write strict: true, or remove it"}
 	case p.SubWindows < 0 || p.SubWindows > MaxSubWindows:
-		return fmt.Errorf("%d sub windows: use 1 to %d", p.SubWindows, MaxSubWindows)
-	case p.Algorithm == SlidingLog && p.Limit > MaxLogLimit:
-		return fmt.Errorf("a sliding_log keeps 8 bytes for each of its %d hits: at most %d; use sliding_window with strict instead", p.Limit, MaxLogLimit)
+		return &ParamError{"sub_windows", fmt.Sprintf("%d sub windows", p.SubWindows), fmt.Sprintf("use 1 to %d", MaxSubWindows)}
+	case k.maxLimit != 0 && p.Limit > k.maxLimit:
+		return &ParamError{"requests_per_unit", fmt.Sprintf(k.whyNoMore, p.Limit), fmt.Sprintf("write at most %d, or use %s", k.maxLimit, k.try)}
 	}
-	if err := checkPeriod("window", p.Window); err != nil {
+	if err := checkPeriod("window", "window", p.Window); err != nil {
 		return err
 	}
 	if p.Refill != (Rate{}) {
-		return checkPeriod("refill period", p.Refill.Per)
+		return checkPeriod("refill_rate", "refill period", p.Refill.Per)
 	}
 	return nil
 }
 
-func checkPeriod(name string, d time.Duration) error {
+func checkPeriod(param, name string, d time.Duration) error {
 	switch {
 	case d < MinWindow:
-		return fmt.Errorf("a %s of %v is too short: use at least %v", name, d, MinWindow)
+		return &ParamError{param, fmt.Sprintf("a %s of %v is too short", name, d), fmt.Sprintf("use at least %v", MinWindow)}
 	case d > MaxWindow:
-		return fmt.Errorf("a %s of %v is too long: use at most %v (366 days)", name, d, MaxWindow)
+		return &ParamError{param, fmt.Sprintf("a %s of %v is too long", name, d), fmt.Sprintf("use at most %v (366 days)", MaxWindow)}
 	case d%time.Microsecond != 0:
-		return fmt.Errorf("a %s of %v is not a whole number of microseconds", name, d)
+		return &ParamError{param, fmt.Sprintf("a %s of %v is not a whole number of microseconds", name, d), "round it"}
 	}
 	return nil
-}
-
-// newSliding returns the window of SlidingWindow and Hybrid: two counters, or
-// sub-windows when strict.
-func newSliding(p Params, debt bool) stepper {
-	limit, window := int64(p.Limit), p.Window.Microseconds()
-	bound := limit
-	if debt {
-		bound = 2 * limit
-	}
-	if !p.Strict {
-		return &slidingWindow{limit: limit, window: window, bound: bound}
-	}
-	parts := int64(p.SubWindows)
-	if parts == 0 {
-		parts = DefaultSubWindows
-	}
-	return &strictWindow{limit: limit, window: window, bound: bound, parts: parts, part: (window + parts - 1) / parts}
 }
 
 // Params returns what the limit was made of.
@@ -161,7 +163,7 @@ func (l *Limit) Params() Params { return l.params }
 func (l *Limit) DeniedHits() DeniedHits { return l.denied }
 
 // Capacity is the most hits that can ever pass in one call.
-func (l *Limit) Capacity() int64 { return l.capacity }
+func (l *Limit) Capacity() int64 { return l.most }
 
 // Words is the length of the limit's states in words; 0 when states grow
 // (SlidingLog).
@@ -171,17 +173,17 @@ func (l *Limit) Words() int { return max(0, l.words()) }
 // to [Layouts]: a state of layout n has n − Layout() more words than one of this
 // limit, which Settle reads all the same. 0: there is no other layout.
 func (l *Limit) Layout() int {
-	w := l.stepper
-	if h, ok := w.(*hybrid); ok {
-		w = h.window
-	}
-	switch w := w.(type) {
-	case *slidingWindow:
-		return 1
-	case *strictWindow:
-		return 1 + int(w.parts)
+	if a, ok := l.stepper.(adopter); ok {
+		return a.layout()
 	}
 	return 0
+}
+
+// LeavesWhole reports whether all that a counter has been charged leaves at once,
+// at the end of its window.
+func (l *Limit) LeavesWhole() bool {
+	_, ok := l.stepper.(whole)
+	return ok
 }
 
 const (
@@ -201,20 +203,29 @@ const (
 // been left under other parameters of the same algorithm and window; one of
 // another algorithm counts as never used if its length tells. s is not changed.
 func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
-	t := l.Settle(slices.Clone(s), now, nil)
+	t, d := l.Decide(l.Settle(slices.Clone(s), now, nil), now, hits)
+	if hits == 0 {
+		return s, d
+	}
+	return t, d
+}
+
+// Decide is Step on a state that Settle has brought to now, in place: what a store
+// does for a check that stands alone. A look leaves the state settled.
+func (l *Limit) Decide(s State, now, hits int64) (State, Decision) {
 	allowed := true
 	switch {
 	case hits == 0:
-		return s, l.Report(t, now, 0, l.Look(t, now))
+		allowed = l.Look(s, now)
 	case hits < 0:
-		t = l.Refund(t, now, -max(hits, -math.MaxInt64))
-	case l.Fits(t, now, hits):
-		t = l.Charge(t, now, hits)
+		s = l.Refund(s, now, hits)
+	case l.Fits(s, now, hits):
+		s = l.Charge(s, now, hits)
 	default:
 		allowed = false
-		t = l.Deny(t, now, hits)
+		s = l.Deny(s, now, hits)
 	}
-	return t, l.Report(t, now, hits, allowed)
+	return s, l.Report(s, now, hits, allowed)
 }
 
 // The methods below are the parts of Step, for stores that decide several
@@ -231,7 +242,9 @@ func (l *Limit) Settle(s State, now int64, spare State) State {
 		for range w {
 			settled = append(settled, 0)
 		}
-		l.adopt(settled, s, now)
+		if a, ok := l.stepper.(adopter); ok {
+			a.adopt(settled, s, now)
+		}
 		s = settled
 	}
 	l.settle(s, now)
@@ -248,7 +261,7 @@ func (l *Limit) Look(s State, now int64) bool { return l.fits(s, now, l.lookHits
 
 // lookHits is how many hits a look needs room for.
 func (l *Limit) lookHits() int64 {
-	if l.denied == Count && l.capacity > 0 {
+	if l.denied == Count && l.most > 0 {
 		return 0
 	}
 	return 1
@@ -258,8 +271,11 @@ func (l *Limit) lookHits() int64 {
 // returned state is s, but for SlidingLog, which may have outgrown it.
 func (l *Limit) Charge(s State, now, hits int64) State { return l.charge(s, now, hits) }
 
-// Refund gives hits (> 0) back, never beyond full. It needs no room.
-func (l *Limit) Refund(s State, now, hits int64) State { return l.refund(s, now, hits) }
+// Refund gives hits (< 0, as a call has them) back, never beyond full. It needs no
+// room.
+func (l *Limit) Refund(s State, now, hits int64) State {
+	return l.refund(s, now, -max(hits, -math.MaxInt64))
+}
 
 // Deny charges what a denied call with so many hits (> 0) charges.
 func (l *Limit) Deny(s State, now, hits int64) State {

@@ -1,6 +1,9 @@
 package algo
 
-import "sort"
+import (
+	"sort"
+	"time"
+)
 
 // slidingLog remembers the time of every hit and is exact: n hits pass when the
 // trailing window (now − window, now] holds at most limit − n.
@@ -33,9 +36,41 @@ func newSlidingLog(limit int, window int64, debt bool) *slidingLog {
 	return l
 }
 
-func (*slidingLog) words() int { return grows }
+var slidingLogKind = kind{
+	name: "sliding_log", tag: "sl", programs: []string{"sliding_log"},
+	maxLimit: MaxLogLimit, whyNoMore: "a sliding_log of %d hits, of which each takes 8 bytes in every counter", try: "sliding_window with strict: true",
+	new: func(p Params, debt bool) (stepper, error) {
+		return newSlidingLog(int(p.Limit), p.Window.Microseconds(), debt), nil
+	},
+}
 
-func (*slidingLog) adopt(State, State, int64) {} // there is one layout
+func (*slidingLog) words() int        { return grows }
+func (l *slidingLog) capacity() int64 { return int64(l.limit) }
+func (*slidingLog) program() string   { return "sliding_log" }
+func (l *slidingLog) appendNumbers(dst []float64) []float64 {
+	return append(dst, float64(l.limit), float64(l.window), float64(l.slots))
+}
+
+// answer reads how many entries the log has, the oldest of them, and the one that
+// must leave for the hits to pass; 0 for none. That is all that a decision needs.
+func (l *slidingLog) answer(now, hits int64, allowed bool, next func() int64) Decision {
+	size, oldest, blocking := next(), next(), next()
+	in := func(entry int64) time.Duration { // one that damage has out of order may have left
+		return time.Duration(max(0, entry-now+l.window)) * time.Microsecond
+	}
+	d := Decision{Allowed: allowed, Remaining: int64(l.limit) - size}
+	if size > 0 {
+		d.ResetAfter = in(oldest)
+	}
+	switch {
+	case allowed:
+	case hits > int64(l.limit) || l.limit == 0:
+		d.RetryAfter = Never
+	case blocking > 0:
+		d.RetryAfter = in(blocking)
+	}
+	return d
+}
 
 // size returns how many entries s holds.
 func size(s State) int {

@@ -21,7 +21,42 @@ type slidingWindow struct {
 	bound  int64 // the most that a charge raises the estimate to: limit, or with debt twice that
 }
 
-func (*slidingWindow) words() int { return windowPrev + 1 }
+var slidingWindowKind = kind{
+	name: "sliding_window", tag: "sw2", takes: TakesStrict, programs: []string{"sliding_window", "strict_window"},
+	new: func(p Params, debt bool) (stepper, error) { return newSliding(p, debt), nil },
+}
+
+// sliding is a sliding window of either kind.
+type sliding interface {
+	stepper
+	adopter
+}
+
+// newSliding returns the window of SlidingWindow and Hybrid: two counters, or
+// sub-windows when strict.
+func newSliding(p Params, debt bool) sliding {
+	limit, window := int64(p.Limit), p.Window.Microseconds()
+	bound := limit
+	if debt {
+		bound = 2 * limit
+	}
+	if !p.Strict {
+		return &slidingWindow{limit: limit, window: window, bound: bound}
+	}
+	parts := int64(p.SubWindows)
+	if parts == 0 {
+		parts = DefaultSubWindows
+	}
+	return &strictWindow{limit: limit, window: window, bound: bound, parts: parts, part: (window + parts - 1) / parts}
+}
+
+func (*slidingWindow) words() int        { return windowPrev + 1 }
+func (*slidingWindow) layout() int       { return 1 }
+func (w *slidingWindow) capacity() int64 { return w.limit }
+func (*slidingWindow) program() string   { return "sliding_window" }
+func (w *slidingWindow) appendNumbers(dst []float64) []float64 {
+	return append(dst, float64(w.limit), float64(w.window), float64(w.bound))
+}
 
 func (w *slidingWindow) adopt(s, other State, now int64) {
 	adoptWindow(s, other, now, w.window, w.window)

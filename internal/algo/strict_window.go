@@ -22,7 +22,13 @@ const strictExtra = 3
 // counts returns the parts+1 counts, the current part's first.
 func (w *strictWindow) counts(s State) []uint64 { return s[windowCount : windowCount+w.parts+1] }
 
-func (w *strictWindow) words() int { return int(w.parts) + strictExtra }
+func (w *strictWindow) words() int      { return int(w.parts) + strictExtra }
+func (w *strictWindow) layout() int     { return 1 + int(w.parts) }
+func (w *strictWindow) capacity() int64 { return w.limit }
+func (*strictWindow) program() string   { return "strict_window" }
+func (w *strictWindow) appendNumbers(dst []float64) []float64 {
+	return append(dst, float64(w.limit), float64(w.window), float64(w.bound), float64(w.parts), float64(w.part))
+}
 
 func (w *strictWindow) adopt(s, other State, now int64) { adoptWindow(s, other, now, w.window, w.part) }
 

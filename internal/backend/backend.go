@@ -6,7 +6,7 @@ package backend
 
 import (
 	"context"
-	"math"
+	"iter"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
@@ -53,24 +53,18 @@ type Check struct {
 	Role Role
 }
 
-// DecideAlone decides a check that is all of its descriptor, in a request that is
-// not all or nothing or has no other: then nothing is ever undone. It works in
-// place on the counter's state, settled to now, and returns what is to be kept,
-// unless the check only looked.
-func (c *Check) DecideAlone(s algo.State, now int64) (algo.State, algo.Decision) {
-	l, allowed := c.Limit, true
-	switch {
-	case c.Hits == 0:
-		allowed = l.Look(s, now)
-	case c.Hits < 0:
-		s = l.Refund(s, now, -max(c.Hits, -math.MaxInt64))
-	case l.Fits(s, now, c.Hits):
-		s = l.Charge(s, now, c.Hits)
-	default:
-		allowed = false
-		s = l.Deny(s, now, c.Hits)
+// Descriptors runs over the descriptors of a request: from where to where the
+// checks of each are.
+func Descriptors(checks []Check) iter.Seq2[int, int] {
+	return func(yield func(start, end int) bool) {
+		for start, end := 0, 0; start < len(checks); start = end {
+			for end = start + 1; end < len(checks) && checks[end].Descriptor == checks[start].Descriptor; end++ {
+			}
+			if !yield(start, end) {
+				return
+			}
+		}
 	}
-	return s, l.Report(s, now, c.Hits, allowed)
 }
 
 // RoleOf returns the role of the descriptor that has these checks: that of those

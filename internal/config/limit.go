@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -15,7 +16,7 @@ const maxRawBody = 64 << 10
 
 var (
 	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
-		"sub_windows", "token_bucket", "sliding_window", "unlimited", "replaces", "on_backend_error", "lease", "raw_body")
+		"sub_windows", "token_bucket", "sliding_window", "unlimited", "shadow_mode", "replaces", "on_backend_error", "lease", "raw_body")
 	replacesKeys = newKeys(true, "name")
 	bucketKeys   = newKeys(false, "capacity", "refill_rate")
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
@@ -41,7 +42,7 @@ func ParseBackendErrorMode(name string) (BackendErrorMode, error) {
 			return BackendErrorMode(i + 1), nil
 		}
 	}
-	return BackendErrorDefault, fmt.Errorf("unknown on_backend_error %q: write error, allow, deny or local", name)
+	return BackendErrorDefault, &algo.ParamError{Param: "on_backend_error", What: fmt.Sprintf("unknown on_backend_error %q", name), Remedy: "write error, allow, deny or local"}
 }
 
 // settleDeniedHits gives a limit the default denied_hits of drop, as one that is
@@ -72,7 +73,7 @@ type rawLimit struct {
 	n                                                            *yaml.Node
 	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
 	burst, subWindows, capacity                                  field[uint32]
-	strict, unlimited                                            field[bool]
+	strict, unlimited, shadowMode                                field[bool]
 	lease                                                        field[float64]
 	replaces                                                     field[[]field[string]]
 	bucket, sliding                                              *yaml.Node // the blocks of hybrid
@@ -104,6 +105,8 @@ func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 			d.setSliding(raw, value)
 		case "unlimited":
 			d.boolean(value, &raw.unlimited)
+		case "shadow_mode":
+			d.boolean(value, &raw.shadowMode)
 		case "replaces":
 			d.setReplaces(raw, value)
 		case "on_backend_error":
@@ -172,7 +175,7 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 	if raw.unread {
 		return &Limit{}
 	}
-	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
+	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
 	d.checkName(raw)
 	d.checkReplaces(raw, l)
 	if raw.onBackendError.given() {
@@ -184,8 +187,12 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
 	}
 	if l.Unlimited {
+		l.ShadowMode = false
 		d.checkUnlimited(raw)
 		return l
+	}
+	if l.ShadowMode && len(l.Replaces) > 0 {
+		d.warnIn("replaces", raw.replaces.n, "no effect in shadow mode, which leaves other limits as they are", "remove it until the limit is enforced")
 	}
 	before := len(d.problems)
 	params := d.params(raw, l)
@@ -193,19 +200,30 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 		return l
 	}
 	compiled, err := algo.New(params)
-	if err != nil {
-		what, remedy, _ := strings.Cut(err.Error(), ": ")
-		d.problem(raw.n, what, remedy)
+	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
+		d.paramProblem(raw, bad)
 	}
 	l.Algo = compiled
 	return l
 }
 
-// problemFrom reports an error that reads "what: remedy"; nil is none.
+// paramProblem reports what is wrong with a parameter where it is written, or at
+// the limit if it follows from others.
+func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
+	switch {
+	case bad.Param == "requests_per_unit" && raw.requests.n != nil:
+		d.problemIn(bad.Param, raw.requests.n, bad.What, bad.Remedy)
+	case bad.Param == "burst" && raw.burst.n != nil:
+		d.problemIn(bad.Param, raw.burst.n, bad.What, bad.Remedy)
+	default:
+		d.problem(raw.n, bad.What, bad.Remedy)
+	}
+}
+
+// problemFrom reports what is wrong with a field; nil is nothing.
 func (d *decoder) problemFrom(key string, n *yaml.Node, err error) {
-	if err != nil {
-		what, remedy, _ := strings.Cut(err.Error(), ": ")
-		d.problemIn(key, n, what, remedy)
+	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
+		d.problemIn(key, n, bad.What, bad.Remedy)
 	}
 }
 
@@ -235,8 +253,8 @@ func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
 	}
 }
 
-// checkUnlimited refuses what would limit. A lone requests_per_unit or a unit
-// that is none only earns a warning: envoyproxy/ratelimit loads them.
+// checkUnlimited refuses what would limit. A lone requests_per_unit, a unit that
+// is none and shadow_mode only earn a warning: envoyproxy/ratelimit loads them.
 func (d *decoder) checkUnlimited(raw *rawLimit) {
 	const remedy = "remove it, or remove unlimited"
 	for _, f := range []struct {
@@ -246,6 +264,7 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 	}{
 		{"unit", raw.unit.n, parseUnit(raw.unit.v) == UnitUnknown},
 		{"requests_per_unit", raw.requests.n, true},
+		{"shadow_mode", raw.shadowMode.n, true},
 		{"window", raw.window.n, false},
 		{"algorithm", raw.algorithm.n, false},
 		{"burst", raw.burst.n, false},
@@ -295,37 +314,29 @@ func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 	}
 	d.rate(raw, l, &p)
 	d.bucket(raw, &p)
-	if p.Algorithm == algo.SlidingLog && p.Limit > algo.MaxLogLimit {
-		d.problemIn("requests_per_unit", raw.requests.n,
-			fmt.Sprintf("a sliding_log of %d hits, of which each takes 8 bytes in every counter", p.Limit),
-			fmt.Sprintf("write at most %d, or use sliding_window with strict: true", algo.MaxLogLimit))
-	}
 	return p
 }
 
 // checkFields refuses fields that belong to other algorithms.
 func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
-	isBucket := a == algo.TokenBucket || a == algo.LeakyBucket || a == algo.Hybrid
-	isSliding := a == algo.SlidingWindow || a == algo.Hybrid
 	for _, f := range []struct {
-		key  string
-		n    *yaml.Node
-		fits bool
-		of   string
+		key   string
+		n     *yaml.Node
+		takes algo.Takes
 	}{
-		{"burst", raw.burst.n, isBucket, "token_bucket, leaky_bucket or hybrid"},
-		{"strict", raw.strict.n, isSliding || !raw.strict.v, "sliding_window or hybrid"},
-		{"sub_windows", raw.subWindows.n, isSliding, "sliding_window or hybrid"},
-		{"token_bucket", raw.bucket, a == algo.Hybrid, "hybrid"},
-		{"sliding_window", raw.sliding, a == algo.Hybrid, "hybrid"},
+		{"burst", raw.burst.n, algo.TakesBurst},
+		{"strict", raw.strict.n, algo.TakesStrict},
+		{"sub_windows", raw.subWindows.n, algo.TakesStrict},
+		{"token_bucket", raw.bucket, algo.TakesRefill},
+		{"sliding_window", raw.sliding, algo.TakesRefill},
 	} {
-		if f.n != nil && !f.fits {
-			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+f.of)
+		if f.n != nil && !a.Takes(f.takes) && (f.key != "strict" || raw.strict.v) {
+			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+algo.Taking(f.takes))
 		}
 	}
 	switch {
 	case !raw.subWindows.given():
-	case isSliding && !raw.strict.v && !raw.strict.bad:
+	case a.Takes(algo.TakesStrict) && !raw.strict.v && !raw.strict.bad:
 		d.problemIn("sub_windows", raw.subWindows.n, "sub_windows without strict", "write strict: true, or remove it")
 	case raw.subWindows.v < 1 || raw.subWindows.v > algo.MaxSubWindows:
 		d.problemIn("sub_windows", raw.subWindows.n, fmt.Sprintf("%d sub windows", raw.subWindows.v), fmt.Sprintf("write 1 to %d", algo.MaxSubWindows))
@@ -335,7 +346,7 @@ func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
 // rate validates the sustained rate, of hybrid that of its sliding window.
 func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 	rate, n := &raw.rawRate, raw.n
-	if raw.sliding != nil && p.Algorithm == algo.Hybrid {
+	if raw.sliding != nil && p.Algorithm.Takes(algo.TakesRefill) {
 		for _, f := range []struct {
 			key string
 			n   *yaml.Node
@@ -376,7 +387,7 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 // bucket validates burst and the bucket of hybrid.
 func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
 	burst, key := raw.burst, "burst"
-	if raw.bucket != nil && p.Algorithm == algo.Hybrid {
+	if raw.bucket != nil && p.Algorithm.Takes(algo.TakesRefill) {
 		if raw.burst.given() {
 			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
 		}

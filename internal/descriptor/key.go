@@ -105,17 +105,13 @@ func (n *node) matches(e *Entry) bool {
 	return len(e.Key) == len(n.config.Key) && n.config.Value != "" || n.match.match(e.Key+"_"+e.Value)
 }
 
-var algorithmTags = [...]string{
-	algo.FixedWindow: "fw", algo.SlidingWindow: "sw2", algo.SlidingLog: "sl",
-	algo.TokenBucket: "tb", algo.LeakyBucket: "lb", algo.Hybrid: "hy2",
-}
-
 func appendTag(dst []byte, p algo.Params) []byte {
-	dst = append(dst, algorithmTags[p.Algorithm]...)
-	if p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket {
-		return dst // a bucket's state says at what rate it was used
+	tag, windowed := p.Algorithm.Tag()
+	dst = append(dst, tag...)
+	if windowed {
+		dst = appendPeriod(append(dst, ':'), p.Window)
 	}
-	return appendPeriod(append(dst, ':'), p.Window)
+	return dst
 }
 
 // appendPeriod appends d in the largest unit that divides it.

@@ -29,6 +29,8 @@ type Files struct {
 	// CA holds the authorities by which the other side's certificate must be
 	// signed. Empty: a server asks clients for none, a client trusts the system's.
 	CA string
+	// WithSystem trusts the system's authorities besides those of CA.
+	WithSystem bool
 	// Name must be among the names (DNS, IP or URI) of the other side's
 	// certificate. Empty: a server takes any that CA has signed, a client that of
 	// the address it dials.
@@ -98,6 +100,16 @@ func Client(f Files) (credentials.TransportCredentials, error) {
 	return c, nil
 }
 
+// ClientConfig returns what makes the configuration of a client's next connection.
+// The error says which file can't be used.
+func ClientConfig(f Files) (func() *tls.Config, error) {
+	r, err := newReader(f)
+	if err != nil {
+		return nil, err
+	}
+	return (&client{files: f, reader: r}).config, nil
+}
+
 // client makes each handshake with a configuration of its own.
 type client struct {
 	credentials.TransportCredentials
@@ -143,7 +155,7 @@ func newReader(f Files) (r *reader, err error) {
 		}
 	}
 	if f.CA != "" {
-		r.authorities, err = newRenewed(f.Log, func() (*x509.CertPool, error) { return loadAuthorities(f.CA) }, f.CA)
+		r.authorities, err = newRenewed(f.Log, func() (*x509.CertPool, error) { return loadAuthorities(f.CA, f.WithSystem) }, f.CA)
 	}
 	return r, err
 }
@@ -156,12 +168,17 @@ func loadPair(cert, key string) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-func loadAuthorities(path string) (*x509.CertPool, error) {
+func loadAuthorities(path string, withSystem bool) (*x509.CertPool, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
+	if withSystem {
+		if system, err := x509.SystemCertPool(); err == nil { // there may be none
+			pool = system
+		}
+	}
 	if !pool.AppendCertsFromPEM(text) {
 		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
 	}
@@ -177,6 +194,7 @@ type renewed[T any] struct {
 	mu     sync.Mutex
 	value  T
 	stamps []stamp // of the files when they were last looked at
+	fault  string  // why they could not be used since, if they could not
 }
 
 // stamp changes when a file does, or another one takes its place.
@@ -224,10 +242,13 @@ func (r *renewed[T]) get() T {
 		value, loadErr = r.load()
 	}
 	if loadErr != nil {
-		r.log.Error("renewed TLS files can't be used; those before stay", zap.Error(loadErr))
+		if fault := loadErr.Error(); fault != r.fault { // not for each handshake
+			r.fault = fault
+			r.log.Error("renewed TLS files can't be used; those before stay", zap.Error(loadErr))
+		}
 		return r.value // looked at again next time
 	}
-	r.value, r.stamps = value, stamps
+	r.value, r.stamps, r.fault = value, stamps, ""
 	r.log.Info("TLS files renewed", zap.Strings("files", r.paths))
 	return value
 }

@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
@@ -83,7 +85,6 @@ descriptors:
 	}
 	server.Kill()
 	harness.Eventually(t, "the service is unhealthy", func() bool {
-		codes("closed", 1) // it is calls that find out
 		return httpStatus(t, service.HTTP, "/healthcheck") == http.StatusServiceUnavailable
 	})
 	for key, want := range map[string]string{"open": ok + ok + ok, "closed": over + over + over, "local": ok + ok + over} {
@@ -93,11 +94,40 @@ descriptors:
 	}
 	server.Restart()
 	harness.Eventually(t, "the service is healthy again", func() bool {
-		codes("closed", 1)
 		return httpStatus(t, service.HTTP, "/healthcheck") == http.StatusOK
 	})
 	if got := codes("local", 4); got != ok+ok+ok+ok {
 		t.Errorf("local with Redis again: %s", got)
+	}
+}
+
+// TestAnswersComeBeforeTheDeadline asks with a deadline, as Envoy does, while Redis is
+// frozen. What on_backend_error answers is there in time.
+func TestAnswersComeBeforeTheDeadline(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	t.Setenv("REDIS_URL", server.Addr)
+	service := startService(t, `
+domain: edge
+descriptors:
+  - {key: open, rate_limit: {unit: year, requests_per_unit: 1, on_backend_error: allow}}
+`)
+	client := rls.NewRateLimitServiceClient(service.Dial(t))
+	ask := func(within time.Duration) time.Duration {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		began := time.Now()
+		answer, err := client.ShouldRateLimit(ctx, harness.Request("edge", 1, "open", "x"))
+		if err != nil || answer.OverallCode != rls.RateLimitResponse_OK {
+			t.Errorf("with a deadline in %v: %v, %v", within, answer, err)
+		}
+		return time.Since(began)
+	}
+	ask(time.Minute) // which Redis answers
+	server.Freeze()
+	defer server.Thaw()
+	if took := ask(time.Second); took < 800*time.Millisecond {
+		t.Errorf("the answer took %v, want nearly the second that there is", took)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,11 +64,8 @@ type descriptor struct {
 }
 
 func split(checks []backend.Check, out []algo.Decision) (all []descriptor) {
-	for from, to := 0, 1; to <= len(checks); to++ {
-		if to == len(checks) || checks[to].Descriptor != checks[from].Descriptor {
-			all = append(all, descriptor{checks[from:to], out[from:to]})
-			from = to
-		}
+	for from, to := range backend.Descriptors(checks) {
+		all = append(all, descriptor{checks[from:to], out[from:to]})
 	}
 	return all
 }
@@ -94,7 +90,7 @@ func (t *transaction) decide(d descriptor) (passes bool) {
 		case c.Hits == 0:
 			fits = c.Limit.Look(s, t.now)
 		case c.Hits < 0:
-			s = refund(c, s, t.now)
+			s = c.Limit.Refund(s, t.now, c.Hits)
 		default:
 			if fits = c.Limit.Fits(s, t.now, c.Hits); fits {
 				s = c.Limit.Charge(s, t.now, c.Hits)
@@ -121,7 +117,7 @@ func (t *transaction) deny(d descriptor) {
 		c, s := &d.checks[i], t.state(&d.checks[i])
 		switch {
 		case c.Hits < 0:
-			s = refund(c, s, t.now)
+			s = c.Limit.Refund(s, t.now, c.Hits)
 		case c.Hits == 0:
 		case !d.out[i].Allowed:
 			s = c.Limit.Deny(s, t.now, c.Hits)
@@ -130,10 +126,6 @@ func (t *transaction) deny(d descriptor) {
 		}
 		t.keep(c, s)
 	}
-}
-
-func refund(c *backend.Check, s algo.State, now int64) algo.State {
-	return c.Limit.Refund(s, now, -max(c.Hits, -math.MaxInt64))
 }
 
 // report reads the answers off the states that the descriptor left.

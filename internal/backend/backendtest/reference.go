@@ -3,7 +3,6 @@ package backendtest
 import (
 	"context"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 
@@ -82,11 +81,8 @@ type group struct {
 }
 
 func split(checks []backend.Check, out []algo.Decision) (groups []group) {
-	for start, i := 0, 1; i <= len(checks); i++ {
-		if i == len(checks) || checks[i].Descriptor != checks[start].Descriptor {
-			groups = append(groups, group{checks[start:i], out[start:i]})
-			start = i
-		}
+	for start, end := range backend.Descriptors(checks) {
+		groups = append(groups, group{checks[start:end], out[start:end]})
 	}
 	return groups
 }
@@ -133,7 +129,7 @@ func (r *Reference) try(g group, now int64) {
 		case c.Hits == 0:
 			allowed = c.Limit.Look(s, now)
 		case c.Hits < 0:
-			s = refund(c, s, now)
+			s = c.Limit.Refund(s, now, c.Hits)
 		default:
 			if allowed = c.Limit.Fits(s, now, c.Hits); allowed {
 				s = c.Limit.Charge(s, now, c.Hits)
@@ -154,7 +150,7 @@ func (r *Reference) deny(g group, now int64) {
 		switch {
 		case c.Hits == 0:
 		case c.Hits < 0:
-			s = refund(c, s, now)
+			s = c.Limit.Refund(s, now, c.Hits)
 		case !g.out[i].Allowed:
 			s = c.Limit.Deny(s, now, c.Hits)
 		case c.Limit.DeniedHits() == algo.Count:
@@ -162,10 +158,6 @@ func (r *Reference) deny(g group, now int64) {
 		}
 		r.store(c, s, now)
 	}
-}
-
-func refund(c *backend.Check, s algo.State, now int64) algo.State {
-	return c.Limit.Refund(s, now, -max(c.Hits, -math.MaxInt64))
 }
 
 func (r *Reference) report(g group, now int64) {

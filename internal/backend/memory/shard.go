@@ -113,17 +113,14 @@ func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
 	state := s.state(e)
 	if c.Hits == 0 {
 		s.scratch = append(s.scratch[:0], state...)
-		state = s.settle(l, s.scratch, now)
-		return l.Report(state, now, 0, l.Look(state, now))
+		_, d := l.Decide(s.settle(l, s.scratch, now), now, 0)
+		return d
 	}
 	state = s.settle(l, state, now)
-	state, d := c.DecideAlone(state, now)
+	state, d := l.Decide(state, now, c.Hits)
 	s.keep(e, hash, c.Key, l, state, rankOf(l, d), now)
 	return d
 }
-
-// giveBack returns how many hits a check with negative ones gives back.
-func giveBack(hits int64) int64 { return -max(hits, -math.MaxInt64) }
 
 // settle settles the state: where it lies or, if it is of another length than the
 // limit's, in spare memory of the shard.

@@ -145,8 +145,7 @@ func (t *txn) commit() {
 // refuse the request.
 func (t *txn) decideEach() (refused bool) {
 	quotas, passing := 0, 0
-	for start, end := 0, 0; start < len(t.req.Checks); start = end {
-		end = t.descriptorEnd(start)
+	for start, end := range backend.Descriptors(t.req.Checks) {
 		passes := t.try(start, end)
 		if !passes {
 			t.deny(start, end)
@@ -166,20 +165,10 @@ func (t *txn) decideEach() (refused bool) {
 }
 
 func (t *txn) denyAll() {
-	for start, end := 0, 0; start < len(t.req.Checks); start = end {
-		end = t.descriptorEnd(start)
+	for start, end := range backend.Descriptors(t.req.Checks) {
 		t.deny(start, end)
 		t.report(start, end)
 	}
-}
-
-// descriptorEnd returns where the checks of the descriptor that starts there end.
-func (t *txn) descriptorEnd(start int) int {
-	end := start + 1
-	for end < len(t.req.Checks) && t.req.Checks[end].Descriptor == t.req.Checks[start].Descriptor {
-		end++
-	}
-	return end
 }
 
 // try charges the checks of a descriptor that fit, and says whether it passes.
@@ -221,7 +210,7 @@ func (t *txn) charge(i int) bool {
 	c := t.open(i)
 	fits := true
 	if check.Hits < 0 {
-		c.state = l.Refund(c.state, t.now, giveBack(check.Hits))
+		c.state = l.Refund(c.state, t.now, check.Hits)
 	} else if fits = l.Fits(c.state, t.now, check.Hits); fits {
 		c.state = l.Charge(c.state, t.now, check.Hits)
 	}
@@ -239,7 +228,7 @@ func (t *txn) deny(start, end int) {
 		c := t.open(i)
 		switch {
 		case check.Hits < 0:
-			c.state = l.Refund(c.state, t.now, giveBack(check.Hits))
+			c.state = l.Refund(c.state, t.now, check.Hits)
 		case !t.out[i].Allowed:
 			c.state = l.Deny(c.state, t.now, check.Hits)
 		case l.DeniedHits() == algo.Count:

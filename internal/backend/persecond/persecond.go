@@ -75,9 +75,7 @@ func (b *Backend) both(ctx context.Context, short, long *part) []error {
 func (b *Backend) settle(ctx context.Context, req *backend.Request, out []algo.Decision, parts ...*part) {
 	for _, p := range parts {
 		amends := &part{}
-		for from, to := 0, 0; from < len(p.req.Checks); from = to {
-			for to = from + 1; to < len(p.req.Checks) && p.req.Checks[to].Descriptor == p.req.Checks[from].Descriptor; to++ {
-			}
+		for from, to := range backend.Descriptors(p.req.Checks) {
 			start, end := descriptorAt(req.Checks, p.at[from])
 			passes := backend.Passes(req.Checks[start:end], out[start:end])
 			if passed := backend.Passes(p.req.Checks[from:to], p.out[from:to]); passed == passes {

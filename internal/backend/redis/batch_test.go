@@ -95,7 +95,7 @@ func TestBatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			want = append(want, decisions)
-			batch = append(batch, newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), b.opts.Timeout))
+			batch = append(batch, newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Now().Add(b.opts.Timeout)))
 		}
 		b.call(batch, batch[0].deadline)
 		for i, o := range batch {
@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make([]algo.Decision, len(req.Checks))
-			probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Second)
+			probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Now().Add(time.Second))
 			known := b.refusals.answer(probe)
 			if known {
 				answered++
@@ -189,7 +189,7 @@ func TestRealClock(t *testing.T) {
 			hits = rng.Int64N(l.Capacity())
 		}
 		out := make([]algo.Decision, 1)
-		o := newOp([]backend.Check{{Key: fmt.Append(nil, i), Limit: l, Hits: hits}}, false, out, time.Now(), b.opts.Timeout)
+		o := newOp([]backend.Check{{Key: fmt.Append(nil, i), Limit: l, Hits: hits}}, false, out, time.Now(), time.Now().Add(b.opts.Timeout))
 		if b.call([]*op{o}, o.deadline); o.err != nil {
 			t.Fatal(o.err)
 		}

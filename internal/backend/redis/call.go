@@ -31,6 +31,9 @@ func (b *Backend) call(ops []*op, until time.Time) {
 	}
 	for _, o := range rest {
 		o.err = err
+		if b.refusals != nil {
+			b.forgetRefunded(o) // also what others have found meanwhile
+		}
 	}
 	b.metrics.called(time.Since(began), len(rest), err)
 }
@@ -91,7 +94,7 @@ func (b *Backend) returnLeases(ctx context.Context) {
 
 // returnOverdue gives back what has expired. What Redis does not take in time is void.
 func (b *Backend) returnOverdue(now time.Time) {
-	until := now.Add(b.opts.Timeout)
+	until := now.Add(b.opts.bound())
 	for _, a := range b.leases.overdue(now) {
 		err := b.send([]*op{a.give}, until)
 		b.leases.settle(a, now, time.Now(), err)
@@ -113,9 +116,11 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 		return err
 	}
 	command := b.command(client, keys, args, false)
-	return b.breakers.of(command.Slot()).do(func() error {
-		ctx := newDeadline(until)
-		defer ctx.free()
+	breaker, err := b.breakers.of(command.Slot())
+	if err != nil {
+		return err
+	}
+	return breaker.do(command.Slot(), until, func(ctx context.Context) error {
 		for {
 			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
@@ -181,16 +186,61 @@ func (b *Backend) failed(err error) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return errTimeout
 		}
+		if refusesTLS(err) {
+			return fmt.Errorf("%w: %w", errLogin, err)
+		}
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	text := answer.Error()
 	code, _, _ := strings.Cut(text, " ")
+	if code == "NOPROTO" { // what is behind the address has changed
+		b.conn.wrongServer()
+	}
+	if refusesLogin(text) {
+		return fmt.Errorf("%w: %s", errLogin, text)
+	}
 	switch code {
 	case "READONLY":
 		b.conn.wrongServer()
 		return fmt.Errorf("%w: it is a replica: %s", ErrUnavailable, text)
-	case "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS":
+	case "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS":
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
 	}
+	if ofProxy(text) {
+		return fmt.Errorf("%w: its proxy: %s", ErrUnavailable, text)
+	}
 	return fmt.Errorf("%w: %s", ErrRefused, text)
+}
+
+// ofProxy reports whether an error is that of a proxy that does not reach its
+// server: of Envoy's redis_proxy, or of twemproxy.
+func ofProxy(text string) bool {
+	for _, start := range []string{
+		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys
+		"ERR Connection refused", "ERR Connection timed out", "ERR Connection reset by peer", "ERR Host is down", "ERR No route to host",
+	} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusesLogin reports whether an error is the answer to what a connection begins
+// with, rather than to a call: the library hands on both alike.
+func refusesLogin(text string) bool {
+	code, rest, _ := strings.Cut(text, " ")
+	switch code {
+	case "NOAUTH", "WRONGPASS", "DENIED", "NOPROTO":
+		return true
+	case "NOPERM":
+		return strings.Contains(rest, "'select'") || strings.Contains(rest, "'hello'") || strings.Contains(rest, "'auth'")
+	case "ERR":
+		for _, text := range []string{"max number of clients", "DB index", "invalid DB index", "AUTH", "Client sent AUTH", "invalid password"} {
+			if strings.HasPrefix(rest, text) {
+				return true
+			}
+		}
+	}
+	return false
 }

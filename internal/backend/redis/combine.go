@@ -1,9 +1,11 @@
 package redis
 
 import (
+	"context"
 	"encoding/binary"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -16,9 +18,23 @@ import (
 // requests the more there are, a hot key costs a few calls a round trip whatever
 // its rate, and all are decided just as they would be otherwise.
 type lanes struct {
-	call    func(ops []*op, deadline time.Time)
-	patient time.Duration // how long nothing may move for others to wait
-	shards  [64]laneShard
+	call   func(ops []*op, deadline time.Time)
+	shards [64]laneShard
+
+	// Calls are made by goroutines of their own; see turn. Some wait for the next
+	// call, whose stack has grown already.
+	work    chan task
+	idle    atomic.Int32
+	stop    context.Context
+	end     context.CancelFunc
+	workers sync.WaitGroup
+}
+
+// task is an op that begins a call of a lane; of none if it goes alone.
+type task struct {
+	shard *laneShard
+	lane  *lane
+	op    *op
 }
 
 type laneShard struct {
@@ -62,48 +78,119 @@ const (
 	// mostGathered is how many checks are put together in a call, for whose time the
 	// server does nothing else: some 300 µs.
 	mostGathered = 128
+	// patient is how long nothing may move for others to wait: where calls take
+	// long, requests do not wait for them.
+	patient = 5 * time.Millisecond
+	// mostIdle is how many goroutines wait for calls.
+	mostIdle = 64
 )
 
-func newLanes(timeout time.Duration, call func([]*op, time.Time)) *lanes {
-	// Who waits for a call and then for one of his own may take the time of two.
-	// Where calls take long, requests do not wait for them.
-	l := &lanes{call: call, patient: timeout / 4}
+func newLanes(call func([]*op, time.Time)) *lanes {
+	l := &lanes{call: call, work: make(chan task)}
+	l.stop, l.end = context.WithCancel(context.Background())
 	for i := range l.shards {
 		l.shards[i].lanes = map[place]*lane{}
 	}
 	return l
 }
 
-// do has the op decided, alone or with others, and its err set.
-func (l *lanes) do(o *op) {
+// do has the op decided, alone or with others, within its bound.
+func (l *lanes) do(o *op) error {
+	out := o.out
+	o.own()
 	s := &l.shards[uint64(o.place)%uint64(len(l.shards))]
-	ln, wait := s.enter(o, l)
-	if wait {
-		<-o.wake
-		if !o.leads {
-			return
-		}
+	if ln, queued := s.enter(o); !queued {
+		l.start(task{s, ln, o})
 	}
-	// Requests that are about to come, because their goroutines can run, may still
-	// join. On an idle machine there are none, and this costs nothing.
-	runtime.Gosched()
-	// This goroutine makes one call, and leaves the next one to the first that
-	// waits for it.
-	batch := s.take(ln, o)
-	l.call(batch, o.deadline)
-	for _, other := range batch {
-		if other != o {
-			other.wake <- struct{}{}
-		}
-	}
-	if leader := s.leave(ln, o.place); leader != nil {
-		leader.leads = true
-		leader.wake <- struct{}{}
+	return o.wait(out)
+}
+
+// alone has the op decided by a call of its own, within its bound.
+func (l *lanes) alone(o *op) error {
+	out := o.out
+	o.own()
+	l.start(task{op: o})
+	return o.wait(out)
+}
+
+func (l *lanes) start(t task) {
+	select {
+	case l.work <- t:
+	default:
+		l.workers.Go(func() { l.run(t) })
 	}
 }
 
+// run makes the calls of a task, and then of others that come.
+func (l *lanes) run(t task) {
+	var batch []*op
+	for {
+		if t.lane == nil {
+			batch = l.decide(append(batch, t.op))
+		} else {
+			batch = l.serve(t, batch)
+		}
+		if l.idle.Add(1) > mostIdle {
+			l.idle.Add(-1)
+			return
+		}
+		select {
+		case t = <-l.work:
+			l.idle.Add(-1)
+		case <-l.stop.Done():
+			return
+		}
+	}
+}
+
+// serve makes calls of a lane for as long as requests wait for them. It returns the
+// empty batch.
+func (l *lanes) serve(t task, batch []*op) []*op {
+	at := t.op.place
+	for o, waited := t.op, false; o != nil; waited = true {
+		// Requests that are about to come, because their goroutines can run, may still
+		// join. On an idle machine there are none, and this costs nothing.
+		runtime.Gosched()
+		batch = l.decide(t.shard.take(t.lane, o, waited, batch))
+		o = t.shard.leave(t.lane, at)
+	}
+	return batch
+}
+
+// decide makes one call for those of the batch whose callers still wait, and
+// returns it empty.
+func (l *lanes) decide(batch []*op) []*op {
+	var until time.Time
+	rest := batch[:0]
+	for _, o := range batch {
+		if !o.take() {
+			o.release()
+			continue
+		}
+		if o.deadline.After(until) {
+			until = o.deadline
+		}
+		rest = append(rest, o)
+	}
+	if len(rest) > 0 {
+		l.call(rest, until)
+	}
+	for _, o := range rest {
+		o.decided()
+		o.release()
+	}
+	clear(batch)
+	return batch[:0]
+}
+
+// close ends the goroutines. No op may be under way or follow.
+func (l *lanes) close() {
+	l.end()
+	l.workers.Wait()
+}
+
 // enter returns the op's lane, and whether the op has to wait in its queue.
-func (s *laneShard) enter(o *op, l *lanes) (ln *lane, wait bool) {
+func (s *laneShard) enter(o *op) (ln *lane, queued bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ln = s.lanes[o.place]; ln == nil {
@@ -112,7 +199,7 @@ func (s *laneShard) enter(o *op, l *lanes) (ln *lane, wait bool) {
 		}
 		s.lanes[o.place] = ln
 	}
-	if ln.busy(o.began, l.patient) {
+	if ln.busy(o.began) {
 		ln.queue = append(ln.queue, o)
 		return ln, true
 	}
@@ -122,7 +209,7 @@ func (s *laneShard) enter(o *op, l *lanes) (ln *lane, wait bool) {
 }
 
 // busy says whether a request waits for the calls that are under way.
-func (ln *lane) busy(now time.Time, patient time.Duration) bool {
+func (ln *lane) busy(now time.Time) bool {
 	switch since := now.Sub(ln.moved); {
 	case ln.calls == 0 || since > patient:
 		return false
@@ -133,8 +220,9 @@ func (ln *lane) busy(now time.Time, patient time.Duration) bool {
 }
 
 // take returns the op with as many of those that wait as one call takes, in the
-// order in which they came.
-func (s *laneShard) take(ln *lane, o *op) []*op {
+// order in which they came: before it those that waited when it came, unless it
+// has waited itself, as the first of them.
+func (s *laneShard) take(ln *lane, o *op, waited bool, batch []*op) []*op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, checks := 0, len(o.checks)
@@ -142,16 +230,15 @@ func (s *laneShard) take(ln *lane, o *op) []*op {
 		checks += len(ln.queue[n].checks)
 		n++
 	}
-	o.batch = o.batch[:0]
-	if o.leads { // it came before those that still wait
-		o.batch = append(o.batch, o)
+	if waited {
+		batch = append(batch, o)
 	}
-	o.batch = append(o.batch, ln.queue[:n]...)
-	if !o.leads {
-		o.batch = append(o.batch, o)
+	batch = append(batch, ln.queue[:n]...)
+	if !waited {
+		batch = append(batch, o)
 	}
 	ln.drop(n)
-	return o.batch
+	return batch
 }
 
 // leave ends a call. It returns who is to make the next one, if any waits.

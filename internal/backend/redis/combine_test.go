@@ -20,19 +20,24 @@ type calls struct {
 
 func newCalls(t *testing.T) *calls {
 	c := &calls{t: t, begun: make(chan []*op), end: make(chan struct{})}
-	c.lanes = newLanes(time.Minute, func(ops []*op, _ time.Time) {
+	c.lanes = newLanes(func(ops []*op, _ time.Time) {
 		c.begun <- slices.Clone(ops)
 		<-c.end
 	})
+	t.Cleanup(c.lanes.close)
 	return c
 }
 
 // ask has requests decided that came at that time, and returns them.
 func (c *calls) ask(n int, at time.Time) (all []*op) {
 	for range n {
-		o := newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), at, time.Minute)
+		o := newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), at, at.Add(time.Hour))
 		all = append(all, o)
-		go c.lanes.do(o)
+		go func() {
+			if err := c.lanes.do(o); err != nil {
+				c.t.Error(err)
+			}
+		}()
 		if n > 1 { // in this order
 			c.queued(len(all))
 		}

@@ -2,7 +2,10 @@ package redis
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"math/rand/v2"
 	"net"
@@ -10,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -20,6 +24,9 @@ import (
 // that takes, and is made anew when it is found to be with the wrong server.
 // Once up, the client itself reconnects as calls need it.
 type connector struct {
+	mode   Mode
+	probe  string        // a key that there is not
+	pause  time.Duration // between attempts
 	option rueidis.ClientOption
 	dialer *dialer
 	log    *zap.Logger
@@ -34,38 +41,41 @@ type connector struct {
 }
 
 const (
-	// A replica that starts while Redis is away is to find it as soon as one that
-	// has lost it, whose calls are let through about once a second.
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = time.Second
-	renewEvery = time.Second
+	renewEvery = time.Second // at most
 
 	keepAlive    = time.Second // an idle connection is probed as often
 	bufferSize   = 64 << 10    // bytes, of each connection and direction
 	refreshEvery = 5 * time.Second
 )
 
-func newConnector(o *Options) *connector {
+func newConnector(o *Options) (*connector, error) {
+	d, err := newDialer(o)
+	if err != nil {
+		return nil, err
+	}
+	who := &logins{
+		server:   login{o.Username, string(o.Password), o.UsernameFile, o.PasswordFile},
+		sentinel: login{o.SentinelUsername, string(o.SentinelPassword), "", o.SentinelPasswordFile},
+	}
 	c := &connector{
-		dialer: &dialer{network: o.Network, timeout: o.DialTimeout, ready: map[string][]readyConn{}},
+		mode:   o.Mode,
+		dialer: d,
+		probe:  o.Prefix + trialName,
+		pause:  o.BreakFor,
 		log:    o.Log,
 		ready:  make(chan struct{}),
 		renew:  make(chan struct{}, 1),
 	}
 	dial := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
 	c.option = rueidis.ClientOption{
-		InitAddress: o.Addrs,
-		Username:    o.Username,
-		Password:    string(o.Password),
-		SelectDB:    o.DB,
-		TLSConfig:   o.TLS,
-		DialCtxFn:   c.dialer.dial,
-		Dialer:      dial,
+		InitAddress:       o.Addrs,
+		AuthCredentialsFn: who.credentials,
+		SelectDB:          o.DB,
+		DialCtxFn:         d.dial,
+		Dialer:            dial,
 		Sentinel: rueidis.SentinelOption{
 			MasterSet:               o.MasterName,
-			Username:                o.SentinelUsername,
-			Password:                string(o.SentinelPassword),
-			TLSConfig:               o.SentinelTLS,
+			TLSConfig:               d.sentinels,
 			Dialer:                  dial,
 			TopologyRefreshInterval: refreshEvery,
 		},
@@ -83,6 +93,9 @@ func newConnector(o *Options) *connector {
 		DisableRetry:        true, // a call that may have charged is not made again
 		AlwaysPipelining:    true,
 	}
+	if o.TLS != nil { // a cluster may have ports for TLS
+		c.option.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
 	if o.Connections == 1 {
 		c.option.PipelineMultiplex = -1
 	}
@@ -92,44 +105,105 @@ func newConnector(o *Options) *connector {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.stopped.Go(func() { c.run(ctx) })
-	return c
+	return c, nil
 }
 
 // run connects, and again each time that renewal is asked for, until stopped.
 func (c *connector) run(ctx context.Context) {
-	for delay := firstRetry; ; {
-		client, err := c.connect(ctx)
-		if err == nil {
-			c.swap(client)
-			delay = firstRetry
-			if !sleep(ctx, jitter(renewEvery)) {
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-c.renew:
-			}
-			continue
-		}
-		c.lastErr.Store(&err)
-		c.log.Warn("no connection to Redis", zap.Error(err), zap.Duration("next_try", delay))
-		if !sleep(ctx, jitter(delay)) {
+	for c.reach(ctx) && sleep(ctx, jitter(renewEvery)) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-c.renew:
 		}
-		delay = min(2*delay, lastRetry)
 	}
 }
 
+// reach tries to connect until it has, with a line when it begins to fail and one
+// when it has ended. It reports whether it has.
+func (c *connector) reach(ctx context.Context) bool {
+	var waits pauses
+	for began, attempts := time.Now(), 1; ; attempts++ {
+		client, err := c.connect(ctx)
+		if err == nil {
+			c.swap(client)
+			c.lastErr.Store(nil)
+			if attempts > 1 {
+				c.log.Info("connected to Redis", zap.Duration("after", time.Since(began)), zap.Int("attempts", attempts))
+			}
+			return true
+		}
+		if last := c.lastErr.Swap(&err); last == nil {
+			c.log.Warn("no connection to Redis: trying until there is one", zap.Error(err))
+		}
+		if !sleep(ctx, waits.next(c.pause, err)) {
+			return false
+		}
+	}
+}
+
+// connect makes a client. What refuses the protocol RESP3, or closes a connection
+// that asks for it as proxies do, is tried without asking, and that is remembered.
 func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
+	client, err := c.attempt(ctx)
+	if err == nil || c.option.AlwaysRESP2 || !refusesHello(err) {
+		return client, err
+	}
+	c.plainly(true)
+	client, again := c.attempt(ctx)
+	if again != nil || !c.answers(ctx, client) {
+		c.plainly(false)
+		if client != nil {
+			client.Close()
+		}
+		return nil, err
+	}
+	c.log.Info("Redis does not speak RESP3: using RESP2", zap.NamedError("refusal", err))
+	return client, nil
+}
+
+// answers reports whether a server answers at all, for a connection that begins
+// without HELLO may have begun with nothing.
+func (c *connector) answers(ctx context.Context, client rueidis.Client) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.option.Dialer.Timeout)
+	defer cancel()
+	err := client.Do(ctx, client.B().Del().Key(c.probe).Build()).Error()
+	_, refused := rueidis.IsRedisErr(err)
+	return err == nil || refused
+}
+
+// plainly makes connections begin without HELLO, or with it.
+func (c *connector) plainly(resp2 bool) {
+	c.option.AlwaysRESP2 = resp2
+	c.dialer.silent.Store(resp2)
+}
+
+func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	client, err := rueidis.NewClient(c.option)
+	if err == nil {
+		err = checkMode(ctx, client, c.mode, c.option.Dialer.Timeout)
+	}
 	if err == nil {
 		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
 	}
+	if refusal, ok := rueidis.IsRedisErr(err); ok && refusesLogin(refusal.Error()) || refusesTLS(err) {
+		err = fmt.Errorf("%w: %w", errLogin, err)
+	}
+	if err != nil && c.mode == Cluster && strings.Contains(err.Error(), "cluster support disabled") {
+		err = errNoCluster
+	}
 	if err != nil && client != nil {
 		client.Close()
+		client = nil
 	}
 	return client, err
+}
+
+// refusesHello reports whether an error while connecting is the answer to HELLO 3:
+// that there is no such protocol, or the end of the connection.
+func refusesHello(err error) bool {
+	return strings.Contains(err.Error(), "NOPROTO") || errors.Is(err, io.EOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (c *connector) swap(client rueidis.Client) {
@@ -146,9 +220,9 @@ func (c *connector) current() (rueidis.Client, error) {
 		return *client, nil
 	}
 	if err := c.lastErr.Load(); err != nil {
-		return nil, fmt.Errorf("%w: not connected yet: %w", ErrUnavailable, *err)
+		return nil, fmt.Errorf("%w: %w", errNotYet, *err)
 	}
-	return nil, fmt.Errorf("%w: not connected yet", ErrUnavailable)
+	return nil, errNotYet
 }
 
 // wrongServer asks for another client: this one's server turned out to be a
@@ -166,7 +240,32 @@ func (c *connector) close() {
 	if client := c.client.Load(); client != nil {
 		(*client).Close()
 	}
-	c.dialer.close()
+}
+
+// refusesTLS reports whether an error is that of two sides that can't agree on TLS.
+func refusesTLS(err error) bool {
+	var unverified *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var plain tls.RecordHeaderError
+	return errors.As(err, &unverified) || errors.As(err, &alert) || errors.As(err, &plain)
+}
+
+// errNoCluster is that of a server that was named as one of a cluster, and is none.
+var errNoCluster = errors.New("the server is not a cluster: use REDIS_TYPE=SINGLE")
+
+// checkMode refuses the client of a single server where a cluster is meant: the
+// library falls back to it, and keys would have no slots.
+func checkMode(ctx context.Context, client rueidis.Client, mode Mode, timeout time.Duration) error {
+	if mode != Cluster || client.Mode() == rueidis.ClientModeCluster {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := client.Do(ctx, client.B().ClusterSlots().Build()).Error()
+	if refusal, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(refusal.Error(), "NOPERM") {
+		return fmt.Errorf("the server does not tell which slots it has: %w", err)
+	}
+	return errNoCluster
 }
 
 // oldest is the first major version whose PEXPIRETIME and SET … PXAT the script

@@ -12,34 +12,56 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestRedisIsLookedForOften starts without Redis, and watches how the pauses
-// between attempts to reach it grow: to a second, so that a replica that was started
-// meanwhile is not the last to find Redis again.
+// TestRedisIsLookedForOften starts without Redis: one line says so, and one that
+// there is a connection, soon after Redis is there.
 func TestRedisIsLookedForOften(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	server.Kill()
-	core, seen := observer.New(zapcore.WarnLevel)
+	core, lines := observer.New(zapcore.InfoLevel)
 	b, err := redis.New(redis.Options{Addrs: []string{server.Addr}, Log: zap.New(core)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	attempts := func() []observer.LoggedEntry { return seen.FilterMessage("no connection to Redis").All() }
-	redistest.Eventually(t, "it has tried seven times", func() bool { return len(attempts()) >= 7 })
-	last := time.Duration(0)
-	for _, a := range attempts() {
-		pause, ok := a.ContextMap()["next_try"].(time.Duration)
-		if !ok || pause < last || pause > time.Second {
-			t.Errorf("%v after %v, want a pause that grows to a second", a.ContextMap(), last)
-		}
-		last = pause
-	}
-	if last != time.Second {
-		t.Errorf("the last pause was %v, want a second", last)
+	began := time.Now()
+	if b.Ready(timeout(time.Second)) == nil {
+		t.Error("it is ready without Redis")
 	}
 	server.Restart()
+	started := time.Now()
 	if err := b.Ready(timeout(unhurried)); err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took > 200*time.Millisecond+busyMachine {
+		t.Errorf("it took %v to find Redis", took)
+	}
+	connected := lines.FilterMessage("connected to Redis").All()
+	if missing := lines.FilterMessage("no connection to Redis: trying until there is one"); missing.Len() != 1 || len(connected) != 1 || lines.Len() != 2 {
+		t.Fatalf("the log has %v, want a line without Redis and one with it", lines.All())
+	}
+	attempts := connected[0].ContextMap()["attempts"].(int64)
+	if most := int64(time.Since(began)/(75*time.Millisecond)) + 1; attempts < 3 || attempts > most {
+		t.Errorf("%d attempts in %v, want one each 100 ms", attempts, time.Since(began))
+	}
+}
+
+// TestRefusalsAreTriedLessOften counts the connections to a Redis that refuses the
+// password.
+func TestRefusalsAreTriedLessOften(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Config{Password: "right"})
+	before := count(t, server.Info("total_connections_received"))
+	b, err := redis.New(redis.Options{Addrs: []string{server.Addr}, Password: "wrong"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if b.Ready(timeout(3*time.Second)) == nil {
+		t.Error("it is ready with a wrong password")
+	}
+	// After 0, 0.1, 0.3, 0.7, 1.5 and 2.5 s, give or take a quarter of each pause.
+	if tried := count(t, server.Info("total_connections_received")) - before; tried < 4 || tried > 8 {
+		t.Errorf("%d connections in 3 s, want 6", tried)
 	}
 }

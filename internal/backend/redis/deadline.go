@@ -6,25 +6,33 @@ import (
 	"time"
 )
 
-// deadline is a context that is done at a certain time. Unlike that of the
-// standard library it costs nothing to make one, once there have been a few.
+// deadline is a context of a call that is done at a certain time. Unlike that of
+// the standard library it costs nothing to make one, once there have been a few.
+// When the time has come its breaker knows, however long the call then takes to end.
 type deadline struct {
-	at    time.Time
-	done  chan struct{}
-	timer *time.Timer // closes done
+	at, began time.Time
+	done      chan struct{}
+	timer     *time.Timer // closes done
+	breaker   *breaker
+	slot      uint16
 }
 
 var deadlines = sync.Pool{New: func() any {
 	d := &deadline{done: make(chan struct{})}
-	d.timer = time.AfterFunc(time.Hour, func() { close(d.done) })
+	d.timer = time.AfterFunc(time.Hour, d.expire)
 	return d
 }}
 
-func newDeadline(at time.Time) *deadline {
+func newDeadline(at, began time.Time, b *breaker, slot uint16) *deadline {
 	d := deadlines.Get().(*deadline)
-	d.at = at
+	d.at, d.began, d.breaker, d.slot = at, began, b, slot
 	d.timer.Reset(time.Until(at))
 	return d
+}
+
+func (d *deadline) expire() {
+	close(d.done)
+	d.breaker.report(d.began, d.slot, errTimeout)
 }
 
 // free gives the context up. Nothing may use it any more, unless it is done.

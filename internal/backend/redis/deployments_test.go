@@ -4,15 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
 // unhurried is for tests that are not about time.
@@ -53,10 +60,9 @@ func TestDeployments(t *testing.T) {
 		},
 		"user with just the rights that are documented": func(t *testing.T) (env, *redistest.Server) {
 			s := redistest.Start(t, redistest.Config{})
-			s.Do("ACL", "SETUSER", "app", "on", ">pw", "~distlimiter:*", "resetchannels", "-@all",
-				"+evalsha", "+eval", "+time", "+get", "+set", "+incrby", "+del", "+getrange", "+setrange", "+pexpireat", "+pexpiretime", "+ping")
+			s.Do(documentedUser(t)...)
 			s.Do("ACL", "SETUSER", "default", "-set", "-evalsha")
-			return env{"REDIS_URL": s.Addr, "REDIS_SOCKET_TYPE": "tcp", "REDIS_AUTH": "app:pw"}, s
+			return env{"REDIS_URL": s.Addr, "REDIS_SOCKET_TYPE": "tcp", "REDIS_AUTH": "ratelimit:password"}, s
 		},
 		"database": func(t *testing.T) (env, *redistest.Server) {
 			s := redistest.Start(t, redistest.Config{})
@@ -109,12 +115,86 @@ func TestDeployments(t *testing.T) {
 	}
 }
 
+// documentedUser returns the command of docs/redis.md that makes a user with no
+// more rights than are needed.
+func documentedUser(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, command, found := strings.Cut(string(text), "\nACL SETUSER ")
+	command, _, ended := strings.Cut(command, "```")
+	if !found || !ended {
+		t.Fatal("docs/redis.md has no ACL SETUSER")
+	}
+	return append([]string{"ACL", "SETUSER"}, strings.Fields(command)...)
+}
+
+// TestTheDocumentedUserMayDoAll does everything that the service does with Redis as
+// the user that docs/redis.md describes.
+func TestTheDocumentedUserMayDoAll(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Config{Args: []string{"--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"}})
+	s.Do(documentedUser(t)...)
+	core, lines := observer.New(zapcore.WarnLevel)
+	b := open(t, redis.Options{Addrs: []string{s.Addr}, Username: "ratelimit", Password: "password", Log: zap.New(core)})
+	for a := range algo.Algorithms() {
+		l, err := algo.New(algo.Params{Algorithm: algo.Algorithm(a), Limit: 3, Window: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // grows, is refused, gives back
+			if _, err := hit(b, fmt.Sprint(a), l, 1); err != nil {
+				t.Errorf("%v: %v", algo.Algorithm(a), err)
+			}
+		}
+		if _, err := hit(b, fmt.Sprint(a), l, -1); err != nil {
+			t.Errorf("%v: %v", algo.Algorithm(a), err)
+		}
+		if _, err := b.Reset(context.Background(), backend.Check{Key: []byte(fmt.Sprint(a)), Limit: l}); err != nil {
+			t.Errorf("reset of %v: %v", algo.Algorithm(a), err)
+		}
+	}
+	rules, err := rulestore.NewRedis(rulestore.RedisOptions{Prefix: b.Prefix(), Client: b.Client, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for revision := range uint64(2) {
+		set, err := rules.Load(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rules.Save(context.Background(), set, rulestore.Set{Revision: revision + 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changed, stop := context.WithCancel(context.Background())
+	defer stop()
+	told := 0
+	if err := rules.Watch(changed, func() {
+		if told++; told == 2 { // the second time by what is in Redis
+			stop()
+		}
+	}); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	redistest.Eventually(t, "the policy of evictions is known", func() bool { return lines.FilterMessageSnippet("maxmemory-policy").Len() == 1 })
+	denied := s.Do("ACL", "LOG")
+	if list, err := denied.ToArray(); err != nil || len(list) > 0 {
+		t.Errorf("denied were %v, %v", list, err)
+	}
+}
+
 // TestRefusedConnections shows what is said of a server that refuses us.
 func TestRefusedConnections(t *testing.T) {
 	t.Parallel()
 	files := redistest.NewTLS(t)
 	secured := redistest.Start(t, redistest.Config{TLS: files})
 	protected := redistest.Start(t, redistest.Config{Password: "right"})
+	alone, another := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})
+	guarded := redistest.StartClusterOfOne(t)
+	guarded.Do("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-cluster|slots")
 	tests := map[string]struct {
 		options redis.Options
 		want    string
@@ -122,7 +202,10 @@ func TestRefusedConnections(t *testing.T) {
 		"password":       {redis.Options{Addrs: []string{protected.Addr}, Password: "hunter2"}, "WRONGPASS"},
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
-		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: withoutCertificate(files)}, "not connected yet: "},
+		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: &tlsfiles.Files{CA: files.CA}}, "not connected yet: "},
+		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no permission":  {redis.Options{Mode: redis.Cluster, Addrs: []string{guarded.Addr}, Username: "app", Password: "pw"}, "cluster|slots"},
 		"nobody there":   {redis.Options{Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 	}
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Minute})
@@ -140,6 +223,9 @@ func TestRefusedConnections(t *testing.T) {
 			})
 			if !errors.Is(last, redis.ErrUnavailable) {
 				t.Errorf("%v is not ErrUnavailable", last)
+			}
+			if b.Healthy() {
+				t.Error("it is healthy without a connection")
 			}
 			if contains(last, "hunter") {
 				t.Errorf("%v shows a password", last)

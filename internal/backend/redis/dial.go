@@ -3,100 +3,72 @@ package redis
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
-	"sync"
-	"time"
+	"sync/atomic"
+
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// dialer makes connections in the background. The client dials when a call needs
-// a connection, within the time that the call has left; a handshake that takes
-// longer would then never succeed. So a dial goes on when its call has given up,
-// and the next one finds the connection ready.
+// dialer makes connections. The library dials when a call needs one, within the
+// time that the call has left, and again for a trial, which has the time that a
+// handshake may need.
 type dialer struct {
-	network string
-	timeout time.Duration
-
-	mu    sync.Mutex
-	ready map[string][]readyConn // by address
+	network   string
+	config    func() *tls.Config // of the next connection; nil for plain text
+	sentinels *tls.Config        // what the library says that it dials sentinels with
+	silent    atomic.Bool        // connections begin without HELLO
 }
 
-type readyConn struct {
-	net.Conn
-	until time.Time // the server may have closed it since
+func newDialer(o *Options) (*dialer, error) {
+	d := &dialer{network: o.Network, sentinels: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if o.TLS == nil {
+		return d, nil
+	}
+	files := *o.TLS
+	files.Log = o.Log
+	config, err := tlsfiles.ClientConfig(files)
+	if err != nil {
+		return nil, err
+	}
+	d.config = config
+	if o.SkipHostname {
+		d.config = func() *tls.Config { return skipHostname(config()) }
+	}
+	return d, nil
 }
 
-// maxReady bounds the connections to one address that nobody waited for.
-const maxReady = 8
+// dial is [rueidis.ClientOption.DialCtxFn]. Of the configuration only which one it is
+// matters: the files that it is made of are read again.
+func (d *dialer) dial(ctx context.Context, addr string, nd *net.Dialer, config *tls.Config) (conn net.Conn, err error) {
+	if d.config == nil {
+		conn, err = nd.DialContext(ctx, d.network, addr)
+	} else {
+		conn, err = (&tls.Dialer{NetDialer: nd, Config: d.config()}).DialContext(ctx, d.network, addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d.silent.Load() {
+		conn = &silentConn{Conn: conn}
+	}
+	if config == d.sentinels {
+		conn = sentinelConn{conn}
+	}
+	return conn, nil
+}
 
-func (d *dialer) dial(ctx context.Context, addr string, nd *net.Dialer, config *tls.Config) (net.Conn, error) {
-	if conn := d.take(addr); conn != nil {
-		return conn, nil
-	}
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	results := make(chan result)
-	go func() {
-		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
-		defer cancel()
-		conn, err := d.connect(own, addr, nd, config)
-		select {
-		case results <- result{conn, err}:
-		case <-ctx.Done():
-			if err == nil {
-				d.keep(addr, conn)
-			}
+// skipHostname makes the configuration verify a server's certificate but for its
+// name.
+func skipHostname(config *tls.Config) *tls.Config {
+	config.InsecureSkipVerify = true // the chain is verified below
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		opts := x509.VerifyOptions{Roots: config.RootCAs, Intermediates: x509.NewCertPool()}
+		for _, cert := range state.PeerCertificates[1:] {
+			opts.Intermediates.AddCert(cert)
 		}
-	}()
-	select {
-	case r := <-results:
-		return r.conn, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+		_, err := state.PeerCertificates[0].Verify(opts)
+		return err
 	}
-}
-
-func (d *dialer) connect(ctx context.Context, addr string, nd *net.Dialer, config *tls.Config) (net.Conn, error) {
-	if config == nil {
-		return nd.DialContext(ctx, d.network, addr)
-	}
-	return (&tls.Dialer{NetDialer: nd, Config: config}).DialContext(ctx, d.network, addr)
-}
-
-func (d *dialer) take(addr string) net.Conn {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for list := d.ready[addr]; len(list) > 0; {
-		conn := list[len(list)-1]
-		list = list[:len(list)-1]
-		d.ready[addr] = list
-		if time.Now().Before(conn.until) {
-			return conn.Conn
-		}
-		_ = conn.Close()
-	}
-	return nil
-}
-
-func (d *dialer) keep(addr string, conn net.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.ready == nil || len(d.ready[addr]) >= maxReady {
-		_ = conn.Close()
-		return
-	}
-	d.ready[addr] = append(d.ready[addr], readyConn{conn, time.Now().Add(d.timeout)})
-}
-
-// close closes what is ready, and what becomes so later.
-func (d *dialer) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, list := range d.ready {
-		for _, conn := range list {
-			_ = conn.Close()
-		}
-	}
-	d.ready = nil
+	return config
 }

@@ -74,7 +74,7 @@ type entry struct {
 // told says whether the answer tells of the entry what was left, rather than what
 // was found.
 func (e *entry) told() bool {
-	return !e.alone || e.op.checks[e.check].Limit.Program() == algo.ProgramSlidingLog
+	return !e.alone || e.op.checks[e.check].Limit.AnswersInPart()
 }
 
 // text is strings in one piece.
@@ -121,8 +121,10 @@ const firstKind = 4
 // for the strings in it, which are never changed.
 func (e *encoder) encode(ops []*op, now string, hold int64) (keys, args []string) {
 	for _, o := range ops {
-		for i := range o.checks {
-			e.check(o, i)
+		for start, end := range backend.Descriptors(o.checks) {
+			for i := start; i < end; i++ {
+				e.check(o, i, flags(o, i, start, end))
+			}
 		}
 	}
 	e.strings = e.keys.appendTo(e.strings)
@@ -131,12 +133,12 @@ func (e *encoder) encode(ops []*op, now string, hold int64) (keys, args []string
 	return e.strings[:len(e.keys.ends)], e.strings[len(e.keys.ends):]
 }
 
-// check adds the i-th check of the op to the plan. Of those that stand alone it
+// check adds the i-th check of the op to the plan, with these flags. Of those that stand alone it
 // joins an equal one before it, if between them no other was for the same key: the
 // order of checks of different keys does not matter.
-func (e *encoder) check(o *op, i int) {
+func (e *encoder) check(o *op, i int, bits byte) {
 	c := &o.checks[i]
-	place, arg, bits := e.place(c, o.ids[i]), e.arg(c, o.before), flags(o, i)
+	place, arg := e.place(c, o.ids[i]), e.arg(c, o.before)
 	alone := bits&flagAlone != 0
 	if run := e.runs[place]; alone && run >= 0 && e.joins(run, arg, bits) {
 		e.plan[run*planBytes+planBytes-1]++
@@ -144,7 +146,7 @@ func (e *encoder) check(o *op, i int) {
 		return
 	}
 	e.runs[place] = -1
-	if alone && c.Hits > 0 && c.Hits <= maxRunHits && c.Limit.Program() != algo.ProgramSlidingLog {
+	if alone && c.Hits > 0 && c.Hits <= maxRunHits && !c.Limit.AnswersInPart() {
 		e.runs[place] = len(e.entries)
 	}
 	e.of = append(e.of, len(e.entries))
@@ -193,38 +195,30 @@ func (e *encoder) arg(c *backend.Check, before int64) int {
 	return at
 }
 
-// flags of the i-th check of the op. What descriptors are not all or nothing are
-// decided like requests of their own.
-func flags(o *op, i int) (bits byte) {
-	descriptor := i == 0 || o.checks[i].Descriptor != o.checks[i-1].Descriptor
-	if descriptor {
-		bits |= flagDescriptor
-	}
-	switch last := i == len(o.checks)-1 || o.checks[i].Descriptor != o.checks[i+1].Descriptor; {
-	case i == 0 && len(o.checks) == 1, !o.allOrNothing && descriptor && last:
+// flags of the i-th check of the op, of the descriptor whose checks are from start
+// to end. What descriptors are not all or nothing are decided like requests of
+// their own.
+func flags(o *op, i, start, end int) (bits byte) {
+	first := i == start
+	switch {
+	case len(o.checks) == 1, !o.allOrNothing && end-start == 1:
 		bits |= flagAlone | flagRequest
 	case o.allOrNothing:
 		bits |= flagAllOrNothing
 		if i == 0 {
 			bits |= flagRequest
 		}
-	case descriptor:
+	case first:
 		bits |= flagRequest
+	}
+	if first {
+		bits |= flagDescriptor
+		if backend.RoleOf(o.checks[start:end]) == backend.Quota {
+			bits |= flagQuota
+		}
 	}
 	if o.checks[i].Role == backend.Shadow {
 		bits |= flagShadow
 	}
-	if descriptor && backend.RoleOf(o.checks[i:descriptorEnd(o.checks, i)]) == backend.Quota {
-		bits |= flagQuota
-	}
 	return bits
-}
-
-// descriptorEnd returns where the checks of the descriptor that begins at the i-th end.
-func descriptorEnd(checks []backend.Check, i int) int {
-	end := i + 1
-	for end < len(checks) && checks[end].Descriptor == checks[i].Descriptor {
-		end++
-	}
-	return end
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,9 +24,11 @@ const failoverLimit = 200
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinels(t, "pw")
+	sentinels := filepath.Join(t.TempDir(), "password")
+	write(t, sentinels, "pw")
 	settings, err := redis.FromEnvironment(env{
 		"REDIS_TYPE": "SENTINEL", "REDIS_URL": redistest.MasterName + "," + strings.Join(s.Addrs(), ","),
-		"REDIS_AUTH": "pw", "REDIS_SENTINEL_AUTH": "pw", "REDIS_TIMEOUT": "500ms", "REDIS_BREAK_FOR": "100ms",
+		"REDIS_AUTH": "pw", "REDIS_SENTINEL_PASSWORD_FILE": sentinels, "REDIS_TIMEOUT": "500ms", "REDIS_BREAK_FOR": "100ms",
 	}.get)
 	if err != nil {
 		t.Fatal(err)

@@ -279,7 +279,7 @@ func (l *leases) settle(a *ask, sent, now time.Time, err error) {
 // keep adds what was taken by a call to what is left.
 func (h *lease) keep(take *op, taken int64, sent time.Time) {
 	until := sent.Add(leaseLife)
-	if h.check.Limit.Params().Algorithm == algo.FixedWindow {
+	if h.check.Limit.LeavesWhole() {
 		// Of calls that are under way at once some may be decided in the next window.
 		ends := take.now + take.out[0].ResetAfter.Microseconds()
 		switch {

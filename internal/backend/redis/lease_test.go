@@ -85,7 +85,7 @@ func (r *rehearsal) upTo(d time.Duration) time.Duration { return time.Duration(r
 // request asks a replica for hits.
 func (r *rehearsal) request(replica int, hits int64) {
 	c := backend.Check{Key: []byte("hot"), Limit: r.limits[replica], Hits: hits, Lease: r.share}
-	o := newOp([]backend.Check{c}, false, make([]algo.Decision, 1), r.time(), time.Second)
+	o := newOp([]backend.Check{c}, false, make([]algo.Decision, 1), r.time(), r.time().Add(time.Second))
 	l := r.replicas[replica]
 	if l.spend(o, r.time()) {
 		r.spent += hits
@@ -143,7 +143,7 @@ func (r *rehearsal) decide(ops []*op) {
 		if o.void(c, o.now) {
 			continue
 		}
-		r.state, o.out[0] = c.DecideAlone(c.Limit.Settle(r.state, o.now, nil), o.now)
+		r.state, o.out[0] = c.Limit.Decide(c.Limit.Settle(r.state, o.now, nil), o.now, c.Hits)
 	}
 }
 
@@ -256,7 +256,7 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 		sent := time.UnixMicro(1_700_000_000_999_000)
 		var asks []*ask
 		for i := range 2 {
-			o := newOp([]backend.Check{c}, false, make([]algo.Decision, 1), sent, time.Second)
+			o := newOp([]backend.Check{c}, false, make([]algo.Decision, 1), sent, sent.Add(time.Second))
 			a := &ask{of: o.ids[0], first: o, hits: 1}
 			l.prepare(a, sent)
 			a.taken = int64(10 + i) // whatever they wished for
@@ -305,7 +305,7 @@ func TestLeasesOutliveReloads(t *testing.T) {
 	l, now := newLeases(1), time.UnixMicro(1_700_000_000_000_000)
 	c := backend.Check{Key: []byte("hot"), Limit: load(100), Hits: 1, Lease: 1}
 	request := func() *op {
-		return newOp([]backend.Check{c}, false, make([]algo.Decision, 1), now, time.Second)
+		return newOp([]backend.Check{c}, false, make([]algo.Decision, 1), now, now.Add(time.Second))
 	}
 	a := &ask{of: idOf(c.Key), first: request(), hits: 1}
 	l.prepare(a, now)

@@ -13,6 +13,7 @@ type metrics struct {
 	took      prometheus.Histogram
 	decisions *prometheus.CounterVec // by how
 	ok        prometheus.Counter     // calls that were answered
+	suspended prometheus.Counter     // calls that were not made
 	own       prometheus.Counter     // decisions of a call of their own,
 	combined  prometheus.Counter     // of another's call,
 	refused   prometheus.Counter     // of what is remembered of refusals,
@@ -35,7 +36,7 @@ func newMetrics() *metrics {
 			Help: "Requests decided, by how: call (of their own), combined (in the call of another request), refusal (remembered), lease.",
 		}, []string{"by"}),
 	}
-	m.ok = m.calls.WithLabelValues("ok")
+	m.ok, m.suspended = m.calls.WithLabelValues("ok"), m.calls.WithLabelValues("suspended")
 	m.own, m.combined = m.decisions.WithLabelValues("call"), m.decisions.WithLabelValues("combined")
 	m.refused, m.leased = m.decisions.WithLabelValues("refusal"), m.decisions.WithLabelValues("lease")
 	return m
@@ -66,9 +67,10 @@ func failure(err error) string {
 }
 
 var (
-	connectedDesc = prometheus.NewDesc("ratelimit_redis_connected", "1 once there has been a connection to Redis.", nil, nil)
+	connectedDesc = prometheus.NewDesc("ratelimit_redis_connected", "1 while Redis answers; 0 before the first connection, and while all calls are suspended.", nil, nil)
 	heldDesc      = prometheus.NewDesc("ratelimit_redis_lease_held_hits", "Hits that are charged and not spent: of leases, and on their way back.", nil, nil)
 	overshootDesc = prometheus.NewDesc("ratelimit_redis_lease_overshoot_hits", "The most hits of one counter that were held at once: summed over replicas, by no more can leases have let a limit be exceeded; a fixed window not at all.", nil, nil)
+	evictedDesc   = prometheus.NewDesc("ratelimit_redis_evicted_keys_total", "Keys that Redis has forgotten to save memory since it started, as it says every 15 s. None if it does not say.", nil, nil)
 	suspendedDesc = prometheus.NewDesc("ratelimit_redis_suspended", "The part of calls to Redis that is suspended now: 0 or 1, and in a cluster in between.", nil, nil)
 )
 
@@ -79,6 +81,7 @@ func (b *Backend) Describe(ch chan<- *prometheus.Desc) {
 	b.metrics.decisions.Describe(ch)
 	ch <- connectedDesc
 	ch <- suspendedDesc
+	ch <- evictedDesc
 	ch <- heldDesc
 	ch <- overshootDesc
 }
@@ -89,15 +92,19 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	b.metrics.took.Collect(ch)
 	b.metrics.decisions.Collect(ch)
 	connected := 0.0
-	if b.conn.client.Load() != nil {
+	if b.Healthy() {
 		connected = 1
 	}
 	ch <- prometheus.MustNewConstMetric(connectedDesc, prometheus.GaugeValue, connected)
+	if b.evictions.known.Load() {
+		ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(b.evictions.evicted.Load()))
+	}
 	held, peak := b.leases.total(time.Now())
 	ch <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(held))
 	ch <- prometheus.MustNewConstMetric(overshootDesc, prometheus.GaugeValue, float64(peak))
-	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.suspended())
+	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.share())
 }
 
-// Healthy says whether there is a connection, and calls are not suspended.
-func (b *Backend) Healthy() bool { return b.conn.client.Load() != nil && b.breakers.suspended() < 1 }
+// Healthy reports whether Redis answers, or some of a cluster does. Without calls it
+// is looked for every second.
+func (b *Backend) Healthy() bool { return b.conn.client.Load() != nil && b.breakers.share() < 1 }

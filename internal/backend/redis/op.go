@@ -24,19 +24,15 @@ type op struct {
 
 	err error // what has become of it
 
-	// While it waits in a lane: what wakes it, whether it is then to make the next
-	// call, and for whom.
-	wake  chan struct{}
-	leads bool
-	batch []*op
+	turn *turn // in a lane
 }
 
-var ops = sync.Pool{New: func() any { return &op{wake: make(chan struct{}, 1)} }}
+var ops = sync.Pool{New: func() any { return &op{turn: newTurn()} }}
 
-func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now time.Time, timeout time.Duration) *op {
+func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now, deadline time.Time) *op {
 	o := ops.Get().(*op) // the pool holds nothing else
 	o.checks, o.allOrNothing, o.out = checks, allOrNothing, out
-	o.began, o.deadline = now, now.Add(timeout)
+	o.began, o.deadline = now, deadline
 	for i := range checks {
 		o.ids = append(o.ids, idOf(checks[i].Key))
 	}
@@ -45,7 +41,7 @@ func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now t
 
 // free gives the op up. Nothing may hold it any more.
 func (o *op) free() {
-	clear(o.batch)
-	*o = op{ids: o.ids[:0], epochs: o.epochs[:0], wake: o.wake, batch: o.batch[:0]}
+	o.turn.reset()
+	*o = op{ids: o.ids[:0], epochs: o.epochs[:0], turn: o.turn}
 	ops.Put(o)
 }

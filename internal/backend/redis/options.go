@@ -1,7 +1,7 @@
 package redis
 
 import (
-	"crypto/tls"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
 // Mode is the kind of Redis deployment.
@@ -60,10 +62,18 @@ type Options struct {
 	Password         Secret
 	SentinelUsername string
 	SentinelPassword Secret
+	// UsernameFile, PasswordFile and SentinelPasswordFile name files that hold them
+	// instead, and are read for each connection: they may change.
+	UsernameFile         string
+	PasswordFile         string
+	SentinelPasswordFile string
 	// DB is the number of the database. A cluster has 0 only.
 	DB int
-	// TLS is nil for plain text. SentinelTLS is for the sentinels.
-	TLS, SentinelTLS *tls.Config
+	// TLS is nil for plain text. The files are read again when they change, for each
+	// connection to the servers and to the sentinels. Its Log is that of these options.
+	TLS *tlsfiles.Files
+	// SkipHostname verifies the chain of a server's certificate, and not its name.
+	SkipHostname bool
 
 	// Prefix begins every key. Default "distlimiter".
 	Prefix string
@@ -75,18 +85,19 @@ type Options struct {
 	// requests of all callers share it in a pipeline, and the more of them the
 	// less does each cost.
 	Connections int
-	// Timeout bounds every call. Default 20 ms.
+	// Timeout bounds every answer, however long its caller would wait. Default 0:
+	// the caller's deadline does, less a margin of a tenth and at least 2 ms in which
+	// the answer arrives; without a deadline 250 ms.
 	Timeout time.Duration
-	// DialTimeout bounds the making of a connection, which no caller waits for
-	// longer than Timeout. Default 2 s.
+	// DialTimeout bounds the making of a connection, beside the callers. Default 2 s.
 	DialTimeout time.Duration
 	// FlushDelay is how long after it was last sent something a connection gathers
 	// requests, if others are under way: it saves CPU time for a little latency.
 	// Default 20 µs; less than 0 for none.
 	FlushDelay time.Duration
-	// BreakAfter is how many calls must fail in a row before calls are suspended
-	// for about BreakFor. Defaults 5 and 1 s. In a cluster they count apart for
-	// each 64th of the slots.
+	// BreakAfter is how many calls must fail in a row before calls are suspended.
+	// Then trials are made until one is answered, about BreakFor after the last.
+	// Defaults 5 and 100 ms. In a cluster they count apart for each 64th of the slots.
 	BreakAfter int
 	BreakFor   time.Duration
 
@@ -111,11 +122,11 @@ type Options struct {
 
 const (
 	defaultPrefix      = "distlimiter"
-	defaultTimeout     = 20 * time.Millisecond
+	defaultTimeout     = 250 * time.Millisecond
 	defaultDialTimeout = 2 * time.Second
 	defaultFlushDelay  = 20 * time.Microsecond
 	defaultBreakAfter  = 5
-	defaultBreakFor    = time.Second
+	defaultBreakFor    = 100 * time.Millisecond
 	maxConnections     = 256
 )
 
@@ -123,7 +134,6 @@ const (
 func (o Options) withDefaults() (Options, error) {
 	set(&o.Network, "tcp")
 	set(&o.Prefix, defaultPrefix)
-	set(&o.Timeout, defaultTimeout)
 	set(&o.DialTimeout, defaultDialTimeout)
 	set(&o.FlushDelay, defaultFlushDelay)
 	set(&o.BreakAfter, defaultBreakAfter)
@@ -134,6 +144,32 @@ func (o Options) withDefaults() (Options, error) {
 		o.Log = zap.NewNop()
 	}
 	return o, o.check()
+}
+
+// bound is the longest that an answer takes whose caller has no deadline.
+func (o *Options) bound() time.Duration {
+	if o.Timeout > 0 {
+		return o.Timeout
+	}
+	return defaultTimeout
+}
+
+// leastMargin is what is left at least of a caller's time for the answer to arrive.
+const leastMargin = 2 * time.Millisecond
+
+// until returns when the answer to a caller is due, and whether there is any time
+// until then.
+func (o *Options) until(ctx context.Context, now time.Time) (time.Time, bool) {
+	deadline, limited := ctx.Deadline()
+	if !limited {
+		return now.Add(o.bound()), true
+	}
+	left := deadline.Sub(now)
+	left -= max(leastMargin, left/10)
+	if o.Timeout > 0 {
+		left = min(left, o.Timeout)
+	}
+	return now.Add(left), left > 0
 }
 
 func set[T comparable](field *T, value T) {
@@ -169,6 +205,9 @@ func (o *Options) check() error {
 	if (o.Mode == Sentinel) != (o.MasterName != "") {
 		wrong("mode %s and master name %q: sentinels need the name of a master, others have none", o.Mode, o.MasterName)
 	}
+	if o.Password != "" && o.PasswordFile != "" || o.Username != "" && o.UsernameFile != "" || o.SentinelPassword != "" && o.SentinelPasswordFile != "" {
+		wrong("a user or password and a file of it: give one of them")
+	}
 	if o.DB < 0 || o.Mode == Cluster && o.DB > 0 {
 		wrong("database %d: use 0 or more, in a cluster 0", o.DB)
 	}
@@ -178,8 +217,8 @@ func (o *Options) check() error {
 	if n := o.Connections; n < 1 || n > maxConnections || n&(n-1) != 0 {
 		wrong("%d connections: use a power of two from 1 to %d", n, maxConnections)
 	}
-	if o.FlushDelay > o.Timeout/2 {
-		wrong("a flush delay of %v: use at most half the timeout of %v", o.FlushDelay, o.Timeout)
+	if o.FlushDelay > o.bound()/2 {
+		wrong("a flush delay of %v: use at most half the timeout of %v", o.FlushDelay, o.bound())
 	}
 	if o.Replicas < 1 {
 		wrong("%d replicas: use 1 or more", o.Replicas)
@@ -187,7 +226,7 @@ func (o *Options) check() error {
 	if o.LocalCacheBytes < 0 {
 		wrong("a local cache of %d bytes: use 0 or more", o.LocalCacheBytes)
 	}
-	if o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
+	if o.Timeout != 0 && o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
 		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less to dial", o.Timeout, o.DialTimeout)
 	}
 	if o.BreakAfter < 1 || o.BreakFor < time.Millisecond {

@@ -41,7 +41,14 @@ var (
 	ErrTooMany = errors.New("too many checks in one request")
 )
 
-var errTimeout = fmt.Errorf("%w: no answer in time", ErrUnavailable)
+var (
+	errTimeout = fmt.Errorf("%w: no answer in time", ErrUnavailable)
+	errTooLate = fmt.Errorf("%w: the caller's deadline leaves no time to ask", ErrUnavailable)
+	// errLogin is that of a server that takes connections, and not this service.
+	errLogin = fmt.Errorf("%w: it refuses the connection", ErrUnavailable)
+	// errNotYet is that of the time before the first connection.
+	errNotYet = fmt.Errorf("%w: not connected yet", ErrUnavailable)
+)
 
 // maxChecks bounds one call, during which Redis does nothing else.
 const maxChecks = 1024
@@ -54,11 +61,13 @@ type Backend struct {
 	sha      string        // of the script, as EVALSHA takes it
 	teaching chan struct{} // full while a call sends the script
 	conn     *connector
-	breakers breakers
+	breakers *breakers
 	lanes    *lanes
 	refusals *refusals // nil when none are remembered
 	leases   *leases
 	metrics  *metrics
+
+	evictions evictions
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
@@ -74,6 +83,10 @@ func New(opts Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	conn, err := newConnector(&opts)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
 	script := composeScript()
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is what Redis calls a script by
 	b := &Backend{
@@ -82,16 +95,17 @@ func New(opts Options) (*Backend, error) {
 		script:   script,
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
-		conn:     newConnector(&opts),
-		breakers: newBreakers(&opts),
+		conn:     conn,
 		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
 		leases:   newLeases(opts.Replicas),
 		metrics:  newMetrics(),
 	}
-	b.lanes = newLanes(opts.Timeout, b.call)
+	b.breakers = newBreakers(&opts, b.trial)
+	b.lanes = newLanes(b.call)
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })
+	b.stopped.Go(func() { b.watchEvictions(ctx) })
 	return b, nil
 }
 
@@ -100,7 +114,9 @@ func New(opts Options) (*Backend, error) {
 func (b *Backend) Close() {
 	b.stop()
 	b.stopped.Wait()
+	b.breakers.close()
 	b.conn.close()
+	b.lanes.close()
 }
 
 // Ready waits for the first connection. The error says why there is none when
@@ -115,8 +131,9 @@ func (b *Backend) Ready(ctx context.Context) error {
 	}
 }
 
-// Decide implements [backend.Backend]. It returns within the timeout, whatever
-// ctx says; a ctx that is done is only noticed at the start.
+// Decide implements [backend.Backend]. It returns in time for the deadline of ctx,
+// and within the timeout if there is one; see [Options.Timeout]. A request that its
+// caller does not wait for any longer may be charged all the same.
 func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -127,8 +144,10 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	case n > maxChecks:
 		return fmt.Errorf("%w: %d of at most %d", ErrTooMany, n, maxChecks)
 	}
-	o := newOp(req.Checks, req.AllOrNothing, out, time.Now(), b.opts.Timeout)
-	defer o.free()
+	now := time.Now()
+	until, inTime := b.opts.until(ctx, now)
+	o := newOp(req.Checks, req.AllOrNothing, out, now, until)
+	defer o.release()
 	if b.leases.spend(o, o.began) {
 		b.metrics.leased.Inc()
 		return nil
@@ -143,7 +162,9 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 		for _, of := range o.ids {
 			o.epochs = append(o.epochs, b.refusals.epoch(of))
 		}
-		defer b.forgetRefunded(o) // also what others have found meanwhile
+	}
+	if !inTime {
+		return errTooLate
 	}
 	if b.opts.Mode == Cluster && len(o.checks) > 1 {
 		return b.spread(o)
@@ -168,14 +189,17 @@ func (b *Backend) forget(of id) {
 }
 
 // do decides an op whose keys are in one slot.
-func (b *Backend) do(o *op) error {
-	if b.opts.NoCombining {
-		b.call([]*op{o}, o.deadline)
-	} else {
-		o.place = b.naming.place(&o.checks[0], o.ids[0])
-		b.lanes.do(o)
+func (b *Backend) do(o *op) (err error) {
+	defer func() { b.breakers.count(err) }()
+	switch {
+	case b.breakers.allOpen():
+		b.metrics.suspended.Inc()
+		return ErrSuspended
+	case b.opts.NoCombining:
+		return b.lanes.alone(o)
 	}
-	return o.err
+	o.place = b.naming.place(&o.checks[0], o.ids[0])
+	return b.lanes.do(o)
 }
 
 // Reset has a counter be as if never used, and says whether it was used. Of
@@ -192,7 +216,7 @@ func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) 
 	}
 	forget()
 	defer forget()
-	ctx, cancel := context.WithTimeout(ctx, b.opts.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, b.opts.bound())
 	defer cancel()
 	key := string(b.naming.append(nil, &check, of))
 	n, err := client.Do(ctx, client.B().Del().Key(key).Build()).AsInt64()

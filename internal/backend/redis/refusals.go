@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
 // refusals remember counters without any room, as they were then. For as long as
@@ -30,7 +31,7 @@ type refusalShard struct {
 // refusal is the state of a counter.
 type refusal struct {
 	limit *algo.Limit
-	state algo.State    // nil for a sliding log, of which just the decision is known
+	state algo.State    // nil of a limit that is answered in part, of which just the decision is known
 	last  algo.Decision // of one hit
 	now   int64         // when it was so by Redis' clock, in µs since the epoch,
 	sent  time.Time     // and a moment before by ours
@@ -61,11 +62,8 @@ func (r *refusals) shard(of id) *refusalShard { return &r.shards[of[1]%byte(len(
 // answer decides the request if each of its descriptors is one check that is
 // known to be refused, and says whether it did.
 func (r *refusals) answer(o *op) bool {
-	for i := range o.checks {
-		c := &o.checks[i]
-		alone := (i == 0 || c.Descriptor != o.checks[i-1].Descriptor) &&
-			(i == len(o.checks)-1 || c.Descriptor != o.checks[i+1].Descriptor)
-		if !alone || !r.refuse(o, i) {
+	for start, end := range backend.Descriptors(o.checks) {
+		if end-start > 1 || !r.refuse(o, start) {
 			return false
 		}
 	}
@@ -128,7 +126,7 @@ func (r *refusals) remember(o *op, i int, state algo.State, sent time.Time) {
 		return
 	}
 	known := &refusal{limit: c.Limit, now: o.now, sent: sent, last: d}
-	if c.Limit.Program() != algo.ProgramSlidingLog {
+	if !c.Limit.AnswersInPart() {
 		known.state = append(algo.State{}, state...)
 	} else if c.Hits > 1 || d.Allowed {
 		return

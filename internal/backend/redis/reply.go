@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -19,7 +18,7 @@ type reply struct {
 	now   int64      // µs since the epoch
 	words algo.State // of states, one after the other
 	// seen is told of each check when it has been read, with the state that it
-	// left; without, for a sliding log. May be nil.
+	// left; without one, if the limit is answered in part. May be nil.
 	seen func(o *op, i int, state algo.State)
 }
 
@@ -69,7 +68,7 @@ func (e *encoder) decode(b []byte, ops []*op) error {
 				if o.void(&c, r.now) {
 					c.Hits = 0
 				}
-				_, o.out[i] = c.DecideAlone(state, r.now)
+				_, o.out[i] = c.Limit.Decide(state, r.now, c.Hits)
 			}
 			if r.seen != nil {
 				r.seen(o, i, state)
@@ -96,34 +95,9 @@ func (r *reply) state(l *algo.Limit) (at [2]int) {
 // decision reads the decision of a check, and where its state is in words.
 func (r *reply) decision(of *entry) algo.Decision {
 	c, allowed := &of.op.checks[of.check], r.fitted()
-	if c.Limit.Program() == algo.ProgramSlidingLog {
-		return r.logDecision(c.Limit, c.Hits, allowed)
+	if c.Limit.AnswersInPart() {
+		return c.Limit.Answer(r.now, c.Hits, allowed, r.number)
 	}
 	of.state = r.state(c.Limit)
 	return c.Limit.Report(r.words[of.state[0]:of.state[1]], r.now, c.Hits, allowed)
-}
-
-// logDecision is what Limit.Report says of a log whose entries stayed in Redis:
-// their number, the oldest, and the one that must leave for the hits to pass.
-func (r *reply) logDecision(l *algo.Limit, hits int64, allowed bool) algo.Decision {
-	size, oldest, blocking := r.number(), r.number(), r.number()
-	p := l.Params()
-	d := algo.Decision{Allowed: allowed, Remaining: int64(p.Limit) - size}
-	if size > 0 {
-		d.ResetAfter = r.leaves(oldest, p.Window)
-	}
-	switch {
-	case allowed:
-	case hits > int64(p.Limit) || p.Limit == 0:
-		d.RetryAfter = algo.Never
-	case blocking > 0:
-		d.RetryAfter = r.leaves(blocking, p.Window)
-	}
-	return d
-}
-
-// leaves returns in how long an entry of that time leaves the window; one that a
-// damaged log has out of order may have left.
-func (r *reply) leaves(entry int64, window time.Duration) time.Duration {
-	return max(0, time.Duration(entry-r.now)*time.Microsecond+window)
 }

@@ -40,7 +40,7 @@ func BenchmarkScript(b *testing.B) {
 					for n := 0; b.Loop(); n++ {
 						for j := range batch {
 							checks := []backend.Check{{Key: fmt.Append(nil, (n*size+j)%10_000), Limit: limit, Hits: 1}}
-							batch[j] = newOp(checks, false, make([]algo.Decision, 1), time.Now(), store.opts.Timeout)
+							batch[j] = newOp(checks, false, make([]algo.Decision, 1), time.Now(), time.Now().Add(store.opts.Timeout))
 						}
 						if store.call(batch, batch[0].deadline); batch[0].err != nil {
 							b.Fatal(batch[0].err)

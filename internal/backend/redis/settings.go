@@ -1,8 +1,6 @@
 package redis
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -13,6 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
 // Settings is what the environment says of the backend.
@@ -34,6 +36,7 @@ type Settings struct {
 var redisVariables = []string{
 	"REDIS_URL", "REDIS_SOCKET_TYPE", "REDIS_TYPE", "REDIS_AUTH", "REDIS_SENTINEL_AUTH",
 	"REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_SSL",
+	"REDIS_USERNAME_FILE", "REDIS_PASSWORD_FILE", "REDIS_SENTINEL_PASSWORD_FILE",
 	"REDIS_TLS", "REDIS_TLS_CLIENT_CERT", "REDIS_TLS_CLIENT_KEY", "REDIS_TLS_CACERT", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION",
 	"REDIS_TIMEOUT", "REDIS_DIAL_TIMEOUT", "REDIS_POOL_SIZE", "REDIS_PIPELINE_WINDOW",
 	"REDIS_BREAK_AFTER", "REDIS_BREAK_FOR", "REDIS_COMBINING", "REDIS_PLAIN_KEYS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",
@@ -68,6 +71,7 @@ func FromEnvironment(getenv func(name string) string) (Settings, error) {
 				s.Warnings = append(s.Warnings, name+" has no effect: "+why)
 			}
 		}
+		s.Warnings = append(s.Warnings, e.warnings...)
 		slices.Sort(s.Warnings)
 	}
 	if len(e.errs) == 0 && s.Backend == "redis" {
@@ -80,8 +84,9 @@ func FromEnvironment(getenv func(name string) string) (Settings, error) {
 
 // environment reads variables and collects what is wrong with them.
 type environment struct {
-	get  func(string) string
-	errs []error
+	get      func(string) string
+	errs     []error
+	warnings []string
 }
 
 func (e *environment) wrong(format string, args ...any) {
@@ -389,16 +394,51 @@ func (e *environment) login(o *Options, at location) {
 	}
 	o.Username = agreed(e, "users", users)
 	o.Password = Secret(agreed(e, "passwords", passwords))
-	if o.Username != "" && o.Password == "" && len(e.errs) == 0 {
-		e.wrong("%s names a user, and there is no REDIS_PASSWORD", users[0].from)
-	}
-	if auth := e.get("REDIS_SENTINEL_AUTH"); auth != "" {
-		if o.Mode != Sentinel {
-			e.wrong("REDIS_SENTINEL_AUTH is set, and REDIS_TYPE is not SENTINEL: leave one of them out")
+	o.UsernameFile = e.secretFile("REDIS_USERNAME_FILE", users...)
+	o.PasswordFile = e.secretFile("REDIS_PASSWORD_FILE", passwords...)
+	if password := o.Password != "" || o.PasswordFile != ""; !password && len(e.errs) == 0 {
+		switch {
+		case o.Username != "":
+			e.wrong("%s names a user, and there is no REDIS_PASSWORD", users[0].from)
+		case o.UsernameFile != "":
+			e.wrong("REDIS_USERNAME_FILE names a user, and there is no REDIS_PASSWORD_FILE")
 		}
-		user, password := splitAuth(auth)
+	}
+	auth := e.text("REDIS_SENTINEL_AUTH")
+	if len(auth) > 0 {
+		user, password := splitAuth(auth[0].value)
 		o.SentinelUsername, o.SentinelPassword = user, Secret(password)
 	}
+	o.SentinelPasswordFile = e.secretFile("REDIS_SENTINEL_PASSWORD_FILE", auth...)
+	if o.Mode == Sentinel {
+		return
+	}
+	for _, name := range []string{"REDIS_SENTINEL_AUTH", "REDIS_SENTINEL_PASSWORD_FILE"} {
+		if e.get(name) != "" {
+			e.warnings = append(e.warnings, name+" has no effect: REDIS_TYPE is not SENTINEL")
+		}
+	}
+}
+
+// secretFile returns the path of a file with a secret, which is then not given
+// otherwise.
+func (e *environment) secretFile(name string, otherwise ...choice[string]) string {
+	path := e.get(name)
+	if path == "" {
+		return ""
+	}
+	if len(otherwise) > 0 {
+		e.wrong("%s and %s: leave one of them out", name, otherwise[0].from)
+		return ""
+	}
+	if _, err := readSecret(path); err != nil {
+		e.wrong("%s: %w", name, err)
+		return path
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode()&0o006 != 0 {
+		e.warnings = append(e.warnings, fmt.Sprintf("%s: anyone may read or write %s (%v): chmod o-rw", name, path, info.Mode().Perm()))
+	}
+	return path
 }
 
 // splitAuth splits "user:password", or "password".
@@ -419,61 +459,25 @@ func (e *environment) secure(o *Options, at location) {
 	}
 	files := []string{"REDIS_TLS_CLIENT_CERT", "REDIS_TLS_CLIENT_KEY", "REDIS_TLS_CACERT"}
 	if !agreed(e, "answers to whether to use TLS", choices) {
+		if perSecond, err := strconv.ParseBool(e.get("REDIS_PERSECOND_TLS")); err == nil && perSecond {
+			return // the files are for that connection
+		}
 		for _, name := range files {
-			if e.get(name) != "" && len(e.errs) == 0 {
-				e.wrong("%s is set, and TLS is not on: set REDIS_TLS=true, or use rediss://", name)
+			if e.get(name) != "" {
+				e.warnings = append(e.warnings, name+" has no effect: TLS is not on; set REDIS_TLS=true, or use rediss://")
 			}
 		}
 		return
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	cert, key, ca := e.get(files[0]), e.get(files[1]), e.get(files[2])
-	if (cert == "") != (key == "") {
+	f := &tlsfiles.Files{Cert: e.get(files[0]), Key: e.get(files[1]), CA: e.get(files[2]), WithSystem: true, Log: zap.NewNop()}
+	if (f.Cert == "") != (f.Key == "") {
 		e.wrong("%s and %s belong together: set both or none", files[0], files[1])
-	} else if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			e.wrong("%s and %s: %w", files[0], files[1], err)
-		}
-		config.Certificates = []tls.Certificate{pair}
+	} else if _, err := tlsfiles.ClientConfig(tlsfiles.Files{Cert: f.Cert, Key: f.Key, Log: f.Log}); err != nil {
+		e.wrong("%s and %s: %w", files[0], files[1], err)
 	}
-	if ca != "" {
-		config.RootCAs = e.authorities(files[2], ca)
+	if _, err := tlsfiles.ClientConfig(tlsfiles.Files{CA: f.CA, Log: f.Log}); err != nil {
+		e.wrong("%s: %w", files[2], err)
 	}
-	if e.boolean("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", false) {
-		skipHostname(config)
-	}
-	o.TLS = config
-	if o.Mode == Sentinel {
-		o.SentinelTLS = config
-	}
-}
-
-// authorities returns those of the system and of the file.
-func (e *environment) authorities(name, path string) *x509.CertPool {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	text, err := os.ReadFile(path)
-	switch {
-	case err != nil:
-		e.wrong("%s: %w", name, err)
-	case !pool.AppendCertsFromPEM(text):
-		e.wrong("%s: %s holds no certificate in PEM", name, path)
-	}
-	return pool
-}
-
-// skipHostname has the server's certificate be verified but for its name.
-func skipHostname(config *tls.Config) {
-	config.InsecureSkipVerify = true // the chain is verified below
-	config.VerifyConnection = func(state tls.ConnectionState) error {
-		opts := x509.VerifyOptions{Roots: config.RootCAs, Intermediates: x509.NewCertPool()}
-		for _, cert := range state.PeerCertificates[1:] {
-			opts.Intermediates.AddCert(cert)
-		}
-		_, err := state.PeerCertificates[0].Verify(opts)
-		return err
-	}
+	o.TLS = f
+	o.SkipHostname = e.boolean("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", false)
 }

@@ -23,8 +23,8 @@ func (b *Backend) spread(o *op) error {
 	errs := make([]error, len(groups))
 	for i, g := range groups {
 		wait.Go(func() {
-			part := newOp(g.checks, false, g.out, o.began, b.opts.Timeout)
-			defer part.free()
+			part := newOp(g.checks, false, g.out, o.began, o.deadline)
+			defer part.release()
 			for _, at := range g.at {
 				if len(o.epochs) > 0 {
 					part.epochs = append(part.epochs, o.epochs[at])

@@ -1,0 +1,66 @@
+package redis
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// login is as whom connections are made: what it says or, where there are files,
+// what they hold then.
+type login struct {
+	user, password         string
+	userFile, passwordFile string
+}
+
+func (l *login) credentials() (c rueidis.AuthCredentials, err error) {
+	c = rueidis.AuthCredentials{Username: l.user, Password: l.password}
+	if l.userFile != "" {
+		if c.Username, err = readSecret(l.userFile); err != nil {
+			return c, fmt.Errorf("user: %w", err)
+		}
+	}
+	if l.passwordFile != "" {
+		if c.Password, err = readSecret(l.passwordFile); err != nil {
+			return c, fmt.Errorf("password: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// readSecret returns what a file holds, but for the end of its line. The error
+// names the file, and never what it holds.
+func readSecret(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimRight(string(text), "\r\n")
+	if secret == "" {
+		return "", fmt.Errorf("%s is empty", path)
+	}
+	return secret, nil
+}
+
+// logins are those of the servers and of the sentinels. The library asks for both
+// with nothing but the address of the connection, which therefore says which it is.
+type logins struct{ server, sentinel login }
+
+// sentinelAddr is the address of a sentinel.
+type sentinelAddr struct{ net.Addr }
+
+// sentinelConn is a connection to a sentinel.
+type sentinelConn struct{ net.Conn }
+
+// RemoteAddr implements [net.Conn].
+func (c sentinelConn) RemoteAddr() net.Addr { return sentinelAddr{c.Conn.RemoteAddr()} }
+
+func (l *logins) credentials(at rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
+	if _, sentinel := at.Address.(sentinelAddr); sentinel {
+		return l.sentinel.credentials()
+	}
+	return l.server.credentials()
+}
