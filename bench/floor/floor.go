@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/distlimiter/ratelimit/internal/server"
 )
@@ -35,7 +36,7 @@ func New(options ...grpc.ServerOption) *grpc.Server {
 // SameOptions are the options that cmd/ratelimit gives grpc-go, so that what is
 // compared is the service alone.
 func SameOptions() []grpc.ServerOption {
-	return server.GRPCOptions(1<<20, 24*time.Hour, time.Hour)
+	return server.GRPCOptions(1<<20, keepalive.ServerParameters{MaxConnectionAge: 24 * time.Hour, MaxConnectionAgeGrace: time.Hour, Time: 30 * time.Second, Timeout: 10 * time.Second})
 }
 
 // LetGarbagePileUp has the collector run when about so many bytes of garbage have

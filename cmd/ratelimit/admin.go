@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -58,6 +59,9 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 	if err != nil {
 		return access, fmt.Errorf("--admin-addr: %w", err)
 	}
+	if w := access.Warning(); w != "" {
+		s.log.Warn("the admin token is no secret", zap.String("warning", w))
+	}
 	return access, nil
 }
 
@@ -111,28 +115,41 @@ func (s *service) adminRules() []config.Provider {
 func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
-		Service: s.decider, Counters: counters{s.backend}, Stats: s.stats, Metrics: s.registry(), Health: s.health,
+		Service: s.decider, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})
 }
 
-// counters has the stores forget counters.
-type counters struct{ in backend.Backend }
+// counters has the stores forget counters, and their snapshot too.
+type counters struct {
+	in       backend.Backend
+	snapshot *memory.Snapshot // nil for none
+}
 
 var _ admin.Resetter = counters{}
 
 // Reset implements admin.Resetter.
 func (c counters) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
+	var keys [][]byte // also of what is unused now: the snapshot may be from before it was forgotten
 	for i := range checks {
 		var used bool
 		if used, err = reset(ctx, c.in, &checks[i]); err != nil {
 			break
 		}
+		keys = append(keys, checks[i].Key)
 		if used {
 			n++
 		}
 	}
-	return n, err
+	return n, errors.Join(err, c.forget(keys))
+}
+
+// forget keeps the counters from coming back with the snapshot after a crash.
+func (c counters) forget(keys [][]byte) error {
+	if c.snapshot == nil {
+		return nil
+	}
+	return c.snapshot.Forget(keys)
 }
 
 func reset(ctx context.Context, in backend.Backend, check *backend.Check) (used bool, err error) {
@@ -153,13 +170,17 @@ func (c counters) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, 
 	if !ok {
 		return 0, admin.ErrCannotList
 	}
+	var keys [][]byte
 	for k := range store.All() {
 		if ctx.Err() != nil {
 			break
 		}
 		if goes(k.Key) && store.Reset(k.Key) {
 			n++
+			if c.snapshot != nil {
+				keys = append(keys, bytes.Clone(k.Key))
+			}
 		}
 	}
-	return n, ctx.Err()
+	return n, errors.Join(ctx.Err(), c.forget(keys))
 }

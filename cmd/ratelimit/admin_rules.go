@@ -269,9 +269,7 @@ func (c *rulesApplyCmd) Run(con console) error {
 		if err != nil {
 			return err
 		}
-		for _, document := range documents(text) {
-			parts = append(parts, part{file, document})
-		}
+		parts = append(parts, part{file, text})
 	}
 	apply := func(p part, dryRun bool) (result writeResult, err error) {
 		query := flags(map[string]bool{"dry_run": dryRun, "replace": c.Replace})
@@ -315,40 +313,6 @@ func readRules(file string) ([]byte, error) {
 		return io.ReadAll(os.Stdin)
 	}
 	return os.ReadFile(file)
-}
-
-// documents splits the documents of a YAML stream, each with the lines before it
-// left empty, so that problems are reported where they are. No document can hold
-// a line that begins like a separator.
-func documents(text []byte) [][]byte {
-	var all [][]byte
-	var document bytes.Buffer
-	lines, blank := 0, true
-	end := func() {
-		if !blank {
-			all = append(all, bytes.Clone(document.Bytes()))
-		}
-		document.Reset()
-		document.WriteString(strings.Repeat("\n", lines))
-		blank = true
-	}
-	for line := range bytes.Lines(text) {
-		lines++
-		trimmed := bytes.TrimRight(line, " \t\r\n")
-		if bytes.Equal(trimmed, []byte("---")) {
-			end()
-			continue
-		}
-		if content := bytes.TrimSpace(trimmed); len(content) > 0 && content[0] != '#' {
-			blank = false
-		}
-		document.Write(line)
-	}
-	end()
-	if all == nil {
-		return [][]byte{text} // the service says what is missing
-	}
-	return all
 }
 
 // print lists the changes. Rules that are stored, but not in force, are a failure.

@@ -57,7 +57,7 @@ func (c *explainCmd) Validate() error {
 }
 
 func (c *explainCmd) Run(con console) error {
-	rules, err := c.load(con.err, c.Paths)
+	rules, err := c.load(con.err, c.Paths, nil)
 	if err != nil {
 		return err
 	}

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -90,7 +92,7 @@ func listen(network, flag, addr string) (net.Listener, error) {
 	env := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 	switch {
 	case err == nil:
-		return l, nil
+		return ownSocket(l)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("--%s: %s is in use: stop what listens there, or choose another with --%s or %s", flag, addr, flag, env)
 	case errors.Is(err, syscall.EACCES):
@@ -104,17 +106,69 @@ func listen(network, flag, addr string) (net.Listener, error) {
 	}
 }
 
-// removeDeadSocket removes a socket at which nobody listens any more.
+// removeDeadSocket removes a socket at which nobody listens any more, and nothing
+// else.
 func removeDeadSocket(path string) error {
+	before, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if before.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("it is no socket (%s), and is left as it is: choose another path", before.Mode())
+	}
 	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
 		return errors.Join(errors.New("another process listens there: stop it, or choose another path"), conn.Close())
 	case errors.Is(err, syscall.ECONNREFUSED):
-		if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
-			return fmt.Errorf("it is no socket: choose another path (%w)", errors.Join(err, syscall.EEXIST))
-		}
-		return os.Remove(path)
+		return removeIfSame(path, before)
 	}
-	return nil
+	return nil // to listen there fails, and says why
+}
+
+// removeIfSame removes a socket unless another has taken its place.
+func removeIfSame(path string, before fs.FileInfo) error {
+	now, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !os.SameFile(before, now):
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// socketListener removes its socket when it is closed, and not what another process
+// may have put in its place, as net's would.
+type socketListener struct {
+	*net.UnixListener
+	path string
+	info fs.FileInfo
+	once sync.Once
+}
+
+// ownSocket returns a listener at a socket as a socketListener, others as they are.
+func ownSocket(l net.Listener) (net.Listener, error) {
+	unix, ok := l.(*net.UnixListener)
+	if !ok || strings.HasPrefix(l.Addr().String(), "@") { // that is no file
+		return l, nil
+	}
+	unix.SetUnlinkOnClose(false)
+	path := l.Addr().String()
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &socketListener{UnixListener: unix, path: path, info: info}, nil
+}
+
+// Close implements net.Listener.
+func (l *socketListener) Close() (err error) {
+	l.once.Do(func() { err = removeIfSame(l.path, l.info) })
+	return errors.Join(l.UnixListener.Close(), err)
 }

@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zapgrpc"
+	"google.golang.org/grpc/grpclog"
 )
 
 // logLevel is the least level to log.
@@ -47,6 +49,21 @@ func (f *logFormat) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return fmt.Errorf("unknown log format %q: write text or json", text)
+}
+
+// takeLogs has the log take what libraries write to the standard library's, and
+// errors of grpc-go, which would be lines of their own form. The function that it
+// returns ends the former.
+func takeLogs(log *zap.Logger) (undo func()) {
+	grpclog.SetLoggerV2(zapgrpc.NewLogger(log.Named("grpc").WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))))
+	return zap.RedirectStdLog(log.Named("library"))
+}
+
+// onceAMinute returns a log that says the same thing once a minute.
+func onceAMinute(log *zap.Logger) *zap.Logger {
+	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
+	}))
 }
 
 // newLogs returns a log that writes to out, and one of who has changed what. Of a

@@ -19,6 +19,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
 // Exit codes.
@@ -26,6 +27,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
 	exitUsage   = 2 // the command line or the environment is wrong
+	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew
 )
 
 // groups are the sections of serve's help.
@@ -50,11 +52,11 @@ var errReported = errors.New("reported")
 
 const description = `A rate-limit service for Envoy with six algorithms, and the tools to check, explain and try its rules.
 
-Every flag may also be given by the environment variable that its help names; an empty variable counts as not set, and a flag wins. Exit codes: 0 success, 1 failure, 2 wrong usage.`
+Every flag may also be given by the environment variable that its help names; an empty variable counts as not set, and a flag wins. Exit codes: 0 success, 1 failure, 2 wrong usage. "ratelimit help COMMAND" and "ratelimit --version" do what you expect.`
 
 type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
-	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1."`
+	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
@@ -97,17 +99,33 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		return fail(stderr, err, exitUsage)
 	}
 	unsetEmpty(parser.Model.Node)
-	ctx, err := parser.Parse(args)
+	ctx, err := parser.Parse(asCommand(args))
 	if err != nil {
 		command, what := misuse(parser.Model, args, err)
 		text := fromVariable.ReplaceAllString(what.Error(), "(from $$$1)")
 		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", text, command)
 		return exitUsage
 	}
-	if err := ctx.Run(); err != nil {
+	switch err := ctx.Run(); {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errBeginAnew):
+		return exitAnew // it is listed
+	default:
 		return fail(stderr, err, exitFailure)
 	}
-	return exitOK
+}
+
+// asCommand takes what people try first for what it stands for: help, help check
+// and --version.
+func asCommand(args []string) []string {
+	switch {
+	case len(args) > 0 && args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	}
+	return args
 }
 
 // fromVariable is how kong says that a value comes from the environment: with all
@@ -117,7 +135,11 @@ var fromVariable = regexp.MustCompile(`\(from envar (\w+)="(?:[^"\\]|\\.)*"\)`)
 // misuse returns whose help to read and what is wrong with a command line.
 func misuse(app *kong.Application, args []string, err error) (command string, what error) {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") && !slices.ContainsFunc(app.Children, func(n *kong.Node) bool { return n.Name == args[0] }) {
-		return app.Name, fmt.Errorf("unknown command %q", args[0])
+		names := make([]string, len(app.Children))
+		for i, n := range app.Children {
+			names[i] = n.Name
+		}
+		return app.Name, fmt.Errorf("unknown command %q: %s", args[0], spell.Suggest(args[0], names))
 	}
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil && wrong.Context.Selected() != nil {

@@ -158,6 +158,16 @@ func (s *process) start(ts *testscript.TestScript, args []string) {
 		}
 		close(exited)
 	}(s.cmd, s.exited, s.stdout, s.stderr)
+	inJSON := func(arg string) bool {
+		return strings.EqualFold(arg, "json") || strings.EqualFold(arg, "LOG_FORMAT=json")
+	}
+	if slices.ContainsFunc(slices.Concat(environ, args), inJSON) {
+		found := s.stderr.await(ts, `"@message":"started".*"grpc":"([^"]+)","http":"([^"]+)","admin":"([^"]+)"`)
+		for i, env := range []string{"GRPC_ADDR", "HTTP_ADDR", "ADMIN_ADDR"} {
+			ts.Setenv(env, found[i+1])
+		}
+		return
+	}
 	for _, listener := range []struct{ line, env string }{{"gRPC", "GRPC_ADDR"}, {"HTTP", "HTTP_ADDR"}, {"Admin", "ADMIN_ADDR"}} {
 		found := s.stdout.await(ts, `(?m)^`+listener.line+` +(\S+)$`)
 		ts.Setenv(listener.env, found[1])
@@ -255,6 +265,9 @@ func request(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	r, err := http.NewRequest(args[0], args[1], body)
 	ts.Check(err)
+	if len(args) > 2 && strings.HasSuffix(args[2], ".json") {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	client := http.Client{Timeout: patience}
 	answer, err := client.Do(r)
 	ts.Check(err)

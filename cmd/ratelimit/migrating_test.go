@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,18 +115,21 @@ func startAndStop(t *testing.T, variables ...string) {
 		"PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=10",
 		"GRPC_HOST=127.0.0.1", "GRPC_PORT=0", "HOST=127.0.0.1", "PORT=0", "DEBUG_HOST=127.0.0.1", "DEBUG_PORT=0",
 	}, slices.Concat(variables[len(variables)-1:], variables[:len(variables)-1])...)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	out, err := cmd.StdoutPipe()
+	out, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = out.Close() }()
+	cmd.Stdout, cmd.Stderr = write, write
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	_ = write.Close() // the process has it
+	var log strings.Builder
 	serves := false
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if strings.HasPrefix(lines.Text(), "Rules ") {
+		fmt.Fprintln(&log, lines.Text())
+		if strings.HasPrefix(lines.Text(), "Rules ") || strings.Contains(lines.Text(), `"@message":"started"`) {
 			serves = true
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Error(err)
@@ -134,6 +137,6 @@ func startAndStop(t *testing.T, variables ...string) {
 		}
 	}
 	if err := cmd.Wait(); err != nil || !serves {
-		t.Errorf("with %q: serves: %v, ended with %v; its log:\n%s", variables, serves, err, &log)
+		t.Errorf("with %q: serves: %v, ended with %v; its log:\n%s", variables, serves, err, log.String())
 	}
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"math"
 	"time"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/distlimiter/ratelimit/internal/overload"
 )
@@ -30,6 +32,19 @@ func (s *service) limitConnections() {
 	connections := overload.NewListener(s.grpcListener, s.MaxConnections, s.shedder.Overloaded, s.log)
 	s.grpcListener = connections
 	s.metrics = append(s.metrics, connections)
+}
+
+// keepalive says how long connections may live. Never is so long that it does not
+// come, for grpc-go takes 0 for its default.
+func (c *serveCmd) keepalive() keepalive.ServerParameters {
+	interval := c.KeepaliveInterval
+	if interval == 0 {
+		interval = math.MaxInt64
+	}
+	return keepalive.ServerParameters{
+		MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
+		Time: interval, Timeout: c.KeepaliveTimeout,
+	}
 }
 
 // overloadServerOptions are those of grpc-go.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -23,7 +24,7 @@ const runtimeRoot = "/srv/runtime_data/current"
 // runtimeOptions are the places that envoyproxy/ratelimit takes rules from.
 type runtimeOptions struct {
 	ConfigType          configType `group:"rules" default:"file" env:"CONFIG_TYPE" help:"file, or grpc_xds_sotw for rules from an xDS server, beside those of --config if there are any."`
-	RuntimeRoot         string     `group:"rules" default:"${runtimeRoot}" env:"RUNTIME_ROOT" help:"Without --config, rules are all files in this directory's subdirectory's app directory, as for envoyproxy/ratelimit."`
+	RuntimeRoot         string     `group:"rules" default:"${runtimeRoot}" env:"RUNTIME_ROOT" help:"Without --config, rules are all files in this directory's subdirectory's app directory, whatever their names, as for envoyproxy/ratelimit."`
 	RuntimeSubdirectory string     `group:"rules" placeholder:"DIR" env:"RUNTIME_SUBDIRECTORY" help:"See --runtime-root."`
 	RuntimeAppdirectory string     `group:"rules" default:"config" env:"RUNTIME_APPDIRECTORY" help:"See --runtime-root."`
 	ForceStart          bool       `group:"rules" negatable:"" env:"FORCE_START_WITHOUT_INITIAL_CONFIG" help:"Serve, and be healthy, before there are any valid rules. Decisions fail until then."`
@@ -53,7 +54,9 @@ func (c *serveCmd) checkPaths() error {
 func (s *service) providers() ([]config.Provider, error) {
 	var list []config.Provider
 	if paths := s.paths(); len(paths) > 0 {
-		list = append(list, &config.Files{Paths: paths, Options: s.config()})
+		options := s.config()
+		options.AnyName = options.AnyName || len(s.Config) == 0 // as envoyproxy/ratelimit
+		list = append(list, &config.Files{Paths: paths, Options: options, Skipped: s.logSkipped()})
 	}
 	list = append(list, s.adminRules()...)
 	if s.ConfigType != fromXDS {
@@ -61,6 +64,17 @@ func (s *service) providers() ([]config.Provider, error) {
 	}
 	server, err := s.XDS.provider(s)
 	return append(list, server), err
+}
+
+// logSkipped returns a function that logs each file once.
+func (s *service) logSkipped() func(path, why string) {
+	logged := map[string]bool{}
+	return func(path, why string) {
+		if !logged[path] {
+			logged[path] = true
+			s.log.Info("a file with the rules is skipped", zap.String("file", path), zap.String("why", why))
+		}
+	}
 }
 
 // configType is a kind of place that rules come from.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -62,8 +63,10 @@ type serveCmd struct {
 
 	MaxConnectionAge      time.Duration `group:"connections" default:"24h" env:"GRPC_MAX_CONNECTION_AGE" help:"After which a gRPC connection is asked to close."`
 	MaxConnectionAgeGrace time.Duration `group:"connections" default:"1h" env:"GRPC_MAX_CONNECTION_AGE_GRACE" help:"How long it may then finish its requests."`
+	KeepaliveInterval     time.Duration `group:"connections" default:"30s" env:"GRPC_KEEPALIVE_INTERVAL" help:"How long a gRPC connection may be silent before its client is asked for a sign of life; at least 1s. 0: never."`
+	KeepaliveTimeout      time.Duration `group:"connections" default:"10s" env:"GRPC_KEEPALIVE_TIMEOUT" help:"How long to wait for that sign. Without it the connection is closed, and counts no more in --max-connections."`
 	DrainDelay            time.Duration `group:"connections" default:"0s" env:"DRAIN_DELAY" help:"How long to go on serving after SIGTERM with health checks failing, so that load balancers notice."`
-	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way may then take. A second signal stops at once."`
+	DrainTimeout          time.Duration `group:"connections" default:"10s" env:"DRAIN_TIMEOUT" help:"How long requests under way, and after them the last counts and spans, may then take. A second signal stops at once."`
 
 	statsOptions
 	telemetryOptions
@@ -76,7 +79,7 @@ type serveCmd struct {
 
 // Validate refuses what no part of the service could work with.
 func (c *serveCmd) Validate() (err error) {
-	if err := c.checkPaths(); err != nil {
+	if err := errors.Join(c.checkPaths(), c.checkFiles()); err != nil {
 		return err
 	}
 	if err := errors.Join(c.XDS.check(), c.statsOptions.check(), c.telemetryOptions.check()); err != nil {
@@ -109,10 +112,17 @@ func (c *serveCmd) Validate() (err error) {
 	}{
 		{"reload-delay", c.ReloadDelay}, {"drain-delay", c.DrainDelay}, {"drain-timeout", c.DrainTimeout}, {"max-wait", c.MaxWait},
 		{"max-connection-age", c.MaxConnectionAge}, {"max-connection-age-grace", c.MaxConnectionAgeGrace},
+		{"keepalive-interval", c.KeepaliveInterval},
 	} {
 		if wait.d < 0 {
 			return fmt.Errorf("--%s: %v: use a time of at least 0", wait.flag, wait.d)
 		}
+	}
+	if c.KeepaliveInterval != 0 && c.KeepaliveInterval < time.Second {
+		return fmt.Errorf("--keepalive-interval: %v: use at least 1s, or 0 for never", c.KeepaliveInterval)
+	}
+	if c.KeepaliveTimeout <= 0 {
+		return fmt.Errorf("--keepalive-timeout: %v: use a time above 0", c.KeepaliveTimeout)
 	}
 	return nil
 }
@@ -132,6 +142,22 @@ func (c *serveCmd) checkHeaders() error {
 		if h.name != "" && !httpguts.ValidHeaderFieldName(h.name) {
 			return fmt.Errorf("--%s ($%s): %q is not the name of a header: write letters, digits and -, such as x-ratelimit-limit", h.flag, h.env, h.name)
 		}
+	}
+	return nil
+}
+
+// checkFiles refuses one file for two things that are kept.
+func (c *serveCmd) checkFiles() error {
+	if c.Snapshot == "" || c.Admin.RulesFile == "" {
+		return nil
+	}
+	snapshot, err := filepath.Abs(c.Snapshot)
+	rules, err2 := filepath.Abs(c.Admin.RulesFile)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	if snapshot == rules {
+		return fmt.Errorf("--snapshot and --admin-rules-file name the same file, %s: name two", c.Snapshot)
 	}
 	return nil
 }

@@ -19,7 +19,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -31,6 +30,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/telemetry"
@@ -40,23 +40,27 @@ import (
 // service is the parts of `ratelimit serve`, wired.
 type service struct {
 	*serveCmd
-	log     *zap.Logger
-	audit   *zap.Logger
-	store   *memory.Store // the backend, or what stands in for it
-	backend backend.Backend
-	redis   []*redis.Backend // none with counters in memory
-	metrics []prometheus.Collector
-	stats   *stats.Stats
-	decider *server.Service
-	shedder *overload.Shedder
-	rules   *config.Coordinator
-	health  *health.Server
+	log      *zap.Logger
+	audit    *zap.Logger
+	store    *memory.Store    // the backend, or what stands in for it
+	snapshot *memory.Snapshot // of the store; nil for none
+	backend  backend.Backend
+	redis    []*redis.Backend // none with counters in memory
+	metrics  []prometheus.Collector
+	scrapes  *scrape.Handler // of all metrics
+	stats    *stats.Stats
+	decider  *server.Service
+	shedder  *overload.Shedder
+	rules    *config.Coordinator
+	health   *health.Server
 
 	ruleStore rulestore.Store // of admin rules; nil for none
 
 	traces *telemetry.Traces // nil for none
+	last   []lastSend        // what is sent when nothing else can be lost any more
 	access admin.Access      // to the admin address
 
+	handshakes                                *tlsfiles.Handshakes // of gRPC; nil without TLS
 	grpcListener, httpListener, adminListener net.Listener
 }
 
@@ -72,7 +76,18 @@ func (c *serveCmd) Run(con console) (err error) {
 	s := &service{serveCmd: c, stats: stats.New(0), health: health.NewServer()}
 	s.log, s.audit = newLogs(con.err, zapcore.Level(c.LogLevel), c.LogFormat)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
+	defer takeLogs(s.log)()
+	defer func() {
+		if err != nil && c.LogFormat == jsonLog {
+			s.log.Error("the service has failed", zap.Error(err))
+			err = errReported
+		}
+	}()
 	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
+	drain, timeUp := context.WithCancel(context.Background())
+	defer timeUp()
+	// First what must not be lost: the counters. Then what others want to know.
+	defer func() { s.sendLast(drain) }()
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.restore(); err != nil {
 		return err
@@ -98,9 +113,10 @@ func (c *serveCmd) Run(con console) (err error) {
 		return err
 	}
 	s.limitConnections()
+	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	s.welcome(con.out)
-	err = s.serve(stopping, stop, hangups)
+	err = s.serve(stopping, drain, stop, timeUp, hangups)
 	return errors.Join(err, s.save())
 }
 
@@ -149,6 +165,12 @@ func (s *service) listen() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.grpcTLS(); err != nil {
+		return err
+	}
+	if err := s.watchCertificates(); err != nil {
+		return err
+	}
 	var open []net.Listener
 	grpcNetwork, grpcFlag, grpcAddr := "tcp", "grpc-addr", s.GRPCAddr
 	if s.GRPCSocket != "" {
@@ -176,8 +198,13 @@ func (s *service) listen() (err error) {
 	return nil
 }
 
-// welcome prints where the service listens, what it serves and what to try first.
+// welcome prints where the service listens, what it serves and what to try first;
+// in one line of the log where that is for machines to read.
 func (s *service) welcome(out io.Writer) {
+	if s.LogFormat == jsonLog {
+		s.log.Info("started", s.startedFields()...)
+		return
+	}
 	fmt.Fprintf(out, "gRPC    %s\n", s.grpcListener.Addr())
 	fmt.Fprintf(out, "HTTP    %s\n", s.httpListener.Addr())
 	fmt.Fprintf(out, "Admin   %s\n", s.adminListener.Addr())
@@ -190,14 +217,25 @@ func (s *service) welcome(out io.Writer) {
 	fmt.Fprintf(out, "Try     %s\n", firstCommand(rules, s.grpcListener.Addr().String()))
 }
 
+func (s *service) startedFields() []zap.Field {
+	fields := []zap.Field{
+		zap.String("version", buildVersion()),
+		zap.Stringer("grpc", s.grpcListener.Addr()), zap.Stringer("http", s.httpListener.Addr()), zap.Stringer("admin", s.adminListener.Addr()),
+	}
+	rules := s.rules.Rules()
+	if rules == nil {
+		return append(fields, zap.Int("domains", 0), zap.Int("rules", 0))
+	}
+	return append(fields, zap.Int("domains", len(rules.Domains)), zap.Int("rules", rules.Len()),
+		zap.String("try", firstCommand(rules, s.grpcListener.Addr().String())))
+}
+
 // serve runs everything until stopping is done or a part fails, and then ends it
-// in order: requests that are under way are answered within the drain timeout.
-// After stop a second signal has its default effect, which is to end the process
-// at once.
-func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os.Signal) error {
+// in order: requests that are under way are answered within the drain timeout,
+// after which it calls timeUp, to end drain. After stop a second signal has its
+// default effect, which is to end the process at once.
+func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), hangups <-chan os.Signal) error {
 	var group run.Group
-	drain, timeUp := context.WithCancel(context.Background())
-	defer timeUp()
 	// Interrupts come in the order of the actors, one after the other.
 	group.Add(func() error {
 		<-stopping.Done()
@@ -209,10 +247,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 		time.Sleep(s.DrainDelay)
 		time.AfterFunc(s.DrainTimeout, timeUp)
 	})
-	decisions, err := s.grpcServer()
-	if err != nil {
-		return err
-	}
+	decisions := s.grpcServer()
 	group.Add(func() error {
 		return decisions.Serve(s.grpcListener)
 	}, func(error) {
@@ -234,7 +269,7 @@ func (s *service) serve(stopping context.Context, stop func(), hangups <-chan os
 	if err := s.export(&group); err != nil {
 		return err
 	}
-	if err := s.sendTelemetry(drain, &group); err != nil {
+	if err := s.sendTelemetry(); err != nil {
 		return err
 	}
 	watching, stopWatching := context.WithCancel(context.Background())
@@ -262,16 +297,11 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 	}
 }
 
-func (s *service) grpcServer() (*grpc.Server, error) {
-	options := server.GRPCOptions(s.MaxMessageSize, s.MaxConnectionAge, s.MaxConnectionAgeGrace)
+func (s *service) grpcServer() *grpc.Server {
+	options := server.GRPCOptions(s.MaxMessageSize, s.keepalive())
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
-	if s.TLS {
-		files := tlsfiles.Files{Cert: s.TLSCert, Key: s.TLSKey, CA: s.TLSCACert, Name: s.TLSName, Log: s.log}
-		secure, err := tlsfiles.Server(files)
-		if err != nil {
-			return nil, fmt.Errorf("TLS of gRPC: %w", err)
-		}
-		options = append(options, grpc.Creds(credentials.NewTLS(secure)))
+	if s.handshakes != nil {
+		options = append(options, grpc.Creds(s.handshakes))
 	}
 	g := grpc.NewServer(options...)
 	if s.traces != nil { // a span tells of the messages
@@ -281,7 +311,7 @@ func (s *service) grpcServer() (*grpc.Server, error) {
 	}
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
-	return g, nil
+	return g
 }
 
 // drainGRPC answers what is under way until the context ends.

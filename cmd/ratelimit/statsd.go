@@ -11,7 +11,6 @@ import (
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/admin"
@@ -55,7 +54,7 @@ func (o *statsOptions) check() (err error) {
 
 // sink returns where counts are sent; nil for nowhere. Without a word of it they
 // are not: most of those who run this service have no statsd server.
-func (o *statsOptions) sink() (statsd.Sink, error) {
+func (o *statsOptions) sink(log *zap.Logger) (statsd.Sink, error) {
 	_, hostGiven := os.LookupEnv("STATSD_HOST")
 	_, chosen := os.LookupEnv("USE_STATSD")
 	switch {
@@ -64,7 +63,7 @@ func (o *statsOptions) sink() (statsd.Sink, error) {
 	case o.UseDogStatsd:
 		return statsd.NewDogStatsD(o.StatsdHost, o.StatsdPort, o.ExtraTags, o.mogrifiers)
 	case o.UseStatsd, hostGiven && !chosen:
-		return statsd.NewStatsd(o.StatsdHost, o.StatsdPort, o.StatsdProtocol, o.ExtraTags), nil
+		return statsd.NewStatsd(o.StatsdHost, o.StatsdPort, o.StatsdProtocol, o.ExtraTags, onceAMinute(log.Named("statsd"))), nil
 	}
 	return nil, nil
 }
@@ -80,7 +79,7 @@ func (s *service) registry() *prometheus.Registry {
 
 // export adds to the group what sends and shows counts.
 func (s *service) export(group *run.Group) error {
-	sink, err := s.sink()
+	sink, err := s.sink(s.log)
 	if err != nil {
 		return err
 	}
@@ -91,6 +90,7 @@ func (s *service) export(group *run.Group) error {
 		}}
 		sending, stop := context.WithCancel(context.Background())
 		group.Add(func() error { return exporter.Run(sending, s.FlushInterval) }, func(error) { stop() })
+		s.last = append(s.last, lastSend{"counts", exporter.Send})
 	}
 	if !s.UsePrometheus {
 		return nil
@@ -100,7 +100,7 @@ func (s *service) export(group *run.Group) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+s.PrometheusPath, promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{}))
+	mux.Handle("GET "+s.PrometheusPath, s.scrapes)
 	web := httpServer(mux, s.log)
 	s.log.Info("metrics", zap.String("at", "http://"+listener.Addr().String()+s.PrometheusPath))
 	group.Add(func() error { return ignore(web.Serve(listener), http.ErrServerClosed) }, func(error) { _ = web.Close() })

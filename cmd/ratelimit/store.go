@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -14,48 +13,44 @@ import (
 )
 
 // restore takes over the counters of the snapshot, if there is one. One that is
-// damaged does not keep the service from starting; it is kept for whoever wants
-// to know why.
-func (s *service) restore() error {
+// damaged does not keep the service from starting, and is kept. What is no snapshot
+// at all is left as it is, and the service does not start.
+func (s *service) restore() (err error) {
 	if s.Snapshot == "" {
 		return nil
 	}
-	if err := checkWritable(filepath.Dir(s.Snapshot)); err != nil {
-		return fmt.Errorf("--snapshot %s could not be saved: %w: let this process write in that directory, or choose another file", s.Snapshot, err)
+	if s.snapshot, err = s.store.Snapshot(s.Snapshot); err != nil {
+		return fmt.Errorf("--snapshot: %w", err)
 	}
-	keys, err := s.store.LoadFile(s.Snapshot)
+	file := zap.String("snapshot", s.Snapshot)
+	loaded, err := s.snapshot.Load()
 	switch {
-	case err == nil:
-		s.log.Info("counters restored", zap.String("snapshot", s.Snapshot), zap.Int("counters", keys))
+	case errors.Is(err, fs.ErrNotExist) || err == nil && loaded.Saved.IsZero():
+		s.log.Info("no snapshot yet: counters start anew", file)
 		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		s.log.Info("no snapshot yet: counters start anew", zap.String("snapshot", s.Snapshot))
+	case err == nil:
+		s.log.Info("counters restored", file, zap.Int("counters", loaded.Keys), zap.Time("saved", loaded.Saved),
+			zap.Duration("age", time.Since(loaded.Saved).Round(time.Millisecond)), zap.Int("reset_since", loaded.Forgotten))
 		return nil
 	case errors.Is(err, memory.ErrSnapshotDamaged) || errors.Is(err, memory.ErrSnapshotVersion):
-		aside := s.Snapshot + ".unusable"
+		aside, cannot := s.snapshot.SetAside()
+		if cannot != nil {
+			return fmt.Errorf("--snapshot: %w, and it can't be set aside: %w", err, cannot)
+		}
 		s.log.Error("the snapshot can't be used: counters start anew", zap.Error(err), zap.String("kept as", aside))
-		return os.Rename(s.Snapshot, aside)
+		return nil
 	default:
-		return fmt.Errorf("--snapshot %s: %w", s.Snapshot, err)
+		return fmt.Errorf("--snapshot: %w", err)
 	}
-}
-
-// checkWritable finds out now what would be too late to know when the service stops.
-func checkWritable(dir string) error {
-	f, err := os.CreateTemp(dir, ".ratelimit.*")
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // save writes the snapshot, if there is to be one.
 func (s *service) save() error {
-	if s.Snapshot == "" {
+	if s.snapshot == nil {
 		return nil
 	}
-	if err := s.store.SaveFile(s.Snapshot); err != nil {
-		return fmt.Errorf("--snapshot %s: the counters are lost: %w", s.Snapshot, err)
+	if err := s.snapshot.Save(); err != nil {
+		return fmt.Errorf("--snapshot: the counters are lost: %w", err)
 	}
 	s.log.Info("counters saved", zap.String("snapshot", s.Snapshot))
 	return nil

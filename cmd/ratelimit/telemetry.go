@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oklog/run"
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -57,44 +56,43 @@ func (s *service) traced(b backend.Backend) backend.Backend {
 	return s.traces.Backend(b, kind)
 }
 
-// flushTime is how much of the drain timeout may go into sending the last spans
-// and metrics: a collector that is away must not hold up the end.
-const flushTime = 5 * time.Second
-
-// sendTelemetry adds to the group what sends metrics by OTLP and, when requests
-// are answered, sends the rest.
-func (s *service) sendTelemetry(drain context.Context, group *run.Group) error {
-	var last []func(context.Context) error
+// sendTelemetry sends metrics by OTLP, and what there is to send at the end.
+func (s *service) sendTelemetry() error {
 	if s.traces != nil {
-		last = append(last, s.traces.Shutdown)
+		s.last = append(s.last, lastSend{"spans", s.traces.Shutdown})
 	}
-	if s.TelemetryMetrics {
-		m, err := telemetry.StartMetrics(context.Background(), s.telemetryOptions.settings(), os.Getenv, s.registry(), s.log.Named("telemetry"))
-		if err != nil {
-			return err
-		}
-		last = append(last, m.Shutdown)
-	}
-	if len(last) == 0 {
+	if !s.TelemetryMetrics {
 		return nil
 	}
-	ended := make(chan struct{})
-	group.Add(func() error {
-		<-ended
-		return nil
-	}, func(error) {
-		ctx, cancel := context.WithTimeout(drain, flushTime)
-		defer cancel()
-		var sending sync.WaitGroup
-		for _, shutdown := range last {
-			sending.Go(func() {
-				if err := shutdown(ctx); err != nil {
-					s.log.Warn("the last telemetry was not sent", zap.Error(err))
-				}
-			})
-		}
-		sending.Wait()
-		close(ended)
-	})
+	m, err := telemetry.StartMetrics(context.Background(), s.telemetryOptions.settings(), os.Getenv, s.registry(), s.log.Named("telemetry"))
+	if err != nil {
+		return err
+	}
+	s.last = append(s.last, lastSend{"metrics", m.Shutdown})
 	return nil
+}
+
+// lastSend sends what was counted last to a server that may be away.
+type lastSend struct {
+	what string
+	send func(context.Context) error
+}
+
+// lastSendTime is how much of the drain timeout the last sends may take: a server
+// that is away must not hold up the end.
+const lastSendTime = 5 * time.Second
+
+// sendLast sends all of it at once, until drain ends.
+func (s *service) sendLast(drain context.Context) {
+	ctx, cancel := context.WithTimeout(drain, lastSendTime)
+	defer cancel()
+	var sending sync.WaitGroup
+	for _, l := range s.last {
+		sending.Go(func() {
+			if err := l.send(ctx); err != nil {
+				s.log.Warn("the last "+l.what+" were not sent", zap.Error(err))
+			}
+		})
+	}
+	sending.Wait()
 }

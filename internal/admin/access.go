@@ -78,6 +78,25 @@ func (a Access) token() ([]byte, error) {
 	return token, nil
 }
 
+// Warning says what makes the token less of a secret than it should be; empty if
+// nothing does.
+func (a Access) Warning() string {
+	if a.TokenFile == "" {
+		return ""
+	}
+	info, err := os.Stat(a.TokenFile)
+	if err != nil {
+		return "" // it is an error elsewhere
+	}
+	switch mode := info.Mode().Perm(); {
+	case mode&0o022 != 0:
+		return fmt.Sprintf("others than its owner may replace the admin token in %s (mode %#o): chmod 600 it", a.TokenFile, mode)
+	case mode&0o004 != 0:
+		return fmt.Sprintf("any user of this machine may read the admin token in %s (mode %#o): chmod 600 it, or mount the secret with defaultMode: 0440", a.TokenFile, mode)
+	}
+	return ""
+}
+
 // open are the paths that anybody who reaches the address may get: they hold no
 // rules, and no values that clients send.
 var open = map[string]bool{"/": true, "/openapi.yaml": true, "/healthcheck": true, "/metrics": true}
@@ -93,7 +112,7 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 			// Where nothing can be changed anyone may ask, and should not fill the log.
 			if !a.ForAnyone() {
 				log.Warn("admin request refused", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
-					zap.String("path", abridge(r.URL.Path)), zap.Int("status", p.Status), zap.String("why", abridge(p.Detail)))
+					zap.String("path", abridge(r.URL.Path)), zap.Int("status", p.Status), zap.String("why", abridge(p.Detail)), zap.Error(p.cause))
 			}
 			if p.Status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", "Bearer")
@@ -165,7 +184,9 @@ func (a Access) checkToken(r *http.Request) *problem {
 	}
 	want, err := a.token()
 	if err != nil {
-		return refuse(http.StatusServiceUnavailable, "%v", err)
+		p := refuse(http.StatusServiceUnavailable, "the token can't be checked: the log of the service says why")
+		p.cause = err
+		return p
 	}
 	if !carries(r.Header["Authorization"], want) {
 		return refuse(http.StatusUnauthorized, "send the token as Authorization: Bearer …")

@@ -277,13 +277,49 @@ func TestToken(t *testing.T) {
 			}
 		}
 	}
-	// Another token is in force at once; none is no way in.
+	// Another token is in force at once; none is no way in, and what is wrong with its
+	// file is for the log alone.
 	if err := os.WriteFile(path, []byte("another-token-altogether"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.send(t, http.MethodGet, "/admin/rules", "", "Authorization", "Bearer "+secret).problem(t, http.StatusUnauthorized, "about:blank")
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
+	for what, spoil := range map[string]func() error{
+		"bytes":   func() error { return os.WriteFile(path, []byte("short"), 0o600) },
+		"no such": func() error { return os.Remove(path) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		r := f.send(t, http.MethodGet, "/admin/rules", "", "Authorization", "Bearer ")
+		r.problem(t, http.StatusServiceUnavailable, "about:blank")
+		if strings.Contains(r.body, what) || strings.Contains(r.body, path) {
+			t.Errorf("the answer tells of the file: %s", r.body)
+		}
+		lines := f.audit.FilterMessage("admin request refused").All()
+		if text, _ := lines[len(lines)-1].ContextMap()["error"].(string); !strings.Contains(text, what) || !strings.Contains(text, path) {
+			t.Errorf("the log says %q, want the file and %q", text, what)
+		}
 	}
-	f.send(t, http.MethodGet, "/admin/rules", "", "Authorization", "Bearer ").problem(t, http.StatusServiceUnavailable, "about:blank")
+}
+
+// TestTokensThatOthersMayUse are warned of.
+func TestTokensThatOthersMayUse(t *testing.T) {
+	for mode, want := range map[os.FileMode]string{
+		0o600: "", 0o640: "", 0o440: "",
+		0o644: "any user of this machine may read the admin token",
+		0o666: "others than its owner may replace the admin token",
+		0o620: "others than its owner may replace the admin token",
+	} {
+		path := tokenFile(t, secret)
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		got := Access{TokenFile: path}.Warning()
+		if !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+			t.Errorf("mode %#o: %q, want %q", mode, got, want)
+		}
+	}
+	if got := (Access{}).Warning(); got != "" {
+		t.Errorf("without a token: %q", got)
+	}
 }

@@ -12,8 +12,6 @@ import (
 	"net/http/pprof"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
@@ -36,8 +34,9 @@ type Options struct {
 	Service  *server.Service
 	Counters Resetter
 	Stats    *stats.Stats
-	Metrics  prometheus.Gatherer
-	Health   grpc_health_v1.HealthServer
+	// Metrics answers scrapes.
+	Metrics http.Handler
+	Health  grpc_health_v1.HealthServer
 	// Access says who may come.
 	Access Access
 	// Audit gets a line for every write and every refusal. It must not sample.
@@ -60,7 +59,7 @@ func New(o Options) http.Handler {
 		{"/debug/pprof/", "profiles of the running process, for go tool pprof", oneAtATime(pprof.Index)},
 		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health)},
 		{"/openapi.yaml", "what there is under /admin/, all of it", http.HandlerFunc(specification)},
-		{"/metrics", "metrics for Prometheus", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{})},
+		{"/metrics", "metrics for Prometheus", o.Metrics},
 		{"/rlconfig", "the rules in force, one line for each limit", o.rlconfig()},
 		{"/rules/status", "when rules were loaded and what failed, as JSON", o.status()},
 		{"/stats", "counts of each rule; ?format=json", o.stats()},

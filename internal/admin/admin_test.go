@@ -24,6 +24,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -74,7 +75,7 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	f.audit = audit
 	o := Options{
 		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: store, Service: f.decide,
-		Counters: inMemory{counters}, Stats: f.stats, Metrics: registry, Health: f.health, Audit: zap.New(core),
+		Counters: inMemory{counters}, Stats: f.stats, Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
 	}
 	for _, s := range set {
 		s(&o)

@@ -28,6 +28,8 @@ type problem struct {
 	Detail   string        `json:"detail,omitempty"`
 	Location string        `json:"location,omitempty"`
 	Problems []ruleProblem `json:"problems,omitempty"`
+
+	cause error // for the log alone
 }
 
 // ruleProblem is one thing that is wrong, or odd, with rules in a body.

@@ -195,16 +195,21 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return a.write(w, r, warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
-		domain, _, err := a.parse(body) // anew, for Put takes it
-		if err != nil {
-			return set, nil, err
+		domains, _, err := a.parse(body) // anew, for Put takes them
+		var changes []rulestore.Change
+		for _, domain := range domains {
+			var more []rulestore.Change
+			if set, more, err = set.Put(domain, replace); err != nil {
+				break
+			}
+			changes = append(changes, more...)
 		}
-		return set.Put(domain, replace)
+		return set, changes, err
 	})
 }
 
-// parse reads the domain in a body.
-func (a api) parse(body []byte) (*config.Domain, []ruleProblem, error) {
+// parse reads the domains in a body, one for each document.
+func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 	own := config.Source{Name: "body", Data: body, Origin: config.FromAdmin}
 	rules, err := config.Parse([]config.Source{own}, config.Options{MaxBytes: maxRules})
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
@@ -212,17 +217,20 @@ func (a api) parse(body []byte) (*config.Domain, []ruleProblem, error) {
 	} else if err != nil {
 		return nil, nil, err
 	}
-	domain, warnings := rules.Domains[0], rules.Warnings
+	warnings := rules.Warnings
 	if len(warnings) > 0 {
 		// Some are only for want of the rules beside which it will be in force.
-		if text, err := a.inForce(domain.Name); err == nil {
-			beside := config.Source{Name: "in force", Data: text}
-			if all, err := config.Parse([]config.Source{beside, own}, config.Options{MaxBytes: maxRules}); err == nil {
-				warnings = slices.DeleteFunc(all.Warnings, func(p config.Problem) bool { return p.File != own.Name })
+		sources := []config.Source{own}
+		for _, domain := range rules.Domains {
+			if text, err := a.inForce(domain.Name); err == nil {
+				sources = append(sources, config.Source{Name: "in force", Data: text})
 			}
 		}
+		if all, err := config.Parse(sources, config.Options{MaxBytes: maxRules}); err == nil {
+			warnings = slices.DeleteFunc(all.Warnings, func(p config.Problem) bool { return p.File != own.Name })
+		}
 	}
-	return domain, ruleProblems(warnings), nil
+	return rules.Domains, ruleProblems(warnings), nil
 }
 
 // inForce returns the rules in force of a domain, in the grammar.

@@ -237,6 +237,35 @@ func TestReplaceAWholeDomain(t *testing.T) {
 	f.send(t, http.MethodPost, "/admin/rules?replace=yes", two).problem(t, http.StatusBadRequest, "about:blank")
 }
 
+// TestSeveralDocuments sends two domains at once: both change, or neither.
+func TestSeveralDocuments(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, "domain: edge\n"); err != nil {
+		t.Fatal(err)
+	}
+	const shop = "domain: shop\ndescriptors:\n- {key: a, rate_limit: {unit: second, requests_per_unit: 1}}\n"
+	const bank = "domain: bank\ndescriptors:\n- {key: b, rate_limit: {unit: second, requests_per_unit: 2}}\n"
+	var result writeResult
+	f.send(t, http.MethodPost, "/admin/rules", shop+"---\n"+bank).into(t, http.StatusOK, &result)
+	if got := result.text(); got != "created a, created b" || len(result.Warnings) > 0 {
+		t.Errorf("changes: %s, warnings %v", got, result.Warnings)
+	}
+	if a, b := f.one(t, "a"), f.one(t, "b"); a.Domain != "shop" || b.Domain != "bank" || b.Source != "admin" {
+		t.Errorf("%+v and %+v", a, b)
+	}
+	bad := strings.ReplaceAll(shop, "key: a", "key: c") + "---\n" + strings.Replace(bank, "second", "fortnight", 1)
+	p := f.send(t, http.MethodPost, "/admin/rules", bad).problem(t, http.StatusUnprocessableEntity, invalidRules)
+	if len(p.Problems) != 1 || p.Problems[0].Line != 7 {
+		t.Errorf("problem %+v", p)
+	}
+	if rules, _ := f.list(t, ""); len(rules) != 2 {
+		t.Errorf("left: %+v", rules)
+	}
+	if got := f.apply(t, "?replace=1", "domain: shop\ndescriptors: []\n---\ndomain: bank\ndescriptors: []\n"); got != "deleted a, deleted b" {
+		t.Errorf("changes: %s", got)
+	}
+}
+
 func TestDryRun(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {

@@ -112,9 +112,13 @@ type Request struct {
 	Remembered bool
 }
 
+// MaxChecks is how many checks a request may have, in any store: one atomic step
+// holds up all others.
+const MaxChecks = 1024
+
 // Backend decides. Implementations are safe for concurrent use.
 type Backend interface {
-	// Decide takes every check of the request in one atomic step and writes one
+	// Decide takes every check of the request, at most MaxChecks, in one atomic step and writes one
 	// decision per check to out, which has len(req.Checks) elements. Allowed says
 	// whether that check itself fitted; the rest describes the state that its
 	// descriptor left behind. After an error out is undefined and nothing can be

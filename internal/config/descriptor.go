@@ -111,6 +111,7 @@ func (d *decoder) descriptor(n *yaml.Node) *Descriptor {
 	d.checkEntry(n, &raw)
 	out.Limits = d.limitsOf(&raw)
 	d.checkEffect(&raw, out)
+	d.checkShadow(&raw)
 	if len(out.Descriptors) > 1 {
 		d.unique(out.Descriptors, nil, nil)
 	}
@@ -261,4 +262,29 @@ func (d *decoder) checkEffect(raw *rawDescriptor, out *Descriptor) {
 			d.warnIn(f.name, f.n, "no effect without a rate_limit beside it", "move it to a descriptor with one")
 		}
 	}
+}
+
+// checkShadow warns of a rehearsal that takes effect: as in envoyproxy/ratelimit,
+// what a limit in shadow mode replaces does not apply.
+func (d *decoder) checkShadow(raw *rawDescriptor) {
+	if !raw.shadowMode.v {
+		return
+	}
+	warn := func(limit *rawLimit) {
+		if len(limit.replaces.v) > 0 {
+			d.warnIn("replaces", limit.replaces.n, "takes effect in shadow mode too: the limits that it names do not apply, and this one lets everything pass", "remove replaces until shadow_mode is removed")
+		}
+	}
+	if raw.limit != nil {
+		d.push("rate_limit")
+		warn(raw.limit)
+		d.pop()
+	}
+	d.push("rate_limits")
+	for i, limit := range raw.limits.v {
+		d.pushIndex(i)
+		warn(limit)
+		d.pop()
+	}
+	d.pop()
 }

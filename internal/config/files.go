@@ -9,25 +9,38 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
-// Load reads and validates rules from files and directories, of which every
-// file counts, in subdirectories too. The error is an *Invalid with every
-// problem of every file.
+// Load reads and validates rules from files and directories; see [Files]. The error
+// is an *Invalid with every problem of every file.
 func Load(paths []string, opts Options) (*Rules, error) {
-	sources, err := (&Files{Paths: paths, Options: opts}).Sources(context.Background())
-	if err != nil {
-		return newParser(opts).parseAll(sources, []error{err})
-	}
-	return Parse(sources, opts)
+	return (&Files{Paths: paths, Options: opts}).Load()
 }
 
-// Files provides the rules of files and directories.
+// Files provides the rules of files and directories, with all that is below them.
+//
+// A file that is named by a path is read, whatever its name. In directories files
+// count that are YAML or JSON by their names, or with [Options.AnyName] all, but
+// never those that editors leave behind. Links are followed. A file or directory to
+// which several paths lead, through links, is read once, by the first of them.
 type Files struct {
 	// Paths are read in this order, the files of a directory by name.
 	Paths   []string
 	Options Options
+	// Skipped is called for each file of a directory that is not read because of its
+	// name, with the reason, whenever the directory is. May be nil.
+	Skipped func(path, why string)
+}
+
+// Load reads and validates the rules.
+func (f *Files) Load() (*Rules, error) {
+	sources, err := f.Sources(context.Background())
+	if err != nil {
+		return newParser(f.Options).parseAll(sources, []error{err})
+	}
+	return Parse(sources, f.Options)
 }
 
 // Sources reads all files. The error is an *Invalid with a problem for each
@@ -41,7 +54,7 @@ func (f *Files) Sources(ctx context.Context) ([]Source, error) {
 			sources = append(sources, Source{Name: path, Data: data})
 		}
 		return err
-	}, failed: func(path string, err error) {
+	}, skipped: f.Skipped, failed: func(path string, err error) {
 		problems = append(problems, unreadable(path, err))
 	}}
 	for _, path := range f.Paths {
@@ -86,68 +99,165 @@ func readFile(path string, bound int64) ([]byte, error) {
 	return data.Bytes(), err
 }
 
-// walker visits files and directories by name, following links.
-type walker struct {
-	opts    Options
-	dir     func(path string) // called before a directory is listed; may be nil
-	link    func(path string) // called before a link in a directory is followed; may be nil
-	file    func(path string) error
-	failed  func(path string, err error)
-	parents []os.FileInfo // directories being listed: a link to one of them would not end
+// Why a file of a directory is not read.
+const (
+	notByName = "its name does not end in .yaml, .yml or .json"
+	leftover  = "an editor has left it behind"
+)
+
+// leftovers are the names of files that editors leave behind, for good or for a
+// moment: backups, copies of what is not saved yet, locks, and tests of what they may
+// do. Rules that are meant have no such names.
+var leftovers = regexp.MustCompile(`~$` + // most
+	`|^\.?#` + // Emacs
+	`|^\..*\.sw[a-z]x?$|^4913$` + // Vim
+	`|___jb_(tmp|old)___$` + // JetBrains
+	`|^\.goutputstream-` + // GNOME
+	`|\.kate-swp$`) // KDE
+
+// skips returns why a file of this name, in a directory, is not read; empty if it is.
+func (o Options) skips(name string) (why string) {
+	switch {
+	case leftovers.MatchString(name):
+		return leftover
+	case o.AnyName:
+		return ""
+	}
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".yaml", ".yml", ".json":
+		return ""
+	}
+	return notByName
 }
 
+// hides reports whether an entry of a directory counts for nothing, whatever it is:
+// what Options leave out, and what Kubernetes keeps beside the links that people see,
+// ..data and directories such as ..2026_01_02.
+func (o Options) hides(name string) bool {
+	return strings.HasPrefix(name, "..") || o.SkipDotFiles && strings.HasPrefix(name, ".")
+}
+
+// walker visits files and directories by name, following links, each of them once.
+type walker struct {
+	opts    Options
+	dir     func(canonical string) // called before a directory is listed; may be nil
+	link    func(path string)      // called before a link in a directory is followed; may be nil
+	file    func(path string) error
+	skipped func(path, why string) // may be nil
+	failed  func(path string, err error)
+
+	// By real paths:
+	seen    map[string]bool // what has been visited
+	listing map[string]bool // directories that are being listed: a link to one of them would not end
+}
+
+// walk visits what a path leads to.
 func (w *walker) walk(path string) {
-	if err := w.visit(path); err != nil {
+	if err := w.visit(path, false); err != nil {
 		w.failed(path, err)
 	}
 }
 
-func (w *walker) visit(path string) error {
+// visit follows links, unless they lead from a directory to files that it skips.
+func (w *walker) visit(path string, entry bool) error {
 	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if entry && !info.IsDir() && w.skip(path) {
+		return nil
+	}
+	canonical, err := realPath(path)
 	switch {
 	case err != nil:
 		return err
 	case info.IsDir():
-		return w.list(path, info)
+		return w.list(path, canonical)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("neither a file nor a directory (%s)", info.Mode().Type())
+	}
+	return w.read(path, canonical)
+}
+
+// realPath returns the one absolute path without links.
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// first reports whether a real path is seen for the first time.
+func (w *walker) first(canonical string) bool {
+	if w.seen[canonical] {
+		return false
+	}
+	if w.seen == nil {
+		w.seen, w.listing = map[string]bool{}, map[string]bool{}
+	}
+	w.seen[canonical] = true
+	return true
+}
+
+func (w *walker) read(path, canonical string) error {
+	if !w.first(canonical) {
+		return nil
 	}
 	return w.file(path)
 }
 
-func (w *walker) list(path string, info os.FileInfo) error {
-	for _, parent := range w.parents {
-		if os.SameFile(parent, info) {
-			return errors.New("a link to a directory above it")
-		}
+func (w *walker) skip(path string) bool {
+	why := w.opts.skips(filepath.Base(path))
+	if why != "" && w.skipped != nil {
+		w.skipped(path, why)
+	}
+	return why != ""
+}
+
+func (w *walker) list(path, canonical string) error {
+	if w.listing[canonical] {
+		return errors.New("a link to a directory above it")
+	}
+	if !w.first(canonical) {
+		return nil
 	}
 	if w.dir != nil {
-		w.dir(path)
+		w.dir(canonical)
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return err
 	}
-	w.parents = append(w.parents, info)
+	w.listing[canonical] = true
 	for _, e := range entries {
-		w.entry(filepath.Join(path, e.Name()), e)
+		if w.opts.hides(e.Name()) {
+			continue
+		}
+		at := filepath.Join(path, e.Name())
+		if err := w.entry(at, filepath.Join(canonical, e.Name()), e.Type()); err != nil {
+			w.failed(at, err)
+		}
 	}
-	w.parents = w.parents[:len(w.parents)-1]
+	delete(w.listing, canonical)
 	return nil
 }
 
-// entry leaves out what Options say, and what Kubernetes keeps beside the links
-// that people see: ..data and directories such as ..2026_01_02.
-func (w *walker) entry(path string, e fs.DirEntry) {
-	if strings.HasPrefix(e.Name(), "..") || w.opts.SkipDotFiles && strings.HasPrefix(e.Name(), ".") {
-		return
+// entry visits an entry of a directory. A link of an editor's, which leads nowhere, is
+// not followed.
+func (w *walker) entry(path, canonical string, kind fs.FileMode) error {
+	switch {
+	case kind.IsDir():
+		return w.list(path, canonical)
+	case kind == fs.ModeSymlink && w.opts.skips(filepath.Base(path)) != leftover:
+		if w.link != nil {
+			w.link(path)
+		}
+		return w.visit(path, true)
+	case w.skip(path):
+		return nil
+	case kind.IsRegular():
+		return w.read(path, canonical)
 	}
-	if e.Type() == fs.ModeSymlink && w.link != nil {
-		w.link(path)
-	}
-	if !e.Type().IsRegular() {
-		w.walk(path)
-	} else if err := w.file(path); err != nil {
-		w.failed(path, err)
-	}
+	return w.visit(path, true)
 }

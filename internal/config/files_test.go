@@ -88,8 +88,9 @@ func TestLoad(t *testing.T) {
 	}{
 		{name: "nothing"},
 		{name: "a file", paths: []string{"tree/b.yaml"}, want: []string{"b"}},
-		{name: "a directory", paths: []string{"tree"}, want: []string{"e", "d", "a", "b", "c", "f"}},
-		{name: "without dot files", paths: []string{"tree"}, opts: config.Options{SkipDotFiles: true}, want: []string{"a", "b", "c", "f"}},
+		{name: "a directory", paths: []string{"tree"}, want: []string{"e", "d", "b", "c", "f"}},
+		{name: "files of any name", paths: []string{"tree"}, opts: config.Options{AnyName: true}, want: []string{"e", "d", "a", "b", "c", "f"}},
+		{name: "without dot files", paths: []string{"tree"}, opts: config.Options{SkipDotFiles: true}, want: []string{"b", "c", "f"}},
 		{name: "paths in order", paths: []string{"volume", "tree/a"}, want: []string{"g", "h", "a"}},
 		{name: "a dot file by name", paths: []string{"tree/.e.yaml"}, opts: config.Options{SkipDotFiles: true}, want: []string{"e"}},
 		{name: "a link", paths: []string{"one.yaml"}, want: []string{"f"}},
@@ -106,9 +107,7 @@ func TestLoad(t *testing.T) {
 		{name: "a link to itself", paths: []string{"self"}, err: []string{"self: can't be read: too many levels of symbolic links; keep nothing but files with rules there"}},
 		{name: "a pipe", paths: []string{"fifo"}, err: []string{"fifo: can't be read: neither a file nor a directory (p---------); keep nothing but files with rules there"}},
 		{name: "large", paths: []string{"large.yaml"}, opts: config.Options{MaxBytes: 1000}, err: []string{"large.yaml: larger than 1000 bytes; split it into several domains"}},
-		{name: "the same file twice", paths: []string{"tree/a", "tree/a"}, err: []string{
-			"tree/a:1:9: domain: the domain \"a\" is already given at tree/a:1:9; write its rules in one file, or allow domains to be merged",
-		}},
+		{name: "a file twice", paths: []string{"tree/b.yaml", "tree", "tree/sub/../b.yaml", "outside", "one.yaml"}, want: []string{"b", "e", "d", "c", "f"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var paths []string
@@ -137,6 +136,100 @@ func TestLoad(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLoadSkips has a directory hold what editors and people leave beside rules.
+func TestLoadSkips(t *testing.T) {
+	left := []string{
+		"a.yaml~", ".a.yaml.~1~", "#a.yaml#", ".#b.yaml", // Emacs
+		".a.yaml.swp", ".a.yaml.swo", ".a.yaml.swx", ".a.yaml.swpx", "4913", // Vim
+		"a.yaml___jb_tmp___", "a.yaml___jb_old___", ".goutputstream-X1Y2Z3", ".a.yaml.kate-swp",
+	}
+	others := []string{"README.md", "a.yaml.bak", "a.yaml.orig", "a.yaml.tmp", "rules", "sub/notes.txt", "pipe"}
+	read := []string{"a.yaml", "b.YML", "c.json", ".d.yaml", "sub.d~/e.yaml", "4914.yaml", "x.swp.yaml", "swp/y.yaml"}
+
+	dir := t.TempDir()
+	for i, name := range slices.Concat(left, others, read) {
+		switch path := filepath.Join(dir, name); name {
+		case ".#b.yaml":
+			must(t, os.Symlink("somebody@host.4711:1700000000", path))
+		case "pipe":
+			must(t, syscall.Mkfifo(path, 0o600))
+		default:
+			write(t, path, domain("domain-"+strings.Repeat("i", i+1)))
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		opts config.Options
+		left []string
+		read []string
+		err  string
+	}{
+		{"by name", config.Options{}, slices.Concat(left, others), read, ""},
+		{"any name", config.Options{AnyName: true}, left, slices.Concat(others[:len(others)-1], read), "neither a file nor a directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var skipped, sources []string
+			f := config.Files{Paths: []string{dir}, Options: tt.opts, Skipped: func(path, why string) {
+				name, err := filepath.Rel(dir, path)
+				must(t, err)
+				skipped = append(skipped, name)
+				if editors := slices.Contains(left, name); editors != (why == "an editor has left it behind") {
+					t.Errorf("%s is skipped because %s", name, why)
+				}
+			}}
+			all, err := f.Sources(t.Context())
+			if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error %v", err)
+			}
+			for _, source := range all {
+				name, err := filepath.Rel(dir, source.Name)
+				must(t, err)
+				sources = append(sources, name)
+			}
+			for what, lists := range map[string][2][]string{"skipped": {skipped, tt.left}, "read": {sources, tt.read}} {
+				slices.Sort(lists[0])
+				want := slices.Sorted(slices.Values(lists[1]))
+				if !slices.Equal(lists[0], want) {
+					t.Errorf("%s %q\nwant %q", what, lists[0], want)
+				}
+			}
+		})
+	}
+	for _, name := range []string{"a.yaml~", "README.md"} { // by their own names
+		rules, err := config.Load([]string{filepath.Join(dir, name)}, config.Options{})
+		if err != nil || len(rules.Domains) != 1 {
+			t.Errorf("%s named: rules %v, error %v", name, rules, err)
+		}
+	}
+}
+
+// TestLoadDiamonds has 2^30 paths lead to a file, and a link to a file beside it.
+func TestLoadDiamonds(t *testing.T) {
+	dir := t.TempDir()
+	at := func(level int) string { return filepath.Join(dir, strings.Repeat("x", level+1)) }
+	const levels = 30 // the system follows 40 links of a path
+	for level := range levels {
+		must(t, os.Mkdir(at(level), 0o755))
+		must(t, os.Symlink(at(level+1), filepath.Join(at(level), "left")))
+		must(t, os.Symlink(at(level+1), filepath.Join(at(level), "right")))
+	}
+	write(t, filepath.Join(at(levels), "a.yaml"), domain("a"))
+	must(t, os.Symlink("a.yaml", filepath.Join(at(levels), "b.yaml")))
+	rules, err := config.Load([]string{at(0), at(levels)}, config.Options{})
+	if err != nil || !slices.Equal(names(rules), []string{"a"}) {
+		t.Fatalf("rules %v, error %v", rules, err)
+	}
+	want := filepath.Join(at(0), strings.Repeat("left/", levels), "a.yaml")
+	if got := rules.Domains[0].Pos.File; got != want {
+		t.Errorf("read by %s, want the first path, %s", got, want)
+	}
+
+	w := watch(t, at(0))
+	w.awaitDomains("the first rules", "a")
+	write(t, filepath.Join(at(levels), "a.yaml"), domain("b"))
+	w.awaitDomains("a change", "b")
 }
 
 // watcher is a coordinator at work on real files.
@@ -369,6 +462,49 @@ func TestWatchRuntimeRoot(t *testing.T) {
 	w.awaitFailure("what the link leads to is gone", "can't be read")
 	point("archive/2")
 	w.awaitLimit("a link to another place", 9)
+}
+
+// TestWatchIgnoresSkipped checks that a directory is not read for what would be
+// skipped, and is for directories of any name.
+func TestWatchIgnoresSkipped(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "edge.yaml")
+	write(t, path, domain("edge", 1))
+	w := watch(t, dir)
+	w.awaitLimit("the first rules", 1)
+	attempts := func() uint64 { s := w.c.Status(); return s.Successes + s.Failures }
+	before := attempts()
+	for range 100 {
+		for _, name := range []string{".edge.yaml.swp", "edge.yaml~", "4913", "README.md", "..2026_01"} {
+			write(t, filepath.Join(dir, name), "x")
+			must(t, os.Remove(filepath.Join(dir, name)))
+		}
+		must(t, os.Symlink("nobody@nowhere.1", filepath.Join(dir, ".#edge.yaml")))
+		must(t, os.Remove(filepath.Join(dir, ".#edge.yaml")))
+	}
+	write(t, path, domain("edge", 2))
+	w.awaitLimit("a change of the file itself", 2)
+	if got := attempts() - before; got > 3 { // a plain save truncates, then writes
+		t.Errorf("read %d times for one change", got)
+	}
+
+	other := filepath.Join(t.TempDir(), "other")
+	write(t, filepath.Join(other, "a.yaml"), domain("a"))
+	must(t, os.Symlink(other, filepath.Join(dir, "link")))
+	w.awaitDomains("a link to a directory", "edge", "a")
+	must(t, os.Remove(filepath.Join(dir, "link")))
+	w.awaitDomains("the link is gone", "edge")
+	must(t, os.Rename(other, filepath.Join(dir, "moved")))
+	w.awaitDomains("a directory", "edge", "a")
+	must(t, os.RemoveAll(filepath.Join(dir, "moved")))
+	w.awaitDomains("the directory is gone", "edge")
+	must(t, os.Symlink(other, filepath.Join(dir, "link")))
+	w.awaitFailure("a link to nothing yet", "can't be read")
+	write(t, filepath.Join(other, "a.yaml"), domain("b"))
+	w.awaitDomains("where the link leads to is there", "edge", "b")
+	write(t, filepath.Join(dir, "README.md"), "x")
+	must(t, os.Rename(filepath.Join(dir, "README.md"), filepath.Join(dir, "c.yaml")))
+	w.awaitFailure("a file gets the name of rules", "c.yaml")
 }
 
 // TestWatchIgnoresNeighbours checks that what lies beside the rules does not

@@ -41,8 +41,14 @@ func checkProblems(t *testing.T, err error) {
 
 func checkRoundTrip(t *testing.T, rules *config.Rules) {
 	t.Helper()
-	domain := rules.Domains[0]
 	_ = rules.String()
+	for _, domain := range rules.Domains {
+		checkDomainRoundTrip(t, rules, domain)
+	}
+}
+
+func checkDomainRoundTrip(t *testing.T, rules *config.Rules, domain *config.Domain) {
+	t.Helper()
 	for name, marshal := range map[string]func(any) ([]byte, error){"YAML": yaml.Marshal, "JSON": json.Marshal} {
 		text, err := marshal(domain)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
 // maxRawBody bounds a rule's own 429 body, which travels in every such answer.
@@ -246,8 +247,10 @@ func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
 			d.problem(name.n, fmt.Sprintf("the limit %q replaces itself", abridge(name.v)), "name another limit")
 		default:
 			l.Replaces = append(l.Replaces, name.v)
-			d.replaced = append(d.replaced, reference{name: name.v,
-				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is")})
+			d.replaced = append(d.replaced, reference{from: l.Name, name: name.v,
+				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is"),
+				mutual: d.report(name.n, fmt.Sprintf("the limits %q and %q replace each other: in a request to which both apply, neither does",
+					abridge(l.Name), abridge(name.v)), "remove one of the two replaces")})
 		}
 		d.pop()
 	}
@@ -294,7 +297,7 @@ func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
 	if raw.algorithm.given() {
 		var err error
 		if p.Algorithm, err = algo.ParseAlgorithm(raw.algorithm.v); err != nil {
-			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), suggest(raw.algorithm.v, algo.Algorithms()))
+			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
 			known = false
 		}
 	}

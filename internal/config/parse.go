@@ -21,6 +21,10 @@ type Options struct {
 	// Names that begin with two dots, by which Kubernetes swaps the content of
 	// its volumes, are always left out.
 	SkipDotFiles bool
+	// AnyName takes the files of directories whatever their names, as
+	// envoyproxy/ratelimit does, but for what editors leave behind. Otherwise only
+	// those count that end in .yaml, .yml or .json.
+	AnyName bool
 	// DropDenied makes drop the default of denied_hits for fixed_window, too.
 	DropDenied bool
 	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
@@ -34,12 +38,15 @@ func (o Options) maxBytes() int64 {
 	return DefaultMaxBytes
 }
 
-// Source is one YAML (or JSON) document of rules: a domain.
+// Source is a text of rules, YAML (or JSON) documents, each of them a domain; or,
+// with Read, one domain in another form.
 type Source struct {
 	// Name is the file, or what else says where the rules come from. It is the
 	// File of every Pos.
 	Name string
 	Data []byte
+	// Read makes sense of Data that is no text. Nil: it is.
+	Read func(data []byte) (Message, error)
 	// Origin is the kind of place that the rules come from. Those of FromAdmin
 	// override others; see Origin.
 	Origin Origin
@@ -57,9 +64,9 @@ type builder struct {
 	task     *background.Task
 	domains  map[string]*Domain
 	order    []*Domain
-	entries  map[*Domain]map[entry]Pos // top level of each domain
-	consume  map[*Domain]Pos           // where a domain says how it consumes
-	settled  map[*Domain]bool          // finished before
+	entries  map[*Domain]map[entry]place // top level of each domain
+	consume  map[*Domain]Pos             // where a domain says how it consumes
+	settled  map[*Domain]bool            // finished before
 	replaced []reference
 	problems []Problem
 	warnings []Problem
@@ -68,14 +75,26 @@ type builder struct {
 // entry tells the descriptors of one level apart.
 type entry struct{ key, value string }
 
+// place is where a descriptor is given, among those of its level.
+type place struct {
+	Pos
+	index int
+}
+
 // reference is a place that names another limit of its domain.
 type reference struct {
-	domain, name string
-	missing      Problem // should there be none
+	domain, from, name string
+	missing            Problem // should there be none
+	mutual             Problem // should the other name this one
 }
 
 func (b *builder) add(doc *document) {
 	d, domain, source := &doc.decoder, doc.domain, doc.source
+	if doc.index == 1 && source.Origin == FromFile {
+		b.warnings = append(b.warnings, Problem{Pos: Pos{source.Name, doc.span.lines + 1, 1},
+			What:   "envoyproxy/ratelimit ignores all but the first document of a file; here, these rules are in force as well",
+			Remedy: "see that they are meant to be, or remove them"})
+	}
 	if doc.same != nil {
 		b.domains[domain.Name] = domain
 		b.order = append(b.order, domain)
@@ -165,9 +184,17 @@ func (b *builder) finish() {
 			}
 		})
 	}
+	type replacement struct{ domain, from, name string }
+	replaces := make(map[replacement]bool, len(b.replaced))
 	for _, ref := range b.replaced {
-		if !names[entry{ref.domain, ref.name}] {
+		replaces[replacement{ref.domain, ref.from, ref.name}] = true
+	}
+	for _, ref := range b.replaced {
+		switch {
+		case !names[entry{ref.domain, ref.name}]:
 			b.warnings = append(b.warnings, ref.missing)
+		case replaces[replacement{ref.domain, ref.name, ref.from}]:
+			b.warnings = append(b.warnings, ref.mutual)
 		}
 	}
 }
@@ -266,9 +293,16 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 
 // unique reports descriptors of one level that repeat another's key and value.
 // seen holds those that are there already.
-func (d *decoder) unique(level []*Descriptor, seen map[entry]Pos, task *background.Task) map[entry]Pos {
+func (d *decoder) unique(level []*Descriptor, seen map[entry]place, task *background.Task) map[entry]place {
 	if seen == nil {
-		seen = make(map[entry]Pos, len(level))
+		seen = make(map[entry]place, len(level))
+	}
+	d.push(descriptors)
+	defer d.pop()
+	pathTo := func(index int) string {
+		d.pushIndex(index)
+		defer d.pop()
+		return d.pathString()
 	}
 	for i, descriptor := range level {
 		task.Step()
@@ -277,15 +311,15 @@ func (d *decoder) unique(level []*Descriptor, seen map[entry]Pos, task *backgrou
 		switch {
 		case e.key == "": // reported already
 		case exists:
-			d.push("descriptors")
-			d.pushIndex(i)
-			d.problems = append(d.problems, Problem{Pos: descriptor.Pos, Path: d.pathString(),
-				What:   fmt.Sprintf("%s is already given at %s", descriptor.describe(), first),
+			at := first.String()
+			if first.Line == 0 { // it was no text
+				at += ": " + pathTo(first.index)
+			}
+			d.problems = append(d.problems, Problem{Pos: descriptor.Pos, Path: pathTo(i),
+				What:   fmt.Sprintf("%s is already given at %s", descriptor.describe(), at),
 				Remedy: "remove one, or write both limits as rate_limits of one"})
-			d.pop()
-			d.pop()
 		default:
-			seen[e] = descriptor.Pos
+			seen[e] = place{descriptor.Pos, i}
 		}
 	}
 	return seen

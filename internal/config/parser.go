@@ -25,16 +25,17 @@ type parser struct {
 	splitter
 	workers int
 	// What is remembered; nil: nothing.
-	sources map[sourceID]domainOf
-	runs    map[digest]descriptorsOf
+	known map[documentID]domainOf
+	runs  map[digest]descriptorsOf
 }
 
 type digest [sha256.Size]byte
 
-// sourceID tells sources apart that may be read differently.
-type sourceID struct {
+// documentID tells documents apart that may be read differently.
+type documentID struct {
 	name   string
 	origin Origin
+	lines  int // before it
 	digest digest
 }
 
@@ -54,7 +55,7 @@ func writeTo(h hash.Hash, data []byte, task *background.Task) {
 	}
 }
 
-// domainOf is the domain that was made of a source, and of no other with it.
+// domainOf is the domain that was made of a document, and of no other with it.
 type domainOf struct {
 	*Domain
 	runs []digest
@@ -72,10 +73,10 @@ func newParser(opts Options) *parser {
 }
 
 // remember has the parser remember the last rules that were valid. Domains that
-// are made of the same source as before are the same then, too. It takes about as
+// are made of the same document as before are the same then, too. It takes about as
 // much memory as the rules do.
 func (p *parser) remember() {
-	p.sources, p.runs = map[sourceID]domainOf{}, map[digest]descriptorsOf{}
+	p.known, p.runs = map[documentID]domainOf{}, map[digest]descriptorsOf{}
 }
 
 // parse is Parse.
@@ -83,7 +84,7 @@ func (p *parser) parse(sources []Source) (*Rules, error) {
 	task := background.New()
 	defer task.Close()
 	documents := p.documents(sources, task)
-	b := builder{opts: p.opts, task: task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]Pos{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
+	b := builder{opts: p.opts, task: task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]place{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
 	for _, overriding := range []bool{false, true} {
 		for _, d := range documents {
 			if (d.source.Origin == FromAdmin) == overriding {
@@ -121,15 +122,17 @@ func (p *parser) parseAll(sources []Source, unread []error) (*Rules, error) {
 	return nil, &all
 }
 
-// document is what is made of one source.
+// document is what is made of one document of a source.
 type document struct {
 	source Source
+	span
+	index int // among those of the source
 	decoder
 	domain *Domain // nil when it can't be read
-	shared bool    // with other sources
+	shared bool    // with other documents
 
-	id   sourceID  // if the parser remembers
-	same *domainOf // as before: that is what domain is
+	id   documentID // if the parser remembers
+	same *domainOf  // as before: that is what domain is
 
 	oddBreaks bool // which would make it hard to count lines
 
@@ -149,13 +152,20 @@ type part struct {
 
 // documents reads all sources.
 func (p *parser) documents(sources []Source, task *background.Task) []*document {
-	all := make([]*document, len(sources))
-	fresh := make([]*document, 0, len(sources))
-	for i, source := range sources {
-		d := &document{source: source, decoder: decoder{reader: reader{file: source.Name}}}
-		all[i] = d
-		if p.recall(d, task); d.same == nil {
-			fresh = append(fresh, d)
+	all := make([]*document, 0, len(sources))
+	var fresh []*document
+	for _, source := range sources {
+		spans := []span{{data: source.Data}}
+		if source.Read == nil && int64(len(source.Data)) <= p.opts.maxBytes() { // else it is refused
+			spans = cut(source.Data, task)
+		}
+		for i, t := range spans {
+			d := &document{source: source, span: t, index: i}
+			d.decoder = d.newDecoder()
+			all = append(all, d)
+			if p.recall(d, task); d.same == nil {
+				fresh = append(fresh, d)
+			}
 		}
 	}
 	p.read(fresh, task)
@@ -179,13 +189,18 @@ func (p *parser) documents(sources []Source, task *background.Task) []*document 
 	return all
 }
 
-// recall looks for the source among those that are remembered.
+// newDecoder returns a decoder of the document that has read nothing.
+func (d *document) newDecoder() decoder {
+	return decoder{reader: reader{file: d.source.Name, lines: d.span.lines}}
+}
+
+// recall looks for the document among those that are remembered.
 func (p *parser) recall(d *document, task *background.Task) {
-	if p.sources == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
+	if p.known == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
 		return
 	}
-	d.id = sourceID{d.source.Name, d.source.Origin, sumOf(d.source.Data, task)}
-	if same, ok := p.sources[d.id]; ok {
+	d.id = documentID{d.source.Name, d.source.Origin, d.span.lines, sumOf(d.data, task)}
+	if same, ok := p.known[d.id]; ok {
 		d.same, d.domain = &same, same.Domain
 	}
 }
@@ -196,7 +211,10 @@ func (p *parser) read(documents []*document, task *background.Task) {
 	for _, d := range documents {
 		d.domain = nil
 		switch {
-		case !d.isText(p.opts.maxBytes(), task):
+		case d.isTooLarge(p.opts.maxBytes()):
+		case d.source.Read != nil:
+			jobs = append(jobs, d.decodeMessage)
+		case !d.isText(task):
 		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, task):
 			for i := range d.parts {
 				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.runs, task) })
@@ -230,16 +248,21 @@ func (p *parser) do(jobs []func(*background.Task)) {
 	workers.Wait()
 }
 
-// isText refuses what need not be looked at.
-func (d *document) isText(maxBytes int64, task *background.Task) bool {
-	data := d.source.Data
-	if int64(len(data)) > maxBytes {
-		d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+// isTooLarge refuses what is larger than the bound.
+func (d *document) isTooLarge(maxBytes int64) bool {
+	if int64(len(d.source.Data)) <= maxBytes {
 		return false
 	}
-	pos, what, oddBreaks := badText(data, task)
+	d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+	return true
+}
+
+// isText refuses what need not be looked at.
+func (d *document) isText(task *background.Task) bool {
+	pos, what, oddBreaks := badText(d.data, task)
 	if what != "" {
 		pos.File = d.file
+		pos.Line += d.span.lines
 		d.problemAt(pos, what, "save the file as UTF-8 text")
 		return false
 	}
@@ -249,7 +272,7 @@ func (d *document) isText(maxBytes int64, task *background.Task) bool {
 
 // split prepares for reading the document in parts.
 func (d *document) split(s splitter, task *background.Task) (ok bool) {
-	if d.layout, ok = s.split(d.source.Data, task); !ok {
+	if d.layout, ok = s.split(d.data, task); !ok {
 		return false
 	}
 	if d.head, ok = single(d.layout.head, task); !ok {
@@ -263,7 +286,7 @@ func (d *document) split(s splitter, task *background.Task) (ok bool) {
 
 // single reads text that is one document without errors.
 func single(text []byte, task *background.Task) (root *yaml.Node, ok bool) {
-	stream := newDecoder(text, task)
+	stream := newStream(text, task)
 	var document, next yaml.Node
 	if err := stream.Decode(&document); err != nil {
 		return nil, false
@@ -274,11 +297,13 @@ func single(text []byte, task *background.Task) (root *yaml.Node, ok bool) {
 // decodePart reads a run, or remembers it.
 func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *background.Task) {
 	p, r := &d.parts[i], &d.layout.runs[i]
+	p.decoder = d.newDecoder()
+	p.lines += r.lines
 	if known != nil {
 		p.digest = sha256.Sum256(r.text)
 		if memory, ok := known[p.digest]; ok {
 			p.memory, p.ok = &memory, true
-			p.level = moved(memory.level, d.file, r.lines-memory.lines)
+			p.level = moved(memory.level, d.file, p.lines-memory.lines)
 			return
 		}
 	}
@@ -286,7 +311,7 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *backg
 	if !ok || !d.layout.isList(r, root) {
 		return
 	}
-	p.file, p.lines, p.ok = d.file, r.lines, true
+	p.ok = true
 	p.depth = 2 // of the document and its list
 	p.push(descriptors)
 	p.level = make([]*Descriptor, r.count)
@@ -296,7 +321,7 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *backg
 		p.pop()
 	}
 	if known != nil && p.expanded == 0 && p.isPlain() {
-		p.memory = &descriptorsOf{level: moved(p.level, "", 0), lines: r.lines}
+		p.memory = &descriptorsOf{level: moved(p.level, "", 0), lines: p.lines}
 	}
 }
 
@@ -330,10 +355,10 @@ func (d *decoder) isPlain() bool {
 
 // keep remembers the documents, which are those of valid rules, and none else.
 func (p *parser) keep(documents []*document) {
-	sources, runs := make(map[sourceID]domainOf, len(documents)), make(map[digest]descriptorsOf, len(p.runs))
+	known, runs := make(map[documentID]domainOf, len(documents)), make(map[digest]descriptorsOf, len(p.runs))
 	for _, d := range documents {
 		if d.same != nil {
-			sources[d.id] = *d.same
+			known[d.id] = *d.same
 			for _, digest := range d.same.runs {
 				runs[digest] = p.runs[digest]
 			}
@@ -347,41 +372,45 @@ func (p *parser) keep(documents []*document) {
 			}
 		}
 		if d.isPlain() && !d.shared {
-			sources[d.id] = made
+			known[d.id] = made
 		}
 	}
-	p.sources, p.runs = sources, runs
+	p.known, p.runs = known, runs
 }
 
 // decodeWhole reads the document in one piece. Its domain stays nil when it is
 // not one mapping.
 func (d *document) decodeWhole(task *background.Task) {
-	d.decoder = decoder{reader: reader{file: d.source.Name}}
+	d.decoder = d.newDecoder()
 	d.parts = nil
-	stream := newDecoder(d.source.Data, task)
+	stream := newStream(d.data, task)
 	var root, next yaml.Node
 	switch err := stream.Decode(&root); {
 	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
-		d.problemAt(Pos{d.file, 1, 1}, "the file is empty", `write "domain: name" and its descriptors`)
+		what := "the document is empty"
+		if len(d.data) == len(d.source.Data) {
+			what = "the file is empty"
+		}
+		d.problemAt(d.pos(&yaml.Node{Line: 1, Column: 1}), what, `write "domain: name" and its descriptors`)
 		return
 	case err != nil:
-		pos, what, remedy := d.syntaxError(d.source.Data, err)
+		pos, what, remedy := d.syntaxError(d.data, err)
 		d.problemAt(pos, what, remedy)
 		return
 	}
-	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
-		pos := d.pos(&next)
-		if err != nil {
-			pos, _, _ = d.syntaxError(d.source.Data, err)
-		}
-		d.warnings = append(d.warnings, Problem{Pos: pos,
-			What: "only the first document of a file counts", Remedy: "write one file for each domain"})
+	switch err := stream.Decode(&next); {
+	case err == nil:
+		d.problemAt(d.pos(&next), "another document begins here, and is not read",
+			fmt.Sprintf("begin each with a line of ---, after a plain line break, at most %d in a file", maxDocuments))
+	case !errors.Is(err, io.EOF):
+		pos, what, remedy := d.syntaxError(d.data, err)
+		d.problemAt(pos, what, remedy)
 	}
 	d.domain = d.root(root.Content[0])
 }
 
-// newDecoder returns a decoder of YAML that gives way to others.
-func newDecoder(text []byte, task *background.Task) *yaml.Decoder {
+// newStream returns a decoder of YAML that gives way to others.
+func newStream(text []byte, task *background.Task) *yaml.Decoder {
 	return yaml.NewDecoder(&yielding{bytes.NewReader(text), task})
 }
 

@@ -78,5 +78,7 @@ func inOrder(problems []Problem) []Problem {
 	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return slices.CompactFunc(problems, func(a, b Problem) bool { return a.Pos == b.Pos && a.What == b.What })
+	return slices.CompactFunc(problems, func(a, b Problem) bool {
+		return a.Pos == b.Pos && a.What == b.What && (a.Line != 0 || a.Path == b.Path)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"gopkg.in/yaml.v3"
 )
 
 // whole parses without splitting.
@@ -133,7 +135,7 @@ var splitCases = []struct {
 	{"flow head", "{domain: a,\ndescriptors:\n- key\n}\n", 0},
 	{"keys below", "domain: a\ndescriptors:\n- key: x\nconsume: each\n", 0},
 	{"keys below, indented", "descriptors:\n  - key: x\ndomain: a\n", 0},
-	{"two documents", "domain: a\ndescriptors:\n- key: x\n---\ndomain: b\n", 0},
+	{"two documents", "domain: a\ndescriptors:\n- key: x\n---\ndomain: b\n", 1},
 	{"end of document", "domain: a\ndescriptors:\n- key: x\n...\n- key: y\n", 0},
 	{"directive", "%TAG !! tag:example.com,2000:\n---\ndomain: a\ndescriptors:\n- key: !!str x\n", 0},
 	{"tag", "domain: a\ndescriptors: !!map\n- key: x\n", 0},
@@ -160,6 +162,124 @@ func TestSplit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzCut compares the documents of a text with those that YAML finds in it.
+func FuzzCut(f *testing.F) {
+	AddSeeds(f)
+	for _, seed := range []string{"a\n---\nb", "--- a\n...\n---\n", "%YAML 1.1\n---\na: b\n...\n# c\nd", "a: 'b\n---\nc'", "- |\n  x\n---\n- y", "\ufeffa\n---\n\ufeffb", "[a,\n---\nb]", "a\r---\rb"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, what, odd := badText(data, nil); what != "" || odd || bytes.Contains(data, []byte("*")) { // an alias may lead to another document
+			return
+		}
+		// read returns what is written in documents, with lines, and whether they are well-formed.
+		read := func(data []byte, above int) (all []string, ok bool) {
+			stream := yaml.NewDecoder(bytes.NewReader(data))
+			for {
+				var n yaml.Node
+				if err := stream.Decode(&n); err != nil {
+					return all, errors.Is(err, io.EOF)
+				}
+				if root := n.Content[0]; !isNull(root) || root.Value != "" {
+					all = append(all, dump(root, above))
+				}
+			}
+		}
+		want, ok := read(data, 0)
+		if !ok {
+			return
+		}
+		var got []string
+		for _, s := range cut(data, nil) {
+			documents, ok := read(s.data, s.lines)
+			if !ok || len(documents) > 1 {
+				t.Fatalf("%q holds %q of %q, well-formed %v", s.data, documents, data, ok)
+			}
+			got = append(got, documents...)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q\nis cut into %q\nwant %q", data, got, want)
+		}
+	})
+}
+
+// dump returns all there is to a node.
+func dump(n *yaml.Node, above int) string {
+	text := fmt.Sprintf("%d %q %q %d:%d", n.Kind, n.Tag, n.Value, above+n.Line, n.Column)
+	for _, c := range n.Content {
+		text += " (" + dump(c, above) + ")"
+	}
+	return text
+}
+
+// TestNoDocumentIsLeftOut has one that is not found be an error.
+func TestNoDocumentIsLeftOut(t *testing.T) {
+	for _, lineBreak := range []string{"\r", "\u0085", "\u2028", "\u2029"} {
+		text := strings.ReplaceAll("domain: a\n---\ndomain: b\n", "\n", lineBreak)
+		_, err := Parse([]Source{{Name: "a.yaml", Data: []byte(text)}}, Options{})
+		if err == nil || !strings.HasPrefix(err.Error(), "a.yaml:2:1: another document begins here, and is not read; ") {
+			t.Errorf("%q: error %v", text, err)
+		}
+	}
+	var b strings.Builder
+	for i := range maxDocuments + 1 {
+		if i == maxDocuments {
+			rules, err := Parse([]Source{{Name: "a.yaml", Data: []byte(b.String())}}, Options{})
+			if err != nil || len(rules.Domains) != maxDocuments {
+				t.Fatalf("%d documents: error %v", i, err)
+			}
+		}
+		fmt.Fprintf(&b, "---\ndomain: d%d\ndescriptors: [{key: a}]\n", i)
+	}
+	_, err := Parse([]Source{{Name: "a.yaml", Data: []byte(b.String())}}, Options{})
+	want := fmt.Sprintf("a.yaml:%d:1: another document begins here, and is not read; ", 3*maxDocuments+1)
+	if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestEditOneOfSeveralDocuments holds that documents of a file that did not change
+// are the same, and that only what did is parsed in the other.
+func TestEditOneOfSeveralDocuments(t *testing.T) {
+	document := func(name string, n int) string {
+		var b strings.Builder
+		fmt.Fprintf(&b, "domain: %s\ndescriptors:\n", name)
+		for i := range n {
+			fmt.Fprintf(&b, "  - key: user\n    value: u%d\n    rate_limit: {unit: day, requests_per_unit: 5}\n", i)
+		}
+		return b.String()
+	}
+	before := document("a", 100) + "---\n" + document("b", 1000)
+	p := newParser(Options{})
+	p.remember()
+	parse := func(text string) (*Rules, []*Domain) {
+		t.Helper()
+		sources := []Source{{Name: "a.yaml", Data: []byte(text)}}
+		rules, err := p.parse(sources)
+		want, wantErr := whole(sources...)
+		checkSame(t, "several documents", nil, rules, want, err, wantErr)
+		return rules, rules.Domains
+	}
+	_, first := parse(before)
+	after := strings.Replace(before, "u999\n", "other\n", 1)
+	fresh := 0
+	for _, d := range p.documents([]Source{{Name: "a.yaml", Data: []byte(after)}}, nil) {
+		for _, part := range d.parts {
+			if _, known := p.runs[part.digest]; !known {
+				fresh++
+			}
+		}
+	}
+	if fresh > 2 {
+		t.Errorf("parsed %d runs for one change", fresh)
+	}
+	_, second := parse(after)
+	if first[0] != second[0] || first[1] == second[1] {
+		t.Errorf("the first document is the same: %v, want true; the second: %v, want false", first[0] == second[0], first[1] == second[1])
+	}
+	parse("# moves all lines\n" + after)
 }
 
 // TestSplitRandomly edits a document again and again, as people do, and wants a

@@ -20,11 +20,12 @@ func (d *decoder) syntaxError(data []byte, err error) (pos Pos, what, remedy str
 			what += " " + load.ContextMsg
 		}
 		if began := load.ContextMark; began.Line != 0 && began != load.Mark {
-			what += fmt.Sprintf(" that began at %d:%d", began.Line, began.Column)
+			what += fmt.Sprintf(" that began at %d:%d", d.lines+began.Line, began.Column)
 		}
 	} else if n, _ := fmt.Sscanf(what, "line %d:", &pos.Line); n == 1 {
 		_, what, _ = strings.Cut(what, ": ")
 	}
+	pos.Line += d.lines
 	remedy = "mend the syntax, there or just above"
 	switch {
 	case strings.Contains(what, "cannot start any token"):

@@ -64,17 +64,25 @@ func (f *Files) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// watching is the set of directories that matter, by their real paths, each
-// with the names in it that do; nil: all.
+// watching is the set of directories that matter, by their real paths.
 type watching struct {
+	opts   Options
 	events *fsnotify.Watcher
-	names  map[string]map[string]bool
+	dirs   map[string]*watched
 	err    error
+}
+
+// watched is what matters in a directory.
+type watched struct {
+	// names matter whatever they are: they lead to files and directories.
+	names map[string]bool
+	// all that Options don't skip matters, too: the directory has rules.
+	all bool
 }
 
 // watch looks at everything that matters now, and at nothing else any more.
 func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
-	w := &watching{events: events, names: map[string]map[string]bool{}}
+	w := &watching{opts: f.Options, events: events, dirs: map[string]*watched{}}
 	tree := walker{opts: f.Options, dir: w.all, link: w.follow,
 		file: func(string) error { return nil }, failed: func(string, error) {}}
 	for _, path := range f.Paths {
@@ -86,38 +94,54 @@ func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 		tree.walk(abs)
 	}
 	for _, dir := range events.WatchList() {
-		if _, matters := w.names[dir]; !matters {
+		if _, matters := w.dirs[dir]; !matters {
 			_ = events.Remove(dir) // it may be gone already
 		}
 	}
 	return w, w.err
 }
 
-// concerns says whether an event on path matters. One from a directory that is
+// concerns reports whether an event on path matters. One from a directory that is
 // not known by this path, having been moved, does.
 func (w *watching) concerns(path string) bool {
-	names, exists := w.names[filepath.Dir(path)]
-	return !exists || names == nil || names[filepath.Base(path)]
+	dir, exists := w.dirs[filepath.Dir(path)]
+	name := filepath.Base(path)
+	switch {
+	case !exists || dir.names[name]:
+		return true
+	case !dir.all || w.opts.hides(name):
+		return false
+	}
+	switch w.opts.skips(name) {
+	case "":
+		return true
+	case leftover:
+		return false
+	}
+	// A new directory, or a link to one, may have any name. Those that are known are
+	// among the names, so that it matters when they go.
+	info, err := os.Lstat(path)
+	return err == nil && (info.IsDir() || info.Mode().Type() == fs.ModeSymlink)
 }
 
-// all watches a directory, which may be reached through links.
+// all watches a directory with rules.
 func (w *watching) all(dir string) {
-	if path, err := filepath.EvalSymlinks(dir); err == nil {
-		w.add(path)
-		w.names[path] = nil
-	}
+	w.one(filepath.Dir(dir), filepath.Base(dir)) // which is watched for all, or for this name
+	w.in(dir).all = true
 }
 
 // one watches for one name in a directory given by its real path.
-func (w *watching) one(dir, name string) {
-	names, exists := w.names[dir]
-	switch {
-	case !exists:
+func (w *watching) one(dir, name string) { w.in(dir).names[name] = true }
+
+// in returns what matters in a directory, which is watched from now on.
+func (w *watching) in(dir string) *watched {
+	d, exists := w.dirs[dir]
+	if !exists {
 		w.add(dir)
-		w.names[dir] = map[string]bool{name: true}
-	case names != nil:
-		names[name] = true
+		d = &watched{names: map[string]bool{}}
+		w.dirs[dir] = d
 	}
+	return d
 }
 
 // add also when it is watched already: another directory may have taken its

@@ -5,25 +5,34 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
+	"syscall"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/ownfile"
 )
 
 // File keeps rules in a file of this process alone, which is replaced as a
 // whole. It may be edited or restored by others while nothing is saved.
 type File struct {
-	path string
+	file ownfile.File
 	mu   sync.Mutex // from reading to replacing
 }
 
 var _ Store = (*File)(nil)
 
+// begins is how every set begins that this program has written, or an editor has
+// indented.
+var begins = regexp.MustCompile(`^\s*\{\s*"(revision|domains)"\s*:`)
+
 // NewFile returns a store in the file, which need not exist yet. The error says
-// why it could not be written.
+// why it could not be written; it wraps [ownfile.ErrForeign] if something else is
+// there. What was left by processes that were killed while they wrote it is removed.
 func NewFile(path string) (*File, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -38,12 +47,20 @@ func NewFile(path string) (*File, error) {
 	case !dir.IsDir():
 		return nil, fmt.Errorf("%s is no directory", filepath.Dir(path))
 	}
-	return &File{path: path}, nil
+	f := &File{file: ownfile.File{Path: path, Ours: begins.Match, What: "a file of admin rules"}}
+	if err := f.file.Check(); err != nil {
+		return nil, err
+	}
+	// A directory that can only be read is no reason not to read.
+	if err := f.file.Clean(); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return nil, err
+	}
+	return f, nil
 }
 
 // Load implements Store.
 func (f *File) Load(context.Context) (Set, error) {
-	text, err := os.ReadFile(f.path)
+	text, err := f.read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return Set{}, nil
 	}
@@ -52,9 +69,18 @@ func (f *File) Load(context.Context) (Set, error) {
 	}
 	set, err := decode(text)
 	if err != nil {
-		return Set{}, fmt.Errorf("%s holds no admin rules that can be read: %w; restore it, or remove it to do without them", f.path, err)
+		return Set{}, fmt.Errorf("%s holds no admin rules that can be read: %w; restore it, or remove it to do without them", f.file.Path, err)
 	}
 	return set, nil
+}
+
+func (f *File) read() ([]byte, error) {
+	file, err := f.file.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(file)
 }
 
 // Save implements Store.
@@ -71,52 +97,22 @@ func (f *File) Save(ctx context.Context, prev, next Set) error {
 	return f.replace(next)
 }
 
-// replace writes a new file beside the old one, and renames it when all of it is
-// on disk: a crash leaves one of the two.
 func (f *File) replace(set Set) error {
 	text, err := json.MarshalIndent(set, "", "  ")
 	if err != nil {
 		return err
 	}
-	dir, name := filepath.Split(f.path)
-	beside := filepath.Join(dir, "."+name+".new")
-	if err := write(beside, append(text, '\n')); err != nil {
-		return fmt.Errorf("saving the admin rules: %w", errors.Join(err, os.Remove(beside)))
-	}
-	if err := os.Rename(beside, f.path); err != nil {
+	err = f.file.Replace(func(w io.Writer) error {
+		_, err := w.Write(append(text, '\n'))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("saving the admin rules: %w", err)
 	}
-	return syncDir(dir)
-}
-
-// write leaves a file of which all is on disk, for its owner only. What a crash
-// left there is removed, rather than written to: it may be a link, or another's.
-func write(path string, text []byte) (err error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.Write(text); err != nil {
-		return err
-	}
-	return file.Sync()
-}
-
-// syncDir puts a rename on disk.
-func syncDir(path string) (err error) {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	return dir.Sync()
+	return nil
 }
 
 // Watch implements Store.
 func (f *File) Watch(ctx context.Context, changed func()) error {
-	return (&config.Files{Paths: []string{f.path}}).Watch(ctx, changed)
+	return (&config.Files{Paths: []string{f.file.Path}}).Watch(ctx, changed)
 }

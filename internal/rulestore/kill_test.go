@@ -71,7 +71,7 @@ func saveForever(path string) error {
 
 // TestKill kills a process that saves, at any moment of that, again and again:
 // what is left is the last set that was saved, or the one that was being saved,
-// and whole.
+// and whole. The next start removes all else.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.json")
 	saved := uint64(0)
@@ -80,6 +80,9 @@ func TestKill(t *testing.T) {
 		store, err := rulestore.NewFile(path)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) > 1 {
+			t.Errorf("left behind: %v, error %v", files, err)
 		}
 		set, err := store.Load(t.Context())
 		if err != nil {

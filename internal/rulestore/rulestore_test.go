@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"go.uber.org/zap/zaptest"
 	"pgregory.net/rapid"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/ownfile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
@@ -181,11 +183,13 @@ func TestFile(t *testing.T) {
 func TestFileThatIsNoSet(t *testing.T) {
 	store, path := newFile(t)
 	for _, tt := range []struct{ text, want string }{
-		{"", "EOF"},
+		{"", "not a file of admin rules"},
 		{`{"revision": 1, "domains": {}`, "unexpected EOF"},
 		{`{"revision": 1, "domains": {}} {}`, "something follows"},
 		{`{"revision": 1, "rules": {}}`, "unknown field"},
-		{`{}`, "no revision"},
+		{`{}`, "not a file of admin rules"},
+		{`{"domains": {}}`, "no revision"},
+		{"domain: edge\n", "not a file of admin rules"},
 	} {
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)
@@ -209,12 +213,16 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 	first, _ := put(t, rulestore.Set{}, perUser(5), false)
 	mustSave(t, store, rulestore.Set{}, first)
 	second, _ := put(t, first, perUser(6), false)
-	// A directory in the place of the new file fails for root too.
-	if err := os.MkdirAll(filepath.Join(filepath.Dir(path), ".admin.json.new", "x"), 0o700); err != nil {
+	// A link is refused for root too.
+	kept := path + ".kept"
+	if err := errors.Join(os.Rename(path, kept), os.Symlink(kept, path)); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.Save(t.Context(), first, second); err == nil {
 		t.Error("saved")
+	}
+	if err := os.Rename(kept, path); err != nil {
+		t.Fatal(err)
 	}
 	if got := inForce(t, store); !strings.Contains(got, "requests_per_unit=5") {
 		t.Errorf("in force: %s", got)
@@ -339,34 +347,35 @@ func TestEditsAreAsTheGrammarSays(t *testing.T) {
 	})
 }
 
-// TestFileIsNotWrittenElsewhere puts a link, or a file that others may write, where
-// the new file is written before it is renamed.
-func TestFileIsNotWrittenElsewhere(t *testing.T) {
-	for name, plant := range map[string]func(beside, other string) error{
-		"link": func(beside, other string) error { return os.Symlink(other, beside) },
-		"file": func(beside, _ string) error {
-			return errors.Join(os.WriteFile(beside, nil, 0o600), os.Chmod(beside, 0o666))
-		},
+// TestFileOfOthersIsLeftAlone has each thing that is no file of admin rules refused at
+// the start, with a reason that names it, and left as it was.
+func TestFileOfOthersIsLeftAlone(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"rules":     func(path string) error { return os.WriteFile(path, []byte("domain: edge\n"), 0o600) },
+		"json":      func(path string) error { return os.WriteFile(path, []byte(`{"domain": "edge"}`), 0o600) },
+		"empty":     func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"link":      func(path string) error { return os.Symlink("elsewhere", path) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"pipe":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			store, path := newFile(t)
-			other := filepath.Join(t.TempDir(), "other")
-			if err := os.WriteFile(other, []byte("precious"), 0o600); err != nil {
+			store, path := newFile(t) // before it is there
+			if err := plant(path); err != nil {
 				t.Fatal(err)
 			}
-			if err := plant(filepath.Join(filepath.Dir(path), ".admin.json.new"), other); err != nil {
+			before, err := os.Lstat(path)
+			if err != nil {
 				t.Fatal(err)
+			}
+			if _, err := rulestore.NewFile(path); !errors.Is(err, ownfile.ErrForeign) || !strings.Contains(err.Error(), path) {
+				t.Errorf("at the start: error %v", err)
 			}
 			first, _ := put(t, rulestore.Set{}, perUser(5), false)
-			mustSave(t, store, rulestore.Set{}, first)
-			if text, err := os.ReadFile(other); err != nil || string(text) != "precious" {
-				t.Errorf("another file holds %q, error %v", text, err)
+			if err := store.Save(t.Context(), rulestore.Set{}, first); !errors.Is(err, ownfile.ErrForeign) {
+				t.Errorf("saving: error %v", err)
 			}
-			if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
-				t.Errorf("mode %v, error %v", info.Mode(), err)
-			}
-			if got := inForce(t, store); !strings.Contains(got, "requests_per_unit=5") {
-				t.Errorf("saved: %s", got)
+			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) || before.Size() != after.Size() {
+				t.Errorf("%v is now %v, error %v", before, after, err)
 			}
 		})
 	}

@@ -29,10 +29,9 @@ const (
 	connectionWindow = 64 << 10
 )
 
-// GRPCOptions are the options of a gRPC server that serves a Service well.
-// Connections are asked to close after age and may then finish what is under way
-// for grace.
-func GRPCOptions(maxMessageBytes int, age, grace time.Duration) []grpc.ServerOption {
+// GRPCOptions are the options of a gRPC server that serves a Service well, with
+// how long connections may live without a sign of their client, and in all.
+func GRPCOptions(maxMessageBytes int, connections keepalive.ServerParameters) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.NumStreamWorkers(streamWorkers * uint32(runtime.GOMAXPROCS(0))),
@@ -40,7 +39,7 @@ func GRPCOptions(maxMessageBytes int, age, grace time.Duration) []grpc.ServerOpt
 		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.WaitForHandlers(true), // whoever stops the server wants to know of the last decision
 		grpc.MaxRecvMsgSize(maxMessageBytes),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}),
+		grpc.KeepaliveParams(connections),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	grpcstats "google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
@@ -35,7 +36,7 @@ func dial(t *testing.T, f *fixture, options ...grpc.ServerOption) *grpc.ClientCo
 // dialAged is dial for connections that may be so old.
 func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
-	g := grpc.NewServer(append(server.GRPCOptions(1<<20, age, grace), options...)...)
+	g := grpc.NewServer(append(server.GRPCOptions(1<<20, keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}), options...)...)
 	f.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")

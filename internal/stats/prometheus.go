@@ -1,11 +1,15 @@
 package stats
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/distlimiter/ratelimit/internal/background"
 )
 
 // latency times answers, from the decoded request to the answer before encoding.
@@ -42,6 +46,16 @@ var (
 
 	candidateDecisions = prometheus.NewDesc("ratelimit_candidate_decisions_total", "Calls by limit in shadow mode beside enforced ones, and result: allowed or shadow_denied.", []string{"domain", "rule", "limit", "result"}, nil)
 	candidateOver      = prometheus.NewDesc("ratelimit_candidate_over_limit_hits_total", "Hits beyond a limit in shadow mode beside enforced ones.", []string{"domain", "rule", "limit"}, nil)
+
+	results = []struct {
+		name string
+		read func(Counts) uint64
+	}{
+		{"allowed", func(c Counts) uint64 { return c.Allowed }},
+		{"denied", func(c Counts) uint64 { return c.Denied }},
+		{"error", func(c Counts) uint64 { return c.Errors }},
+		{"shadow_denied", func(c Counts) uint64 { return c.ShadowDenied }},
+	}
 
 	hitKinds = []struct {
 		name, help string
@@ -83,26 +97,54 @@ var (
 // in envoyproxy/ratelimit, which makes this an unchecked collector.
 func (s *Stats) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector.
+// series is a counter with labels that it shares with others: there may be a
+// hundred thousand of them. The labels are in the order of their names.
+type series struct {
+	desc   *prometheus.Desc
+	labels []*dto.LabelPair
+	value  float64
+}
+
+// Desc implements prometheus.Metric.
+func (s *series) Desc() *prometheus.Desc { return s.desc }
+
+// Write implements prometheus.Metric.
+func (s *series) Write(out *dto.Metric) error {
+	out.Label, out.Counter = s.labels, &dto.Counter{Value: &s.value}
+	return nil
+}
+
+func labelPair(name, value string) *dto.LabelPair {
+	return &dto.LabelPair{Name: &name, Value: &value}
+}
+
+// Collect implements prometheus.Collector. It gives way to requests. The series of
+// a name come in the order in which they are shown, so that sorting them takes no
+// time.
 func (s *Stats) Collect(out chan<- prometheus.Metric) {
 	s.latency.Collect(out)
 	for _, d := range serviceDescs {
 		out <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.read(s)))
 	}
-	// Rules below the second level share a series with their siblings.
-	byKeys := map[[3]string]Counts{}
-	for _, r := range s.Rules() {
-		c := r.Counts()
-		for _, d := range []struct {
-			result string
-			n      uint64
-		}{{"allowed", c.Allowed}, {"denied", c.Denied}, {"shadow_denied", c.ShadowDenied}, {"error", c.Errors}} {
-			out <- prometheus.MustNewConstMetric(decisions, prometheus.CounterValue, float64(d.n), label(r.Name.Domain), label(r.Name.Path), d.result)
+	task := background.New()
+	defer task.Close()
+	rules := s.Rules()
+	counts := make([]ruleCounts, len(rules))
+	domain := labelPair("domain", "")
+	for i, r := range rules {
+		if name := label(r.Name.Domain); name != *domain.Value {
+			domain = labelPair("domain", name)
 		}
-		key1, rest, _ := strings.Cut(r.Name.Path, ".")
-		key2, _, _ := strings.Cut(rest, ".")
-		keys := [3]string{label(r.Name.Domain), label(key1), label(key2)}
-		byKeys[keys] = sum(byKeys[keys], c)
+		counts[i] = ruleCounts{r.Counts(), domain, labelPair("rule", label(r.Name.Path))}
+		task.Step()
+	}
+	for _, result := range results {
+		name := labelPair("result", result.name)
+		for i := range counts {
+			c := &counts[i]
+			out <- &series{decisions, []*dto.LabelPair{c.domain, name, c.rule}, float64(result.read(c.Counts))}
+			task.Step()
+		}
 	}
 	for _, r := range s.Candidates() {
 		c := r.Counts()
@@ -110,16 +152,57 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(candidateDecisions, prometheus.CounterValue, float64(c.Allowed), append(labels, "allowed")...)
 		out <- prometheus.MustNewConstMetric(candidateDecisions, prometheus.CounterValue, float64(c.ShadowDenied), append(labels, "shadow_denied")...)
 		out <- prometheus.MustNewConstMetric(candidateOver, prometheus.CounterValue, float64(c.OverLimit), labels...)
+		task.Step()
 	}
-	for keys, c := range byKeys {
-		labels, form := keys[:], 1
-		if keys[2] == "" {
-			labels, form = keys[:2], 0
-		}
-		for i, k := range hitKinds {
-			out <- prometheus.MustNewConstMetric(hitDescs[i][form], prometheus.CounterValue, float64(k.read(c)), labels...)
+	byLevels := sumByLevels(counts, task)
+	for i, kind := range hitKinds {
+		for _, l := range byLevels {
+			out <- &series{hitDescs[i][len(l.labels)-2], l.labels, float64(kind.read(l.counts))}
+			task.Step()
 		}
 	}
+}
+
+// ruleCounts are the counts of a rule with its labels.
+type ruleCounts struct {
+	Counts
+	domain, rule *dto.LabelPair
+}
+
+// levelCounts are the counts of the rules that have their first two levels in
+// common.
+type levelCounts struct {
+	keys   [3]string // domain, key1 and key2
+	labels []*dto.LabelPair
+	counts Counts
+}
+
+// sumByLevels adds up rules that are below the second level: they share a series
+// with their siblings.
+func sumByLevels(rules []ruleCounts, task *background.Task) []*levelCounts {
+	byKeys := map[[3]string]*levelCounts{}
+	var all []*levelCounts
+	for _, r := range rules {
+		key1, rest, _ := strings.Cut(*r.rule.Value, ".")
+		key2, _, _ := strings.Cut(rest, ".")
+		keys := [3]string{*r.domain.Value, key1, key2}
+		l := byKeys[keys]
+		if l == nil {
+			l = &levelCounts{keys: keys, labels: []*dto.LabelPair{r.domain, labelPair("key1", key1)}}
+			if key2 != "" {
+				l.labels = append(l.labels, labelPair("key2", key2))
+			}
+			byKeys[keys] = l
+			all = append(all, l)
+		}
+		l.counts = sum(l.counts, r.Counts)
+		task.Step()
+	}
+	slices.SortFunc(all, func(a, b *levelCounts) int {
+		task.Step()
+		return cmp.Or(cmp.Compare(len(a.labels), len(b.labels)), slices.Compare(a.keys[:], b.keys[:]))
+	})
+	return all
 }
 
 func sum(a, b Counts) Counts {

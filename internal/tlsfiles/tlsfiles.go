@@ -83,7 +83,7 @@ func (f Files) verifyName(state tls.ConnectionState) error {
 		}
 	}
 	if err := cert.VerifyHostname(f.Name); err != nil {
-		return fmt.Errorf("the client's certificate does not name %q: %w", f.Name, err)
+		return fmt.Errorf("%w: the client's certificate does not name %q: %w", errWrongName, f.Name, err)
 	}
 	return nil
 }

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	rls "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
-	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 )
@@ -25,7 +25,7 @@ const Extension = "distlimiter"
 // others belong to its rate_limit.
 var ofDescriptor = []string{"rate_limits", "share_threshold", "value_to_metric"}
 
-// toSources writes each resource in the grammar of rule files.
+// toSources returns each resource as a source.
 func toSources(resources []*anypb.Any) ([]config.Source, error) {
 	var sources []config.Source
 	var errs []error
@@ -35,135 +35,151 @@ func toSources(resources []*anypb.Any) ([]config.Source, error) {
 			errs = append(errs, fmt.Errorf("resources[%d]: %w", i, err))
 			continue
 		}
-		data, err := yaml.Marshal(domain(&c))
+		// The same bytes for the same message, by which changes are told.
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("resources[%d] %q: %w", i, c.Name, err))
 			continue
 		}
-		sources = append(sources, config.Source{Name: "xds:" + c.Name, Data: data, Origin: config.FromXDS})
+		sources = append(sources, config.Source{Name: "xds:" + c.Name, Data: data, Read: read, Origin: config.FromXDS})
 	}
 	return sources, errors.Join(errs...)
 }
 
-// text returns s to be written as it is: in the block style that yaml chooses for
-// text with line ends, the first of them is lost.
-func text(s string) any {
-	if !strings.Contains(s, "\n") {
-		return s
+// read returns the domain of a resource.
+func read(data []byte) (config.Message, error) {
+	var c rls.RateLimitConfig
+	if err := proto.Unmarshal(data, &c); err != nil {
+		return config.Message{}, err
 	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: yaml.DoubleQuotedStyle}
+	return config.Message{Domain: c.Domain, Descriptors: func(yield func(*config.Mapping) bool) {
+		for _, d := range c.Descriptors {
+			if !yield(descriptor(d)) {
+				return
+			}
+		}
+	}}, nil
 }
 
-func domain(c *rls.RateLimitConfig) map[string]any {
-	return map[string]any{"domain": text(c.Domain), "descriptors": descriptors(c.Descriptors)}
-}
-
-func descriptors(list []*rls.RateLimitDescriptor) []map[string]any {
-	out := make([]map[string]any, len(list))
-	for i, d := range list {
-		out[i] = descriptor(d)
-	}
-	return out
-}
-
-func descriptor(d *rls.RateLimitDescriptor) map[string]any {
-	out := map[string]any{"key": text(d.Key)}
-	if d.Value != "" {
-		out["value"] = text(d.Value)
-	}
-	set(out, "shadow_mode", d.ShadowMode)
-	set(out, "detailed_metric", d.DetailedMetric)
-	set(out, "quota_mode", d.QuotaMode)
+func descriptor(d *rls.RateLimitDescriptor) *config.Mapping {
+	out := &config.Mapping{}
+	out.Set("key", config.Text(d.Key))
+	setText(out, "value", d.Value)
+	setBool(out, "shadow_mode", d.ShadowMode)
+	setBool(out, "detailed_metric", d.DetailedMetric)
+	setBool(out, "quota_mode", d.QuotaMode)
+	var rateLimit *config.Mapping
 	if d.RateLimit != nil {
-		out["rate_limit"] = limit(d.RateLimit)
+		rateLimit = limit(d.RateLimit)
 	}
-	if len(d.Descriptors) > 0 {
-		out["descriptors"] = descriptors(d.Descriptors)
-	}
-	metadata := maps.Clone(d.Metadata.GetFields())
+	metadata := d.Metadata.GetFields()
 	if extension := metadata[Extension].GetStructValue(); extension != nil {
+		metadata = maps.Clone(metadata)
 		delete(metadata, Extension)
-		extend(out, extension)
+		rateLimit = extend(out, rateLimit, extension.Fields)
+	}
+	if rateLimit != nil {
+		out.Set("rate_limit", rateLimit.Value())
 	}
 	if len(metadata) > 0 {
-		out["metadata"] = plain(structpb.NewStructValue(&structpb.Struct{Fields: metadata}))
+		out.Set("metadata", fields(metadata))
+	}
+	if len(d.Descriptors) > 0 {
+		below := make([]config.Value, len(d.Descriptors))
+		for i, d := range d.Descriptors {
+			below[i] = descriptor(d).Value()
+		}
+		out.Set("descriptors", config.List(below))
 	}
 	return out
 }
 
-// extend adds the extension's fields. Those that the message has too replace it.
-func extend(out map[string]any, extension *structpb.Struct) {
-	limit, _ := out["rate_limit"].(map[string]any)
-	for key, value := range extension.Fields {
+// extend adds the extension's fields to the descriptor, and to its limit, which it
+// returns; nil for none. Those that the message has too are replaced.
+func extend(out, limit *config.Mapping, extension map[string]*structpb.Value) *config.Mapping {
+	if _, exists := extension["window"]; exists && limit != nil {
+		limit.Delete("unit")
+	}
+	for _, key := range slices.Sorted(maps.Keys(extension)) {
 		if slices.Contains(ofDescriptor, key) {
-			out[key] = plain(value)
+			out.Set(key, value(extension[key]))
 			continue
 		}
 		if limit == nil {
-			limit = map[string]any{}
-			out["rate_limit"] = limit
+			limit = &config.Mapping{}
 		}
-		if key == "window" {
-			delete(limit, "unit")
-		}
-		limit[key] = plain(value)
+		limit.Set(key, value(extension[key]))
 	}
-	if _, several := out["rate_limits"]; several && len(limit) == 0 {
-		delete(out, "rate_limit")
+	if _, several := extension["rate_limits"]; several && limit != nil && limit.Len() == 0 {
+		return nil
 	}
+	return limit
 }
 
-func limit(p *rls.RateLimitPolicy) map[string]any {
-	out := map[string]any{}
-	set(out, "name", p.Name)
-	if len(p.Replaces) > 0 {
-		names := make([]map[string]any, len(p.Replaces))
-		for i, r := range p.Replaces {
-			names[i] = map[string]any{"name": r.Name}
-		}
-		out["replaces"] = names
-	}
+func limit(p *rls.RateLimitPolicy) *config.Mapping {
+	out := &config.Mapping{}
+	setText(out, "name", p.Name)
 	if p.Unit != rls.RateLimitUnit_UNKNOWN {
-		out["unit"] = strings.ToLower(p.Unit.String())
+		out.Set("unit", config.Text(strings.ToLower(p.Unit.String())))
 	}
-	if p.Unlimited {
-		out["unlimited"] = true
-		set(out, "requests_per_unit", p.RequestsPerUnit)
-	} else {
-		out["requests_per_unit"] = p.RequestsPerUnit
+	if !p.Unlimited || p.RequestsPerUnit != 0 {
+		out.Set("requests_per_unit", config.Int(int64(p.RequestsPerUnit)))
+	}
+	setBool(out, "unlimited", p.Unlimited)
+	if len(p.Replaces) > 0 {
+		names := make([]config.Value, len(p.Replaces))
+		for i, r := range p.Replaces {
+			var name config.Mapping
+			name.Set("name", config.Text(r.Name))
+			names[i] = name.Value()
+		}
+		out.Set("replaces", config.List(names))
 	}
 	return out
 }
 
-// set leaves out what the message does not tell from absent.
-func set[T comparable](out map[string]any, key string, value T) {
-	var none T
-	if value != none {
-		out[key] = value
+// setText and setBool leave out what the message does not tell from absent.
+func setText(out *config.Mapping, key, s string) {
+	if s != "" {
+		out.Set(key, config.Text(s))
 	}
 }
 
-// plain returns a value as YAML writes it; whole numbers, which are doubles in
-// the message, as integers.
-func plain(v *structpb.Value) any {
+func setBool(out *config.Mapping, key string, b bool) {
+	if b {
+		out.Set(key, config.Bool(true))
+	}
+}
+
+// value returns a value in the grammar; whole numbers, which are doubles in the
+// message, as such.
+func value(v *structpb.Value) config.Value {
 	switch kind := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return config.Text(kind.StringValue)
+	case *structpb.Value_BoolValue:
+		return config.Bool(kind.BoolValue)
 	case *structpb.Value_NumberValue:
 		if n := kind.NumberValue; n == math.Trunc(n) && math.Abs(n) < 1<<53 {
-			return int64(n)
+			return config.Int(int64(n))
 		}
-		return kind.NumberValue
+		return config.Float(kind.NumberValue)
 	case *structpb.Value_StructValue:
-		out := make(map[string]any, len(kind.StructValue.GetFields()))
-		for key, value := range kind.StructValue.GetFields() {
-			out[key] = plain(value)
-		}
-		return out
+		return fields(kind.StructValue.GetFields())
 	case *structpb.Value_ListValue:
-		out := make([]any, len(kind.ListValue.GetValues()))
-		for i, value := range kind.ListValue.GetValues() {
-			out[i] = plain(value)
+		list := make([]config.Value, len(kind.ListValue.GetValues()))
+		for i, element := range kind.ListValue.GetValues() {
+			list[i] = value(element)
 		}
-		return out
+		return config.List(list)
 	}
-	return v.AsInterface()
+	return config.Null()
+}
+
+func fields(of map[string]*structpb.Value) config.Value {
+	var out config.Mapping
+	for _, key := range slices.Sorted(maps.Keys(of)) {
+		out.Set(key, value(of[key]))
+	}
+	return out.Value()
 }

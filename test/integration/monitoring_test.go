@@ -180,7 +180,13 @@ descriptors:
 	services := []*harness.Service{harness.StartService(t, rules)}
 	patiently(t)
 	t.Setenv("REDIS_SOCKET_TYPE", "tcp")
-	t.Setenv("REDIS_URL", redistest.Start(t, redistest.Config{}).Addr)
+	certificates := redistest.NewTLS(t) // whose end is a metric
+	for name, value := range map[string]string{
+		"REDIS_URL": redistest.Start(t, redistest.Config{TLS: certificates}).Addr, "REDIS_TLS": "true",
+		"REDIS_TLS_CACERT": certificates.CA, "REDIS_TLS_CLIENT_CERT": certificates.ClientCert, "REDIS_TLS_CLIENT_KEY": certificates.ClientKey,
+	} {
+		t.Setenv(name, value)
+	}
 	services = append(services, harness.StartService(t, rules))
 	for _, s := range services {
 		for range 3 {

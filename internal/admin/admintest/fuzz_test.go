@@ -25,6 +25,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -70,7 +71,7 @@ func newFixture(f *testing.F) *fixture {
 	}
 	return &fixture{store: store, rules: coordinator, handler: admin.New(admin.Options{
 		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: store, Service: service,
-		Counters: resetter{counters}, Stats: counts, Metrics: prometheus.NewRegistry(), Health: health.NewServer(), Audit: zap.NewNop(),
+		Counters: resetter{counters}, Stats: counts, Metrics: scrape.New(prometheus.NewRegistry()), Health: health.NewServer(), Audit: zap.NewNop(),
 	})}
 }
 

@@ -1,34 +1,41 @@
 package memory
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
-	"path/filepath"
+	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// A snapshot is a header, blocks of records, and an end. Numbers are
-// little-endian, and varints those of encoding/binary.
+// A snapshot is a header, blocks of records, an end, and blocks of keys that have
+// been forgotten since it was saved. Numbers are little-endian, and varints those of
+// encoding/binary.
 //
-//	header  "ratelimit", a zero byte, and the version in 2 bytes
+//	header  "ratelimit", a zero byte, and the version in 2 bytes; when it was saved,
+//	        in microseconds since the epoch, in 8; CRC-32C of all that, in 4
 //	block   length of its records in bytes and their CRC-32C, in 4 bytes each;
 //	        then the records, whole
 //	record  length of the key in bytes, room for the state in the record and
 //	        length of the state in words, as varints; the key; the rank in 1
 //	        byte; the expiry and the words of the state in 8 bytes each
 //	end     a block of length 0, and the number of records in 8 bytes
+//	forgotten  blocks as above, with records that are the length of the key in
+//	        bytes, as a varint, and the key. They are added one by one, so that the
+//	        last may be cut short by a crash: it counts for nothing then.
 //
 // What the words of a state mean is up to its algorithm: a change there, as one
 // here, needs a new version.
 const (
 	snapshotMagic   = "ratelimit\x00"
 	snapshotVersion = 2
-	snapshotHeader  = len(snapshotMagic) + 2
+	versionEnd      = len(snapshotMagic) + 2
+	savedEnd        = versionEnd + 8
+	snapshotHeader  = savedEnd + 4
 	blockHeader     = 8
 	blockBytes      = 1 << 16 // a block ends with the record that reaches this
 	mostBlockBytes  = 1 << 26 // and so is never longer than this
@@ -42,59 +49,13 @@ var (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// SaveFile writes a snapshot to the file, for its owner only to read. A file of
-// that name is replaced in one step, once the snapshot is on disk.
-func (s *Store) SaveFile(path string) error {
-	dir, name := filepath.Split(filepath.Clean(path))
-	f, err := os.CreateTemp(filepath.Clean(dir), "."+name+".*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("saving a snapshot: %w", err)
-	}
-	err = s.Save(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("saving a snapshot: %w", errors.Join(err, os.Remove(f.Name())))
-	}
-	return syncDir(filepath.Clean(dir))
-}
-
-// syncDir puts the directory itself on disk, without which a rename may be lost.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("saving a snapshot: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("saving a snapshot: %w", err)
-	}
-	return nil
-}
-
-// LoadFile is [Store.Load] of a file. A file that does not exist is an error
-// that is [io/fs.ErrNotExist].
-func (s *Store) LoadFile(path string) (keys int, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, fmt.Errorf("loading a snapshot: %w", err)
-	}
-	defer f.Close()
-	if keys, err = s.Load(f); err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
-	}
-	return keys, nil
-}
-
 // Save writes a snapshot of the keys that have not expired. Requests go on
 // meanwhile: each key is as it was at some moment during the call.
 func (s *Store) Save(w io.Writer) error {
 	out := snapshotWriter{w: w}
-	header := append([]byte(snapshotMagic), 0, 0)
-	binary.LittleEndian.PutUint16(header[len(snapshotMagic):], snapshotVersion)
+	header := binary.LittleEndian.AppendUint16([]byte(snapshotMagic), snapshotVersion)
+	header = binary.LittleEndian.AppendUint64(header, uint64(s.clock()))
+	header = binary.LittleEndian.AppendUint32(header, crc32.Checksum(header, castagnoli))
 	if _, err := w.Write(header); err != nil {
 		return err
 	}
@@ -126,10 +87,7 @@ type snapshotWriter struct {
 }
 
 func (w *snapshotWriter) add(r record, state algo.State) error {
-	if len(w.block) == 0 {
-		w.block = append(w.block, make([]byte, blockHeader)...)
-	}
-	b := binary.AppendUvarint(w.block, uint64(r.keyLen()))
+	b := binary.AppendUvarint(w.begin(), uint64(r.keyLen()))
 	b = binary.AppendUvarint(b, uint64(r.room()))
 	b = binary.AppendUvarint(b, uint64(len(state)))
 	b = append(b, r.key()...)
@@ -138,9 +96,27 @@ func (w *snapshotWriter) add(r record, state algo.State) error {
 	for _, word := range state {
 		b = binary.LittleEndian.AppendUint64(b, word)
 	}
-	w.block = b
 	w.count++
-	if len(b) < blockBytes {
+	return w.put(b)
+}
+
+// forget adds a key to those that have been forgotten.
+func (w *snapshotWriter) forget(key []byte) error {
+	return w.put(append(binary.AppendUvarint(w.begin(), uint64(len(key))), key...))
+}
+
+// begin returns the block for a record to be added to it.
+func (w *snapshotWriter) begin() []byte {
+	if len(w.block) == 0 {
+		w.block = append(w.block, make([]byte, blockHeader)...)
+	}
+	return w.block
+}
+
+// put takes the block back.
+func (w *snapshotWriter) put(block []byte) error {
+	w.block = block
+	if len(block) < blockBytes {
 		return nil
 	}
 	return w.flush()
@@ -167,20 +143,27 @@ func (w *snapshotWriter) end() error {
 	return err
 }
 
-// Load takes over the keys of a snapshot, but for those that have expired
-// since, and returns how many it keeps. It is for a store that has not been
-// used; it returns an error if there are keys. After any error the store is as
+// Load takes over the keys of a snapshot, but for those that have expired or were
+// forgotten since, and returns how many it keeps. It is for a store that has not
+// been used; it returns an error if there are keys. After any error the store is as
 // it was.
 func (s *Store) Load(r io.Reader) (keys int, err error) {
+	loaded, _, err := s.load(r)
+	return loaded.Keys, err
+}
+
+// load is Load; end is how many bytes make sense.
+func (s *Store) load(r io.Reader) (_ Loaded, end int64, err error) {
 	loaded := &Store{clock: s.clock, seed: s.seed, shift: s.shift, shards: newShards(len(s.shards), s.shards[0].most)}
 	in := snapshotReader{r: r}
-	if err := in.header(); err != nil {
-		return 0, err
+	saved, err := in.header()
+	if err != nil {
+		return Loaded{}, 0, err
 	}
 	for {
 		records, err := in.next()
 		if err != nil {
-			return 0, err
+			return Loaded{}, 0, err
 		}
 		if records == nil {
 			break
@@ -188,7 +171,7 @@ func (s *Store) Load(r io.Reader) (keys int, err error) {
 		for len(records) > 0 {
 			k, rest, ok := parseRecord(records)
 			if !ok {
-				return 0, in.damaged("a record that makes no sense")
+				return Loaded{}, 0, in.damaged("a record that makes no sense")
 			}
 			loaded.restore(k)
 			records = rest
@@ -196,12 +179,16 @@ func (s *Store) Load(r io.Reader) (keys int, err error) {
 		}
 	}
 	if err := in.end(); err != nil {
-		return 0, err
+		return Loaded{}, 0, err
+	}
+	forgotten, end, err := in.forgotten(func(key []byte) { loaded.Reset(key) })
+	if err != nil {
+		return Loaded{}, 0, err
 	}
 	if err := s.takeOver(loaded); err != nil {
-		return 0, err
+		return Loaded{}, 0, err
 	}
-	return loaded.Len(), nil
+	return Loaded{Keys: loaded.Len(), Forgotten: forgotten, Saved: time.UnixMicro(saved)}, end, nil
 }
 
 type snapshotReader struct {
@@ -231,18 +218,59 @@ func (r *snapshotReader) read(n int) ([]byte, error) {
 	return nil, fmt.Errorf("loading a snapshot: %w", err)
 }
 
-func (r *snapshotReader) header() error {
-	b, err := r.read(snapshotHeader)
+// header returns when the snapshot was saved.
+func (r *snapshotReader) header() (saved int64, err error) {
+	b, err := r.read(versionEnd)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if string(b[:len(snapshotMagic)]) != snapshotMagic {
-		return r.damaged("not the start of a snapshot")
+	if !isSnapshot(b) {
+		return 0, r.damaged("not the start of a snapshot")
 	}
 	if v := binary.LittleEndian.Uint16(b[len(snapshotMagic):]); v != snapshotVersion {
-		return fmt.Errorf("loading a snapshot: %w: its format is %d, known is %d; remove it to start with unused limits", ErrSnapshotVersion, v, snapshotVersion)
+		return 0, fmt.Errorf("loading a snapshot: %w: its format is %d, known is %d; remove it to start with unused limits", ErrSnapshotVersion, v, snapshotVersion)
 	}
-	return nil
+	sum := crc32.Checksum(b, castagnoli)
+	if b, err = r.read(snapshotHeader - versionEnd); err != nil {
+		return 0, err
+	}
+	at := savedEnd - versionEnd
+	if crc32.Update(sum, castagnoli, b[:at]) != binary.LittleEndian.Uint32(b[at:]) {
+		return 0, r.damaged("a header with a wrong checksum")
+	}
+	return int64(binary.LittleEndian.Uint64(b)), nil
+}
+
+// isSnapshot reports whether a file that begins like this is a snapshot, of any
+// version.
+func isSnapshot(head []byte) bool { return bytes.HasPrefix(head, []byte(snapshotMagic)) }
+
+// forgotten calls forget for each key that has been forgotten since. It returns how
+// many there were, and where the last of them ends.
+func (r *snapshotReader) forgotten(forget func(key []byte)) (n int, end int64, err error) {
+	for {
+		end = r.at
+		keys, err := r.next()
+		switch {
+		case errors.Is(err, ErrSnapshotDamaged): // the end, or what a crash has cut short
+			return n, end, nil
+		case err != nil:
+			return n, end, err
+		}
+		if keys == nil { // zeros
+			return n, end, nil
+		}
+		for len(keys) > 0 {
+			length, size := binary.Uvarint(keys)
+			if size <= 0 || length > uint64(len(keys)-size) {
+				return n, end, r.damaged("a key that makes no sense")
+			}
+			key := keys[size:][:length]
+			forget(key)
+			n++
+			keys = keys[size+len(key):]
+		}
+	}
 }
 
 // next returns the records of the next block, nil at the end.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/ownfile"
 )
 
 // TestSnapshot carries counters of every kind over to another store, and compares
@@ -167,14 +169,16 @@ func TestDamagedSnapshots(t *testing.T) {
 }
 
 func TestSnapshotErrors(t *testing.T) {
-	newer := smallSnapshot(t)
+	newer, older := smallSnapshot(t), smallSnapshot(t)
 	binary.LittleEndian.PutUint16(newer[len("ratelimit")+1:], 3)
+	binary.LittleEndian.PutUint16(older[len("ratelimit")+1:], 1)
 	for _, c := range []struct {
 		name string
 		file io.Reader
 		want string
 	}{
 		{"newer", bytes.NewReader(newer), "loading a snapshot: the snapshot is of another version of this program: its format is 3, known is 2; remove it to start with unused limits"},
+		{"older", bytes.NewReader(older), "loading a snapshot: the snapshot is of another version of this program: its format is 1, known is 2; remove it to start with unused limits"},
 		{"empty", new(bytes.Buffer), "loading a snapshot: the snapshot is damaged or cut short: it ends before byte 0; remove it to start with unused limits"},
 		{"another file", strings.NewReader("domain: edge\ndescriptors: []\n"), "loading a snapshot: the snapshot is damaged or cut short: not the start of a snapshot before byte 12; remove it to start with unused limits"},
 		{"a failing disk", iotest.ErrReader(fs.ErrPermission), "loading a snapshot: permission denied"},
@@ -201,23 +205,36 @@ type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, fs.ErrPermission }
 
+// snapshotIn returns the store's snapshot in a file.
+func snapshotIn(t *testing.T, s *memory.Store, path string) *memory.Snapshot {
+	t.Helper()
+	snapshot, err := s.Snapshot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snapshot
+}
+
 func TestSnapshotFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "limits.snapshot")
-	s := newStore(t, memory.Options{SweepCycle: -1})
-	if _, err := s.LoadFile(path); !errors.Is(err, fs.ErrNotExist) {
+	now := int64(start)
+	o := memory.Options{Clock: func() int64 { return now }, SweepCycle: -1}
+	s := newStore(t, o)
+	snapshot := snapshotIn(t, s, path)
+	if _, err := snapshot.Load(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: error %v", err)
 	}
 	l := perHour(t, 10)
 	for i := range 10_000 {
 		hit(t, s, fmt.Sprint("key ", i), l, 1)
 		if i%5000 == 0 { // it replaces what is there
-			if err := s.SaveFile(path); err != nil {
+			if err := snapshot.Save(); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if err := s.SaveFile(path); err != nil {
+	if err := snapshot.Save(); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
@@ -227,30 +244,177 @@ func TestSnapshotFile(t *testing.T) {
 	if files, err := os.ReadDir(dir); len(files) != 1 || err != nil {
 		t.Errorf("%d files, error %v: want the snapshot alone", len(files), err)
 	}
-	s = newStore(t, memory.Options{SweepCycle: -1})
-	if n, err := s.LoadFile(path); n != 10_000 || err != nil {
-		t.Errorf("%d keys, error %v", n, err)
+	now += 60e6
+	s = newStore(t, o)
+	loaded, err := snapshotIn(t, s, path).Load()
+	if want := (memory.Loaded{Keys: 10_000, Saved: time.UnixMicro(start)}); loaded != want || err != nil {
+		t.Errorf("%+v, error %v; want %+v", loaded, err, want)
 	}
 
 	if err := os.WriteFile(path, []byte("ratelimit\x00\x02\x00"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s = newStore(t, memory.Options{SweepCycle: -1})
-	if _, err := s.LoadFile(path); !errors.Is(err, memory.ErrSnapshotDamaged) || !strings.Contains(err.Error(), path) {
+	snapshot = snapshotIn(t, newStore(t, o), path)
+	if _, err := snapshot.Load(); !errors.Is(err, memory.ErrSnapshotDamaged) || !strings.Contains(err.Error(), path) {
 		t.Errorf("a damaged file: error %v", err)
 	}
+	if aside, err := snapshot.SetAside(); aside != path+".unusable" || err != nil {
+		t.Errorf("set aside as %q, error %v", aside, err)
+	}
 
-	// A directory of that name cannot be replaced, and nothing must be left behind.
-	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
+	// An empty file, as of touch or mktemp, is none yet.
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SaveFile(filepath.Join(dir, "taken")); err == nil {
-		t.Error("a directory was replaced")
+	if loaded, err := snapshot.Load(); loaded != (memory.Loaded{}) || err != nil {
+		t.Errorf("an empty file: %+v, error %v", loaded, err)
 	}
-	if err := s.SaveFile(filepath.Join(dir, "missing", "file")); !errors.Is(err, fs.ErrNotExist) {
+	if err := snapshot.Save(); err != nil {
+		t.Errorf("an empty file is not replaced: %v", err)
+	}
+}
+
+// TestSnapshotLeavesOthersFilesAlone holds that nothing but a snapshot is replaced,
+// also when it comes only after the start.
+func TestSnapshotLeavesOthersFilesAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rules.yaml")
+	s := newStore(t, memory.Options{SweepCycle: -1})
+	snapshot := snapshotIn(t, s, path)
+	const rules = "domain: edge\ndescriptors: []\n"
+	if err := os.WriteFile(path, []byte(rules), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, atStart := s.Snapshot(path)
+	_, load := snapshot.Load()
+	_, setAside := snapshot.SetAside()
+	for what, err := range map[string]error{"Snapshot": atStart, "Load": load, "Save": snapshot.Save(), "SetAside": setAside, "Forget": snapshot.Forget([][]byte{[]byte("key")})} {
+		if !errors.Is(err, ownfile.ErrForeign) {
+			t.Errorf("%s: error %v", what, err)
+		}
+	}
+	if got, err := os.ReadFile(path); string(got) != rules || err != nil {
+		t.Errorf("the file holds %q, error %v", got, err)
+	}
+	if files, err := os.ReadDir(dir); len(files) != 1 || err != nil {
+		t.Errorf("%d files, error %v: want the one that was there", len(files), err)
+	}
+	if _, err := s.Snapshot(filepath.Join(dir, "missing", "file")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory that is not there: error %v", err)
 	}
-	if files, err := os.ReadDir(dir); len(files) != 2 || err != nil {
-		t.Errorf("%d files, error %v: want the snapshot and the directory", len(files), err)
+}
+
+// TestForgottenStaysForgotten loads a snapshot from before counters were reset, as
+// a start after a crash does.
+func TestForgottenStaysForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limits.snapshot")
+	o := memory.Options{SweepCycle: -1}
+	l := perHour(t, 10)
+	s := newStore(t, o)
+	snapshot := snapshotIn(t, s, path)
+	forget := func(keys ...string) {
+		t.Helper()
+		var all [][]byte
+		for _, key := range keys {
+			s.Reset([]byte(key))
+			all = append(all, []byte(key))
+		}
+		if err := snapshot.Forget(all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// restart returns the keys that a start would find used.
+	restart := func() (used []string) {
+		t.Helper()
+		s = newStore(t, o)
+		snapshot = snapshotIn(t, s, path)
+		if _, err := snapshot.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		for k := range s.All() {
+			used = append(used, string(k.Key))
+		}
+		slices.Sort(used)
+		return used
+	}
+	check := func(what string, got []string, want ...string) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q are used, want %q", what, got, want)
+		}
+	}
+
+	forget("alice")
+	check("no snapshot yet", restart())
+	for _, key := range []string{"alice", "bob", "carol", "dave"} {
+		hit(t, s, key, l, 10)
+	}
+	if err := snapshot.Save(); err != nil {
+		t.Fatal(err)
+	}
+	forget("alice")
+	forget("bob", "nobody")
+	forget()
+	check("after a save", restart(), "carol", "dave")
+	forget("carol")
+	check("after a load", restart(), "dave")
+
+	hit(t, s, "alice", l, 1)
+	forget("dave")
+	if err := snapshot.Save(); err != nil {
+		t.Fatal(err)
+	}
+	check("a save has all that is used since", restart(), "alice")
+	forget("alice")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("before a crash", restart())
+
+	// A crash while the last mark is written: it was not answered, and what follows
+	// counts all the same.
+	for cut := 1; cut < len("alice")+9; cut++ {
+		if err := os.WriteFile(path, whole[:len(whole)-cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		check(fmt.Sprint("cut by ", cut), restart(), "alice")
+		forget("alice")
+		check(fmt.Sprint("again after a cut by ", cut), restart())
+	}
+
+	// Somebody has put an older one there meanwhile: what it lacks is not known.
+	if err := errors.Join(os.WriteFile(path+".old", whole, 0o600), os.Rename(path+".old", path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := snapshot.Forget([][]byte{[]byte("bob")}); err == nil || !strings.Contains(err.Error(), "another snapshot") {
+		t.Errorf("another file: error %v", err)
+	}
+	if got, err := os.ReadFile(path); !bytes.Equal(got, whole) || err != nil {
+		t.Errorf("another file was written to, error %v", err)
+	}
+}
+
+// TestForgetManyKeys needs more than one block.
+func TestForgetManyKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limits.snapshot")
+	s := newStore(t, memory.Options{SweepCycle: -1})
+	snapshot := snapshotIn(t, s, path)
+	l := perHour(t, 10)
+	var keys [][]byte
+	for i := range 20_000 {
+		key := fmt.Sprint("key ", i)
+		hit(t, s, key, l, 1)
+		if i%4 > 0 {
+			keys = append(keys, []byte(key))
+		}
+	}
+	if err := errors.Join(snapshot.Save(), snapshot.Forget(keys)); err != nil {
+		t.Fatal(err)
+	}
+	s = newStore(t, memory.Options{SweepCycle: -1})
+	loaded, err := snapshotIn(t, s, path).Load()
+	if loaded.Keys != 5_000 || loaded.Forgotten != 15_000 || err != nil {
+		t.Errorf("%+v, error %v", loaded, err)
 	}
 }

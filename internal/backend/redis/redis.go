@@ -51,7 +51,7 @@ var (
 )
 
 // maxChecks bounds one call, during which Redis does nothing else.
-const maxChecks = 1024
+const maxChecks = backend.MaxChecks
 
 // Backend decides in Redis. It is safe for concurrent use.
 type Backend struct {

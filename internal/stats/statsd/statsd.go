@@ -16,6 +16,7 @@ import (
 
 	datadog "github.com/DataDog/datadog-go/v5/statsd"
 	gostats "github.com/lyft/gostats"
+	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -24,19 +25,22 @@ import (
 type Sink interface {
 	// Count adds n to the counter of that name.
 	Count(name string, n uint64)
-	// Flush sends what is buffered.
-	Flush()
+	// Flush sends what is buffered. It returns when it has, or when the context ends;
+	// then the error says so.
+	Flush(ctx context.Context) error
 }
 
 // NewStatsd returns a sink that sends to a statsd server, with the tags at the
 // end of each name as gostats writes them. protocol is "tcp", over a connection
-// that is made again whenever it breaks, or "udp".
-func NewStatsd(host string, port int, protocol string, tags map[string]string) Sink {
+// that is made again whenever it breaks, or "udp". The log is told of connections
+// that can't be made.
+func NewStatsd(host string, port int, protocol string, tags map[string]string, log *zap.Logger) Sink {
 	var suffix strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(tags)) {
 		fmt.Fprintf(&suffix, ".__%s=%s", name, tags[name])
 	}
-	return statsdSink{gostats.NewNetSink(gostats.WithStatsdHost(host), gostats.WithStatsdPort(port), gostats.WithStatsdProtocol(protocol)), suffix.String()}
+	sink := gostats.NewNetSink(gostats.WithStatsdHost(host), gostats.WithStatsdPort(port), gostats.WithStatsdProtocol(protocol), gostats.WithLogger(log.Sugar()))
+	return statsdSink{sink, suffix.String()}
 }
 
 type statsdSink struct {
@@ -45,6 +49,22 @@ type statsdSink struct {
 }
 
 func (s statsdSink) Count(name string, n uint64) { s.FlushCounter(name+s.tags, n) }
+
+// Flush implements Sink. While there is no connection gostats waits for one, for
+// many seconds.
+func (s statsdSink) Flush(ctx context.Context) error {
+	flushed := make(chan struct{})
+	go func() {
+		s.FlushableSink.Flush()
+		close(flushed)
+	}()
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("statsd: %w", context.Cause(ctx))
+	}
+}
 
 // NewDogStatsD returns a sink that sends datagrams to a DogStatsD server. The
 // mogrifiers make tags of parts of names.
@@ -74,7 +94,8 @@ func (s dogSink) Count(name string, n uint64) {
 	_ = s.Client.Count(name, int64(n), tags, 1) // datagrams may be lost in any case
 }
 
-func (s dogSink) Flush() { _ = s.Client.Flush() }
+// Flush implements Sink. Datagrams wait for nobody.
+func (s dogSink) Flush(context.Context) error { return s.Client.Flush() }
 
 func tagList(tags map[string]string) (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(tags)) {
@@ -153,23 +174,23 @@ type Exporter struct {
 	sent map[string]uint64
 }
 
-// Run sends at every interval until ctx is done, and once more then.
+// Run sends at every interval until ctx is done. What was counted since is left for
+// a last Send.
 func (e *Exporter) Run(ctx context.Context, interval time.Duration) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			e.Send()
+			_ = e.Send(ctx) // the sink's log says why
 		case <-ctx.Done():
-			e.Send()
 			return nil
 		}
 	}
 }
 
-// Send sends now. It must not be called while Run runs.
-func (e *Exporter) Send() {
+// Send sends now, and gives up when ctx ends. It must not be called while Run runs.
+func (e *Exporter) Send(ctx context.Context) error {
 	now := make(map[string]uint64, len(e.sent))
 	e.read(now)
 	for name, n := range now {
@@ -180,7 +201,7 @@ func (e *Exporter) Send() {
 		}
 	}
 	e.sent = now
-	e.Sink.Flush()
+	return e.Sink.Flush(ctx)
 }
 
 func (e *Exporter) read(now map[string]uint64) {

@@ -2,11 +2,15 @@ package statsd_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
@@ -23,6 +27,13 @@ func counted() (*stats.Stats, *stats.Rule) {
 		s.Answered(time.Millisecond)
 	}
 	return s, r
+}
+
+func send(t *testing.T, e *statsd.Exporter) {
+	t.Helper()
+	if err := e.Send(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func reloads() (uint64, uint64) { return 1, 2 }
@@ -58,8 +69,8 @@ func listen(t *testing.T) (net.PacketConn, int) {
 func TestStatsdSendsGrowth(t *testing.T) {
 	conn, port := listen(t)
 	s, rule := counted()
-	e := statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", port, "udp", map[string]string{"zone": "a", "app": "x"})}
-	e.Send()
+	e := &statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", port, "udp", map[string]string{"zone": "a", "app": "x"}, zap.NewNop())}
+	send(t, e)
 	const tags, prefix = ".__app=x.__zone=a", "ratelimit.service.rate_limit.edge.address_10_0_0_1.user_a_b."
 	wanted := []string{
 		prefix + "total_hits" + tags + ":5|c",
@@ -81,7 +92,7 @@ func TestStatsdSendsGrowth(t *testing.T) {
 		t.Errorf("got %q, want just %q", got, wanted)
 	}
 	rule.Allow(stats.Usage{Hits: 1})
-	e.Send()
+	send(t, e)
 	again := lines(t, conn, prefix+"within_limit"+tags+":1|c")
 	for _, l := range again {
 		if strings.Contains(l, "over_limit") || strings.Contains(l, "config_load") {
@@ -97,7 +108,7 @@ func TestStatsdOverTCP(t *testing.T) {
 	}
 	defer func() { _ = listener.Close() }()
 	s, _ := counted()
-	e := statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", listener.Addr().(*net.TCPAddr).Port, "tcp", nil)}
+	e := &statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", listener.Addr().(*net.TCPAddr).Port, "tcp", nil, zap.NewNop())}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx, time.Millisecond) }()
@@ -123,6 +134,29 @@ func TestStatsdOverTCP(t *testing.T) {
 	}
 }
 
+// TestSendGivesUp sends to a server that is away. It is back when the context ends.
+func TestSendGivesUp(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	said, lines := observer.New(zap.WarnLevel)
+	s, _ := counted()
+	e := &statsd.Exporter{Stats: s, Reloads: reloads, Sink: statsd.NewStatsd("127.0.0.1", port, "tcp", nil, zap.New(said))}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := e.Send(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the time", err)
+	}
+	if lines.FilterMessageSnippet("connection refused").Len() == 0 {
+		t.Errorf("the log says nothing of the connection: %v", lines.All())
+	}
+}
+
 func TestDogStatsDTagsAndMogrifiers(t *testing.T) {
 	conn, port := listen(t)
 	env := map[string]string{
@@ -139,8 +173,8 @@ func TestDogStatsDTagsAndMogrifiers(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, _ := counted()
-	e := statsd.Exporter{Stats: s, Reloads: reloads, Sink: sink}
-	e.Send()
+	e := &statsd.Exporter{Stats: s, Reloads: reloads, Sink: sink}
+	send(t, e)
 	const hits = "ratelimit.service.rate_limit.total_hits:5|c|#zone:a,descriptor:address_10_0_0_1.user_a_b,domain:edge"
 	lines(t, conn, hits)
 }

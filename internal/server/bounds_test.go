@@ -1,0 +1,75 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/server"
+)
+
+// sized tells how many checks the store was asked for.
+type sized struct {
+	backend.Backend
+	checks int
+}
+
+func (s *sized) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
+	s.checks = len(req.Checks)
+	return s.Backend.Decide(ctx, req, out)
+}
+
+// TestARequestMeetsSoManyLimits sends descriptors of 16 limits each, up to the bound
+// of a request and beyond it: both stores decide the former, and neither is asked for
+// the latter.
+func TestARequestMeetsSoManyLimits(t *testing.T) {
+	limits := make([]string, 16)
+	for i := range limits {
+		limits[i] = fmt.Sprintf("{window: %ds, requests_per_unit: 5}", i+1)
+	}
+	rules := "domain: edge\ndescriptors: [{key: user, rate_limits: [" + strings.Join(limits, ", ") + "]}]"
+	var descriptors []*common.RateLimitDescriptor
+	for i := range 65 {
+		descriptors = append(descriptors, &common.RateLimitDescriptor{Entries: []*common.RateLimitDescriptor_Entry{{Key: "user", Value: fmt.Sprint(i)}}})
+	}
+	test := func(t *testing.T, set ...func(*server.Options)) {
+		asked := &sized{}
+		f := serve(t, rules, append(set, func(o *server.Options) {
+			o.Bounds.Descriptors = len(descriptors)
+			asked.Backend = o.Backend
+			o.Backend = asked
+		})...)
+		answer, err := f.ShouldRateLimit(t.Context(), &pb.RateLimitRequest{Domain: "edge", Descriptors: descriptors[:64]})
+		if err != nil || answer.GetOverallCode() != pb.RateLimitResponse_OK || asked.checks != 1024 {
+			t.Fatalf("1024 limits: %v, error %v, %d checks", answer.GetOverallCode(), err, asked.checks)
+		}
+		asked.checks = 0
+		_, err = f.ShouldRateLimit(t.Context(), &pb.RateLimitRequest{Domain: "edge", Descriptors: descriptors})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "descriptors[64]: the limits") || !strings.Contains(err.Error(), "1024") || asked.checks != 0 {
+			t.Errorf("1040 limits: error %v, %d checks", err, asked.checks)
+		}
+	}
+	t.Run("memory", func(t *testing.T) { test(t) })
+	t.Run("redis", func(t *testing.T) {
+		b, err := redis.New(redis.Options{Addrs: []string{redistest.Start(t, redistest.Config{}).Addr}, Timeout: 20 * time.Second, DialTimeout: 20 * time.Second, Log: logger(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Close)
+		if err := b.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		test(t, func(o *server.Options) { o.Backend = b })
+	})
+}

@@ -1,0 +1,63 @@
+package tlsfiles
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+var (
+	notBefore = prometheus.NewDesc("ratelimit_tls_certificate_not_before_timestamp_seconds", "When a certificate of this service begins to be valid.", []string{"use"}, nil)
+	notAfter  = prometheus.NewDesc("ratelimit_tls_certificate_not_after_timestamp_seconds", "When a certificate of this service ends.", []string{"use"}, nil)
+)
+
+// Lifetimes is a prometheus.Collector of when certificates begin and end, as their
+// files say now.
+type Lifetimes struct {
+	certificates map[string]*renewed[*tls.Certificate] // by use
+}
+
+// NewLifetimes returns the collector of the certificates of files, by what each is
+// used for. Files without a certificate are left out. The error says which file
+// can't be used.
+func NewLifetimes(files map[string]Files) (*Lifetimes, error) {
+	l := &Lifetimes{certificates: map[string]*renewed[*tls.Certificate]{}}
+	for use, f := range files {
+		f.Log = zap.NewNop() // those who use the certificate say what is wrong with it
+		r, err := newReader(Files{Cert: f.Cert, Key: f.Key, Log: f.Log})
+		if err != nil {
+			return nil, err
+		}
+		if r.pair != nil {
+			l.certificates[use] = r.pair
+		}
+	}
+	return l, nil
+}
+
+// Describe implements prometheus.Collector.
+func (l *Lifetimes) Describe(out chan<- *prometheus.Desc) {
+	out <- notBefore
+	out <- notAfter
+}
+
+// Collect implements prometheus.Collector.
+func (l *Lifetimes) Collect(out chan<- prometheus.Metric) {
+	for use, certificate := range l.certificates {
+		leaf, err := leafOf(certificate.get())
+		if err != nil {
+			continue // it was read, so that it can be parsed
+		}
+		out <- prometheus.MustNewConstMetric(notBefore, prometheus.GaugeValue, float64(leaf.NotBefore.Unix()), use)
+		out <- prometheus.MustNewConstMetric(notAfter, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), use)
+	}
+}
+
+func leafOf(c *tls.Certificate) (*x509.Certificate, error) {
+	if c.Leaf != nil {
+		return c.Leaf, nil
+	}
+	return x509.ParseCertificate(c.Certificate[0])
+}
