@@ -94,27 +94,25 @@ func (s *service) openRuleStore() (err error) {
 			return fmt.Errorf("--admin-rules-file: %w", err)
 		}
 	}
+	var store rulestore.Store
 	switch {
 	case len(s.redis) > 0:
 		main := s.redis[0]
-		s.ruleStore, err = rulestore.NewRedis(rulestore.RedisOptions{Client: main.Client, Prefix: main.Prefix(), Copy: file, Log: s.log.Named("rules")})
+		store = rulestore.NewRedis(rulestore.RedisOptions{Client: main.Client, Prefix: main.Prefix(), Copy: file, Log: s.log.Named("rules")})
 	case file != nil:
-		s.ruleStore = file
-	}
-	return err
-}
-
-// adminRules provides what the rule store holds.
-func (s *service) adminRules() []config.Provider {
-	if s.ruleStore == nil {
+		store = file
+	default:
 		return nil
 	}
-	return []config.Provider{&rulestore.Provider{Store: s.ruleStore, Log: s.log.Named("rules")}}
+	s.adminRules = &rulestore.Provider{Store: store, Log: s.log.Named("rules"), Check: func(sources []config.Source) error {
+		return s.rules.Check(config.FromAdmin, sources)
+	}}
+	return nil
 }
 
 func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
-		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.ruleStore,
+		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.adminRules,
 		Service: s.decider, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})

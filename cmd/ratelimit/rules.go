@@ -58,7 +58,9 @@ func (s *service) providers() ([]config.Provider, error) {
 		options.AnyName = options.AnyName || len(s.Config) == 0 // as envoyproxy/ratelimit
 		list = append(list, &config.Files{Paths: paths, Options: options, Skipped: s.logSkipped()})
 	}
-	list = append(list, s.adminRules()...)
+	if s.adminRules != nil {
+		list = append(list, s.adminRules)
+	}
 	if s.ConfigType != fromXDS {
 		return list, nil
 	}
@@ -140,7 +142,7 @@ func (o *xdsOptions) provider(s *service) (config.Provider, error) {
 		Server: o.Server, Credentials: creds, NodeID: o.NodeID, NodeMetadata: o.NodeMetadata, Headers: o.Headers,
 		MaxMessageBytes: o.MaxMessageBytes, ConnectRetry: o.ConnectRetry,
 		Backoff: xds.Backoff{Initial: o.BackoffInitial, Max: o.BackoffMax, Jitter: vary},
-		Parse:   s.config(), Log: s.log.Named("xds"),
+		Log:     s.log.Named("xds"),
 	})
 }
 

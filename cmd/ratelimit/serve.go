@@ -20,6 +20,8 @@ type serveCmd struct {
 	runtimeOptions
 	ReloadDelay time.Duration `group:"rules" default:"100ms" env:"RELOAD_DELAY" help:"How long files must be quiet before they are read again."`
 
+	AllowNoRules bool `group:"rules" negatable:"" env:"ALLOW_NO_RULES" help:"Let rule files that change leave no rule at all. Otherwise that is a mistake, and the old rules stay."`
+
 	XDS xdsOptions `embed:"" prefix:"xds-"`
 
 	GRPCAddr   string `group:"listen" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"gRPC for Envoy. Also as $$GRPC_HOST and $$GRPC_PORT."`

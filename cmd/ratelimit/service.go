@@ -54,7 +54,7 @@ type service struct {
 	rules    *config.Coordinator
 	health   *health.Server
 
-	ruleStore rulestore.Store // of admin rules; nil for none
+	adminRules *rulestore.Provider // nil for none
 
 	traces *telemetry.Traces // nil for none
 	last   []lastSend        // what is sent when nothing else can be lost any more
@@ -120,8 +120,8 @@ func (c *serveCmd) Run(con console) (err error) {
 	return errors.Join(err, s.save())
 }
 
-// loadRules loads the rules for the first time; without, there is nothing to
-// serve, unless they may come later.
+// loadRules loads the rules for the first time. A source that is bad is left out if
+// others have rules; without any there is nothing to serve, unless they may come later.
 func (s *service) loadRules(ctx context.Context) error {
 	providers, err := s.providers()
 	if err != nil {
@@ -130,23 +130,33 @@ func (s *service) loadRules(ctx context.Context) error {
 	// The first attempt is reported by this function, later ones by the log.
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
 	s.rules = config.NewCoordinator(config.CoordinatorOptions{
-		Providers: providers,
-		Options:   s.config(),
-		Delay:     s.ReloadDelay,
-		Log:       s.log.WithOptions(zap.IncreaseLevel(quiet)),
+		Providers:    providers,
+		Options:      s.config(),
+		AllowNoRules: s.AllowNoRules,
+		Delay:        s.ReloadDelay,
+		Log:          s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
 	s.rules.Subscribe(s.decider.SetRules)
 	err = s.rules.Reload(ctx)
 	quiet.SetLevel(zapcore.Level(s.LogLevel))
-	switch {
-	case err != nil && s.ConfigType == fromXDS:
-		s.log.Warn("waiting for rules from the xDS server: decisions fail until there are some", zap.String("server", s.XDS.Server), zap.Error(err))
-	case err != nil && s.ForceStart:
-		s.log.Error("starting without rules: decisions fail until there are some", zap.Error(err))
-	case err != nil:
+	rules := s.rules.Rules()
+	if rules == nil && s.ConfigType != fromXDS && !s.ForceStart {
 		return fmt.Errorf("the rules can't be used:\n%w", err)
+	}
+	if failures, ok := errors.AsType[config.Failures](err); ok {
+		for _, f := range failures {
+			s.log.Error("starting without the rules of a source", zap.Stringer("source", f.Source), zap.Error(f.Err))
+		}
+	}
+	switch {
+	case rules == nil && s.ConfigType == fromXDS:
+		s.log.Warn("waiting for rules from the xDS server: decisions fail until there are some", zap.String("server", s.XDS.Server))
+	case rules == nil:
+		s.log.Warn("starting without rules: decisions fail until there are some")
+	case rules.Len() == 0:
+		s.log.Warn("there are no rules: nothing is limited")
 	default:
-		for _, w := range s.rules.Rules().Warnings {
+		for _, w := range rules.Warnings {
 			s.log.Warn("a rule is odd", zap.String("warning", w.Error()))
 		}
 	}
@@ -336,7 +346,7 @@ func (s *service) httpHandler() http.Handler {
 	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.decider)))
 	json = admin.OwnName(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
-	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
+	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health, s.rules.Status))
 	return mux
 }
 

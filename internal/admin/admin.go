@@ -30,7 +30,7 @@ type Options struct {
 	Reloads func() config.Status
 	Reload  func(context.Context) error
 	// Store keeps the rules that come from here. Nil: none can.
-	Store    rulestore.Store
+	Store    *rulestore.Provider
 	Service  *server.Service
 	Counters Resetter
 	Stats    *stats.Stats
@@ -57,7 +57,7 @@ func New(o Options) http.Handler {
 		{"/admin/rules", "the rules in force; POST changes them", api},
 		{"/admin/stats", "counts and rates of each rule", api},
 		{"/debug/pprof/", "profiles of the running process, for go tool pprof", oneAtATime(pprof.Index)},
-		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health)},
+		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health, o.Reloads)},
 		{"/openapi.yaml", "what there is under /admin/, all of it", http.HandlerFunc(specification)},
 		{"/metrics", "metrics for Prometheus", o.Metrics},
 		{"/rlconfig", "the rules in force, one line for each limit", o.rlconfig()},
@@ -125,9 +125,10 @@ func (o Options) status() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, o.Reloads()) })
 }
 
-// Healthcheck answers 200 "OK" while the gRPC health service says SERVING of the
-// whole server, and 503 otherwise.
-func Healthcheck(health grpc_health_v1.HealthServer) http.Handler {
+// Healthcheck answers 200 while the gRPC health service says SERVING of the whole
+// server, and 503 otherwise. The text begins with "OK"; lines after it name sources
+// of rules that are bad, and no more than that: anybody may ask.
+func Healthcheck(health grpc_health_v1.HealthServer, reloads func() config.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		plainText(w)
 		state, err := health.Check(r.Context(), &grpc_health_v1.HealthCheckRequest{})
@@ -137,6 +138,11 @@ func Healthcheck(health grpc_health_v1.HealthServer) http.Handler {
 			return
 		}
 		fmt.Fprint(w, "OK")
+		for _, s := range reloads().Sources {
+			if s.State == config.SourceBad {
+				fmt.Fprintf(w, "\nrules from %s: bad, the last good ones stay; see /admin/reloads of the admin address", s.Source)
+			}
+		}
 	})
 }
 

@@ -65,16 +65,18 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	f.store = store
 	counters := memory.New(memory.Options{Clock: f.now.Load})
 	f.decide = server.New(server.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
+	provider := &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}
 	f.rules = config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
-		&config.Files{Paths: []string{f.file}}, &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)},
+		&config.Files{Paths: []string{f.file}}, provider,
 	}})
+	provider.Check = func(sources []config.Source) error { return f.rules.Check(config.FromAdmin, sources) }
 	f.rules.Subscribe(f.decide.SetRules)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(f.stats, ReloadMetrics(f.rules.Status))
 	core, audit := observer.New(zap.InfoLevel)
 	f.audit = audit
 	o := Options{
-		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: store, Service: f.decide,
+		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Service: f.decide,
 		Counters: inMemory{counters}, Stats: f.stats, Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
 	}
 	for _, s := range set {

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 )
@@ -125,16 +128,49 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	return nil
 }
 
-// flag reads a parameter that is 1 or not.
+// flag reads a parameter of a request that reads, which is 1 or not.
 func flag(r *http.Request, name string) (bool, error) {
-	switch value := r.URL.Query().Get(name); value {
+	return isSet(name, r.URL.Query().Get(name))
+}
+
+func isSet(name, value string) (bool, error) {
+	switch value {
 	case "", "0":
 		return false, nil
 	case "1":
 		return true, nil
-	default:
-		return false, refuse(http.StatusBadRequest, "%s=%s: use 0 or 1", name, value)
 	}
+	return false, refuse(http.StatusBadRequest, "%s=%s: use 0 or 1", name, value)
+}
+
+// flags reads the parameters of a request that writes, each of which is 1 or not.
+// There must be no others: one that is misspelt may have been meant to keep the
+// request from writing.
+func flags(r *http.Request, names ...string) (map[string]bool, error) {
+	known := "there are none"
+	if len(names) > 0 {
+		known = "use " + strings.Join(names, ", ")
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "the parameters %q: %v", r.URL.RawQuery, err)
+	}
+	set := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		values := query[name]
+		switch {
+		case !slices.Contains(names, name):
+			return nil, refuse(http.StatusBadRequest, "unknown parameter %q: %s", name, known)
+		case len(values) > 1:
+			return nil, refuse(http.StatusBadRequest, "%s is given %d times", name, len(values))
+		case values[0] == "":
+			return nil, refuse(http.StatusBadRequest, "%s has no value: use 0 or 1", name)
+		}
+		if set[name], err = isSet(name, values[0]); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
 }
 
 // rulesInForce returns the rules in force; none before there are any.

@@ -172,6 +172,9 @@ type resetRequest struct {
 }
 
 func (a api) reset(w http.ResponseWriter, r *http.Request) error {
+	if _, err := flags(r); err != nil {
+		return err
+	}
 	var of resetRequest
 	err := readJSON(w, r, &of)
 	if err != nil {
@@ -192,7 +195,7 @@ func (a api) reset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.audit(r, "reset", zap.String("domain", of.Domain), zap.Stringer("descriptor", descriptor.Entries(of.Entries)),
+	a.audit(r, "reset", zap.String("domain", abridge(of.Domain)), zap.String("descriptor", abridge(descriptor.Entries(of.Entries).String())),
 		zap.String("rule", of.Rule), zap.Int("counters", n))
 	answer(w, http.StatusOK, map[string]int{"counters": n})
 	return nil

@@ -88,16 +88,13 @@ func (a api) etag(stored rulestore.Set) string {
 	return fmt.Sprintf("%q", stored.Token()+"."+a.Reloads().Last.Hash)
 }
 
-// stored returns the admin rules; where they can't be reached those last known.
-func (a api) stored(ctx context.Context) (rulestore.Set, error) {
+// stored returns the admin rules; where they can't be read those last known.
+func (a api) stored(ctx context.Context) rulestore.Set {
 	if a.Store == nil {
-		return rulestore.Set{}, nil
+		return rulestore.Set{}
 	}
-	set, err := a.Store.Load(ctx)
-	if errors.Is(err, rulestore.ErrUnavailable) {
-		err = nil
-	}
-	return set, err
+	set, _ := a.Store.Load(ctx) // what is wrong is shown with the sources
+	return set
 }
 
 func (a api) listRules(w http.ResponseWriter, r *http.Request) error {
@@ -106,10 +103,7 @@ func (a api) listRules(w http.ResponseWriter, r *http.Request) error {
 	if source != "" && !slices.Contains([]string{"file", "xds", "admin"}, source) {
 		return refuse(http.StatusBadRequest, "source=%s: use file, xds or admin", source)
 	}
-	set, err := a.stored(r.Context())
-	if err != nil {
-		return err
-	}
+	set := a.stored(r.Context())
 	list := ruleList{Revision: set.Revision, Generation: a.Reloads().Last.Generation, Writable: a.Store != nil && !a.Access.ReadOnly,
 		Domains: []domainJSON{}, Rules: []ruleJSON{}}
 	tag := a.etag(set)
@@ -142,10 +136,7 @@ func (a api) getRule(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	set, err := a.stored(r.Context())
-	if err != nil {
-		return err
-	}
+	set := a.stored(r.Context())
 	w.Header().Set("ETag", a.etag(set))
 	answer(w, http.StatusOK, describeRule(rule))
 	return nil
@@ -182,7 +173,7 @@ type changeJSON struct {
 }
 
 func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
-	replace, err := flag(r, "replace")
+	given, err := flags(r, "dry_run", "replace")
 	if err != nil {
 		return err
 	}
@@ -190,16 +181,22 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, warnings, err := a.parse(body)
+	domains, warnings, err := a.parse(body)
 	if err != nil {
 		return err
 	}
-	return a.write(w, r, warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
+	stored := a.stored(r.Context())
+	for _, domain := range domains {
+		if why := stored.Aside(domain.Name); why != nil {
+			warnings = append(warnings, ruleProblem{What: fmt.Sprintf("the stored admin rules of domain %q can't be used and are replaced: %v", domain.Name, why)})
+		}
+	}
+	return a.write(w, r, given["dry_run"], warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
 		domains, _, err := a.parse(body) // anew, for Put takes them
 		var changes []rulestore.Change
 		for _, domain := range domains {
 			var more []rulestore.Change
-			if set, more, err = set.Put(domain, replace); err != nil {
+			if set, more, err = set.Put(domain, given["replace"]); err != nil {
 				break
 			}
 			changes = append(changes, more...)
@@ -244,8 +241,12 @@ func (a api) inForce(domain string) ([]byte, error) {
 }
 
 func (a api) deleteRule(w http.ResponseWriter, r *http.Request) error {
+	given, err := flags(r, "dry_run")
+	if err != nil {
+		return err
+	}
 	id := r.PathValue("key")
-	return a.write(w, r, nil, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
+	return a.write(w, r, given["dry_run"], nil, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
 		next, change, err := set.Delete(id)
 		if err != nil {
 			return set, nil, err
@@ -277,12 +278,8 @@ const (
 
 // write edits the stored rules, brings them into force and answers with what has
 // changed.
-func (a api) write(w http.ResponseWriter, r *http.Request, warnings []ruleProblem,
+func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings []ruleProblem,
 	edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) error {
-	dryRun, err := flag(r, "dry_run")
-	if err != nil {
-		return err
-	}
 	prev, next, changes, err := a.store(r, dryRun, edit)
 	if err != nil {
 		return err
@@ -296,7 +293,7 @@ func (a api) write(w http.ResponseWriter, r *http.Request, warnings []ruleProble
 		result.Revision, next = prev.Revision, prev
 	} else {
 		result.InForce, result.Problems = a.bringIntoForce(r.Context())
-		a.audit(r, "rules", zap.Uint64("revision", next.Revision), zap.Bool("in_force", result.InForce), zap.Any("changes", changed(result.Changes)))
+		a.audit(r, "rules", append(changed(result.Changes), zap.Uint64("revision", next.Revision), zap.Bool("in_force", result.InForce))...)
 		if !result.InForce {
 			status = http.StatusAccepted
 		}
@@ -306,9 +303,38 @@ func (a api) write(w http.ResponseWriter, r *http.Request, warnings []ruleProble
 	return nil
 }
 
-// changed leaves out what is unchanged.
-func changed(all []changeJSON) []changeJSON {
-	return slices.DeleteFunc(slices.Clone(all), func(c changeJSON) bool { return c.Change == rulestore.Unchanged })
+// maxAudit bounds the changes in a line of the audit log, in bytes.
+const maxAudit = 64 << 10
+
+// changed tells the audit log of what is not unchanged: of changes that are too large
+// without the rules before and after, and of those beyond the bound their number.
+func changed(all []changeJSON) []zap.Field {
+	room, omitted := maxAudit, 0
+	told := []changeJSON{}
+	for _, c := range all {
+		if c.Change == rulestore.Unchanged {
+			continue
+		}
+		if c.size() > room {
+			c.Before, c.After, c.Domain, c.Path = nil, nil, abridge(c.Domain), abridge(c.Path)
+		}
+		if c.size() > room {
+			omitted++
+			continue
+		}
+		room -= c.size()
+		told = append(told, c)
+	}
+	fields := []zap.Field{zap.Any("changes", told)}
+	if omitted > 0 {
+		fields = append(fields, zap.Int("changes_omitted", omitted))
+	}
+	return fields
+}
+
+// size returns about how many bytes the change takes in the log.
+func (c changeJSON) size() int {
+	return 100 + len(c.Key) + len(c.Domain) + len(c.Path) + len(c.Before) + len(c.After)
 }
 
 // store saves an edit, over others' if need be, unless it is for show only.
@@ -321,7 +347,13 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 		if precondition != "" && !matches(precondition, a.etag(prev)) {
 			return prev, next, nil, hasChanged()
 		}
-		if next, changes, err = edit(prev); err != nil || dryRun || next.Revision == prev.Revision {
+		if next, changes, err = edit(prev); err != nil || next.Revision == prev.Revision {
+			return prev, next, changes, err
+		}
+		if dryRun {
+			if a.Store != nil {
+				err = notSaved(a.Store.Try(next))
+			}
 			return prev, next, changes, err
 		}
 		switch err = a.Store.Save(r.Context(), prev, next); {
@@ -341,13 +373,13 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 func (a api) editable(ctx context.Context, dryRun bool) (rulestore.Set, error) {
 	switch {
 	case dryRun:
-		return a.stored(ctx)
+		return a.stored(ctx), nil
 	case a.Store == nil:
 		return rulestore.Set{}, refuseAs(noRuleStore, "There is no place to keep rules", http.StatusNotImplemented,
 			"start the service with --admin-rules-file, or with counters in Redis")
 	}
 	set, err := a.Store.Load(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, rulestore.ErrUnusable) { // which the change mends
 		return set, refuseAs(storeFailed, "The admin rules can't be read", http.StatusServiceUnavailable, "%v; nothing has changed", err)
 	}
 	return set, nil
@@ -357,7 +389,17 @@ func hasChanged() *problem {
 	return refuseAs(changedMeanwhile, "Rules have changed meanwhile", http.StatusPreconditionFailed, "GET them again, and look whether the change is still right")
 }
 
-func notSaved(err error) *problem {
+// notSaved returns the problem of rules that are not saved; nil for no error.
+func notSaved(err error) error {
+	if err == nil {
+		return nil
+	}
+	if bad, ok := errors.AsType[*config.Invalid](err); ok {
+		return notValid(bad)
+	}
+	if errors.Is(err, rulestore.ErrTooLarge) {
+		return refuse(http.StatusRequestEntityTooLarge, "%v; delete some, or write them in files", err)
+	}
 	p := refuseAs(storeFailed, "The admin rules are not saved", http.StatusServiceUnavailable, "%v", err)
 	if errors.Is(err, rulestore.ErrUnavailable) {
 		p.Title = "The admin rules may not be saved"
@@ -366,25 +408,41 @@ func notSaved(err error) *problem {
 	return p
 }
 
-// bringIntoForce loads the rules. A client that leaves meanwhile changes nothing.
+// bringIntoForce loads the rules, and reports whether the admin rules are in force
+// and why not, or not all of them. A client that leaves meanwhile changes nothing.
 func (a api) bringIntoForce(ctx context.Context) (inForce bool, problems []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reloadTimeout)
 	defer cancel()
 	err := a.Reload(ctx)
-	if err == nil {
-		return true, nil
+	failures, ok := errors.AsType[config.Failures](err)
+	if !ok && err != nil {
+		return false, []string{err.Error()}
 	}
-	if bad, ok := errors.AsType[*config.Invalid](err); ok {
-		for _, p := range bad.Problems {
-			problems = append(problems, p.Error())
+	for _, f := range failures {
+		if f.Source != config.FromAdmin {
+			continue
 		}
-		return false, problems
+		if partial, ok := errors.AsType[*config.Partial](f.Err); ok { // others' are set aside
+			return true, problemTexts(partial.Problems)
+		}
+		if bad, ok := errors.AsType[*config.Invalid](f.Err); ok {
+			return false, problemTexts(bad.Problems)
+		}
+		return false, []string{f.Err.Error()}
 	}
-	return false, []string{err.Error()}
+	return true, nil
+}
+
+func problemTexts(problems []config.Problem) []string {
+	texts := make([]string, len(problems))
+	for i, p := range problems {
+		texts[i] = p.Error()
+	}
+	return texts
 }
 
 // audit logs a write.
 func (a api) audit(r *http.Request, what string, fields ...zap.Field) {
 	a.Audit.Info("admin write", append([]zap.Field{zap.String("what", what), zap.String("who", a.Access.who(r)),
-		zap.String("remote", r.RemoteAddr), zap.String("method", r.Method), zap.String("path", r.URL.Path)}, fields...)...)
+		zap.String("remote", r.RemoteAddr), zap.String("method", r.Method), zap.String("path", abridge(r.URL.Path))}, fields...)...)
 }

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
@@ -384,24 +387,63 @@ func TestConcurrentWrites(t *testing.T) {
 	}
 }
 
-// TestStoredButNotInForce changes rules while a file is broken.
-func TestStoredButNotInForce(t *testing.T) {
+// TestABrokenFileStopsNoAdminRule changes rules while a file is broken.
+func TestABrokenFileStopsNoAdminRule(t *testing.T) {
 	f := newFixture(t)
+	f.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	if err := f.load(t, rules); err != nil {
 		t.Fatal(err)
+	}
+	if got := f.get(t, "/healthcheck"); got != "OK" {
+		t.Errorf("healthy: %q", got)
 	}
 	if err := f.load(t, "domain: ["); err == nil {
 		t.Fatal("a broken file was loaded")
 	}
 	var result writeResult
+	f.send(t, http.MethodPost, "/admin/rules", slower).into(t, http.StatusOK, &result)
+	if !result.InForce || result.Revision != 1 || len(result.Problems) != 0 {
+		t.Errorf("%+v", result)
+	}
+	if got := f.one(t, "user"); got.Source != "admin" || got.Overrides == nil {
+		t.Errorf("in force is %+v", got)
+	}
+	expect(t, f.get(t, "/healthcheck"), "OK\nrules from file: bad, the last good ones stay")
+	expect(t, f.get(t, "/metrics"), `ratelimit_config_source_last_load_successful{source="file"} 0`,
+		`ratelimit_config_source_last_load_successful{source="admin"} 1`, `ratelimit_config_source_failures_total{source="file"} 2`,
+		"ratelimit_config_last_reload_successful 0")
+	expect(t, f.get(t, "/admin/reloads"), `"outcome":"partly"`, `"source":"file","state":"bad","in_force":true`, "edge.yaml:2:1: not YAML")
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.get(t, "/healthcheck"); got != "OK" {
+		t.Errorf("healthy again: %q", got)
+	}
+}
+
+// TestStoredButNotInForce has what decides refuse the rules.
+func TestStoredButNotInForce(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	full := true
+	f.rules.Subscribe(func(*config.Rules) error {
+		if full {
+			return errors.New("no room")
+		}
+		return nil
+	})
+	var result writeResult
 	f.send(t, http.MethodPost, "/admin/rules", slower).into(t, http.StatusAccepted, &result)
-	if result.InForce || result.Revision != 1 || len(result.Problems) != 1 || !strings.Contains(result.Problems[0], "edge.yaml") {
+	if result.InForce || result.Revision != 1 || len(result.Problems) != 1 || result.Problems[0] != "no room" {
 		t.Errorf("%+v", result)
 	}
 	if got := f.one(t, "user").Source; got != "file" {
 		t.Errorf("in force is the rule of %s", got)
 	}
-	if err := f.load(t, rules); err != nil {
+	full = false
+	if err := f.rules.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.one(t, "user").Source; got != "admin" {
@@ -441,7 +483,7 @@ func (fullStore) Save(context.Context, rulestore.Set, rulestore.Set) error {
 }
 
 func TestStoreThatFails(t *testing.T) {
-	away := newFixture(t, func(o *Options) { o.Store = awayStore{o.Store} })
+	away := newFixture(t, func(o *Options) { o.Store.Store = awayStore{o.Store.Store} })
 	if err := away.load(t, rules); err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +491,7 @@ func TestStoreThatFails(t *testing.T) {
 	if rules, _ := away.list(t, ""); len(rules) != 3 {
 		t.Errorf("rules: %+v", rules)
 	}
-	full := newFixture(t, func(o *Options) { o.Store = fullStore{o.Store} })
+	full := newFixture(t, func(o *Options) { o.Store.Store = fullStore{o.Store.Store} })
 	p := full.send(t, http.MethodPost, "/admin/rules", slower).problem(t, http.StatusServiceUnavailable, storeFailed)
 	if !strings.Contains(p.Detail, "no space left") {
 		t.Errorf("%+v", p)

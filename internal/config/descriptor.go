@@ -29,6 +29,17 @@ func (d *Descriptor) Bare() *Descriptor {
 	return &bare
 }
 
+// has reports whether there is a rule of that origin, in force or overridden.
+func (r *Rules) has(o Origin) bool {
+	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) })
+}
+
+func hasRule(level []*Descriptor, o Origin) bool {
+	return slices.ContainsFunc(level, func(d *Descriptor) bool {
+		return d.Origin == o && len(d.Limits) > 0 || d.Overridden != nil && d.Overridden.Origin == o || hasRule(d.Descriptors, o)
+	})
+}
+
 // walk calls f for every descriptor of the domain, parents first.
 func (d *Domain) walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // Load reads and validates rules from files and directories; see [Files]. The error
@@ -42,6 +43,9 @@ func (f *Files) Load() (*Rules, error) {
 	}
 	return Parse(sources, f.Options)
 }
+
+// Origin implements Provider.
+func (f *Files) Origin() Origin { return FromFile }
 
 // Sources reads all files. The error is an *Invalid with a problem for each
 // that can't be read; the sources are the others.
@@ -78,10 +82,16 @@ func unreadable(path string, err error) Problem {
 		p.Remedy = "write the path of a file or directory with rules"
 	case errors.Is(err, fs.ErrPermission):
 		p.Remedy = "allow this process to read it"
+	case tooManyOpen(err):
+		p.Remedy = "raise the limit of open files (ulimit -n, or LimitNOFILE of systemd)"
 	default:
 		p.Remedy = "keep nothing but files with rules there"
 	}
 	return p
+}
+
+func tooManyOpen(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // readFile reads at most one byte more than the bound, which Parse then refuses.

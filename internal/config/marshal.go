@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -132,13 +133,33 @@ type replacesDocument struct {
 func (d *Domain) MarshalYAML() (any, error) { return d.document(), nil }
 
 // MarshalJSON writes the domain in the same grammar as JSON.
-func (d *Domain) MarshalJSON() ([]byte, error) { return json.Marshal(d.document()) }
+func (d *Domain) MarshalJSON() ([]byte, error) { return marshalJSON(d.document()) }
 
 // MarshalYAML writes the descriptor, with those below it, in the grammar.
 func (d *Descriptor) MarshalYAML() (any, error) { return d.document(), nil }
 
 // MarshalJSON writes the descriptor, with those below it, as JSON.
-func (d *Descriptor) MarshalJSON() ([]byte, error) { return json.Marshal(d.document()) }
+func (d *Descriptor) MarshalJSON() ([]byte, error) { return marshalJSON(d.document()) }
+
+// marshalJSON writes JSON that YAML reads the same: characters that YAML does not
+// take literally, or takes for the end of a line, are escaped.
+func marshalJSON(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil || !bytes.ContainsFunc(text, mustEscape) {
+		return text, err
+	}
+	var b bytes.Buffer
+	for _, c := range string(text) {
+		if mustEscape(c) {
+			fmt.Fprintf(&b, `\u%04x`, c)
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return b.Bytes(), nil
+}
+
+func mustEscape(c rune) bool { return c == 0x85 || c == 0xfeff || c >= 0x7f && isControl(c) }
 
 func (d *Domain) document() domainDocument {
 	doc := domainDocument{Domain: d.Name, Descriptors: documents(d.Descriptors)}

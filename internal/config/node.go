@@ -37,6 +37,8 @@ type reader struct {
 	aliases  int // aliases being followed
 	expanded int // nodes reached through them
 	bomb     bool
+	maxText  int64 // bytes of text that may be reached through them
+	copied   int64 // bytes of such text
 }
 
 // step is one step of the path from the document: a key, or an index when empty.
@@ -301,10 +303,23 @@ func (f field[T]) at(n *yaml.Node) *yaml.Node {
 	return f.n
 }
 
+// copies counts text that is reached through an alias: written out, the rules must
+// not be larger than their source may be.
+func (r *reader) copies(n, target *yaml.Node) {
+	if r.aliases == 0 && n == target || r.bomb {
+		return
+	}
+	r.copied += int64(len(target.Value))
+	if r.bomb = r.copied > r.maxText; r.bomb {
+		r.problem(n, fmt.Sprintf("aliases expand to more than %d bytes of text", r.maxText), "use fewer of them, or several files")
+	}
+}
+
 // text reads a string. Other scalars count as they are written, so that a value
 // may be 404.
 func (r *reader) text(n *yaml.Node, f *field[string]) {
 	target := resolve(n)
+	r.copies(n, target)
 	switch {
 	case isNull(target):
 		*f = field[string]{}
@@ -436,6 +451,7 @@ func (r *reader) metadata(n *yaml.Node, into map[string]any) {
 			continue
 		}
 		seen[key.Value] = true
+		r.copies(target.Content[i], key)
 		r.push(key.Value)
 		into[key.Value] = r.anything(value)
 		r.pop()

@@ -128,8 +128,9 @@ type document struct {
 	span
 	index int // among those of the source
 	decoder
-	domain *Domain // nil when it can't be read
-	shared bool    // with other documents
+	maxBytes int64   // of the source, also written out
+	domain   *Domain // nil when it can't be read
+	shared   bool    // with other documents
 
 	id   documentID // if the parser remembers
 	same *domainOf  // as before: that is what domain is
@@ -160,7 +161,7 @@ func (p *parser) documents(sources []Source, task *background.Task) []*document 
 			spans = cut(source.Data, task)
 		}
 		for i, t := range spans {
-			d := &document{source: source, span: t, index: i}
+			d := &document{source: source, span: t, index: i, maxBytes: p.opts.maxBytes()}
 			d.decoder = d.newDecoder()
 			all = append(all, d)
 			if p.recall(d, task); d.same == nil {
@@ -191,7 +192,7 @@ func (p *parser) documents(sources []Source, task *background.Task) []*document 
 
 // newDecoder returns a decoder of the document that has read nothing.
 func (d *document) newDecoder() decoder {
-	return decoder{reader: reader{file: d.source.Name, lines: d.span.lines}}
+	return decoder{reader: reader{file: d.source.Name, lines: d.span.lines, maxText: d.maxBytes}}
 }
 
 // recall looks for the document among those that are remembered.
@@ -211,7 +212,7 @@ func (p *parser) read(documents []*document, task *background.Task) {
 	for _, d := range documents {
 		d.domain = nil
 		switch {
-		case d.isTooLarge(p.opts.maxBytes()):
+		case d.isTooLarge():
 		case d.source.Read != nil:
 			jobs = append(jobs, d.decodeMessage)
 		case !d.isText(task):
@@ -249,11 +250,11 @@ func (p *parser) do(jobs []func(*background.Task)) {
 }
 
 // isTooLarge refuses what is larger than the bound.
-func (d *document) isTooLarge(maxBytes int64) bool {
-	if int64(len(d.source.Data)) <= maxBytes {
+func (d *document) isTooLarge() bool {
+	if int64(len(d.source.Data)) <= d.maxBytes {
 		return false
 	}
-	d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", maxBytes), "split it into several domains")
+	d.problemAt(Pos{File: d.file}, fmt.Sprintf("larger than %d bytes", d.maxBytes), "split it into several domains")
 	return true
 }
 
@@ -320,17 +321,19 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *backg
 		p.level[i] = p.descriptor(element)
 		p.pop()
 	}
-	if known != nil && p.expanded == 0 && p.isPlain() {
+	if known != nil && p.expanded == 0 && p.copied == 0 && p.isPlain() {
 		p.memory = &descriptorsOf{level: moved(p.level, "", 0), lines: p.lines}
 	}
 }
 
 // join makes a document of its parts.
 func (d *document) join() bool {
-	expanded := 0
+	expanded, copied := 0, int64(0)
 	for i := range d.parts {
 		p := &d.parts[i]
-		if expanded += p.expanded; !p.ok || expanded > maxExpanded {
+		expanded += p.expanded
+		copied += p.copied
+		if !p.ok || expanded > maxExpanded || copied > d.maxBytes {
 			return false
 		}
 	}

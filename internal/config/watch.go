@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -28,7 +29,7 @@ const (
 func (f *Files) Watch(ctx context.Context, changed func()) error {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("this system can't watch files: %w", err)
+		return fmt.Errorf("this system can't watch files: %w%s", err, watchRemedy(err))
 	}
 	defer events.Close()
 	w, err := f.watch(events)
@@ -84,7 +85,7 @@ type watched struct {
 func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 	w := &watching{opts: f.Options, events: events, dirs: map[string]*watched{}}
 	tree := walker{opts: f.Options, dir: w.all, link: w.follow,
-		file: func(string) error { return nil }, failed: func(string, error) {}}
+		file: func(string) error { return nil }, failed: w.missed}
 	for _, path := range f.Paths {
 		abs, err := filepath.Abs(path)
 		if err != nil {
@@ -99,6 +100,14 @@ func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 		}
 	}
 	return w, w.err
+}
+
+// missed is told of what can't be looked at. What is missing or forbidden is noticed
+// when that changes; for want of open files, changes in it would not be.
+func (w *watching) missed(path string, err error) {
+	if w.err == nil && tooManyOpen(err) {
+		w.err = unreadable(path, err)
+	}
 }
 
 // concerns reports whether an event on path matters. One from a directory that is
@@ -150,8 +159,19 @@ func (w *watching) in(dir string) *watched {
 func (w *watching) add(dir string) {
 	err := w.events.Add(dir)
 	if err != nil && w.err == nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		w.err = fmt.Errorf("%s can't be watched: %w", dir, err)
+		w.err = fmt.Errorf("%s can't be watched: %w%s", dir, err, watchRemedy(err))
 	}
+}
+
+// watchRemedy says which of the system's limits is too low.
+func watchRemedy(err error) string {
+	switch {
+	case tooManyOpen(err):
+		return "; raise fs.inotify.max_user_instances, or the limit of open files"
+	case errors.Is(err, syscall.ENOSPC):
+		return "; raise fs.inotify.max_user_watches"
+	}
+	return ""
 }
 
 // follow watches every step of an absolute path: the directories above it for

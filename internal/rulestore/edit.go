@@ -99,25 +99,27 @@ func (s Set) Delete(id string) (Set, *Change, error) {
 	return s, nil, nil
 }
 
-// domain returns a domain of the set, empty if it has none of that name.
+// domain returns a domain of the set, empty if it has none of that name. If what is
+// stored can't be used it is what was last stored that can.
 func (s Set) domain(name string) (*config.Domain, error) {
-	text, exists := s.Domains[name]
-	if !exists {
+	text := s.Domains[name]
+	if bad, is := s.aside[name]; is {
+		text = bad.good
+	}
+	if text == nil {
 		return &config.Domain{Name: name}, nil
 	}
-	rules, err := config.Parse([]config.Source{{Name: "admin:" + name, Data: text, Origin: config.FromAdmin}}, config.Options{})
+	domain, err := parse(name, text)
 	if err != nil {
 		return nil, fmt.Errorf("the stored admin rules of the domain %q are not valid: %w", name, err)
 	}
-	if found := rules.Domains[0].Name; found != name {
-		return nil, fmt.Errorf("the admin rules stored for the domain %q are those of %q", name, found)
-	}
-	return rules.Domains[0], nil
+	return domain, nil
 }
 
 // with returns the set with the domain as it is now; without it if it says nothing.
 func (s Set) with(domain *config.Domain) (Set, error) {
-	next := Set{Revision: s.Revision + 1, Domains: maps.Clone(s.Domains)}
+	next := Set{Revision: s.Revision + 1, Domains: maps.Clone(s.Domains), aside: maps.Clone(s.aside)}
+	delete(next.aside, domain.Name)
 	if next.Domains == nil {
 		next.Domains = map[string]json.RawMessage{}
 	}
@@ -130,7 +132,7 @@ func (s Set) with(domain *config.Domain) (Set, error) {
 		}
 		next.Domains[domain.Name] = text
 	}
-	if bytes.Equal(s.Domains[domain.Name], next.Domains[domain.Name]) {
+	if !s.unusable && bytes.Equal(s.Domains[domain.Name], next.Domains[domain.Name]) {
 		return s, nil
 	}
 	return next, nil

@@ -2,6 +2,7 @@ package rulestore
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ type File struct {
 var _ Store = (*File)(nil)
 
 // begins is how every set begins that this program has written, or an editor has
-// indented.
-var begins = regexp.MustCompile(`^\s*\{\s*"(revision|domains)"\s*:`)
+// indented. A file of nothing is what a full disk or a crash may leave of it.
+var begins = regexp.MustCompile(`^[\s\x00]*($|\{\s*"(revision|domains)"\s*:)`)
 
 // NewFile returns a store in the file, which need not exist yet. The error says
 // why it could not be written; it wraps [ownfile.ErrForeign] if something else is
@@ -64,23 +65,28 @@ func (f *File) Load(context.Context) (Set, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return Set{}, nil
 	}
+	if errors.Is(err, ownfile.ErrForeign) {
+		return Set{stored: true, token: "foreign", unusable: true}, fmt.Errorf("%w: %w", ErrUnusable, err)
+	}
 	if err != nil {
 		return Set{}, fmt.Errorf("the admin rules: %w", err)
 	}
 	set, err := decode(text)
 	if err != nil {
-		return Set{}, fmt.Errorf("%s holds no admin rules that can be read: %w; restore it, or remove it to do without them", f.file.Path, err)
+		sum := sha256.Sum256(text)
+		return Set{stored: true, token: fmt.Sprintf("unusable-%x", sum[:8]), unusable: true}, fmt.Errorf("%w: %s: %w", ErrUnusable, f.file.Path, err)
 	}
 	return set, nil
 }
 
+// read returns the content of the file, at most one byte more than may be stored.
 func (f *File) read() ([]byte, error) {
 	file, err := f.file.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return io.ReadAll(file)
+	return io.ReadAll(io.LimitReader(file, MaxBytes+1))
 }
 
 // Save implements Store.
@@ -88,17 +94,31 @@ func (f *File) Save(ctx context.Context, prev, next Set) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, err := f.Load(ctx)
-	if err != nil {
+	if err != nil && (!now.unusable || errors.Is(err, ownfile.ErrForeign)) {
 		return err
 	}
 	if now.Token() != prev.Token() {
 		return ErrConflict
 	}
+	if now.unusable {
+		if err := f.setAside(); err != nil {
+			return err
+		}
+	}
 	return f.replace(next)
+}
+
+// setAside renames a file that can't be used, so that nothing is lost with it.
+func (f *File) setAside() error {
+	_, err := f.file.SetAside(".unusable")
+	return err
 }
 
 func (f *File) replace(set Set) error {
 	text, err := json.MarshalIndent(set, "", "  ")
+	if len(text) >= MaxBytes { // which is no bound on how far people would indent
+		text, err = json.Marshal(set)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -41,24 +42,32 @@ const (
 // Redis keeps rules in one hash of Redis, for all replicas. Each looks for
 // changes a few times a second, so that one that was cut off needs no other way
 // to catch up. A Redis that comes back with an older set, or none, is given the
-// newest that any replica knows.
+// newest that any replica knows. A second key holds the last revision: where only
+// the hash is gone somebody has deleted it, and that is no loss.
 type Redis struct {
 	opts RedisOptions
 	key  string
 
-	mu    sync.Mutex
-	known Set
+	mu       sync.Mutex
+	known    Set
+	marked   uint64 // the revision that the second key was last set to from here
+	unusable bool   // what Redis has
 }
 
 var _ Store = (*Redis)(nil)
 
-//go:embed save.lua
-var saveScript string
+var (
+	//go:embed save.lua
+	saveScript string
+	//go:embed mark.lua
+	markScript string
 
-var save = rueidis.NewLuaScript(saveScript)
+	save = rueidis.NewLuaScript(saveScript)
+	mark = rueidis.NewLuaScript(markScript)
+)
 
-// NewRedis returns a store in Redis. The error is that of a copy that can't be read.
-func NewRedis(o RedisOptions) (*Redis, error) {
+// NewRedis returns a store in Redis. A copy that can't be read is set aside.
+func NewRedis(o RedisOptions) *Redis {
 	if o.Poll == 0 {
 		o.Poll = defaultPoll
 	}
@@ -69,23 +78,35 @@ func NewRedis(o RedisOptions) (*Redis, error) {
 	if o.Copy != nil {
 		known, err := o.Copy.Load(context.Background())
 		if err != nil {
-			return nil, err
+			o.Log.Error("the copy of the admin rules can't be used: a start while Redis is away does without them", zap.Error(err))
+		}
+		if known.unusable {
+			if err := o.Copy.setAside(); err != nil {
+				o.Log.Error("no copy of the admin rules is kept", zap.Error(err))
+				r.opts.Copy = nil
+			}
+			known = Set{}
 		}
 		r.known = known
 	}
-	return r, nil
+	return r
 }
 
 // Load implements Store.
 func (r *Redis) Load(ctx context.Context) (Set, error) {
 	set, err := r.load(ctx)
 	known := r.last()
-	if err != nil {
+	r.setUnusable(set.unusable)
+	switch {
+	case set.unusable:
+		set.Revision = max(set.Revision, known.Revision)
+		return set, err
+	case err != nil:
 		return known, err
 	}
 	if set.Revision >= known.Revision {
 		r.learn(set)
-		return set, nil
+		return set, r.mark(ctx, set.Revision)
 	}
 	// Redis has lost what is known here, unless known is what has been saved since.
 	err = r.save(ctx, set, known)
@@ -99,6 +120,12 @@ func (r *Redis) Load(ctx context.Context) (Set, error) {
 	return known, nil
 }
 
+func (r *Redis) setUnusable(is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unusable = is
+}
+
 // last returns the last set that is known.
 func (r *Redis) last() Set {
 	r.mu.Lock()
@@ -110,7 +137,7 @@ func (r *Redis) last() Set {
 func (r *Redis) learn(set Set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if set.Revision < r.known.Revision || set.Token() == r.known.Token() {
+	if set.Revision < r.known.Revision || set.Token() == r.known.Token() && set.Revision == r.known.Revision {
 		return
 	}
 	r.known = set
@@ -131,17 +158,77 @@ func (r *Redis) load(ctx context.Context) (Set, error) {
 	defer cancel()
 	fields, err := client.Do(ctx, client.B().Hgetall().Key(r.key).Build()).AsStrMap()
 	switch {
+	case isWrongType(err):
+		return r.unreadable(ctx, client, "", errors.New("it is no hash"))
 	case err != nil:
 		return Set{}, unavailable(err)
 	case len(fields) == 0:
-		return Set{}, nil
+		revision, err := r.revision(ctx, client)
+		return Set{Revision: revision, stored: true}, err
 	}
 	set, err := decode([]byte(fields["set"]))
 	if err != nil {
-		return Set{}, fmt.Errorf("the key %s in Redis holds no admin rules that can be read: %w", r.key, err)
+		return r.unreadable(ctx, client, fields["token"], err)
 	}
-	set.token = fields["token"]
+	set.stored, set.token = true, fields["token"]
 	return set, nil
+}
+
+// unreadable returns a set that stands for something else in its place.
+func (r *Redis) unreadable(ctx context.Context, client rueidis.Client, token string, why error) (Set, error) {
+	revision, err := r.revision(ctx, client)
+	if err != nil {
+		return Set{}, err
+	}
+	if number, _, ok := strings.Cut(token, "-"); ok { // as Set.Token makes them
+		if inToken, err := strconv.ParseUint(number, 10, revisionBits); err == nil {
+			revision = max(revision, inToken)
+		}
+	}
+	return Set{Revision: revision, stored: true, token: token, unusable: true}, fmt.Errorf("%w: the key %s in Redis: %w", ErrUnusable, r.key, why)
+}
+
+// revision returns the last revision that was stored; 0 if Redis does not know.
+func (r *Redis) revision(ctx context.Context, client rueidis.Client) (uint64, error) {
+	text, err := client.Do(ctx, client.B().Get().Key(r.revisionKey()).Build()).ToString()
+	if err != nil && !rueidis.IsRedisNil(err) && !isWrongType(err) {
+		return 0, unavailable(err)
+	}
+	revision, err := strconv.ParseUint(text, 10, revisionBits)
+	if err != nil {
+		return 0, nil //nolint:nilerr // there is none, or something else
+	}
+	return revision, nil
+}
+
+func (r *Redis) revisionKey() string { return r.key + ":revision" }
+
+// mark notes in Redis that a revision was stored.
+func (r *Redis) mark(ctx context.Context, revision uint64) error {
+	r.mu.Lock()
+	done := r.marked >= revision
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	client, err := r.opts.Client()
+	if err != nil {
+		return unavailable(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	if err := mark.Exec(ctx, client, []string{r.revisionKey()}, []string{strconv.FormatUint(revision, 10)}).Error(); err != nil {
+		return unavailable(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.marked = max(r.marked, revision)
+	return nil
+}
+
+func isWrongType(err error) bool {
+	refused, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(refused.Error(), "WRONGTYPE")
 }
 
 func unavailable(err error) error {
@@ -168,7 +255,11 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
-	stored, err := save.Exec(ctx, client, []string{r.key}, []string{prev.Token(), next.Token(), string(text)}).AsInt64()
+	replacing := "0"
+	if prev.unusable {
+		replacing = "1"
+	}
+	stored, err := save.Exec(ctx, client, []string{r.key}, []string{prev.Token(), next.Token(), string(text), replacing}).AsInt64()
 	switch {
 	case err != nil:
 		if refused, ok := rueidis.IsRedisErr(err); ok && !away(refused.Error()) {
@@ -177,6 +268,12 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 		return unavailable(err)
 	case stored == 0:
 		return ErrConflict
+	}
+	r.mu.Lock()
+	r.marked = 0 // Redis may have lost that, too
+	r.mu.Unlock()
+	if err := r.mark(ctx, next.Revision); err != nil {
+		r.opts.Log.Warn("a deletion of the admin rules' key would be taken for a loss until the next look", zap.Error(err))
 	}
 	return nil
 }
@@ -207,12 +304,18 @@ func (r *Redis) Watch(ctx context.Context, changed func()) error {
 		if err != nil {
 			continue
 		}
-		notLoaded := token != r.last().Token() && time.Since(at) > remind
+		notLoaded := !r.isUnusable() && token != r.last().Token() && time.Since(at) > remind
 		if token != told || notLoaded {
 			changed()
 			told, at = token, time.Now()
 		}
 	}
+}
+
+func (r *Redis) isUnusable() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unusable
 }
 
 // token returns that of the set in Redis.
@@ -224,8 +327,11 @@ func (r *Redis) token(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	token, err := client.Do(ctx, client.B().Hget().Key(r.key).Field("token").Build()).ToString()
-	if rueidis.IsRedisNil(err) {
+	switch {
+	case rueidis.IsRedisNil(err):
 		return "", nil
+	case isWrongType(err): // something that no set has
+		return "WRONGTYPE", nil
 	}
 	return token, err
 }

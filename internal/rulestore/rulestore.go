@@ -14,12 +14,15 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"sync/atomic"
-
-	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 )
+
+// MaxBytes bounds the stored form of a set, which is one value or file.
+const MaxBytes = config.DefaultMaxBytes
+
+// revisionBits bounds revisions: Lua counts exactly up to 2^53.
+const revisionBits = 52
 
 // Errors of stores, to be tested with errors.Is.
 var (
@@ -28,12 +31,18 @@ var (
 	// ErrUnavailable is that of a store that can't be reached now. Whether it
 	// then saved is not known.
 	ErrUnavailable = errors.New("the store of the admin rules can't be reached")
+	// ErrUnusable is that of a store in which something else is stored than rules
+	// that can be read. Saving replaces it.
+	ErrUnusable = errors.New("the stored admin rules can't be used")
+	// ErrTooLarge is that of saving a set whose stored form is above MaxBytes.
+	ErrTooLarge = errors.New("the admin rules are too large")
 )
 
 // Store keeps one set of rules. Implementations are safe for concurrent use.
 type Store interface {
 	// Load returns the set that is stored; none is the zero Set. With
-	// ErrUnavailable it returns the last set that it knows.
+	// ErrUnavailable it returns the last set that it knows, with ErrUnusable an
+	// empty one that stands for what is stored.
 	Load(ctx context.Context) (Set, error)
 	// Save replaces prev by next. When it returns nil next is stored for good;
 	// whatever happens meanwhile, one of the two is. It fails with ErrConflict
@@ -50,13 +59,26 @@ type Set struct {
 	// Domains holds each domain by its name, in the grammar of rule files as JSON.
 	Domains map[string]json.RawMessage `json:"domains"`
 
-	token string // as stored; empty for a set that is not stored yet
+	stored   bool             // token is what the store says; otherwise it is made of the content
+	token    string           // as stored; empty where nothing is
+	unusable bool             // something else is stored, for which this set stands
+	aside    map[string]aside // domains whose text can't be used
 }
+
+// aside is a domain whose stored text can't be used.
+type aside struct {
+	why  error
+	good json.RawMessage // what was last stored that can; nil: not known
+}
+
+// Aside returns why the stored rules of a domain can't be used; nil if they can.
+// A change of the domain replaces them.
+func (s Set) Aside(domain string) error { return s.aside[domain].why }
 
 // Token tells sets apart: those of one revision too, of which there may be two
 // where a Redis has lost the last seconds.
 func (s Set) Token() string {
-	if s.Revision == 0 || s.token != "" {
+	if s.stored || s.Revision == 0 {
 		return s.token
 	}
 	text, err := json.Marshal(s)
@@ -78,7 +100,7 @@ func decode(text []byte) (Set, error) {
 			err = errors.New("something follows the set of rules")
 		}
 	}
-	if err == nil && s.Revision == 0 {
+	if err == nil && (s.Revision == 0 || s.Revision >= 1<<revisionBits) {
 		err = errors.New("it has no revision")
 	}
 	for name, domain := range s.Domains {
@@ -89,45 +111,35 @@ func decode(text []byte) (Set, error) {
 	return s, err
 }
 
-// sources returns the domains for config, by name.
+// source returns the text of a domain for config.
+func source(name string, text json.RawMessage) config.Source {
+	return config.Source{Name: "admin:" + name, Data: text, Origin: config.FromAdmin}
+}
+
+// sources returns the domains for config, by name: of those that can't be used the
+// last good ones.
 func (s Set) sources() []config.Source {
 	var sources []config.Source
 	for _, name := range slices.Sorted(maps.Keys(s.Domains)) {
-		sources = append(sources, config.Source{Name: "admin:" + name, Data: s.Domains[name], Origin: config.FromAdmin})
+		text := s.Domains[name]
+		if bad, is := s.aside[name]; is {
+			text = bad.good
+		}
+		if text != nil {
+			sources = append(sources, source(name, text))
+		}
 	}
 	return sources
 }
 
-// Provider is a config.Provider of what a store holds. A store that can't be
-// reached is no reason to do without the rules that are known of it, nor without
-// those of other providers.
-type Provider struct {
-	Store Store
-	Log   *zap.Logger
-
-	unavailable atomic.Bool
-}
-
-var _ config.Provider = (*Provider)(nil)
-
-// Sources implements config.Provider.
-func (p *Provider) Sources(ctx context.Context) ([]config.Source, error) {
-	set, err := p.Store.Load(ctx)
-	gone := errors.Is(err, ErrUnavailable)
-	if p.unavailable.Swap(gone) != gone {
-		if gone {
-			p.Log.Warn("the admin rules are as last known", zap.Uint64("revision", set.Revision), zap.Error(err))
-		} else {
-			p.Log.Info("the admin rules are those stored again", zap.Uint64("revision", set.Revision))
-		}
-	}
-	if err != nil && !gone {
+// parse reads the stored text of a domain.
+func parse(name string, text json.RawMessage) (*config.Domain, error) {
+	rules, err := config.Parse([]config.Source{source(name, text)}, config.Options{})
+	if err != nil {
 		return nil, err
 	}
-	return set.sources(), nil
-}
-
-// Watch implements config.Provider.
-func (p *Provider) Watch(ctx context.Context, changed func()) error {
-	return p.Store.Watch(ctx, changed)
+	if found := rules.Domains[0].Name; found != name {
+		return nil, fmt.Errorf("what is stored for the domain %q are rules of %q", name, found)
+	}
+	return rules.Domains[0], nil
 }

@@ -34,6 +34,8 @@ func document(domain string, rules, salt int, edited bool) []byte {
 // documents is a provider of documents that do not change on their own.
 type documents [][]byte
 
+func (*documents) Origin() config.Origin { return config.FromFile }
+
 func (d *documents) Sources(context.Context) (sources []config.Source, err error) {
 	for i, data := range *d {
 		sources = append(sources, config.Source{Name: fmt.Sprintf("rules%d.yaml", i), Data: data})

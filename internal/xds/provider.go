@@ -8,16 +8,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/client/sotw/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"go.uber.org/zap"
+	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -42,8 +47,6 @@ type Options struct {
 	ConnectRetry time.Duration
 	// Backoff is the wait after a stream that ended.
 	Backoff Backoff
-	// Parse says how the resources are read.
-	Parse config.Options
 	// Log gets what happens to the stream. Required.
 	Log *zap.Logger
 }
@@ -61,17 +64,38 @@ const (
 	DefaultBackoffMax     = 60 * time.Second
 )
 
-// ErrNoRules is what Sources says before the server has sent any.
-var ErrNoRules = errors.New("no rules from the xDS server yet")
+// ErrNoRules is the error of Sources before the server has sent any. It is a
+// config.ErrWaiting.
+var ErrNoRules = fmt.Errorf("%w from the xDS server", config.ErrWaiting)
 
-// Provider follows a server. It is a config.Provider.
+// maxReason bounds, in bytes, the reason that a refusal tells the server.
+const maxReason = 4 << 10
+
+// Provider follows a server. It is a config.Provider that must be used with a
+// coordinator: a response is accepted or refused when the coordinator has tried it.
 type Provider struct {
 	opts Options
 	node *core.Node
 
-	mu      sync.Mutex
+	mu   sync.Mutex
+	last *response
+}
+
+var (
+	_ config.Provider = (*Provider)(nil)
+	_ config.Verdicts = (*Provider)(nil)
+)
+
+// response is what the server has sent.
+type response struct {
 	sources []config.Source
-	err     error
+	err     error      // it can't be read
+	handed  bool       // out, to be tried
+	verdict chan error // receives one, when it has been tried
+}
+
+func newResponse(sources []config.Source, err error) *response {
+	return &response{sources: sources, err: err, verdict: make(chan error, 1)}
 }
 
 // New returns a provider that has not connected yet. The error says what of the
@@ -90,7 +114,7 @@ func New(o Options) (*Provider, error) {
 	for k, v := range o.NodeMetadata {
 		fields[k] = structpb.NewStringValue(v)
 	}
-	p := &Provider{opts: o, err: ErrNoRules, node: &core.Node{Id: o.NodeID, Metadata: &structpb.Struct{Fields: fields}}}
+	p := &Provider{opts: o, last: newResponse(nil, ErrNoRules), node: &core.Node{Id: o.NodeID, Metadata: &structpb.Struct{Fields: fields}}}
 	conn, err := p.dial()
 	if err != nil {
 		return nil, fmt.Errorf("xDS server %q: %w", o.Server, err)
@@ -98,13 +122,30 @@ func New(o Options) (*Provider, error) {
 	return p, conn.Close()
 }
 
+// Origin implements config.Provider.
+func (p *Provider) Origin() config.Origin { return config.FromXDS }
+
 // Sources returns the resources that the server sent last, one source each,
 // valid or not: bad ones fail the reload, and so are seen wherever a bad file
 // would be.
 func (p *Provider) Sources(context.Context) ([]config.Source, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.sources, p.err
+	p.last.handed = true
+	return p.last.sources, p.last.err
+}
+
+// Verdict implements config.Verdicts.
+func (p *Provider) Verdict(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.last.handed { // it came while the one before was tried
+		return
+	}
+	select {
+	case p.last.verdict <- err:
+	default: // an earlier attempt has told it
+	}
 }
 
 // Watch follows the server until ctx is done, over connections that break and
@@ -157,55 +198,122 @@ func (p *Provider) dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient(p.opts.Server, options...)
 }
 
-// follow takes responses from one stream until it ends. It says whether there
+// connect opens a stream. While there is no connection it logs why, each time
+// after a longer wait. Its error is that of the context.
+func (p *Provider) connect(ctx context.Context, conn *grpc.ClientConn) (discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient, error) {
+	wait := backoff.ExponentialBackOff{
+		InitialInterval: p.opts.ConnectRetry, MaxInterval: max(p.opts.Backoff.Max, p.opts.ConnectRetry),
+		RandomizationFactor: p.opts.Backoff.Jitter, Multiplier: 2,
+	}
+	wait.Reset()
+	for {
+		// Without WaitForReady it fails when a connection does, with the reason.
+		stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+		if err == nil {
+			return stream, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		delay := wait.NextBackOff()
+		p.opts.Log.Warn("no connection to the xDS server; the rules in force stay",
+			zap.String("server", p.opts.Server), zap.Duration("retry_after", delay), zap.Error(err))
+		pause(ctx, conn, delay)
+	}
+}
+
+// pause waits until another attempt to connect makes sense, at most for the delay.
+func pause(ctx context.Context, conn *grpc.ClientConn, delay time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, delay)
+	defer cancel()
+	if state := conn.GetState(); state == connectivity.TransientFailure {
+		conn.WaitForStateChange(ctx, state) // gRPC itself tries again meanwhile
+		return
+	}
+	<-ctx.Done()
+}
+
+// follow takes responses from one stream until it ends. It reports whether there
 // was one.
 func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed func()) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// A client for each stream: versions and nonces belong to the stream.
-	client := sotw.NewADSClient(ctx, p.node, resource.RateLimitConfigType)
-	if err := client.InitConnect(conn, grpc.WaitForReady(true)); err != nil {
+	stream, err := p.connect(ctx, conn)
+	if err != nil {
 		return false, err
 	}
+	// Versions and nonces belong to the stream. The version is that in force.
+	request := &discovery.DiscoveryRequest{Node: p.node, TypeUrl: resource.RateLimitConfigType}
 	refused := false
 	for {
-		resp, err := client.Fetch()
+		if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) { // Recv knows why it ended
+			return answered, err
+		}
+		resp, err := stream.Recv()
 		if err != nil {
 			return answered, err
 		}
 		answered = true
-		reason := p.accept(resp)
-		changed()
-		if reason == nil {
-			refused = false
-			err = client.Ack()
-		} else {
-			p.opts.Log.Error("refused rules from the xDS server", zap.Error(reason))
-			if refused {
-				// Servers answer a refusal with the same again, at once.
-				select {
-				case <-ctx.Done():
-				case <-time.After(min(p.opts.Backoff.Initial, time.Second)):
-				}
-			}
-			refused = true
-			err = client.Nack(reason.Error())
-		}
+		reason, err := p.try(ctx, resp, changed)
 		if err != nil {
 			return answered, err
 		}
+		request = &discovery.DiscoveryRequest{Node: p.node, TypeUrl: resource.RateLimitConfigType, VersionInfo: request.VersionInfo, ResponseNonce: resp.Nonce}
+		if reason == nil {
+			refused = false
+			request.VersionInfo = resp.VersionInfo
+			continue
+		}
+		p.opts.Log.Error("refused rules from the xDS server", zap.String("version", resp.VersionInfo), zap.Error(reason))
+		request.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: abridge(reason.Error())}
+		if refused {
+			// Servers answer a refusal with the same again, at once.
+			select {
+			case <-ctx.Done():
+			case <-time.After(min(p.opts.Backoff.Initial, time.Second)):
+			}
+		}
+		refused = true
 	}
 }
 
-// accept keeps the response's resources and says what is wrong with them.
-func (p *Provider) accept(resp *sotw.Response) error {
-	sources, err := toSources(resp.Resources)
+// try offers a response to the coordinator and returns why it is not in force; nil
+// if it is. The error is that of the context.
+func (p *Provider) try(ctx context.Context, resp *discovery.DiscoveryResponse, changed func()) (reason, err error) {
+	r := newResponse(sourcesOf(resp))
 	p.mu.Lock()
-	p.sources, p.err = sources, err
+	p.last = r
 	p.mu.Unlock()
-	if err != nil {
-		return err
+	changed()
+	select {
+	case reason = <-r.verdict:
+		return reason, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	_, err = config.Parse(sources, p.opts.Parse)
-	return err
+}
+
+// sourcesOf returns the sources of a response, and what is wrong with it as a whole.
+func sourcesOf(resp *discovery.DiscoveryResponse) ([]config.Source, error) {
+	if resp.TypeUrl != resource.RateLimitConfigType {
+		return nil, fmt.Errorf("the response is of type %q: send %s", abridge(resp.TypeUrl), resource.RateLimitConfigType)
+	}
+	sources, err := toSources(resp.Resources)
+	errs := []error{err}
+	seen := make(map[string]bool, len(sources))
+	for _, s := range sources {
+		if seen[s.Name] {
+			errs = append(errs, fmt.Errorf("two resources are named %q: give each its own name", abridge(s.Name)))
+		}
+		seen[s.Name] = true
+	}
+	return sources, errors.Join(errs...)
+}
+
+// abridge bounds what a server is told or has sent.
+func abridge(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxReason], "") + "…"
 }

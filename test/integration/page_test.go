@@ -316,3 +316,23 @@ func TestPageAsksForTheToken(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestPageTellsOfBadSources breaks the rule file under an open page.
+func TestPageTellsOfBadSources(t *testing.T) {
+	path := writeRules(t, pageRules)
+	b := openPage(t, harness.StartService(t, path))
+	if text := b.text("#sources"); text != "" {
+		t.Errorf("while all is well: %q", text)
+	}
+	if err := os.WriteFile(path, []byte("domain: ["), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.waitFor(`document.querySelector('#sources').innerText.includes('Rules from file are bad: the last good ones stay.')`)
+	if text := b.text("#sources"); !strings.Contains(text, path+":2:1: not YAML") {
+		t.Errorf("the page tells\n%s", text)
+	}
+	if err := os.WriteFile(path, []byte(pageRules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.waitFor(`document.querySelector('#sources').innerText === ''`)
+}

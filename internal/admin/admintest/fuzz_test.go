@@ -62,15 +62,17 @@ func newFixture(f *testing.F) *fixture {
 	f.Cleanup(func() { _ = counters.Close() }) // it never fails
 	counts := stats.New(0)
 	service := server.New(server.Options{Backend: counters, Log: zap.NewNop(), Stats: counts})
+	provider := &rulestore.Provider{Store: store, Log: zap.NewNop()}
 	coordinator := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
-		&config.Files{Paths: []string{file}}, &rulestore.Provider{Store: store, Log: zap.NewNop()},
+		&config.Files{Paths: []string{file}}, provider,
 	}})
+	provider.Check = func(sources []config.Source) error { return coordinator.Check(config.FromAdmin, sources) }
 	coordinator.Subscribe(service.SetRules)
 	if err := coordinator.Reload(f.Context()); err != nil {
 		f.Fatal(err)
 	}
 	return &fixture{store: store, rules: coordinator, handler: admin.New(admin.Options{
-		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: store, Service: service,
+		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Service: service,
 		Counters: resetter{counters}, Stats: counts, Metrics: scrape.New(prometheus.NewRegistry()), Health: health.NewServer(), Audit: zap.NewNop(),
 	})}
 }

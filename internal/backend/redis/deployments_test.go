@@ -156,10 +156,7 @@ func TestTheDocumentedUserMayDoAll(t *testing.T) {
 			t.Errorf("reset of %v: %v", algo.Algorithm(a), err)
 		}
 	}
-	rules, err := rulestore.NewRedis(rulestore.RedisOptions{Prefix: b.Prefix(), Client: b.Client, Log: zap.NewNop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rules := rulestore.NewRedis(rulestore.RedisOptions{Prefix: b.Prefix(), Client: b.Client, Log: zap.NewNop()})
 	for revision := range uint64(2) {
 		set, err := rules.Load(context.Background())
 		if err != nil {

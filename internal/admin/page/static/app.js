@@ -29,7 +29,9 @@ async function refresh() {
       draw();
     }
     update((await api.stats()).data);
-    history((await api.reloads()).data);
+    const reloads = (await api.reloads()).data;
+    sources(reloads);
+    history(reloads);
     $('login').hidden = true;
     say('');
   } catch (e) {
@@ -201,6 +203,26 @@ function level(l) {
     l.nearest?.length ? ` (nearest: ${l.nearest.map(entryText).join(', ')})` : '');
 }
 
+// sources tells at the top what is wrong with the rules of files, xDS or this API.
+function sources(data) {
+  const notes = [];
+  for (const s of data.sources ?? []) {
+    if (s.state === 'bad') {
+      notes.push(el('div', { class: 'error' }, el('strong', {}, `Rules from ${s.source} are bad${s.in_force ? ': the last good ones stay.' : ', and there are no older ones.'}`),
+        (s.problems ?? []).map((p) => el('div', { class: 'code' }, p))));
+    } else if (s.state === 'waiting') {
+      notes.push(el('div', {}, `There are no rules from ${s.source} yet.`));
+    }
+  }
+  if (data.last.generation > 0 && data.last.rules === 0) {
+    notes.push(el('div', { class: 'error' }, el('strong', {}, 'There are no rules: nothing is limited.')));
+  }
+  const signature = notes.map((n) => n.textContent).join();
+  if ($('sources').dataset.signature === signature) return;
+  $('sources').dataset.signature = signature;
+  $('sources').replaceChildren(...notes);
+}
+
 function history(data) {
   const lines = data.history ?? [];
   const signature = JSON.stringify([lines[0]?.time, lines.length]);
@@ -208,7 +230,7 @@ function history(data) {
   $('reloads').dataset.signature = signature;
   $('reloads').replaceChildren(lines.length
     ? table(['When', 'Outcome', { text: 'Rules', number: true }, 'Problems'], lines.map((r) => el('tr', {},
-      el('td', {}, time(r.time)), el('td', { class: r.outcome === 'failed' && 'error' }, r.outcome),
+      el('td', {}, time(r.time)), el('td', { class: ['failed', 'partly'].includes(r.outcome) && 'error' }, r.outcome),
       el('td', { class: 'number' }, number(r.rules)),
       el('td', {}, [...(r.problems ?? []), ...(r.warnings ?? [])].map((p) => el('div', { class: 'code' }, p))))))
     : el('p', {}, 'None yet.'));

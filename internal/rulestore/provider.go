@@ -1,0 +1,190 @@
+package rulestore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// Provider is a config.Provider of what a store holds, and the only door to that
+// store: what is saved by way of it can be loaded again.
+//
+// A store that can't be reached is no reason to do without the rules that are known
+// of it. What is stored but can't be used, being damaged or written by something
+// else, is set aside: the rest is in force, beside what was last good, and the next
+// change replaces it.
+type Provider struct {
+	Store Store
+	// Check reports why sources can't come into force beside the rules of other
+	// providers. Nil: they always can.
+	Check func([]config.Source) error
+	// MaxBytes bounds the stored form of a set; 0 means the package's MaxBytes.
+	MaxBytes int
+	Log      *zap.Logger
+
+	mu          sync.Mutex
+	known       Set // loaded last
+	good        map[string]json.RawMessage
+	proven      map[string]json.RawMessage // texts that can be used, stored or not
+	unavailable bool
+}
+
+var (
+	_ config.Provider = (*Provider)(nil)
+	_ Store           = (*Provider)(nil)
+)
+
+// Origin implements config.Provider.
+func (p *Provider) Origin() config.Origin { return config.FromAdmin }
+
+// Sources implements config.Provider.
+func (p *Provider) Sources(ctx context.Context) ([]config.Source, error) {
+	set, err := p.Load(ctx)
+	p.sayAvailable(set, err)
+	switch {
+	case errors.Is(err, ErrUnusable):
+		return set.sources(), &config.Partial{Problems: []config.Problem{{What: err.Error(), Remedy: "restore it; the next change of admin rules replaces it"}}}
+	case err != nil && !errors.Is(err, ErrUnavailable):
+		return nil, err
+	case len(set.aside) == 0:
+		return set.sources(), nil
+	}
+	var problems []config.Problem
+	for _, name := range slices.Sorted(maps.Keys(set.aside)) {
+		problems = append(problems, config.Problem{
+			What:   fmt.Sprintf("the stored admin rules of the domain %q are set aside: %v", name, set.aside[name].why),
+			Remedy: "write the domain's admin rules again",
+		})
+	}
+	return set.sources(), &config.Partial{Problems: problems}
+}
+
+// sayAvailable logs when the store goes and when it is back.
+func (p *Provider) sayAvailable(set Set, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gone := errors.Is(err, ErrUnavailable)
+	if p.unavailable == gone {
+		return
+	}
+	if p.unavailable = gone; gone {
+		p.Log.Warn("the admin rules are as last known", zap.Uint64("revision", set.Revision), zap.Error(err))
+	} else {
+		p.Log.Info("the admin rules are those stored again", zap.Uint64("revision", set.Revision))
+	}
+}
+
+// Load returns the set that is stored. With any error it returns the last set that
+// is known, which with ErrUnusable is one that may be changed and saved.
+func (p *Provider) Load(ctx context.Context) (Set, error) {
+	set, err := p.Store.Load(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil, errors.Is(err, ErrUnavailable):
+		set.aside = p.sift(set)
+		p.good = make(map[string]json.RawMessage, len(set.Domains))
+		for name, text := range set.Domains {
+			if bad, is := set.aside[name]; is {
+				text = bad.good
+			}
+			if text != nil {
+				p.good[name] = text
+			}
+		}
+		p.known = set
+		p.forget()
+	case errors.Is(err, ErrUnusable):
+		revision := max(set.Revision, p.known.Revision)
+		set = Set{Revision: revision, Domains: p.known.Domains, aside: p.known.aside, stored: true, token: set.token, unusable: true}
+	default:
+		set = p.known
+	}
+	return set, err
+}
+
+// Known returns the set that was loaded last.
+func (p *Provider) Known() Set {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known
+}
+
+// sift returns the domains whose text can't be used. p.mu is held.
+func (p *Provider) sift(set Set) map[string]aside {
+	var bad map[string]aside
+	for name, text := range set.Domains {
+		if bytes.Equal(p.proven[name], text) {
+			continue
+		}
+		if _, err := parse(name, text); err != nil {
+			if bad == nil {
+				bad = map[string]aside{}
+			}
+			bad[name] = aside{why: err, good: p.good[name]}
+			continue
+		}
+		if p.proven == nil {
+			p.proven = map[string]json.RawMessage{}
+		}
+		p.proven[name] = text
+	}
+	return bad
+}
+
+// forget drops what is proven of domains that are gone. p.mu is held.
+func (p *Provider) forget() {
+	maps.DeleteFunc(p.proven, func(name string, _ json.RawMessage) bool { return p.known.Domains[name] == nil })
+}
+
+// Try reports why a set can't be saved: it renders what would be stored and reads
+// that back, beside the rules of all other providers. The error is ErrTooLarge or
+// that of parsing.
+func (p *Provider) Try(next Set) error {
+	text, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if most := cmp.Or(p.MaxBytes, MaxBytes); len(text) > most {
+		return fmt.Errorf("%w: %d bytes as they are stored, of at most %d", ErrTooLarge, len(text), most)
+	}
+	stored, err := decode(text)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	stored.aside = p.sift(stored)
+	p.mu.Unlock()
+	for name, bad := range stored.aside {
+		if next.Aside(name) == nil {
+			return bad.why
+		}
+	}
+	if p.Check == nil {
+		return nil
+	}
+	return p.Check(stored.sources())
+}
+
+// Save implements Store. What could not be loaded again is not saved: see Try.
+func (p *Provider) Save(ctx context.Context, prev, next Set) error {
+	if err := p.Try(next); err != nil {
+		return err
+	}
+	return p.Store.Save(ctx, prev, next)
+}
+
+// Watch implements config.Provider.
+func (p *Provider) Watch(ctx context.Context, changed func()) error {
+	return p.Store.Watch(ctx, changed)
+}
