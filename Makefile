@@ -121,8 +121,9 @@ pgo: ## cmd/ratelimit/default.pgo, which the compiler uses if it is there, from 
 	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/ratelimit/default.pgo
 .PHONY: pgo
 
-plots: ## draw docs/img by running the algorithms, and the figures of docs/performance.json
+plots: ## draw docs/img and the tables of docs/algorithms.md by running the algorithms, and the figures of docs/performance.json
 	cd bench && $(GO) run ./cmd/plots ../docs/img
+	$(GO) test -count=1 -run TestSmallLimits ./docs -update
 .PHONY: plots
 
 tools: ## install the programs that lint and tests use

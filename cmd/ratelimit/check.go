@@ -61,7 +61,7 @@ type checkCmd struct {
 
 // Help says what the errors look like.
 func (checkCmd) Help() string {
-	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same. Files of a directory that are not read because of their names are listed as skipped.
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped.
 
 With --against each limit whose counters do not go on is a line: "begins anew" says why, and what it was; "gone" limits apply no more; "new" ones forget nothing. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters go on, 1 the rules of either side are invalid, 3 some counters begin anew or are gone.
 
@@ -78,6 +78,9 @@ func (c *checkCmd) Run(con console) error {
 	}
 	for _, w := range rules.Warnings {
 		fmt.Fprintf(con.out, "warning: %s\n", w.Error())
+	}
+	if hints := rules.Hints(); len(hints) > 0 { // one is enough: the others are of the same kind
+		fmt.Fprintf(con.out, "hint: %s%s\n", hints[0].Error(), others(len(hints)-1))
 	}
 	fmt.Fprintf(con.out, "valid: %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
 	if len(c.Against) == 0 {
@@ -110,6 +113,14 @@ func sayReplacement(out io.Writer, r descriptor.Replacement) error {
 		return errBeginAnew
 	}
 	return nil
+}
+
+// others returns how many more there are, if any.
+func others(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %s like it)", count(n, "limit"))
 }
 
 // count returns "1 rule" or "2 rules".
