@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,7 +31,21 @@ func open(t testing.TB, o redis.Options) *redis.Backend {
 // TestConformance compares every field of every decision with the reference.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t, redistest.Config{})
+	conforms(t, redistest.Start(t, redistest.Config{}))
+}
+
+// TestConformanceOfRedis62 does so with a server that has no command for when a key
+// expires and no SET until a time.
+func TestConformanceOfRedis62(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Config{Program: "redis-server-6.2"})
+	if version := server.Info("redis_version"); !strings.HasPrefix(version, "6.2.") {
+		t.Fatalf("it is Redis %s", version)
+	}
+	conforms(t, server)
+}
+
+func conforms(t *testing.T, server *redistest.Server) {
 	for name, o := range map[string]redis.Options{"default": {}, "plain": {NoCombining: true, PlainKeys: true}} {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Run(t, func(t testing.TB) backendtest.Fixture {

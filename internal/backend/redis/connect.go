@@ -268,9 +268,9 @@ func checkMode(ctx context.Context, client rueidis.Client, mode Mode, timeout ti
 	return errNoCluster
 }
 
-// oldest is the first major version whose PEXPIRETIME and SET … PXAT the script
+// oldest is the first major version whose access lists and RESP3 this package
 // needs. Valkey, a fork of Redis 7.2, says that it is 7.2.
-const oldest = 7
+const oldest = 6
 
 // checkVersion refuses servers that are too old for the script. A server that
 // does not say is taken to be new enough.

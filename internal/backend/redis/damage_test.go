@@ -77,7 +77,7 @@ func TestDamage(t *testing.T) {
 					t.Fatal(err)
 				}
 				value := []byte(server.Text("GET", stored))
-				ttl := server.Text("PEXPIRETIME", stored)
+				ttl := server.Text("PTTL", stored)
 				switch rng.IntN(5) {
 				case 0:
 					value = value[:rng.IntN(len(value)+1)]
@@ -90,8 +90,8 @@ func TestDamage(t *testing.T) {
 						value[rng.IntN(len(value))] = byte(rng.UintN(256))
 					}
 				}
-				server.Do("SET", stored, string(value), "PXAT", ttl)
-				check(fmt.Sprintf("%q until %s", value, ttl))
+				server.Do("SET", stored, string(value), "PX", ttl)
+				check(fmt.Sprintf("%q for %s ms", value, ttl))
 			}
 		})
 	}

@@ -30,10 +30,9 @@
 --   partial              if that does not say all of it
 
 now = tonumber(ARGV[1])
-if not now then
-  local time = call('TIME')
-  now = time[1] * 1000000 + time[2]
-end
+local time = call('TIME')
+real = time[1] * 1000000 + time[2]
+now = now or real
 hold = tonumber(ARGV[2])
 
 local COUNT, DRAIN = 1, 3

@@ -1,8 +1,8 @@
 -- fixed_window: follows internal/algo/fixed_window.go.
 -- State: {the end of the window in force, the hits counted in it}; a third part
 -- if the key holds the count alone.
--- Value: the count alone, for the window ends when the key expires. An end that
--- is not a whole millisecond needs more: 'F', the end and the count in 7 bytes each.
+-- Value: the count alone, for the window ends when the key expires. An end that the
+-- expiry does not tell needs more: 'F', the end and the count in 7 bytes each.
 
 local max_count = 9007199254740991
 
@@ -11,10 +11,10 @@ local function params(numbers, at)
   return { limit = limit, window = window }
 end
 
-local function load(key)
+local function load(key, p)
   local value, there = read(key)
   local count = value and digits(value)
-  if count then return { expires(key) or 0, count, byte(value) ~= 48 }, there end -- not with a leading 0
+  if count then return { expires(key, p.window) or 0, count, byte(value) ~= 48 }, there end -- not with a leading 0
   if value and #value == 15 and value:byte() == 70 then
     local e, c = unpack('<I7I7', value, 2)
     return { e, c }, there
@@ -36,8 +36,8 @@ local function refund(s, p, n)
   return { s[1], count }
 end
 
-local function store(key, s, _, expiry, stored)
-  if s[1] % 1000 ~= 0 or s[2] >= 1e15 then
+local function store(key, s, p, expiry, stored)
+  if s[1] % p.window ~= 0 or p.window < SHORT_FORM or s[2] >= 1e15 then
     save(key, pack('<c1I7I7', 'F', s[1], s[2]), expiry)
   elseif stored[3] and stored[1] == s[1] then
     call('INCRBY', key, text(s[2] - stored[2])) -- it expires as before

@@ -8,9 +8,10 @@ local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
 local format, find, byte = string.format, string.find, string.byte
 local tonumber, type = tonumber, type
 
--- When the script runs (µs since the epoch), and for how many milliseconds a key
--- is kept beyond its expiry: 0, but under a clock that a test controls.
-local now, hold
+-- When the script runs (µs since the epoch), the same by this server's clock, and
+-- for how many milliseconds a key is kept beyond its expiry: 0, but under a clock
+-- that a test controls, which differs from this server's.
+local now, real, hold
 
 -- MOST_OWED is the most hits that any limit can be owed: see internal/algo/bucket.go.
 local MOST_OWED = 8589934590
@@ -36,11 +37,17 @@ end
 -- aligned returns the first multiple of window after now.
 local function aligned(window) return now - now % window + window end
 
--- expires returns when the key expires (µs since the epoch), or nil if it never does.
-local function expires(key)
-  local at = call('PEXPIRETIME', key)
-  if at < 0 then return nil end
-  return (at - hold) * 1000
+-- SHORT_FORM is the shortest window whose end need not be in the value, because the
+-- expiry of the key tells it: servers say that to a millisecond, and less exactly
+-- when they were held up, but the end is a multiple of the window.
+local SHORT_FORM = 1000000
+
+-- expires returns when the key expires, to the nearest multiple of the window (µs
+-- since the epoch), or nil if it never does.
+local function expires(key, window)
+  local left = call('PTTL', key)
+  if left < 0 then return nil end
+  return floor((real + (left - hold) * 1000) / window + 0.5) * window
 end
 
 -- read returns the key's value, nil when there is none or one of a foreign type,
@@ -56,11 +63,12 @@ end
 local function text(n) return format('%d', n) end
 
 -- save keeps the value until the given microsecond. Many keys have a time in common.
-local saved_at, stamp
+local saved_until, stamp
 local function save(key, value, expiry)
-  local at = ceil(expiry / 1000) + hold
-  if at ~= saved_at then saved_at, stamp = at, text(at) end
-  call('SET', key, value, 'PXAT', stamp)
+  if expiry ~= saved_until then
+    saved_until, stamp = expiry, text(ceil(expiry / 1000) + hold - floor(real / 1000))
+  end
+  call('SET', key, value, 'PX', stamp)
 end
 
 -- digits returns a short value that is a whole number, which Redis keeps without

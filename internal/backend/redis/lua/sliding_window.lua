@@ -1,9 +1,9 @@
 -- sliding_window: follows internal/algo/sliding_window.go.
 -- State: {the end of the window in force, its count, the count before}.
 -- Value: the count before times SMALL and the count, for the key is kept until the
--- end or, while there is a count, a window longer. Large counts, and an end that is
--- not a whole millisecond, need more: 'S', the end in 7 bytes and the counts in 5
--- bytes each.
+-- end or, while there is a count, a window longer. Large counts, and an end that the
+-- expiry does not tell, need more: 'S', the end in 7 bytes and the counts in 5 bytes
+-- each.
 
 local SMALL = 16777216 -- 2^24
 
@@ -25,7 +25,7 @@ local function load(key, p)
   local value, there = read(key)
   if not value then return { 0, 0, 0 }, there end
   local counts = digits(value)
-  local e = counts and expires(key)
+  local e = counts and expires(key, p.window)
   if not e then return decode(value, 1), there end
   local count = counts % SMALL
   if count > 0 then e = e - p.window end
@@ -85,7 +85,7 @@ local function encode(s) return pack('<c1I7I5I5', 'S', s[1], s[2], s[3]) end
 
 local function store(key, s, p)
   local at = s[2] ~= 0 and s[1] + p.window or s[1]
-  if at % 1000 == 0 and s[2] < SMALL and s[3] < SMALL then
+  if at % p.window == 0 and p.window >= SHORT_FORM and s[2] < SMALL and s[3] < SMALL then
     save(key, text(s[3] * SMALL + s[2]), at)
   else
     save(key, encode(s), at)

@@ -5,6 +5,7 @@
 package redistest
 
 import (
+	"cmp"
 	"bufio"
 	"context"
 	"crypto/tls"
@@ -56,6 +57,8 @@ type Config struct {
 	Env []string
 	// Dir is where it runs. Default a temporary directory.
 	Dir string
+	// Program is another server than the redis-server on the path.
+	Program string
 
 	sentinel string // path of a sentinel's configuration
 	port     int
@@ -108,7 +111,7 @@ func (s *Server) prepare() {
 
 // launch starts the process and waits until it says that it is ready.
 func (s *Server) launch() error {
-	program := "redis-server"
+	program := cmp.Or(s.conf.Program, "redis-server")
 	path, err := exec.LookPath(program)
 	if err != nil {
 		return fmt.Errorf("%s is not installed: run make tools, or apt-get install redis-server: %w", program, err)
