@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
@@ -26,7 +27,10 @@ const (
 const explainPath = "/admin/explain"
 
 //go:embed openapi.yaml
-var openapi []byte
+var openapiFile string
+
+// openapi is the document with the names of the algorithms filled in.
+var openapi = []byte(strings.Replace(openapiFile, "$algorithms", strings.Join(algo.Algorithms(), ", "), 1))
 
 // api answers under /admin/, as openapi.yaml says.
 type api struct{ Options }

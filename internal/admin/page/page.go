@@ -6,8 +6,12 @@ package page
 
 import (
 	"embed"
+	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
 //go:embed static
@@ -24,6 +28,7 @@ func Handler() http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /page/", http.StripPrefix("/page/", http.FileServerFS(static)))
+	mux.HandleFunc("GET /page/algorithms.js", algorithms)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, static, "index.html") })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -33,4 +38,10 @@ func Handler() http.Handler {
 		h.Set("Cache-Control", "no-cache")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// algorithms is the module that tells the page which algorithms there are.
+func algorithms(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+	fmt.Fprintf(w, "export const algorithms = ['%s'];\n", strings.Join(algo.Algorithms(), "', '"))
 }

@@ -28,6 +28,7 @@ type Service struct {
 	GRPC, HTTP, Admin string // host:port
 
 	grpcPort int
+	program  string
 	args     []string
 	conn     *grpc.ClientConn
 }
@@ -68,7 +69,14 @@ func StartBare(t *testing.T, environment map[string]string) *Service {
 // service is healthy. Flags are added to the command line.
 func StartService(t testing.TB, rules string, flags ...string) *Service {
 	t.Helper()
+	return StartProgram(t, binary, rules, flags...)
+}
+
+// StartProgram is StartService of another program than the one that is tested.
+func StartProgram(t testing.TB, program, rules string, flags ...string) *Service {
+	t.Helper()
 	s := newService(t)
+	s.program = program
 	s.args = append([]string{
 		"serve", "--config", rules, "--grpc-addr", s.GRPC, "--http-addr", s.HTTP, "--admin-addr", s.Admin,
 	}, flags...)
@@ -92,7 +100,7 @@ func ServiceAt(t testing.TB, port int) *Service {
 // Restart starts the service again, on the same ports, after a Stop.
 func (s *Service) Restart(t testing.TB) {
 	t.Helper()
-	s.Process = Start(t, "ratelimit", binary, s.args...)
+	s.Process = Start(t, "ratelimit", s.program, s.args...)
 	s.AwaitHealthy(t)
 }
 

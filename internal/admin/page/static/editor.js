@@ -1,10 +1,10 @@
 // The form that makes or changes one rule.
 
+import { algorithms } from './algorithms.js';
 import * as api from './api.js';
 import { $, el, show } from './dom.js';
 import { limitsOf } from './limit.js';
 
-const algorithms = ['fixed_window', 'sliding_window', 'sliding_log', 'token_bucket', 'leaky_bucket', 'hybrid'];
 const units = ['', 'second', 'minute', 'hour', 'day', 'week', 'month', 'year'];
 
 // The fields of a limit that have an input. Others stay as they are.

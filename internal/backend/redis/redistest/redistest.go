@@ -5,8 +5,8 @@
 package redistest
 
 import (
-	"cmp"
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
