@@ -398,15 +398,13 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 			if o.chosen {
 				o.adopted()
 			} else {
-				o.err = tried[set|1<<i]
+				o.refused(tried[set|1<<i])
 			}
 		}
 		return true
 	}
 	for i, o := range news {
-		if o.err == nil {
-			o.err = tried[1<<i]
-		}
+		o.refused(tried[1<<i])
 	}
 	return false
 }

@@ -66,6 +66,16 @@ func (o *offer) isNew() bool { return !o.loaded || o.sum != o.feed.sum }
 // adopted notes that the sources are in force.
 func (o *offer) adopted() { o.inForce, o.feed.sum, o.loaded = o.sources, o.sum, true }
 
+// refused notes why the sources are not in force, beside what is bad about others of
+// the provider.
+func (o *offer) refused(why error) {
+	if o.err == nil {
+		o.err = why
+	} else if why != nil {
+		o.err = allOf(o.err, why)
+	}
+}
+
 // status returns how the sources are after an attempt, and whether that is news.
 func (o *offer) status(now time.Time, before SourceStatus) (s SourceStatus, news bool) {
 	s = SourceStatus{Source: before.Source, State: SourceGood, InForce: o.loaded, LastSuccess: before.LastSuccess, Failures: before.Failures}

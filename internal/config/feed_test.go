@@ -126,6 +126,25 @@ func TestEachSourceStandsAlone(t *testing.T) {
 	}
 }
 
+// TestWhyTheRestOfAPartialSourceIsNotInForce: what is set aside does not hide it.
+func TestWhyTheRestOfAPartialSourceIsNotInForce(t *testing.T) {
+	files, admin := memory{origin: config.FromFile}, memory{origin: config.FromAdmin}
+	files.set(nil, domain("edge", 1))
+	c := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{&files, &admin}})
+	admin.set(&config.Partial{Problems: []config.Problem{{What: "damaged"}}}, "domain: mine\ndescriptors: 5")
+	for _, also := range []bool{false, true} { // beside other news, and alone
+		if also {
+			files.set(nil, domain("edge", 2))
+		}
+		err := c.Reload(t.Context())
+		for _, want := range []string{"damaged", "want a list"} {
+			if got := strings.Join(c.Status().Last.Problems, "\n"); !strings.Contains(got, want) || !strings.Contains(err.Error(), want) {
+				t.Errorf("problems %q, error %v; want %s, too", got, err, want)
+			}
+		}
+	}
+}
+
 // TestFilesWithoutAnyRule empties the rule files while serving.
 func TestFilesWithoutAnyRule(t *testing.T) {
 	const empty = "domain: edge\ndescriptors:\n"

@@ -109,17 +109,7 @@ func (p *parser) parseAll(sources []Source, unread []error) (*Rules, error) {
 	if len(unread) == 0 {
 		return rules, err
 	}
-	all := Invalid{}
-	for _, err := range append(unread, err) {
-		bad, ok := errors.AsType[*Invalid](err)
-		switch {
-		case ok:
-			all.Problems = append(all.Problems, bad.Problems...)
-		case err != nil:
-			all.Problems = append(all.Problems, Problem{What: err.Error()})
-		}
-	}
-	return nil, &all
+	return nil, allOf(append(unread, err)...)
 }
 
 // document is what is made of one document of a source.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,6 +71,21 @@ func invalid(problems []Problem) error {
 		return nil
 	}
 	return &Invalid{Problems: problems}
+}
+
+// allOf returns the problems of all errors as one, nil when there are none.
+func allOf(errs ...error) error {
+	var problems []Problem
+	for _, err := range errs {
+		if bad, ok := errors.AsType[*Invalid](err); ok {
+			problems = append(problems, bad.Problems...)
+		} else if partial, ok := errors.AsType[*Partial](err); ok {
+			problems = append(problems, partial.Problems...)
+		} else if err != nil {
+			problems = append(problems, Problem{What: err.Error()})
+		}
+	}
+	return invalid(problems)
 }
 
 // inOrder sorts the problems of one source by place and drops repetitions: an

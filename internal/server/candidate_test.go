@@ -147,6 +147,31 @@ descriptors:
 	}
 }
 
+// TestCandidatesAloneAreGivenBackWhatTheyWereCharged, and no more: of two that stand
+// alone one refuses, so that neither is charged.
+func TestCandidatesAloneAreGivenBackWhatTheyWereCharged(t *testing.T) {
+	f := serve(t, `
+domain: edge
+descriptors:
+  - key: user
+    rate_limits:
+      - {name: live, unit: hour, requests_per_unit: 9}
+      - {name: hourly, unit: hour, requests_per_unit: 2, denied_hits: drop, shadow_mode: true}
+      - {name: minutely, unit: minute, requests_per_unit: 1, denied_hits: drop, shadow_mode: true}
+  - {key: vip, rate_limit: {unit: hour, requests_per_unit: 100, replaces: [{name: live}]}}
+  - {key: site, rate_limit: {unit: hour, requests_per_unit: 0}}
+`, func(o *server.Options) { o.DropRefused, o.Spread = true, true })
+	f.ask(desc("user=a"), desc("vip=a"))
+	f.ask(desc("user=a"), desc("vip=a"), desc("site=a"))
+	f.advance(time.Minute)
+	f.ask(desc("user=a"), desc("vip=a"))
+	f.advance(time.Minute)
+	f.ask(desc("user=a"), desc("vip=a"))
+	if c := f.counts("user", "hourly"); c.ShadowDenied != 1 {
+		t.Errorf("hourly %+v, want the third hit that was charged refused", c)
+	}
+}
+
 // TestCandidateFailsNobody when the store is gone.
 func TestCandidateFailsNobody(t *testing.T) {
 	f := serve(t, `

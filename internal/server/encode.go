@@ -174,6 +174,13 @@ func (r *request) report(d *matched) (wait time.Duration) {
 	return wait
 }
 
+// charged reports whether the store has charged the descriptor's checks that fitted.
+// Candidates that stand alone, because the limits beside them are replaced, are so
+// all or none, though whatever they say their descriptor passes.
+func (r *request) charged(d *matched) bool {
+	return backend.Passes(r.ask.Checks[d.first:d.last], r.decisions[d.first:d.last])
+}
+
 // tighter reports whether a is to be reported rather than b: it refuses and b does
 // not, or has less room or, with as much of it, the longer wait.
 func tighter(a, b *algo.Decision) bool {
@@ -228,7 +235,7 @@ func (r *request) tallyCandidates(d *matched, hits int64, whole bool, now time.T
 			if d.passes {
 				d.stats.LetThrough(over)
 			}
-		case (whole || !d.passes) && l.algo.DeniedHits() != algo.Count:
+		case (whole || !r.charged(d)) && l.algo.DeniedHits() != algo.Count:
 			l.stats.AllowWithoutCharge(hits)
 		default:
 			l.stats.Allow(u)

@@ -239,9 +239,13 @@ func (s *Service) giveBack(ctx context.Context, r *request) {
 	var back backend.Request
 	var places []int
 	for i := range r.descriptors {
-		for at := r.descriptors[i].first; at < r.descriptors[i].last; at++ {
+		d := &r.descriptors[i]
+		if !r.charged(d) {
+			continue
+		}
+		for at := d.first; at < d.last; at++ {
 			c, l := r.ask.Checks[at], r.limits[at]
-			if c.Hits > 0 && r.descriptors[i].passes && r.decisions[at].Allowed && l.algo.DeniedHits() != algo.Count {
+			if c.Hits > 0 && r.decisions[at].Allowed && l.algo.DeniedHits() != algo.Count {
 				c.Hits = -c.Hits
 				back.Checks, places = append(back.Checks, c), append(places, at)
 			}

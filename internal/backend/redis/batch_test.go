@@ -158,6 +158,56 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestRefusalsOfALoweredLog: of a log that was filled under a higher limit, some
+// hits leave before one passes; under a limit of 0 none ever does.
+func TestRefusalsOfALoweredLog(t *testing.T) {
+	t.Parallel()
+	log := func(n uint32) *algo.Limit {
+		l, err := algo.New(algo.Params{Algorithm: algo.SlidingLog, Limit: n, Window: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	now := int64(1_700_000_000_000_000)
+	clock := func() int64 { return now }
+	b := openFor(t, Options{Clock: clock, LocalCacheBytes: 1 << 20})
+	reference := backendtest.NewReference(clock)
+	decide := func(c backend.Check) (got, want algo.Decision, remembered bool) {
+		req := backend.Request{Checks: []backend.Check{c}}
+		out := make([]algo.Decision, 2)
+		if err := reference.Decide(context.Background(), &req, out[:1]); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Decide(context.Background(), &req, out[1:]); err != nil {
+			t.Fatal(err)
+		}
+		return out[1], out[0], req.Remembered
+	}
+	for _, lowered := range []uint32{0, 2} {
+		c := backend.Check{Key: fmt.Appendf(nil, "lowered to %d", lowered), Limit: log(7), Hits: 1}
+		for range 7 {
+			decide(c)
+			now += 100_000
+		}
+		c.Limit = log(lowered)
+		remembered := 0
+		for range 60 {
+			got, want, known := decide(c)
+			if known {
+				remembered++
+			}
+			if got != want {
+				t.Fatalf("limit %d, remembered: %v:\n got %+v\nwant %+v", lowered, known, got, want)
+			}
+			now += 30_000
+		}
+		if remembered == 0 {
+			t.Errorf("limit %d: nothing was answered from memory", lowered)
+		}
+	}
+}
+
 // TestRealClock lets Redis tell the time, as in production, where counters are
 // kept in part as the time when their key expires. Each decision is compared
 // with the step at the time that Redis used.

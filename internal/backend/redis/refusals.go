@@ -92,11 +92,13 @@ func (r *refusals) refuse(o *op, i int) bool {
 	}
 	if known.state == nil {
 		d := known.last
-		if c.Hits != 1 || d.RetryAfter <= since {
+		if c.Hits != 1 || d.RetryAfter <= since || d.ResetAfter > 0 && d.ResetAfter <= since { // the oldest hit has left
 			return false
 		}
-		d.ResetAfter -= since
-		d.RetryAfter -= since
+		d.ResetAfter = max(0, d.ResetAfter-since)
+		if d.RetryAfter != algo.Never {
+			d.RetryAfter -= since
+		}
 		o.out[i] = d
 		return true
 	}
