@@ -157,8 +157,11 @@ func (s *service) connect(ctx context.Context, settings *redis.Settings) (*redis
 	return b, nil
 }
 
-// close drops the connections of the stores.
+// close waits for what requests give back, and drops the connections of the stores.
 func (s *service) close() error {
+	if s.decider != nil {
+		s.decider.Close()
+	}
 	for _, b := range s.redis {
 		b.Close()
 	}

@@ -121,8 +121,14 @@ type Backend interface {
 	// Decide takes every check of the request, at most MaxChecks, in one atomic step and writes one
 	// decision per check to out, which has len(req.Checks) elements. Allowed says
 	// whether that check itself fitted; the rest describes the state that its
-	// descriptor left behind. After an error out is undefined and nothing can be
-	// said of what was charged.
+	// descriptor left behind.
+	//
+	// A store that is in several places, some of which failed, returns a
+	// *PartialError: the checks for which that has no error are decided and charged
+	// as if the request had no others. Checks of one descriptor that are in one
+	// place, and all those of an AllOrNothing request, are decided or fail together.
+	// After any other error out is undefined and nothing can be said of what was
+	// charged. ErrorOf reads both.
 	//
 	// Every check but a look keeps its state, settled to now, even if nothing was
 	// charged; a state that equals "never used" is not kept.

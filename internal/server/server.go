@@ -6,7 +6,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
@@ -59,8 +57,8 @@ type Options struct {
 	// answer then.
 	Admit func(context.Context) error
 
-	// OnBackendError is what to answer when the backend fails, for rules that do
-	// not say; BackendErrorDefault means BackendErrorError.
+	// OnBackendError is what to answer for limits that the backend failed to decide,
+	// where their rules do not say; BackendErrorDefault means BackendErrorError.
 	OnBackendError config.BackendErrorMode
 	// Local decides for BackendErrorLocal. Required if that mode is used.
 	Local backend.Backend
@@ -104,6 +102,9 @@ type Service struct {
 	requests  sync.Pool  // of *request
 	answers   sync.Pool  // of *answer
 	overrides stats.Rule // counts overrides that find no place of their own
+
+	givingBack atomic.Int32   // how many requests, beside their answers
+	gaveBack   sync.WaitGroup // all of them
 }
 
 // New returns a service without rules.
@@ -209,20 +210,26 @@ func (s *Service) answer(ctx context.Context, r *request, now time.Time) (*answe
 		s.opts.Stats.ServiceErrors.Add(1)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	var failed *outage
 	if len(r.ask.Checks) > 0 {
 		if err := s.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
-			if err := s.decideWithout(ctx, r, err); err != nil {
-				return nil, err
-			}
-		}
-		if weight := s.opts.Stats.Sample(&r.sampler, now); weight > 0 {
-			r.heat(weight, now)
+			failed = s.decideWithout(ctx, r, err)
 		}
 	}
 	o := s.judge(r)
-	if o.refused && r.givesBack {
+	switch {
+	case failed != nil:
+		if err := s.settleOutage(r, failed, o, time.Since(now)); err != nil {
+			return nil, err
+		}
+	case o.refused && r.givesBack:
 		s.giveBack(ctx, r)
 		o = s.judge(r)
+	}
+	if len(r.ask.Checks) > 0 {
+		if weight := s.opts.Stats.Sample(&r.sampler, now); weight > 0 {
+			r.heat(weight, now)
+		}
 	}
 	r.tally(o, now)
 	if o.refused && !o.over {
@@ -233,39 +240,6 @@ func (s *Service) answer(ctx context.Context, r *request, now time.Time) (*answe
 	return a, nil
 }
 
-// giveBack gives back what a refused request was charged, and has the decisions say
-// what is left then. Where that fails the charges stay.
-func (s *Service) giveBack(ctx context.Context, r *request) {
-	var back backend.Request
-	var places []int
-	for i := range r.descriptors {
-		d := &r.descriptors[i]
-		if !r.charged(d) {
-			continue
-		}
-		for at := d.first; at < d.last; at++ {
-			c, l := r.ask.Checks[at], r.limits[at]
-			if c.Hits > 0 && r.decisions[at].Allowed && l.algo.DeniedHits() != algo.Count {
-				c.Hits = -c.Hits
-				back.Checks, places = append(back.Checks, c), append(places, at)
-			}
-		}
-	}
-	if places == nil {
-		return
-	}
-	out := make([]algo.Decision, len(places))
-	if err := s.opts.Backend.Decide(ctx, &back, out); err != nil {
-		s.opts.Stats.BackendErrors.Add(1)
-		s.opts.Log.Warn("the backend did not take back what a refused request was charged", zap.Error(err))
-		r.givesBack = false // what was charged counts
-		return
-	}
-	for i, at := range places {
-		r.decisions[at] = out[i]
-	}
-}
-
 // heat has the counters of a request that stands for so many counted among the
 // hottest of their rules.
 func (r *request) heat(weight int64, now time.Time) {
@@ -274,51 +248,4 @@ func (r *request) heat(weight int64, now time.Time) {
 			d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
 		}
 	}
-}
-
-// decideWithout answers for a backend that failed, each limit as its rule asks.
-func (s *Service) decideWithout(ctx context.Context, r *request, cause error) error {
-	for i := range r.descriptors {
-		if d := &r.descriptors[i]; d.first < d.last {
-			d.stats.Fail()
-		}
-	}
-	s.opts.Stats.BackendErrors.Add(1)
-	if ctx.Err() != nil { // the client has left: nobody waits for a decision
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	s.opts.Log.Debug("the backend did not decide", zap.Error(cause)) // it says itself when it goes and comes back
-	local := backend.Request{AllOrNothing: r.ask.AllOrNothing || r.givesBack}
-	r.ask.AllOrNothing, r.givesBack = local.AllOrNothing, false
-	var places []int
-	for i, l := range r.limits {
-		mode := l.onError
-		if mode == config.BackendErrorError && l.candidate { // it fails nobody
-			mode = config.BackendErrorAllow
-		}
-		switch mode {
-		case config.BackendErrorAllow:
-			r.decisions[i] = algo.Decision{Allowed: true, Remaining: l.algo.Capacity()}
-		case config.BackendErrorDeny:
-			r.decisions[i] = algo.Decision{ResetAfter: time.Second, RetryAfter: time.Second}
-		case config.BackendErrorLocal:
-			c := r.ask.Checks[i]
-			c.Limit = l.local
-			local.Checks = append(local.Checks, c)
-			places = append(places, i)
-		default:
-			return status.Errorf(codes.Unavailable, "the rate limit backend did not decide: %v", cause)
-		}
-	}
-	if len(places) == 0 {
-		return nil
-	}
-	out := make([]algo.Decision, len(places))
-	if err := s.opts.Local.Decide(ctx, &local, out); err != nil {
-		return status.Errorf(codes.Unavailable, "neither the rate limit backend nor its local stand-in decided: %v", errors.Join(cause, err))
-	}
-	for i, at := range places {
-		r.decisions[at] = out[i]
-	}
-	return nil
 }

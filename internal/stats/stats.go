@@ -168,7 +168,7 @@ type Stats struct {
 	GlobalShadowMode atomic.Uint64
 	// DomainNotFound counts requests whose domain has no rules.
 	DomainNotFound atomic.Uint64
-	// BackendErrors counts requests that the store failed to decide.
+	// BackendErrors counts requests that the store failed to decide, in part or whole.
 	BackendErrors atomic.Uint64
 	// ServiceErrors counts requests refused as malformed or before rules were loaded.
 	ServiceErrors atomic.Uint64

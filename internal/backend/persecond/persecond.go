@@ -5,7 +5,6 @@ package persecond
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -35,7 +34,8 @@ func (b *Backend) Of(c *backend.Check) backend.Backend {
 }
 
 // Decide implements backend.Backend. A request with counters in both stores asks
-// both at once; its error is that of either.
+// both at once. If one fails, what the other decided stands, and the error is a
+// *backend.PartialError.
 func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
 	seconds := 0
 	for i := range req.Checks {
@@ -50,59 +50,64 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 		return b.Seconds.Decide(ctx, req, out)
 	}
 	short, long := b.part(req, b.Seconds, seconds), b.part(req, b.Others, len(req.Checks)-seconds)
-	if err := errors.Join(b.both(ctx, short, long)...); err != nil {
-		return err
+	shortErr, longErr := b.both(ctx, short, long)
+	var errs []error
+	if shortErr != nil || longErr != nil {
+		errs = make([]error, len(req.Checks))
 	}
-	short.copyTo(out)
-	long.copyTo(out)
-	req.Remembered = short.req.Remembered && long.req.Remembered
-	b.settle(ctx, req, out, short, long)
-	return nil
+	short.Report(shortErr, out, errs)
+	long.Report(longErr, out, errs)
+	req.Remembered = short.Remembered && long.Remembered
+	b.settle(ctx, req, out, errs, short, long)
+	return backend.Failure(errs)
 }
 
-// both has each store decide its part at once.
-func (b *Backend) both(ctx context.Context, short, long *part) []error {
+// both lets each store decide its part, at the same time.
+func (b *Backend) both(ctx context.Context, short, long *backend.Part) (shortErr, longErr error) {
 	failed := make(chan error, 1)
-	go func() { failed <- b.Seconds.Decide(ctx, &short.req, short.out) }()
-	err := b.Others.Decide(ctx, &long.req, long.out)
-	return []error{err, <-failed}
+	go func() { failed <- b.Seconds.Decide(ctx, &short.Request, short.Out) }()
+	longErr = b.Others.Decide(ctx, &long.Request, long.Out)
+	return <-failed, longErr
 }
 
 // settle makes up for what the stores could not know of each other: a part of a
 // descriptor that passed is given back when the other part did not, and one that
 // was refused for a limit in shadow mode alone is charged. An error leaves charged
-// what was to be given back, which at worst refuses.
-func (b *Backend) settle(ctx context.Context, req *backend.Request, out []algo.Decision, parts ...*part) {
+// what was to be given back, which at worst refuses. Whether a descriptor passes
+// that was decided in part is for the caller to say, who also makes up for it.
+func (b *Backend) settle(ctx context.Context, req *backend.Request, out []algo.Decision, errs []error, parts ...*backend.Part) {
 	for _, p := range parts {
-		amends := &part{}
-		for from, to := range backend.Descriptors(p.req.Checks) {
-			start, end := descriptorAt(req.Checks, p.at[from])
+		amends := &backend.Part{}
+		for from, to := range backend.Descriptors(p.Checks) {
+			start, end := descriptorAt(req.Checks, p.At[from])
+			if errs != nil && backend.Failure(errs[start:end]) != nil {
+				continue
+			}
 			passes := backend.Passes(req.Checks[start:end], out[start:end])
-			if passed := backend.Passes(p.req.Checks[from:to], p.out[from:to]); passed == passes {
+			if passed := backend.Passes(p.Checks[from:to], p.Out[from:to]); passed == passes {
 				continue
 			}
 			for i := from; i < to; i++ {
-				c := p.req.Checks[i]
-				if !p.out[i].Allowed || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
+				c := p.Checks[i]
+				if !p.Out[i].Allowed || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
 					continue // charged as part of a denied call, or not to be
 				}
 				if !passes {
 					c.Hits = -c.Hits
 				}
-				amends.req.Checks, amends.at = append(amends.req.Checks, c), append(amends.at, p.at[i])
+				amends.Add(p.At[i], c)
 			}
 		}
-		if len(amends.at) == 0 {
+		if len(amends.At) == 0 {
 			continue
 		}
-		amends.out = make([]algo.Decision, len(amends.at))
-		if err := b.Of(&amends.req.Checks[0]).Decide(ctx, &amends.req, amends.out); err != nil {
-			continue
+		err := b.Of(&amends.Checks[0]).Decide(ctx, &amends.Request, amends.Out)
+		for i, at := range amends.At {
+			if backend.ErrorOf(err, i) == nil {
+				out[at] = amends.Out[i]
+				out[at].Allowed, out[at].RetryAfter = true, 0 // as was found first
+			}
 		}
-		for i := range amends.out {
-			amends.out[i].Allowed, amends.out[i].RetryAfter = true, 0 // as was found first
-		}
-		amends.copyTo(out)
 	}
 }
 
@@ -115,26 +120,14 @@ func descriptorAt(checks []backend.Check, i int) (start, end int) {
 	return start, end
 }
 
-// part is what one store decides of a request.
-type part struct {
-	req backend.Request
-	at  []int // where the checks are in the request
-	out []algo.Decision
-}
-
-func (b *Backend) part(req *backend.Request, in backend.Backend, n int) *part {
-	p := &part{at: make([]int, 0, n), out: make([]algo.Decision, n)}
-	p.req.Checks = make([]backend.Check, 0, n)
+// part returns the n checks of the request that are in a store.
+func (b *Backend) part(req *backend.Request, in backend.Backend, n int) *backend.Part {
+	p := &backend.Part{At: make([]int, 0, n), Out: make([]algo.Decision, 0, n)}
+	p.Checks = make([]backend.Check, 0, n)
 	for i := range req.Checks {
 		if b.Of(&req.Checks[i]) == in {
-			p.req.Checks, p.at = append(p.req.Checks, req.Checks[i]), append(p.at, i)
+			p.Add(i, req.Checks[i])
 		}
 	}
 	return p
-}
-
-func (p *part) copyTo(out []algo.Decision) {
-	for i, at := range p.at {
-		out[at] = p.out[i]
-	}
 }

@@ -133,17 +133,83 @@ type down struct{}
 
 func (down) Decide(context.Context, *backend.Request, []algo.Decision) error { return errDown }
 
+// TestOneStoreDown: what the other decided stands, with an error for each check of
+// the one that is down, and none for a request that does not need it.
 func TestOneStoreDown(t *testing.T) {
 	seconds, others := check(t, 0, "a", time.Second), check(t, 1, "b", time.Minute)
-	decide := func(b *persecond.Backend, checks ...backend.Check) error {
-		return b.Decide(context.Background(), &backend.Request{Checks: checks}, make([]algo.Decision, len(checks)))
-	}
-	for _, b := range []*persecond.Backend{{Seconds: down{}, Others: store(t)}, {Seconds: store(t), Others: down{}}} {
-		if err := decide(b, seconds, others); !errors.Is(err, errDown) {
-			t.Errorf("both asked: error %v", err)
+	both := []backend.Check{seconds, others}
+	for name, b := range map[string]*persecond.Backend{"seconds": {Seconds: down{}, Others: store(t)}, "others": {Seconds: store(t), Others: down{}}} {
+		out := make([]algo.Decision, len(both))
+		err := b.Decide(context.Background(), &backend.Request{Checks: both}, out)
+		if !errors.Is(err, errDown) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		for i := range both {
+			isDown := b.Of(&both[i]) == (down{})
+			if got := backend.ErrorOf(err, i); isDown && !errors.Is(got, errDown) || !isDown && (got != nil || !out[i].Allowed || out[i].Remaining != 10-both[i].Hits) {
+				t.Errorf("%s: check %d: %+v, error %v", name, i, out[i], got)
+			}
 		}
 	}
-	if err := decide(&persecond.Backend{Seconds: down{}, Others: store(t)}, others); err != nil {
+	b := &persecond.Backend{Seconds: down{}, Others: store(t)}
+	if err := b.Decide(context.Background(), &backend.Request{Checks: both[1:]}, make([]algo.Decision, 1)); err != nil {
 		t.Errorf("a store that is not needed: %v", err)
+	}
+	b.Others = down{}
+	err := b.Decide(context.Background(), &backend.Request{Checks: both}, make([]algo.Decision, 2))
+	if partial := (*backend.PartialError)(nil); errors.As(err, &partial) || !errors.Is(err, errDown) {
+		t.Errorf("both are down: %v, want an error of the request", err)
+	}
+}
+
+// partlyDown fails for some counters, as a Cluster does.
+type partlyDown struct {
+	backend.Backend
+	key string
+}
+
+func (p partlyDown) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
+	errs, well := make([]error, len(req.Checks)), backend.Part{}
+	for i, c := range req.Checks {
+		if string(c.Key) == p.key {
+			errs[i] = errDown
+		} else {
+			well.Add(i, c)
+		}
+	}
+	err := p.Backend.Decide(ctx, &well.Request, well.Out)
+	well.Report(err, out, errs)
+	return backend.Failure(errs)
+}
+
+// TestAStoreThatIsDownInPart: descriptors that are decided in both stores are charged
+// all or none, whatever became of others.
+func TestAStoreThatIsDownInPart(t *testing.T) {
+	limit := func(n uint32, window time.Duration) *algo.Limit {
+		l, err := algo.New(algo.Params{Limit: n, Window: window, DeniedHits: algo.Drop})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	b := &persecond.Backend{Seconds: store(t), Others: partlyDown{store(t), "dead"}}
+	checks := []backend.Check{
+		{Key: []byte("a second"), Limit: limit(1, time.Second), Hits: 1}, {Key: []byte("a day"), Limit: limit(9, 24*time.Hour), Hits: 1},
+		{Key: []byte("b second"), Limit: limit(9, time.Second), Hits: 1, Descriptor: 1}, {Key: []byte("dead"), Limit: limit(9, 24*time.Hour), Hits: 1, Descriptor: 1},
+	}
+	out := make([]algo.Decision, len(checks))
+	for call := range 3 {
+		err := b.Decide(context.Background(), &backend.Request{Checks: checks}, out)
+		for i := range checks {
+			if failed := backend.ErrorOf(err, i); (failed != nil) != (i == 3) {
+				t.Errorf("call %d: check %d: error %v", call, i, failed)
+			}
+		}
+	}
+	if out[0].Allowed || out[1].Remaining != 8 {
+		t.Errorf("%+v, want the day charged once, for the second refuses", out[:2])
+	}
+	if !out[2].Allowed || out[2].Remaining != 6 {
+		t.Errorf("%+v, want what was decided to stand as it is", out[2])
 	}
 }

@@ -1,62 +1,56 @@
 package redis
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 
-	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
 // spread decides a request in a cluster: one call for each slot that its keys
-// are in, all at once. What must be decided in one step must be in one slot.
+// are in, all at once. What must be decided in one step must be in one slot. Where
+// the master of a slot is gone, the others' decisions stand.
 func (b *Backend) spread(o *op) error {
-	groups, err := b.split(o)
+	parts, err := b.split(o)
 	if err != nil {
 		return err
 	}
-	if len(groups) == 1 {
+	if len(parts) == 1 {
 		return b.do(o)
 	}
 	var wait sync.WaitGroup
-	errs := make([]error, len(groups))
-	for i, g := range groups {
+	failures := make([]error, len(parts))
+	for i, p := range parts {
 		wait.Go(func() {
-			part := newOp(g.checks, false, g.out, o.began, o.deadline)
+			part := newOp(p.Checks, false, p.Out, o.began, o.deadline)
 			defer part.release()
-			for _, at := range g.at {
+			for _, at := range p.At {
 				if len(o.epochs) > 0 {
 					part.epochs = append(part.epochs, o.epochs[at])
 				}
 			}
-			errs[i] = b.do(part)
+			failures[i] = b.do(part)
 		})
 	}
 	wait.Wait()
-	for _, g := range groups {
-		for i, at := range g.at {
-			o.out[at] = g.out[i]
+	var errs []error
+	for i, p := range parts {
+		if failures[i] != nil && errs == nil {
+			errs = make([]error, len(o.checks))
 		}
+		p.Report(failures[i], o.out, errs)
 	}
-	return errors.Join(errs...)
-}
-
-// part is the checks of a request that are in one slot.
-type part struct {
-	checks []backend.Check
-	at     []int // where they are in the request
-	out    []algo.Decision
+	return backend.Failure(errs)
 }
 
 // split groups the checks of the op by slot, in order.
-func (b *Backend) split(o *op) ([]*part, error) {
+func (b *Backend) split(o *op) ([]*backend.Part, error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return nil, err
 	}
-	var parts []*part
-	bySlot := map[uint16]*part{}
+	var parts []*backend.Part
+	bySlot := map[uint16]*backend.Part{}
 	var last uint16
 	for i := range o.checks {
 		c := &o.checks[i]
@@ -70,13 +64,11 @@ func (b *Backend) split(o *op) ([]*part, error) {
 		last = slot
 		p := bySlot[slot]
 		if p == nil {
-			p = &part{}
+			p = &backend.Part{}
 			bySlot[slot] = p
 			parts = append(parts, p)
 		}
-		p.checks = append(p.checks, *c)
-		p.at = append(p.at, i)
-		p.out = append(p.out, algo.Decision{})
+		p.Add(i, *c)
 	}
 	return parts, nil
 }
