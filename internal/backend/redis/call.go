@@ -27,7 +27,7 @@ func (b *Backend) call(ops []*op, until time.Time) {
 	asks := b.leases.asks(rest, began)
 	err := b.send(withAsks(rest, asks), until)
 	for _, a := range asks {
-		b.leases.settle(a, began, time.Now(), err)
+		b.settle(a, began, err)
 	}
 	for _, o := range rest {
 		o.err = err
@@ -97,7 +97,16 @@ func (b *Backend) returnOverdue(now time.Time) {
 	until := now.Add(b.opts.bound())
 	for _, a := range b.leases.overdue(now) {
 		err := b.send([]*op{a.give}, until)
-		b.leases.settle(a, now, time.Now(), err)
+		b.settle(a, now, err)
+	}
+}
+
+// settle takes note of what became of an ask. Where hits went back, what is known of
+// the counter's refusals no longer holds.
+func (b *Backend) settle(a *ask, sent time.Time, err error) {
+	b.leases.settle(a, sent, time.Now(), err)
+	if a.give != nil && b.refusals != nil {
+		b.refusals.forget(a.of)
 	}
 }
 

@@ -339,3 +339,37 @@ func TestLeasesOutliveReloads(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatALeaseGivesBackIsNotRefused: a refusal from before is remembered no more.
+func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
+	t.Parallel()
+	b := openFor(t, Options{LocalCacheBytes: 1 << 20})
+	limit, err := algo.New(algo.Params{Algorithm: algo.TokenBucket, Limit: 10, Window: 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decide := func(hits int64) algo.Decision {
+		out := make([]algo.Decision, 1)
+		c := backend.Check{Key: []byte("hot"), Limit: limit, Hits: hits}
+		if err := b.Decide(t.Context(), &backend.Request{Checks: []backend.Check{c}}, out); err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	decide(10)
+	c := backend.Check{Key: []byte("hot"), Limit: limit, Lease: 1}
+	h := newLease(&c, 1)
+	h.left = 4 // of the ten
+	of := idOf(c.Key)
+	s := b.leases.shard(of)
+	s.mu.Lock()
+	s.held[of] = h
+	s.mu.Unlock()
+	if d := decide(1); d.Allowed {
+		t.Fatalf("%+v while all is taken", d)
+	}
+	b.returnOverdue(time.Now())
+	if d := decide(1); !d.Allowed || d.Remaining != 3 {
+		t.Errorf("%+v after 4 hits went back, want 3 left", d)
+	}
+}
