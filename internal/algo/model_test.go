@@ -209,26 +209,40 @@ type slidingModel struct {
 
 func (m *slidingModel) retuned(p algo.Params) model {
 	if p.Strict {
-		return adopting(&strictModel{}, p, m.now, m.current+m.previous)
+		// The latest that a hit can have come: just before the window's end, or now.
+		return adopting(&strictModel{}, p, m.now, []group{{m.end - m.window - 1, m.previous}, {m.now, m.current}})
 	}
 	m.limit, m.window, m.debt = int64(p.Limit), p.Window.Microseconds(), debt(p)
 	m.realign()
 	return m
 }
 
-// adopting returns the model of a sliding window of the rule in which so many
-// hits were counted just now.
-func adopting(m model, p algo.Params, now, hits int64) model {
+// adopting returns the model of a sliding window of the rule in which hits came at
+// these times, or before within what the window then in force tells apart.
+func adopting(m model, p algo.Params, now int64, hits []group) model {
 	m = m.retuned(p)
 	m.settle(now)
-	hits = min(hits, 2*math.MaxUint32) // no limit lets more happen
-	switch m := m.(type) {
-	case *slidingModel:
-		m.current = hits
-	case *strictModel:
-		if hits > 0 {
-			m.hits = []group{{m.end, hits}}
+	const most = 2 * math.MaxUint32 // no limit lets more happen
+	for _, g := range hits {
+		switch m := m.(type) {
+		case *slidingModel:
+			switch {
+			case g.at >= m.end-m.window:
+				m.current = min(m.current+g.n, most)
+			case g.at >= m.end-2*m.window:
+				m.previous = min(m.previous+g.n, most)
+			}
+		case *strictModel:
+			end := (g.at/m.part + 1) * m.part
+			if last := len(m.hits) - 1; last >= 0 && m.hits[last].at == end {
+				m.hits[last].n = min(m.hits[last].n+g.n, most)
+			} else if g.n > 0 && end+m.parts*m.part > now {
+				m.hits = append(m.hits, group{end, g.n})
+			}
 		}
+	}
+	if m, ok := m.(*slidingModel); ok {
+		m.realign()
 	}
 	return m
 }
@@ -293,14 +307,14 @@ type group struct{ at, n int64 }
 
 func (m *strictModel) retuned(p algo.Params) model {
 	if !p.Strict {
-		return adopting(&slidingModel{}, p, m.now, total(m.hits))
+		return adopting(&slidingModel{}, p, m.now, m.latest())
 	}
 	parts := int64(p.SubWindows)
 	if parts == 0 {
 		parts = algo.DefaultSubWindows
 	}
 	if m.parts != 0 && m.parts != parts {
-		return adopting(&strictModel{}, p, m.now, total(m.hits))
+		return adopting(&strictModel{}, p, m.now, m.latest())
 	}
 	m.limit, m.debt, m.parts = int64(p.Limit), debt(p), parts
 	m.part = p.Window.Microseconds() / m.parts
@@ -309,6 +323,14 @@ func (m *strictModel) retuned(p algo.Params) model {
 	}
 	m.realign()
 	return m
+}
+
+// latest returns when the hits can have come at the latest.
+func (m *strictModel) latest() (hits []group) {
+	for _, g := range m.hits {
+		hits = append(hits, group{min(g.at-1, m.now), g.n})
+	}
+	return hits
 }
 
 func (m *strictModel) settle(now int64) {

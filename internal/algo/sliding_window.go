@@ -59,31 +59,36 @@ func (w *slidingWindow) appendNumbers(dst []float64) []float64 {
 }
 
 func (w *slidingWindow) adopt(s, other State, now int64) {
-	adoptWindow(s, other, now, w.window, w.window)
+	adoptWindow(s, other, now, w.window, 1, w.window)
 }
 
 // adoptWindow makes s, which is all zero, what other, of the same window in
-// another layout, holds at now. All hits that other still counts become those of
-// the part in force: a strict window must count them for as long as any of them
-// may be in view.
-func adoptWindow(s, other State, now, window, part int64) {
+// another layout, holds at now: parts+1 counts. A count goes where the latest of
+// its hits may have been, so that a window counts them for as long as any may be
+// in view, and for no longer however often the layouts take turns.
+func adoptWindow(s, other State, now, window, parts, part int64) {
 	var from stepper
-	switch parts := int64(len(other)) - strictExtra; {
+	length := window // of other's parts
+	switch n := int64(len(other)) - strictExtra; {
 	case len(other) == windowPrev+1:
 		from = &slidingWindow{window: window}
-	case parts >= 1 && parts <= MaxSubWindows:
-		from = &strictWindow{window: window, parts: parts, part: (window + parts - 1) / parts}
+	case n >= 1 && n <= MaxSubWindows:
+		length = (window + n - 1) / n
+		from = &strictWindow{window: window, parts: n, part: length}
 	default:
 		return
 	}
 	var memory [strictExtra + MaxSubWindows]uint64
 	settled := State(memory[:copy(memory[:], other)])
 	from.settle(settled, now)
-	var sum uint64
-	for _, count := range settled[windowCount:] {
-		sum += count
+	end := alignedEnd(now, part)
+	s[windowEnd] = uint64(end)
+	for i, count := range settled[windowCount:] {
+		latest := min(int64(settled[windowEnd])-int64(i)*length-1, now)
+		if at := (end - 1 - latest) / part; at <= parts {
+			s[windowCount+at] += count
+		}
 	}
-	s[windowEnd], s[windowCount] = uint64(alignedEnd(now, part)), min(sum, mostOwed)
 }
 
 func (w *slidingWindow) settle(s State, now int64) {

@@ -30,7 +30,9 @@ func (w *strictWindow) appendNumbers(dst []float64) []float64 {
 	return append(dst, float64(w.limit), float64(w.window), float64(w.bound), float64(w.parts), float64(w.part))
 }
 
-func (w *strictWindow) adopt(s, other State, now int64) { adoptWindow(s, other, now, w.window, w.part) }
+func (w *strictWindow) adopt(s, other State, now int64) {
+	adoptWindow(s, other, now, w.window, w.parts, w.part)
+}
 
 func (w *strictWindow) settle(s State, now int64) {
 	counts := w.counts(s)

@@ -47,7 +47,7 @@ local function forget(e, count, before, p)
 end
 
 local function settle(s, p)
-  if #s ~= 3 then return { aligned(p.window), program(STRICT_WINDOW).counted(s, p.window), 0 } end
+  if #s ~= 3 then s = program(STRICT_WINDOW).adopt(s, p.window, 1, p.window) end
   local e, count, before = s[1], s[2], s[3]
   if e > now + p.window then -- the clock stepped back
     e = now + p.window

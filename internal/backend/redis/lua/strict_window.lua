@@ -46,23 +46,32 @@ local function settled(s, parts, part)
   return result
 end
 
--- counted returns what a state of another layout still counts.
-local function counted(s, window)
+-- adopt returns the end and the parts + 1 counts of a state of another layout.
+local function adopt(s, window, parts, part)
+  local length, last = window, 3
   if #s == 3 then
     s = program(SLIDING_WINDOW).settle(s, { window = window })
   else
-    s = settled(s, #s - 3, ceil(window / (#s - 3)))
+    last = #s - 1
+    length = ceil(window / (#s - 3))
+    s = settled(s, #s - 3, length)
   end
-  local sum = 0
-  for i = 2, #s do sum = sum + s[i] end
-  return min(sum, MOST_OWED)
+  local adopted = { aligned(part) }
+  for i = 2, parts + 2 do adopted[i] = 0 end
+  for i = 2, last do
+    local latest = min(s[1] - (i - 2) * length - 1, now)
+    local at = floor((adopted[1] - 1 - latest) / part) + 2
+    if at <= parts + 2 then adopted[at] = adopted[at] + s[i] end
+  end
+  return adopted
 end
 
 local function settle(s, p)
-  if #s == p.parts + 3 then return settled(s, p.parts, p.part) end
-  local adopted = { aligned(p.part), counted(s, p.window) }
-  for i = 3, p.parts + 3 do adopted[i] = 0 end
-  return adopted
+  if #s ~= p.parts + 3 then
+    s = adopt(s, p.window, p.parts, p.part)
+    s[p.parts + 3] = 0
+  end
+  return settled(s, p.parts, p.part)
 end
 
 local function left(s, p)
@@ -119,7 +128,7 @@ return {
     return value and decode(value, 1) or { 0, 0, 0 }, there
   end,
   decode = decode,
-  counted = counted,
+  adopt = adopt,
   settle = settle,
   fits = function(s, p, n) return n <= left(s, p) end,
   left = left,
