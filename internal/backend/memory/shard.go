@@ -159,9 +159,11 @@ func (s *shard) keep(e entry, hash uint64, key []byte, l *algo.Limit, state algo
 			}
 			s.layouts |= 1 << l.Layout()
 		}
-		s.setState(e, state)
+		resized := s.setState(e, state)
 		e.record().mark(expiry, k)
-		s.trim(e, hash, key, now)
+		if resized {
+			s.trim(e, hash, key, now)
+		}
 	case e.kept():
 		s.forget(e)
 		s.expired++
@@ -190,15 +192,18 @@ func (s *shard) add(words int, hash uint64, key []byte) entry {
 	return e
 }
 
-// setState copies the state to the entry, unless it is the entry's own.
-func (s *shard) setState(e entry, state algo.State) {
+// setState copies the state to the entry, unless it is the entry's own. It reports
+// whether the entry's was of another length, as that of a new one is.
+func (s *shard) setState(e entry, state algo.State) (resized bool) {
 	old := s.state(e)
 	if len(old) != len(state) {
 		old = s.resizeState(e, len(state))
+		resized = true
 	}
 	if &old[0] != &state[0] {
 		copy(old, state)
 	}
+	return resized
 }
 
 // resizeState makes the entry's state another length, its content undefined.
@@ -305,7 +310,7 @@ func (s *shard) shrink(now int64) {
 	var sample [evictFromAtMost]uint64
 	for least := uint64(0); ; {
 		orders := sample[:0]
-		for range len(sample) {
+		for range sample {
 			if !s.isTooLarge() {
 				return
 			}
