@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
@@ -60,6 +61,21 @@ func tuneGC(ctx context.Context, log *zap.Logger) error {
 			return nil
 		}
 	}
+}
+
+// memoryLimit returns how many bytes the process may take: GOMEMLIMIT, or else the
+// container's limit, or else the machine's memory. It is math.MaxInt64 if none of them
+// is known.
+func memoryLimit() int64 {
+	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
+		return limit
+	}
+	for _, provider := range []memlimit.Provider{memlimit.FromCgroup, memlimit.FromSystem} {
+		if limit, err := provider(); err == nil && limit > 0 && limit < math.MaxInt64 {
+			return int64(limit)
+		}
+	}
+	return math.MaxInt64
 }
 
 // gcPercent returns how much garbage to let pile up, as a percentage of what is

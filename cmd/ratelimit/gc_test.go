@@ -2,7 +2,10 @@ package main
 
 import (
 	"math"
+	"runtime/debug"
 	"testing"
+
+	"go.uber.org/zap/zaptest"
 )
 
 func TestGCPercentKeepsTheHeadroom(t *testing.T) {
@@ -30,5 +33,24 @@ func TestGCPercentKeepsTheHeadroom(t *testing.T) {
 		if got := gcPercent(heapSizes{c.live, c.scanned}, c.limit); got != c.want {
 			t.Errorf("%d MB live, %d of them scanned, of %d: %d %%, want %d %%", c.live>>20, c.scanned>>20, c.limit>>20, got, c.want)
 		}
+	}
+}
+
+// TestCounterBytesFollowTheMemoryLimit takes half of the limit, and the setting before it.
+func TestCounterBytesFollowTheMemoryLimit(t *testing.T) {
+	before := debug.SetMemoryLimit(1 << 30)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	s := &service{serveCmd: &serveCmd{}, log: zaptest.NewLogger(t)}
+	if got := s.counterBytes(); got != 1<<29 {
+		t.Errorf("%d bytes of a limit of 1 GiB, want half of it", got)
+	}
+	s.MaxBytes = 3 << 20
+	if got := s.counterBytes(); got != 3<<20 {
+		t.Errorf("%d bytes, want those that are set", got)
+	}
+	s.MaxBytes = 0
+	debug.SetMemoryLimit(math.MaxInt64)
+	if got := s.counterBytes(); got < leastCounterBytes || got == math.MaxInt64 {
+		t.Errorf("%d bytes without GOMEMLIMIT, want half of the container's or the machine's memory", got)
 	}
 }

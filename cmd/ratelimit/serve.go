@@ -55,6 +55,7 @@ type serveCmd struct {
 	RedisPerSecond bool        `group:"store" name:"redis-per-second" negatable:"" env:"REDIS_PERSECOND" help:"Keep counters of limits per second in a Redis of their own, given by REDIS_PERSECOND_ variables."`
 	Replicas       int         `group:"store" default:"1" env:"REPLICAS" help:"How many replicas of this service there are: each takes this part of the limits while on_backend_error: local decides."`
 	MaxKeys        int         `group:"store" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
+	MaxBytes       int64       `group:"store" name:"max-counter-bytes" placeholder:"BYTES" env:"MAX_COUNTER_BYTES" help:"Most bytes of counters in memory, at least 1048576: beyond it those that limit least are forgotten. Without, half of the memory limit at the start, or of the machine's memory."`
 	Snapshot       string      `group:"store" placeholder:"FILE" env:"SNAPSHOT_FILE" help:"Keep the counters in memory over a restart: saved here on a graceful stop, read at the start."`
 
 	MaxDescriptors int `group:"bounds" default:"${maxDescriptors}" env:"MAX_DESCRIPTORS" help:"Most descriptors in a request."`
@@ -107,6 +108,9 @@ func (c *serveCmd) Validate() (err error) {
 		if bound.n < 1 {
 			return fmt.Errorf("--%s: %d: use at least 1", bound.flag, bound.n)
 		}
+	}
+	if c.MaxBytes != 0 && c.MaxBytes < leastCounterBytes {
+		return fmt.Errorf("--max-counter-bytes: %d: use at least %d, or leave it out for half of the memory limit", c.MaxBytes, leastCounterBytes)
 	}
 	for _, wait := range []struct {
 		flag string

@@ -83,7 +83,7 @@ func (c *serveCmd) Run(con console) (err error) {
 			err = errReported
 		}
 	}()
-	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys})
+	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys, MaxBytes: s.counterBytes()})
 	drain, timeUp := context.WithCancel(context.Background())
 	defer timeUp()
 	// First what must not be lost: the counters. Then what others want to know.

@@ -12,6 +12,21 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
 
+// leastCounterBytes has room for a few of the largest counters, full sliding logs of
+// 512 KiB.
+const leastCounterBytes = 1 << 20
+
+// counterBytes returns the bound on the memory of counters. The other half of the memory
+// limit is for rules, requests and garbage.
+func (s *service) counterBytes() int64 {
+	if s.MaxBytes != 0 {
+		return s.MaxBytes
+	}
+	bound := memoryLimit() / 2
+	s.log.Debug("bound on the memory of counters", zap.Int64("bytes", bound))
+	return max(bound, leastCounterBytes)
+}
+
 // restore takes over the counters of the snapshot, if there is one. One that is
 // damaged does not keep the service from starting, and is kept. What is no snapshot
 // at all is left as it is, and the service does not start.
@@ -60,11 +75,12 @@ func (s *service) save() error {
 type storeMetrics func() memory.Stats
 
 var (
-	storeKeys    = prometheus.NewDesc("ratelimit_store_keys", "Counters in memory, those that have expired but were not yet swept included.", nil, nil)
-	storeMaxKeys = prometheus.NewDesc("ratelimit_store_max_keys", "Bound on counters in memory.", nil, nil)
-	storeBytes   = prometheus.NewDesc("ratelimit_store_bytes", "Memory that counters take up.", nil, nil)
-	storeExpired = prometheus.NewDesc("ratelimit_store_expired_total", "Counters forgotten because they had become as good as never used.", nil, nil)
-	storeEvicted = prometheus.NewDesc("ratelimit_store_evicted_total", "Counters forgotten before that, to keep to the bound.", nil, nil)
+	storeKeys     = prometheus.NewDesc("ratelimit_store_keys", "Counters in memory, those that have expired but were not yet swept included.", nil, nil)
+	storeMaxKeys  = prometheus.NewDesc("ratelimit_store_max_keys", "Bound on counters in memory.", nil, nil)
+	storeBytes    = prometheus.NewDesc("ratelimit_store_bytes", "Memory that counters take up.", nil, nil)
+	storeMaxBytes = prometheus.NewDesc("ratelimit_store_max_bytes", "Bound on the memory that counters take up.", nil, nil)
+	storeExpired  = prometheus.NewDesc("ratelimit_store_expired_total", "Counters forgotten because they had become as good as never used.", nil, nil)
+	storeEvicted  = prometheus.NewDesc("ratelimit_store_evicted_total", "Counters forgotten before that, to keep to one of the bounds.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -81,6 +97,7 @@ func (m storeMetrics) Collect(out chan<- prometheus.Metric) {
 		{storeKeys, prometheus.GaugeValue, float64(s.Keys)},
 		{storeMaxKeys, prometheus.GaugeValue, float64(s.MaxKeys)},
 		{storeBytes, prometheus.GaugeValue, float64(s.Bytes)},
+		{storeMaxBytes, prometheus.GaugeValue, float64(s.MaxBytes)},
 		{storeExpired, prometheus.CounterValue, float64(s.Expired)},
 		{storeEvicted, prometheus.CounterValue, float64(s.Evicted)},
 	} {

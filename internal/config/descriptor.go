@@ -199,6 +199,10 @@ func (d *decoder) setMetadata(raw *rawDescriptor, n *yaml.Node) {
 	}
 }
 
+// MaxLimits is how many limits a descriptor may have: one with more could never be
+// decided, because a request may not meet more.
+const MaxLimits = 1024
+
 // limitsOf validates the descriptor's limits.
 func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*Limit) {
 	if raw.limit != nil {
@@ -216,6 +220,8 @@ func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*Limit) {
 		d.problem(raw.limits.n, "rate_limit and rate_limits together", "move rate_limit into the list")
 	case len(raw.limits.v) == 0:
 		d.problem(raw.limits.n, "the list is empty", "write at least one limit, or remove it")
+	case len(raw.limits.v) > MaxLimits:
+		d.problem(raw.limits.v[MaxLimits].n, fmt.Sprintf("%d limits, and a request may meet %d at most", len(raw.limits.v), MaxLimits), "write fewer")
 	}
 	for i, limit := range raw.limits.v {
 		d.pushIndex(i)

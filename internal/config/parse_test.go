@@ -216,6 +216,26 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestMaxLimits loads as many limits on one descriptor as a request may meet, and one more.
+func TestMaxLimits(t *testing.T) {
+	parse := func(limits int) error {
+		var b strings.Builder
+		b.WriteString("domain: edge\ndescriptors:\n- key: user\n  rate_limits:\n")
+		for i := range limits {
+			fmt.Fprintf(&b, "  - {unit: hour, requests_per_unit: %d}\n", i+1)
+		}
+		_, err := config.Parse([]config.Source{{Name: "a.yaml", Data: []byte(b.String())}}, config.Options{})
+		return err
+	}
+	if err := parse(config.MaxLimits); err != nil {
+		t.Error(err)
+	}
+	want := "a.yaml:1029:5: descriptors[0].rate_limits: 1025 limits, and a request may meet 1024 at most; write fewer"
+	if err := parse(config.MaxLimits + 1); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 // TestMarshalDescriptor writes one descriptor on its own, as the admin API does.
 func TestMarshalDescriptor(t *testing.T) {
 	rules, err := config.Parse([]config.Source{{Name: "a.yaml", Data: []byte(domain("edge", 5))}}, config.Options{})

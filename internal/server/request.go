@@ -139,6 +139,7 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain) e
 	}
 	for i := range r.descriptors {
 		r.addChecks(i, domain)
+		const _ = uint(backend.MaxChecks - config.MaxLimits) // a rule on its own can be decided
 		if len(r.ask.Checks) > backend.MaxChecks {
 			return fmt.Errorf("descriptors[%d]: the limits of the descriptors up to here are more than %d, the most that a request may meet: send fewer descriptors, or write fewer rate_limits on their rules", i, backend.MaxChecks)
 		}

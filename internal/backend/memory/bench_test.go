@@ -289,3 +289,22 @@ func memoryInUse(b *testing.B) (heap, resident int64) {
 	}
 	return int64(m.HeapInuse), resident * int64(os.Getpagesize())
 }
+
+// BenchmarkEvictForLog fills the largest sliding log, over and over, in a store that is
+// full of a million small keys: thousands of them go for the first ones.
+func BenchmarkEvictForLog(b *testing.B) {
+	l := benchLimit(b, algo.TokenBucket, time.Hour)
+	log := newLimit(b, algo.Params{Algorithm: algo.SlidingLog, Limit: algo.MaxLogLimit, Window: time.Hour})
+	s := filled(b, memory.Options{MaxBytes: 90 << 20}, l)
+	c := newCall(log)
+	c.req.Checks[0].Hits = algo.MaxLogLimit
+	var times latencies
+	n := uint32(benchKeys)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for b.Loop() {
+		times.time(func() { c.decide(b, s, n) })
+		n++
+	}
+	times.report(b)
+}

@@ -8,9 +8,11 @@
 // keys at once: tables grow by splitting small parts, and expired keys are
 // forgotten a few at a time, with each key that is added and in the background.
 //
-// At the bound on keys a new key takes the place of an old one. It is one that
-// has expired or else, of a sample of 16, the one with the most left of its limit
-// when it was last charged, and of those with as much left the first to expire.
+// Keys are bounded in number and in bytes. At the bound on keys a new key takes the
+// place of an old one. It is one that has expired or else, of a sample of 16, the one
+// with the most left of its limit when it was last charged, and of those with as much
+// left the first to expire. At the bound on bytes the same keys go, as many as the new
+// key or the log that grows takes the memory of.
 // While all of the sample have used up their limits it grows to 64, and keys that
 // were refused go last. So the most limited keys go only when hardly any others
 // are left, and a client that is being limited cannot be forgiven by making up
@@ -21,6 +23,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"slices"
 	"sync"
@@ -39,6 +42,11 @@ type Options struct {
 	// MaxKeys bounds how many keys are kept; 0 means DefaultMaxKeys. It is shared
 	// out evenly over shards, so that a store may be full at some percent less.
 	MaxKeys int
+	// MaxBytes bounds the memory that keys, states and their index take up; 0 means
+	// no bound. Like MaxKeys it is shared out over shards. A counter that takes more
+	// than its shard's share is kept, and no other in that shard: a full sliding log
+	// may take 512 KiB, and the share is at least 2 MiB, or all of a smaller MaxBytes.
+	MaxBytes int64
 	// Clock returns the time in microseconds since the Unix epoch. It must be safe
 	// for concurrent use. nil is the wall clock at the start of the store, going
 	// on at the pace of the monotonic clock: corrections of the wall clock, which
@@ -75,10 +83,11 @@ type paddedShard struct {
 const cacheLines = 128
 
 // The number of shards: enough that cores seldom meet in one, few enough that
-// those of a request fit a set of 64 bits; fewer when there are few keys to share.
+// those of a request fit a set of 64 bits; fewer when there is little to share.
 const (
-	maxShards    = 64
-	keysPerShard = 256 // at least, for shards to be filled about evenly
+	maxShards     = 64
+	keysPerShard  = 256     // at least, for shards to be filled about evenly
+	bytesPerShard = 2 << 20 // at least, for a few of the largest logs
 )
 
 // New returns an empty store. Close it to end its background sweep.
@@ -92,11 +101,14 @@ func New(o Options) *Store {
 	if o.SweepCycle == 0 {
 		o.SweepCycle = time.Minute
 	}
-	n := shardCount(o.MaxKeys)
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = math.MaxInt64
+	}
+	n := shardCount(o.MaxKeys, o.MaxBytes)
 	s := &Store{
 		clock:  o.Clock,
 		seed:   maphash.MakeSeed(),
-		shards: newShards(n, min(o.MaxKeys/n, maxPerShard)),
+		shards: newShards(n, bounds{keys: min(o.MaxKeys/n, maxPerShard), bytes: o.MaxBytes / int64(n)}),
 		shift:  uint(64 - bits.TrailingZeros(uint(n))),
 		stop:   make(chan struct{}),
 	}
@@ -107,17 +119,17 @@ func New(o Options) *Store {
 	return s
 }
 
-func newShards(n, mostKeys int) []paddedShard {
+func newShards(n int, each bounds) []paddedShard {
 	shards := make([]paddedShard, n)
 	for i := range shards {
-		shards[i].most = mostKeys
+		shards[i].bounds = each
 	}
 	return shards
 }
 
-func shardCount(maxKeys int) int {
+func shardCount(maxKeys int, maxBytes int64) int {
 	n := 1
-	for n < maxShards && 2*n*keysPerShard <= maxKeys {
+	for n < maxShards && 2*n*keysPerShard <= maxKeys && int64(2*n*bytesPerShard) <= maxBytes {
 		n *= 2
 	}
 	return n
@@ -188,11 +200,12 @@ func (s *Store) Reset(key []byte) bool {
 
 // Stats is what the store holds and has forgotten since it was made.
 type Stats struct {
-	Keys    int    // kept now; expired ones that the sweep has yet to find count
-	MaxKeys int    // the bound on them
-	Bytes   int64  // of memory that keys, states and their index take up
-	Expired uint64 // keys forgotten because they had become as good as never used
-	Evicted uint64 // keys forgotten before that, to keep to the bound
+	Keys     int    // kept now; expired ones that the sweep has yet to find count
+	MaxKeys  int    // the bound on them
+	Bytes    int64  // of memory that keys, states and their index take up
+	MaxBytes int64  // the bound on them; math.MaxInt64 without one
+	Expired  uint64 // keys forgotten because they had become as good as never used
+	Evicted  uint64 // keys forgotten before that, to keep to a bound
 }
 
 // Stats returns the store's statistics. The parts are not of one instant.

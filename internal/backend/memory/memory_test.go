@@ -53,7 +53,10 @@ func perHour(t testing.TB, n uint32) *algo.Limit {
 }
 
 // hit charges one key.
-func hit(t testing.TB, s *memory.Store, key string, l *algo.Limit, hits int64) algo.Decision {
+func hit(t interface {
+	Helper()
+	Fatal(...any)
+}, s *memory.Store, key string, l *algo.Limit, hits int64) algo.Decision {
 	t.Helper()
 	var out [1]algo.Decision
 	req := backend.Request{Checks: []backend.Check{{Key: []byte(key), Limit: l, Hits: hits}}}

@@ -3,6 +3,7 @@ package memory
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -17,15 +18,22 @@ type shard struct {
 	byLength []*table // by the length of their records; nil where there are none
 	tables   []*table // the same, in no order
 	logs     logs
+	bounds   bounds
 	count    int        // of keys
-	most     int        // of keys
-	turn     uint64     // how far the sweep is: see advance
+	tabled   int64      // bytes of all tables
+	turns    [2]uint64  // how far each walk is: see advance
 	layouts  uint64     // a bit for each algo.Limit.Layout that a state may be of
 	scratch  algo.State // for a copy of a state that a look settles
 	spare    algo.State // for a state of another length than was kept
 
 	evicted uint64
 	expired uint64
+}
+
+// bounds are the most that a shard holds.
+type bounds struct {
+	keys  int
+	bytes int64 // of records, index and logs; a counter that alone takes more is kept alone
 }
 
 // maxPerShard keeps tables far from where hashes are too short for them: some 4
@@ -151,8 +159,11 @@ func (s *shard) keep(e entry, hash uint64, key []byte, l *algo.Limit, state algo
 			}
 			s.layouts |= 1 << l.Layout()
 		}
-		s.setState(e, state)
+		resized := s.setState(e, state)
 		e.record().mark(expiry, k)
+		if resized {
+			s.trim(e, hash, key, now)
+		}
 	case e.kept():
 		s.forget(e)
 		s.expired++
@@ -167,51 +178,65 @@ func (s *shard) add(words int, hash uint64, key []byte) entry {
 	t := s.byLength[words]
 	if t == nil {
 		t = newTable(words)
-		t.place, t.turn = len(s.tables), s.turn
+		t.place, t.turns = len(s.tables), s.turns
 		s.tables = append(s.tables, t)
 		s.byLength[words] = t
+		s.tabled += t.bytes()
 	}
+	before := t.bytes()
 	e := t.add(uint32(hash), key)
+	s.tabled += t.bytes() - before
 	if e.kept() {
 		s.count++
 	}
 	return e
 }
 
-// setState copies the state to the entry, unless it is the entry's own.
-func (s *shard) setState(e entry, state algo.State) {
+// setState copies the state to the entry, unless it is the entry's own. It reports
+// whether the entry's was of another length, as that of a new one is.
+func (s *shard) setState(e entry, state algo.State) (resized bool) {
 	old := s.state(e)
 	if len(old) != len(state) {
 		old = s.resizeState(e, len(state))
+		resized = true
 	}
 	if &old[0] != &state[0] {
 		copy(old, state)
 	}
+	return resized
 }
 
 // resizeState makes the entry's state another length, its content undefined.
 func (s *shard) resizeState(e entry, words int) algo.State {
 	r := e.record()
-	if r.isElsewhere() {
-		s.logs.release(*r.log())
-	}
+	s.releaseLog(e)
 	if words <= r.room() {
 		r.setStateWords(words)
 		return r.state()
 	}
 	r.setStateWords(elsewhere)
 	*r.log() = s.logs.add(words)
+	e.table.logWords += words
 	return s.logs.states[*r.log()]
 }
 
-func (s *shard) forget(e entry) {
+// releaseLog releases the entry's state if it is in a log.
+func (s *shard) releaseLog(e entry) {
 	if r := e.record(); r.isElsewhere() {
+		e.table.logWords -= len(s.logs.states[*r.log()])
 		s.logs.release(*r.log())
 	}
+}
+
+func (s *shard) forget(e entry) {
+	s.releaseLog(e)
 	t := e.table
+	before := t.bytes()
 	t.remove(e.page, e.i)
+	s.tabled += t.bytes() - before
 	s.count--
 	if t.records == 0 {
+		s.tabled -= t.bytes()
 		last := s.tables[len(s.tables)-1]
 		s.tables[t.place], last.place = last, t.place
 		s.tables = s.tables[:len(s.tables)-1]
@@ -244,10 +269,10 @@ const (
 func (s *shard) makeRoom(now int64) {
 	s.sweep(now, sweepPerKey)
 	victim := nowhere
-	for seen := evictFrom; s.count >= s.most; seen += evictFrom {
+	for seen := evictFrom; s.count >= s.bounds.keys; seen += evictFrom {
 		e := s.sweep(now, evictFrom)
 		switch {
-		case s.count < s.most:
+		case s.count < s.bounds.keys:
 			return // room by expiry; the victim may have moved
 		case e.kept() && (!victim.kept() || e.record().order() < victim.record().order()):
 			victim = e
@@ -259,17 +284,84 @@ func (s *shard) makeRoom(now int64) {
 	}
 }
 
+// trim keeps the shard to its bytes after the entry of the key was written. Other
+// counters go, never this one: a client whose counter went with each call would not
+// be limited at all.
+func (s *shard) trim(e entry, hash uint64, key []byte, now int64) {
+	if !s.isTooLarge() {
+		return
+	}
+	mark := e.record()[0]
+	e.record()[0] = pinned
+	s.shrink(now)
+	e.table.find(uint32(hash), key).record()[0] = mark // it may have moved
+}
+
+// bytes returns how much memory records, index and logs take up.
+func (s *shard) bytes() int64 { return s.tabled + s.logs.bytes() }
+
+func (s *shard) isTooLarge() bool { return s.bytes() > s.bounds.bytes && s.count > 1 }
+
+// shrink forgets keys until the shard keeps to its bytes. A large log may take the
+// place of thousands of small records, so it does not look for each of them as
+// makeRoom does. Each sample shows below which order its least limited quarter is, and
+// of the next sample those go; in a small shard the least limited alone.
+func (s *shard) shrink(now int64) {
+	var sample [evictFromAtMost]uint64
+	for least := uint64(0); ; {
+		orders := sample[:0]
+		for range sample {
+			if !s.isTooLarge() {
+				return
+			}
+			e := s.advance(byBytes)
+			r := e.record()
+			order := r.order()
+			switch {
+			case r[0] == pinned:
+				continue
+			case r.expiry() <= now:
+				s.forgetAtHand(e)
+				s.expired++
+				continue
+			case order <= least:
+				s.forgetAtHand(e)
+				s.evicted++
+			}
+			orders = append(orders, order)
+		}
+		if len(orders) == 0 {
+			continue
+		}
+		slices.Sort(orders)
+		least = orders[0]
+		if s.count > len(sample) {
+			least = orders[len(orders)/4]
+		}
+		for _, next := range [...]rank{exhausted, refused} {
+			if orders[0] < next.leastOrder() {
+				least = min(least, next.leastOrder()-1)
+			}
+		}
+	}
+}
+
+// forgetAtHand forgets the key that advance has just returned.
+func (s *shard) forgetAtHand(e entry) {
+	e.table.hand.step-- // where another takes its place
+	s.forget(e)
+}
+
 // sweep comes by so many keys and forgets those that have expired. If there are
 // none, it returns the one that is best to evict.
 func (s *shard) sweep(now int64, keys int) entry {
 	victim, order := nowhere, uint64(math.MaxUint64)
 	for ; keys > 0 && s.count > 0; keys-- {
-		e := s.advance()
+		e := s.advance(byRecords)
 		r := e.record()
 		switch {
 		case r.expiry() <= now:
-			e.table.hand.step-- // where another takes its place
-			s.forget(e)
+			s.forgetAtHand(e)
 			s.expired++
 		case r.order() < order:
 			victim, order = e, r.order()
@@ -278,19 +370,29 @@ func (s *shard) sweep(now int64, keys int) entry {
 	return victim
 }
 
-// advance returns the next key of the sweep. There must be one. Tables take turns
-// in proportion to their keys, so that the keys of a few turns are a fair sample
-// of the shard; for if somebody could have evictions looked for among some kind
-// of keys alone, the limited ones of that kind would go.
-func (s *shard) advance() entry {
+// share is what tables take turns in proportion to.
+type share int
+
+const (
+	byRecords share = iota
+	byBytes
+)
+
+// advance returns the next key of a walk. There must be one. Tables take turns in
+// proportion to their keys, so that the keys of a few turns are a fair sample of the
+// shard; for if somebody could have evictions looked for among some kind of keys
+// alone, the limited ones of that kind would go. Where bytes are needed they take
+// turns in proportion to these, or thousands of small records would go before a few
+// large logs are found.
+func (s *shard) advance(by share) entry {
 	t := s.tables[0]
 	for _, other := range s.tables[1:] {
-		if int64(other.turn-t.turn) < 0 {
+		if int64(other.turns[by]-t.turns[by]) < 0 {
 			t = other
 		}
 	}
-	s.turn = t.turn
-	t.turn += 1 << 40 / uint64(t.records)
+	s.turns[by] = t.turns[by]
+	t.turns[by] += 1 << 50 / t.weight(by)
 	return t.advance()
 }
 
@@ -316,11 +418,9 @@ func (s *shard) addTo(sum *Stats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum.Keys += s.count
-	sum.MaxKeys += s.most
+	sum.MaxKeys += s.bounds.keys
 	sum.Expired += s.expired
 	sum.Evicted += s.evicted
-	sum.Bytes += s.logs.bytes()
-	for _, t := range s.tables {
-		sum.Bytes += t.bytes()
-	}
+	sum.Bytes += s.bytes()
+	sum.MaxBytes += s.bounds.bytes
 }

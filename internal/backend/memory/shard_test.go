@@ -21,6 +21,8 @@ type model struct {
 	keys   map[string]modelKey
 }
 
+var unbounded = bounds{math.MaxInt, math.MaxInt64}
+
 type modelKey struct {
 	room   int
 	state  algo.State
@@ -33,7 +35,9 @@ func TestShardModel(t *testing.T) {
 	seed := maphash.MakeSeed()
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{
-			shard:  &shard{most: rapid.SampledFrom([]int{1, 50, math.MaxInt}).Draw(t, "most keys")},
+			shard: &shard{bounds: rapid.SampledFrom([]bounds{
+				unbounded, {1, math.MaxInt64}, {50, math.MaxInt64}, {math.MaxInt, 1}, {math.MaxInt, 50_000}, {100, 20_000},
+			}).Draw(t, "bounds")},
 			seed:   seed,
 			narrow: rapid.SampledFrom([]int{0, 12}).Draw(t, "equal bits"),
 			now:    1e15,
@@ -80,14 +84,18 @@ func (m *model) put(t *rapid.T) {
 		}
 		m.setState(e, k.state)
 		e.record().mark(k.expiry, rank(n))
+		m.trim(e, m.hash(key), []byte(key), m.now)
 		m.keys[key] = k
+		if !m.findIn(size, m.hash(key), []byte(key)).kept() {
+			t.Fatalf("%q went to make room for itself", key)
+		}
 	}
 }
 
 func (m *model) forgetOne(t *rapid.T) {
 	key := m.name(rapid.IntRange(0, 2400).Draw(t, "key"))
 	k, kept := m.keys[key]
-	if got := m.forgetKey(m.hash(key), []byte(key), m.now); m.most == math.MaxInt && got != (kept && k.expiry > m.now) {
+	if got := m.forgetKey(m.hash(key), []byte(key), m.now); m.bounds == unbounded && got != (kept && k.expiry > m.now) {
 		t.Fatalf("forgot %q: %t", key, got)
 	}
 	delete(m.keys, key)
@@ -99,13 +107,16 @@ func (m *model) sweepSome(t *rapid.T) {
 }
 
 func (m *model) check(t *rapid.T) {
-	if m.count > m.most {
-		t.Fatalf("%d keys, more than %d", m.count, m.most)
+	if m.count > m.bounds.keys {
+		t.Fatalf("%d keys, more than %d", m.count, m.bounds.keys)
+	}
+	if m.bytes() > m.bounds.bytes && m.count > 1 {
+		t.Fatalf("%d keys take %d bytes, more than %d", m.count, m.bytes(), m.bounds.bytes)
 	}
 	for key, k := range m.keys {
 		e := m.findIn(roundWords(headWords+k.room+keyWords(len(key))), m.hash(key), []byte(key))
 		switch {
-		case !e.kept() && k.expiry > m.now && m.most == math.MaxInt:
+		case !e.kept() && k.expiry > m.now && m.bounds == unbounded:
 			t.Fatalf("%q is lost", key)
 		case !e.kept():
 			delete(m.keys, key)
@@ -116,23 +127,28 @@ func (m *model) check(t *rapid.T) {
 	if m.count != len(m.keys) {
 		t.Fatalf("%d keys counted, %d there", m.count, len(m.keys))
 	}
-	total, inLogs := 0, 0
+	total, inLogs, logWords, tabled := 0, 0, 0, int64(0)
 	for place, table := range m.tables {
 		if table.place != place || m.byLength[table.words] != table || table.records == 0 {
 			t.Fatalf("table %d of %d records is kept wrongly", table.words, table.records)
 		}
 		total += table.records
+		tabled += table.bytes()
+		logWords += table.logWords
 		inLogs += checkTable(t, table)
 	}
 	if total != m.count {
 		t.Fatalf("%d records for %d keys", total, m.count)
 	}
+	if tabled != m.tabled {
+		t.Fatalf("tables take %d bytes, counted %d", tabled, m.tabled)
+	}
 	words := 0
 	for _, state := range m.logs.states {
 		words += len(state)
 	}
-	if words != m.logs.words {
-		t.Fatalf("%d words of logs, counted %d", words, m.logs.words)
+	if words != m.logs.words || words != logWords {
+		t.Fatalf("%d words of logs, counted %d, and %d by tables", words, m.logs.words, logWords)
 	}
 	if inUse := len(m.logs.states) - len(m.logs.vacant); inLogs != inUse {
 		t.Fatalf("%d logs in use, %d referred to", inUse, inLogs)
@@ -141,7 +157,7 @@ func (m *model) check(t *rapid.T) {
 
 // TestEqualHashes fills a page at the greatest depth, which takes a broken hash.
 func TestEqualHashes(t *testing.T) {
-	s := &shard{most: math.MaxInt}
+	s := &shard{bounds: unbounded}
 	key := func(n int) []byte { return fmt.Appendf(nil, "%3d", n) }
 	for n := range pageRecords { // of 10 words
 		if e := s.add(10, 7, key(n)); !e.kept() {
@@ -168,7 +184,7 @@ func TestEqualHashes(t *testing.T) {
 func TestRefusedGoLast(t *testing.T) {
 	const keys, added = 2000, 40
 	seed := maphash.MakeSeed()
-	s := &shard{most: keys}
+	s := &shard{bounds: bounds{keys, math.MaxInt64}}
 	add := func(n int, k rank) {
 		key := fmt.Appendf(nil, "%d", n)
 		s.makeRoom(1)
@@ -178,7 +194,7 @@ func TestRefusedGoLast(t *testing.T) {
 	}
 	count := func() (refusedKeys int) {
 		for range s.count {
-			if s.advance().record().rank() == refused {
+			if s.advance(byRecords).record().rank() == refused {
 				refusedKeys++
 			}
 		}
@@ -221,7 +237,7 @@ func TestWorkPerKey(t *testing.T) {
 		{"one of many expired", true, func(i int) int64 { return now + int64(min(i%1000, 1)) }, func(int) rank { return refused }, sweepPerKey + evictFromAtMost},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &shard{most: math.MaxInt}
+			s := &shard{bounds: unbounded}
 			seed := maphash.MakeSeed()
 			put := func(i int) {
 				key := fmt.Sprintf("%08d", i)
@@ -233,14 +249,14 @@ func TestWorkPerKey(t *testing.T) {
 				put(i)
 			}
 			if tt.full {
-				s.most = keys
+				s.bounds.keys = keys
 			}
 			for i := range 1000 {
 				// Of a single table, the turn says how often it had one.
 				table := s.tables[0]
-				before, records := table.turn, table.records
+				before, records := table.turns[byRecords], table.records
 				s.makeRoom(now)
-				if visited := int((table.turn - before) / (1 << 40 / uint64(records))); visited > tt.most {
+				if visited := int((table.turns[byRecords] - before) / (1 << 50 / uint64(records))); visited > tt.most {
 					t.Fatalf("came by %d records, want %d at most", visited, tt.most)
 				}
 				put(keys + i)
@@ -272,7 +288,7 @@ func TestGrowth(t *testing.T) {
 func TestWalkOverMerges(t *testing.T) {
 	const keys = 5000
 	seed := maphash.MakeSeed()
-	s := &shard{most: math.MaxInt}
+	s := &shard{bounds: unbounded}
 	key := func(n int) []byte { return fmt.Appendf(nil, "%d", n) }
 	hash := func(key []byte) uint64 { return maphash.Bytes(seed, key) }
 	for n := range keys {

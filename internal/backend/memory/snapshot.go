@@ -154,7 +154,7 @@ func (s *Store) Load(r io.Reader) (keys int, err error) {
 
 // load is Load; end is how many bytes make sense.
 func (s *Store) load(r io.Reader) (_ Loaded, end int64, err error) {
-	loaded := &Store{clock: s.clock, seed: s.seed, shift: s.shift, shards: newShards(len(s.shards), s.shards[0].most)}
+	loaded := &Store{clock: s.clock, seed: s.seed, shift: s.shift, shards: newShards(len(s.shards), s.shards[0].bounds)}
 	in := snapshotReader{r: r}
 	saved, err := in.header()
 	if err != nil {
@@ -359,6 +359,7 @@ func (s *Store) restore(k savedKey) {
 		shard.layouts |= layoutsOf(len(shard.scratch))
 		shard.setState(e, shard.scratch)
 		e.record().mark(k.expiry, k.rank)
+		shard.trim(e, hash, k.key, now)
 	}
 }
 
@@ -384,7 +385,8 @@ func (s *Store) takeOver(from *Store) error {
 	}
 	for i := range s.shards {
 		to, from := &s.shards[i].shard, &from.shards[i].shard
-		to.byLength, to.tables, to.logs, to.count, to.turn, to.layouts = from.byLength, from.tables, from.logs, from.count, from.turn, from.layouts
+		to.byLength, to.tables, to.logs, to.count, to.tabled = from.byLength, from.tables, from.logs, from.count, from.tabled
+		to.turns, to.layouts = from.turns, from.layouts
 		to.evicted += from.evicted
 	}
 	return nil

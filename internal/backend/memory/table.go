@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"math"
 	"math/bits"
 	"unsafe"
 
@@ -25,8 +26,10 @@ type table struct {
 	blocks    int
 	hand      hand
 
-	place int    // in shard.tables
-	turn  uint64 // when it has its turn in the sweep of the shard
+	logWords int // of its records' states in shard.logs
+
+	place int       // in shard.tables
+	turns [2]uint64 // when it has its turn in each walk over the shard
 }
 
 // page holds all records of the table whose hashes begin with the same depth
@@ -91,6 +94,10 @@ const (
 	elsewhere = 1<<8 - 1
 )
 
+// pinned is word 0 of a record that does not go: it never expires, and no other is
+// later in the order of eviction.
+const pinned = math.MaxUint64
+
 func keyWords(keyLen int) int { return (keyLen + 7) / 8 }
 
 func (r record) mark(expiry int64, k rank) { r[0] = uint64(expiry)<<rankBits | uint64(k) }
@@ -116,6 +123,9 @@ func (r record) state() algo.State {
 // order is the order of eviction: the key with more left goes first, and of two
 // with as much left the one that expires first.
 func (r record) order() uint64 { return bits.RotateLeft64(r[0], -rankBits) }
+
+// leastOrder is the least order of a key of that rank.
+func (k rank) leastOrder() uint64 { return uint64(k) << (64 - rankBits) }
 
 // bytesOf returns the first n bytes of words.
 func bytesOf(words []uint64, n int) []byte {
@@ -319,6 +329,13 @@ func (t *table) advance() entry {
 // end returns the first hash after those of the page that the given one is of.
 func (p *page) end(hash uint64) uint64 {
 	return (hash>>(32-p.depth) + 1) << (32 - p.depth)
+}
+
+func (t *table) weight(by share) uint64 {
+	if by == byRecords {
+		return uint64(t.records)
+	}
+	return uint64(t.bytes()) + 8*uint64(t.logWords)
 }
 
 func (t *table) bytes() int64 {
