@@ -134,6 +134,9 @@ func (b *builder) keyForm(limits []*config.Limit) *keyForm {
 		if !l.Unlimited {
 			b.id = appendTag(b.id, l.Algo.Params())
 		}
+		if l.ShadowMode {
+			b.id = append(b.id, '~')
+		}
 		b.id = append(b.id, ' ')
 	}
 	f := b.forms[string(b.id)]
@@ -144,16 +147,22 @@ func (b *builder) keyForm(limits []*config.Limit) *keyForm {
 	return f
 }
 
+// tags returns how the keys of the limits end. Limits of one tag are numbered in
+// their order, those in shadow mode after the others: a candidate takes no counter
+// of a limit that is enforced, wherever it stands.
 func tags(limits []*config.Limit) []string {
 	tags := make([]string, len(limits))
-	for i, l := range limits {
-		if l.Unlimited {
-			continue
-		}
-		tag := string(appendTag(nil, l.Algo.Params()))
-		tags[i] = tag
-		for n := 2; slices.Contains(tags[:i], tags[i]); n++ {
-			tags[i] = tag + "#" + strconv.Itoa(n)
+	for _, shadow := range [...]bool{false, true} {
+		for i, l := range limits {
+			if l.Unlimited || l.ShadowMode != shadow {
+				continue
+			}
+			tag := string(appendTag(nil, l.Algo.Params()))
+			name := tag
+			for n := 2; slices.Contains(tags, name); n++ {
+				name = tag + "#" + strconv.Itoa(n)
+			}
+			tags[i] = name
 		}
 	}
 	return tags

@@ -102,6 +102,26 @@ func TestSeveralLimits(t *testing.T) {
 	}
 }
 
+// TestACandidateTakesNoCounter: one in front of a limit that is enforced is counted
+// under a number of its own.
+func TestACandidateTakesNoCounter(t *testing.T) {
+	live, candidate := perMinute(5), perMinute(3)
+	candidate.ShadowMode = true
+	for _, limits := range [][]*config.Limit{{candidate, live}, {live, candidate}} {
+		d := descriptor.Compile(rules("e", &config.Descriptor{Key: "k", Limits: limits})).Domain("e")
+		e := entries("k=v")
+		for i, l := range limits {
+			want := "1:e|1:k=1:v|tb"
+			if l == candidate {
+				want += "#2"
+			}
+			if got := string(d.Lookup(e).AppendKey(nil, e, i)); got != want {
+				t.Errorf("limit %d: got %q, want %q", i, got, want)
+			}
+		}
+	}
+}
+
 // decodeKey reads a counter key back: the domain and the entries with the mark
 // between key and value.
 func decodeKey(key string) (domain string, entries []descriptor.Entry, marks, tag string, err error) {
