@@ -29,9 +29,9 @@ func (s *service) openOverload() {
 
 // limitConnections has the gRPC listener count its connections.
 func (s *service) limitConnections() {
-	connections := overload.NewListener(s.grpcListener, s.MaxConnections, s.shedder.Overloaded, s.log)
-	s.grpcListener = connections
-	s.metrics = append(s.metrics, connections)
+	s.connections = overload.NewListener(s.grpcListener, s.MaxConnections, s.shedder.Overloaded, s.log)
+	s.grpcListener = s.connections
+	s.metrics = append(s.metrics, s.connections)
 }
 
 // keepalive says how long connections may live. Never is so long that it does not

@@ -62,6 +62,7 @@ type service struct {
 
 	handshakes                                *tlsfiles.Handshakes // of gRPC; nil without TLS
 	grpcListener, httpListener, adminListener net.Listener
+	connections                               *overload.Listener // what grpcListener is
 }
 
 // Run serves until a signal or a failure ends it.
@@ -261,7 +262,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 	group.Add(func() error {
 		return decisions.Serve(s.grpcListener)
 	}, func(error) {
-		drainGRPC(drain, decisions, s.log)
+		drainGRPC(drain, decisions, s.connections.CloseConns, s.log)
 	})
 	for _, h := range []struct {
 		handler  http.Handler
@@ -324,8 +325,9 @@ func (s *service) grpcServer() *grpc.Server {
 	return g
 }
 
-// drainGRPC answers what is under way until the context ends.
-func drainGRPC(ctx context.Context, g *grpc.Server, log *zap.Logger) {
+// drainGRPC answers what is under way until the context ends. It then calls closeConns,
+// because the server waits for handshakes even when it is told not to wait.
+func drainGRPC(ctx context.Context, g *grpc.Server, closeConns func(), log *zap.Logger) {
 	drained := make(chan struct{})
 	go func() {
 		g.GracefulStop()
@@ -335,6 +337,7 @@ func drainGRPC(ctx context.Context, g *grpc.Server, log *zap.Logger) {
 	case <-drained:
 	case <-ctx.Done():
 		log.Warn("requests were still under way at the end of --drain-timeout")
+		closeConns()
 		g.Stop()
 		<-drained
 	}

@@ -1,8 +1,10 @@
 package overload
 
 import (
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -20,6 +22,9 @@ type Listener struct {
 	log  *zap.Logger
 	open atomic.Int64
 
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+
 	refused prometheus.Counter
 	gauge   prometheus.Collector
 }
@@ -28,7 +33,7 @@ type Listener struct {
 // them read in small pieces while busy. The log is told of those refused; it should
 // sample.
 func NewListener(l net.Listener, most int, busy func() bool, log *zap.Logger) *Listener {
-	n := &Listener{Listener: l, most: int64(most), busy: busy, log: log}
+	n := &Listener{Listener: l, most: int64(most), busy: busy, log: log, conns: make(map[*conn]struct{})}
 	n.refused = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "ratelimit_grpc_connections_refused_total",
 		Help: "gRPC connections closed at once because there were as many as there may be.",
@@ -48,7 +53,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.open.Add(1) <= l.most {
-			return &conn{Conn: c, busy: l.busy, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+			return l.keep(c), nil
 		}
 		l.open.Add(-1)
 		l.refused.Inc()
@@ -57,10 +62,48 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
+func (l *Listener) keep(c net.Conn) *conn {
+	k := &conn{Conn: c, busy: l.busy}
+	k.closed = sync.OnceFunc(func() {
+		l.open.Add(-1)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.conns, k)
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[k] = struct{}{}
+	return k
+}
+
+// Close implements [net.Listener]. It also closes connections that have sent nothing
+// yet. A gRPC server that stops waits for each handshake, for up to two minutes, before
+// it tells the other clients to go elsewhere.
+func (l *Listener) Close() error {
+	err := l.Listener.Close()
+	l.closeConns(func(c *conn) bool { return !c.heard.Load() })
+	return err
+}
+
+// CloseConns closes all connections.
+func (l *Listener) CloseConns() { l.closeConns(func(*conn) bool { return true }) }
+
+func (l *Listener) closeConns(which func(*conn) bool) {
+	l.mu.Lock()
+	conns := slices.Collect(maps.Keys(l.conns))
+	l.mu.Unlock()
+	for _, c := range conns {
+		if which(c) {
+			_ = c.Close() // its server sees the same error
+		}
+	}
+}
+
 type conn struct {
 	net.Conn
 	busy   func() bool
 	closed func()
+	heard  atomic.Bool // whether the client has sent anything
 }
 
 // pieces is how much is read at once while busy: some fifty requests.
@@ -76,7 +119,11 @@ func (c *conn) Read(b []byte) (int, error) {
 		runtime.Gosched()
 		b = b[:min(len(b), pieces)]
 	}
-	return c.Conn.Read(b)
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.heard.Load() { // a load is cheaper than a store for each read
+		c.heard.Store(true)
+	}
+	return n, err
 }
 
 // Close implements [net.Conn].

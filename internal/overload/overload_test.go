@@ -271,6 +271,50 @@ func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
 	}
 }
 
+// TestListenerClosesSilentConnections closes the listener as a server that stops does:
+// only connections with something under way stay, until the server closes them, too.
+func TestListenerClosesSilentConnections(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := overload.NewListener(inner, 10, func() bool { return false }, zap.NewNop())
+	dial := func() (client, server net.Conn) {
+		client, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		if server, err = l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return client, server
+	}
+	silent, _ := dial()
+	talking, server := dial()
+	if _, err := talking.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+
+	l.Close()
+	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a silent connection: %v, want it closed", err)
+	}
+	if _, err := server.Write([]byte("y")); err != nil {
+		t.Errorf("a connection with something under way: %v", err)
+	}
+	l.CloseConns()
+	if rest, err := io.ReadAll(talking); string(rest) != "y" || err != nil {
+		t.Errorf("the other connection ends with %q, %v", rest, err)
+	}
+	if n := metric(t, l, "ratelimit_grpc_connections"); n != 0 {
+		t.Errorf("%v connections are open", n)
+	}
+}
+
 func BenchmarkTap(b *testing.B) {
 	s := overload.New(overload.Options{Method: method, Target: time.Second, Log: zap.NewNop()})
 	ctx, info := b.Context(), &tap.Info{FullMethodName: method}

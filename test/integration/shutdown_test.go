@@ -3,6 +3,8 @@ package integration
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -150,6 +152,32 @@ descriptors:
 			if got := ask("user", 5); got != ok+ok+ok+ok+over {
 				t.Errorf("with Redis: %s", got)
 			}
+		})
+	}
+}
+
+// TestStopDoesNotWaitForHandshakes stops the service while clients have connected and say
+// nothing, or begin a handshake and leave it there. Ports are probed like that.
+func TestStopDoesNotWaitForHandshakes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	write(t, path, rulesAllowing(1_000_000_000))
+	for _, c := range []struct{ name, says, drain string }{
+		{"silent", "", "10m"}, // of which nothing must be needed
+		{"half", "PRI * HTTP/2.0\r\n", "1s"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			service := harness.StartService(t, path, "--drain-timeout", c.drain)
+			before := service.Metric(t, "ratelimit_grpc_connections")
+			conn, err := net.Dial("tcp", service.GRPC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, c.says); err != nil {
+				t.Fatal(err)
+			}
+			harness.Eventually(t, "the service has the connection", func() bool { return service.Metric(t, "ratelimit_grpc_connections") > before })
+			service.Stop(t)
 		})
 	}
 }
