@@ -123,6 +123,7 @@ type limitText struct {
 	Requests                uint32 `json:"requests_per_unit"`
 	Unit, Window, Algorithm string
 	Unlimited               bool
+	Shadow                  bool `json:"shadow_mode"`
 }
 
 // String returns such as "100/minute token_bucket".
@@ -130,7 +131,11 @@ func (l limitText) String() string {
 	if l.Unlimited {
 		return "unlimited"
 	}
-	return strings.TrimSpace(fmt.Sprintf("%d/%s %s", l.Requests, l.Unit+l.Window, l.Algorithm))
+	out := strings.TrimSpace(fmt.Sprintf("%d/%s %s", l.Requests, l.Unit+l.Window, l.Algorithm))
+	if l.Shadow {
+		out += " (shadow)"
+	}
+	return out
 }
 
 // listedEntry is one step of the way to a rule.

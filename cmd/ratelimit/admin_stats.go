@@ -29,7 +29,15 @@ type ruleStats struct {
 	}
 	Rates      map[string]struct{ Allowed, Denied float64 }
 	LastDenied time.Time `json:"last_denied"`
-	Hottest    struct {
+	Candidates []struct {
+		Limit  string
+		Totals struct {
+			Allowed, Errors uint64
+			ShadowDenied    uint64 `json:"shadow_denied"`
+			NearLimit       uint64 `json:"near_limit"`
+		}
+	}
+	Hottest struct {
 		Since    time.Time
 		Counters []struct {
 			Entries      []descriptor.Entry
@@ -75,6 +83,10 @@ func printStats(out io.Writer, rules []ruleStats) error {
 		t, rate := r.Totals, r.Rates["1m"]
 		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.1f\t%.1f\t%s\n", r.Key, r.Domain, r.Path,
 			t.Allowed, t.Denied, t.ShadowDenied, t.NearLimit, t.Errors, rate.Allowed, rate.Denied, r.lastDenied())
+		for _, c := range r.Candidates {
+			t := c.Totals
+			fmt.Fprintf(table, "%s\t%s\t%s: %s\t%d\t-\t%d\t%d\t%d\t-\t-\t-\n", r.Key, r.Domain, r.Path, c.Limit, t.Allowed, t.ShadowDenied, t.NearLimit, t.Errors)
+		}
 	}
 	return table.Flush()
 }

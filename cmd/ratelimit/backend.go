@@ -37,6 +37,12 @@ type stores struct {
 	perSecond *redis.Settings // nil without a Redis of its own
 }
 
+// spread reports whether the counters of a request may be on several servers, of
+// which none can decide all of them in one step.
+func (s *stores) spread() bool {
+	return s.perSecond != nil || s.main.Backend == "redis" && s.main.Redis.Mode == redis.Cluster
+}
+
 // readStores reads the settings of Redis. Everything wrong with them is in the error.
 func (c *serveCmd) readStores() (s stores, err error) {
 	if s.main, err = redis.FromEnvironment(c.redisVariable); err != nil {

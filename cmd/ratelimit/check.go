@@ -12,7 +12,7 @@ import (
 type ruleOptions struct {
 	MergeDomains bool `group:"rules" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
 	SkipDotFiles bool `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
-	DropDenied   bool `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Denied calls charge nothing under fixed_window, too, unless a rule says otherwise."`
+	DropDenied   bool `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Requests that are refused charge nothing: neither the limit that refuses, under fixed_window too, unless a rule says otherwise, nor those of the other descriptors."`
 }
 
 func (o ruleOptions) config() config.Options {

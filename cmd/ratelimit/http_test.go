@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,7 +17,7 @@ import (
 )
 
 // TestOthersPagesSpendNothing has a page from elsewhere, in a browser on this
-// machine, post to /json.
+// machine, post to /json; by a name of its own, too, that leads here (DNS rebinding).
 func TestOthersPagesSpendNothing(t *testing.T) {
 	rules, err := config.Parse([]config.Source{{Name: "edge.yaml", Data: []byte("domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: day, requests_per_unit: 1}}\n")}}, config.Options{})
 	if err != nil {
@@ -28,23 +29,32 @@ func TestOthersPagesSpendNothing(t *testing.T) {
 	if err := s.decider.SetRules(rules); err != nil {
 		t.Fatal(err)
 	}
-	handler := s.httpHandler()
 	for _, tt := range []struct {
-		name, value string
-		status      int
+		listen, host, name, value string
+		status                    int
 	}{
-		{"Origin", "http://evil.example", http.StatusForbidden},
-		{"Origin", "null", http.StatusForbidden},
-		{"Sec-Fetch-Site", "cross-site", http.StatusForbidden},
-		{"Content-Type", "application/x-www-form-urlencoded", http.StatusOK}, // as curl does
-		{"Origin", "http://example.com", http.StatusTooManyRequests},         // its own
+		{"0.0.0.0:0", "example.com", "Origin", "http://evil.example", http.StatusForbidden},
+		{"0.0.0.0:0", "example.com", "Origin", "null", http.StatusForbidden},
+		{"0.0.0.0:0", "example.com", "Sec-Fetch-Site", "cross-site", http.StatusForbidden},
+		{"127.0.0.1:0", "evil.example", "Origin", "http://evil.example", http.StatusMisdirectedRequest},
+		{"127.0.0.1:0", "evil.example:8080", "Content-Type", "application/json", http.StatusMisdirectedRequest},
+		{"0.0.0.0:0", "example.com", "Content-Type", "application/x-www-form-urlencoded", http.StatusOK}, // as curl does
+		{"0.0.0.0:0", "example.com", "Origin", "http://example.com", http.StatusTooManyRequests},         // its own
+		{"127.0.0.1:0", "127.0.0.1:8080", "Origin", "http://127.0.0.1:8080", http.StatusTooManyRequests},
+		{"127.0.0.1:0", "localhost", "Content-Type", "application/json", http.StatusTooManyRequests},
+		{"127.0.0.1:0", "[::1]:8080", "Content-Type", "application/json", http.StatusTooManyRequests},
 	} {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/json", strings.NewReader(`{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "alice"}]}]}`))
+		if s.httpListener, err = net.Listen("tcp", tt.listen); err != nil {
+			t.Fatal(err)
+		}
+		handler := s.httpHandler()
+		s.httpListener.Close()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+tt.host+"/json", strings.NewReader(`{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "alice"}]}]}`))
 		r.Header.Set(tt.name, tt.value)
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		if w.Code != tt.status {
-			t.Errorf("%s: %s: %d %s, want %d", tt.name, tt.value, w.Code, w.Body, tt.status)
+			t.Errorf("%s at %s, %s: %s: %d %s, want %d", tt.host, tt.listen, tt.name, tt.value, w.Code, w.Body, tt.status)
 		}
 	}
 }

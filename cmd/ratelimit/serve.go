@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/server"
 )
@@ -41,7 +43,7 @@ type serveCmd struct {
 	ResponseHeaders  bool   `group:"headers" negatable:"" env:"LIMIT_RESPONSE_HEADERS_ENABLED" help:"Add the headers below to each answer that reports a limit."`
 	LimitHeader      string `group:"headers" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Requests per unit."`
 	RemainingHeader  string `group:"headers" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Requests left."`
-	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit resets."`
+	ResetHeader      string `group:"headers" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit is whole again."`
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
 	DraftHeaders     bool   `group:"headers" negatable:"" env:"LIMIT_DRAFT_HEADERS_ENABLED" help:"Add RateLimit-Policy and RateLimit as in the IETF's draft (draft-ietf-httpapi-ratelimit-headers-10)."`
 
@@ -83,6 +85,9 @@ func (c *serveCmd) Validate() (err error) {
 	if c.stores, err = c.readStores(); err != nil {
 		return err
 	}
+	if err := c.checkHeaders(); err != nil {
+		return err
+	}
 	if !(c.NearLimitRatio > 0 && c.NearLimitRatio <= 1) {
 		return fmt.Errorf("--near-limit-ratio: %v: use a number above 0, at most 1", c.NearLimitRatio)
 	}
@@ -112,11 +117,32 @@ func (c *serveCmd) Validate() (err error) {
 	return nil
 }
 
+// checkHeaders refuses names that no header can have. Without headers they do not
+// matter, as with envoyproxy/ratelimit.
+func (c *serveCmd) checkHeaders() error {
+	if !c.ResponseHeaders {
+		return nil
+	}
+	for _, h := range []struct{ flag, env, name string }{
+		{"limit-header", "LIMIT_LIMIT_HEADER", c.LimitHeader},
+		{"remaining-header", "LIMIT_REMAINING_HEADER", c.RemainingHeader},
+		{"reset-header", "LIMIT_RESET_HEADER", c.ResetHeader},
+		{"retry-after-header", "LIMIT_RETRY_AFTER_HEADER", c.RetryAfterHeader},
+	} {
+		if h.name != "" && !httpguts.ValidHeaderFieldName(h.name) {
+			return fmt.Errorf("--%s ($%s): %q is not the name of a header: write letters, digits and -, such as x-ratelimit-limit", h.flag, h.env, h.name)
+		}
+	}
+	return nil
+}
+
 // serverOptions are the settings of how to decide and answer.
 func (c *serveCmd) serverOptions() server.Options {
 	o := server.Options{
 		ShadowMode:      c.ShadowMode,
 		QuotaMode:       c.QuotaMode,
+		DropRefused:     c.DropDenied,
+		Spread:          c.stores.spread(),
 		DynamicMetadata: c.DynamicMetadata,
 		NearLimitRatio:  c.NearLimitRatio,
 		Replicas:        c.Replicas,

@@ -304,6 +304,7 @@ func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	// A page in a browser on this machine is not to spend others' limits.
 	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.decider)))
+	json = admin.OwnName(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health))
 	return mux

@@ -105,11 +105,29 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 	})
 }
 
+// isForeign reports whether a request to an address on loopback calls it by another
+// name. A name that leads here may be anybody's, and a browser would take their page
+// for one of this address.
+func isForeign(r *http.Request) bool { return !isLoopback(r.Host) }
+
+// OwnName lets through to next what calls an address on loopback by a name of this
+// machine. It lets through all there is to other addresses.
+func OwnName(addr net.Addr, next http.Handler) http.Handler {
+	if !isLoopback(addr.String()) {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isForeign(r) {
+			http.Error(w, fmt.Sprintf("this address is called %q here: use 127.0.0.1 or localhost", abridge(r.Host)), http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // refusal returns why a request is refused; nil if it is not.
 func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection) *problem {
-	// A name that leads here may be anybody's: a browser would take their page
-	// for one of this address.
-	if a.anonymous() && !a.public && !isLoopback(r.Host) && !isOpen(r.URL.Path) {
+	if a.anonymous() && !a.public && isForeign(r) && !isOpen(r.URL.Path) {
 		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set --admin-token-file", r.Host)
 	}
 	if err := crossOrigin.Check(r); err != nil {

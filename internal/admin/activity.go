@@ -31,8 +31,15 @@ type ruleActivity struct {
 	Totals     totals               `json:"totals"`
 	Rates      map[string]callRates `json:"rates"`
 	LastDenied *time.Time           `json:"last_denied,omitempty"`
+	Candidates []candidate          `json:"candidates,omitempty"`
 	History    *callHistory         `json:"history,omitempty"`
 	Hottest    *hottest             `json:"hottest,omitempty"`
+}
+
+// candidate is a limit in shadow mode beside enforced ones.
+type candidate struct {
+	Limit  string `json:"limit"`
+	Totals totals `json:"totals"`
 }
 
 type totals struct {
@@ -86,7 +93,7 @@ func (a api) listStats(w http.ResponseWriter, r *http.Request) error {
 	activities, at := a.Stats.Activities(withHistory, func(n stats.Name) bool { return domain == "" || n.Domain == domain })
 	for rule := range a.rulesInForce().All() {
 		if domain == "" || rule.Domain.Name == domain {
-			list.Rules = append(list.Rules, describeActivity(rule, activities[stats.Name{Domain: rule.Domain.Name, Path: rule.Name()}], at))
+			list.Rules = append(list.Rules, describeActivity(rule, activities, at))
 		}
 	}
 	answer(w, http.StatusOK, list)
@@ -99,8 +106,8 @@ func (a api) getStats(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	name := stats.Name{Domain: rule.Domain.Name, Path: rule.Name()}
-	activities, at := a.Stats.Activities(true, func(n stats.Name) bool { return n == name })
-	out := describeActivity(rule, activities[name], at)
+	activities, at := a.Stats.Activities(true, func(n stats.Name) bool { return n.Domain == name.Domain && n.Path == name.Path })
+	out := describeActivity(rule, activities, at)
 	hot := a.Stats.Hottest(name, time.Now())
 	out.Hottest = &hottest{Since: hot.Since, Sampled: hot.Sampled, Counters: make([]hotCounter, len(hot.Counters))}
 	for i, c := range hot.Counters {
@@ -115,14 +122,22 @@ func (a api) getStats(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func describeActivity(rule config.Rule, x stats.Activity, at time.Time) ruleActivity {
+func describeActivity(rule config.Rule, all map[stats.Name]stats.Activity, at time.Time) ruleActivity {
+	name := stats.Name{Domain: rule.Domain.Name, Path: rule.Name()}
+	x := all[name]
 	out := ruleActivity{
 		Key: rule.ID(), Domain: rule.Domain.Name, Path: rule.Name(), Source: rule.Descriptor().Origin.String(),
-		Totals: totals{x.Allowed, x.Denied, x.ShadowDenied, x.Errors, x.TotalHits(), x.NearLimit, x.OverLimit},
+		Totals: newTotals(x.Counts),
 		Rates:  map[string]callRates{"1s": callRates(x.Second), "1m": callRates(x.Minute), "1h": callRates(x.Hour)},
 	}
 	if !x.LastDenied.IsZero() {
 		out.LastDenied = &x.LastDenied
+	}
+	for i, l := range rule.Descriptor().Limits {
+		if rule.Descriptor().Candidate(l) {
+			name.Limit = rule.Descriptor().CandidateName(i)
+			out.Candidates = append(out.Candidates, candidate{name.Limit, newTotals(all[name].Counts)})
+		}
 	}
 	if x.History != nil {
 		h := &callHistory{End: at}
@@ -135,4 +150,8 @@ func describeActivity(rule config.Rule, x stats.Activity, at time.Time) ruleActi
 		out.History = h
 	}
 	return out
+}
+
+func newTotals(c stats.Counts) totals {
+	return totals{c.Allowed, c.Denied, c.ShadowDenied, c.Errors, c.TotalHits(), c.NearLimit, c.OverLimit}
 }

@@ -70,6 +70,8 @@ type Limit struct {
 	Name string
 	// Unlimited limits nothing; Algo is nil then.
 	Unlimited bool
+	// ShadowMode decides and counts, and refuses nobody. See also [Descriptor.Candidate].
+	ShadowMode bool
 	// Algo is the compiled algorithm.
 	Algo *algo.Limit
 	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
@@ -78,6 +80,7 @@ type Limit struct {
 	Unit            Unit
 	UnitMultiplier  uint32 // 1 unless the window is a multiple of the unit
 	// Replaces names the limits that do not apply in a request in which this one does.
+	// Of a limit in ShadowMode it has no effect.
 	Replaces       []string
 	OnBackendError BackendErrorMode
 	// Lease is the part of the limit, from 0 to 1, that all replicas together may take

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -34,6 +37,26 @@ func walk(level []*Descriptor, f func(*Descriptor)) {
 		f(d)
 		walk(d.Descriptors, f)
 	}
+}
+
+// InShadow reports whether the whole descriptor is in shadow mode: it says so, or
+// all its limits do.
+func (d *Descriptor) InShadow() bool {
+	return d.ShadowMode || !slices.ContainsFunc(d.Limits, func(l *Limit) bool { return !l.ShadowMode })
+}
+
+// Candidate reports whether l is in shadow mode beside limits that are enforced.
+func (d *Descriptor) Candidate(l *Limit) bool { return l.ShadowMode && !d.InShadow() }
+
+// CandidateName returns what statistics call the i-th limit when it is a candidate.
+func (d *Descriptor) CandidateName(i int) string {
+	return cmp.Or(d.Limits[i].Name, "#"+strconv.Itoa(i+1))
+}
+
+// hasOthers reports whether l is, or would be without shadow mode, charged together
+// with other limits. Candidates do not count: a rehearsal changes nothing for others.
+func (d *Descriptor) hasOthers(l *Limit) bool {
+	return slices.ContainsFunc(d.Limits, func(other *Limit) bool { return other != l && !d.Candidate(other) })
 }
 
 // describe returns the key and value as people quote them: user or user=alice.

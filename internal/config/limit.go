@@ -15,7 +15,7 @@ const maxRawBody = 64 << 10
 
 var (
 	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
-		"sub_windows", "token_bucket", "sliding_window", "unlimited", "replaces", "on_backend_error", "lease", "raw_body")
+		"sub_windows", "token_bucket", "sliding_window", "unlimited", "shadow_mode", "replaces", "on_backend_error", "lease", "raw_body")
 	replacesKeys = newKeys(true, "name")
 	bucketKeys   = newKeys(false, "capacity", "refill_rate")
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
@@ -72,7 +72,7 @@ type rawLimit struct {
 	n                                                            *yaml.Node
 	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
 	burst, subWindows, capacity                                  field[uint32]
-	strict, unlimited                                            field[bool]
+	strict, unlimited, shadowMode                                field[bool]
 	lease                                                        field[float64]
 	replaces                                                     field[[]field[string]]
 	bucket, sliding                                              *yaml.Node // the blocks of hybrid
@@ -104,6 +104,8 @@ func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 			d.setSliding(raw, value)
 		case "unlimited":
 			d.boolean(value, &raw.unlimited)
+		case "shadow_mode":
+			d.boolean(value, &raw.shadowMode)
 		case "replaces":
 			d.setReplaces(raw, value)
 		case "on_backend_error":
@@ -172,7 +174,7 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 	if raw.unread {
 		return &Limit{}
 	}
-	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
+	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
 	d.checkName(raw)
 	d.checkReplaces(raw, l)
 	if raw.onBackendError.given() {
@@ -184,8 +186,12 @@ func (d *decoder) limit(raw *rawLimit) *Limit {
 		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
 	}
 	if l.Unlimited {
+		l.ShadowMode = false
 		d.checkUnlimited(raw)
 		return l
+	}
+	if l.ShadowMode && len(l.Replaces) > 0 {
+		d.warnIn("replaces", raw.replaces.n, "no effect in shadow mode, which leaves other limits as they are", "remove it until the limit is enforced")
 	}
 	before := len(d.problems)
 	params := d.params(raw, l)
@@ -235,8 +241,8 @@ func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
 	}
 }
 
-// checkUnlimited refuses what would limit. A lone requests_per_unit or a unit
-// that is none only earns a warning: envoyproxy/ratelimit loads them.
+// checkUnlimited refuses what would limit. A lone requests_per_unit, a unit that
+// is none and shadow_mode only earn a warning: envoyproxy/ratelimit loads them.
 func (d *decoder) checkUnlimited(raw *rawLimit) {
 	const remedy = "remove it, or remove unlimited"
 	for _, f := range []struct {
@@ -246,6 +252,7 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 	}{
 		{"unit", raw.unit.n, parseUnit(raw.unit.v) == UnitUnknown},
 		{"requests_per_unit", raw.requests.n, true},
+		{"shadow_mode", raw.shadowMode.n, true},
 		{"window", raw.window.n, false},
 		{"algorithm", raw.algorithm.n, false},
 		{"burst", raw.burst.n, false},

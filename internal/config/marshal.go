@@ -33,7 +33,7 @@ func dumpLevel(b *strings.Builder, parent string, level []*Descriptor) {
 		}
 		for _, l := range d.Limits {
 			fmt.Fprintf(b, "%s: unit=%s requests_per_unit=%d, shadow_mode: %t, quota_mode: %t%s\n", path,
-				strings.ToUpper(l.Unit.String()), l.RequestsPerUnit, d.ShadowMode, d.QuotaMode, l.beyondIncumbent())
+				strings.ToUpper(l.Unit.String()), l.RequestsPerUnit, d.ShadowMode || l.ShadowMode, d.QuotaMode, l.beyondIncumbent())
 		}
 		dumpLevel(b, path, d.Descriptors)
 	}
@@ -111,6 +111,7 @@ type limitDocument struct {
 	SubWindows      int                `yaml:"sub_windows,omitempty" json:"sub_windows,omitempty"`
 	DeniedHits      string             `yaml:"denied_hits,omitempty" json:"denied_hits,omitempty"`
 	Unlimited       bool               `yaml:"unlimited,omitempty" json:"unlimited,omitempty"`
+	ShadowMode      bool               `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
 	Replaces        []replacesDocument `yaml:"replaces,omitempty" json:"replaces,omitempty"`
 	OnBackendError  string             `yaml:"on_backend_error,omitempty" json:"on_backend_error,omitempty"`
 	Lease           float64            `yaml:"lease,omitempty" json:"lease,omitempty"`
@@ -172,7 +173,7 @@ func (d *Descriptor) document() descriptorDocument {
 }
 
 func (l *Limit) document() limitDocument {
-	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, Lease: l.Lease, RawBody: l.RawBody}
+	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Lease: l.Lease, RawBody: l.RawBody}
 	for _, name := range l.Replaces {
 		doc.Replaces = append(doc.Replaces, replacesDocument{name})
 	}

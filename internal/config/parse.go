@@ -161,7 +161,7 @@ func (b *builder) finish() {
 			b.task.Step()
 			for _, l := range d.Limits {
 				names[entry{domain.Name, l.Name}] = true
-				l.settleDeniedHits(b.opts.DropDenied || domain.Consume == AllOrNothing || len(d.Limits) > 1)
+				l.settleDeniedHits(b.opts.DropDenied || domain.Consume == AllOrNothing || d.hasOthers(l))
 			}
 		})
 	}

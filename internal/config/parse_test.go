@@ -163,6 +163,7 @@ descriptors:
     rate_limits:
       - {algorithm: hybrid, window: 90s, requests_per_unit: 7, strict: true, token_bucket: {capacity: 3, refill_rate: 1/s}}
       - {unit: day, requests_per_unit: 8}
+      - {unit: day, requests_per_unit: 4, shadow_mode: true}
 `)}}, config.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +173,7 @@ edge.user.path_/x: unit=HOUR requests_per_unit=6, shadow_mode: true, quota_mode:
 edge.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true
 edge.both: unit=SECOND requests_per_unit=7, shadow_mode: false, quota_mode: false, algorithm: hybrid, window: 1m30s, burst: 3, refill_rate: 1/second, strict: true
 edge.both: unit=DAY requests_per_unit=8, shadow_mode: false, quota_mode: false, denied_hits: drop
+edge.both: unit=DAY requests_per_unit=4, shadow_mode: true, quota_mode: false, denied_hits: drop
 `
 	if got := rules.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -96,6 +96,8 @@ type ExplainedRule struct {
 type ExplainedLimit struct {
 	Name      string `json:"name,omitempty"`
 	Unlimited bool   `json:"unlimited,omitempty"`
+	// ShadowMode: it decides and counts, and refuses nobody.
+	ShadowMode bool `json:"shadow_mode,omitempty"`
 	// Algorithm and Limit say how it decides, such as "token_bucket" and "100 per
 	// 1m, burst 20". Empty if unlimited.
 	Algorithm string `json:"algorithm,omitempty"`
@@ -192,7 +194,7 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 		ShadowMode: r.Config.ShadowMode, QuotaMode: r.Config.QuotaMode,
 	}
 	for i, l := range r.Config.Limits {
-		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited}
+		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode}
 		if !l.Unlimited {
 			p := l.Algo.Params()
 			limit.Algorithm, limit.Limit = p.Algorithm.String(), describe(p)
@@ -367,7 +369,11 @@ func (l ExplainedLimit) String() string {
 	if l.Unlimited {
 		return name + "unlimited"
 	}
-	return fmt.Sprintf("%s%s, %s\n   counter   %s", name, l.Algorithm, l.Limit, show(l.CounterKey))
+	shadow := ""
+	if l.ShadowMode {
+		shadow = ", shadow mode"
+	}
+	return fmt.Sprintf("%s%s, %s%s\n   counter   %s", name, l.Algorithm, l.Limit, shadow, show(l.CounterKey))
 }
 
 // String returns the place as key=value (file:line:column).

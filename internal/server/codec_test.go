@@ -256,7 +256,9 @@ func encodesWhatTheLibraryReads(t *rapid.T) {
 	}
 	now := time.Now()
 	prefix := []byte("before")
-	data, found := bytes.CutPrefix(s.encode(prefix, r, now), prefix)
+	o := s.judge(r)
+	r.tally(o, now)
+	data, found := bytes.CutPrefix(s.encode(prefix, r, o), prefix)
 	if !found {
 		t.Fatal("what was in the buffer is gone")
 	}
@@ -264,24 +266,20 @@ func encodesWhatTheLibraryReads(t *rapid.T) {
 	if err := proto.Unmarshal(data, &got); err != nil {
 		t.Fatalf("the library cannot read %x: %v", data, err)
 	}
-	want := answerOf(s, r, currents, now)
+	want := answerOf(s, r, currents, o)
 	if !proto.Equal(&got, want) {
 		t.Errorf("got %s\nwant %s", protojson.Format(&got), protojson.Format(want))
 	}
 }
 
 // answerOf returns the answer that judge leads to, as a message.
-func answerOf(s *Service, r *request, currents []*pb.RateLimitResponse_RateLimit, now time.Time) *pb.RateLimitResponse {
-	for i := range r.descriptors {
-		r.descriptors[i].verdict = verdict{}
-	}
-	o := s.judge(r, now)
+func answerOf(s *Service, r *request, currents []*pb.RateLimitResponse_RateLimit, o overall) *pb.RateLimitResponse {
 	want := &pb.RateLimitResponse{OverallCode: code(o.over)}
 	for i := range r.descriptors {
 		d := &r.descriptors[i]
 		st := &pb.RateLimitResponse_DescriptorStatus{Code: code(d.over), LimitRemaining: d.left}
 		if d.reported != nil {
-			st.CurrentLimit, st.DurationUntilReset = currents[i], &durationpb.Duration{Seconds: d.reset}
+			st.CurrentLimit, st.DurationUntilReset = currents[i], &durationpb.Duration{Seconds: d.wait}
 			if len(want.RawBody) == 0 && o.over && d.over {
 				want.RawBody = d.reported.rawBody
 			}

@@ -43,21 +43,24 @@ const (
 // verdict is what the answer says of one descriptor.
 type verdict struct {
 	over     bool
+	passes   bool   // shadow mode or not
+	at       int    // the check that is reported
 	reported *limit // nil: none applies
 	left     uint32
-	reset    int64 // seconds
+	reset    int64 // seconds until the counter is as good as new
+	wait     int64 // what the status says: over limit the seconds until the same request would pass, else reset
 }
 
 // overall is what the answer says of the request.
 type overall struct {
 	over     bool
-	tightest int // the descriptor whose limit the headers report; -1: none
+	refused  bool // over, but for shadow mode for all
+	tightest int  // the descriptor whose limit the headers report; -1: none
 	wait     time.Duration
 }
 
-// encode turns decisions into the answer, appended to b, and counts them.
-func (s *Service) encode(b []byte, r *request, now time.Time) []byte {
-	o := s.judge(r, now)
+// encode appends the answer to b.
+func (s *Service) encode(b []byte, r *request, o overall) []byte {
 	b = appendUint(b, responseCode, uint64(code(o.over)))
 	for i := range r.descriptors {
 		b = r.descriptors[i].verdict.append(b)
@@ -84,8 +87,8 @@ func code(over bool) pb.RateLimitResponse_Code {
 	return pb.RateLimitResponse_OK
 }
 
-// judge reads decisions into a verdict on each descriptor and on the whole.
-func (s *Service) judge(r *request, now time.Time) overall {
+// judge reads the decisions into a verdict on each descriptor and on the whole.
+func (s *Service) judge(r *request) overall {
 	var (
 		o                      = overall{tightest: -1}
 		quotas, refusingQuotas int
@@ -94,83 +97,156 @@ func (s *Service) judge(r *request, now time.Time) overall {
 	for i := range r.descriptors {
 		d := &r.descriptors[i]
 		if d.rule != nil && d.rule.unlimited {
-			d.left = math.MaxUint32
-			d.stats.Allow(stats.Usage{Hits: max(d.hits, 0), Near: math.MaxInt64})
+			d.verdict = verdict{left: math.MaxUint32, passes: true}
 			continue
 		}
-		if d.role == backend.Quota {
+		wait := r.report(d)
+		if d.role == backend.Quota && (d.reported != nil || s.opts.QuotaMode) {
 			quotas++
 		}
-		if d.first == d.last {
+		if d.reported == nil || d.role == backend.Shadow {
 			continue
 		}
-		at, allowed := r.reported(d)
-		decision, limit := r.decisions[at], r.limits[at]
-		d.reported = limit
-		d.left = uint32(min(max(decision.Remaining, 0), math.MaxUint32))
-		d.reset = seconds(decision.ResetAfter)
-		count(d, limit, decision, allowed, now)
-		if r.ask.Remembered && !allowed {
-			d.stats.DenyLocally(max(d.hits, 0))
-		}
-
 		if o.tightest < 0 || !r.descriptors[o.tightest].over && d.left < r.descriptors[o.tightest].left {
 			o.tightest = i
 		}
-		if allowed || d.role == backend.Shadow {
+		if d.passes {
 			continue
 		}
 		d.over = true
 		if d.role == backend.Quota {
 			refusingQuotas++
-			quotaWait = min(quotaWait, decision.RetryAfter)
+			quotaWait = min(quotaWait, wait)
 			continue
 		}
 		o.tightest = i
-		o.wait = max(o.wait, decision.RetryAfter)
-		o.over = true
+		o.wait = max(o.wait, wait)
+		o.refused = true
 	}
 	if quotas > 0 && refusingQuotas == quotas {
-		o.over = true
+		o.refused = true
 		o.wait = max(o.wait, quotaWait)
 	}
-	if o.over && s.opts.ShadowMode {
-		s.opts.Stats.GlobalShadowMode.Add(1)
-		o.over = false
+	o.over = o.refused
+	if s.opts.ShadowMode { // no limit is enforced, so that headers report none
+		o.over, o.tightest = false, -1
 	}
 	return o
 }
 
-// reported returns which check of a descriptor its status reports, the one with
-// the least room or, on refusal, the longest wait, and whether all passed.
-func (r *request) reported(d *matched) (at int, allowed bool) {
-	at = d.first
-	for i := d.first + 1; i < d.last; i++ {
-		a, b := &r.decisions[at], &r.decisions[i]
-		switch {
-		case a.Allowed != b.Allowed:
-			if a.Allowed {
-				at = i
-			}
-		case a.Allowed && b.Remaining < a.Remaining, !a.Allowed && b.RetryAfter > a.RetryAfter:
-			at = i
+// report reads the decisions on a descriptor into its status, candidates aside. It
+// reports the limit with the least room and, of a refusal, the longest wait of all
+// limits that refuse: only then would the same request pass. It returns that wait,
+// Never if none is long enough; the status then says when the counter is as good as
+// new.
+func (r *request) report(d *matched) (wait time.Duration) {
+	d.verdict = verdict{passes: true}
+	var least *algo.Decision
+	var until time.Duration
+	for i := d.first; i < d.last; i++ {
+		if r.limits[i].candidate {
+			continue
 		}
+		x := &r.decisions[i]
+		if !x.Allowed {
+			wait = max(wait, x.RetryAfter)
+			if x.RetryAfter == algo.Never {
+				until = max(until, x.ResetAfter)
+			} else {
+				until = max(until, x.RetryAfter)
+			}
+		}
+		if least == nil || tighter(x, least) {
+			least, d.at = x, i
+		}
+		d.passes = d.passes && x.Allowed
 	}
-	return at, r.decisions[at].Allowed
+	if least == nil {
+		return 0
+	}
+	d.reported = r.limits[d.at]
+	d.left = uint32(min(max(least.Remaining, 0), math.MaxUint32))
+	d.reset = seconds(least.ResetAfter)
+	d.wait = d.reset
+	if !d.passes && d.role != backend.Shadow {
+		d.wait = seconds(until)
+	}
+	return wait
 }
 
-func count(d *matched, l *limit, decision algo.Decision, allowed bool, now time.Time) {
+// tighter reports whether a is to be reported rather than b: it refuses and b does
+// not, or has less room or, with as much of it, the longer wait.
+func tighter(a, b *algo.Decision) bool {
+	if a.Allowed != b.Allowed {
+		return b.Allowed
+	}
+	return a.Remaining < b.Remaining || a.Remaining == b.Remaining && a.RetryAfter > b.RetryAfter
+}
+
+// tally counts a judged request.
+func (r *request) tally(o overall, now time.Time) {
+	whole := o.refused && (r.ask.AllOrNothing || r.givesBack) // nothing was charged that counts no denied hits
+	for i := range r.descriptors {
+		d := &r.descriptors[i]
+		hits := max(d.hits, 0)
+		switch {
+		case d.rule != nil && d.rule.unlimited && whole:
+			d.stats.AllowWithoutCharge(hits)
+		case d.rule != nil && d.rule.unlimited:
+			d.stats.Allow(stats.Usage{Hits: hits, Near: math.MaxInt64})
+		case d.reported != nil:
+			u := r.usage(d.at, hits, d.passes)
+			switch {
+			case !d.passes:
+				d.stats.Deny(u, now, d.role == backend.Shadow)
+				if r.ask.Remembered {
+					d.stats.DenyLocally(hits)
+				}
+			case whole && d.reported.algo.DeniedHits() != algo.Count:
+				d.stats.AllowWithoutCharge(hits)
+			default:
+				d.stats.Allow(u)
+			}
+		}
+		if d.last-d.first > 1 || d.reported == nil {
+			r.tallyCandidates(d, hits, whole, now)
+		}
+	}
+}
+
+// tallyCandidates counts the limits in shadow mode beside others, each on its own.
+func (r *request) tallyCandidates(d *matched, hits int64, whole bool, now time.Time) {
+	for at := d.first; at < d.last; at++ {
+		l, fits := r.limits[at], r.decisions[at].Allowed
+		if !l.candidate {
+			continue
+		}
+		u := r.usage(at, hits, fits)
+		switch {
+		case !fits:
+			over := l.stats.Deny(u, now, true)
+			if d.passes {
+				d.stats.LetThrough(over)
+			}
+		case (whole || !d.passes) && l.algo.DeniedHits() != algo.Count:
+			l.stats.AllowWithoutCharge(hits)
+		default:
+			l.stats.Allow(u)
+		}
+	}
+}
+
+// usage returns how a check moved its counter, which was charged if it was allowed
+// or if its limit counts denied hits.
+func (r *request) usage(at int, hits int64, allowed bool) stats.Usage {
+	l := r.limits[at]
 	capacity := l.algo.Capacity()
-	u := stats.Usage{Hits: max(d.hits, 0), After: capacity - decision.Remaining, Near: l.near, Limit: capacity}
+	u := stats.Usage{Hits: hits, After: capacity - r.decisions[at].Remaining, Near: l.near, Limit: capacity}
 	u.Before = u.After
-	if allowed || l.algo.DeniedHits() == algo.Count && d.role != backend.Shadow {
+	if allowed || l.algo.DeniedHits() == algo.Count {
 		u.Before = max(0, u.After-u.Hits)
 	}
-	if allowed {
-		d.stats.Allow(u)
-	} else {
-		d.stats.Deny(u, now, d.role == backend.Shadow)
-	}
+	return u
 }
 
 // body returns the body of the first refusing limit that has one.
@@ -188,7 +264,7 @@ func (v *verdict) append(b []byte) []byte {
 	size := sizeUint(statusCode, uint64(code(v.over))) + sizeUint(statusLeft, uint64(v.left))
 	sizeReset := 0
 	if v.reported != nil {
-		sizeReset = sizeUint(durationSeconds, uint64(v.reset))
+		sizeReset = sizeUint(durationSeconds, uint64(v.wait))
 		size += len(v.reported.current) + protowire.SizeTag(statusReset) + protowire.SizeBytes(sizeReset)
 	}
 	b = protowire.AppendTag(b, responseStatuses, protowire.BytesType)
@@ -201,7 +277,7 @@ func (v *verdict) append(b []byte) []byte {
 	if v.reported != nil {
 		b = protowire.AppendTag(b, statusReset, protowire.BytesType)
 		b = protowire.AppendVarint(b, uint64(sizeReset))
-		b = appendUint(b, durationSeconds, uint64(v.reset))
+		b = appendUint(b, durationSeconds, uint64(v.wait))
 	}
 	return b
 }
@@ -311,8 +387,8 @@ func structuredString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// seconds rounds up to whole seconds: Envoy's headers drop the fraction, and "0"
-// would invite a client back too early.
+// seconds rounds up to whole seconds: Envoy's headers drop the fraction, and a client
+// that waits as it is told would be refused again.
 func seconds(d time.Duration) int64 {
 	s := int64(d / time.Second)
 	if d%time.Second > 0 {

@@ -39,7 +39,7 @@ func (s *Service) Look(ctx context.Context, domain string, entries []descriptor.
 	}
 	r := &request{entries: entries, descriptors: []matched{{match: match, rule: &rules.rules[match.Index], entries: [2]int{0, len(entries)}}}}
 	r.addChecks(0, d)
-	r.settle(d)
+	s.settle(r, d)
 	if len(r.ask.Checks) > 0 {
 		if err := s.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
 			return match, nil, err

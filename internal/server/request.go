@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc/mem"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -34,6 +32,7 @@ type request struct {
 	limits    []*limit // of the checks
 	ask       backend.Request
 	decisions []algo.Decision
+	givesBack bool // what was charged if it is refused; otherwise the backend sees to it
 	replaced  []string
 	path      []byte
 	sampler   stats.Sampler
@@ -49,22 +48,14 @@ type asked struct {
 	negative     bool
 }
 
-// override is the limit that a request brings along.
-type override struct {
-	requests      uint32
-	unit          int32
-	multiplier    uint32
-	hasMultiplier bool
-}
-
 // matched is one descriptor of a request with what applies to it.
 type matched struct {
 	asked
 	match    *descriptor.Rule // nil: no rule
 	rule     *rule
 	override *limit
-	stats    *stats.Rule // nil: nothing to count
-	role     backend.Role
+	stats    *stats.Rule  // nil: nothing to count
+	role     backend.Role // of its checks, candidates aside
 	hits     int64
 	entries  [2]int // range in request.entries
 	first    int    // range in request.limits and what goes with it
@@ -90,7 +81,7 @@ func (r *request) clear() {
 	clear(r.replaced)
 	r.descriptors, r.entries, r.limits = r.descriptors[:0], r.entries[:0], r.limits[:0]
 	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
-	r.ask.Remembered = false
+	r.ask.Remembered, r.ask.AllOrNothing, r.givesBack = false, false, false
 	r.keys, r.keyEnds, r.decisions = r.keys[:0], r.keyEnds[:0], r.decisions[:0]
 	r.domain, r.hits, r.count = "", 0, 0
 	if r.buffer != nil {
@@ -138,8 +129,8 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain) e
 			}
 		}
 		if m.hasLimit {
-			if err := s.override(r, m, domain); err != nil {
-				return fmt.Errorf("descriptors[%d].limit: %w", i, err)
+			if err := s.override(r, i, domain); err != nil {
+				return err
 			}
 		}
 		if m.rule != nil {
@@ -149,22 +140,39 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain) e
 	for i := range r.descriptors {
 		r.addChecks(i, domain)
 	}
-	r.settle(domain)
+	s.settle(r, domain)
 	return nil
 }
 
 // settle makes the request one for the backend when all its checks are there:
 // only then do the keys stay where they are.
-func (r *request) settle(domain *descriptor.Domain) {
-	r.ask.AllOrNothing = domain.Consume() == config.AllOrNothing
+func (s *Service) settle(r *request, domain *descriptor.Domain) {
+	together := domain.Consume() == config.AllOrNothing
+	if whole := together || s.opts.DropRefused; whole && !(s.opts.QuotaMode && r.hasFreeQuota()) {
+		r.ask.AllOrNothing = together || !s.opts.Spread
+		r.givesBack = !r.ask.AllOrNothing
+	}
 	from := 0
 	for i, end := range r.keyEnds {
 		c := &r.ask.Checks[i]
 		c.Key = r.keys[from:end:end]
-		c.Shard, c.Joint = domain.Shard(c.Key), r.ask.AllOrNothing
+		c.Shard, c.Joint = domain.Shard(c.Key), together
 		from = end
 	}
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
+}
+
+// hasFreeQuota reports whether there is a quota without a limit in force, which with
+// quota mode for all descriptors always passes: then so does the request.
+func (r *request) hasFreeQuota() bool {
+	for i := range r.descriptors {
+		d := &r.descriptors[i]
+		limited := slices.ContainsFunc(r.limits[d.first:d.last], func(l *limit) bool { return !l.candidate })
+		if d.role == backend.Quota && !limited && (d.rule == nil || !d.rule.unlimited) {
+			return true
+		}
+	}
+	return false
 }
 
 // addChecks adds the checks of the i-th descriptor.
@@ -192,7 +200,11 @@ func (r *request) addChecks(i int, domain *descriptor.Domain) {
 func (r *request) add(i int, d *matched, l *limit) {
 	r.keyEnds = append(r.keyEnds, len(r.keys))
 	r.limits = append(r.limits, l)
-	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Lease: l.lease, Descriptor: i, Role: d.role})
+	role := d.role
+	if l.candidate {
+		role = backend.Shadow
+	}
+	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Lease: l.lease, Descriptor: i, Role: role})
 }
 
 // cost returns what the descriptor costs: its own hits_addend if it has one, even
@@ -206,65 +218,4 @@ func (r *request) cost(d *asked) int64 {
 		n = -n
 	}
 	return n
-}
-
-// override replaces what m's rule says by the limit that the request brings. It
-// keeps the rule's algorithm, but no mode of it, for Envoy's operator asked for
-// just this limit.
-func (s *Service) override(r *request, m *matched, domain *descriptor.Domain) error {
-	unit := pb.RateLimitResponse_RateLimit_Unit(m.limit.unit)
-	window, known := units[unit]
-	if !known {
-		return fmt.Errorf("unit %s: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR", unit)
-	}
-	p := algo.Params{Limit: m.limit.requests, Window: window}
-	mode := config.BackendErrorDefault
-	if m.rule != nil && len(m.rule.limits) > 0 {
-		first := &m.rule.limits[0]
-		p.Algorithm, p.Strict, p.DeniedHits = first.algo.Params().Algorithm, first.algo.Params().Strict, first.algo.DeniedHits()
-		mode = first.onError
-	}
-	a, err := algo.New(p)
-	if err != nil {
-		return err
-	}
-	l, err := s.compileLimit(a, mode)
-	if err != nil {
-		return errors.New("it cannot be decided locally: set --on-backend-error to error, allow or deny")
-	}
-	l.index = -1
-	l.report(m.limit.requests, m.limit.unit, 0)
-	m.override, m.rule = &l, nil
-	m.role = backend.Required
-	if s.opts.QuotaMode {
-		m.role = backend.Quota
-	}
-	// Counted by its values, as the incumbent does, as far as there is room.
-	r.path = r.path[:0]
-	for i, e := range r.entries[m.entries[0]:m.entries[1]] {
-		if i > 0 {
-			r.path = append(r.path, '.')
-		}
-		r.path = append(r.path, e.Key...)
-		if e.Value != "" {
-			r.path = append(append(r.path, '_'), e.Value...)
-		}
-	}
-	if m.stats == nil {
-		m.stats = &s.overrides
-	}
-	m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
-	return nil
-}
-
-// units holds the windows of the units that an override may have; the messages
-// of overrides and answers number them alike.
-var units = map[pb.RateLimitResponse_RateLimit_Unit]time.Duration{
-	pb.RateLimitResponse_RateLimit_SECOND: time.Second,
-	pb.RateLimitResponse_RateLimit_MINUTE: time.Minute,
-	pb.RateLimitResponse_RateLimit_HOUR:   time.Hour,
-	pb.RateLimitResponse_RateLimit_DAY:    24 * time.Hour,
-	pb.RateLimitResponse_RateLimit_WEEK:   7 * 24 * time.Hour,
-	pb.RateLimitResponse_RateLimit_MONTH:  30 * 24 * time.Hour,
-	pb.RateLimitResponse_RateLimit_YEAR:   365 * 24 * time.Hour,
 }

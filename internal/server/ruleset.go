@@ -25,7 +25,7 @@ type ruleset struct {
 
 // rule is what the service knows of a matched rule.
 type rule struct {
-	role      backend.Role
+	role      backend.Role // of its limits, candidates aside
 	unlimited bool
 	detailed  bool    // has counters for each value
 	limits    []limit // next to those of other rules, in one piece of memory
@@ -46,6 +46,9 @@ type limit struct {
 	rawBody  []byte
 	onError  config.BackendErrorMode // never BackendErrorDefault
 	local    *algo.Limit             // for BackendErrorLocal
+
+	candidate bool        // in shadow mode beside others, which it does not affect
+	stats     *stats.Rule // of a candidate
 }
 
 func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
@@ -76,8 +79,23 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 			return nil, fmt.Errorf("%s: domain %s: rule %s: %w", m.Config.Pos, m.Domain, m.Path, err)
 		}
 	}
-	for i, counters := range s.opts.Stats.Bind(names) {
-		rs.rules[i].stats = counters
+	var candidates []*limit
+	var candidateNames []stats.Name
+	for i, m := range matched {
+		for at := range rs.rules[i].limits {
+			if l := &rs.rules[i].limits[at]; l.candidate {
+				candidates = append(candidates, l)
+				candidateNames = append(candidateNames, stats.Name{Domain: m.Domain, Path: m.Path, Limit: m.Config.CandidateName(l.index)})
+			}
+		}
+		task.Step()
+	}
+	counters := s.opts.Stats.Bind(slices.Concat(names, candidateNames))
+	for i := range rs.rules {
+		rs.rules[i].stats = counters[i]
+	}
+	for i, l := range candidates {
+		l.stats = counters[len(rs.rules)+i]
 	}
 	return rs, nil
 }
@@ -85,7 +103,7 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 // compileRule returns the limits with those of the rule.
 func (s *Service) compileRule(r *rule, c *config.Descriptor, limits []limit) (_ []limit, err error) {
 	switch {
-	case c.ShadowMode:
+	case c.InShadow():
 		r.role = backend.Shadow
 	case c.QuotaMode || s.opts.QuotaMode:
 		r.role = backend.Quota
@@ -98,7 +116,7 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor, limits []limit) (_ 
 	first := len(limits)
 	for i, l := range c.Limits {
 		for _, name := range l.Replaces {
-			if !slices.Contains(r.replaces, name) {
+			if !l.ShadowMode && !slices.Contains(r.replaces, name) {
 				r.replaces = append(r.replaces, name)
 			}
 		}
@@ -110,6 +128,7 @@ func (s *Service) compileRule(r *rule, c *config.Descriptor, limits []limit) (_ 
 		if err != nil {
 			return nil, err
 		}
+		compiled.candidate = c.Candidate(l)
 		compiled.index, compiled.name, compiled.lease, compiled.rawBody = i, l.Name, l.Lease, []byte(l.RawBody)
 		compiled.report(l.RequestsPerUnit, int32(l.Unit), l.UnitMultiplier)
 		limits = append(limits, compiled)

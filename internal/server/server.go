@@ -37,6 +37,13 @@ type Options struct {
 	ShadowMode bool
 	// QuotaMode treats every descriptor as one with quota_mode.
 	QuotaMode bool
+	// DropRefused charges nothing for a request that is refused, in domains too that
+	// are not all or nothing: limits that do not say drop denied hits, and what other
+	// descriptors were charged is taken back.
+	DropRefused bool
+	// Spread is set for a Backend that can't decide all counters of a request in one
+	// step. DropRefused then gives back after the refusal, in a second call.
+	Spread bool
 	// DynamicMetadata adds the domain, the descriptors and the metadata of the
 	// rules that passed to each answer.
 	DynamicMetadata bool
@@ -212,9 +219,47 @@ func (s *Service) answer(ctx context.Context, r *request, now time.Time) (*answe
 			r.heat(weight, now)
 		}
 	}
+	o := s.judge(r)
+	if o.refused && r.givesBack {
+		s.giveBack(ctx, r)
+		o = s.judge(r)
+	}
+	r.tally(o, now)
+	if o.refused && !o.over {
+		s.opts.Stats.GlobalShadowMode.Add(1)
+	}
 	a := s.answers.Get().(*answer)
-	a.data = s.encode(a.data[:0], r, now)
+	a.data = s.encode(a.data[:0], r, o)
 	return a, nil
+}
+
+// giveBack gives back what a refused request was charged, and has the decisions say
+// what is left then. Where that fails the charges stay.
+func (s *Service) giveBack(ctx context.Context, r *request) {
+	var back backend.Request
+	var places []int
+	for i := range r.descriptors {
+		for at := r.descriptors[i].first; at < r.descriptors[i].last; at++ {
+			c, l := r.ask.Checks[at], r.limits[at]
+			if c.Hits > 0 && r.descriptors[i].passes && r.decisions[at].Allowed && l.algo.DeniedHits() != algo.Count {
+				c.Hits = -c.Hits
+				back.Checks, places = append(back.Checks, c), append(places, at)
+			}
+		}
+	}
+	if places == nil {
+		return
+	}
+	out := make([]algo.Decision, len(places))
+	if err := s.opts.Backend.Decide(ctx, &back, out); err != nil {
+		s.opts.Stats.BackendErrors.Add(1)
+		s.opts.Log.Warn("the backend did not take back what a refused request was charged", zap.Error(err))
+		r.givesBack = false // what was charged counts
+		return
+	}
+	for i, at := range places {
+		r.decisions[at] = out[i]
+	}
 }
 
 // heat has the counters of a request that stands for so many counted among the
@@ -239,10 +284,15 @@ func (s *Service) decideWithout(ctx context.Context, r *request, cause error) er
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	s.opts.Log.Warn("the backend did not decide", zap.Error(cause))
-	local := backend.Request{AllOrNothing: r.ask.AllOrNothing}
+	local := backend.Request{AllOrNothing: r.ask.AllOrNothing || r.givesBack}
+	r.ask.AllOrNothing, r.givesBack = local.AllOrNothing, false
 	var places []int
 	for i, l := range r.limits {
-		switch l.onError {
+		mode := l.onError
+		if mode == config.BackendErrorError && l.candidate { // it fails nobody
+			mode = config.BackendErrorAllow
+		}
+		switch mode {
 		case config.BackendErrorAllow:
 			r.decisions[i] = algo.Decision{Allowed: true, Remaining: l.algo.Capacity()}
 		case config.BackendErrorDeny:

@@ -216,7 +216,7 @@ func TestRequestsThatCannotBeDecided(t *testing.T) {
 		{"too many descriptors", "edge", []*common.RateLimitDescriptor{desc("a"), desc("b"), desc("c")}, "3 descriptors in a request: at most 2"},
 		{"too many entries", "edge", []*common.RateLimitDescriptor{desc("a"), desc("a,b,c")}, "descriptors[1] has 3 entries: at most 2"},
 		{"too long", "edge", []*common.RateLimitDescriptor{desc("user=" + strings.Repeat("x", 17))}, "descriptors[0] has keys and values of 21 bytes: at most 20"},
-		{"override without unit", "edge", []*common.RateLimitDescriptor{override(desc("user=a"), 1, 0)}, "descriptors[0].limit: unit UNKNOWN: use SECOND"},
+		{"override without unit", "edge", []*common.RateLimitDescriptor{override(desc("user=a"), 1, 0)}, "descriptors[0].limit.unit: UNKNOWN: use SECOND"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: c.domain, Descriptors: c.descriptors})
@@ -279,7 +279,7 @@ descriptors:
     shadow_mode: true
     rate_limit: {name: per_user, unit: hour, requests_per_unit: 1000}
   - key: bucket
-    rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 1000, burst: 7}
+    rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 1000}
 `)
 	for _, text := range []string{"user=a", "unknown=a", "bucket=a"} {
 		o := func() *common.RateLimitDescriptor { return override(desc(text), 2, typev3.RateLimitUnit_MINUTE) }
@@ -288,8 +288,8 @@ descriptors:
 		}
 		want(t, f.ask(o()).Statuses[0].CurrentLimit, &pb.RateLimitResponse_RateLimit{RequestsPerUnit: 2, Unit: pb.RateLimitResponse_RateLimit_MINUTE})
 	}
-	if got := f.ask(desc("bucket=a")).Statuses[0].LimitRemaining; got != 6 {
-		t.Errorf("the rule's own counter has %d left, want 6", got)
+	if got := f.ask(desc("bucket=a")).Statuses[0].LimitRemaining; got != 999 {
+		t.Errorf("the rule's own counter has %d left, want 999", got)
 	}
 	f.advance(30 * time.Second) // a token bucket has refilled by one, the windows have not
 	if got := f.admitted(2, override(desc("bucket=a"), 2, typev3.RateLimitUnit_MINUTE)); got != 1 {

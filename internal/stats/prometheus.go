@@ -40,6 +40,9 @@ var byMethod = prometheus.Labels{"grpc_method": "ShouldRateLimit"}
 var (
 	decisions = prometheus.NewDesc("ratelimit_decisions_total", "Calls by rule and result: allowed, denied, shadow_denied or error.", []string{"domain", "rule", "result"}, nil)
 
+	candidateDecisions = prometheus.NewDesc("ratelimit_candidate_decisions_total", "Calls by limit in shadow mode beside enforced ones, and result: allowed or shadow_denied.", []string{"domain", "rule", "limit", "result"}, nil)
+	candidateOver      = prometheus.NewDesc("ratelimit_candidate_over_limit_hits_total", "Hits beyond a limit in shadow mode beside enforced ones.", []string{"domain", "rule", "limit"}, nil)
+
 	hitKinds = []struct {
 		name, help string
 		read       func(Counts) uint64
@@ -101,6 +104,13 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 		keys := [3]string{label(r.Name.Domain), label(key1), label(key2)}
 		byKeys[keys] = sum(byKeys[keys], c)
 	}
+	for _, r := range s.Candidates() {
+		c := r.Counts()
+		labels := []string{label(r.Name.Domain), label(r.Name.Path), label(r.Name.Limit)}
+		out <- prometheus.MustNewConstMetric(candidateDecisions, prometheus.CounterValue, float64(c.Allowed), append(labels, "allowed")...)
+		out <- prometheus.MustNewConstMetric(candidateDecisions, prometheus.CounterValue, float64(c.ShadowDenied), append(labels, "shadow_denied")...)
+		out <- prometheus.MustNewConstMetric(candidateOver, prometheus.CounterValue, float64(c.OverLimit), labels...)
+	}
 	for keys, c := range byKeys {
 		labels, form := keys[:], 1
 		if keys[2] == "" {
@@ -113,12 +123,12 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 }
 
 func sum(a, b Counts) Counts {
-	a.WithinLimit += b.WithinLimit
-	a.DeniedHits += b.DeniedHits
-	a.OverLimit += b.OverLimit
-	a.NearLimit += b.NearLimit
-	a.ShadowMode += b.ShadowMode
-	a.OverLimitWithLocalCache += b.OverLimitWithLocalCache
+	a.WithinLimit = plus(a.WithinLimit, b.WithinLimit)
+	a.DeniedHits = plus(a.DeniedHits, b.DeniedHits)
+	a.OverLimit = plus(a.OverLimit, b.OverLimit)
+	a.NearLimit = plus(a.NearLimit, b.NearLimit)
+	a.ShadowMode = plus(a.ShadowMode, b.ShadowMode)
+	a.OverLimitWithLocalCache = plus(a.OverLimitWithLocalCache, b.OverLimitWithLocalCache)
 	a.Allowed += b.Allowed
 	a.Denied += b.Denied
 	a.ShadowDenied += b.ShadowDenied

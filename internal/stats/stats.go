@@ -8,6 +8,8 @@
 package stats
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -18,14 +20,20 @@ import (
 )
 
 // Name is what a rule's counts are known by.
-type Name struct{ Domain, Path string }
+type Name struct {
+	Domain, Path string
+	// Limit names a candidate: a limit of the rule in shadow mode, which is counted
+	// on its own beside those that are enforced. Empty: the rule.
+	Limit string
+}
 
 // Counts are the counts of one rule since the process started. Hits weigh a call
 // by its hits_addend, decisions count calls.
 type Counts struct {
 	// WithinLimit are hits that were admitted.
 	WithinLimit uint64
-	// DeniedHits are the hits of calls that were refused.
+	// DeniedHits are the hits of calls that were refused, by this rule or, where a
+	// request is charged as a whole, by another.
 	DeniedHits uint64
 	// OverLimit are hits beyond the limit. When a refused call is charged, its
 	// first hits may still have been within.
@@ -43,7 +51,7 @@ type Counts struct {
 }
 
 // TotalHits are all hits of calls on the rule.
-func (c Counts) TotalHits() uint64 { return c.WithinLimit + c.DeniedHits }
+func (c Counts) TotalHits() uint64 { return plus(c.WithinLimit, c.DeniedHits) }
 
 // Rule counts for one rule. All methods are safe for concurrent use.
 type Rule struct {
@@ -81,33 +89,61 @@ func (r *Rule) Allow(u Usage) {
 	if u.Hits == 0 {
 		return
 	}
-	r.within.Add(uint64(u.Hits))
+	add(&r.within, u.Hits)
 	if u.After > u.Near {
-		r.near.Add(uint64(u.After - max(u.Near, u.Before)))
+		add(&r.near, u.After-max(u.Near, u.Before))
 	}
 }
 
-// Deny counts a refused call; with shadow one that shadow mode lets through.
-func (r *Rule) Deny(u Usage, now time.Time, shadow bool) {
-	over := u.Hits
+// AllowWithoutCharge counts a call that the rule admitted, but whose request was
+// refused as a whole, so that its hits were not charged.
+func (r *Rule) AllowWithoutCharge(hits int64) {
+	r.allowed.Add(1)
+	add(&r.deniedHits, hits)
+}
+
+// Deny counts a refused call, with shadow one that shadow mode lets through, and
+// returns how many of its hits are beyond the limit.
+func (r *Rule) Deny(u Usage, now time.Time, shadow bool) (over int64) {
+	over = u.Hits
 	if u.Before < u.Limit && u.After > u.Limit { // charged all the same: the first hits were within
 		over = u.After - u.Limit
-		r.near.Add(uint64(u.Limit - max(u.Near, u.Before)))
+		add(&r.near, u.Limit-max(u.Near, u.Before))
 	}
-	r.deniedHits.Add(uint64(u.Hits))
-	r.over.Add(uint64(over))
+	add(&r.deniedHits, u.Hits)
+	add(&r.over, over)
 	if shadow {
-		r.shadow.Add(uint64(over))
+		add(&r.shadow, over)
 		r.shadowDenied.Add(1)
-		return
+		return over
 	}
 	r.denied.Add(1)
 	r.lastDenied.Store(now.UnixMicro())
+	return over
 }
+
+// LetThrough counts hits of an admitted call that were beyond a candidate's limit.
+func (r *Rule) LetThrough(hits int64) { add(&r.shadow, hits) }
 
 // DenyLocally counts a call refused out of the local over-limit memory; it comes
 // on top of Deny.
-func (r *Rule) DenyLocally(hits int64) { r.localCache.Add(uint64(hits)) }
+func (r *Rule) DenyLocally(hits int64) { add(&r.localCache, hits) }
+
+// add adds hits (≥ 0) to a count, which stays at the largest number rather than
+// begin again: one call may bring 2^63-1.
+func add(count *atomic.Uint64, hits int64) {
+	if count.Add(uint64(hits)) < uint64(hits) {
+		count.Store(math.MaxUint64)
+	}
+}
+
+// plus is a + b, or the largest number.
+func plus(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
+}
 
 // Fail counts a call that the store did not decide.
 func (r *Rule) Fail() { r.errors.Add(1) }
@@ -226,14 +262,14 @@ func (s *Stats) Bind(names []Name) []*Rule {
 // copied if kept.
 func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
 	s.mu.RLock()
-	r := s.rules[Name{domain, string(path)}]
+	r := s.rules[Name{Domain: domain, Path: string(path)}]
 	s.mu.RUnlock()
 	if r != nil && (r == fallback || r.of == fallback) {
 		return r
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := Name{strings.Clone(domain), string(path)}
+	n := Name{Domain: strings.Clone(domain), Path: string(path)}
 	r = s.rules[n]
 	if r != nil && (r == fallback || r.of == fallback) {
 		return r
@@ -248,19 +284,25 @@ func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
 	return r
 }
 
-// Rules returns all counters, ordered by domain and path.
-func (s *Stats) Rules() []*Rule {
+// Rules returns the counters of all rules, ordered by domain and path.
+func (s *Stats) Rules() []*Rule { return s.sorted(func(n Name) bool { return n.Limit == "" }) }
+
+// Candidates returns the counters of limits in shadow mode beside others, ordered
+// by domain, path and limit.
+func (s *Stats) Candidates() []*Rule { return s.sorted(func(n Name) bool { return n.Limit != "" }) }
+
+func (s *Stats) sorted(want func(Name) bool) []*Rule {
 	s.mu.RLock()
 	rules := make([]*Rule, 0, len(s.rules))
-	for _, r := range s.rules {
-		rules = append(rules, r)
+	for n, r := range s.rules {
+		if want(n) {
+			rules = append(rules, r)
+		}
 	}
 	s.mu.RUnlock()
 	slices.SortFunc(rules, func(a, b *Rule) int {
-		if c := strings.Compare(a.Name.Domain, b.Name.Domain); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name.Path, b.Name.Path)
+		return cmp.Or(strings.Compare(a.Name.Domain, b.Name.Domain), strings.Compare(a.Name.Path, b.Name.Path),
+			strings.Compare(a.Name.Limit, b.Name.Limit))
 	})
 	return rules
 }

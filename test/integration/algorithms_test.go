@@ -108,12 +108,13 @@ func TestAlgorithms(t *testing.T) {
 
 // seconds fails the test unless the header gives seconds within two years: a
 // window, and what a rolling one still sees of the window before.
-func seconds(t *testing.T, answer harness.Answer, header string) {
+func seconds(t *testing.T, answer harness.Answer, header string) int {
 	t.Helper()
 	n, err := strconv.Atoi(answer.Header.Get(header))
 	if err != nil || n < 1 || n > 2*year {
 		t.Errorf("%s %q, want seconds within two windows; %v", header, answer.Header.Get(header), answer.Header)
 	}
+	return n
 }
 
 func TestShadowModeLetsPassAndCounts(t *testing.T) {

@@ -150,6 +150,7 @@ function facts(rule, stats) {
       term('Allowed', number(stats.totals.allowed)), term('Denied', number(stats.totals.denied)),
       term('Let through by shadow mode', number(stats.totals.shadow_denied)), term('Near the limit', `${number(stats.totals.near_limit)} hits`),
       term('Errors', number(stats.totals.errors)),
+      ...(stats.candidates ?? []).map((c) => term(`${c.limit} in shadow mode`, `${number(c.totals.shadow_denied)} of ${number(c.totals.allowed + c.totals.shadow_denied)} would be denied`)),
       term('Last second', rate('1s')), term('Last minute', rate('1m')), term('Last hour', rate('1h')),
       term('Last denied', time(stats.last_denied)), term('Written at', rule.location),
       rule.overrides ? term('Overrides', `${rule.overrides.location}: ${ruleText(rule.overrides.rule)}`) : []),

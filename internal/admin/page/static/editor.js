@@ -18,6 +18,7 @@ const limitFields = [
   { key: 'on_backend_error', choices: ['', 'error', 'allow', 'deny', 'local'] },
   { key: 'name' },
   { key: 'strict', type: 'checkbox' },
+  { key: 'shadow_mode', type: 'checkbox' },
   { key: 'unlimited', type: 'checkbox' },
 ];
 const nodeFields = ['shadow_mode', 'quota_mode', 'share_threshold', 'detailed_metric'].map((key) => ({ key, type: 'checkbox' }));

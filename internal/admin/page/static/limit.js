@@ -8,6 +8,7 @@ export function limitText(l) {
   if (l.token_bucket) parts.push(`bucket ${l.token_bucket.capacity} at ${l.token_bucket.refill_rate}`);
   if (l.burst) parts.push(`burst ${l.burst}`);
   if (l.strict) parts.push('strict');
+  if (l.shadow_mode) parts.push('shadow');
   return `${l.algorithm ?? 'fixed_window'}: ${parts.join(', ')}`;
 }
 
