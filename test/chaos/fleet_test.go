@@ -476,7 +476,7 @@ func (f *fleet) change(d, versions int) {
 	for v := ch.first; v <= ch.last; v++ {
 		f.write(d, v)
 		if v < ch.last {
-			time.Sleep(time.Duration(v%7) * 5 * time.Millisecond) // the pace of a storm
+			time.Sleep(time.Duration(v%7) * 15 * time.Millisecond) // the pace of a storm
 		}
 	}
 	line := fmt.Sprintf("%s.version_v%d:", f.p.domains[d].name, ch.last)

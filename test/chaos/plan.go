@@ -147,7 +147,7 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 		if t == inMemory {
 			r.mode = noFailure
 		}
-		r.shadow = pick(rng, 0, 0, 0, 15, 40)
+		r.shadow = pick(rng, 0, 0, 15, 30, 60)
 		r.refund = chance(rng, 20)
 		r.limits = []algo.Params{newParams(rng, t)}
 		// Of siblings one may apply where another is left out. Counters are named by
@@ -379,9 +379,11 @@ type requests struct {
 	p   *plan
 	rng *rand.Rand
 
-	// What was last asked, and of which replica and domain, if it was hot.
-	hot             []ask
+	// What was last asked, and of which replica and domain, if it may be asked again at
+	// once, and how often that is, in percent.
+	again           []ask
 	replica, domain int
+	often           int
 }
 
 func (p *plan) requests(client int) *requests {
@@ -392,8 +394,8 @@ func (p *plan) requests(client int) *requests {
 // pause before.
 func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration) {
 	rng := r.rng
-	if r.hot != nil && chance(rng, 92) { // in bursts
-		return r.replica, r.domain, r.hot, time.Duration(rng.Int64N(int64(r.p.pause / 5)))
+	if r.again != nil && chance(rng, r.often) { // in bursts
+		return r.replica, r.domain, r.again, time.Duration(rng.Int64N(int64(r.p.pause / 5)))
 	}
 	pause = time.Duration(rng.Int64N(int64(2 * r.p.pause)))
 	replica, domain = rng.IntN(r.p.replicas), rng.IntN(len(r.p.domains))
@@ -425,9 +427,12 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 		}
 		asks = append(asks, a)
 	}
-	r.hot = nil
-	if n == 1 && d.rules[asks[0].rule].hot && 0 < asks[0].hits && asks[0].hits < 1<<40 {
-		r.hot, r.replica, r.domain = asks, replica, domain
+	r.again = nil
+	if n == 1 && 0 < asks[0].hits && asks[0].hits < 1<<40 {
+		r.again, r.replica, r.domain, r.often = asks, replica, domain, 60
+		if d.rules[asks[0].rule].hot {
+			r.often = 92
+		}
 	}
 	return replica, domain, asks, pause
 }
@@ -519,7 +524,7 @@ func (p *plan) schedule(rng *rand.Rand) {
 		p.events = append(p.events, e, start)
 		at = start.at
 	}
-	for at := time.Second; at < p.length-time.Second; at += between(rng, 500*time.Millisecond, 4*time.Second) {
+	for at := time.Second; at < p.length-time.Second; at += between(rng, 200*time.Millisecond, 3*time.Second) {
 		e := event{at: at, kind: pick(rng, rulesChange, rulesChange, rulesStorm, rulesBad), target: rng.IntN(len(p.domains)), size: 1}
 		switch e.kind {
 		case rulesStorm:

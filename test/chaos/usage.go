@@ -390,7 +390,7 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 		v.add(around(), "%+v: %s must leave %g of %+v", k.name, s.call, least, s.p)
 		return false
 	}
-	if _, whole := segment(r.cutsOf(k), s.span); !whole || k.rule.refund || len(r.moves) > 0 || len(u.brief) > 0 {
+	if _, whole := segment(r.cutsOf(k), s.span); !whole || len(k.refunds) > 0 || len(r.moves) > 0 || len(u.brief) > 0 {
 		return true
 	}
 	var since int64
@@ -420,7 +420,7 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 // judgeWaits checks that a refusal said when the same request would pass.
 func (r *record) judgeWaits(v *verdict, u *usage) {
 	k := u.k
-	if k.rule.refund || k.rule.lease > 0 || len(u.brief) > 0 {
+	if len(k.refunds) > 0 || k.rule.lease > 0 || len(u.brief) > 0 {
 		return
 	}
 	for i, s := range k.said {
