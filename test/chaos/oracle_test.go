@@ -599,6 +599,19 @@ func TestOracleFindsWrongReloads(t *testing.T) {
 				}
 			}
 		}},
+		{name: "a lowered limit cuts what was used", limits: 1, do: func(t *testing.T, w *world) {
+			w.wrongly = func(req *backend.Request) {
+				look, out := *req, make([]algo.Decision, 1)
+				look.Checks = slices.Clone(req.Checks)
+				look.Checks[0].Hits = 0
+				if err := w.ref.Decide(t.Context(), &look, out); err != nil {
+					t.Fatal(err)
+				}
+				if over := out[0].Remaining; over < 0 {
+					charge(t, w, 0, w.r.plan.domains[0].versions[w.version][3][0], over)
+				}
+			}
+		}},
 		{name: "a limit of 0 forgets", limits: 1, do: func(_ *testing.T, w *world) {
 			zeros := 0
 			for _, v := range w.r.plan.domains[0].versions[1:] {

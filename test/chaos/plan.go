@@ -243,7 +243,7 @@ func tune(rng *rand.Rand, p algo.Params, hot bool) algo.Params {
 		return uint32(pick(rng, 1, 2, 3, 5, 8, 13, 21, 34))
 	}
 	p.Limit = amount()
-	if slides(p) && chance(rng, 50) {
+	if slides(p) && chance(rng, 30) {
 		p.Strict, p.SubWindows = true, pick(rng, 0, 1, 4)
 	}
 	if drains(p) {
