@@ -306,6 +306,7 @@ type counter struct {
 	admitted []hit // for certain, by the store
 	certain  []hit // charged for certain, admitted or not
 	charged  []hit // perhaps
+	brief    []hit // the same, and given back within the call
 	refunds  []hit
 	said     []report
 }
@@ -313,11 +314,10 @@ type counter struct {
 // hit is a part of a call. It took effect between sent and till.
 type hit struct {
 	span
-	n     int64
-	p     limit
-	call  *call
-	fits  bool // there was room for it
-	brief bool // given back within the call
+	n    int64
+	p    limit
+	call *call
+	fits bool // there was room for it
 }
 
 // report is what an answer said of a counter after hits, of which at least own were
@@ -414,11 +414,12 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 		if troubled && !h.fits {
 			said.owned = max(said.owned, a.hits)
 		}
-		if h.n = said.owned; h.n == 0 && of.apart(d, r.plan.topology) {
-			h.n, h.brief = a.hits, true
-		}
-		if a.hits > 0 && h.n > 0 {
+		switch h.n = said.owned; {
+		case a.hits > 0 && h.n > 0:
 			k.perhaps(r, h)
+		case a.hits > 0 && of.apart(d, r.plan.topology):
+			h.n = a.hits
+			k.brief = append(k.brief, h)
 		}
 	}
 }
@@ -493,7 +494,6 @@ func (k *counter) perhaps(r *record, h hit) {
 			}
 		}
 		h.to += late.Microseconds()
-		h.brief = false
 	}
 	switch {
 	case h.n < 0:
@@ -725,8 +725,8 @@ func (r *record) more(k *counter, over span) (n int64) {
 			n += h.n
 		}
 	}
-	for _, h := range k.charged {
-		if h.brief && h.touches(over) { // given back, the newest first
+	for _, h := range k.brief { // given back, the newest first
+		if h.touches(over) {
 			n += h.n
 		}
 	}

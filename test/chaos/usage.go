@@ -20,8 +20,7 @@ type usage struct {
 	r *record
 	k *counter
 
-	charged  []hit // in order of their ends
-	brief    []hit
+	charged  []hit   // in order of their ends
 	owed     []debt  // of a bucket, at the most, after each of charged and each step back
 	remember int64   // after how many µs any version has forgotten a hit
 	shifts   []span  // in which a window's counts may have moved into its newest part
@@ -45,13 +44,7 @@ const rounding = 0.01
 
 func (r *record) usageOf(k *counter) *usage {
 	u := &usage{r: r, k: k, slowest: math.Inf(1)}
-	for _, h := range k.charged {
-		if h.brief {
-			u.brief = append(u.brief, h)
-		} else {
-			u.charged = append(u.charged, h)
-		}
-	}
+	u.charged = slices.Clone(k.charged)
 	byEnd := func(a, b hit) int { return cmp.Compare(a.to, b.to) }
 	slices.SortStableFunc(u.charged, byEnd)
 	u.certain = slices.Clone(k.certain)
@@ -169,7 +162,7 @@ func (u *usage) mostOwed(h hit) float64 {
 			owed += min(float64(o.n), mostOwed(o.p.Params))
 		}
 	}
-	for _, o := range u.brief {
+	for _, o := range u.k.brief {
 		if o.call != h.call && o.touches(h.span) {
 			owed += float64(o.n)
 		}
@@ -226,7 +219,7 @@ func (u *usage) counts(h hit) (n int64) {
 			since = min(since, c.from-2*u.remember)
 		}
 	}
-	for _, o := range u.brief {
+	for _, o := range u.k.brief {
 		if o.call != h.call && o.touches(h.span) {
 			n += o.n
 		}
@@ -390,7 +383,7 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 		v.add(around(), "%+v: %s must leave %g of %+v", k.name, s.call, least, s.p)
 		return false
 	}
-	if _, whole := segment(r.cutsOf(k), s.span); !whole || len(k.refunds) > 0 || len(r.moves) > 0 || len(u.brief) > 0 {
+	if _, whole := segment(r.cutsOf(k), s.span); !whole || len(k.refunds) > 0 || len(r.moves) > 0 || len(u.k.brief) > 0 {
 		return true
 	}
 	var since int64
@@ -420,7 +413,7 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 // judgeWaits checks that a refusal said when the same request would pass.
 func (r *record) judgeWaits(v *verdict, u *usage) {
 	k := u.k
-	if len(k.refunds) > 0 || k.rule.lease > 0 || len(u.brief) > 0 {
+	if len(k.refunds) > 0 || k.rule.lease > 0 || len(u.k.brief) > 0 {
 		return
 	}
 	for i, s := range k.said {
