@@ -188,6 +188,35 @@ func TestOracleAcceptsWhatAStepBackRevives(t *testing.T) {
 	}
 }
 
+// The window of a hybrid is revived from as long ago as its bucket lets it live: seed
+// 5007.
+func TestOracleAcceptsWhatAStepBackRevivesOfAHybrid(t *testing.T) {
+	p := algo.Params{Algorithm: algo.Hybrid, Limit: 5, Window: 200 * time.Millisecond, Burst: 20, Strict: true, SubWindows: 4, DeniedHits: algo.Count}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start, stepped, back = int64(1_700_000_000_000_000), 1_450_000, time.Hour
+	r := blank(p, 1, 0)
+	var state algo.State
+	for _, u := range []struct{ at, hits int64 }{{0, 5}, {10_000, 50}, {4_000_000, 1}} {
+		clock := start + u.at
+		if u.at > stepped {
+			clock -= back.Microseconds()
+		}
+		var decision algo.Decision
+		state, decision = limit.Step(state, clock, u.hits)
+		r.says(start+u.at, u.hits, decision.Allowed)
+	}
+	if !r.calls[2].over {
+		t.Fatal("the first request after the step was admitted: want its window to be full again")
+	}
+	r.cuts = []cut{{span: span{start + stepped, start + stepped + 100}, replica: -1, back: back}}
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
+	}
+}
+
 // A loss of all counters is a reason to admit anew, once.
 func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))

@@ -22,7 +22,9 @@ type usage struct {
 
 	charged  []hit   // in order of their ends
 	owed     []debt  // of a bucket, at the most, after each of charged and each step back
-	remember int64   // after how many µs any version has forgotten a hit
+	remember int64   // after how many µs the window of any version has forgotten a hit
+	lives    int64   // for how many µs a counter lives at the most, that of a bucket until it is full
+	revived  []span  // from a step back until a bucket is cut to the most that it can owe
 	shifts   []span  // in which a window's counts may have moved into its newest part
 	slowest  float64 // rate of any version
 	fastest  float64
@@ -57,7 +59,9 @@ func (r *record) usageOf(k *counter) *usage {
 		}
 	}
 	u.most = max(u.most, mostOwed(r.widest(k)))
+	u.lives = u.remember
 	if drains(k.rule.limits[k.name.limit]) {
+		u.lives = max(u.lives, int64(u.most/u.slowest))
 		u.follow()
 	}
 	u.findShifts()
@@ -92,10 +96,20 @@ func (u *usage) follow() {
 	step := func() {
 		c := steps[0]
 		steps = steps[1:]
-		if len(u.owed) > 0 { // full again only after as long
-			now = debt{at: c.to, owed: u.most, since: now.since}
-			u.owed = append(u.owed, now)
+		if len(u.owed) == 0 {
+			return
 		}
+		// Whoever uses it next finds it to be full much later, and cuts that to the most
+		// that it can owe then.
+		until := c.to + c.back.Microseconds()
+		for _, h := range u.certain {
+			if h.from >= c.to {
+				until = min(until, h.to)
+			}
+		}
+		u.revived = append(u.revived, span{c.from, until})
+		now = debt{at: until, owed: u.most, since: now.since}
+		u.owed = append(u.owed, now)
 	}
 	next := 0 // of certain
 	for i, h := range u.charged {
@@ -108,7 +122,7 @@ func (u *usage) follow() {
 			}
 		}
 		now.owed = u.drained(now, h.to)
-		now.at = h.to
+		now.at = max(now.at, h.to)
 		now.owed = max(now.owed, min(now.owed+float64(h.n), u.clamp(i)))
 		u.owed = append(u.owed, now)
 	}
@@ -123,7 +137,7 @@ func (u *usage) drained(l debt, at int64) float64 {
 		return 0
 	}
 	slowest, _ := u.rates(span{l.since, at})
-	return max(0, l.owed-slowest*float64(at-l.at))
+	return max(0, l.owed-slowest*float64(max(0, at-l.at)))
 }
 
 // clamp returns up to how much the i-th of charged may have charged a bucket: by its own
@@ -145,8 +159,8 @@ func (u *usage) clamp(i int) float64 {
 // mostOwed returns what a bucket owed at the most when h was decided, without what h
 // charged.
 func (u *usage) mostOwed(h hit) float64 {
-	for _, c := range u.r.cutsOf(u.k) {
-		if c.back > 0 && c.touches(h.span) {
+	for _, s := range u.revived {
+		if s.touches(h.span) {
 			return u.most
 		}
 	}
@@ -154,7 +168,7 @@ func (u *usage) mostOwed(h hit) float64 {
 	if n := sort.Search(len(u.owed), func(i int) bool { return u.owed[i].at > h.from }); n > 0 {
 		last := u.owed[n-1]
 		last.owed += rounding
-		moved := u.r.drift(span{h.from - int64(u.most/u.slowest), h.to})
+		moved := u.r.drift(span{h.from - u.lives, h.to})
 		owed = u.drained(last, max(last.at, h.from-slack.Microseconds()-moved))
 	}
 	for i := sort.Search(len(u.charged), func(i int) bool { return u.charged[i].to > h.from }); i < len(u.charged); i++ {
@@ -215,8 +229,8 @@ func (u *usage) counts(h hit) (n int64) {
 		// What was charged before a step back may stay until that is made up for. A key
 		// that was used last when it was about to be forgotten still holds all that
 		// it remembered then.
-		if c := u.r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*u.remember >= since {
-			since = min(since, c.from-2*u.remember)
+		if c := u.r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*u.lives >= since {
+			since = min(since, c.from-2*u.lives)
 		}
 	}
 	for _, o := range u.k.brief {
@@ -262,7 +276,7 @@ func (u *usage) countAligned(h hit) (most int64) {
 // charged.
 func (u *usage) leastOwed(h hit, since int64) (owed float64) {
 	at := int64(0)
-	first := sort.Search(len(u.certain), func(i int) bool { return u.certain[i].to > h.from-int64(2*u.most/u.slowest) })
+	first := sort.Search(len(u.certain), func(i int) bool { return u.certain[i].to > h.from-2*u.lives })
 	for _, o := range u.certain[first:] {
 		if o.to > h.from {
 			break
@@ -333,10 +347,7 @@ func (r *record) judgeRefusal(v *verdict, u *usage, s report) bool {
 	if m := k.rule.mode; (m == "deny" || m == "local") && r.troubled(s.call) {
 		return true // refused without the store
 	}
-	longest := u.remember
-	if drains(s.p.Params) {
-		longest = max(longest, int64(u.most/u.slowest))
-	}
+	longest := u.lives
 	others, known := r.unspent(k, span{s.from - longest - slack.Microseconds(), s.to})
 	if !known {
 		return true
