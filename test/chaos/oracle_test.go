@@ -458,6 +458,7 @@ type world struct {
 	now     int64
 	version int
 	salt    string // of the counters' names
+	late    int64  // how long a request takes until it is decided, in µs
 
 	wrongly func(*backend.Request) // before each request
 	twist   func(variant) variant  // what the service takes a version for
@@ -536,7 +537,7 @@ func (w *world) ask(t *testing.T, hits int64) {
 		d = w.wait(d)
 	}
 	w.r.calls = append(w.r.calls, call{
-		step: len(w.r.calls), sent: w.now - 3, got: w.now + 4, over: !ok && !rehearsed,
+		step: len(w.r.calls), sent: w.now - w.late, got: w.now + 4, over: !ok && !rehearsed,
 		asks:    []ask{{rule: 3, values: []string{"x"}, hits: hits}},
 		answers: []answer{answerOf(limitName(3, least, w.version), of[least].Params, d, ok || rehearsed)},
 	})
@@ -552,7 +553,8 @@ func (w *world) run(t *testing.T, rng *rand.Rand) *verdict {
 			steps, longest = 3, 1000
 		}
 		for range steps {
-			w.now += 8 + rng.Int64N(pick(rng, 1000, min(longest, 50_000), longest))
+			w.late = pick(rng, int64(3), 3, 100_000)
+			w.now += 8 + w.late + rng.Int64N(pick(rng, 1000, min(longest, 50_000), longest))
 			hits := pick(rng, int64(1), 1, 1, 2, 5, 1<<40, 0, -1)
 			if !w.r.plan.domains[0].rules[3].refund {
 				hits = max(hits, 0)
@@ -708,5 +710,27 @@ func TestOracleFindsWrongReloads(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A refusal that took long may have been charged at its beginning: seeds 4008 and 5007.
+func TestOracleAcceptsDebtOfALongCall(t *testing.T) {
+	p := algo.Params{Algorithm: algo.TokenBucket, Limit: 5, Window: 800 * time.Millisecond, Burst: 3, DeniedHits: algo.Count}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start = int64(1_700_000_000_000_000)
+	r := blank(p, 1, 0)
+	var state algo.State
+	for _, u := range []struct{ at, hits int64 }{{0, 1 << 40}, {800_000, 1}} {
+		var d algo.Decision
+		state, d = limit.Step(state, start+u.at, u.hits)
+		r.says(start+u.at, u.hits, d.Allowed)
+		r.calls[len(r.calls)-1].answers[0] = answerOf(limitName(3, 0, 1), p, d, d.Allowed)
+	}
+	r.calls[0].got = start + 100_000
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
 	}
 }

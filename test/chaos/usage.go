@@ -287,8 +287,8 @@ func (u *usage) leastOwed(h hit, since int64) (owed float64) {
 		_, fastest := u.rates(span{since, o.to})
 		owed = max(0, owed-fastest*float64(max(0, o.to-max(at, 0))))
 		at = o.to
-		n := max(0, float64(o.n)-fastest*float64(o.to-o.from))
-		owed = max(owed, min(owed+n, mostOwed(o.p.Params)))
+		drained := fastest * float64(o.to-o.from) // if it was charged when it was asked for
+		owed = max(owed, min(owed+max(0, float64(o.n)-drained), mostOwed(o.p.Params)-drained))
 	}
 	_, fastest := u.rates(span{since, h.to})
 	return max(0, owed-fastest*float64(h.to-at+slack.Microseconds())-rounding)
