@@ -96,7 +96,7 @@ func (u *usage) follow() {
 	step := func() {
 		c := steps[0]
 		steps = steps[1:]
-		if len(u.owed) == 0 {
+		if !slices.ContainsFunc(u.charged, func(h hit) bool { return h.from <= c.to }) {
 			return
 		}
 		// Whoever uses it next finds it to be full much later, and cuts that to the most
