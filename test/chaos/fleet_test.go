@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
@@ -33,6 +34,10 @@ import (
 // deadline is a client's patience. A service whose store does not answer says so
 // much earlier, so that nobody should ever reach it.
 const deadline = 10 * time.Second
+
+// longestLife is for how long a counter may live after its last use: twice the largest
+// burst, drained at the slowest rate that a version may have, which a limit of 0 keeps.
+const longestLife = 70 * time.Second
 
 // fleet is the real processes of a run and what is done to them. All but clients
 // belongs to the test's goroutine.
@@ -46,10 +51,12 @@ type fleet struct {
 	alive    []bool
 
 	server   *redistest.Server    // nil with sentinels, in a cluster or without Redis
+	seconds  *redistest.Server    // for limits per second; nil for none
 	sentinel *redistest.Sentinels // nil for others
 	master   *redistest.Server    // before a failover
 	epoch    int                  // how many failovers there should have been
 	cluster  *redistest.Cluster   // nil for others
+	harmed   *redistest.Server    // killed or frozen, of one or two
 	frozen   *redistest.Server    // of the cluster
 	froze    span                 // when that was
 	proxy    *toxiproxy.Proxy     // to server
@@ -93,6 +100,12 @@ func startFleet(t *testing.T, p *plan) *fleet {
 		t.Setenv("REDIS_TYPE", "CLUSTER")
 		t.Setenv("REDIS_URL", strings.Join(f.cluster.Addrs(), ","))
 	default:
+		if p.topology == perSecond {
+			f.seconds = redistest.Start(t, redistest.Config{})
+			t.Setenv("REDIS_PERSECOND", "true")
+			t.Setenv("REDIS_PERSECOND_SOCKET_TYPE", "tcp")
+			t.Setenv("REDIS_PERSECOND_URL", f.seconds.Addr)
+		}
 		f.server = redistest.Start(t, f.serverConfig())
 		f.startProxy()
 		t.Setenv("REDIS_URL", "redis://"+f.proxy.Listen)
@@ -217,12 +230,14 @@ func (f *fleet) harm(e event) {
 	f.open = &fault{span: span{from: from}, kind: e.kind}
 	switch e.kind {
 	case redisKill:
-		f.server.Kill()
+		f.harmed = f.target(e)
+		f.harmed.Kill()
 		if f.p.topology != durable {
 			loses()
 		}
 	case redisFreeze:
-		f.server.Freeze()
+		f.harmed = f.target(e)
+		f.harmed.Freeze()
 	case redisPause:
 		f.server.Do("CLIENT", "PAUSE", fmt.Sprint(e.by.Milliseconds()), "ALL")
 	case redisCut:
@@ -278,6 +293,14 @@ func (f *fleet) failovers() int {
 	return n
 }
 
+// target returns which of the servers an event is for.
+func (f *fleet) target(e event) *redistest.Server {
+	if f.seconds != nil && e.target == 1 {
+		return f.seconds
+	}
+	return f.server
+}
+
 // store sends a command to each server that is in use.
 func (f *fleet) store(command ...string) {
 	switch {
@@ -289,6 +312,9 @@ func (f *fleet) store(command ...string) {
 		f.sentinel.Master().Do(command...)
 	default:
 		f.server.Do(command...)
+		if f.seconds != nil {
+			f.seconds.Do(command...)
+		}
 	}
 }
 
@@ -322,9 +348,9 @@ func (f *fleet) heal() {
 	}
 	switch f.open.kind {
 	case redisKill:
-		f.server.Restart()
+		f.harmed.Restart()
 	case redisFreeze:
-		f.server.Thaw()
+		f.harmed.Thaw()
 	case redisFailover:
 		harness.Eventually(f.t, "there is another master", func() bool { return f.sentinel.Master() != f.master })
 	case nodeKill:
@@ -392,7 +418,7 @@ func (f *fleet) countLeased(i int) {
 		for _, v := range d.versions {
 			for rule, limits := range v {
 				for _, p := range limits {
-					most = max(most, part(d.rules[rule].lease, p, f.p.replicas))
+					most = max(most, part(d.rules[rule].lease, p.Params, f.p.replicas))
 				}
 			}
 		}
@@ -454,7 +480,7 @@ func (f *fleet) change(d, versions int) {
 	for v := ch.first; v <= ch.last; v++ {
 		f.write(d, v)
 		if v < ch.last {
-			time.Sleep(time.Duration(v%7) * 5 * time.Millisecond) // the pace of a storm
+			time.Sleep(time.Duration(v%7) * 15 * time.Millisecond) // the pace of a storm
 		}
 	}
 	line := fmt.Sprintf("%s.version_v%d:", f.p.domains[d].name, ch.last)
@@ -564,63 +590,100 @@ func (p *plan) send(to rls.RateLimitServiceClient, c *call) {
 	for _, s := range response.Statuses {
 		c.answers = append(c.answers, answer{
 			ok: s.Code == rls.RateLimitResponse_OK, name: s.CurrentLimit.GetName(),
-			limit: s.CurrentLimit.GetRequestsPerUnit(), remaining: s.LimitRemaining,
+			limit: s.CurrentLimit.GetRequestsPerUnit(), remaining: s.LimitRemaining, wait: s.DurationUntilReset.GetSeconds(),
 		})
 	}
 }
 
-// recover ends all faults, and checks that every counter that was used gives all
-// that its limit has once it has had the time to forget.
-func (f *fleet) recover(v *verdict) {
-	type probe struct {
-		domain int
-		ask    ask
-		room   int64
-	}
-	var probes []probe
-	var longest int64
+// probe is how a counter is looked at when all faults are over.
+type probe struct {
+	domain int
+	ask    ask
+	room   int64         // the most that can pass at once
+	within time.Duration // by when it must
+}
+
+// probes returns one for each descriptor that was asked for and has a limit.
+func (f *fleet) probes() (list []probe) {
 	seen := map[string]bool{}
 	for i := range f.rec.calls {
 		c := &f.rec.calls[i]
-		d := f.p.domains[c.domain]
+		d, written := f.p.domains[c.domain], f.written[c.domain]
 		for _, a := range c.asks {
-			rule := d.lands(f.written[c.domain], a.rule)
+			rule := d.lands(written, a.rule)
+			if rule < 0 {
+				continue
+			}
 			key := fmt.Sprintf("%d %d %q", c.domain, rule, a.values)
-			if rule < 0 || seen[key] {
+			if d.rules[rule].shares { // values that share a counter
+				key = fmt.Sprintf("%d %d", c.domain, rule)
+			}
+			if seen[key] {
 				continue
 			}
 			seen[key] = true
-			room := int64(1 << 40)
-			for _, p := range d.versions[f.written[c.domain]][rule] {
-				room, longest = min(room, capacity(p)), max(longest, memory(p))
+			p := probe{domain: c.domain, ask: a, room: 1 << 40}
+			of := d.versions[written][rule]
+			for at, l := range of {
+				if !l.shadow || of.rehearsed() {
+					p.room = min(p.room, capacity(l.Params))
+					p.within = max(p.within, f.rec.forgets(counterName{domain: c.domain, rule: rule, limit: at}, l.Params))
+				}
 			}
-			probes = append(probes, probe{c.domain, a, room})
+			list = append(list, p)
 		}
 	}
+	return list
+}
+
+// forgets returns for how long a counter that is next used under p may remember: twice a
+// window that counts what it held in another layout as new, and what a bucket owes.
+func (r *record) forgets(name counterName, p algo.Params) time.Duration {
+	k := &counter{name: name, rule: r.plan.domains[name.domain].rules[name.rule]}
+	most, longest := mostOwed(r.widest(k)), int64(0)
+	for _, l := range r.limits(k, span{0, 1 << 62}) {
+		longest = max(longest, 2*memory(l.Params))
+	}
+	if drains(p) && p.Limit > 0 {
+		longest = max(longest, int64(most/rate(p)))
+	}
+	return time.Duration(longest) * time.Microsecond
+}
+
+// recover checks that every counter that was used gives all that its limit has once it
+// has had the time to forget.
+func (f *fleet) recover(v *verdict) {
+	probes := f.probes()
 	var to []rls.RateLimitServiceClient
 	for _, s := range f.replicas {
 		to = append(to, rls.NewRateLimitServiceClient(s.Dial(f.t)))
 	}
-	ask := func(i int, hits int64) (*call, bool) {
+	ask := func(i int, hits int64) *call {
 		pr := probes[i]
 		c := &call{replica: i % len(to), domain: pr.domain, asks: []ask{{pr.ask.rule, pr.ask.values, hits}}, client: -1, step: i}
 		f.p.send(to[c.replica], c)
-		return c, c.code == codes.OK && !c.over
+		return c
 	}
 	for i := range probes { // which finds, and heals, a state from a clock that stepped back
-		if c, _ := ask(i, 1); c.code != codes.OK {
+		if c := ask(i, 1); c.code != codes.OK {
 			v.add([]*call{c}, "after all faults had ended")
 			return
 		}
 	}
-	time.Sleep(time.Duration(longest)*time.Microsecond + slack)
+	began := time.Now()
 	for i, pr := range probes {
-		// Values that share a counter were just asked together.
-		if f.p.domains[pr.domain].rules[pr.ask.rule].shares && i > 0 {
+		if pr.room == 0 {
 			continue
 		}
-		if c, ok := ask(i, pr.room); !ok {
-			v.add([]*call{c}, "%d hits are refused after %d µs without any", pr.room, longest)
+		for c := ask(i, 0); c.code != codes.OK || int64(c.answers[0].remaining) < pr.room; c = ask(i, 0) {
+			if time.Since(began) > pr.within+time.Second {
+				v.add([]*call{c}, "%d hits are not there after %v without any", pr.room, time.Since(began))
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if c := ask(i, pr.room); c.code != codes.OK || c.over || c.answers[0].remaining != 0 {
+			v.add([]*call{c}, "%d hits do not pass, though as many remained", pr.room)
 		}
 	}
 	f.logf("%d counters are as good as new", len(probes))
@@ -662,10 +725,17 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 	case f.cluster != nil:
 		servers = f.cluster.Masters
 	case f.server != nil && f.clock == nil:
-		servers = append(servers, f.server)
+		if servers = append(servers, f.server); f.seconds != nil {
+			servers = append(servers, f.seconds)
+		}
 	}
 	for _, s := range servers {
-		harness.Eventually(t, "all keys of Redis are gone", func() bool { return s.Text("DBSIZE") == "0" })
+		for began := time.Now(); s.Text("DBSIZE") != "0"; time.Sleep(100 * time.Millisecond) {
+			if time.Since(began) > longestLife {
+				v.add(nil, "keys of Redis are left after %v", longestLife)
+				break
+			}
+		}
 	}
 	for i := range f.replicas {
 		f.checkOutput(i)

@@ -3,6 +3,7 @@ package chaos
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -99,7 +100,7 @@ func (r *record) judge() *verdict {
 	v.counters = len(counters)
 	for _, name := range sortedNames(counters) {
 		r.judgeMost(v, counters[name])
-		r.judgeLeast(v, counters[name])
+		r.judgeCounter(v, counters[name])
 	}
 	return v
 }
@@ -220,13 +221,18 @@ func (r *record) judgeVersions(v *verdict, c *call) bool {
 			v.add([]*call{c}, "%s: rule %d applies", a.name, landed)
 			return false
 		}
-		p := d.versions[ref.version][ref.rule][ref.limit]
-		if a.limit != p.Limit {
+		of := d.versions[ref.version][ref.rule]
+		switch p := of[ref.limit]; {
+		case a.limit != p.Limit:
 			v.add([]*call{c}, "%s: the limit is %d", a.name, p.Limit)
 			return false
-		}
-		if !a.ok && d.rules[ref.rule].shadow {
-			v.add([]*call{c}, "%s: a shadow refuses", a.name)
+		case p.shadow && !of.rehearsed():
+			v.add([]*call{c}, "%s: a limit in shadow mode is reported beside one that is not", a.name)
+			return false
+		case p.shadow && !a.ok:
+			v.add([]*call{c}, "%s: a limit in shadow mode refuses", a.name)
+		case !a.ok && !(d.allOrNothing && c.over) && int64(a.remaining) >= max(1, c.asks[i].hits): // of what was not undone
+			v.add([]*call{c}, "%s: refused, and as much remains", a.name)
 		}
 	}
 	for n := from; n <= to; n++ {
@@ -293,22 +299,35 @@ type counterName struct {
 	values                       string
 }
 
-// counter is all that may have been charged to a counter, and what was refused.
+// counter is all that may have been charged to a counter, and what was said of it.
 type counter struct {
 	name     counterName
 	rule     *rule
 	admitted []hit // for certain, by the store
+	certain  []hit // charged for certain, admitted or not
 	charged  []hit // perhaps
+	brief    []hit // the same, and given back within the call
 	refunds  []hit
-	refused  []hit
+	said     []report
 }
 
 // hit is a part of a call. It took effect between sent and till.
 type hit struct {
 	span
 	n    int64
-	p    algo.Params
+	p    limit
 	call *call
+	fits bool // there was room for it
+}
+
+// report is what an answer said of a counter after hits, of which at least own were
+// charged, and at most owned.
+type report struct {
+	hit
+	answer
+	own, owned int64
+	decided    bool // by the store, and all of it by one state of the counter
+	of         variant
 }
 
 func (r *record) counter(all map[counterName]*counter, c *call, a ask, rule, limit int) *counter {
@@ -331,52 +350,132 @@ func (r *record) counter(all map[counterName]*counter, c *call, a ask, rule, lim
 // count enters a call into the counters that it may have charged.
 func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 	d := r.plan.domains[c.domain]
-	troubled := r.troubled(c)
 	for i, a := range c.asks {
-		if a.hits == 0 {
-			continue
-		}
-		if c.answers == nil {
+		switch {
+		case c.answers == nil:
 			for _, rule := range d.chain(a.rule) {
-				for limit, p := range d.rules[rule].limits {
-					r.counter(all, c, a, rule, limit).perhaps(r, c, a.hits, p)
+				for at := range d.rules[rule].limits {
+					k := r.counter(all, c, a, rule, at)
+					k.perhaps(r, hit{span: span{c.sent, c.got}, n: a.hits, p: limit{Params: r.widest(k)}, call: c})
 				}
 			}
-			continue
-		}
-		said := c.answers[i]
-		if said.name == "" {
-			continue
-		}
-		ref, _ := d.parse(said.name) // as judgeVersions has checked
-		variant, rule := d.versions[ref.version][ref.rule], d.rules[ref.rule]
-		passed := said.ok && !(d.allOrNothing && c.over)
-		without := a.hits > 0 && passed && !rule.shadow && rule.mode == "allow" && int64(said.remaining) == capacity(variant[ref.limit])
-		if without {
-			if !troubled {
-				v.add([]*call{c}, "%s: answered without the store, which was well", said.name)
-			}
-			r.noteRecovery(v, c)
-		}
-		if !said.ok {
-			v.refused++
-		}
-		for limit, p := range variant {
-			k := r.counter(all, c, a, ref.rule, limit)
-			h := hit{span{c.sent, c.got}, a.hits, p, c}
-			switch {
-			case a.hits > 0 && passed && !without && !rule.shadow && !r.staleAnswer(c):
-				k.admitted = append(k.admitted, h)
-				v.admitted += h.n
-			case a.hits > 0 && !said.ok && limit == ref.limit:
-				k.refused = append(k.refused, h)
-			}
-			// What a request gives back it does even when it is refused.
-			if passed || troubled || a.hits < 0 || p.DeniedHits != algo.Drop {
-				k.perhaps(r, c, a.hits, p)
-			}
+		case c.answers[i].name != "":
+			r.countAnswer(v, all, c, i)
 		}
 	}
+}
+
+// countAnswer enters what was answered of a descriptor.
+func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, i int) {
+	d, a, said := r.plan.domains[c.domain], c.asks[i], c.answers[i]
+	ref, _ := d.parse(said.name) // as judgeVersions has checked
+	of, rule := d.versions[ref.version][ref.rule], d.rules[ref.rule]
+	troubled, undone := r.troubled(c), d.allOrNothing && c.over
+	passed := said.ok && !undone
+	without := a.hits > 0 && passed && !of.rehearsed() && rule.mode == "allow" && int64(said.remaining) == capacity(of[ref.limit].Params)
+	if without {
+		if !troubled {
+			v.add([]*call{c}, "%s: answered without the store, which was well", said.name)
+		}
+		r.noteRecovery(v, c)
+	}
+	if !said.ok {
+		v.refused++
+	}
+	for at, p := range of {
+		k := r.counter(all, c, a, ref.rule, at)
+		h := hit{span: span{c.sent, c.got}, n: a.hits, p: p, call: c, fits: said.ok && !p.shadow}
+		if of.rehearsed() { // a refusal leaves less than what it refused
+			h.fits = len(of) == 1 && !undone && !troubled && int64(said.remaining) >= a.hits
+		}
+		said := report{hit: h, answer: said, of: of}
+		said.decided = at == ref.limit && !troubled && !without && !undone && !said.vague && rule.lease == 0 && !r.staleAnswer(c)
+		switch {
+		case a.hits <= 0:
+			k.perhaps(r, h) // what a request gives back it does even when it is refused
+		case p.DeniedHits == algo.Count || h.fits && passed:
+			said.own, said.owned = a.hits, a.hits
+			if h.fits && passed && !without && !r.staleAnswer(c) {
+				k.admitted = append(k.admitted, h)
+				v.admitted += h.n
+			}
+			if !troubled && !without && !r.staleAnswer(c) {
+				k.certain = append(k.certain, h)
+			}
+		case h.fits: // and was undone
+		case p.DeniedHits == algo.Drain: // all that was left
+			said.owned = capacity(p.Params)
+		case p.shadow && passed:
+			said.owned = a.hits
+		}
+		if at == ref.limit {
+			k.said = append(k.said, said)
+		}
+		if troubled && !h.fits {
+			said.owned = max(said.owned, a.hits)
+		}
+		switch h.n = said.owned; {
+		case a.hits > 0 && h.n > 0:
+			k.perhaps(r, h)
+		case a.hits > 0 && of.apart(d, r.plan.topology):
+			h.n = a.hits
+			k.brief = append(k.brief, h)
+		}
+	}
+}
+
+// widest returns what of all versions of a limit is charged the most.
+func (r *record) widest(k *counter) algo.Params {
+	d := r.plan.domains[k.name.domain]
+	w := k.rule.limits[k.name.limit]
+	w.DeniedHits = algo.Count
+	for n := range d.versions {
+		if p := d.limitAt(n, k.name.rule, k.name.limit); p != nil {
+			w.Limit, w.Burst = max(w.Limit, p.Limit), max(w.Burst, p.Burst)
+		}
+	}
+	return w
+}
+
+// limitAt returns a limit of a version; nil if that leaves it out.
+func (d *domain) limitAt(version, rule, at int) *limit {
+	if v := d.versions[version]; v != nil && at < len(v[rule]) {
+		return &v[rule][at]
+	}
+	return nil
+}
+
+// during returns the versions of a domain that may have been in force at some moment of
+// the span.
+func (r *record) during(domain int, s span) (first, last int) {
+	file := &r.rules[domain]
+	first = 1
+	for _, ch := range file.changes {
+		if ch.to < s.from {
+			first = ch.last
+		}
+	}
+	last = first
+	for last+1 < len(file.wrote) && file.wrote[last+1] <= s.to {
+		last++
+	}
+	return first, last
+}
+
+// limits returns the versions of the counter's limit that may have been in force at some
+// moment of the span.
+func (r *record) limits(k *counter, s span) (list []*limit) {
+	d := r.plan.domains[k.name.domain]
+	if k.rule.lease > 0 { // what is held of one goes back by its limit
+		s.from -= leaving.Microseconds()
+	}
+	first, last := r.during(k.name.domain, s)
+	for n := first; n <= last; n++ {
+		if p := d.limitAt(n, k.name.rule, k.name.limit); p != nil && (len(list) == 0 || *list[len(list)-1] != *p) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // staleAnswer says whether a call may have been decided by a master whose place
@@ -386,9 +485,8 @@ func (r *record) staleAnswer(c *call) bool {
 }
 
 // perhaps enters hits that may have been charged or given back.
-func (k *counter) perhaps(r *record, c *call, hits int64, p algo.Params) {
-	h := hit{span{c.sent, c.got}, hits, p, c}
-	if c.answers == nil || r.troubled(c) {
+func (k *counter) perhaps(r *record, h hit) {
+	if h.call.answers == nil || r.troubled(h.call) {
 		// The store may have got it when nobody waited for it any more.
 		for _, f := range r.faults {
 			if f.touches(h.span) {
@@ -397,31 +495,33 @@ func (k *counter) perhaps(r *record, c *call, hits int64, p algo.Params) {
 		}
 		h.to += late.Microseconds()
 	}
-	if hits < 0 {
-		h.n = -hits
+	switch {
+	case h.n < 0:
+		h.n = -h.n
 		k.refunds = append(k.refunds, h)
-		return
+	case h.n > 0:
+		k.charged = append(k.charged, h)
 	}
-	if p.DeniedHits == algo.Drain {
-		h.n = 1 << 40 // all that was left
-	}
-	k.charged = append(k.charged, h)
 }
 
-// cuts returns when the counter was not bound by what was before.
+// cutsOf returns when the counter was not bound by what was before. A change of rules
+// is no such time: what was used stays used.
 func (r *record) cutsOf(k *counter) (list []cut) {
 	for _, c := range r.cuts {
 		if c.replica < 0 || c.replica == k.name.replica {
 			list = append(list, c)
 		}
 	}
-	// A lowered limit cuts what is charged, and a higher one that follows could not
-	// know; nor could replicas that for a moment have different limits.
+	return list
+}
+
+// reloads returns the times in which the counter's limit changed.
+func (r *record) reloads(k *counter) (list []span) {
 	d := r.plan.domains[k.name.domain]
 	for _, ch := range r.rules[k.name.domain].changes {
 		for n := ch.first; n <= ch.last; n++ {
 			if !slices.Equal(d.versions[n][k.name.rule], d.versions[n-1][k.name.rule]) {
-				list = append(list, cut{span: r.untilReturned(k, ch.span), replica: -1})
+				list = append(list, r.untilReturned(k, ch.span))
 				break
 			}
 		}
@@ -479,13 +579,11 @@ func segment(cuts []cut, s span) (n int, whole bool) {
 
 func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 	p := hits[0].p
+	longest := p.Window
 	for _, h := range hits {
-		if h.p != p {
-			v.add([]*call{hits[0].call, h.call}, "%+v: %+v became %+v, and no change of rules says so", k.name, p, h.p)
-			return false
-		}
+		longest = max(longest, h.p.Window)
 	}
-	window := p.Window.Microseconds()
+	window := longest.Microseconds()
 	for i, first := range hits {
 		var within []hit
 		for _, h := range hits[i:] {
@@ -496,27 +594,91 @@ func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 		}
 		slices.SortFunc(within, func(a, b hit) int { return cmp.Compare(a.to, b.to) })
 		var sum int64
+		b := bounds{r: r, k: k}
 		for _, last := range within {
 			sum += last.n
+			b.add(last)
 			over := span{first.from, last.to}
 			length := over.to - over.from + slack.Microseconds()
 			if p.Algorithm == algo.FixedWindow { // of which one that was drawn out cuts the next short
 				length += r.drift(span{over.from - window, over.to})
 			}
-			held := r.held(k, p, over)
-			bound := most(p, length) + r.more(k, p, over) + held
+			held := r.held(k, over)
+			b.reloaded(over)
+			bound := b.most(length) + r.more(k, over) + held
 			v.ahead = max(v.ahead, sum-bound+held)
 			v.fullest = max(v.fullest, float64(sum)/float64(bound))
 			if sum > bound {
-				v.add(r.around(k, over), "%+v: %d hits admitted within %d µs, more than the %d that %+v may", k.name, sum, over.to-over.from, bound, p)
+				v.add(r.around(k, over), "%+v: %d hits admitted within %d µs, more than the %d that %+v may", k.name, sum, over.to-over.from, bound, last.p)
 				return false
 			}
 		}
 	}
-	if r.plan.topology == clocked || p.Algorithm != algo.FixedWindow && p.Algorithm != algo.SlidingWindow || p.Strict {
+	if r.plan.topology == clocked || p.Algorithm != algo.FixedWindow && p.Algorithm != algo.SlidingWindow {
 		return true
 	}
 	return r.judgeAligned(v, k, hits)
+}
+
+// bounds follows the limits of hits that were admitted. Each of them, and so the last,
+// found all that was used before within a limit of its own, whatever the limits of the
+// others were.
+type bounds struct {
+	r       *record
+	k       *counter
+	hits    []hit // in order of their ends
+	started int64 // the latest beginning of any
+
+	greatest    float64 // limit
+	plain       bool    // there was a version since with a window that is not strict
+	fastest     float64 // rate of draining since the first
+	first, last int     // the versions that fastest is of
+}
+
+func (b *bounds) add(h hit) {
+	b.hits = append(b.hits, h)
+	b.started = max(b.started, h.from)
+	b.greatest = max(b.greatest, float64(h.p.Limit))
+	b.plain = b.plain || !h.p.Strict
+}
+
+// reloaded notes which versions there were in the span: how fast a bucket may have
+// drained, and whether a window may have faded.
+func (b *bounds) reloaded(over span) {
+	if first, last := b.r.during(b.k.name.domain, over); first != b.first || last != b.last {
+		b.first, b.last = first, last
+		for _, p := range b.r.limits(b.k, over) {
+			b.fastest = max(b.fastest, rate(p.Params))
+			b.plain = b.plain || !p.Strict
+		}
+	}
+}
+
+// ofLast returns the greatest limit and burst of the hits that may have been the last.
+func (b *bounds) ofLast() (limit, burst float64) {
+	for i := len(b.hits) - 1; i >= 0 && b.hits[i].to >= b.started; i-- {
+		limit, burst = max(limit, float64(b.hits[i].p.Limit)), max(burst, float64(b.hits[i].p.Burst))
+	}
+	return limit, burst
+}
+
+// most returns the most hits that are admitted in a span as long, if these were.
+func (b *bounds) most(length int64) int64 {
+	limit, burst := b.ofLast()
+	p := b.hits[len(b.hits)-1].p
+	windows := float64(length / p.Window.Microseconds())
+	exact := windows*b.greatest + limit
+	most := exact
+	switch {
+	case p.Algorithm == algo.FixedWindow, slides(p.Params) && b.plain:
+		most += b.greatest
+	case !windowed(p.Params):
+		most = math.Inf(1)
+	}
+	if drains(p.Params) {
+		most = min(most, burst+b.fastest*float64(length)+rounding)
+	}
+	return int64(most)
 }
 
 // judgeAligned checks the windows that begin at multiples of their length, in which
@@ -541,7 +703,13 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 			sum += h.n
 		}
 		within := span{n * window, (n+1)*window - 1}
-		if bound := int64(p.Limit) + r.more(k, p, within) + r.held(k, p, within); sum > bound {
+		b := bounds{r: r, k: k}
+		slices.SortFunc(in, func(a, b hit) int { return cmp.Compare(a.to, b.to) })
+		for _, h := range in {
+			b.add(h)
+		}
+		limit, _ := b.ofLast()
+		if bound := int64(limit) + r.more(k, within) + r.held(k, within); sum > bound {
 			v.add(r.around(k, within), "%+v: %d hits admitted in the window from %s, more than the %d that %+v may", k.name, sum, clockTime(n*window), bound, p)
 			return false
 		}
@@ -551,16 +719,22 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 
 // more returns what may be admitted in a span beyond the limit, for reasons that
 // rules give.
-func (r *record) more(k *counter, p algo.Params, over span) (n int64) {
+func (r *record) more(k *counter, over span) (n int64) {
 	for _, h := range k.refunds {
 		if h.touches(over) {
 			n += h.n
 		}
 	}
+	for _, h := range k.brief { // given back, the newest first
+		if h.touches(over) {
+			n += h.n
+		}
+	}
+	p := k.rule.limits[k.name.limit]
 	for _, c := range r.cuts {
 		// The window that a step back draws out ends at no multiple, and the next is short.
 		if c.back > 0 && p.Algorithm == algo.FixedWindow && c.from <= over.to && c.to+2*p.Window.Microseconds() >= over.from {
-			n += int64(p.Limit)
+			n += int64(r.widest(k).Limit)
 		}
 	}
 	if k.rule.mode != "local" || r.plan.topology == inMemory {
@@ -568,7 +742,10 @@ func (r *record) more(k *counter, p algo.Params, over span) (n int64) {
 	}
 	for _, f := range r.faults {
 		if (span{f.from, f.to + recovery.Microseconds()}).touches(over) {
-			return n + r.locally(p, over)
+			for _, p := range r.limits(k, over) {
+				n += r.locally(p.Params, over)
+			}
+			return n
 		}
 	}
 	return n
@@ -594,12 +771,16 @@ func part(lease float64, p algo.Params, n int) int64 {
 	return 0
 }
 
-// part is the same of a counter in the run: where counters live in memory there are no leases.
-func (r *record) part(k *counter, p algo.Params) int64 {
-	if r.plan.topology == inMemory {
+// part is the most of it that a counter had in the span: where counters live in memory
+// there are no leases.
+func (r *record) part(k *counter, over span) (most int64) {
+	if r.plan.topology == inMemory || k.rule.lease == 0 {
 		return 0
 	}
-	return part(k.rule.lease, p, r.plan.replicas)
+	for _, p := range r.limits(k, over) {
+		most = max(most, part(k.rule.lease, p.Params, r.plan.replicas))
+	}
+	return most
 }
 
 // held returns what leases add to what may be admitted in a span.
@@ -614,7 +795,11 @@ func (r *record) part(k *counter, p algo.Params) int64 {
 //
 // In a fixed window what is held was charged in the same window, and is void with its
 // end; unless the counter was lost in between.
-func (r *record) held(k *counter, p algo.Params, over span) int64 {
+func (r *record) held(k *counter, over span) int64 {
+	if k.rule.lease == 0 {
+		return 0
+	}
+	p := k.rule.limits[k.name.limit]
 	window := p.Window.Microseconds()
 	bears := p.Algorithm != algo.FixedWindow
 	for _, c := range r.cutsOf(k) {
@@ -629,16 +814,21 @@ func (r *record) held(k *counter, p algo.Params, over span) int64 {
 			n++
 		}
 	}
-	return n * r.part(k, p)
+	return n * r.part(k, over)
 }
 
 // unspent returns how many hits leases may have charged that nobody has spent, and
 // whether that can be told: not when a call may have charged and nobody heard of it,
 // or with the change of a limit, when what calls take meanwhile is nobody's.
-func (r *record) unspent(k *counter, p algo.Params, over span) (n int64, known bool) {
-	part := r.part(k, p)
+func (r *record) unspent(k *counter, over span) (n int64, known bool) {
 	if k.rule.lease == 0 || r.plan.topology == inMemory {
 		return 0, true
+	}
+	part := r.part(k, over)
+	for _, s := range r.reloads(k) {
+		if s.touches(over) {
+			return 0, false
+		}
 	}
 	for _, f := range r.faults {
 		if (span{f.from, f.to + late.Microseconds()}).touches(over) {
@@ -668,7 +858,10 @@ func (r *record) locally(p algo.Params, over span) int64 {
 			stores++
 		}
 	}
-	return stores * most(share(p, r.plan.replicas), over.to-over.from+slack.Microseconds())
+	p = share(p, r.plan.replicas)
+	b := bounds{r: r, fastest: rate(p), plain: !p.Strict}
+	b.add(hit{p: limit{Params: p}})
+	return stores * b.most(over.to-over.from+slack.Microseconds())
 }
 
 // share is the part of a limit that one of n replicas admits by itself: a hit in a
@@ -677,72 +870,18 @@ func share(p algo.Params, n int) algo.Params {
 	if p.Burst > 0 {
 		p.Burst = max(1, p.Burst/uint32(n))
 	}
-	if p.Limit >= uint32(n) {
-		p.Limit /= uint32(n)
+	if p.Refill.Hits >= uint32(n) {
+		p.Refill.Hits /= uint32(n)
 	} else {
+		p.Refill.Per *= time.Duration(n)
+	}
+	switch {
+	case p.Limit >= uint32(n):
+		p.Limit /= uint32(n)
+	case p.Limit > 0:
 		p.Limit, p.Window = 1, p.Window*time.Duration(n)/time.Duration(p.Limit)
 	}
 	return p
-}
-
-// judgeLeast checks that a refusal had a reason: that what may have been charged,
-// and not been forgotten yet, left too little room.
-func (r *record) judgeLeast(v *verdict, k *counter) {
-	remembers := int64(0)
-	for _, version := range r.plan.domains[k.name.domain].versions {
-		if version != nil && version[k.name.rule] != nil {
-			remembers = max(remembers, memory(version[k.name.rule][k.name.limit]))
-		}
-	}
-	for _, h := range k.refused {
-		if m := k.rule.mode; (m == "deny" || m == "local") && r.troubled(h.call) {
-			continue // refused without the store
-		}
-		room := capacity(h.p)
-		if h.n > room {
-			continue
-		}
-		since, stepped := h.from-remembers-slack.Microseconds(), false
-		since -= r.drift(span{since, h.to})
-		for i := len(r.cuts) - 1; i >= 0; i-- {
-			// What was charged before a step back may stay until that is made up for. A key
-			// that was used last when it was about to be forgotten still holds all that
-			// it remembered then.
-			if c := r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*remembers >= since {
-				since, stepped = min(since, c.from-2*remembers), true
-			}
-		}
-		used, known := r.unspent(k, h.p, span{since, h.to})
-		if !known {
-			continue
-		}
-		for _, a := range h.call.asks { // which may all count in the same counter
-			used += max(0, a.hits)
-		}
-		for _, o := range k.charged {
-			switch {
-			case o.call == h.call || o.from > h.to || o.to < since:
-			case stepped && h.p.Burst != 0: // by the step, too, a bucket is later to be full
-				used += room
-			default:
-				used += o.weight(h.p)
-			}
-		}
-		if used <= room {
-			v.add(r.around(k, span{since, h.to}), "%+v: refused, though at most %d hits were in use of the %d that %+v may", k.name, used-h.n, room, h.p)
-			return
-		}
-	}
-}
-
-// weight is for how many hits of the limit p those of h may count: a bucket, which
-// keeps times, that was charged at a slower rate is later to be full.
-func (h hit) weight(p algo.Params) int64 {
-	slower := max(1, int64(h.p.Limit)) // 0: the version is not known
-	if p.Burst == 0 || int64(p.Limit) <= slower {
-		return h.n
-	}
-	return (h.n*int64(p.Limit) + slower - 1) / slower
 }
 
 // around returns the calls that may have charged the counter in the span.

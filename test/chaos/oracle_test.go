@@ -1,7 +1,9 @@
 package chaos
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,12 +11,14 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
 )
 
 // blank is a record without calls, of one rule and so many replicas.
 func blank(p algo.Params, replicas int, lease float64) *record {
 	d := &domain{name: "each", rules: []*rule{nil, nil, nil, {limits: []algo.Params{p}, mode: "error", lease: lease}}}
-	d.versions = []version{nil, {nil, nil, nil, variant{p}}}
+	d.versions = []version{nil, {nil, nil, nil, variant{{Params: p}}}}
 	r := &record{plan: &plan{topology: single, replicas: replicas, domains: []*domain{d}}}
 	r.rules = []ruleFile{{wrote: []int64{0, 0}}}
 	for i := range replicas {
@@ -29,7 +33,7 @@ func (r *record) says(at int64, hits int64, ok bool) {
 	r.calls = append(r.calls, call{
 		step: len(r.calls), replica: len(r.calls) % r.plan.replicas, sent: at - 100, got: at + 100, over: !ok,
 		asks:    []ask{{rule: 3, values: []string{"x"}, hits: hits}},
-		answers: []answer{{ok: ok, name: limitName(3, 0, 1), limit: p.Limit}},
+		answers: []answer{{ok: ok, name: limitName(3, 0, 1), limit: p.Limit, vague: true}},
 	})
 }
 
@@ -50,17 +54,27 @@ func history(t *testing.T, rng *rand.Rand, p algo.Params) *record {
 		state, decision = limit.Step(state, at, hits)
 		r.calls = append(r.calls, call{
 			step: step, sent: at - rng.Int64N(3000), got: at + rng.Int64N(3000), over: !decision.Allowed,
-			asks: []ask{{rule: 3, values: []string{"x"}, hits: hits}},
-			answers: []answer{{
-				ok: decision.Allowed, name: limitName(3, 0, 1), limit: p.Limit, remaining: uint32(max(0, decision.Remaining)),
-			}},
+			asks:    []ask{{rule: 3, values: []string{"x"}, hits: hits}},
+			answers: []answer{answerOf(limitName(3, 0, 1), limit.Params(), decision, decision.Allowed)},
 		})
 	}
 	return r
 }
 
+// answerOf is what the service says of a decision.
+func answerOf(name string, p algo.Params, d algo.Decision, ok bool) answer {
+	wait := d.ResetAfter
+	if !ok && d.RetryAfter != algo.Never {
+		wait = d.RetryAfter
+	}
+	return answer{
+		ok: ok, name: name, limit: p.Limit, remaining: uint32(max(0, d.Remaining)),
+		wait: int64((wait + time.Second - 1) / time.Second),
+	}
+}
+
 func draw(rng *rand.Rand) algo.Params {
-	p := newParams(rng)
+	p := tune(rng, newParams(rng, single), false)
 	p.Limit = uint32(pick(rng, 2, 3, 5))
 	if p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket || p.Algorithm == algo.Hybrid {
 		p.Burst = p.Limit
@@ -88,12 +102,12 @@ func TestOracleFindsWrongCounters(t *testing.T) {
 	}{
 		{"everything is admitted", "more than the", func(r *record) {
 			for i := range r.calls {
-				r.calls[i].over, r.calls[i].answers[0].ok = false, true
+				r.calls[i].over, r.calls[i].answers[0].ok, r.calls[i].answers[0].vague = false, true, true
 			}
 		}},
 		{"everything is refused", "refused, though", func(r *record) {
 			for i := range r.calls {
-				r.calls[i].over, r.calls[i].answers[0].ok = true, false
+				r.calls[i].over, r.calls[i].answers[0] = true, answer{name: limitName(3, 0, 1), limit: r.calls[i].answers[0].limit, vague: true}
 			}
 		}},
 		{"the limit is another", "the limit is", func(r *record) { r.calls[7].answers[0].limit++ }},
@@ -174,6 +188,35 @@ func TestOracleAcceptsWhatAStepBackRevives(t *testing.T) {
 	}
 }
 
+// The window of a hybrid is revived from as long ago as its bucket lets it live: seed
+// 5007.
+func TestOracleAcceptsWhatAStepBackRevivesOfAHybrid(t *testing.T) {
+	p := algo.Params{Algorithm: algo.Hybrid, Limit: 5, Window: 200 * time.Millisecond, Burst: 20, Strict: true, SubWindows: 4, DeniedHits: algo.Count}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start, stepped, back = int64(1_700_000_000_000_000), 1_450_000, time.Hour
+	r := blank(p, 1, 0)
+	var state algo.State
+	for _, u := range []struct{ at, hits int64 }{{0, 5}, {10_000, 50}, {4_000_000, 1}} {
+		clock := start + u.at
+		if u.at > stepped {
+			clock -= back.Microseconds()
+		}
+		var decision algo.Decision
+		state, decision = limit.Step(state, clock, u.hits)
+		r.says(start+u.at, u.hits, decision.Allowed)
+	}
+	if !r.calls[2].over {
+		t.Fatal("the first request after the step was admitted: want its window to be full again")
+	}
+	r.cuts = []cut{{span: span{start + stepped, start + stepped + 100}, replica: -1, back: back}}
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
+	}
+}
+
 // A loss of all counters is a reason to admit anew, once.
 func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
@@ -184,7 +227,7 @@ func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	for i := range 6 {
 		r.calls = append(r.calls, call{
 			step: i, sent: at, got: at + 100, asks: []ask{{rule: 3, values: []string{"x"}, hits: 1}},
-			answers: []answer{{ok: true, name: limitName(3, 0, 1), limit: 3}},
+			answers: []answer{{ok: true, name: limitName(3, 0, 1), limit: 3, vague: true}},
 		})
 		at += 1000
 	}
@@ -254,7 +297,7 @@ func TestOracleAcceptsLeases(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	found := 0
 	for range 20 {
-		p := newParams(rng)
+		p := tune(rng, newParams(rng, single), false)
 		p.Limit, p.DeniedHits = 30, algo.Drop
 		if p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket || p.Algorithm == algo.Hybrid {
 			p.Burst = p.Limit
@@ -404,5 +447,290 @@ func TestPlansRepeat(t *testing.T) {
 				t.Fatalf("seed %d: streams differ", seed)
 			}
 		}
+	}
+}
+
+// world decides requests for one descriptor, whose limits change, as the definition of
+// a store does; mistakes are made by what tests put in between.
+type world struct {
+	r       *record
+	ref     *backendtest.Reference
+	now     int64
+	version int
+	salt    string // of the counters' names
+	late    int64  // how long a request takes until it is decided, in µs
+
+	wrongly func(*backend.Request) // before each request
+	twist   func(variant) variant  // what the service takes a version for
+	wait    func(algo.Decision) algo.Decision
+}
+
+// reloads returns a world in which so many versions of the limits follow each other.
+func reloads(rng *rand.Rand, versions int, base []algo.Params, shadow int) *world {
+	d := &domain{name: "each", rules: []*rule{nil, nil, nil, {limits: base, mode: "error"}}, versions: []version{nil}}
+	w := &world{r: &record{plan: &plan{topology: single, replicas: 1, domains: []*domain{d}}}, now: 1_700_000_000_000_000}
+	w.r.rules = []ruleFile{{wrote: []int64{0}}}
+	for range versions {
+		var v variant
+		for _, p := range base[:1+rng.IntN(len(base))] {
+			v = append(v, limit{tune(rng, p, false), chance(rng, shadow)})
+		}
+		d.versions = append(d.versions, version{nil, nil, nil, v})
+	}
+	w.ref = backendtest.NewReference(func() int64 { return w.now })
+	return w
+}
+
+// reload puts the next version in force.
+func (w *world) reload() {
+	file := &w.r.rules[0]
+	w.version++
+	if file.wrote = append(file.wrote, w.now); w.version > 1 {
+		file.changes = append(file.changes, change{span{w.now, w.now + 10}, w.version, w.version})
+	}
+	w.now += 10
+	file.confirmed = append(file.confirmed, confirmation{0, w.version, w.now})
+	w.now += 10
+}
+
+// ask records a request that costs so much.
+func (w *world) ask(t *testing.T, hits int64) {
+	t.Helper()
+	of := w.r.plan.domains[0].versions[w.version][3]
+	if w.twist != nil {
+		of = w.twist(of)
+	}
+	req := backend.Request{}
+	for at, l := range of {
+		compiled, err := algo.New(l.Params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := backend.Check{Key: fmt.Appendf(nil, "%d%s", at, w.salt), Limit: compiled, Hits: hits}
+		if l.shadow {
+			check.Role = backend.Shadow
+		}
+		req.Checks = append(req.Checks, check)
+	}
+	if w.wrongly != nil {
+		w.wrongly(&req)
+	}
+	out := make([]algo.Decision, len(req.Checks))
+	if err := w.ref.Decide(t.Context(), &req, out); err != nil {
+		t.Fatal(err)
+	}
+	least, rehearsed := -1, of.rehearsed()
+	ok, wait := true, algo.Decision{}
+	for at, d := range out {
+		if of[at].shadow && !rehearsed {
+			continue
+		}
+		if ok = ok && d.Allowed; !d.Allowed {
+			wait.RetryAfter = max(wait.RetryAfter, d.RetryAfter)
+		}
+		if o := least; o < 0 || !d.Allowed && out[o].Allowed || d.Allowed == out[o].Allowed && d.Remaining < out[o].Remaining {
+			least = at
+		}
+	}
+	d := out[least]
+	if d.RetryAfter = wait.RetryAfter; w.wait != nil {
+		d = w.wait(d)
+	}
+	w.r.calls = append(w.r.calls, call{
+		step: len(w.r.calls), sent: w.now - w.late, got: w.now + 4, over: !ok && !rehearsed,
+		asks:    []ask{{rule: 3, values: []string{"x"}, hits: hits}},
+		answers: []answer{answerOf(limitName(3, least, w.version), of[least].Params, d, ok || rehearsed)},
+	})
+}
+
+// run makes requests at random, and reloads in between.
+func (w *world) run(t *testing.T, rng *rand.Rand) *verdict {
+	t.Helper()
+	for range len(w.r.plan.domains[0].versions) - 1 {
+		w.reload()
+		steps, longest := 5+rng.IntN(60), int64(300_000)
+		if w.r.plan.domains[0].versions[w.version][3][0].Limit == 0 { // for shorter than is remembered
+			steps, longest = 3, 1000
+		}
+		for range steps {
+			w.late = pick(rng, int64(3), 3, 100_000)
+			w.now += 8 + w.late + rng.Int64N(pick(rng, 1000, min(longest, 50_000), longest))
+			hits := pick(rng, int64(1), 1, 1, 2, 5, 1<<40, 0, -1)
+			if !w.r.plan.domains[0].rules[3].refund {
+				hits = max(hits, 0)
+			}
+			w.ask(t, hits)
+		}
+	}
+	return w.r.judge()
+}
+
+// What the definition decides is never found fault with, however limits change, with
+// limits in shadow mode alone and beside others.
+func TestOracleAcceptsReloads(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(11, seed))
+		base := []algo.Params{newParams(rng, single), newParams(rng, single)}
+		w := reloads(rng, 8, base[:1+rng.IntN(2)], pick(rng, 0, 30))
+		w.r.plan.domains[0].rules[3].refund = chance(rng, 20)
+		if v := w.run(t, rng); len(v.findings) > 0 {
+			t.Fatalf("seed %d: %s\n%+v", seed, v.findings[0], w.r.plan.domains[0].versions)
+		}
+	}
+}
+
+// shadowed takes limits in shadow mode for enforced ones.
+func shadowed(v variant) variant {
+	v = slices.Clone(v)
+	for i := range v {
+		v[i].shadow = false
+	}
+	return v
+}
+
+// What the service must not do with counters when limits change, nor with limits in shadow
+// mode, is found.
+func TestOracleFindsWrongReloads(t *testing.T) {
+	charge := func(t *testing.T, w *world, at int, l limit, hits int64) {
+		compiled, err := algo.New(l.Params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := backend.Request{Checks: []backend.Check{{Key: fmt.Appendf(nil, "%d%s", at, w.salt), Limit: compiled, Hits: hits}}}
+		if err := w.ref.Decide(t.Context(), &req, make([]algo.Decision, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, wrong := range []struct {
+		name   string
+		limits int
+		shadow int
+		do     func(t *testing.T, w *world)
+	}{
+		{name: "a reload begins counters anew", limits: 1, do: func(_ *testing.T, w *world) {
+			w.wrongly = func(*backend.Request) { w.salt = fmt.Sprint(w.version) }
+		}},
+		{name: "a reload gives a hit back", limits: 1, do: func(t *testing.T, w *world) {
+			seen := 1
+			w.wrongly = func(*backend.Request) {
+				if w.version != seen {
+					charge(t, w, 0, w.r.plan.domains[0].versions[seen][3][0], -1)
+					seen = w.version
+				}
+			}
+		}},
+		{name: "a reload takes what is left", limits: 1, do: func(t *testing.T, w *world) {
+			seen := 1
+			w.wrongly = func(*backend.Request) {
+				if w.version != seen {
+					l := w.r.plan.domains[0].versions[seen][3][0]
+					l.DeniedHits = algo.Drain
+					charge(t, w, 0, l, 1<<40)
+					seen = w.version
+				}
+			}
+		}},
+		{name: "a lowered limit cuts what was used", limits: 1, do: func(t *testing.T, w *world) {
+			w.wrongly = func(req *backend.Request) {
+				look, out := *req, make([]algo.Decision, 1)
+				look.Checks = slices.Clone(req.Checks)
+				look.Checks[0].Hits = 0
+				if err := w.ref.Decide(t.Context(), &look, out); err != nil {
+					t.Fatal(err)
+				}
+				if over := out[0].Remaining; over < 0 {
+					charge(t, w, 0, w.r.plan.domains[0].versions[w.version][3][0], over)
+				}
+			}
+		}},
+		{name: "a limit of 0 forgets", limits: 1, do: func(_ *testing.T, w *world) {
+			zeros := 0
+			for _, v := range w.r.plan.domains[0].versions[1:] {
+				if zeros++; zeros%2 == 0 {
+					v[3][0].Limit = 0
+				}
+			}
+			w.wrongly = func(req *backend.Request) {
+				if req.Checks[0].Limit.Params().Limit == 0 {
+					w.salt += "x"
+				}
+			}
+		}},
+		{name: "a refusal in shadow mode is not charged", limits: 1, shadow: 100, do: func(_ *testing.T, w *world) {
+			w.twist = func(v variant) variant {
+				v = slices.Clone(v)
+				for i := range v {
+					if v[i].shadow && v[i].DeniedHits == algo.Count {
+						v[i].DeniedHits = algo.Drop
+					}
+				}
+				return v
+			}
+		}},
+		{name: "a limit in shadow mode refuses", limits: 2, shadow: 50, do: func(_ *testing.T, w *world) {
+			w.twist = shadowed
+		}},
+		{name: "a limit in shadow mode refuses and is not named", limits: 2, shadow: 50, do: func(_ *testing.T, w *world) {
+			w.wrongly = func(req *backend.Request) {
+				for i := range req.Checks {
+					req.Checks[i].Role = backend.Required
+				}
+			}
+		}},
+		{name: "refusals are not charged", limits: 1, do: func(_ *testing.T, w *world) {
+			w.twist = func(v variant) variant {
+				v = slices.Clone(v)
+				v[0].DeniedHits = algo.Drop
+				return v
+			}
+		}},
+		{name: "the whole time until a reset is told", limits: 1, do: func(_ *testing.T, w *world) {
+			w.wait = func(d algo.Decision) algo.Decision {
+				d.RetryAfter = d.ResetAfter + time.Second
+				return d
+			}
+		}},
+	} {
+		t.Run(wrong.name, func(t *testing.T) {
+			for i, name := range algo.Algorithms() {
+				const histories = 30
+				found := 0
+				for seed := range uint64(histories) {
+					rng := rand.New(rand.NewPCG(13, seed))
+					base := []algo.Params{newParams(rng, single), newParams(rng, single)}[:wrong.limits]
+					base[0].Algorithm, base[0].Window = algo.Algorithm(i), 900*time.Millisecond
+					w := reloads(rng, 8, base, wrong.shadow)
+					wrong.do(t, w)
+					if v := w.run(t, rng); len(v.findings) > 0 {
+						found++
+					}
+				}
+				if found == 0 {
+					t.Errorf("%s: found in none of %d histories", name, histories)
+				}
+			}
+		})
+	}
+}
+
+// A refusal that took long may have been charged at its beginning: seeds 4008 and 5007.
+func TestOracleAcceptsDebtOfALongCall(t *testing.T) {
+	p := algo.Params{Algorithm: algo.TokenBucket, Limit: 5, Window: 800 * time.Millisecond, Burst: 3, DeniedHits: algo.Count}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start = int64(1_700_000_000_000_000)
+	r := blank(p, 1, 0)
+	var state algo.State
+	for _, u := range []struct{ at, hits int64 }{{0, 1 << 40}, {800_000, 1}} {
+		var d algo.Decision
+		state, d = limit.Step(state, start+u.at, u.hits)
+		r.says(start+u.at, u.hits, d.Allowed)
+		r.calls[len(r.calls)-1].answers[0] = answerOf(limitName(3, 0, 1), p, d, d.Allowed)
+	}
+	r.calls[0].got = start + 100_000
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
 	}
 }

@@ -31,6 +31,7 @@ type topology string
 const (
 	inMemory   topology = "memory"   // of each replica
 	single     topology = "redis"    // one server, which loses all with a restart
+	perSecond  topology = "seconds"  // two such servers, one of them for limits per second
 	durable    topology = "appendix" // one server that loses nothing with a restart
 	clocked    topology = "clock"    // one server whose clock steps
 	sentineled topology = "sentinel"
@@ -45,17 +46,17 @@ type domain struct {
 	versions     []version
 }
 
-// rule is what all versions of a rule have in common. Versions differ in limits and
-// bursts, which are no part of a counter's name, and may leave the rule out.
+// rule is what all versions of a rule have in common. Versions differ in all that
+// is no part of a counter's name, and may leave out the second limit or the rule.
 type rule struct {
 	path   []level
-	values [][]string // by level, what requests put there
-	shadow bool
-	shares bool // all values count as one
-	limits []algo.Params
-	mode   string // on_backend_error
-	refund bool   // whether requests give hits back
-	hot    bool   // many requests ask for it, of many hits
+	values [][]string    // by level, what requests put there
+	shares bool          // all values count as one
+	limits []algo.Params // algorithm and, but of buckets, window
+	shadow int           // how often a version has one of the limits in shadow mode, in percent
+	mode   string        // on_backend_error
+	refund bool          // whether requests give hits back
+	hot    bool          // many requests ask for it, of many hits
 	lease  float64
 }
 
@@ -65,7 +66,24 @@ type level struct{ key, value string }
 type version []variant
 
 // variant is a rule in a version: nil when the version leaves it out.
-type variant []algo.Params
+type variant []limit
+
+// limit is one of a rule's limits in a version.
+type limit struct {
+	algo.Params
+	shadow bool
+}
+
+// rehearsed reports whether the rule refuses nothing: all its limits are in shadow mode.
+func (v variant) rehearsed() bool {
+	return !slices.ContainsFunc(v, func(l limit) bool { return !l.shadow })
+}
+
+// apart reports whether a descriptor's limits are decided by two stores, of which one
+// gives back what it has charged when the other refuses.
+func (v variant) apart(d *domain, t topology) bool {
+	return t == perSecond && !d.allOrNothing && len(v) == 2 && (v[0].Window == time.Second) != (v[1].Window == time.Second)
+}
 
 // event is something that is done to the fleet at a time of the run.
 type event struct {
@@ -86,7 +104,7 @@ func newPlan(seed uint64, length time.Duration) *plan {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	p := &plan{seed: seed, length: length, replicas: 3, clients: 12, pause: 25 * time.Millisecond}
 	// Quick runs begin with what goes wrong most often.
-	p.topology = []topology{single, durable, clocked, single, inMemory, sentineled, clustered}[seed%7]
+	p.topology = []topology{single, durable, clocked, perSecond, inMemory, sentineled, clustered}[seed%7]
 	p.env = map[string]string{}
 	if p.topology != inMemory {
 		p.env["REDIS_TIMEOUT"] = "2s" // less fails on a busy machine with nothing wrong
@@ -95,6 +113,11 @@ func newPlan(seed uint64, length time.Duration) *plan {
 		p.env["LOCAL_CACHE_SIZE_IN_BYTES"] = pick(rng, "0", "1000000")
 		p.env["REDIS_POOL_SIZE"] = pick(rng, "1", "1", "4")
 		p.env["REPLICAS"] = fmt.Sprint(p.replicas)
+	}
+	if p.topology == perSecond {
+		for _, name := range []string{"TIMEOUT", "POOL_SIZE"} {
+			p.env["REDIS_PERSECOND_"+name] = p.env["REDIS_"+name]
+		}
 	}
 	for i, name := range []string{"each", "all"} {
 		p.domains = append(p.domains, newDomain(rng, name, i == 1, p.topology))
@@ -124,19 +147,16 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 		if t == inMemory {
 			r.mode = noFailure
 		}
-		r.shadow = chance(rng, 8)
+		r.shadow = pick(rng, 0, 0, 15, 30, 60)
 		r.refund = chance(rng, 20)
-		r.limits = []algo.Params{newParams(rng)}
+		r.limits = []algo.Params{newParams(rng, t)}
 		// Of siblings one may apply where another is left out. Counters are named by
 		// entries, algorithm and window, and would go on.
 		for len(d.rules) < siblings && slices.ContainsFunc(d.rules, func(o *rule) bool { return o.shareNames(r) }) {
-			r.limits[0] = newParams(rng)
+			r.limits[0] = newParams(rng, t)
 		}
-		if chance(rng, 25) {
-			second := newParams(rng)
-			if second.Algorithm != r.limits[0].Algorithm && len(d.rules) >= siblings { // or the two might share a name
-				r.limits = append(r.limits, second)
-			}
+		if len(d.rules) >= siblings && chance(rng, 40) {
+			r.limits = append(r.limits, newParams(rng, t))
 		}
 		// A lease takes ahead what lasts for a moment: of a counter that is not hot, nothing.
 		if share := pick(rng, 0.1, 0.1, 0.2, 1); len(r.limits) == 1 && (r.hot && chance(rng, 60) || chance(rng, 10)) {
@@ -161,25 +181,37 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 	return d
 }
 
-// shareNames says whether counters of the rules may have the same names.
+// shareNames reports whether counters of the rules may have the same names.
 func (r *rule) shareNames(o *rule) bool {
 	return slices.ContainsFunc(r.limits, func(p algo.Params) bool {
-		return slices.ContainsFunc(o.limits, func(q algo.Params) bool { return p.Algorithm == q.Algorithm && p.Window == q.Window })
+		return slices.ContainsFunc(o.limits, func(q algo.Params) bool {
+			return p.Algorithm == q.Algorithm && (p.Window == q.Window || drains(p) && !slides(p))
+		})
 	})
 }
 
-// newParams draws a limit that matters at some hundred requests a second.
-func newParams(rng *rand.Rand) algo.Params {
-	p := algo.Params{
-		Algorithm:  algo.Algorithm(rng.IntN(len(algo.Algorithms()))),
-		Window:     time.Duration(2+rng.IntN(8)) * 100 * time.Millisecond,
-		DeniedHits: pick(rng, algo.Count, algo.Drop, algo.Drop, algo.Drain),
-	}
-	if (p.Algorithm == algo.SlidingWindow || p.Algorithm == algo.Hybrid) && chance(rng, 50) {
-		p.Strict = true
-		p.SubWindows = pick(rng, 0, 1, 4)
+// drains reports whether the algorithm has a bucket, slides whether it has a sliding
+// window of counts.
+func drains(p algo.Params) bool {
+	return p.Algorithm == algo.TokenBucket || p.Algorithm == algo.LeakyBucket || p.Algorithm == algo.Hybrid
+}
+
+func slides(p algo.Params) bool {
+	return p.Algorithm == algo.SlidingWindow || p.Algorithm == algo.Hybrid
+}
+
+// newParams draws what the versions of a limit have in common.
+func newParams(rng *rand.Rand, t topology) algo.Params {
+	p := algo.Params{Algorithm: algo.Algorithm(rng.IntN(len(algo.Algorithms()))), Window: newWindow(rng)}
+	if t == perSecond && chance(rng, 50) {
+		p.Window = time.Second
 	}
 	return p
+}
+
+// newWindow draws one that matters at some hundred requests a second.
+func newWindow(rng *rand.Rand) time.Duration {
+	return time.Duration(2+rng.IntN(8)) * 100 * time.Millisecond
 }
 
 // next draws a version: the last one with some of its rules changed.
@@ -191,24 +223,42 @@ func (d *domain) next(rng *rand.Rand) version {
 			v[i] = last[i]
 			continue
 		}
-		if last != nil && chance(rng, 25) {
+		if last != nil && chance(rng, 20) {
 			continue // left out
 		}
-		for _, p := range r.limits {
-			p.Limit = uint32(pick(rng, 1, 2, 3, 5, 8, 13, 21, 34))
-			if r.hot {
-				p.Limit = uint32(pick(rng, 60, 100, 150, 250))
-			}
-			switch p.Algorithm {
-			case algo.TokenBucket, algo.Hybrid:
-				p.Burst = p.Limit - uint32(rng.IntN(int(p.Limit))) // at least 1
-			case algo.LeakyBucket:
-				p.Burst = 1 + uint32(rng.IntN(int(p.Limit)))
-			}
-			v[i] = append(v[i], p)
+		for _, p := range r.limits[:1+rng.IntN(len(r.limits))] {
+			v[i] = append(v[i], limit{tune(rng, p, r.hot), chance(rng, r.shadow)})
 		}
 	}
 	return v
+}
+
+// tune draws all of a limit that may change while its counters are in use.
+func tune(rng *rand.Rand, p algo.Params, hot bool) algo.Params {
+	p.DeniedHits = pick(rng, algo.Count, algo.Drop, algo.Drop, algo.Drain)
+	amount := func() uint32 {
+		if hot {
+			return uint32(pick(rng, 60, 100, 150, 250))
+		}
+		return uint32(pick(rng, 1, 2, 3, 5, 8, 13, 21, 34))
+	}
+	p.Limit = amount()
+	if slides(p) && chance(rng, 30) {
+		p.Strict, p.SubWindows = true, pick(rng, 0, 1, 4)
+	}
+	if drains(p) {
+		p.Burst = amount()
+		if !slides(p) && p.Window != time.Second { // which would be another store's
+			p.Window = newWindow(rng)
+		}
+		if slides(p) && chance(rng, 50) {
+			p.Refill = algo.Rate{Hits: amount(), Per: newWindow(rng)}
+		}
+	}
+	if chance(rng, 7) { // nothing passes; what was used stays used
+		p.Limit = 0
+	}
+	return p
 }
 
 // name is what a version calls a limit of a rule, and answers report.
@@ -259,7 +309,8 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 		node["descriptors"] = r.insert(below, path[1:], number, version, v)
 		return nodes
 	}
-	if r.shadow {
+	whole := v.rehearsed() && version%2 == 0 // said once of all limits, or of each
+	if whole {
 		node["shadow_mode"] = true
 	}
 	if r.shares {
@@ -271,7 +322,16 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 			"name": limitName(number, i, version), "algorithm": p.Algorithm.String(), "window": p.Window.String(),
 			"requests_per_unit": p.Limit, "denied_hits": p.DeniedHits.String(),
 		}
-		if p.Burst != 0 {
+		if p.shadow && !whole {
+			l["shadow_mode"] = true
+		}
+		if p.Algorithm == algo.Hybrid {
+			bucket := map[string]any{"capacity": p.Burst}
+			if p.Refill != (algo.Rate{}) {
+				bucket["refill_rate"] = fmt.Sprintf("%d/%v", p.Refill.Hits, p.Refill.Per)
+			}
+			l["token_bucket"] = bucket
+		} else if p.Burst != 0 {
 			l["burst"] = p.Burst
 		}
 		if p.Strict {
@@ -319,9 +379,11 @@ type requests struct {
 	p   *plan
 	rng *rand.Rand
 
-	// What was last asked, and of which replica and domain, if it was hot.
-	hot             []ask
+	// What was last asked, and of which replica and domain, if it may be asked again at
+	// once, and how often that is, in percent.
+	again           []ask
 	replica, domain int
+	often           int
 }
 
 func (p *plan) requests(client int) *requests {
@@ -332,8 +394,8 @@ func (p *plan) requests(client int) *requests {
 // pause before.
 func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration) {
 	rng := r.rng
-	if r.hot != nil && chance(rng, 92) { // in bursts
-		return r.replica, r.domain, r.hot, time.Duration(rng.Int64N(int64(r.p.pause / 5)))
+	if r.again != nil && chance(rng, r.often) { // in bursts
+		return r.replica, r.domain, r.again, time.Duration(rng.Int64N(int64(r.p.pause / 5)))
 	}
 	pause = time.Duration(rng.Int64N(int64(2 * r.p.pause)))
 	replica, domain = rng.IntN(r.p.replicas), rng.IntN(len(r.p.domains))
@@ -365,9 +427,12 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 		}
 		asks = append(asks, a)
 	}
-	r.hot = nil
-	if n == 1 && d.rules[asks[0].rule].hot && 0 < asks[0].hits && asks[0].hits < 1<<40 {
-		r.hot, r.replica, r.domain = asks, replica, domain
+	r.again = nil
+	if n == 1 && 0 < asks[0].hits && asks[0].hits < 1<<40 {
+		r.again, r.replica, r.domain, r.often = asks, replica, domain, 60
+		if d.rules[asks[0].rule].hot {
+			r.often = 92
+		}
 	}
 	return replica, domain, asks, pause
 }
@@ -377,6 +442,7 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 var storeFaults = map[topology][]string{
 	inMemory:   nil,
 	single:     {redisKill, redisFreeze, redisPause, redisForget, redisScripts, redisCut, netLatency, netSilent, netReset, netDown, netNarrow},
+	perSecond:  {redisKill, redisKill, redisFreeze, redisForget, redisScripts, redisCut, netReset, netDown, netSilent},
 	durable:    {redisKill, redisFreeze, redisRestart, netSilent, netReset, netDown, netLatency},
 	clocked:    {clockStep, clockStep, clockStep, redisKill, netReset},
 	sentineled: {redisFailover, redisFailover, redisCut, redisScripts},
@@ -430,6 +496,8 @@ func (p *plan) schedule(rng *rand.Rand) {
 				e.by = pick(rng, -time.Hour, -time.Second, -100*time.Millisecond, 100*time.Millisecond, time.Second, time.Hour)
 			case redisPause:
 				e.by = hold
+			case redisKill, redisFreeze, redisForget:
+				e.target = rng.IntN(2) // of two servers
 			case netSilent:
 				e.size = rng.IntN(2)
 			case netLatency:
@@ -456,7 +524,7 @@ func (p *plan) schedule(rng *rand.Rand) {
 		p.events = append(p.events, e, start)
 		at = start.at
 	}
-	for at := time.Second; at < p.length-time.Second; at += between(rng, 500*time.Millisecond, 4*time.Second) {
+	for at := time.Second; at < p.length-time.Second; at += between(rng, 200*time.Millisecond, 3*time.Second) {
 		e := event{at: at, kind: pick(rng, rulesChange, rulesChange, rulesStorm, rulesBad), target: rng.IntN(len(p.domains)), size: 1}
 		switch e.kind {
 		case rulesStorm:

@@ -67,6 +67,8 @@ type answer struct {
 	name      string // of the limit; empty: none applies
 	limit     uint32
 	remaining uint32
+	wait      int64 // s: duration_until_reset
+	vague     bool  // nothing is known of remaining and wait
 }
 
 // span is a time from one moment to another, both included.
@@ -147,67 +149,79 @@ func (d *domain) lands(version, rule int) int {
 
 // capacity is the most that can ever pass at once.
 func capacity(p algo.Params) int64 {
-	limit := int64(p.Limit)
-	switch p.Algorithm {
-	case algo.TokenBucket, algo.LeakyBucket:
+	switch {
+	case p.Limit == 0:
+		return 0
+	case slides(p) && drains(p):
+		return min(int64(p.Limit), int64(p.Burst))
+	case drains(p):
 		return int64(p.Burst)
-	case algo.Hybrid:
-		return min(limit, int64(p.Burst))
 	}
-	return limit
+	return int64(p.Limit)
 }
 
-// memory returns after how many µs a counter has forgotten a hit.
+// windowed reports whether the algorithm counts hits in a window.
+func windowed(p algo.Params) bool { return slides(p) || !drains(p) }
+
+// rate returns how many hits of a bucket drain in a µs, 0 under a limit of 0: then
+// what is used drains on as it did.
+func rate(p algo.Params) float64 {
+	switch {
+	case p.Limit == 0:
+		return 0
+	case p.Refill != (algo.Rate{}):
+		return float64(p.Refill.Hits) / float64(p.Refill.Per.Microseconds())
+	}
+	return float64(p.Limit) / float64(p.Window.Microseconds())
+}
+
+// mostOwed is up to how many hits a bucket is charged, mostCounted a window.
+func mostOwed(p algo.Params) float64 {
+	most := float64(p.Burst)
+	switch {
+	case p.Limit == 0:
+		return 0
+	case p.DeniedHits == algo.Count:
+		most *= 2 // with debt
+	}
+	return most
+}
+
+func mostCounted(p algo.Params) int64 {
+	most := int64(p.Limit)
+	switch {
+	case p.Algorithm == algo.FixedWindow:
+		return 1 << 50
+	case p.DeniedHits != algo.Count || most == 0:
+	case p.Algorithm == algo.SlidingLog:
+		most++
+	default:
+		most *= 2
+	}
+	return most
+}
+
+// parts is into how many parts a strict window is split; 0 for others.
+func parts(p algo.Params) int64 {
+	switch {
+	case !p.Strict:
+		return 0
+	case p.SubWindows == 0:
+		return algo.DefaultSubWindows
+	}
+	return int64(p.SubWindows)
+}
+
+// memory returns after how many µs a window has forgotten a hit.
 func memory(p algo.Params) int64 {
 	window := p.Window.Microseconds()
-	full := func() int64 {
-		hits := int64(p.Burst)
-		if p.DeniedHits == algo.Count {
-			hits *= 2 // with debt
-		}
-		return hits*window/int64(p.Limit) + 1
-	}
-	sliding := 2 * window
-	if p.Strict {
-		parts := int64(p.SubWindows)
-		if parts == 0 {
-			parts = algo.DefaultSubWindows
-		}
-		sliding = (parts + 1) * ((window + parts - 1) / parts)
-	}
-	switch p.Algorithm {
-	case algo.SlidingWindow:
-		return sliding
-	case algo.TokenBucket, algo.LeakyBucket:
-		return full()
-	case algo.Hybrid:
-		return max(sliding, full())
+	switch n := parts(p); {
+	case !windowed(p):
+		return 0
+	case n > 0:
+		return (n + 1) * ((window + n - 1) / n)
+	case slides(p):
+		return 2 * window
 	}
 	return window
-}
-
-// most returns the most hits that a limit admits between two moments that are t µs
-// apart, both included.
-func most(p algo.Params, t int64) int64 {
-	limit, window := int64(p.Limit), p.Window.Microseconds()
-	bucket := func() int64 { return int64(p.Burst) + t*limit/window }
-	exact := (t/window + 1) * limit
-	sliding := (t/window + 2) * limit
-	if t < window {
-		sliding = 2*limit - 1
-	}
-	if p.Strict {
-		sliding = exact
-	}
-	switch p.Algorithm {
-	case algo.FixedWindow:
-		return (t/window + 2) * limit
-	case algo.SlidingWindow:
-		return sliding
-	case algo.SlidingLog:
-		return exact
-	case algo.Hybrid:
-		return min(sliding, bucket())
-	}
-	return bucket()
 }

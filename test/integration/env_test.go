@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write env.example anew")
 
 var (
 	helpGroup   = regexp.MustCompile(`^(\w.*):$`)
-	helpFlag    = regexp.MustCompile(`^ +(?:-\w, )?--(?:\[no-\])?([^ =]+)(?:=(\S+))?(?:\s+(.*))?$`)
+	helpFlag    = regexp.MustCompile(`^ {2,8}(?:-\w, )?--(?:\[no-\])?([^ =]+)(?:=(\S+))?(?:\s+(.*))?$`)
 	helpEnv     = regexp.MustCompile(`\$([A-Z][A-Z0-9_]*)`)
 	helpMention = regexp.MustCompile(`--[a-z][a-z-]*`)
 	ownEnv      = regexp.MustCompile(` ?\(\$(\w+)\)\.?$`)

@@ -41,22 +41,24 @@ const (
 // As in production: the race detector has memory of its own.
 func TestMain(m *testing.M) { os.Exit(harness.MainWith(m)) }
 
-// rules limit in all six ways, on keys that come and go within seconds.
+// rules limit in all six ways, on keys that come and go within seconds. Versions
+// differ in limits, bursts, rates and strictness, under which counters go on.
 func rules(version int) string {
 	return fmt.Sprintf(`
 domain: edge
 descriptors:
   - {key: fixed, rate_limit: {window: 2s, requests_per_unit: %[1]d}}
   - {key: sliding, rate_limit: {algorithm: sliding_window, window: 2s, requests_per_unit: %[1]d}}
-  - {key: strict, rate_limit: {algorithm: hybrid, strict: true, window: 2s, requests_per_unit: %[1]d}}
+  - {key: strict, rate_limit: {algorithm: hybrid, strict: %[3]t, window: 2s, requests_per_unit: %[1]d}}
   - {key: log, rate_limit: {algorithm: sliding_log, window: 2s, requests_per_unit: %[1]d}}
-  - {key: token, rate_limit: {algorithm: token_bucket, window: 2s, requests_per_unit: %[1]d, burst: 5}}
+  - {key: token, rate_limit: {algorithm: token_bucket, window: %[2]ds, requests_per_unit: %[1]d, burst: %[2]d}}
   - {key: leaky, detailed_metric: true, rate_limit: {algorithm: leaky_bucket, window: 2s, requests_per_unit: %[1]d}}
   - key: two
     rate_limits:
       - {algorithm: sliding_window, window: 1s, requests_per_unit: %[1]d}
       - {algorithm: token_bucket, window: 5s, requests_per_unit: 30}
-`, 10+version%5)
+      - {algorithm: leaky_bucket, window: %[2]ds, requests_per_unit: %[1]d, denied_hits: count, shadow_mode: true}
+`, 10+version%5, 2+version%3, version%2 == 0)
 }
 
 var keys = []string{"fixed", "sliding", "strict", "log", "token", "leaky", "two", "admin"}

@@ -171,6 +171,10 @@ func (s *Server) Kill() {
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
+	if s.client != nil { // its connection has ended, which the next command may be the first to see
+		s.client.Close()
+		s.client = nil
+	}
 	if err := s.launch(); err != nil {
 		s.t.Fatal(err)
 	}
