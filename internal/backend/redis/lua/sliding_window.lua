@@ -41,7 +41,7 @@ end
 -- forget returns the state without what has faded below one hit, and without the
 -- phase of windows in which nothing is counted.
 local function forget(e, count, before, p)
-  if faded(e, before, p) == 0 then before = 0 end
+  if before * (e - now) < p.window then before = 0 end
   if count == 0 and before == 0 then e = aligned(p.window) end
   return { e, count, before }
 end
@@ -70,11 +70,9 @@ local function refund(s, p, n)
   return forget(s[1], s[2] - first, s[3] - min(s[3], n - first), p)
 end
 
--- fades returns how long before the end of its window the count has faded to 0.
-local function fades(count, p)
-  local quotient, rest = ratio(p.window, 1, count)
-  return rest > 0 and quotient or quotient - 1
-end
+-- fades returns how long before the end of its window the count has faded to 0:
+-- one less than the window by the count, rounded up.
+local function fades(count, p) return floor((p.window - 1) / count) end
 
 local function expiry(s, p)
   if s[2] ~= 0 then return s[1] + p.window - fades(s[2], p) end
