@@ -13,6 +13,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
 // Outcome says how a look-up ended.
@@ -274,11 +275,11 @@ func nearest[T any](all []T, s string, text func(T) string) []T {
 	}
 	var best []ranked
 	for _, t := range all {
-		limit := maxCompared
+		limit := spell.MaxCompared
 		if len(best) == maxNearest {
 			limit = best[maxNearest-1].distance
 		}
-		r := ranked{t, distance(text(t), s, limit)}
+		r := ranked{t, spell.Distance(text(t), s, limit)}
 		i, _ := slices.BinarySearchFunc(best, r, func(a, b ranked) int { return cmp.Compare(a.distance, b.distance+1) })
 		best = slices.Insert(best, i, r)
 		best = best[:min(len(best), maxNearest)]
@@ -288,35 +289,6 @@ func nearest[T any](all []T, s string, text func(T) string) []T {
 		out[i] = r.of
 	}
 	return out
-}
-
-// maxCompared is how many bytes of a text its likeness is judged by.
-const maxCompared = 64
-
-// distance returns how many bytes must be inserted, removed or replaced to make a
-// into b (Levenshtein), or limit if it is not less.
-func distance(a, b string, limit int) int {
-	a, b = a[:min(len(a), maxCompared)], b[:min(len(b), maxCompared)]
-	if max(len(a)-len(b), len(b)-len(a)) >= limit {
-		return limit
-	}
-	var row [maxCompared + 1]int // of the matrix: to make a[:i] into b[:j]
-	for j := range len(b) + 1 {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, diagonal+1)
-		}
-	}
-	return min(row[len(b)], limit)
 }
 
 // String returns the explanation for people to read.

@@ -1,4 +1,5 @@
-// Package spell owns what to suggest for a word that is written wrong.
+// Package spell owns how alike two texts are, and what to suggest for a word that is
+// written wrong.
 package spell
 
 import (
@@ -12,7 +13,10 @@ func Suggest(word string, known []string) string {
 	word = strings.ToLower(word)
 	best, least := "", 1+len(word)/3
 	for _, k := range known {
-		d := distance(word, k)
+		d := len(word) + len(k) // far apart
+		if len(word) <= 2*len(k) && len(k) <= 2*len(word) {
+			d = Distance(word, k, least+1)
+		}
 		if len(word) > 2 && strings.HasPrefix(k, word) {
 			d = 1
 		}
@@ -26,14 +30,18 @@ func Suggest(word string, known []string) string {
 	return "write one of " + strings.Join(known, ", ")
 }
 
-// distance is how many bytes must be inserted, deleted or replaced to make b of
-// a, counted no further than need be to tell that they are far apart.
-func distance(a, b string) int {
-	if len(a) > 2*len(b) || len(b) > 2*len(a) {
-		return len(a) + len(b)
+// MaxCompared is how many bytes of a text its likeness is judged by.
+const MaxCompared = 64
+
+// Distance returns how many bytes must be inserted, removed or replaced to make a
+// into b (Levenshtein), or limit if it is not less.
+func Distance(a, b string, limit int) int {
+	a, b = a[:min(len(a), MaxCompared)], b[:min(len(b), MaxCompared)]
+	if max(len(a)-len(b), len(b)-len(a)) >= limit {
+		return limit
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
+	var row [MaxCompared + 1]int // of the matrix: to make a[:i] into b[:j]
+	for j := range len(b) + 1 {
 		row[j] = j
 	}
 	for i := range len(a) {
@@ -48,5 +56,5 @@ func distance(a, b string) int {
 			row[j+1] = min(replace, row[j]+1, diagonal+1)
 		}
 	}
-	return row[len(b)]
+	return min(row[len(b)], limit)
 }

@@ -209,11 +209,8 @@ func BenchmarkNewKeys(b *testing.B) {
 	times.report(b)
 }
 
-// BenchmarkEvict adds keys to a store of a million that is full.
-func BenchmarkEvict(b *testing.B) {
-	l := benchLimit(b, algo.TokenBucket, time.Hour)
-	s := filled(b, memory.Options{MaxKeys: benchKeys}, l)
-	c := newCall(l)
+// decideNew decides one new key after the other, and reports how long each took.
+func decideNew(b *testing.B, s *memory.Store, c *call) {
 	var times latencies
 	n := uint32(benchKeys)
 	runtime.LockOSThread()
@@ -223,6 +220,14 @@ func BenchmarkEvict(b *testing.B) {
 		n++
 	}
 	times.report(b)
+}
+
+// BenchmarkEvict adds keys to a store of a million that is full.
+func BenchmarkEvict(b *testing.B) {
+	l := benchLimit(b, algo.TokenBucket, time.Hour)
+	s := filled(b, memory.Options{MaxKeys: benchKeys}, l)
+	c := newCall(l)
+	decideNew(b, s, c)
 }
 
 // BenchmarkExpire adds keys of which a million are live at any time, while as
@@ -298,13 +303,5 @@ func BenchmarkEvictForLog(b *testing.B) {
 	s := filled(b, memory.Options{MaxBytes: 90 << 20}, l)
 	c := newCall(log)
 	c.req.Checks[0].Hits = algo.MaxLogLimit
-	var times latencies
-	n := uint32(benchKeys)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for b.Loop() {
-		times.time(func() { c.decide(b, s, n) })
-		n++
-	}
-	times.report(b)
+	decideNew(b, s, c)
 }

@@ -40,6 +40,23 @@ func hit(b backend.Backend, key string, l *algo.Limit, hits int64) (algo.Decisio
 	return out[0], err
 }
 
+// countsThree fails the test unless three hits of a limit of 3 pass, and no fourth.
+func countsThree(t *testing.T, b backend.Backend, l *algo.Limit) {
+	t.Helper()
+	for want := int64(2); want >= 0; want-- {
+		d, err := hit(b, "a", l, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !d.Allowed || d.Remaining != want {
+			t.Errorf("got %+v, want %d to remain", d, want)
+		}
+	}
+	if d, err := hit(b, "a", l, 1); err != nil || d.Allowed {
+		t.Errorf("a hit too many: %+v, %v", d, err)
+	}
+}
+
 // TestDeployments reaches each kind of deployment through the environment, and
 // counts in it.
 func TestDeployments(t *testing.T) {
@@ -96,18 +113,7 @@ func TestDeployments(t *testing.T) {
 			}
 			settings.Redis.Timeout, settings.Redis.DialTimeout = unhurried, unhurried
 			b := open(t, settings.Redis)
-			for want := int64(2); want >= 0; want-- {
-				d, err := hit(b, "a", l, 1)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !d.Allowed || d.Remaining != want {
-					t.Errorf("got %+v, want %d to remain", d, want)
-				}
-			}
-			if d, err := hit(b, "a", l, 1); err != nil || d.Allowed {
-				t.Errorf("a hit too many: %+v, %v", d, err)
-			}
+			countsThree(t, b, l)
 			if keys := server.Info("db" + fmt.Sprint(settings.Redis.DB)); !strings.HasPrefix(keys, "keys=1,expires=1,") {
 				t.Errorf("the database holds %s, want one key that expires", keys)
 			}

@@ -47,31 +47,16 @@ func TestProxies(t *testing.T) {
 			if len(used) != 1 || !strings.Contains(used[0].ContextMap()["refusal"].(string), test.reason) {
 				t.Errorf("the log has %v, want a line that %s made it RESP2", lines.All(), test.reason)
 			}
-			counts := func() {
-				t.Helper()
-				for want := int64(2); want >= 0; want-- {
-					d, err := hit(b, "a", l, 1)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if !d.Allowed || d.Remaining != want {
-						t.Errorf("got %+v, want %d to remain", d, want)
-					}
-				}
-				if d, err := hit(b, "a", l, 1); err != nil || d.Allowed {
-					t.Errorf("a hit too many: %+v, %v", d, err)
-				}
-			}
 			redistest.Eventually(t, "it is answered", func() bool {
 				_, err := hit(b, "another", l, 0)
 				return err == nil
 			})
-			counts()
+			countsThree(t, b, l)
 			s.Kill()
 			redistest.Eventually(t, "calls are suspended", func() bool { return !b.Healthy() })
 			s.Restart()
 			redistest.Eventually(t, "it is healthy again", b.Healthy)
-			counts()
+			countsThree(t, b, l)
 			if n := lines.FilterMessage("Redis does not speak RESP3: using RESP2").Len(); n != 1 {
 				t.Errorf("RESP2 was found out %d times, want once", n)
 			}
