@@ -40,8 +40,8 @@ func (l *Limit) AppendNumbers(dst []float64) []float64 { return l.appendNumbers(
 // which grow, but the numbers that Answer reads.
 func (l *Limit) AnswersInPart() bool { return l.inPart }
 
-// AppendState appends to dst the state that next tells, number after number: a
-// settled state as a program answers it, in whole numbers below 2^53.
+// AppendState appends to dst a settled state as a program answers it. next returns
+// its numbers in turn: whole numbers below 2^53.
 func (l *Limit) AppendState(dst State, next func() int64) State {
 	return appendState(dst, l.stepper, next)
 }
@@ -56,8 +56,8 @@ func appendState(dst State, s stepper, next func() int64) State {
 	return dst
 }
 
-// Answer returns the decision on so many hits at now that next tells, number after
-// number, of a program that answers in part.
+// Answer returns the decision on a call with these hits at now, of a program that
+// answers in part. next returns its numbers in turn.
 func (l *Limit) Answer(now, hits int64, allowed bool, next func() int64) Decision {
 	return l.stepper.(answerer).answer(now, hits, allowed, next)
 }

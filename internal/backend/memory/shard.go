@@ -60,8 +60,8 @@ func rankOf(l *algo.Limit, d algo.Decision) rank {
 	return refused
 }
 
-// recordWords is the length of the key's record with states of so many words; 0:
-// states that grow.
+// recordWords is the length of the key's record, in words, for states of that
+// length; 0 stands for states that grow.
 func recordWords(stateWords int, key []byte) int {
 	if stateWords == 0 {
 		stateWords = inlineLog
