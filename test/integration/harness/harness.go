@@ -32,8 +32,12 @@ func MainWith(m *testing.M, flags ...string) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "ratelimit")
-	args := append(append([]string{"build"}, flags...), "-o", binary, "github.com/distlimiter/ratelimit/cmd/ratelimit")
+	args := append(append([]string{"build"}, flags...), "-o", binary, "./cmd/ratelimit")
 	build := exec.Command("go", args...)
+	if build.Dir, err = root(); err != nil { // with the requirements of the service, and not of the tests
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
 		return 1
@@ -41,14 +45,23 @@ func MainWith(m *testing.M, flags ...string) int {
 	return m.Run()
 }
 
-// Root returns the module's directory.
+// Root returns the directory of the repository, which is that of the service's module.
 func Root(t testing.TB) string {
 	t.Helper()
+	dir, err := root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// root returns the directory above that of the tests' module.
+func root() (string, error) {
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
-		t.Fatalf("go env GOMOD: %v", err)
+		return "", fmt.Errorf("go env GOMOD: %w", err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(mod)))
+	return filepath.Dir(filepath.Dir(strings.TrimSpace(string(mod)))), nil
 }
 
 // Tool returns the path of a program: the version that `make tools` installed, or
