@@ -91,7 +91,7 @@ fuzz: ## each fuzz target for FUZZTIME, slow ones for a tenth of CI's; FUZZTIME=
 	@git grep --untracked -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir target; do \
 		echo "fuzz $$dir $$target"; \
 		time=$(FUZZTIME); case "$$time:$$dir" in 20000x:internal/backend/redis | 20000x:internal/admin/admintest | 20000x:internal/rulestore) time=2000x ;; esac; \
-		$(GO) test -vet=off -run '^$$' -fuzz "^$$target$$" -fuzztime "$$time" -fuzzminimizetime 10x "./$$dir" || exit 1; \
+		(cd "$$dir" && $(GO) test -vet=off -run '^$$' -fuzz "^$$target$$" -fuzztime "$$time" -fuzzminimizetime 10x .) || exit 1; \
 	done
 .PHONY: fuzz
 

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // replicaVariable has this test program be a replica of the service instead: a
@@ -160,7 +160,7 @@ func startReplicas(t *testing.T, n int, do task) *replicas {
 		cmd := exec.Command(self) // this program
 		cmd.Env = append(os.Environ(), replicaVariable+"="+string(text))
 		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		testprogram.EndWithParent(cmd)
 		in, begin, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)

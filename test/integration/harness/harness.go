@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // patience is how long anything awaited may take. It bounds failing tests only.
@@ -64,20 +66,10 @@ func root() (string, error) {
 	return filepath.Dir(filepath.Dir(strings.TrimSpace(string(mod)))), nil
 }
 
-// Tool returns the path of a program: the version that `make tools` installed, or
-// else the one on PATH. A missing tool fails the test; a skipped test would pass
-// for a good one.
+// Tool returns the path of a program, as [testprogram.Path] does.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
-	pinned := filepath.Join(Root(t), ".cache", "bin", name)
-	if _, err := os.Stat(pinned); err == nil {
-		return pinned
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%v: run make tools", err)
-	}
-	return path
+	return testprogram.Path(t, name)
 }
 
 // Eventually waits until ok holds, and fails the test with what was awaited if it
