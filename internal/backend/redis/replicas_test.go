@@ -259,9 +259,9 @@ func (o outcome) most(window time.Duration) (n int) {
 
 // killOne kills one of the replicas in the midst of its task.
 func (r *replicas) killOne() {
-	rng := rand.New(rand.NewPCG(rand.Uint64(), 0)) // no seed could repeat it
-	i := rng.IntN(len(r.out))
-	for range rng.IntN(2000) {
+	i, lines := rand.IntN(len(r.out)), rand.IntN(2000)
+	r.t.Logf("replica %d is killed after it has written %d lines", i, lines)
+	for range lines {
 		r.out[i].Scan()
 	}
 	r.kill(i)
