@@ -58,6 +58,10 @@ type Options struct {
 	Method string
 	// Target is how long goroutines may wait for a processor. Required.
 	Target time.Duration
+	// Wait returns the mean time for which goroutines waited for a processor since it
+	// was last asked, and whether there were enough to tell. Default what the runtime
+	// measures.
+	Wait func() (mean time.Duration, ok bool)
 	// Log is told of refusals, once a second. Required.
 	Log *zap.Logger
 }
@@ -116,7 +120,10 @@ func New(o Options) *Shedder {
 // Run watches until the context ends.
 func (s *Shedder) Run(ctx context.Context) error {
 	detector := Detector{Target: s.opts.Target}
-	waits := newWaits()
+	meanWait := s.opts.Wait
+	if meanWait == nil {
+		meanWait = newWaits().mean
+	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	defer s.overloaded.Store(false)
@@ -134,7 +141,7 @@ func (s *Shedder) Run(ctx context.Context) error {
 			turned = now
 			s.turn()
 		}
-		wait, ok := waits.mean()
+		wait, ok := meanWait()
 		if !ok {
 			continue
 		}
