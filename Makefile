@@ -69,13 +69,13 @@ conformance: tools ## STEPS random requests through each store, each decision co
 	BACKENDTEST_STEPS=$(STEPS) $(GO) test -count=1 -timeout 0 -run 'Conformance$$' -v ./internal/backend/memory ./internal/backend/redis
 .PHONY: conformance
 
-chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/reliability.md
+chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/dev/reliability.md
 	cd test && $(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))
 .PHONY: chaos
 
-soak: tools ## mixed load for SOAKTIME, under which nothing may grow; plotted in docs/img
-	cd test && $(GO) test -count=1 -timeout 0 -v -run TestSoak ./soak -duration $(SOAKTIME) -csv $(CURDIR)/docs/soak.csv
-	cd bench && $(GO) run ./cmd/plots --soak ../docs/soak.csv ../docs/img
+soak: tools ## mixed load for SOAKTIME, under which nothing may grow; plotted in docs/dev/img
+	cd test && $(GO) test -count=1 -timeout 0 -v -run TestSoak ./soak -duration $(SOAKTIME) -csv $(CURDIR)/docs/dev/soak.csv
+	cd bench && $(GO) run ./cmd/plots --soak ../docs/dev/soak.csv ../docs
 .PHONY: soak
 
 lint: ## golangci-lint, with gofmt and go vet among its checks; that all compiles for macOS
@@ -117,7 +117,7 @@ bench-libraries: ## the stores beside rate-limit libraries for Go, in memory and
 	cd bench && $(GO) run ./cmd/bench libraries ../bin/libraries.txt
 .PHONY: bench-libraries
 
-performance: tools ## measure everything and rewrite docs/performance.md with its plots; ten minutes on an idle machine
+performance: tools ## measure everything and rewrite docs/dev/performance.md with its plots; ten minutes on an idle machine
 	@mkdir -p bin
 	cd bench && $(GO) run ./cmd/bench report --json ../bin/report.json $(BENCHFLAGS)
 	bench/libraries/run bin/libraries.txt
@@ -125,7 +125,7 @@ performance: tools ## measure everything and rewrite docs/performance.md with it
 	$(MAKE) plots
 .PHONY: performance
 
-performance-docs: ## rewrite docs/performance.md and its plots from docs/performance.json
+performance-docs: ## rewrite docs/dev/performance.md and its plots from docs/dev/performance.json
 	cd bench && $(GO) run ./cmd/bench docs
 	$(MAKE) plots
 .PHONY: performance-docs
@@ -140,8 +140,8 @@ pgo: ## cmd/ratelimit/default.pgo, which the compiler uses if it is there, from 
 	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/ratelimit/default.pgo
 .PHONY: pgo
 
-plots: ## draw docs/img and the tables of docs/algorithms.md by running the algorithms, and the figures of docs/performance.json
-	cd bench && $(GO) run ./cmd/plots ../docs/img
+plots: ## draw docs/img, docs/dev/img and the tables of docs/algorithms.md by running the algorithms, and the figures of docs/dev/performance.json
+	cd bench && $(GO) run ./cmd/plots ../docs
 	$(GO) test -count=1 -run TestSmallLimits ./docs -update
 .PHONY: plots
 
