@@ -26,24 +26,39 @@ var install = map[string]string{
 
 // Path returns the path of a program: the one that `make tools` has put into
 // .cache/bin, or else the one on PATH. Without either, the test is skipped, or fails
-// if [Required] is set; the message tells how to install the program.
+// if [Required] is set; the message tells how to install the program. With -short,
+// which is for a quick look, tests that run programs are skipped too.
 func Path(t testing.TB, name string) string {
 	t.Helper()
-	if path := pinned(t, name); path != "" {
-		return path
-	}
-	if path, err := exec.LookPath(name); err == nil {
+	required := os.Getenv(Required) != ""
+	if path := find(t, name); path != "" {
+		if testing.Short() && !required {
+			t.Skipf("runs %s: left out with -short", name)
+		}
 		return path
 	}
 	remedy := "make tools"
 	if command, ok := install[name]; ok {
 		remedy += ", or " + command
 	}
-	if os.Getenv(Required) != "" {
+	if required {
 		t.Fatalf("needs %s: %s", name, remedy)
 	}
 	t.Skipf("needs %s: %s", name, remedy)
 	return ""
+}
+
+// find returns the path of a program, or nothing.
+func find(t testing.TB, name string) string {
+	t.Helper()
+	if path := pinned(t, name); path != "" {
+		return path
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // pinned returns the program in .cache/bin of the directory of the test, or of one

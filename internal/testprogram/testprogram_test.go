@@ -69,6 +69,7 @@ func TestAMissingProgramFailsWhereAllAreRequired(t *testing.T) {
 
 func TestAPinnedProgramIsTakenBeforeOneOnThePath(t *testing.T) {
 	root := t.TempDir()
+	t.Setenv(testprogram.Required, "1") // with -short too
 	onPath, pinned := filepath.Join(root, "bin", "envoy"), filepath.Join(root, ".cache", "bin", "envoy")
 	t.Setenv("PATH", filepath.Dir(onPath))
 	below := filepath.Join(root, "internal", "x")

@@ -23,10 +23,13 @@ var binary string
 
 // Main builds cmd/ratelimit with the race detector, runs the tests and returns their
 // exit code. A package that calls StartService calls it from TestMain.
-func Main(m *testing.M) int { return MainWith(m, "-race") }
+func Main(m *testing.M) int { return run(m, nil, "-race") }
 
-// MainWith is Main with other flags for the build.
-func MainWith(m *testing.M, flags ...string) int {
+// MainAsShipped is Main without the race detector: the binary is built as that of the
+// image is, with which it shares what was compiled.
+func MainAsShipped(m *testing.M) int { return run(m, []string{"CGO_ENABLED=0"}, "-trimpath") }
+
+func run(m *testing.M, environment []string, flags ...string) int {
 	dir, err := os.MkdirTemp("", "ratelimit-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -36,6 +39,7 @@ func MainWith(m *testing.M, flags ...string) int {
 	binary = filepath.Join(dir, "ratelimit")
 	args := append(append([]string{"build"}, flags...), "-o", binary, "./cmd/ratelimit")
 	build := exec.Command("go", args...)
+	build.Env = append(os.Environ(), environment...)
 	if build.Dir, err = root(); err != nil { // with the requirements of the service, and not of the tests
 		fmt.Fprintln(os.Stderr, err)
 		return 1
