@@ -2,13 +2,12 @@ package redis
 
 import (
 	"context"
-	"encoding/binary"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // lanes combine requests. A lane is of calls that may carry each other's
@@ -39,24 +38,8 @@ type task struct {
 
 type laneShard struct {
 	mu    sync.Mutex
-	lanes map[place]*lane
+	lanes map[keys.Place]*lane
 	spare *lane // one that is closed
-}
-
-// place is what keys have in common that go in one call: 0 for all of a server;
-// in a cluster it is made of what chooses their slot.
-type place uint64
-
-// place returns the place of the check's counter.
-func (n naming) place(c *backend.Check, of id) place {
-	switch {
-	case !n.cluster:
-		return 0
-	case c.Shard > 0:
-		of = idOf(c.Key[:c.Shard])
-		return place(of[0]) | place(of[1])<<8 | place(of[2])<<16
-	}
-	return place(binary.LittleEndian.Uint64(of[:]))
 }
 
 // lane is the calls of one place. Its shard's mutex guards it.
@@ -89,7 +72,7 @@ func newLanes(call func([]*op, time.Time)) *lanes {
 	l := &lanes{call: call, work: make(chan task)}
 	l.stop, l.end = context.WithCancel(context.Background())
 	for i := range l.shards {
-		l.shards[i].lanes = map[place]*lane{}
+		l.shards[i].lanes = map[keys.Place]*lane{}
 	}
 	return l
 }
@@ -242,7 +225,7 @@ func (s *laneShard) take(ln *lane, o *op, waited bool, batch []*op) []*op {
 }
 
 // leave ends a call. It returns who is to make the next one, if any waits.
-func (s *laneShard) leave(ln *lane, at place) *op {
+func (s *laneShard) leave(ln *lane, at keys.Place) *op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(ln.queue) > 0 {

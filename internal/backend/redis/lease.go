@@ -7,6 +7,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // leases let this replica spend hits that it has charged ahead of time, where a
@@ -26,7 +27,7 @@ type leases struct {
 
 type leaseShard struct {
 	mu   sync.Mutex
-	held map[id]*lease
+	held map[keys.ID]*lease
 }
 
 // lease is what is held of one counter.
@@ -70,12 +71,12 @@ const (
 func newLeases(replicas int) *leases {
 	l := &leases{replicas: int64(replicas)}
 	for i := range l.shards {
-		l.shards[i].held = map[id]*lease{}
+		l.shards[i].held = map[keys.ID]*lease{}
 	}
 	return l
 }
 
-func (l *leases) shard(of id) *leaseShard { return &l.shards[of[2]%byte(len(l.shards))] }
+func (l *leases) shard(of keys.ID) *leaseShard { return &l.shards[of[2]%byte(len(l.shards))] }
 
 // leasable says whether an op may be decided from a lease: one check that charges.
 func (o *op) leasable() bool {
@@ -121,7 +122,7 @@ func (h *lease) serves(c *backend.Check) bool {
 
 // ask is what a call does about the lease of one counter besides deciding requests.
 type ask struct {
-	of           id
+	of           keys.ID
 	lease        *lease
 	first        *op   // of the requests
 	hits         int64 // of all of them
@@ -201,10 +202,10 @@ func (h *lease) inherit(old *lease) {
 }
 
 // op returns a request of the lease's own.
-func (h *lease) op(of id, hits int64) *op {
+func (h *lease) op(of keys.ID, hits int64) *op {
 	c := h.check
 	c.Limit, c.Hits = h.quiet, hits
-	return &op{checks: []backend.Check{c}, ids: []id{of}, out: make([]algo.Decision, 1)}
+	return &op{checks: []backend.Check{c}, ids: []keys.ID{of}, out: make([]algo.Decision, 1)}
 }
 
 // giveBack has the call give back what is left of an expired lease. In a fixed
@@ -309,7 +310,7 @@ func (h *lease) hear(o *op, hits int64, sent, now time.Time) {
 
 // end has what is held of a counter go back: hits of it were given back, and
 // what is known of it no longer holds.
-func (l *leases) end(of id) {
+func (l *leases) end(of keys.ID) {
 	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,13 +321,13 @@ func (l *leases) end(of id) {
 
 // expire has all that is held go back.
 func (l *leases) expire(now time.Time) {
-	l.each(func(_ id, h *lease) { h.until = now })
+	l.each(func(_ keys.ID, h *lease) { h.until = now })
 }
 
 // overdue returns the returns of leases that have expired, and forgets leases
 // that have not been asked for in a while.
 func (l *leases) overdue(now time.Time) (list []*ask) {
-	l.each(func(of id, h *lease) {
+	l.each(func(of keys.ID, h *lease) {
 		a := &ask{of: of, lease: h}
 		if h.giveBack(a, now); a.give != nil {
 			list = append(list, a)
@@ -340,7 +341,7 @@ func (l *leases) overdue(now time.Time) (list []*ask) {
 
 // total returns how many hits are held, and the most of one counter that were at once.
 func (l *leases) total(now time.Time) (held, peak int64) {
-	l.each(func(_ id, h *lease) {
+	l.each(func(_ keys.ID, h *lease) {
 		held += h.left + h.pending(now)
 		peak = max(peak, h.peak)
 	})
@@ -348,7 +349,7 @@ func (l *leases) total(now time.Time) (held, peak int64) {
 }
 
 // each calls do for each lease, whose shard is locked meanwhile.
-func (l *leases) each(do func(of id, h *lease)) {
+func (l *leases) each(do func(of keys.ID, h *lease)) {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
@@ -360,7 +361,7 @@ func (l *leases) each(do func(of id, h *lease)) {
 }
 
 // forget drops what is held of a counter, which then is nobody's.
-func (l *leases) forget(of id) {
+func (l *leases) forget(of keys.ID) {
 	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()

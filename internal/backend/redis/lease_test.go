@@ -10,6 +10,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // rehearsal is replicas that hold leases of one counter, in a time of its own: calls
@@ -307,7 +308,7 @@ func TestLeasesOutliveReloads(t *testing.T) {
 	request := func() *op {
 		return newOp([]backend.Check{c}, false, make([]algo.Decision, 1), now, now.Add(time.Second))
 	}
-	a := &ask{of: idOf(c.Key), first: request(), hits: 1}
+	a := &ask{of: keys.IDOf(c.Key), first: request(), hits: 1}
 	l.prepare(a, now)
 	a.lease.left, a.lease.until = 10, now.Add(leaseLife)
 	c.Limit = load(100)
@@ -360,7 +361,7 @@ func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
 	c := backend.Check{Key: []byte("hot"), Limit: limit, Lease: 1}
 	h := newLease(&c, 1)
 	h.left = 4 // of the ten
-	of := idOf(c.Key)
+	of := keys.IDOf(c.Key)
 	s := b.leases.shard(of)
 	s.mu.Lock()
 	s.held[of] = h

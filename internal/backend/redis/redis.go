@@ -19,6 +19,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // Errors that Decide returns, to be tested with errors.Is.
@@ -56,7 +57,7 @@ const maxChecks = backend.MaxChecks
 // Backend decides in Redis. It is safe for concurrent use.
 type Backend struct {
 	opts     Options
-	naming   naming
+	naming   keys.Naming
 	script   string
 	sha      string        // of the script, as EVALSHA takes it
 	teaching chan struct{} // full while a call sends the script
@@ -91,7 +92,7 @@ func New(opts Options) (*Backend, error) {
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is what Redis calls a script by
 	b := &Backend{
 		opts:     opts,
-		naming:   naming{prefix: opts.Prefix, cluster: opts.Mode == Cluster, plain: opts.PlainKeys},
+		naming:   keys.Naming{Prefix: opts.Prefix, Cluster: opts.Mode == Cluster, Plain: opts.PlainKeys},
 		script:   script,
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
@@ -181,7 +182,7 @@ func (b *Backend) forgetRefunded(o *op) {
 	}
 }
 
-func (b *Backend) forget(of id) {
+func (b *Backend) forget(of keys.ID) {
 	b.leases.end(of)
 	if b.refusals != nil {
 		b.refusals.forget(of)
@@ -198,7 +199,7 @@ func (b *Backend) do(o *op) (err error) {
 	case b.opts.NoCombining:
 		return b.lanes.alone(o)
 	}
-	o.place = b.naming.place(&o.checks[0], o.ids[0])
+	o.place = b.naming.Place(&o.checks[0], o.ids[0])
 	return b.lanes.do(o)
 }
 
@@ -209,7 +210,7 @@ func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	of := idOf(check.Key)
+	of := keys.IDOf(check.Key)
 	forget := func() {
 		b.forget(of)
 		b.leases.forget(of)
@@ -218,7 +219,7 @@ func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) 
 	defer forget()
 	ctx, cancel := context.WithTimeout(ctx, b.opts.bound())
 	defer cancel()
-	key := string(b.naming.append(nil, &check, of))
+	key := string(b.naming.Append(nil, &check, of))
 	n, err := client.Do(ctx, client.B().Del().Key(key).Build()).AsInt64()
 	if err != nil {
 		return false, b.failed(err)

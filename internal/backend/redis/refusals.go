@@ -7,6 +7,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // refusals remember counters without any room, as they were then. For as long as
@@ -22,7 +23,7 @@ type refusals struct {
 
 type refusalShard struct {
 	mu    sync.Mutex
-	known map[id]*refusal
+	known map[keys.ID]*refusal
 	// forgotten counts what was forgotten, so that an answer that was on its way
 	// then is not remembered.
 	forgotten uint64
@@ -52,12 +53,12 @@ func newRefusals(bytes int, clock func() int64) *refusals {
 		return nil
 	}
 	for i := range r.shards {
-		r.shards[i].known = map[id]*refusal{}
+		r.shards[i].known = map[keys.ID]*refusal{}
 	}
 	return r
 }
 
-func (r *refusals) shard(of id) *refusalShard { return &r.shards[of[1]%byte(len(r.shards))] }
+func (r *refusals) shard(of keys.ID) *refusalShard { return &r.shards[of[1]%byte(len(r.shards))] }
 
 // answer decides the request if each of its descriptors is one check that is
 // known to be refused, and says whether it did.
@@ -111,7 +112,7 @@ func (r *refusals) refuse(o *op, i int) bool {
 
 // epoch returns what to hand to remember with the answer of a call that is about
 // to be made.
-func (r *refusals) epoch(of id) uint64 {
+func (r *refusals) epoch(of keys.ID) uint64 {
 	s := r.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +148,7 @@ func (r *refusals) remember(o *op, i int, state algo.State, sent time.Time) {
 
 // evict makes room: of a few, it takes one that has outlived recall, or else any.
 func (s *refusalShard) evict(now time.Time) {
-	var victim id
+	var victim keys.ID
 	tried := 0
 	for of, known := range s.known { // in random order
 		victim = of
@@ -159,7 +160,7 @@ func (s *refusalShard) evict(now time.Time) {
 }
 
 // forget drops what is known of a counter, which was given hits back.
-func (r *refusals) forget(of id) {
+func (r *refusals) forget(of keys.ID) {
 	s := r.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()

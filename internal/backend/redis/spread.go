@@ -54,7 +54,7 @@ func (b *Backend) split(o *op) ([]*backend.Part, error) {
 	var last uint16
 	for i := range o.checks {
 		c := &o.checks[i]
-		key := string(b.naming.append(nil, c, o.ids[i]))
+		key := string(b.naming.Append(nil, c, o.ids[i]))
 		probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
 		slot := probe.Slot()
 		together := o.allOrNothing || i > 0 && c.Descriptor == o.checks[i-1].Descriptor
