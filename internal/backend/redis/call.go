@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,10 +23,10 @@ func (b *Backend) call(ops []*op, until time.Time) {
 	if len(rest) == 0 {
 		return
 	}
-	asks := b.leases.asks(rest, began)
-	err := b.send(withAsks(rest, asks), until)
-	for _, a := range asks {
-		b.settle(a, began, err)
+	trips := b.beginTrips(rest, began)
+	err := b.send(withTrips(rest, trips), until)
+	for _, t := range trips {
+		b.endTrip(t, began, err)
 	}
 	for _, o := range rest {
 		o.err = err
@@ -36,78 +35,6 @@ func (b *Backend) call(ops []*op, until time.Time) {
 		}
 	}
 	b.metrics.called(time.Since(began), len(rest), err)
-}
-
-// unspent decides what it can from leases, and returns the other ops.
-func (b *Backend) unspent(ops []*op, now time.Time) []*op {
-	for i, o := range ops {
-		if !b.leases.spend(o, now) {
-			continue
-		}
-		rest := slices.Clone(ops[:i])
-		for _, o := range ops[i:] { // the first of them again: it is not decided twice
-			if o != ops[i] && !b.leases.spend(o, now) {
-				rest = append(rest, o)
-			}
-		}
-		b.metrics.leased.Add(float64(len(ops) - len(rest)))
-		return rest
-	}
-	return ops
-}
-
-// withAsks returns the ops of a call: what is given back first, what is taken
-// ahead last, so that no request is refused for it.
-func withAsks(ops []*op, asks []*ask) []*op {
-	if len(asks) == 0 {
-		return ops
-	}
-	var all []*op
-	for _, a := range asks {
-		if a.give != nil {
-			all = append(all, a.give)
-		}
-	}
-	all = append(all, ops...)
-	for _, a := range asks {
-		if a.take != nil {
-			all = append(all, a.take)
-		}
-	}
-	return all
-}
-
-// returnLeases gives back what is left of leases that expire and, when it is
-// stopped, of all.
-func (b *Backend) returnLeases(ctx context.Context) {
-	for sleep(ctx, leaseLife) {
-		if b.leases.used.Load() {
-			b.returnOverdue(time.Now())
-		}
-	}
-	if b.leases.used.Load() {
-		now := time.Now()
-		b.leases.expire(now)
-		b.returnOverdue(now)
-	}
-}
-
-// returnOverdue gives back what has expired. What Redis does not take in time is void.
-func (b *Backend) returnOverdue(now time.Time) {
-	until := now.Add(b.opts.bound())
-	for _, a := range b.leases.overdue(now) {
-		err := b.send([]*op{a.give}, until)
-		b.settle(a, now, err)
-	}
-}
-
-// settle takes note of what became of an ask. Where hits went back, what is known of
-// the counter's refusals no longer holds.
-func (b *Backend) settle(a *ask, sent time.Time, err error) {
-	b.leases.settle(a, sent, time.Now(), err)
-	if a.give != nil && b.refusals != nil {
-		b.refusals.forget(a.of)
-	}
 }
 
 func (b *Backend) send(ops []*op, until time.Time) error {

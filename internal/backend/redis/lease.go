@@ -10,22 +10,22 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// leases let this replica spend hits that it has charged ahead of time, where a
-// rule asks for that. Of each counter it holds no more than the rule's share of
-// the limit, divided by the replicas; what is on the way back counts as held.
+// Leases are those of all counters. Of each counter they hold no more than the
+// rule's share of the limit, divided by the replicas; what is on the way back
+// counts as held. They are safe for concurrent use.
 //
 // A hit that is spent was charged, if earlier. So a fixed window, with whose end
 // its leases die, is never exceeded. Where hits fade, the charge fades earlier
 // than the hit that it was spent for: a limit may be exceeded by what is held at
 // once, which is the share of it, and by no more. A counter that Redis loses
 // begins anew, and what is held of it then is spent all the same.
-type leases struct {
+type Leases struct {
 	replicas int64
 	used     atomic.Bool // whether there ever was one
-	shards   [64]leaseShard
+	shards   [64]shard
 }
 
-type leaseShard struct {
+type shard struct {
 	mu   sync.Mutex
 	held map[keys.ID]*lease
 }
@@ -58,56 +58,54 @@ type lease struct {
 }
 
 const (
-	// leaseAhead is for how long the hits of a lease should last.
-	leaseAhead = 50 * time.Millisecond
-	// leaseLife is when what is left of a lease goes back.
-	leaseLife = 2 * leaseAhead
+	// ahead is for how long the hits of a lease should last.
+	ahead = 50 * time.Millisecond
+	// Life is how long after it was taken what is left of a lease goes back.
+	Life = 2 * ahead
 	// returnIn is how long hits may be on their way back. Later they are void.
 	returnIn = time.Second
-	// forgetLease is how long a lease is kept that nobody asks for.
-	forgetLease = time.Minute
+	// forgetAfter is how long a lease is kept that nobody asks for.
+	forgetAfter = time.Minute
 )
 
-func newLeases(replicas int) *leases {
-	l := &leases{replicas: int64(replicas)}
+// New returns leases of which that many replicas of the service, this one included,
+// have their own.
+func newLeases(replicas int) *Leases {
+	l := &Leases{replicas: int64(replicas)}
 	for i := range l.shards {
 		l.shards[i].held = map[keys.ID]*lease{}
 	}
 	return l
 }
 
-func (l *leases) shard(of keys.ID) *leaseShard { return &l.shards[of[2]%byte(len(l.shards))] }
+func (l *Leases) shard(of keys.ID) *shard { return &l.shards[of[2]%byte(len(l.shards))] }
 
-// leasable says whether an op may be decided from a lease: one check that charges.
-func (o *op) leasable() bool {
-	return len(o.checks) == 1 && o.checks[0].Lease > 0 && o.checks[0].Hits > 0
+// Serve reports whether leases may serve a request with these checks: one check that
+// charges, of a rule that has leases.
+func Serve(checks []backend.Check) bool {
+	return len(checks) == 1 && checks[0].Lease > 0 && checks[0].Hits > 0
 }
 
-// spend decides the op from what is held, if that is enough.
-func (l *leases) spend(o *op, now time.Time) bool {
-	if !o.leasable() {
-		return false
-	}
-	c := &o.checks[0]
-	s := l.shard(o.ids[0])
+// Spend decides a check that Serve has found fit from what is held, if that is enough.
+func (l *Leases) Spend(of keys.ID, c *backend.Check, now time.Time) (d algo.Decision, spent bool) {
+	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held[o.ids[0]]
+	h := s.held[of]
 	if h == nil || h.left < c.Hits || !now.Before(h.until) || !h.serves(c) {
-		return false
+		return d, false
 	}
 	h.left -= c.Hits
 	h.spent += c.Hits
-	o.out[0] = algo.Decision{
+	return algo.Decision{
 		Allowed: true,
 		// The charge of the lease may have faded, and denied hits may have been charged.
 		Remaining:  max(h.left, min(h.answer.Remaining+h.left, c.Limit.Capacity()-c.Hits)),
 		ResetAfter: max(0, h.answer.ResetAfter-now.Sub(h.sent)),
-	}
-	return true
+	}, true
 }
 
-// serves says whether the lease is of the check's limit: of the same, or of one that
+// serves reports whether the lease is of the check's limit: of the same, or of one that
 // is as it was when the rules were loaded again.
 func (h *lease) serves(c *backend.Check) bool {
 	if h.check.Limit == c.Limit {
@@ -120,58 +118,64 @@ func (h *lease) serves(c *backend.Check) bool {
 	return true
 }
 
-// ask is what a call does about the lease of one counter besides deciding requests.
-type ask struct {
-	of           keys.ID
-	lease        *lease
-	first        *op   // of the requests
-	hits         int64 // of all of them
-	give, take   *op   // nil for none
-	given, taken int64
+// Trip is what one call does about the lease of one counter besides deciding
+// requests. It is the caller's until it is handed to End.
+type Trip struct {
+	// Of is the counter.
+	Of keys.ID
+	// Give comes before the requests of the call and Take after them, so that no
+	// request is refused for it. nil for none.
+	Give, Take *Transfer
+
+	lease *lease
+	hits  int64 // of all requests of the call for the counter; 0 without any
 }
 
-// asks returns what a call for these ops is to do about leases.
-func (l *leases) asks(ops []*op, now time.Time) (list []*ask) {
-next:
-	for _, o := range ops {
-		if !o.leasable() {
-			continue
-		}
-		for _, a := range list {
-			if a.of == o.ids[0] {
-				a.hits += o.checks[0].Hits
-				continue next
-			}
-		}
-		list = append(list, &ask{of: o.ids[0], first: o, hits: o.checks[0].Hits})
-	}
-	for _, a := range list {
-		l.prepare(a, now)
-	}
-	return list
+// Transfer is hits that a call takes or gives back.
+type Transfer struct {
+	// Check is to be decided like that of a request. Its Hits are negative to give back.
+	Check backend.Check
+	// Before is when hits that are given back are void, in µs by Redis' clock: from
+	// then on the call must not give them back. 0 for never.
+	Before int64
 }
 
-func (l *leases) prepare(a *ask, now time.Time) {
-	c := &a.first.checks[0]
-	s := l.shard(a.of)
+// hits returns how many hits are transferred.
+func (t *Transfer) hits() int64 {
+	if t == nil {
+		return 0
+	}
+	return max(t.Check.Hits, -t.Check.Hits)
+}
+
+// Answer is what Redis decided of a check, and when by its clock, in µs since the epoch.
+type Answer struct {
+	algo.Decision
+	At int64
+}
+
+// Begin returns what a call is to do about the lease of a counter, for which its
+// requests ask for so many hits together; c is the check of the first of them.
+func (l *Leases) Begin(of keys.ID, c *backend.Check, hits int64, now time.Time) *Trip {
+	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held[a.of]
+	h := s.held[of]
 	if h == nil || !h.serves(c) {
 		old := h
 		h = newLease(c, l.replicas)
 		if old != nil {
 			h.inherit(old)
 		}
-		s.held[a.of] = h
+		s.held[of] = h
 		l.used.Store(true)
 	}
-	a.lease = h
-	h.giveBack(a, now)
-	if a.taken = h.wish(now, l.replicas); a.taken > 0 {
-		h.asked += a.taken
-		a.take = h.op(a.of, a.taken)
+	t := &Trip{Of: of, Give: h.giveBack(now), lease: h, hits: hits}
+	if n := h.wish(now, l.replicas); n > 0 {
+		h.asked += n
+		t.Take = h.transfer(n)
 	}
+	return t
 }
 
 func newLease(c *backend.Check, replicas int64) *lease {
@@ -192,8 +196,9 @@ func quiet(l *algo.Limit) *algo.Limit {
 	return l
 }
 
-// inherit has what is held under another limit go back, and count as held until it
-// has. What calls of the old one take meanwhile is nobody's.
+// inherit moves the old lease's hits into h so that they are returned. Until then
+// they still count as held. Hits taken by calls still in flight for the old lease
+// are lost.
 func (h *lease) inherit(old *lease) {
 	h.left, h.dies, h.ends = old.left, old.dies, old.ends
 	h.lost, h.void = old.lost+old.giving, old.void
@@ -201,35 +206,37 @@ func (h *lease) inherit(old *lease) {
 	h.peak = old.peak
 }
 
-// op returns a request of the lease's own.
-func (h *lease) op(of keys.ID, hits int64) *op {
-	c := h.check
-	c.Limit, c.Hits = h.quiet, hits
-	return &op{checks: []backend.Check{c}, ids: []keys.ID{of}, out: make([]algo.Decision, 1)}
+func (h *lease) transfer(hits int64) *Transfer {
+	t := &Transfer{Check: h.check}
+	t.Check.Limit, t.Check.Hits = h.quiet, hits
+	return t
 }
 
-// giveBack has the call give back what is left of an expired lease. In a fixed
-// window that has died with the window: given back in the next one it would be too
-// much. So it is void, by Redis' clock, with the end of the window or after returnIn.
-func (h *lease) giveBack(a *ask, now time.Time) {
+// giveBack returns what gives back the rest of an expired lease, nil for nothing. In
+// a fixed window the rest has died with the window: given back in the next one it
+// would be too much. So it is void, by Redis' clock, with the end of the window or
+// after returnIn.
+func (h *lease) giveBack(now time.Time) *Transfer {
 	if h.left == 0 || now.Before(h.until) {
-		return
+		return nil
 	}
-	if h.dies.IsZero() || now.Before(h.dies) {
-		a.given = h.left
-		a.give = h.op(a.of, -a.given)
-		// Redis' clock is not behind what it said when we heard of it and the time since.
-		a.give.before = h.now + (now.Sub(h.heard) + returnIn).Microseconds()
-		if h.ends > 0 {
-			a.give.before = min(a.give.before, h.ends)
-		}
-		if now.After(h.void) {
-			h.lost = 0
-		}
-		h.void = now.Add(2 * returnIn) // even if clocks are not equally fast
-		h.giving += a.given
-	}
+	rest := h.left
 	h.left = 0
+	if !h.dies.IsZero() && !now.Before(h.dies) {
+		return nil
+	}
+	give := h.transfer(-rest)
+	// Redis' clock is not behind what it said when we heard of it and the time since.
+	give.Before = h.now + (now.Sub(h.heard) + returnIn).Microseconds()
+	if h.ends > 0 {
+		give.Before = min(give.Before, h.ends)
+	}
+	if now.After(h.void) {
+		h.lost = 0
+	}
+	h.void = now.Add(2 * returnIn) // even if clocks are not equally fast
+	h.giving += rest
+	return give
 }
 
 // pending returns how many hits may be on their way back.
@@ -240,56 +247,58 @@ func (h *lease) pending(now time.Time) int64 {
 	return h.giving + h.lost
 }
 
-// wish returns how many hits to take: what should last for leaseAhead at the
+// wish returns how many hits to take: what should last for ahead at the
 // recent rate, but no more than may be held, and less the nearer the limit is.
 func (h *lease) wish(now time.Time, replicas int64) int64 {
-	n := min(int64(h.rate*leaseAhead.Seconds()), h.answer.Remaining/(2*replicas), h.most-h.pending(now)) - h.left - h.asked
+	n := min(int64(h.rate*ahead.Seconds()), h.answer.Remaining/(2*replicas), h.most-h.pending(now)) - h.left - h.asked
 	if n < 2 {
 		return 0
 	}
 	return n
 }
 
-// settle takes note of what became of the call, of which we have just heard.
-func (l *leases) settle(a *ask, sent, now time.Time, err error) {
-	s := l.shard(a.of)
+// End takes note of a call that was sent and has ended: first is the answer to the
+// first request for the counter, take that to what was taken. After an error there
+// are none: what was taken is lost, and what was given back may still arrive.
+func (l *Leases) End(t *Trip, first, take Answer, sent, now time.Time, err error) {
+	s := l.shard(t.Of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := a.lease
-	if s.held[a.of] != h {
-		return // reset, or under another limit meanwhile: what was taken is nobody's
+	h := t.lease
+	if s.held[t.Of] != h {
+		return // reset, or under another limit meanwhile: what was taken is lost
 	}
-	h.asked -= a.taken
-	h.giving -= a.given
-	if err != nil { // what was taken is nobody's, and what was given may still arrive
-		h.lost += a.given
+	h.asked -= t.Take.hits()
+	h.giving -= t.Give.hits()
+	if err != nil {
+		h.lost += t.Give.hits()
 		return
 	}
-	if a.first != nil {
-		h.hear(a.first, a.hits, sent, now)
+	if t.hits > 0 {
+		h.hear(first, t.hits, sent, now)
 	}
-	if a.take == nil {
+	if t.Take == nil {
 		return
 	}
-	if h.answer = a.take.out[0]; h.answer.Allowed {
-		h.keep(a.take, a.taken, sent)
+	if h.answer = take.Decision; h.answer.Allowed {
+		h.keep(take, t.Take.hits(), sent)
 		h.peak = max(h.peak, h.left+h.pending(now))
 	}
 }
 
 // keep adds what was taken by a call to what is left.
-func (h *lease) keep(take *op, taken int64, sent time.Time) {
-	until := sent.Add(leaseLife)
+func (h *lease) keep(take Answer, taken int64, sent time.Time) {
+	until := sent.Add(Life)
 	if h.check.Limit.LeavesWhole() {
 		// Of calls that are under way at once some may be decided in the next window.
-		ends := take.now + take.out[0].ResetAfter.Microseconds()
+		ends := take.At + take.ResetAfter.Microseconds()
 		switch {
 		case ends < h.ends:
 			return
 		case ends > h.ends:
 			h.left = 0
 		}
-		h.ends, h.dies = ends, sent.Add(take.out[0].ResetAfter)
+		h.ends, h.dies = ends, sent.Add(take.ResetAfter)
 		if h.dies.Before(until) {
 			until = h.dies
 		}
@@ -298,19 +307,19 @@ func (h *lease) keep(take *op, taken int64, sent time.Time) {
 	h.until = until
 }
 
-// hear takes note of what requests for so many hits were told.
-func (h *lease) hear(o *op, hits int64, sent, now time.Time) {
+// hear takes note of what requests for so many hits were answered.
+func (h *lease) hear(first Answer, hits int64, sent, now time.Time) {
 	if since := sent.Sub(h.sent).Seconds(); !h.sent.IsZero() && since > 0 {
-		weight := since / (since + leaseAhead.Seconds())
+		weight := since / (since + ahead.Seconds())
 		h.rate += (float64(h.spent+hits)/since - h.rate) * weight
 	}
 	h.spent = 0
-	h.answer, h.sent, h.now, h.heard = o.out[0], sent, o.now, now
+	h.answer, h.sent, h.now, h.heard = first.Decision, sent, first.At, now
 }
 
-// end has what is held of a counter go back: hits of it were given back, and
-// what is known of it no longer holds.
-func (l *leases) end(of keys.ID) {
+// Expire marks the lease of a counter for return: hits were given back to the
+// counter, and what is known of it no longer holds.
+func (l *Leases) Expire(of keys.ID) {
 	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -319,28 +328,27 @@ func (l *leases) end(of keys.ID) {
 	}
 }
 
-// expire has all that is held go back.
-func (l *leases) expire(now time.Time) {
+// ExpireAll marks every lease for return.
+func (l *Leases) ExpireAll(now time.Time) {
 	l.each(func(_ keys.ID, h *lease) { h.until = now })
 }
 
-// overdue returns the returns of leases that have expired, and forgets leases
-// that have not been asked for in a while.
-func (l *leases) overdue(now time.Time) (list []*ask) {
+// Overdue returns trips that give back what is left of leases that have expired, and
+// forgets leases that have not been asked for in a while.
+func (l *Leases) Overdue(now time.Time) (trips []*Trip) {
 	l.each(func(of keys.ID, h *lease) {
-		a := &ask{of: of, lease: h}
-		if h.giveBack(a, now); a.give != nil {
-			list = append(list, a)
+		if give := h.giveBack(now); give != nil {
+			trips = append(trips, &Trip{Of: of, Give: give, lease: h})
 		}
-		if h.left == 0 && h.asked == 0 && h.pending(now) == 0 && now.Sub(h.sent) > forgetLease {
+		if h.left == 0 && h.asked == 0 && h.pending(now) == 0 && now.Sub(h.sent) > forgetAfter {
 			delete(l.shard(of).held, of)
 		}
 	})
-	return list
+	return trips
 }
 
-// total returns how many hits are held, and the most of one counter that were at once.
-func (l *leases) total(now time.Time) (held, peak int64) {
+// Held returns how many hits are held, and the most of one counter that were at once.
+func (l *Leases) Held(now time.Time) (held, peak int64) {
 	l.each(func(_ keys.ID, h *lease) {
 		held += h.left + h.pending(now)
 		peak = max(peak, h.peak)
@@ -348,20 +356,23 @@ func (l *leases) total(now time.Time) (held, peak int64) {
 	return held, peak
 }
 
-// each calls do for each lease, whose shard is locked meanwhile.
-func (l *leases) each(do func(of keys.ID, h *lease)) {
+// each calls visit for each lease, whose shard is locked meanwhile.
+func (l *Leases) each(visit func(of keys.ID, h *lease)) {
+	if !l.used.Load() {
+		return
+	}
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
 		for of, h := range s.held {
-			do(of, h)
+			visit(of, h)
 		}
 		s.mu.Unlock()
 	}
 }
 
-// forget drops what is held of a counter, which then is nobody's.
-func (l *leases) forget(of keys.ID) {
+// Forget drops the lease of a counter that is reset. Its hits are lost.
+func (l *Leases) Forget(of keys.ID) {
 	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()

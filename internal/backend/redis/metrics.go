@@ -99,7 +99,7 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	if b.evictions.known.Load() {
 		ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(b.evictions.evicted.Load()))
 	}
-	held, peak := b.leases.total(time.Now())
+	held, peak := b.leases.Held(time.Now())
 	ch <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(held))
 	ch <- prometheus.MustNewConstMetric(overshootDesc, prometheus.GaugeValue, float64(peak))
 	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.share())

@@ -65,7 +65,7 @@ type Backend struct {
 	breakers *breakers
 	lanes    *lanes
 	refusals *refusals // nil when none are remembered
-	leases   *leases
+	leases   *Leases
 	metrics  *metrics
 
 	evictions evictions
@@ -149,7 +149,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	until, inTime := b.opts.until(ctx, now)
 	o := newOp(req.Checks, req.AllOrNothing, out, now, until)
 	defer o.release()
-	if b.leases.spend(o, o.began) {
+	if b.spend(o, o.began) {
 		b.metrics.leased.Inc()
 		return nil
 	}
@@ -183,7 +183,7 @@ func (b *Backend) forgetRefunded(o *op) {
 }
 
 func (b *Backend) forget(of keys.ID) {
-	b.leases.end(of)
+	b.leases.Expire(of)
 	if b.refusals != nil {
 		b.refusals.forget(of)
 	}
@@ -213,7 +213,7 @@ func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) 
 	of := keys.IDOf(check.Key)
 	forget := func() {
 		b.forget(of)
-		b.leases.forget(of)
+		b.leases.Forget(of)
 	}
 	forget()
 	defer forget()
