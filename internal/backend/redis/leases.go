@@ -8,11 +8,12 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
 )
 
 // spend decides the op from a lease, if one holds enough.
 func (b *Backend) spend(o *op, now time.Time) (spent bool) {
-	if !Serve(o.checks) {
+	if !lease.Serve(o.checks) {
 		return false
 	}
 	d, spent := b.leases.Spend(o.ids[0], &o.checks[0], now)
@@ -42,7 +43,7 @@ func (b *Backend) unspent(ops []*op, now time.Time) []*op {
 
 // trip is a trip of a lease with the ops that make it.
 type trip struct {
-	*Trip
+	*lease.Trip
 	first      *op   // of the requests for the counter; nil without any
 	hits       int64 // of all of them
 	give, take *op   // nil for none
@@ -52,7 +53,7 @@ type trip struct {
 func (b *Backend) beginTrips(ops []*op, now time.Time) (trips []*trip) {
 next:
 	for _, o := range ops {
-		if !Serve(o.checks) {
+		if !lease.Serve(o.checks) {
 			continue
 		}
 		for _, t := range trips {
@@ -71,7 +72,7 @@ next:
 }
 
 // transfer returns the op of hits that a lease gives back or takes; nil for none.
-func transfer(of keys.ID, t *Transfer) *op {
+func transfer(of keys.ID, t *lease.Transfer) *op {
 	if t == nil {
 		return nil
 	}
@@ -109,17 +110,17 @@ func (b *Backend) endTrip(t *trip, sent time.Time, err error) {
 }
 
 // answer returns the answer to the first check of the op; that of no op is empty.
-func (o *op) answer() Answer {
+func (o *op) answer() lease.Answer {
 	if o == nil {
-		return Answer{}
+		return lease.Answer{}
 	}
-	return Answer{Decision: o.out[0], At: o.now}
+	return lease.Answer{Decision: o.out[0], At: o.now}
 }
 
 // returnLeases gives back what is left of leases that expire and, when it is
 // stopped, of all.
 func (b *Backend) returnLeases(ctx context.Context) {
-	for sleep(ctx, Life) {
+	for sleep(ctx, lease.Life) {
 		b.returnOverdue(time.Now())
 	}
 	now := time.Now()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
 )
 
 // TestWhatALeaseGivesBackIsNotRefused: a refusal from before is remembered no more.
@@ -37,7 +38,7 @@ func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
 	if d := decide(1, 0); d.Allowed {
 		t.Fatalf("%+v while all is taken", d)
 	}
-	b.returnOverdue(time.Now().Add(Life))
+	b.returnOverdue(time.Now().Add(lease.Life))
 	if d := decide(1, 0); !d.Allowed || d.Remaining != held-1 {
 		t.Errorf("%+v after %d hits went back, want %d left", d, held, held-1)
 	}

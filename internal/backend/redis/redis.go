@@ -20,6 +20,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
 )
 
 // Errors that Decide returns, to be tested with errors.Is.
@@ -65,7 +66,7 @@ type Backend struct {
 	breakers *breakers
 	lanes    *lanes
 	refusals *refusals // nil when none are remembered
-	leases   *Leases
+	leases   *lease.Leases
 	metrics  *metrics
 
 	evictions evictions
@@ -98,7 +99,7 @@ func New(opts Options) (*Backend, error) {
 		teaching: make(chan struct{}, 1),
 		conn:     conn,
 		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
-		leases:   newLeases(opts.Replicas),
+		leases:   lease.New(opts.Replicas),
 		metrics:  newMetrics(),
 	}
 	b.breakers = newBreakers(&opts, b.trial)

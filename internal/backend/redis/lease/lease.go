@@ -1,4 +1,30 @@
-package redis
+// Package lease owns hits that this replica has charged ahead of the requests that
+// will spend them, where a rule asks for that: how many to take, how long to hold
+// them, and what goes back. Calls to Redis are left to the caller.
+//
+// Where the hits of one counter are, and who owns them: the lease does, under the
+// lock of its shard, and between Begin and End the Trip, which is the caller's.
+//
+//	   lease                            Trip, in a call of the caller
+//	  ┌────────┐
+//	  │ asked  │ ──Begin─────────────────> Take ─┐
+//	  └────────┘                                 │ Redis charges them
+//	  ┌────────┐                                 │
+//	┌─│ left   │ <─End───────────────────────────┘
+//	│ │        │
+//	│ │ expired│ ──Begin, Overdue────────> Give ─┐
+//	│ └────────┘                                 │ Redis takes them back
+//	│ ┌────────┐                                 │
+//	│ │ giving │ ──End, when Redis has answered──┴> no longer held
+//	│ └────────┘ ──End, when the call has failed───┐
+//	│ ┌────────┐                                   │
+//	│ │ lost   │ <─────────────────────────────────┘ arrived or not, until void
+//	│ └────────┘
+//	└──Spend──> a request is decided, without a call
+//
+// What is left, on the way back or lost counts as held: together no more than the
+// share of the rule. What a failed call took is charged, and never spent.
+package lease
 
 import (
 	"sync"
@@ -70,7 +96,7 @@ const (
 
 // New returns leases of which that many replicas of the service, this one included,
 // have their own.
-func newLeases(replicas int) *Leases {
+func New(replicas int) *Leases {
 	l := &Leases{replicas: int64(replicas)}
 	for i := range l.shards {
 		l.shards[i].held = map[keys.ID]*lease{}

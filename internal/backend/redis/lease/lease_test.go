@@ -1,4 +1,4 @@
-package redis
+package lease
 
 import (
 	"cmp"
@@ -45,7 +45,7 @@ const skew = 123_456
 func newRehearsal(t *testing.T, rng *rand.Rand, p algo.Params, share float64, replicas int) *rehearsal {
 	r := &rehearsal{t: t, rng: rng, params: p, share: share, pause: time.Millisecond, now: 1_700_000_000_000_000}
 	for range replicas {
-		r.replicas, r.limits = append(r.replicas, newLeases(replicas)), append(r.limits, nil)
+		r.replicas, r.limits = append(r.replicas, New(replicas)), append(r.limits, nil)
 		r.load(len(r.limits) - 1)
 	}
 	return r
@@ -284,7 +284,7 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 	}
 	c := backend.Check{Key: []byte("hot"), Limit: limit, Hits: 1, Lease: 1}
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
-		l := newLeases(1)
+		l := New(1)
 		sent := time.UnixMicro(1_700_000_000_999_000)
 		var trips []*Trip
 		var answers []Answer
@@ -332,7 +332,7 @@ func TestLeasesOutliveReloads(t *testing.T) {
 		}
 		return limit
 	}
-	l, now := newLeases(1), time.UnixMicro(1_700_000_000_000_000)
+	l, now := New(1), time.UnixMicro(1_700_000_000_000_000)
 	c := backend.Check{Key: []byte("hot"), Limit: load(100), Hits: 1, Lease: 1}
 	spend := func() bool {
 		_, spent := l.Spend(counter, &c, now)
