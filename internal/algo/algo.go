@@ -146,4 +146,7 @@ type Decision struct {
 	// RetryAfter is how long until the same call would pass if nothing else
 	// came: 0 when allowed, [Never] when it asks for more than the limit holds.
 	RetryAfter time.Duration
+	// Remembered reports that a store took the decision from what it remembers of
+	// its servers, without asking them. The arithmetic of a limit never sets it.
+	Remembered bool
 }

@@ -107,9 +107,6 @@ type Request struct {
 	// Required one does not pass, or there are Quota ones and none of them does.
 	// What was charged is then undone, and every descriptor is a denied call.
 	AllOrNothing bool
-	// Remembered is set by a store that refused every descriptor out of what it
-	// remembers of its servers, without asking them.
-	Remembered bool
 }
 
 // MaxChecks is how many checks a request may have, in any store: one atomic step

@@ -57,7 +57,6 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	}
 	short.Report(shortErr, out, errs)
 	long.Report(longErr, out, errs)
-	req.Remembered = short.Remembered && long.Remembered
 	b.settle(ctx, req, out, errs, short, long)
 	return backend.Failure(errs)
 }

@@ -158,7 +158,6 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	if b.refusals != nil {
 		if b.refusals.answer(o) {
 			b.metrics.refused.Inc()
-			req.Remembered = true
 			return nil
 		}
 		for _, of := range o.ids {

@@ -100,12 +100,14 @@ func (r *refusals) refuse(o *op, i int) bool {
 		if d.RetryAfter != algo.Never {
 			d.RetryAfter -= since
 		}
+		d.Remembered = true
 		o.out[i] = d
 		return true
 	}
 	now := known.now + since.Microseconds()
 	state := c.Limit.Settle(slices.Clone(known.state), now, nil)
 	d := c.Limit.Report(state, now, c.Hits, false)
+	d.Remembered = true
 	o.out[i] = d
 	return d.Remaining <= 0
 }
