@@ -119,7 +119,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for _, bytes := range []int{1 << 20, len(refusals{}.shards) * refusalBytes} {
+	for _, bytes := range []int{1 << 20, Least} {
 		now := int64(1_700_000_000_000_000)
 		clock := func() int64 { return now }
 		b := openFor(t, Options{Clock: clock, LocalCacheBytes: bytes})
@@ -136,7 +136,7 @@ func TestRefusals(t *testing.T) {
 			}
 			got := make([]algo.Decision, len(req.Checks))
 			probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Now().Add(time.Second))
-			known := b.refusals.answer(probe)
+			known := b.refusals.Answer(probe.checks, probe.ids, probe.out, probe.began)
 			if known {
 				answered++
 			}

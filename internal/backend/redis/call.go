@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
-
-	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
 // hold is how long keys outlive their expiry when tests control the clock.
@@ -30,9 +28,7 @@ func (b *Backend) call(ops []*op, until time.Time) {
 	}
 	for _, o := range rest {
 		o.err = err
-		if b.refusals != nil {
-			b.forgetRefunded(o) // also what others have found meanwhile
-		}
+		b.forgetRefunded(o) // also what others have found meanwhile
 	}
 	b.metrics.called(time.Since(began), len(rest), err)
 }
@@ -61,7 +57,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
 			if err == nil {
-				return b.read(e, answer, ops, sent)
+				return e.decode(answer, ops, sent, b.refusals)
 			}
 			// What did not run may be sent again: with its text to a server that
 			// does not know the script, and a moment later while keys are moving.
@@ -70,7 +66,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 			case ok && refusal.IsNoScript():
 				answer, err = b.teach(ctx, client, keys, args)
 				if err == nil {
-					return b.read(e, answer, ops, sent)
+					return e.decode(answer, ops, sent, b.refusals)
 				}
 				return b.failed(err)
 			case ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond):
@@ -96,15 +92,6 @@ func (b *Backend) teach(ctx context.Context, client rueidis.Client, keys, args [
 		return client.Do(ctx, b.command(client, keys, args, true)).AsBytes()
 	}
 	return answer, err
-}
-
-// read fills in the decisions of the ops.
-func (b *Backend) read(e *encoder, answer []byte, ops []*op, sent time.Time) error {
-	e.reply.seen = nil
-	if b.refusals != nil {
-		e.reply.seen = func(o *op, i int, state algo.State) { b.refusals.remember(o, i, state, sent) }
-	}
-	return e.decode(answer, ops)
 }
 
 // command calls the script by its hash or with its text.

@@ -104,8 +104,8 @@ func withTrips(ops []*op, trips []*trip) []*op {
 // counter's refusals no longer holds.
 func (b *Backend) endTrip(t *trip, sent time.Time, err error) {
 	b.leases.End(t.Trip, t.first.answer(), t.take.answer(), sent, time.Now(), err)
-	if t.give != nil && b.refusals != nil {
-		b.refusals.forget(t.Of)
+	if t.give != nil {
+		b.refusals.Forget(t.Of)
 	}
 }
 

@@ -65,7 +65,7 @@ type Backend struct {
 	conn     *connector
 	breakers *breakers
 	lanes    *lanes
-	refusals *refusals // nil when none are remembered
+	refusals *Memory // nil when none are remembered
 	leases   *lease.Leases
 	metrics  *metrics
 
@@ -98,7 +98,7 @@ func New(opts Options) (*Backend, error) {
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
 		conn:     conn,
-		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
+		refusals: newMemory(opts.LocalCacheBytes, opts.Clock),
 		leases:   lease.New(opts.Replicas),
 		metrics:  newMetrics(),
 	}
@@ -155,15 +155,11 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 		return nil
 	}
 	b.forgetRefunded(o)
-	if b.refusals != nil {
-		if b.refusals.answer(o) {
-			b.metrics.refused.Inc()
-			return nil
-		}
-		for _, of := range o.ids {
-			o.epochs = append(o.epochs, b.refusals.epoch(of))
-		}
+	if b.refusals.Answer(o.checks, o.ids, out, o.began) {
+		b.metrics.refused.Inc()
+		return nil
 	}
+	o.epochs = b.refusals.Epochs(o.epochs, o.ids)
 	if !inTime {
 		return errTooLate
 	}
@@ -184,9 +180,7 @@ func (b *Backend) forgetRefunded(o *op) {
 
 func (b *Backend) forget(of keys.ID) {
 	b.leases.Expire(of)
-	if b.refusals != nil {
-		b.refusals.forget(of)
-	}
+	b.refusals.Forget(of)
 }
 
 // do decides an op whose keys are in one slot.

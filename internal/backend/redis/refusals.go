@@ -10,23 +10,22 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// refusals remember counters without any room, as they were then. For as long as
+// Memory remembers counters without any room, as they were then. For as long as
 // there is room for no hit nothing can have been charged, so that what is said of
 // them here is what Redis would say, word for word: where a denied call charges
 // nothing, and these are all that are answered from here. What other replicas
-// give back or reset shows after recall.
-type refusals struct {
-	clock  func() int64 // of tests; see Options.Clock
+// give back or reset shows after recall. It is safe for concurrent use, and a nil
+// one remembers nothing.
+type Memory struct {
+	clock  func() int64 // of tests, in µs since the epoch; nil for none
 	most   int          // of each shard
-	shards [64]refusalShard
+	shards [shards]shard
 }
 
-type refusalShard struct {
+type shard struct {
 	mu    sync.Mutex
 	known map[keys.ID]*refusal
-	// forgotten counts what was forgotten, so that an answer that was on its way
-	// then is not remembered.
-	forgotten uint64
+	epoch uint64 // how often anything was forgotten
 }
 
 // refusal is the state of a counter.
@@ -42,51 +41,59 @@ const (
 	// recall is how long a refusal is remembered at most. It bounds for how long
 	// hits that other replicas give back are missed, at the cost of a call.
 	recall = time.Second
-	// refusalBytes is about what one takes.
-	refusalBytes = 320
+	// bytesEach is about what one takes.
+	bytesEach = 320
+	shards    = 64
 )
 
-// newRefusals returns nil when there is no room for any.
-func newRefusals(bytes int, clock func() int64) *refusals {
-	r := &refusals{clock: clock}
-	if r.most = bytes / refusalBytes / len(r.shards); r.most == 0 {
+// Least is how many bytes a Memory needs to remember anything.
+const Least = shards * bytesEach
+
+// New returns a memory of about that many bytes, nil if they are less than Least.
+// clock is that of Redis where a test controls it, in µs since the epoch, or nil.
+func newMemory(bytes int, clock func() int64) *Memory {
+	m := &Memory{clock: clock}
+	if m.most = bytes / bytesEach / shards; m.most == 0 {
 		return nil
 	}
-	for i := range r.shards {
-		r.shards[i].known = map[keys.ID]*refusal{}
+	for i := range m.shards {
+		m.shards[i].known = map[keys.ID]*refusal{}
 	}
-	return r
+	return m
 }
 
-func (r *refusals) shard(of keys.ID) *refusalShard { return &r.shards[of[1]%byte(len(r.shards))] }
+func (m *Memory) shard(of keys.ID) *shard { return &m.shards[of[1]%shards] }
 
-// answer decides the request if each of its descriptors is one check that is
-// known to be refused, and says whether it did.
-func (r *refusals) answer(o *op) bool {
-	for start, end := range backend.Descriptors(o.checks) {
-		if end-start > 1 || !r.refuse(o, start) {
+// Answer decides a request if each of its descriptors is one check that is known to
+// be refused, and reports whether it did: now is when the request came. ids are
+// those of the checks' counters. Otherwise out may hold anything.
+func (m *Memory) Answer(checks []backend.Check, ids []keys.ID, out []algo.Decision, now time.Time) bool {
+	if m == nil {
+		return false
+	}
+	for start, end := range backend.Descriptors(checks) {
+		if end-start > 1 || !m.refuse(&checks[start], ids[start], &out[start], now) {
 			return false
 		}
 	}
 	return true
 }
 
-// refuse decides the i-th check if it is known to be refused.
-func (r *refusals) refuse(o *op, i int) bool {
-	c := &o.checks[i]
+// refuse decides the check if it is known to be refused.
+func (m *Memory) refuse(c *backend.Check, of keys.ID, out *algo.Decision, began time.Time) bool {
 	if c.Hits <= 0 {
 		return false
 	}
-	s := r.shard(o.ids[i])
+	s := m.shard(of)
 	s.mu.Lock()
-	known := s.known[o.ids[i]]
+	known := s.known[of]
 	s.mu.Unlock()
 	if known == nil || known.limit != c.Limit {
 		return false
 	}
-	since := o.began.Sub(known.sent)
-	if r.clock != nil {
-		since = time.Duration(r.clock()-known.now) * time.Microsecond
+	since := began.Sub(known.sent)
+	if m.clock != nil {
+		since = time.Duration(m.clock()-known.now) * time.Microsecond
 	}
 	if since < 0 || since > recall {
 		return false
@@ -101,55 +108,66 @@ func (r *refusals) refuse(o *op, i int) bool {
 			d.RetryAfter -= since
 		}
 		d.Remembered = true
-		o.out[i] = d
+		*out = d
 		return true
 	}
 	now := known.now + since.Microseconds()
 	state := c.Limit.Settle(slices.Clone(known.state), now, nil)
 	d := c.Limit.Report(state, now, c.Hits, false)
 	d.Remembered = true
-	o.out[i] = d
+	*out = d
 	return d.Remaining <= 0
 }
 
-// epoch returns what to hand to remember with the answer of a call that is about
-// to be made.
-func (r *refusals) epoch(of keys.ID) uint64 {
-	s := r.shard(of)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.forgotten
+// Epochs appends what to hand to Remember with the answers of a call that is about
+// to be made: one for each counter, none if nothing is remembered.
+func (m *Memory) Epochs(dst []uint64, ids []keys.ID) []uint64 {
+	if m == nil {
+		return dst
+	}
+	for _, of := range ids {
+		s := m.shard(of)
+		s.mu.Lock()
+		dst = append(dst, s.epoch)
+		s.mu.Unlock()
+	}
+	return dst
 }
 
-// remember keeps the state that a check of the op left behind, if it has no room.
-func (r *refusals) remember(o *op, i int, state algo.State, sent time.Time) {
-	if len(o.epochs) == 0 { // a lease's own
+// Found is what a call found.
+type Found struct {
+	Decision algo.Decision
+	State    algo.State // that it left behind; nil of a limit that is answered in part. Remember copies it.
+	At       int64      // when that was by Redis' clock, in µs since the epoch,
+	Sent     time.Time  // and a moment before by ours
+	Epoch    uint64     // of the counter, from before the call
+}
+
+// Remember keeps what a call found of the check's counter, if it has no room.
+func (m *Memory) Remember(c *backend.Check, of keys.ID, f Found) {
+	if f.Decision.Remaining > 0 || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
 		return
 	}
-	c, d, of := &o.checks[i], o.out[i], o.ids[i]
-	if d.Remaining > 0 || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
-		return
-	}
-	known := &refusal{limit: c.Limit, now: o.now, sent: sent, last: d}
+	known := &refusal{limit: c.Limit, now: f.At, sent: f.Sent, last: f.Decision}
 	if !c.Limit.AnswersInPart() {
-		known.state = append(algo.State{}, state...)
-	} else if c.Hits > 1 || d.Allowed {
+		known.state = append(algo.State{}, f.State...)
+	} else if c.Hits > 1 || f.Decision.Allowed {
 		return
 	}
-	s := r.shard(of)
+	s := m.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.forgotten != o.epochs[i] {
+	if s.epoch != f.Epoch {
 		return
 	}
-	if s.known[of] == nil && len(s.known) >= r.most {
-		s.evict(sent)
+	if s.known[of] == nil && len(s.known) >= m.most {
+		s.evict(f.Sent)
 	}
 	s.known[of] = known
 }
 
 // evict makes room: of a few, it takes one that has outlived recall, or else any.
-func (s *refusalShard) evict(now time.Time) {
+func (s *shard) evict(now time.Time) {
 	var victim keys.ID
 	tried := 0
 	for of, known := range s.known { // in random order
@@ -161,11 +179,14 @@ func (s *refusalShard) evict(now time.Time) {
 	delete(s.known, victim)
 }
 
-// forget drops what is known of a counter, which was given hits back.
-func (r *refusals) forget(of keys.ID) {
-	s := r.shard(of)
+// Forget drops what is known of a counter: hits were given back to it, or it is reset.
+func (m *Memory) Forget(of keys.ID) {
+	if m == nil {
+		return
+	}
+	s := m.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.known, of)
-	s.forgotten++
+	s.epoch++
 }
