@@ -11,6 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/refusals"
 )
 
 func openFor(t *testing.T, o Options) *Backend {
@@ -119,7 +120,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for _, bytes := range []int{1 << 20, Least} {
+	for _, bytes := range []int{1 << 20, refusals.Least} {
 		now := int64(1_700_000_000_000_000)
 		clock := func() int64 { return now }
 		b := openFor(t, Options{Clock: clock, LocalCacheBytes: bytes})

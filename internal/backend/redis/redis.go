@@ -21,6 +21,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/refusals"
 )
 
 // Errors that Decide returns, to be tested with errors.Is.
@@ -65,7 +66,7 @@ type Backend struct {
 	conn     *connector
 	breakers *breakers
 	lanes    *lanes
-	refusals *Memory // nil when none are remembered
+	refusals *refusals.Memory // nil when none are remembered
 	leases   *lease.Leases
 	metrics  *metrics
 
@@ -98,7 +99,7 @@ func New(opts Options) (*Backend, error) {
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
 		conn:     conn,
-		refusals: newMemory(opts.LocalCacheBytes, opts.Clock),
+		refusals: refusals.New(opts.LocalCacheBytes, opts.Clock),
 		leases:   lease.New(opts.Replicas),
 		metrics:  newMetrics(),
 	}

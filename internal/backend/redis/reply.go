@@ -8,6 +8,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/refusals"
 )
 
 // reply reads what the script returned: the states that checks found, or what of
@@ -42,7 +43,7 @@ func (r *reply) fitted() bool {
 
 // decode fills in the decisions of the ops that were asked for by the encoder in a
 // call that was sent then, and has the refusals among them remembered.
-func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *Memory) error {
+func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *refusals.Memory) error {
 	r := &e.reply
 	*r = reply{rest: b, words: r.words[:0]}
 	r.now = r.number()
@@ -70,7 +71,7 @@ func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *Memory) er
 				_, o.out[i] = c.Limit.Decide(state, r.now, c.Hits)
 			}
 			if len(o.epochs) > 0 { // else nothing is remembered, or it is a lease's own
-				memory.Remember(&o.checks[i], o.ids[i], Found{Decision: o.out[i], State: state, At: r.now, Sent: sent, Epoch: o.epochs[i]})
+				memory.Remember(&o.checks[i], o.ids[i], refusals.Found{Decision: o.out[i], State: state, At: r.now, Sent: sent, Epoch: o.epochs[i]})
 			}
 			n++
 		}

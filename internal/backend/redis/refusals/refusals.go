@@ -1,4 +1,19 @@
-package redis
+// Package refusals owns what is remembered of counters that have no room left, so
+// that requests for them are refused without a call to Redis.
+//
+// Who owns what:
+//
+//	         the caller's               │ the shard's, under its lock
+//	                                    │
+//	before a call   epoch <── Epochs ───┼── epoch
+//	after it        epoch ── Remember ──┼─> known, if the epoch is the same still
+//	hits go back    Forget ─────────────┼─> nothing known, and the next epoch
+//	a request       Answer <────────────┼── known: what is settled to now is a copy
+//
+// What is known never changes, so that it is read without the lock. An answer that
+// was on its way when anything was forgotten may be from before, and is not
+// remembered.
+package refusals
 
 import (
 	"slices"
@@ -51,7 +66,7 @@ const Least = shards * bytesEach
 
 // New returns a memory of about that many bytes, nil if they are less than Least.
 // clock is that of Redis where a test controls it, in µs since the epoch, or nil.
-func newMemory(bytes int, clock func() int64) *Memory {
+func New(bytes int, clock func() int64) *Memory {
 	m := &Memory{clock: clock}
 	if m.most = bytes / bytesEach / shards; m.most == 0 {
 		return nil
