@@ -23,7 +23,11 @@ type Backend struct {
 	Seconds, Others backend.Backend
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend        = (*Backend)(nil)
+	_ backend.Resetter       = (*Backend)(nil)
+	_ backend.HealthReporter = (*Backend)(nil)
+)
 
 // Of returns the store that holds the check's counter.
 func (b *Backend) Of(c *backend.Check) backend.Backend {
@@ -32,6 +36,14 @@ func (b *Backend) Of(c *backend.Check) backend.Backend {
 	}
 	return b.Others
 }
+
+// Reset implements backend.Resetter: the store that holds the counter forgets it.
+func (b *Backend) Reset(ctx context.Context, c backend.Check) (used bool, err error) {
+	return backend.Reset(ctx, b.Of(&c), c)
+}
+
+// Healthy implements backend.HealthReporter: both stores are.
+func (b *Backend) Healthy() bool { return backend.Healthy(b.Seconds) && backend.Healthy(b.Others) }
 
 // Decide implements backend.Backend. A request with counters in both stores asks
 // both at once. If one fails, what the other decided stands, and the error is a

@@ -129,7 +129,9 @@ func FuzzNamesAndDecisions(f *testing.F) {
 		}
 
 		for _, c := range checks {
-			reference.Reset(c.Key)
+			if _, err := reference.Reset(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
 			for _, b := range backends {
 				if _, err := b.Reset(t.Context(), c); err != nil {
 					t.Fatal(err)

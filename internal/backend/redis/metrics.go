@@ -105,6 +105,6 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.share())
 }
 
-// Healthy reports whether Redis answers, or some of a cluster does. Without calls it
-// is looked for every second.
+// Healthy implements [backend.HealthReporter]: Redis answers, or some of a cluster
+// does. Without calls it is looked for every second.
 func (b *Backend) Healthy() bool { return b.conn.client.Load() != nil && b.breakers.share() < 1 }

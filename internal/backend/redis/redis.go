@@ -76,7 +76,11 @@ type Backend struct {
 	stopped sync.WaitGroup
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend        = (*Backend)(nil)
+	_ backend.Resetter       = (*Backend)(nil)
+	_ backend.HealthReporter = (*Backend)(nil)
+)
 
 // New returns a backend that connects in the background; until it has, and
 // whenever Redis is gone, Decide fails at once with ErrUnavailable. The error
@@ -198,9 +202,8 @@ func (b *Backend) do(o *op) (err error) {
 	return b.lanes.do(o)
 }
 
-// Reset has a counter be as if never used, and says whether it was used. Of
-// check only what names the counter matters.
-func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) {
+// Reset implements [backend.Resetter].
+func (b *Backend) Reset(ctx context.Context, check backend.Check) (used bool, err error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return false, err
