@@ -18,6 +18,7 @@ import (
 // its rate, and all are decided just as they would be otherwise.
 type lanes struct {
 	call   func(ops []*op, deadline time.Time)
+	apart  bool // each request goes in a call of its own
 	shards [64]laneShard
 
 	// Calls are made by goroutines of their own; see turn. Some wait for the next
@@ -77,22 +78,20 @@ func newLanes(call func([]*op, time.Time)) *lanes {
 	return l
 }
 
-// do has the op decided, alone or with others, within its bound.
-func (l *lanes) do(o *op) error {
+// do has the op decided, alone or with others of its place, within its bound.
+func (l *lanes) do(o *op, at keys.Place) error {
 	out := o.out
 	o.own()
-	s := &l.shards[uint64(o.place)%uint64(len(l.shards))]
-	if ln, queued := s.enter(o); !queued {
-		l.start(task{s, ln, o})
+	o.place = at
+	t := task{op: o}
+	queued := false
+	if !l.apart {
+		t.shard = &l.shards[uint64(at)%uint64(len(l.shards))]
+		t.lane, queued = t.shard.enter(o)
 	}
-	return o.wait(out)
-}
-
-// alone has the op decided by a call of its own, within its bound.
-func (l *lanes) alone(o *op) error {
-	out := o.out
-	o.own()
-	l.start(task{op: o})
+	if !queued {
+		l.start(t)
+	}
 	return o.wait(out)
 }
 

@@ -109,6 +109,7 @@ func New(opts Options) (*Backend, error) {
 	}
 	b.breakers = newBreakers(&opts, b.trial)
 	b.lanes = newLanes(b.call)
+	b.lanes.apart = opts.NoCombining
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })
@@ -168,10 +169,18 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	if !inTime {
 		return errTooLate
 	}
-	if b.opts.Mode == Cluster && len(o.checks) > 1 {
-		return b.spread(o)
+	var err error
+	switch {
+	case b.breakers.allOpen():
+		b.metrics.suspended.Inc()
+		err = ErrSuspended
+	case b.opts.Mode == Cluster && len(o.checks) > 1:
+		err = b.spread(o)
+	default:
+		err = b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))
 	}
-	return b.do(o)
+	b.breakers.count(err)
+	return err
 }
 
 // forgetRefunded forgets what is known of counters that hits are given back to.
@@ -186,20 +195,6 @@ func (b *Backend) forgetRefunded(o *op) {
 func (b *Backend) forget(of keys.ID) {
 	b.leases.Expire(of)
 	b.refusals.Forget(of)
-}
-
-// do decides an op whose keys are in one slot.
-func (b *Backend) do(o *op) (err error) {
-	defer func() { b.breakers.count(err) }()
-	switch {
-	case b.breakers.allOpen():
-		b.metrics.suspended.Inc()
-		return ErrSuspended
-	case b.opts.NoCombining:
-		return b.lanes.alone(o)
-	}
-	o.place = b.naming.Place(&o.checks[0], o.ids[0])
-	return b.lanes.do(o)
 }
 
 // Reset implements [backend.Resetter].
