@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/distlimiter/ratelimit/internal/backend/redis/away"
 )
 
 // hold is how long keys outlive their expiry when tests control the clock.
@@ -122,31 +124,16 @@ func (b *Backend) failed(err error) error {
 	if refusesLogin(text) {
 		return fmt.Errorf("%w: %s", errLogin, text)
 	}
-	switch code {
-	case "READONLY":
+	switch {
+	case code == "READONLY":
 		b.conn.wrongServer()
 		return fmt.Errorf("%w: it is a replica: %s", ErrUnavailable, text)
-	case "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS":
+	case away.Server(text):
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
-	}
-	if ofProxy(text) {
+	case away.Proxy(text):
 		return fmt.Errorf("%w: its proxy: %s", ErrUnavailable, text)
 	}
 	return fmt.Errorf("%w: %s", ErrRefused, text)
-}
-
-// ofProxy reports whether an error is that of a proxy that does not reach its
-// server: of Envoy's redis_proxy, or of twemproxy.
-func ofProxy(text string) bool {
-	for _, start := range []string{
-		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys
-		"ERR Connection refused", "ERR Connection timed out", "ERR Connection reset by peer", "ERR Host is down", "ERR No route to host",
-	} {
-		if strings.HasPrefix(text, start) {
-			return true
-		}
-	}
-	return false
 }
 
 // refusesLogin reports whether an error is the answer to what a connection begins
