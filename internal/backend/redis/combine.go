@@ -16,6 +16,24 @@ import (
 // them in the order in which they came. So what a call costs is shared by the more
 // requests the more there are, a hot key costs a few calls a round trip whatever
 // its rate, and all are decided just as they would be otherwise.
+//
+// Who owns a request, from do to its answer:
+//
+//	caller                    │ lane, under the lock   │ goroutine of the lane
+//	                          │ of its shard           │
+//	do: the op gets a copy    │                        │
+//	    of what it brought    │                        │
+//	  the lane is free ───────┼─> calls++ ─────────────┼─> a batch of this op
+//	  the lane is busy ───────┼─> queue ──────── take ─┼─> and of those that wait
+//	wait, to its bound        │                        │   call: one for all
+//	  copies the answer <─────┼────────────────────────┼── decided
+//	release                   │                        │   release
+//	                          │   queue ─────── leave ─┼─> the next batch; of none:
+//	                          │   calls-- <────────────┼── end
+//
+// The last of caller and goroutine to release the op frees it. A caller whose bound
+// has come does not wait for the other; if its op is still in the queue it is not
+// sent: see turn.
 type lanes struct {
 	call   func(ops []*op, deadline time.Time)
 	apart  bool // each request goes in a call of its own
