@@ -14,8 +14,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/admin"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/backend/persecond"
-	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
@@ -131,7 +129,7 @@ func (c counters) Reset(ctx context.Context, checks []backend.Check) (n int, err
 	var keys [][]byte // also of what is unused now: the snapshot may be from before it was forgotten
 	for i := range checks {
 		var used bool
-		if used, err = reset(ctx, c.in, &checks[i]); err != nil {
+		if used, err = backend.Reset(ctx, c.in, checks[i]); err != nil {
 			break
 		}
 		keys = append(keys, checks[i].Key)
@@ -150,35 +148,30 @@ func (c counters) forget(keys [][]byte) error {
 	return c.snapshot.Forget(keys)
 }
 
-func reset(ctx context.Context, in backend.Backend, check *backend.Check) (used bool, err error) {
-	switch b := in.(type) {
-	case *memory.Store:
-		return b.Reset(check.Key), nil
-	case *redis.Backend:
-		return b.Reset(ctx, *check)
-	case *persecond.Backend:
-		return reset(ctx, b.Of(check), check)
-	}
-	return false, fmt.Errorf("a store of kind %T can't forget", in)
-}
-
 // ResetAll implements admin.Resetter. Redis holds digests of the keys.
 func (c counters) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
-	store, ok := c.in.(*memory.Store)
-	if !ok {
+	store, lists := c.in.(backend.Lister)
+	if !lists {
 		return 0, admin.ErrCannotList
 	}
 	var keys [][]byte
-	for k := range store.All() {
-		if ctx.Err() != nil {
+	for key := range store.Keys() {
+		if err = ctx.Err(); err != nil {
 			break
 		}
-		if goes(k.Key) && store.Reset(k.Key) {
+		if !goes(key) {
+			continue
+		}
+		var used bool
+		if used, err = backend.Reset(ctx, c.in, backend.Check{Key: key}); err != nil {
+			break
+		}
+		if used {
 			n++
 			if c.snapshot != nil {
-				keys = append(keys, bytes.Clone(k.Key))
+				keys = append(keys, bytes.Clone(key))
 			}
 		}
 	}
-	return n, errors.Join(ctx.Err(), c.forget(keys))
+	return n, errors.Join(err, c.forget(keys))
 }

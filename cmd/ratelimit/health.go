@@ -6,6 +6,8 @@ import (
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
 // healthServices are the names under which health is asked for: the whole
@@ -45,12 +47,5 @@ func (s *service) healthy() bool {
 	if rules == nil && !s.ForceStart || s.HealthyWithRules && (rules == nil || len(rules.Domains) == 0) {
 		return false
 	}
-	if s.stores.main.HealthNeedsRedis {
-		for _, b := range s.redis {
-			if !b.Healthy() {
-				return false
-			}
-		}
-	}
-	return true
+	return !s.stores.main.HealthNeedsRedis || backend.Healthy(s.backend)
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -96,9 +97,9 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 // inMemory is a Resetter of the store in memory.
 type inMemory struct{ *memory.Store }
 
-func (s inMemory) Reset(_ context.Context, checks []backend.Check) (n int, err error) {
+func (s inMemory) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
 	for _, c := range checks {
-		if s.Store.Reset(c.Key) {
+		if used, _ := s.Store.Reset(ctx, c); used {
 			n++
 		}
 	}
@@ -106,12 +107,13 @@ func (s inMemory) Reset(_ context.Context, checks []backend.Check) (n int, err e
 }
 
 func (s inMemory) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
-	for k := range s.All() {
-		if goes(k.Key) && s.Store.Reset(k.Key) {
-			n++
+	var checks []backend.Check
+	for key := range s.Keys() {
+		if goes(key) {
+			checks = append(checks, backend.Check{Key: bytes.Clone(key)})
 		}
 	}
-	return n, ctx.Err()
+	return s.Reset(ctx, checks)
 }
 
 // load puts text in the rule file and reloads.

@@ -206,7 +206,7 @@ func (r *request) tally(o overall, now time.Time) {
 			switch {
 			case !d.passes:
 				d.stats.Deny(u, now, d.role == backend.Shadow)
-				if r.ask.Remembered {
+				if r.decisions[d.at].Remembered {
 					d.stats.DenyLocally(hits)
 				}
 			case whole && d.reported.algo.DeniedHits() != algo.Count:

@@ -81,7 +81,7 @@ func (r *request) clear() {
 	clear(r.replaced)
 	r.descriptors, r.entries, r.limits = r.descriptors[:0], r.entries[:0], r.limits[:0]
 	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
-	r.ask.Remembered, r.ask.AllOrNothing, r.givesBack = false, false, false
+	r.ask.AllOrNothing, r.givesBack = false, false
 	r.keys, r.keyEnds, r.decisions = r.keys[:0], r.keyEnds[:0], r.decisions[:0]
 	r.domain, r.hits, r.count = "", 0, 0
 	if r.buffer != nil {

@@ -587,7 +587,7 @@ type remembering struct {
 func (r *remembering) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
 	key := string(req.Checks[0].Key)
 	if known, is := r.refused[key]; is {
-		out[0], req.Remembered = known, true
+		out[0], out[0].Remembered = known, true
 		return nil
 	}
 	err := r.Backend.Decide(ctx, req, out)

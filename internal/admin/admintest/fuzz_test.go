@@ -4,6 +4,7 @@
 package admintest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -80,9 +81,9 @@ func newFixture(f *testing.F) *fixture {
 // resetter is an admin.Resetter of the store in memory.
 type resetter struct{ *memory.Store }
 
-func (s resetter) Reset(_ context.Context, checks []backend.Check) (n int, err error) {
+func (s resetter) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
 	for _, c := range checks {
-		if s.Store.Reset(c.Key) {
+		if used, _ := s.Store.Reset(ctx, c); used {
 			n++
 		}
 	}
@@ -90,12 +91,13 @@ func (s resetter) Reset(_ context.Context, checks []backend.Check) (n int, err e
 }
 
 func (s resetter) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
-	for k := range s.All() {
-		if goes(k.Key) && s.Store.Reset(k.Key) {
-			n++
+	var checks []backend.Check
+	for key := range s.Keys() {
+		if goes(key) {
+			checks = append(checks, backend.Check{Key: bytes.Clone(key)})
 		}
 	}
-	return n, ctx.Err()
+	return s.Reset(ctx, checks)
 }
 
 // problem and writeResult are answers as a client reads them.

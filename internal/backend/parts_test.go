@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -68,5 +69,45 @@ func TestPartReportsToItsPlaces(t *testing.T) {
 	p.Report(nil, out, nil)
 	if want := []algo.Decision{{}, {Remaining: 10}, {}, {Remaining: 30}}; !slices.Equal(out, want) {
 		t.Errorf("got %v, want %v", out, want)
+	}
+}
+
+// TestPartsAreDecidedEachInItsPlace, at the same time: each waits for all others.
+func TestPartsAreDecidedEachInItsPlace(t *testing.T) {
+	checks := make([]backend.Check, 5)
+	for i := range checks {
+		checks[i].Descriptor = i
+	}
+	parts := backend.Split(checks, func(i int) int { return i % 3 })
+	var at [][]int
+	for _, p := range parts {
+		at = append(at, p.At)
+	}
+	if want := [][]int{{0, 3}, {1, 4}, {2}}; !slices.EqualFunc(at, want, slices.Equal) {
+		t.Fatalf("split into %v, want %v", at, want)
+	}
+	var all sync.WaitGroup
+	all.Add(len(parts))
+	out := make([]algo.Decision, len(checks))
+	errs := backend.DecideParts(parts, out, func(p *backend.Part) error {
+		all.Done()
+		all.Wait()
+		for i, c := range p.Checks {
+			p.Out[i].Remaining = int64(10 * c.Descriptor)
+		}
+		if p.At[0] == 1 {
+			return errA
+		}
+		return nil
+	})
+	if want := []algo.Decision{{}, {}, {Remaining: 20}, {Remaining: 30}, {}}; !slices.Equal(out, want) {
+		t.Errorf("decided %v, want %v", out, want)
+	}
+	if want := []error{nil, errA, nil, nil, errA}; !slices.Equal(errs, want) {
+		t.Errorf("failed with %v, want %v", errs, want)
+	}
+	well := backend.DecideParts(parts[:1], out, func(*backend.Part) error { return nil })
+	if well != nil {
+		t.Errorf("%v, want no errors", well)
 	}
 }

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"sync"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
@@ -56,6 +57,43 @@ func ErrorOf(err error, i int) error {
 		return partial.Errs[i]
 	}
 	return err
+}
+
+// Split returns the checks of a request by where they live, each part in the order of
+// the request; place is asked for each check once, in that order too.
+func Split[Place comparable](checks []Check, place func(i int) Place) (parts []*Part) {
+	at := map[Place]*Part{}
+	for i := range checks {
+		where := place(i)
+		p := at[where]
+		if p == nil {
+			p = new(Part)
+			at[where] = p
+			parts = append(parts, p)
+		}
+		p.Add(i, checks[i])
+	}
+	return parts
+}
+
+// DecideParts has the parts of a request decided at the same time, and hands their
+// decisions to out, which has an element for each check of the request. It returns
+// the errors of the checks, for Failure: nil if there are none.
+func DecideParts(parts []*Part, out []algo.Decision, decide func(p *Part) error) (errs []error) {
+	failures := make([]error, len(parts))
+	var others sync.WaitGroup
+	for i, p := range parts[1:] {
+		others.Go(func() { failures[i+1] = decide(p) })
+	}
+	failures[0] = decide(parts[0])
+	others.Wait()
+	for i, p := range parts {
+		if failures[i] != nil && errs == nil {
+			errs = make([]error, len(out))
+		}
+		p.Report(failures[i], out, errs)
+	}
+	return errs
 }
 
 // Part is those checks of a request that one of several stores decides.

@@ -1,4 +1,4 @@
-package redis
+package lease
 
 import (
 	"cmp"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // rehearsal is replicas that hold leases of one counter, in a time of its own: calls
@@ -20,7 +21,7 @@ type rehearsal struct {
 	rng      *rand.Rand
 	params   algo.Params
 	share    float64
-	replicas []*leases
+	replicas []*Leases
 	limits   []*algo.Limit // of each replica, as it has loaded the rules
 	state    algo.State
 	now      int64         // µs since the epoch
@@ -44,7 +45,7 @@ const skew = 123_456
 func newRehearsal(t *testing.T, rng *rand.Rand, p algo.Params, share float64, replicas int) *rehearsal {
 	r := &rehearsal{t: t, rng: rng, params: p, share: share, pause: time.Millisecond, now: 1_700_000_000_000_000}
 	for range replicas {
-		r.replicas, r.limits = append(r.replicas, newLeases(replicas)), append(r.limits, nil)
+		r.replicas, r.limits = append(r.replicas, New(replicas)), append(r.limits, nil)
 		r.load(len(r.limits) - 1)
 	}
 	return r
@@ -82,22 +83,53 @@ func (r *rehearsal) run(d time.Duration) {
 
 func (r *rehearsal) upTo(d time.Duration) time.Duration { return time.Duration(r.rng.Int64N(int64(d))) }
 
+// counter is the one that all ask for.
+var counter = keys.IDOf([]byte("hot"))
+
+// query is a check on its way to Redis and back.
+type query struct {
+	check  backend.Check
+	before int64 // see Transfer.Before
+	answer Answer
+}
+
+// queries are those of a call: what a trip gives back, what a request asks for, if
+// there is one, and what the trip takes.
+type queries struct{ give, first, take *query }
+
+func queriesOf(t *Trip, first *query) (q queries) {
+	q.first = first
+	if t.Give != nil {
+		q.give = &query{check: t.Give.Check, before: t.Give.Before}
+	}
+	if t.Take != nil {
+		q.take = &query{check: t.Take.Check}
+	}
+	return q
+}
+
+func (q *query) answered() (a Answer) {
+	if q != nil {
+		a = q.answer
+	}
+	return a
+}
+
 // request asks a replica for hits.
 func (r *rehearsal) request(replica int, hits int64) {
 	c := backend.Check{Key: []byte("hot"), Limit: r.limits[replica], Hits: hits, Lease: r.share}
-	o := newOp([]backend.Check{c}, false, make([]algo.Decision, 1), r.time(), r.time().Add(time.Second))
 	l := r.replicas[replica]
-	if l.spend(o, r.time()) {
+	if d, spent := l.Spend(counter, &c, r.time()); spent {
 		r.spent += hits
 		r.admit(hits)
-		if left := o.out[0].Remaining; left < 0 || left > c.Limit.Capacity()-hits {
+		if left := d.Remaining; left < 0 || left > c.Limit.Capacity()-hits {
 			r.t.Errorf("%d hits were spent and %d remain of %d", hits, left, c.Limit.Capacity())
 		}
 		return
 	}
-	asks := l.asks([]*op{o}, r.time())
-	r.call(replica, withAsks([]*op{o}, asks), asks, func(at int64) {
-		if o.out[0].Allowed {
+	first := &query{check: c}
+	r.call(replica, l.Begin(counter, &c, hits, r.time()), first, func(at int64) {
+		if first.answer.Allowed {
 			r.admitted = append(r.admitted, sum{at, hits})
 		}
 	})
@@ -106,7 +138,8 @@ func (r *rehearsal) request(replica int, hits int64) {
 func (r *rehearsal) admit(hits int64) { r.admitted = append(r.admitted, sum{r.now, hits}) }
 
 // call makes a call; done hears when it was decided, if it does not fail.
-func (r *rehearsal) call(replica int, ops []*op, asks []*ask, done func(at int64)) {
+func (r *rehearsal) call(replica int, t *Trip, first *query, done func(at int64)) {
+	q := queriesOf(t, first)
 	sent, fails, arrives := r.time(), r.rng.IntN(20) == 0, true
 	if fails {
 		arrives = r.rng.IntN(2) == 0
@@ -118,7 +151,7 @@ func (r *rehearsal) call(replica int, ops []*op, asks []*ask, done func(at int64
 	var decided int64
 	r.after(there, func() {
 		if decided = r.now; arrives {
-			r.decide(ops)
+			r.decide(q)
 		}
 	})
 	r.after(there+back, func() {
@@ -126,9 +159,7 @@ func (r *rehearsal) call(replica int, ops []*op, asks []*ask, done func(at int64
 		if fails {
 			err = errors.New("no answer")
 		}
-		for _, a := range asks {
-			r.replicas[replica].settle(a, sent, r.time(), err)
-		}
+		r.replicas[replica].End(t, q.first.answered(), q.take.answered(), sent, r.time(), err)
 		if !fails {
 			done(decided)
 		}
@@ -136,23 +167,24 @@ func (r *rehearsal) call(replica int, ops []*op, asks []*ask, done func(at int64
 }
 
 // decide is the script.
-func (r *rehearsal) decide(ops []*op) {
-	for _, o := range ops {
-		c := &o.checks[0]
-		o.now = r.now + skew
-		if o.void(c, o.now) {
+func (r *rehearsal) decide(all queries) {
+	now := r.now + skew
+	for _, q := range []*query{all.give, all.first, all.take} {
+		if q == nil || q.before > 0 && now >= q.before {
 			continue
 		}
-		r.state, o.out[0] = c.Limit.Decide(c.Limit.Settle(r.state, o.now, nil), o.now, c.Hits)
+		l := q.check.Limit
+		q.answer.At = now
+		r.state, q.answer.Decision = l.Decide(l.Settle(r.state, now, nil), now, q.check.Hits)
 	}
 }
 
-// giveBack has the replica give back what has expired, again and again.
+// giveBack gives back what of the replica's has expired, again and again.
 func (r *rehearsal) giveBack(replica int) {
-	for _, a := range r.replicas[replica].overdue(r.time()) {
-		r.call(replica, []*op{a.give}, []*ask{a}, func(int64) {})
+	for _, t := range r.replicas[replica].Overdue(r.time()) {
+		r.call(replica, t, nil, func(int64) {})
 	}
-	r.after(leaseLife, func() { r.giveBack(replica) })
+	r.after(Life, func() { r.giveBack(replica) })
 }
 
 // traffic asks a replica for hits, again and again.
@@ -183,8 +215,8 @@ func TestLeasesNeverExceedTheShare(t *testing.T) {
 		t.Run(p.Algorithm.String()+" "+p.DeniedHits.String(), func(t *testing.T) {
 			r := newRehearsal(t, rng, p, share, replicas)
 			for i := range replicas {
-				r.after(r.upTo(leaseLife), func() { r.traffic(i) })
-				r.after(r.upTo(leaseLife), func() { r.giveBack(i) })
+				r.after(r.upTo(Life), func() { r.traffic(i) })
+				r.after(r.upTo(Life), func() { r.giveBack(i) })
 			}
 			most := int64(share * float64(r.limits[0].Capacity()))
 			for range 1500 {
@@ -195,7 +227,7 @@ func TestLeasesNeverExceedTheShare(t *testing.T) {
 				r.run(10 * time.Millisecond)
 				var held int64
 				for _, l := range r.replicas {
-					n, _ := l.total(r.time())
+					n, _ := l.Held(r.time())
 					held += n
 				}
 				if held < 0 || held > most {
@@ -252,41 +284,39 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 	}
 	c := backend.Check{Key: []byte("hot"), Limit: limit, Hits: 1, Lease: 1}
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
-		l := newLeases(1)
+		l := New(1)
 		sent := time.UnixMicro(1_700_000_000_999_000)
-		var asks []*ask
+		var trips []*Trip
+		var answers []Answer
 		for i := range 2 {
-			o := newOp([]backend.Check{c}, false, make([]algo.Decision, 1), sent, sent.Add(time.Second))
-			a := &ask{of: o.ids[0], first: o, hits: 1}
-			l.prepare(a, sent)
-			a.taken = int64(10 + i) // whatever they wished for
-			a.lease.asked += a.taken
-			a.take = a.lease.op(a.of, a.taken)
-			a.take.now = sent.UnixMicro() + int64(i)*1000
-			a.take.out[0] = algo.Decision{Allowed: true, Remaining: 80, ResetAfter: time.Duration(1+i*999) * time.Millisecond}
-			o.now, o.out[0] = a.take.now, a.take.out[0]
-			asks = append(asks, a)
+			trip := l.Begin(counter, &c, 1, sent)
+			taken := int64(10 + i) // whatever they wished for
+			trip.lease.asked += taken
+			trip.Take = trip.lease.transfer(taken)
+			trips = append(trips, trip)
+			answers = append(answers, Answer{
+				Decision: algo.Decision{Allowed: true, Remaining: 80, ResetAfter: time.Duration(1+i*999) * time.Millisecond},
+				At:       sent.UnixMicro() + int64(i)*1000,
+			})
 		}
 		now := sent.Add(2 * time.Millisecond)
 		for _, i := range order {
-			l.settle(asks[i], sent, now, nil)
+			l.End(trips[i], answers[i], answers[i], sent, now, nil)
 		}
-		h := asks[0].lease
+		h := trips[0].lease
 		if h.left != 11 || h.asked != 0 {
 			t.Errorf("heard in the order %v: %d left of the next window, and %d asked for, want the 11 of the call that it decided", order, h.left, h.asked)
 		}
 		// It goes back when its time is over, unless the window is by then.
-		a := &ask{of: asks[0].of, lease: h}
-		if h.giveBack(a, now); a.give != nil {
+		if give := h.giveBack(now); give != nil {
 			t.Errorf("given back at once")
 		}
 		ends := sent.Add(time.Second + time.Millisecond).UnixMicro()
-		if h.giveBack(a, sent.Add(leaseLife)); a.given != 11 || a.give.before != ends {
-			t.Errorf("%d given back until %d, want 11 until the end of the window at %d", a.given, a.give.before, ends)
+		if give := h.giveBack(sent.Add(Life)); give.hits() != 11 || give.Before != ends {
+			t.Errorf("%+v given back, want 11 until the end of the window at %d", give, ends)
 		}
 		h.left = 1
-		a = &ask{of: asks[0].of, lease: h}
-		if h.giveBack(a, sent.Add(time.Second)); a.give != nil || h.left != 0 {
+		if give := h.giveBack(sent.Add(time.Second)); give != nil || h.left != 0 {
 			t.Errorf("given back when the window was over, and %d left", h.left)
 		}
 	}
@@ -302,74 +332,38 @@ func TestLeasesOutliveReloads(t *testing.T) {
 		}
 		return limit
 	}
-	l, now := newLeases(1), time.UnixMicro(1_700_000_000_000_000)
+	l, now := New(1), time.UnixMicro(1_700_000_000_000_000)
 	c := backend.Check{Key: []byte("hot"), Limit: load(100), Hits: 1, Lease: 1}
-	request := func() *op {
-		return newOp([]backend.Check{c}, false, make([]algo.Decision, 1), now, now.Add(time.Second))
+	spend := func() bool {
+		_, spent := l.Spend(counter, &c, now)
+		return spent
 	}
-	a := &ask{of: idOf(c.Key), first: request(), hits: 1}
-	l.prepare(a, now)
-	a.lease.left, a.lease.until = 10, now.Add(leaseLife)
+	old := l.Begin(counter, &c, 1, now).lease
+	old.left, old.until = 10, now.Add(Life)
 	c.Limit = load(100)
-	if !l.spend(request(), now) || a.lease.left != 9 {
-		t.Errorf("%d left after a hit under the same limit, loaded again; want it taken from the 10 held", a.lease.left)
+	if !spend() || old.left != 9 {
+		t.Errorf("%d left after a hit under the same limit, loaded again; want it taken from the 10 held", old.left)
 	}
 	c.Limit = load(50)
-	if l.spend(request(), now) {
+	if spend() {
 		t.Error("a hit under another limit was taken from what was held under the old one")
 	}
-	old := a.lease
-	a = &ask{of: a.of, first: request(), hits: 1}
-	if l.prepare(a, now); a.given != 9 || a.give.checks[0].Limit.Params() != c.Limit.Params() || a.lease == old {
-		t.Errorf("%d given back under another limit, want all 9", a.given)
+	trip := l.Begin(counter, &c, 1, now)
+	if trip.Give.hits() != 9 || trip.Give.Check.Limit.Params() != c.Limit.Params() || trip.lease == old {
+		t.Errorf("%+v given back under another limit, want all 9", trip.Give)
 	}
-	if held, _ := l.total(now); held != 9 {
+	if held, _ := l.Held(now); held != 9 {
 		t.Errorf("%d held while they are on their way, want 9", held)
 	}
-	l.settle(a, now, now, errors.New("no answer"))
+	l.End(trip, Answer{}, Answer{}, now, now, errors.New("no answer"))
 	c.Limit = load(30)
-	a = &ask{of: a.of, first: request(), hits: 1}
-	l.prepare(a, now)
+	trip = l.Begin(counter, &c, 1, now)
 	for _, test := range []struct {
 		after time.Duration
 		want  int64
 	}{{returnIn, 9}, {2*returnIn + 1, 0}} {
-		if held := a.lease.pending(now.Add(test.after)); held != test.want {
+		if held := trip.lease.pending(now.Add(test.after)); held != test.want {
 			t.Errorf("%d held %v after they were sent in vain, want %d", held, test.after, test.want)
 		}
-	}
-}
-
-// TestWhatALeaseGivesBackIsNotRefused: a refusal from before is remembered no more.
-func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
-	t.Parallel()
-	b := openFor(t, Options{LocalCacheBytes: 1 << 20})
-	limit, err := algo.New(algo.Params{Algorithm: algo.TokenBucket, Limit: 10, Window: 24 * time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	decide := func(hits int64) algo.Decision {
-		out := make([]algo.Decision, 1)
-		c := backend.Check{Key: []byte("hot"), Limit: limit, Hits: hits}
-		if err := b.Decide(t.Context(), &backend.Request{Checks: []backend.Check{c}}, out); err != nil {
-			t.Fatal(err)
-		}
-		return out[0]
-	}
-	decide(10)
-	c := backend.Check{Key: []byte("hot"), Limit: limit, Lease: 1}
-	h := newLease(&c, 1)
-	h.left = 4 // of the ten
-	of := idOf(c.Key)
-	s := b.leases.shard(of)
-	s.mu.Lock()
-	s.held[of] = h
-	s.mu.Unlock()
-	if d := decide(1); d.Allowed {
-		t.Fatalf("%+v while all is taken", d)
-	}
-	b.returnOverdue(time.Now())
-	if d := decide(1); !d.Allowed || d.Remaining != 3 {
-		t.Errorf("%+v after 4 hits went back, want 3 left", d)
 	}
 }
