@@ -2,61 +2,11 @@ package config
 
 import (
 	"fmt"
-	"unicode/utf8"
+	"slices"
 
-	"gopkg.in/yaml.v3"
-
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/background"
 )
-
-// DefaultMaxBytes is the largest source that is read unless Options say otherwise.
-const DefaultMaxBytes = 64 << 20
-
-// Options say how sources are read.
-type Options struct {
-	// MergeDomains lets several sources give rules for one domain. Otherwise a
-	// domain belongs to one source.
-	MergeDomains bool
-	// SkipDotFiles leaves out files and directories whose names begin with a dot.
-	// Names that begin with two dots, by which Kubernetes swaps the content of
-	// its volumes, are always left out.
-	SkipDotFiles bool
-	// AnyName takes the files of directories whatever their names, as
-	// envoyproxy/ratelimit does, but for what editors leave behind. Otherwise only
-	// those count that end in .yaml, .yml or .json.
-	AnyName bool
-	// DropDenied makes drop the default of denied_hits for fixed_window, too.
-	DropDenied bool
-	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
-	MaxBytes int64
-}
-
-func (o Options) maxBytes() int64 {
-	if o.MaxBytes > 0 {
-		return o.MaxBytes
-	}
-	return DefaultMaxBytes
-}
-
-// Source is a text of rules, YAML (or JSON) documents, each of them a domain; or,
-// with Read, one domain in another form.
-type Source struct {
-	// Name is the file, or what else says where the rules come from. It is the
-	// File of every Pos.
-	Name string
-	Data []byte
-	// Read makes sense of Data that is no text. Nil: it is.
-	Read func(data []byte) (Message, error)
-	// Origin is the kind of place that the rules come from. Those of FromAdmin
-	// override others; see Origin.
-	Origin Origin
-}
-
-// Parse reads and validates the rules of all sources. The error is an *Invalid
-// with every problem of every source. No sources make empty rules.
-func Parse(sources []Source, opts Options) (*Rules, error) {
-	return newParser(opts).parse(sources)
-}
 
 // builder puts the domains of several sources together.
 type builder struct {
@@ -199,98 +149,6 @@ func (b *builder) finish() {
 	}
 }
 
-// decoder reads the document of one source, or a part of it.
-type decoder struct {
-	reader
-	replaced []reference // without their domain
-	consume  field[string]
-
-	// elsewhere is the empty list of descriptors that stands for those that are
-	// in other parts, which are read already. Nil: none.
-	elsewhere *yaml.Node
-	read      []*Descriptor
-}
-
-var rootKeys = newKeys(true, "domain", descriptors, "consume")
-
-func (d *decoder) problemAt(pos Pos, what, remedy string) {
-	d.problems = append(d.problems, Problem{Pos: pos, What: what, Remedy: remedy})
-}
-
-// badText returns the place of the first byte that no YAML text can hold. If there is
-// none it says whether there are line breaks other than \n and \r\n.
-func badText(data []byte, task *background.Task) (pos Pos, what string, oddBreaks bool) {
-	pos = Pos{Line: 1, Column: 1}
-	for i := 0; i < len(data); {
-		c, size := rune(data[i]), 1
-		if c >= utf8.RuneSelf {
-			c, size = utf8.DecodeRune(data[i:])
-		}
-		switch {
-		case c == utf8.RuneError && size == 1:
-			return pos, fmt.Sprintf("the byte 0x%02x is not UTF-8", data[i]), false
-		case isControl(c):
-			return pos, fmt.Sprintf("the character %U has no place in YAML", c), false
-		case c == '\n':
-			task.Step()
-			pos.Line++
-			pos.Column = 0
-		case c == '\r':
-			oddBreaks = oddBreaks || i+1 == len(data) || data[i+1] != '\n'
-		case c == 0x85, c == 0x2028, c == 0x2029:
-			oddBreaks = true
-		}
-		pos.Column++
-		i += size
-	}
-	return pos, "", oddBreaks
-}
-
-// isControl says whether YAML leaves c out of its character set.
-func isControl(c rune) bool {
-	switch c {
-	case '\t', '\n', '\r', 0x85:
-		return false
-	}
-	return c < ' ' || c >= 0x7f && c < 0xa0 || c == 0xfffe || c == 0xffff
-}
-
-func (d *decoder) root(n *yaml.Node) *Domain {
-	domain := &Domain{Pos: d.pos(n)}
-	var name field[string]
-	d.mapping(n, rootKeys, func(key string, value *yaml.Node) {
-		switch key {
-		case "domain":
-			d.text(value, &name)
-		case "consume":
-			d.text(value, &d.consume)
-		case descriptors:
-			if domain.Descriptors = d.read; value != d.elsewhere {
-				domain.Descriptors = d.descriptors(value)
-			}
-		}
-	})
-	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()
-	switch {
-	case name.v != "":
-		domain.Pos = d.pos(name.n)
-	case name.bad || resolve(n).Kind != yaml.MappingNode: // reported already
-	default:
-		d.problemIn("domain", name.at(n), "the domain is missing or empty", `write "domain: name", as in Envoy's rate limit filter`)
-	}
-	switch d.consume.v {
-	case "", "each":
-	case "all_or_nothing":
-		domain.Consume = AllOrNothing
-	default:
-		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", abridge(d.consume.v)), "write each or all_or_nothing")
-	}
-	if domain.Descriptors == nil && resolve(n).Kind == yaml.MappingNode {
-		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")
-	}
-	return domain
-}
-
 // unique reports descriptors of one level that repeat another's key and value.
 // seen holds those that are there already.
 func (d *decoder) unique(level []*Descriptor, seen map[entry]place, task *background.Task) map[entry]place {
@@ -323,4 +181,34 @@ func (d *decoder) unique(level []*Descriptor, seen map[entry]place, task *backgr
 		}
 	}
 	return seen
+}
+
+// settleDeniedHits gives a limit the default denied_hits of drop, as one that is
+// charged together with others has: what is refused as a whole charges nothing.
+func (l *Limit) settleDeniedHits(drop bool) {
+	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
+		return
+	}
+	params := l.Algo.Params()
+	if params.DeniedHits != algo.DeniedDefault {
+		return
+	}
+	params.DeniedHits = algo.Drop
+	if settled, err := algo.New(params); err == nil { // as before, but for what a refusal charges
+		l.Algo = settled
+	}
+}
+
+// hasOthers reports whether l is, or would be without shadow mode, charged together
+// with other limits. Candidates do not count: a rehearsal changes nothing for others.
+func (d *Descriptor) hasOthers(l *Limit) bool {
+	return slices.ContainsFunc(d.Limits, func(other *Limit) bool { return other != l && !d.Candidate(other) })
+}
+
+// describe returns the key and value as people quote them: user or user=alice.
+func (d *Descriptor) describe() string {
+	if d.Value == "" {
+		return abridge(d.Key)
+	}
+	return abridge(d.Key) + "=" + abridge(d.Value)
 }

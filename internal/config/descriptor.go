@@ -1,82 +1,11 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 )
-
-// Len returns the number of descriptors that have limits.
-func (r *Rules) Len() (n int) {
-	for _, domain := range r.Domains {
-		domain.walk(func(d *Descriptor) {
-			if len(d.Limits) > 0 {
-				n++
-			}
-		})
-	}
-	return n
-}
-
-// Bare returns the descriptor without those below it.
-func (d *Descriptor) Bare() *Descriptor {
-	bare := *d
-	bare.Descriptors = nil
-	return &bare
-}
-
-// has reports whether there is a rule of that origin, in force or overridden.
-func (r *Rules) has(o Origin) bool {
-	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) })
-}
-
-func hasRule(level []*Descriptor, o Origin) bool {
-	return slices.ContainsFunc(level, func(d *Descriptor) bool {
-		return d.Origin == o && len(d.Limits) > 0 || d.Overridden != nil && d.Overridden.Origin == o || hasRule(d.Descriptors, o)
-	})
-}
-
-// walk calls f for every descriptor of the domain, parents first.
-func (d *Domain) walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
-
-func walk(level []*Descriptor, f func(*Descriptor)) {
-	for _, d := range level {
-		f(d)
-		walk(d.Descriptors, f)
-	}
-}
-
-// InShadow reports whether the whole descriptor is in shadow mode: it says so, or
-// all its limits do.
-func (d *Descriptor) InShadow() bool {
-	return d.ShadowMode || !slices.ContainsFunc(d.Limits, func(l *Limit) bool { return !l.ShadowMode })
-}
-
-// Candidate reports whether l is in shadow mode beside limits that are enforced.
-func (d *Descriptor) Candidate(l *Limit) bool { return l.ShadowMode && !d.InShadow() }
-
-// CandidateName returns what statistics call the i-th limit when it is a candidate.
-func (d *Descriptor) CandidateName(i int) string {
-	return cmp.Or(d.Limits[i].Name, "#"+strconv.Itoa(i+1))
-}
-
-// hasOthers reports whether l is, or would be without shadow mode, charged together
-// with other limits. Candidates do not count: a rehearsal changes nothing for others.
-func (d *Descriptor) hasOthers(l *Limit) bool {
-	return slices.ContainsFunc(d.Limits, func(other *Limit) bool { return other != l && !d.Candidate(other) })
-}
-
-// describe returns the key and value as people quote them: user or user=alice.
-func (d *Descriptor) describe() string {
-	if d.Value == "" {
-		return abridge(d.Key)
-	}
-	return abridge(d.Key) + "=" + abridge(d.Value)
-}
 
 var descriptorKeys = newKeys(true, "key", "value", "rate_limit", "rate_limits", "shadow_mode", "quota_mode",
 	"share_threshold", "detailed_metric", "value_to_metric", "metadata", "descriptors")
@@ -198,10 +127,6 @@ func (d *decoder) setMetadata(raw *rawDescriptor, n *yaml.Node) {
 		raw.metadata = nil
 	}
 }
-
-// MaxLimits is how many limits a descriptor may have: one with more could never be
-// decided, because a request may not meet more.
-const MaxLimits = 1024
 
 // limitsOf validates the descriptor's limits.
 func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*Limit) {

@@ -5,11 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
-	"hash/maphash"
 	"io"
-	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -17,100 +13,6 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/background"
 )
-
-// parser parses sources. One that remembers does anew only what it has not parsed
-// before.
-type parser struct {
-	opts Options
-	splitter
-	workers int
-	// What is remembered; nil: nothing.
-	known map[documentID]domainOf
-	runs  map[digest]descriptorsOf
-}
-
-type digest [sha256.Size]byte
-
-// documentID tells documents apart that may be read differently.
-type documentID struct {
-	name   string
-	origin Origin
-	lines  int // before it
-	digest digest
-}
-
-// sumOf returns the digest of data.
-func sumOf(data []byte, task *background.Task) (sum digest) {
-	h := sha256.New()
-	writeTo(h, data, task)
-	h.Sum(sum[:0])
-	return sum
-}
-
-// writeTo hashes data, a tenth of a millisecond's worth at a time.
-func writeTo(h hash.Hash, data []byte, task *background.Task) {
-	for piece := range slices.Chunk(data, 128<<10) {
-		h.Write(piece)
-		task.Yield()
-	}
-}
-
-// domainOf is the domain that was made of a document, and of no other with it.
-type domainOf struct {
-	*Domain
-	runs []digest
-}
-
-// descriptorsOf are the descriptors of a run as they were first read, so many
-// lines down. They are never handed out.
-type descriptorsOf struct {
-	level []*Descriptor
-	lines int
-}
-
-func newParser(opts Options) *parser {
-	return &parser{opts: opts, splitter: splitter{maphash.MakeSeed(), runLength}, workers: runtime.GOMAXPROCS(0)}
-}
-
-// remember has the parser remember the last rules that were valid. Domains that
-// are made of the same document as before are the same then, too. It takes about as
-// much memory as the rules do.
-func (p *parser) remember() {
-	p.known, p.runs = map[documentID]domainOf{}, map[digest]descriptorsOf{}
-}
-
-// parse is Parse.
-func (p *parser) parse(sources []Source) (*Rules, error) {
-	task := background.New()
-	defer task.Close()
-	documents := p.documents(sources, task)
-	b := builder{opts: p.opts, task: task, domains: map[string]*Domain{}, entries: map[*Domain]map[entry]place{}, consume: map[*Domain]Pos{}, settled: map[*Domain]bool{}}
-	for _, overriding := range []bool{false, true} {
-		for _, d := range documents {
-			if (d.source.Origin == FromAdmin) == overriding {
-				b.add(d)
-			}
-		}
-	}
-	if err := invalid(b.problems); err != nil {
-		return nil, err
-	}
-	b.finish()
-	if p.runs != nil {
-		p.keep(documents)
-	}
-	return &Rules{Domains: b.order, Warnings: b.warnings}, nil
-}
-
-// parseAll parses the sources also when others could not be read, for all
-// problems to be reported together.
-func (p *parser) parseAll(sources []Source, unread []error) (*Rules, error) {
-	rules, err := p.parse(sources)
-	if len(unread) == 0 {
-		return rules, err
-	}
-	return nil, allOf(append(unread, err)...)
-}
 
 // document is what is made of one document of a source.
 type document struct {
@@ -183,17 +85,6 @@ func (p *parser) documents(sources []Source, task *background.Task) []*document 
 // newDecoder returns a decoder of the document that has read nothing.
 func (d *document) newDecoder() decoder {
 	return decoder{reader: reader{file: d.source.Name, lines: d.span.lines, maxText: d.maxBytes}}
-}
-
-// recall looks for the document among those that are remembered.
-func (p *parser) recall(d *document, task *background.Task) {
-	if p.known == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
-		return
-	}
-	d.id = documentID{d.source.Name, d.source.Origin, d.span.lines, sumOf(d.data, task)}
-	if same, ok := p.known[d.id]; ok {
-		d.same, d.domain = &same, same.Domain
-	}
 }
 
 // read reads documents.
@@ -346,31 +237,6 @@ func (d *decoder) isPlain() bool {
 	return len(d.problems)+len(d.warnings)+len(d.replaced) == 0
 }
 
-// keep remembers the documents, which are those of valid rules, and none else.
-func (p *parser) keep(documents []*document) {
-	known, runs := make(map[documentID]domainOf, len(documents)), make(map[digest]descriptorsOf, len(p.runs))
-	for _, d := range documents {
-		if d.same != nil {
-			known[d.id] = *d.same
-			for _, digest := range d.same.runs {
-				runs[digest] = p.runs[digest]
-			}
-			continue
-		}
-		made := domainOf{Domain: d.domain}
-		for i := range d.parts {
-			if part := &d.parts[i]; part.memory != nil {
-				runs[part.digest] = *part.memory
-				made.runs = append(made.runs, part.digest)
-			}
-		}
-		if d.isPlain() && !d.shared {
-			known[d.id] = made
-		}
-	}
-	p.known, p.runs = known, runs
-}
-
 // decodeWhole reads the document in one piece. Its domain stays nil when it is
 // not one mapping.
 func (d *document) decodeWhole(task *background.Task) {
@@ -416,68 +282,4 @@ type yielding struct {
 func (y *yielding) Read(p []byte) (int, error) {
 	y.task.Yield()
 	return y.Reader.Read(p)
-}
-
-// moved returns a copy of descriptors that are so many lines further down, of
-// another file.
-func moved(level []*Descriptor, file string, lines int) []*Descriptor {
-	var m mover
-	m.count(level)
-	m.file, m.lines = file, lines
-	m.nodes, m.limits = make([]Descriptor, m.nodesLeft), make([]Limit, m.limitsLeft)
-	m.nodeRefs, m.limitRefs = make([]*Descriptor, m.nodesLeft), make([]*Limit, m.limitsLeft)
-	return m.level(level)
-}
-
-// mover makes copies in as few pieces of memory as can be.
-type mover struct {
-	file                  string
-	lines                 int
-	nodesLeft, limitsLeft int
-	nodes                 []Descriptor
-	nodeRefs              []*Descriptor
-	limits                []Limit
-	limitRefs             []*Limit
-}
-
-func (m *mover) count(level []*Descriptor) {
-	m.nodesLeft += len(level)
-	for _, d := range level {
-		m.limitsLeft += len(d.Limits)
-		m.count(d.Descriptors)
-	}
-}
-
-func (m *mover) pos(p Pos) Pos { return Pos{m.file, p.Line + m.lines, p.Column} }
-
-func (m *mover) level(level []*Descriptor) []*Descriptor {
-	if level == nil {
-		return nil
-	}
-	out := take(&m.nodeRefs, len(level))
-	nodes := take(&m.nodes, len(level))
-	for i, d := range level {
-		c := &nodes[i]
-		*c = *d
-		c.Pos = m.pos(d.Pos)
-		if d.Limits != nil {
-			c.Limits = take(&m.limitRefs, len(d.Limits))
-			limits := take(&m.limits, len(d.Limits))
-			for j, l := range d.Limits {
-				limits[j] = *l
-				limits[j].Pos = m.pos(l.Pos)
-				c.Limits[j] = &limits[j]
-			}
-		}
-		c.Descriptors = m.level(d.Descriptors)
-		out[i] = c
-	}
-	return out
-}
-
-// take cuts the first n off.
-func take[T any](from *[]T, n int) []T {
-	taken := (*from)[:n:n]
-	*from = (*from)[n:]
-	return taken
 }

@@ -23,45 +23,6 @@ var (
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
 )
 
-// backendErrorNames are the names that rules use, by BackendErrorMode.
-var backendErrorNames = [...]string{BackendErrorDefault: "default", BackendErrorError: "error", BackendErrorAllow: "allow",
-	BackendErrorDeny: "deny", BackendErrorLocal: "local"}
-
-// String returns the name that rules use, such as "allow".
-func (m BackendErrorMode) String() string {
-	if int(m) < len(backendErrorNames) {
-		return backendErrorNames[m]
-	}
-	return fmt.Sprintf("on_backend_error(%d)", uint8(m))
-}
-
-// ParseBackendErrorMode returns the mode with the given rule name: error, allow,
-// deny or local.
-func ParseBackendErrorMode(name string) (BackendErrorMode, error) {
-	for i, n := range backendErrorNames[1:] {
-		if n == name {
-			return BackendErrorMode(i + 1), nil
-		}
-	}
-	return BackendErrorDefault, &algo.ParamError{Param: "on_backend_error", What: fmt.Sprintf("unknown on_backend_error %q", name), Remedy: "write error, allow, deny or local"}
-}
-
-// settleDeniedHits gives a limit the default denied_hits of drop, as one that is
-// charged together with others has: what is refused as a whole charges nothing.
-func (l *Limit) settleDeniedHits(drop bool) {
-	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
-		return
-	}
-	params := l.Algo.Params()
-	if params.DeniedHits != algo.DeniedDefault {
-		return
-	}
-	params.DeniedHits = algo.Drop
-	if settled, err := algo.New(params); err == nil { // as before, but for what a refusal charges
-		l.Algo = settled
-	}
-}
-
 // rawRate is a number of requests in a unit or window, as written.
 type rawRate struct {
 	requests     field[uint32]
