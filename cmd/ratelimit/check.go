@@ -79,7 +79,7 @@ func (c *checkCmd) Run(con console) error {
 	for _, w := range rules.Warnings {
 		fmt.Fprintf(con.out, "warning: %s\n", w.Error())
 	}
-	if hints := rules.Hints(); len(hints) > 0 { // one is enough: the others are of the same kind
+	if hints := config.Hints(rules); len(hints) > 0 { // one is enough: the others are of the same kind
 		fmt.Fprintf(con.out, "hint: %s%s\n", hints[0].Error(), others(len(hints)-1))
 	}
 	fmt.Fprintf(con.out, "valid: %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))

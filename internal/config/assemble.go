@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -21,9 +22,6 @@ type builder struct {
 	problems []Problem
 	warnings []Problem
 }
-
-// entry tells the descriptors of one level apart.
-type entry struct{ key, value string }
 
 // place is where a descriptor is given, among those of its level.
 type place struct {
@@ -52,7 +50,7 @@ func (b *builder) add(doc *document) {
 		return
 	}
 	if domain != nil && domain.Name != "" {
-		domain.walk(func(node *Descriptor) {
+		domain.Walk(func(node *Descriptor) {
 			b.task.Step()
 			node.Origin = source.Origin
 		})
@@ -100,10 +98,7 @@ func (b *builder) override(d *decoder, domain *Domain) {
 		b.order = append(b.order, domain)
 		return
 	}
-	if domain.ConsumeGiven {
-		into.Consume, into.ConsumeGiven = domain.Consume, true
-	}
-	into.Descriptors = lay(into.Descriptors, domain.Descriptors, true)
+	into.Override(domain)
 }
 
 // mergeConsume takes what any one source says, and refuses two that disagree.
@@ -126,11 +121,11 @@ func (b *builder) finish() {
 		if b.settled[domain] {
 			continue
 		}
-		domain.walk(func(d *Descriptor) {
+		domain.Walk(func(d *Descriptor) {
 			b.task.Step()
 			for _, l := range d.Limits {
 				names[entry{domain.Name, l.Name}] = true
-				l.settleDeniedHits(b.opts.DropDenied || domain.Consume == AllOrNothing || d.hasOthers(l))
+				settleDeniedHits(l, b.opts.DropDenied || domain.Consume == AllOrNothing || hasOthers(d, l))
 			}
 		})
 	}
@@ -174,7 +169,7 @@ func (d *decoder) unique(level []*Descriptor, seen map[entry]place, task *backgr
 				at += ": " + pathTo(first.index)
 			}
 			d.problems = append(d.problems, Problem{Pos: descriptor.Pos, Path: pathTo(i),
-				What:   fmt.Sprintf("%s is already given at %s", descriptor.describe(), at),
+				What:   fmt.Sprintf("%s is already given at %s", entryText(descriptor), at),
 				Remedy: "remove one, or write both limits as rate_limits of one"})
 		default:
 			seen[e] = place{descriptor.Pos, i}
@@ -185,7 +180,7 @@ func (d *decoder) unique(level []*Descriptor, seen map[entry]place, task *backgr
 
 // settleDeniedHits gives a limit the default denied_hits of drop, as one that is
 // charged together with others has: what is refused as a whole charges nothing.
-func (l *Limit) settleDeniedHits(drop bool) {
+func settleDeniedHits(l *Limit, drop bool) {
 	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
 		return
 	}
@@ -201,14 +196,28 @@ func (l *Limit) settleDeniedHits(drop bool) {
 
 // hasOthers reports whether l is, or would be without shadow mode, charged together
 // with other limits. Candidates do not count: a rehearsal changes nothing for others.
-func (d *Descriptor) hasOthers(l *Limit) bool {
+func hasOthers(d *Descriptor, l *Limit) bool {
 	return slices.ContainsFunc(d.Limits, func(other *Limit) bool { return other != l && !d.Candidate(other) })
 }
 
-// describe returns the key and value as people quote them: user or user=alice.
-func (d *Descriptor) describe() string {
+// entryText returns the key and value as people quote them: user or user=alice.
+func entryText(d *Descriptor) string {
 	if d.Value == "" {
 		return abridge(d.Key)
 	}
 	return abridge(d.Key) + "=" + abridge(d.Value)
+}
+
+// entry tells the descriptors of one level apart.
+type entry struct{ key, value string }
+
+// inOrder sorts the problems of one source by place and drops repetitions: an
+// alias shows the problems of its anchor again.
+func inOrder(problems []Problem) []Problem {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.CompactFunc(problems, func(a, b Problem) bool {
+		return a.Pos == b.Pos && a.What == b.What && (a.Line != 0 || a.Path == b.Path)
+	})
 }

@@ -71,7 +71,7 @@ type Descriptor struct {
 // Len returns the number of descriptors that have limits.
 func (r *Rules) Len() (n int) {
 	for _, domain := range r.Domains {
-		domain.walk(func(d *Descriptor) {
+		domain.Walk(func(d *Descriptor) {
 			if len(d.Limits) > 0 {
 				n++
 			}
@@ -87,8 +87,8 @@ func (d *Descriptor) Bare() *Descriptor {
 	return &bare
 }
 
-// has reports whether there is a rule of that origin, in force or overridden.
-func (r *Rules) has(o Origin) bool {
+// Has reports whether there is a rule of that origin, in force or overridden.
+func (r *Rules) Has(o Origin) bool {
 	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) })
 }
 
@@ -98,8 +98,8 @@ func hasRule(level []*Descriptor, o Origin) bool {
 	})
 }
 
-// walk calls f for every descriptor of the domain, parents first.
-func (d *Domain) walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
+// Walk calls f for every descriptor of the domain, parents first.
+func (d *Domain) Walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
 
 func walk(level []*Descriptor, f func(*Descriptor)) {
 	for _, d := range level {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -50,7 +49,7 @@ type Coordinator struct {
 	rules       atomic.Pointer[Rules]
 	loading     sync.Mutex // one attempt at a time; guards what follows
 	subscribers []func(*Rules) error
-	parser      *parser
+	parser      *Parser
 	feeds       []*feed
 
 	// unread gets a value when sources could not be read.
@@ -66,8 +65,7 @@ func NewCoordinator(opts CoordinatorOptions) *Coordinator {
 	if opts.Log == nil {
 		opts.Log = zap.NewNop()
 	}
-	p := newParser(opts.Options)
-	p.remember()
+	p := NewParser(opts.Options)
 	c := &Coordinator{opts: opts, parser: p, unread: make(chan struct{}, 1)}
 	for _, provider := range opts.Providers {
 		c.feeds = append(c.feeds, &feed{Provider: provider})
@@ -220,7 +218,7 @@ func (c *Coordinator) Check(origin Origin, sources []Source) error {
 			all = append(all, f.inForce...)
 		}
 	}
-	_, err := c.parser.parse(all)
+	_, err := c.parser.Parse(all)
 	return err
 }
 
@@ -259,8 +257,8 @@ func (c *Coordinator) withProblems(sources []Source, unread error) error {
 	if len(sources) == 0 {
 		return unread
 	}
-	_, err := newParser(c.opts.Options).parseAll(sources, []error{unread})
-	return err
+	_, err := c.parser.Parse(sources)
+	return allOf(unread, err)
 }
 
 // adopt brings into force what is new in the offers, or as many of the new ones
@@ -327,14 +325,11 @@ func (c *Coordinator) try(offers []*offer) error {
 		}
 	}
 	old := c.rules.Load()
-	if old != nil { // there are requests now: half of the cores are theirs
-		c.parser.workers = max(1, runtime.GOMAXPROCS(0)/2)
-	}
-	rules, err := c.parser.parse(sources)
+	rules, err := c.parser.Parse(sources)
 	if err != nil {
 		return err
 	}
-	if !c.opts.AllowNoRules && old.has(FromFile) && !rules.has(FromFile) {
+	if !c.opts.AllowNoRules && old.Has(FromFile) && !rules.Has(FromFile) {
 		return &Invalid{[]Problem{{What: "no rule is left in the files, which had some",
 			Remedy: "put the rules back, or start with --allow-no-rules to go on without"}}}
 	}

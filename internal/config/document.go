@@ -24,8 +24,8 @@ type document struct {
 	domain   *Domain // nil when it can't be read
 	shared   bool    // with other documents
 
-	id   documentID // if the parser remembers
-	same *domainOf  // as before: that is what domain is
+	id   DocumentID  // if the parser remembers
+	same *Remembered // as before: that is what domain is
 
 	oddBreaks bool // which would make it hard to count lines
 
@@ -37,14 +37,14 @@ type document struct {
 // part is what is made of a run.
 type part struct {
 	decoder
-	digest digest
+	digest Digest
 	level  []*Descriptor
-	memory *descriptorsOf
+	memory *Level
 	ok     bool // otherwise it is not what split took it for
 }
 
 // documents reads all sources.
-func (p *parser) documents(sources []Source, task *background.Task) []*document {
+func (p *Parser) documents(sources []Source, task *background.Task) []*document {
 	all := make([]*document, 0, len(sources))
 	var fresh []*document
 	for _, source := range sources {
@@ -88,7 +88,7 @@ func (d *document) newDecoder() decoder {
 }
 
 // read reads documents.
-func (p *parser) read(documents []*document, task *background.Task) {
+func (p *Parser) read(documents []*document, task *background.Task) {
 	var jobs []func(*background.Task)
 	for _, d := range documents {
 		d.domain = nil
@@ -99,7 +99,7 @@ func (p *parser) read(documents []*document, task *background.Task) {
 		case !d.isText(task):
 		case p.length > 0 && !d.oddBreaks && d.split(p.splitter, task):
 			for i := range d.parts {
-				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.runs, task) })
+				jobs = append(jobs, func(task *background.Task) { d.decodePart(i, p.memory, task) })
 			}
 		default:
 			jobs = append(jobs, d.decodeWhole)
@@ -114,7 +114,7 @@ func (p *parser) read(documents []*document, task *background.Task) {
 }
 
 // do does jobs with as many threads as the parser may use.
-func (p *parser) do(jobs []func(*background.Task)) {
+func (p *Parser) do(jobs []func(*background.Task)) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(p.workers, len(jobs)) {
@@ -160,7 +160,7 @@ func (d *document) split(s splitter, task *background.Task) (ok bool) {
 	if d.head, ok = single(d.layout.head, task); !ok {
 		return false
 	}
-	if d.elsewhere, ok = d.layout.listKey(d.head); ok {
+	if d.elsewhere, ok = listKey(&d.layout, d.head); ok {
 		d.parts = make([]part, len(d.layout.runs))
 	}
 	return ok
@@ -177,20 +177,19 @@ func single(text []byte, task *background.Task) (root *yaml.Node, ok bool) {
 }
 
 // decodePart reads a run, or remembers it.
-func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *background.Task) {
+func (d *document) decodePart(i int, memory *Memory, task *background.Task) {
 	p, r := &d.parts[i], &d.layout.runs[i]
 	p.decoder = d.newDecoder()
 	p.lines += r.lines
-	if known != nil {
+	if memory != nil {
 		p.digest = sha256.Sum256(r.text)
-		if memory, ok := known[p.digest]; ok {
-			p.memory, p.ok = &memory, true
-			p.level = moved(memory.level, d.file, p.lines-memory.lines)
+		if p.memory = memory.Run(p.digest); p.memory != nil {
+			p.level, p.ok = p.memory.At(d.file, p.lines), true
 			return
 		}
 	}
 	root, ok := single(r.text, task)
-	if !ok || !d.layout.isList(r, root) {
+	if !ok || !isList(&d.layout, r, root) {
 		return
 	}
 	p.ok = true
@@ -202,8 +201,8 @@ func (d *document) decodePart(i int, known map[digest]descriptorsOf, task *backg
 		p.level[i] = p.descriptor(element)
 		p.pop()
 	}
-	if known != nil && p.expanded == 0 && p.copied == 0 && p.isPlain() {
-		p.memory = &descriptorsOf{level: moved(p.level, "", 0), lines: p.lines}
+	if memory != nil && p.expanded == 0 && p.copied == 0 && p.isPlain() {
+		p.memory = NewLevel(p.level, p.lines)
 	}
 }
 
@@ -282,4 +281,51 @@ type yielding struct {
 func (y *yielding) Read(p []byte) (int, error) {
 	y.task.Yield()
 	return y.Reader.Read(p)
+}
+
+// recall looks for the document among those that are remembered.
+func (p *Parser) recall(d *document, task *background.Task) {
+	if p.memory == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
+		return
+	}
+	d.id = DocumentID{d.source.Name, d.source.Origin, d.span.lines, Sum(d.data, task)}
+	if d.same = p.memory.Document(d.id); d.same != nil {
+		d.domain = d.same.Domain
+	}
+}
+
+// keep remembers the documents, which are those of valid rules.
+func (p *Parser) keep(documents []*document) {
+	if p.memory == nil {
+		return
+	}
+	all := make([]Made, len(documents))
+	for i, d := range documents {
+		all[i] = Made{ID: d.id, Again: d.same, Runs: make(map[Digest]*Level, len(d.parts))}
+		for j := range d.parts {
+			if part := &d.parts[j]; part.memory != nil {
+				all[i].Runs[part.digest] = part.memory
+			}
+		}
+		if d.isPlain() && !d.shared {
+			all[i].Domain = d.domain
+		}
+	}
+	p.memory.Keep(all)
+}
+
+// listKey returns the value of the last key of a head, if that is what the head
+// of a document must end with.
+func listKey(l *layout, root *yaml.Node) (value *yaml.Node, ok bool) {
+	if root.Kind != yaml.MappingNode || root.Style != 0 || len(root.Content) < 2 {
+		return nil, false
+	}
+	key, value := root.Content[len(root.Content)-2], root.Content[len(root.Content)-1]
+	return value, key.Kind == yaml.ScalarNode && key.Style == 0 && key.Value == descriptors && key.Tag == "!!str" &&
+		key.Line == l.key && key.Column == 1 && value.Kind == yaml.ScalarNode && value.Tag == "!!null" && value.Value == "" && value.Anchor == ""
+}
+
+// isList says whether what a run was read as is what it was taken for.
+func isList(l *layout, r *run, root *yaml.Node) bool {
+	return root.Kind == yaml.SequenceNode && root.Style == 0 && root.Column == l.column && len(root.Content) == r.count
 }

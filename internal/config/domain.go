@@ -59,3 +59,6 @@ func (d *decoder) root(n *yaml.Node) *Domain {
 	}
 	return domain
 }
+
+// descriptors is the key of the list of descriptors, of a domain and of one of them.
+const descriptors = "descriptors"

@@ -22,7 +22,7 @@ func parseWindow(text string) (window time.Duration, what, remedy string) {
 	case window < algo.MinWindow:
 		return 0, fmt.Sprintf("a window of %v is too short", window), fmt.Sprintf("write at least %v", algo.MinWindow)
 	case window > algo.MaxWindow:
-		return 0, fmt.Sprintf("a window of %v is too long", window), fmt.Sprintf("write at most %dd", algo.MaxWindow/day)
+		return 0, fmt.Sprintf("a window of %v is too long", window), fmt.Sprintf("write at most %dd", algo.MaxWindow/Day.Duration())
 	case window%time.Microsecond != 0:
 		return 0, fmt.Sprintf("a window of %v is finer than a microsecond", window), "write whole microseconds"
 	}
@@ -35,9 +35,9 @@ func parseDuration(text string) (time.Duration, error) {
 	unit := time.Duration(0)
 	switch {
 	case strings.HasSuffix(text, "d"):
-		unit = day
+		unit = Day.Duration()
 	case strings.HasSuffix(text, "w"):
-		unit = 7 * day
+		unit = Week.Duration()
 	default:
 		return time.ParseDuration(text)
 	}
@@ -75,9 +75,11 @@ func parseRateUnit(name string) time.Duration {
 	case "h":
 		return time.Hour
 	case "d":
-		return day
+		return Day.Duration()
 	case "w":
-		return 7 * day
+		return Week.Duration()
 	}
-	return parseUnit(name).Duration()
+	return ParseUnit(name).Duration()
 }
+
+const unitList = "second, minute, hour, day, week, month or year"

@@ -126,7 +126,7 @@ func sumOfSources(sources []Source) (sum digest) {
 	h := sha256.New()
 	write := func(s []byte) {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
-		writeTo(h, s, task)
+		task.Hash(h, s)
 	}
 	for _, s := range sources {
 		write([]byte(s.Name))
@@ -144,3 +144,6 @@ func hashOf(offers []*offer) string {
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
+
+// digest tells sources apart.
+type digest [sha256.Size]byte

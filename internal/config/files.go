@@ -38,10 +38,11 @@ type Files struct {
 // Load reads and validates the rules.
 func (f *Files) Load() (*Rules, error) {
 	sources, err := f.Sources(context.Background())
+	rules, invalid := Parse(sources, f.Options)
 	if err != nil {
-		return newParser(f.Options).parseAll(sources, []error{err})
+		return nil, allOf(err, invalid)
 	}
-	return Parse(sources, f.Options)
+	return rules, invalid
 }
 
 // Origin implements Provider.

@@ -13,7 +13,7 @@ const smallLimit = 10
 
 // Hints returns what is right as it stands but may surprise: small limits that
 // admit more in some windows than they say.
-func (r *Rules) Hints() (hints []Problem) {
+func Hints(r *Rules) (hints []Problem) {
 	for rule := range r.All() {
 		for _, limit := range rule.Descriptor().Limits {
 			if limit.Unlimited {

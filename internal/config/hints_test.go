@@ -32,7 +32,7 @@ descriptors:
 		t.Fatal(err)
 	}
 	var lines []string
-	for _, h := range got.Hints() {
+	for _, h := range Hints(got) {
 		lines = append(lines, h.Error())
 	}
 	want := []string{

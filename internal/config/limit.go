@@ -226,7 +226,7 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 		n    *yaml.Node
 		fine bool
 	}{
-		{"unit", raw.unit.n, parseUnit(raw.unit.v) == UnitUnknown},
+		{"unit", raw.unit.n, ParseUnit(raw.unit.v) == UnitUnknown},
 		{"requests_per_unit", raw.requests.n, true},
 		{"shadow_mode", raw.shadowMode.n, true},
 		{"window", raw.window.n, false},
@@ -327,7 +327,7 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 	if rate.requests.missing() {
 		d.warnIn("requests_per_unit", n, "requests_per_unit is missing: every request is over the limit", "write a number, or 0 if that is meant")
 	}
-	switch unit := parseUnit(rate.unit.v); {
+	switch unit := ParseUnit(rate.unit.v); {
 	case rate.unit.given() && rate.window.given():
 		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
 	case rate.window.given():
@@ -337,7 +337,7 @@ func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
 			return
 		}
 		p.Window = window
-		l.Unit, l.UnitMultiplier = measure(window)
+		l.Unit, l.UnitMultiplier = Measure(window)
 	case rate.unit.bad || rate.window.bad: // reported already
 	case !rate.unit.given():
 		d.problemIn("unit", n, "the unit is missing", "write "+unitList+", or window: 90s")

@@ -136,7 +136,7 @@ func (l *Limit) document() limitDocument {
 	}
 	p := l.Algo.Params()
 	doc.RequestsPerUnit = &p.Limit
-	doc.Unit, doc.Window = l.window()
+	doc.Unit, doc.Window = l.Window()
 	doc.Burst, doc.Strict, doc.SubWindows = p.Burst, p.Strict, p.SubWindows
 	if p.Algorithm != algo.FixedWindow {
 		doc.Algorithm = p.Algorithm.String()
@@ -145,7 +145,7 @@ func (l *Limit) document() limitDocument {
 		doc.DeniedHits = p.DeniedHits.String()
 	}
 	if p.Refill != (algo.Rate{}) {
-		doc.TokenBucket = &bucketDocument{Capacity: p.Burst, RefillRate: formatRate(p.Refill)}
+		doc.TokenBucket = &bucketDocument{Capacity: p.Burst, RefillRate: FormatRate(p.Refill)}
 		doc.Burst = 0
 	}
 	return doc

@@ -2,83 +2,110 @@ package config
 
 import (
 	"crypto/sha256"
-	"hash"
-	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-type digest [sha256.Size]byte
+// Digest tells texts apart.
+type Digest [sha256.Size]byte
 
-// documentID tells documents apart that may be read differently.
-type documentID struct {
-	name   string
-	origin Origin
-	lines  int // before it
-	digest digest
-}
-
-// sumOf returns the digest of data.
-func sumOf(data []byte, task *background.Task) (sum digest) {
+// Sum returns the digest of data.
+func Sum(data []byte, task *background.Task) (sum Digest) {
 	h := sha256.New()
-	writeTo(h, data, task)
+	task.Hash(h, data)
 	h.Sum(sum[:0])
 	return sum
 }
 
-// writeTo hashes data, a tenth of a millisecond's worth at a time.
-func writeTo(h hash.Hash, data []byte, task *background.Task) {
-	for piece := range slices.Chunk(data, 128<<10) {
-		h.Write(piece)
-		task.Yield()
-	}
+// DocumentID tells documents apart that may be read differently.
+type DocumentID struct {
+	Name   string // of the source
+	Origin Origin
+	Lines  int // before the document
+	Digest Digest
 }
 
-// domainOf is the domain that was made of a document, and of no other with it.
-type domainOf struct {
+// Remembered is the domain that was made of a document, and of no other with it.
+type Remembered struct {
 	*Domain
-	runs []digest
+	runs []Digest
 }
 
-// descriptorsOf are the descriptors of a run as they were first read, so many
-// lines down. They are never handed out.
-type descriptorsOf struct {
-	level []*Descriptor
-	lines int
+// Level are the descriptors of a run as they were first read, so many lines down.
+// They are never handed out.
+type Level struct {
+	descriptors []*Descriptor
+	lines       int
 }
 
-// recall looks for the document among those that are remembered.
-func (p *parser) recall(d *document, task *background.Task) {
-	if p.known == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
+// NewLevel returns a copy of descriptors that were read so many lines down.
+func NewLevel(descriptors []*Descriptor, lines int) *Level {
+	return &Level{moved(descriptors, "", 0), lines}
+}
+
+// At returns a copy of the descriptors so many lines down in a file.
+func (l *Level) At(file string, lines int) []*Descriptor {
+	return moved(l.descriptors, file, lines-l.lines)
+}
+
+// Memory remembers the rules that were valid last: what was made of each of their
+// documents and runs. It takes about as much memory as the rules do. A nil Memory
+// remembers nothing.
+type Memory struct {
+	documents map[DocumentID]*Remembered
+	runs      map[Digest]*Level
+}
+
+// NewMemory returns a memory of no rules.
+func NewMemory() *Memory { return &Memory{} }
+
+// Document returns what was made of a document; nil if it is not remembered.
+func (m *Memory) Document(id DocumentID) *Remembered {
+	if m == nil {
+		return nil
+	}
+	return m.documents[id]
+}
+
+// Run returns what was made of a run; nil if it is not remembered.
+func (m *Memory) Run(d Digest) *Level {
+	if m == nil {
+		return nil
+	}
+	return m.runs[d]
+}
+
+// Made is what was made of a document. It may be what is remembered of it, or else
+// a domain, nil for none worth remembering, and what was made of its runs.
+type Made struct {
+	ID     DocumentID
+	Again  *Remembered
+	Domain *Domain
+	Runs   map[Digest]*Level
+}
+
+// Keep remembers these documents, which are those of valid rules, and none else.
+func (m *Memory) Keep(all []Made) {
+	if m == nil {
 		return
 	}
-	d.id = documentID{d.source.Name, d.source.Origin, d.span.lines, sumOf(d.data, task)}
-	if same, ok := p.known[d.id]; ok {
-		d.same, d.domain = &same, same.Domain
-	}
-}
-
-// keep remembers the documents, which are those of valid rules, and none else.
-func (p *parser) keep(documents []*document) {
-	known, runs := make(map[documentID]domainOf, len(documents)), make(map[digest]descriptorsOf, len(p.runs))
-	for _, d := range documents {
-		if d.same != nil {
-			known[d.id] = *d.same
-			for _, digest := range d.same.runs {
-				runs[digest] = p.runs[digest]
+	next := Memory{make(map[DocumentID]*Remembered, len(all)), make(map[Digest]*Level, len(m.runs))}
+	for _, made := range all {
+		if made.Again != nil {
+			next.documents[made.ID] = made.Again
+			for _, digest := range made.Again.runs {
+				next.runs[digest] = m.runs[digest]
 			}
 			continue
 		}
-		made := domainOf{Domain: d.domain}
-		for i := range d.parts {
-			if part := &d.parts[i]; part.memory != nil {
-				runs[part.digest] = *part.memory
-				made.runs = append(made.runs, part.digest)
-			}
+		whole := &Remembered{Domain: made.Domain}
+		for digest, level := range made.Runs {
+			next.runs[digest] = level
+			whole.runs = append(whole.runs, digest)
 		}
-		if d.isPlain() && !d.shared {
-			known[d.id] = made
+		if made.Domain != nil {
+			next.documents[made.ID] = whole
 		}
 	}
-	p.known, p.runs = known, runs
+	*m = next
 }

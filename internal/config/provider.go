@@ -41,3 +41,26 @@ type Partial struct {
 
 // Error returns one line per problem.
 func (e *Partial) Error() string { return (&Invalid{e.Problems}).Error() }
+
+// invalid returns the problems as an error; nil when there are none.
+func invalid(problems []Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return &Invalid{Problems: problems}
+}
+
+// allOf returns the problems of all errors as one, nil when there are none.
+func allOf(errs ...error) error {
+	var problems []Problem
+	for _, err := range errs {
+		if bad, ok := errors.AsType[*Invalid](err); ok {
+			problems = append(problems, bad.Problems...)
+		} else if partial, ok := errors.AsType[*Partial](err); ok {
+			problems = append(problems, partial.Problems...)
+		} else if err != nil {
+			problems = append(problems, Problem{What: err.Error()})
+		}
+	}
+	return invalid(problems)
+}

@@ -92,12 +92,7 @@ func (r Rule) ID() string {
 // Put adds what other says to the domain: rules that are there already, by their
 // keys and values, are replaced where they are, others come last. The rest stays.
 // Other must not be used any more.
-func (d *Domain) Put(other *Domain) {
-	if other.ConsumeGiven {
-		d.Consume, d.ConsumeGiven = other.Consume, true
-	}
-	d.Descriptors = lay(d.Descriptors, other.Descriptors, false)
-}
+func (d *Domain) Put(other *Domain) { d.lay(other, false) }
 
 // Remove removes the rule of that ID, and descriptors that lead nowhere then.
 // Rules below it stay. It says whether there was one.

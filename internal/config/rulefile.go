@@ -1,7 +1,6 @@
 package config
 
 import (
-	"hash/maphash"
 	"runtime"
 
 	"github.com/distlimiter/ratelimit/internal/background"
@@ -53,33 +52,34 @@ type Source struct {
 // Parse reads and validates the rules of all sources. The error is an *Invalid
 // with every problem of every source. No sources make empty rules.
 func Parse(sources []Source, opts Options) (*Rules, error) {
-	return newParser(opts).parse(sources)
+	return newParser(opts).Parse(sources)
 }
 
-// parser parses sources. One that remembers does anew only what it has not parsed
-// before.
-type parser struct {
+// Parser parses sources again and again, and reads only what has changed since the
+// last that were valid. Domains that are made of the same document as then are the
+// same, too. It is for one goroutine at a time.
+type Parser struct {
 	opts Options
 	splitter
+	memory  *Memory
 	workers int
-	// What is remembered; nil: nothing.
-	known map[documentID]domainOf
-	runs  map[digest]descriptorsOf
 }
 
-func newParser(opts Options) *parser {
-	return &parser{opts: opts, splitter: splitter{maphash.MakeSeed(), runLength}, workers: runtime.GOMAXPROCS(0)}
+// NewParser returns a parser that remembers nothing yet.
+func NewParser(opts Options) *Parser {
+	p := newParser(opts)
+	p.memory = NewMemory()
+	return p
 }
 
-// remember has the parser remember the last rules that were valid. Domains that
-// are made of the same document as before are the same then, too. It takes about as
-// much memory as the rules do.
-func (p *parser) remember() {
-	p.known, p.runs = map[documentID]domainOf{}, map[digest]descriptorsOf{}
+// newParser returns a parser that never remembers.
+func newParser(opts Options) *Parser {
+	return &Parser{opts: opts, splitter: newSplitter(), workers: runtime.GOMAXPROCS(0)}
 }
 
-// parse is Parse.
-func (p *parser) parse(sources []Source) (*Rules, error) {
+// Parse is the function Parse. After the first rules that are valid it leaves half of
+// the cores to others: there are requests then.
+func (p *Parser) Parse(sources []Source) (*Rules, error) {
 	task := background.New()
 	defer task.Close()
 	documents := p.documents(sources, task)
@@ -91,22 +91,11 @@ func (p *parser) parse(sources []Source) (*Rules, error) {
 			}
 		}
 	}
-	if err := invalid(b.problems); err != nil {
-		return nil, err
+	if len(b.problems) > 0 {
+		return nil, &Invalid{b.problems}
 	}
 	b.finish()
-	if p.runs != nil {
-		p.keep(documents)
-	}
+	p.keep(documents)
+	p.workers = max(1, runtime.GOMAXPROCS(0)/2)
 	return &Rules{Domains: b.order, Warnings: b.warnings}, nil
-}
-
-// parseAll parses the sources also when others could not be read, for all
-// problems to be reported together.
-func (p *parser) parseAll(sources []Source, unread []error) (*Rules, error) {
-	rules, err := p.parse(sources)
-	if len(unread) == 0 {
-		return rules, err
-	}
-	return nil, allOf(append(unread, err)...)
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"hash/maphash"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
@@ -40,14 +38,14 @@ const (
 	largestRun = 64 << 10 // bytes from which a run takes no more
 )
 
-const descriptors = "descriptors"
-
 // splitter cuts documents into runs. Where runs end is up to the text of the
 // descriptor there alone, mostly, so that a change moves no other ends.
 type splitter struct {
 	seed   maphash.Seed
 	length uint64 // of runs, on average, and at most four times as long; 0: documents stay whole
 }
+
+func newSplitter() splitter { return splitter{maphash.MakeSeed(), runLength} }
 
 // split cuts a document into runs, or says that it can't. It looks at how lines
 // begin and no closer; what it takes for the start of a descriptor may be in the
@@ -146,7 +144,7 @@ func (s splitter) ends(text []byte) bool { return maphash.Bytes(s.seed, text)%s.
 
 // isListKey says whether a line reads "descriptors:" and no more.
 func isListKey(line []byte) bool {
-	rest, ok := bytes.CutPrefix(line, []byte(descriptors+":"))
+	rest, ok := bytes.CutPrefix(line, []byte("descriptors:"))
 	if !ok {
 		return false
 	}
@@ -175,20 +173,4 @@ func lineOf(text []byte) (indent int, kind lineKind) {
 		return indent, itemLine
 	}
 	return indent, otherLine
-}
-
-// listKey returns the value of the last key of a head, if that is what the head
-// of a document must end with.
-func (l *layout) listKey(root *yaml.Node) (value *yaml.Node, ok bool) {
-	if root.Kind != yaml.MappingNode || root.Style != 0 || len(root.Content) < 2 {
-		return nil, false
-	}
-	key, value := root.Content[len(root.Content)-2], root.Content[len(root.Content)-1]
-	return value, key.Kind == yaml.ScalarNode && key.Style == 0 && key.Value == descriptors && key.Tag == "!!str" &&
-		key.Line == l.key && key.Column == 1 && value.Kind == yaml.ScalarNode && value.Tag == "!!null" && value.Value == "" && value.Anchor == ""
-}
-
-// isList says whether what a run was read as is what it was taken for.
-func (l *layout) isList(r *run, root *yaml.Node) bool {
-	return root.Kind == yaml.SequenceNode && root.Style == 0 && root.Column == l.column && len(root.Content) == r.count
 }

@@ -20,14 +20,14 @@ import (
 func whole(sources ...Source) (*Rules, error) {
 	p := newParser(Options{MergeDomains: true})
 	p.length = 0
-	return p.parse(sources)
+	return p.Parse(sources)
 }
 
 // inRuns returns a parser that remembers and splits at about every n-th descriptor.
-func inRuns(n uint64) *parser {
+func inRuns(n uint64) *Parser {
 	p := newParser(Options{MergeDomains: true})
 	p.length = n
-	p.remember()
+	p.memory = NewMemory()
 	return p
 }
 
@@ -64,12 +64,12 @@ func checkSplit(t *testing.T, data []byte) {
 	for _, n := range []uint64{1, 2, runLength} {
 		p := inRuns(n)
 		for _, what := range []string{"split", "remembered"} {
-			got, err := p.parse([]Source{source})
+			got, err := p.Parse([]Source{source})
 			checkSame(t, fmt.Sprintf("%s, runs of %d", what, n), data, got, want, err, wantErr)
 		}
 		lower := Source{Name: "b.yaml", Data: append([]byte("# comment\n\n"), data...)}
 		want, wantErr := whole(lower)
-		got, err := p.parse([]Source{lower})
+		got, err := p.Parse([]Source{lower})
 		checkSame(t, "moved", lower.Data, got, want, err, wantErr)
 	}
 }
@@ -253,11 +253,11 @@ func TestEditOneOfSeveralDocuments(t *testing.T) {
 	}
 	before := document("a", 100) + "---\n" + document("b", 1000)
 	p := newParser(Options{})
-	p.remember()
+	p.memory = NewMemory()
 	parse := func(text string) (*Rules, []*Domain) {
 		t.Helper()
 		sources := []Source{{Name: "a.yaml", Data: []byte(text)}}
-		rules, err := p.parse(sources)
+		rules, err := p.Parse(sources)
 		want, wantErr := whole(sources...)
 		checkSame(t, "several documents", nil, rules, want, err, wantErr)
 		return rules, rules.Domains
@@ -267,7 +267,7 @@ func TestEditOneOfSeveralDocuments(t *testing.T) {
 	fresh := 0
 	for _, d := range p.documents([]Source{{Name: "a.yaml", Data: []byte(after)}}, nil) {
 		for _, part := range d.parts {
-			if _, known := p.runs[part.digest]; !known {
+			if p.memory.Run(part.digest) == nil {
 				fresh++
 			}
 		}
@@ -340,7 +340,7 @@ func TestSplitRandomly(t *testing.T) {
 			sources = append(sources, source)
 		}
 		want, wantErr := whole(sources...)
-		got, err := p.parse(sources)
+		got, err := p.Parse(sources)
 		checkSame(t, "edited", sources[0].Data, got, want, err, wantErr)
 		checkSame(t, "the rules before", nil, before, wantBefore, nil, nil)
 		if err == nil {
@@ -374,7 +374,7 @@ func TestSameDomains(t *testing.T) {
 		{"still overridden", []Source{a, other, over}, []bool{false, true}},
 		{"in force again", []Source{a, other}, []bool{false, true}},
 	} {
-		rules, err := p.parse(tt.sources)
+		rules, err := p.Parse(tt.sources)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -395,8 +395,8 @@ func TestParseOnlyChanges(t *testing.T) {
 		fmt.Fprintf(&b, "  - key: user\n    value: u%d\n    rate_limit: {unit: day, requests_per_unit: 5}\n", i)
 	}
 	p := newParser(Options{})
-	p.remember()
-	if _, err := p.parse([]Source{{Name: "a.yaml", Data: b.Bytes()}}); err != nil {
+	p.memory = NewMemory()
+	if _, err := p.Parse([]Source{{Name: "a.yaml", Data: b.Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, edit := range [][2]string{
@@ -409,7 +409,7 @@ func TestParseOnlyChanges(t *testing.T) {
 		documents := p.documents([]Source{{Name: "a.yaml", Data: changed}}, nil)
 		fresh := 0
 		for _, part := range documents[0].parts {
-			if _, ok := p.runs[part.digest]; !ok {
+			if p.memory.Run(part.digest) == nil {
 				fresh++
 			}
 		}

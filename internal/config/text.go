@@ -49,14 +49,14 @@ func (l *Limit) beyondIncumbent() string {
 	if p.Algorithm != algo.FixedWindow {
 		add("algorithm", p.Algorithm)
 	}
-	if _, window := l.window(); window != "" {
+	if _, window := l.Window(); window != "" {
 		add("window", window)
 	}
 	if p.Burst != 0 {
 		add("burst", p.Burst)
 	}
 	if p.Refill != (algo.Rate{}) {
-		add("refill_rate", formatRate(p.Refill))
+		add("refill_rate", FormatRate(p.Refill))
 	}
 	if p.Strict {
 		add("strict", true)
@@ -67,11 +67,11 @@ func (l *Limit) beyondIncumbent() string {
 	return b.String()
 }
 
-// window returns how the limit's window is written: as a unit or as a duration.
-func (l *Limit) window() (unit, window string) {
+// Window returns how the limit's window is written: as a unit or as a duration.
+func (l *Limit) Window() (unit, window string) {
 	length := l.Algo.Params().Window
 	if l.UnitMultiplier == 1 && l.Unit.Duration() == length {
 		return l.Unit.String(), ""
 	}
-	return "", formatDuration(length)
+	return "", FormatDuration(length)
 }

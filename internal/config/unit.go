@@ -36,8 +36,6 @@ const day = 24 * time.Hour
 // longestFirst are the units in the order in which a window is measured in them.
 var longestFirst = [...]Unit{Year, Month, Week, Day, Hour, Minute, Second}
 
-const unitList = "second, minute, hour, day, week, month or year"
-
 // String returns the name that rules use, such as "minute".
 func (u Unit) String() string {
 	if u >= 0 && int(u) < len(unitNames) {
@@ -54,8 +52,8 @@ func (u Unit) Duration() time.Duration {
 	return 0
 }
 
-// parseUnit returns UnitUnknown for what is no unit. Case does not matter.
-func parseUnit(name string) Unit {
+// ParseUnit returns UnitUnknown for what is no unit. Case does not matter.
+func ParseUnit(name string) Unit {
 	for _, u := range longestFirst {
 		if strings.EqualFold(name, unitNames[u]) {
 			return u
@@ -64,9 +62,9 @@ func parseUnit(name string) Unit {
 	return UnitUnknown
 }
 
-// measure returns a window as a whole number of the longest unit that divides
+// Measure returns a window as a whole number of the longest unit that divides
 // it; UnitUnknown and 1 when none does.
-func measure(window time.Duration) (Unit, uint32) {
+func Measure(window time.Duration) (Unit, uint32) {
 	for _, u := range longestFirst {
 		if n := window / unitLengths[u]; window%unitLengths[u] == 0 && n <= math.MaxUint32 {
 			return u, uint32(n)
@@ -75,8 +73,8 @@ func measure(window time.Duration) (Unit, uint32) {
 	return UnitUnknown, 1
 }
 
-// formatDuration is the shortest text that parseDuration reads as d.
-func formatDuration(d time.Duration) string {
+// FormatDuration returns the shortest text of d that rules may have as a window.
+func FormatDuration(d time.Duration) string {
 	if d%day == 0 {
 		return fmt.Sprintf("%dd", d/day)
 	}
@@ -90,9 +88,10 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-func formatRate(r algo.Rate) string {
-	if unit, n := measure(r.Per); n == 1 && unit != UnitUnknown {
+// FormatRate returns the shortest text of r that rules may have as a refill_rate.
+func FormatRate(r algo.Rate) string {
+	if unit, n := Measure(r.Per); n == 1 && unit != UnitUnknown {
 		return fmt.Sprintf("%d/%s", r.Hits, unit)
 	}
-	return fmt.Sprintf("%d/%s", r.Hits, formatDuration(r.Per))
+	return fmt.Sprintf("%d/%s", r.Hits, FormatDuration(r.Per))
 }
