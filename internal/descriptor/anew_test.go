@@ -7,13 +7,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
 // parse reads the text of a file.
 func parse(t *testing.T, name, text string) *config.Rules {
 	t.Helper()
-	rules, err := config.Parse([]config.Source{{Name: name, Data: []byte(text)}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: name, Data: []byte(text)}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
