@@ -40,6 +40,7 @@ type ruleJSON struct {
 	Entries   []pathEntry         `json:"entries"`
 	Source    string              `json:"source"`
 	Location  string              `json:"location"`
+	Limits    string              `json:"limits"` // in words
 	Rule      rulefile.Descriptor `json:"rule"`
 	Overrides *overridden         `json:"overrides,omitempty"`
 }
@@ -55,6 +56,7 @@ type pathEntry struct {
 type overridden struct {
 	Source   string              `json:"source"`
 	Location string              `json:"location"`
+	Limits   string              `json:"limits"`
 	Rule     rulefile.Descriptor `json:"rule"`
 }
 
@@ -62,13 +64,13 @@ func describeRule(r config.Rule) ruleJSON {
 	d := r.Descriptor()
 	out := ruleJSON{
 		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]pathEntry, len(r.Path)),
-		Source: d.Origin.String(), Location: location(d), Rule: rulefile.Descriptor{Descriptor: d.Bare()},
+		Source: d.Origin.String(), Location: location(d), Limits: d.LimitsText(), Rule: rulefile.Descriptor{Descriptor: d.Bare()},
 	}
 	for i, step := range r.Path {
 		out.Entries[i] = pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric}
 	}
 	if d.Overridden != nil {
-		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), rulefile.Descriptor{Descriptor: d.Overridden}}
+		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden.LimitsText(), rulefile.Descriptor{Descriptor: d.Overridden}}
 	}
 	return out
 }
