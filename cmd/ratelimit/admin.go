@@ -15,6 +15,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
@@ -102,7 +103,7 @@ func (s *service) openRuleStore() (err error) {
 	default:
 		return nil
 	}
-	s.adminRules = &rulestore.Provider{Store: store, Log: s.log.Named("rules"), Check: func(sources []config.Source) error {
+	s.adminRules = &rulestore.Provider{Store: store, Log: s.log.Named("rules"), Check: func(sources []rulefile.Source) error {
 		return s.rules.Check(config.FromAdmin, sources)
 	}}
 	return nil

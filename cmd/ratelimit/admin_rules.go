@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"text/tabwriter"
 
 	"gopkg.in/yaml.v3"
@@ -34,10 +33,10 @@ type rulesListCmd struct {
 
 // listedRule is a rule as the admin API lists it.
 type listedRule struct {
-	Key, Domain, Path, Source, Location string
-	Entries                             []listedEntry
-	Rule                                json.RawMessage // in the grammar of rule files
-	Overrides                           *struct{ Source, Location string }
+	Key, Domain, Path, Source, Location, Limits string
+	Entries                                     []listedEntry
+	Rule                                        json.RawMessage // in the grammar of rule files
+	Overrides                                   *struct{ Source, Location string }
 }
 
 func (c *rulesListCmd) Run(con console) error {
@@ -75,7 +74,7 @@ func (c *rulesListCmd) Run(con console) error {
 		if r.Overrides != nil {
 			from += ", overrides " + r.Overrides.Location
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, describeRule(r.Rule), from)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, from)
 	}
 	return table.Flush()
 }
@@ -88,54 +87,6 @@ func indent(out io.Writer, text []byte) error {
 	pretty.WriteByte('\n')
 	_, err := pretty.WriteTo(out)
 	return err
-}
-
-// describeRule describes a rule's limits in few words.
-func describeRule(text json.RawMessage) string {
-	var rule struct {
-		Limit  *limitText  `json:"rate_limit"`
-		Limits []limitText `json:"rate_limits"`
-		Shadow bool        `json:"shadow_mode"`
-		Quota  bool        `json:"quota_mode"`
-	}
-	if err := json.Unmarshal(text, &rule); err != nil {
-		return "?"
-	}
-	if rule.Limit != nil {
-		rule.Limits = append(rule.Limits, *rule.Limit)
-	}
-	var texts []string
-	for _, l := range rule.Limits {
-		texts = append(texts, l.String())
-	}
-	out := strings.Join(texts, " and ")
-	if rule.Shadow {
-		out += " (shadow)"
-	}
-	if rule.Quota {
-		out += " (quota)"
-	}
-	return out
-}
-
-// limitText is what is shown of a limit.
-type limitText struct {
-	Requests                uint32 `json:"requests_per_unit"`
-	Unit, Window, Algorithm string
-	Unlimited               bool
-	Shadow                  bool `json:"shadow_mode"`
-}
-
-// String returns such as "100/minute token_bucket".
-func (l limitText) String() string {
-	if l.Unlimited {
-		return "unlimited"
-	}
-	out := strings.TrimSpace(fmt.Sprintf("%d/%s %s", l.Requests, l.Unit+l.Window, l.Algorithm))
-	if l.Shadow {
-		out += " (shadow)"
-	}
-	return out
 }
 
 // listedEntry is one step of the way to a rule.

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/health"
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -19,7 +19,7 @@ import (
 // TestOthersPagesSpendNothing has a page from elsewhere, in a browser on this
 // machine, post to /json; by a name of its own, too, that leads here (DNS rebinding).
 func TestOthersPagesSpendNothing(t *testing.T) {
-	rules, err := config.Parse([]config.Source{{Name: "edge.yaml", Data: []byte("domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: day, requests_per_unit: 1}}\n")}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "edge.yaml", Data: []byte("domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: day, requests_per_unit: 1}}\n")}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
@@ -51,12 +51,12 @@ func (c *serveCmd) checkPaths() error {
 }
 
 // providers are where the rules come from.
-func (s *service) providers() ([]config.Provider, error) {
-	var list []config.Provider
+func (s *service) providers() ([]reload.Provider, error) {
+	var list []reload.Provider
 	if paths := s.paths(); len(paths) > 0 {
-		options := s.config()
+		options := s.files()
 		options.AnyName = options.AnyName || len(s.Config) == 0 // as envoyproxy/ratelimit
-		list = append(list, &config.Files{Paths: paths, Options: options, Skipped: s.logSkipped()})
+		list = append(list, &reload.Files{Paths: paths, Options: options, Skipped: s.logSkipped()})
 	}
 	if s.adminRules != nil {
 		list = append(list, s.adminRules)
@@ -129,7 +129,7 @@ func (o *xdsOptions) check() error {
 	return nil
 }
 
-func (o *xdsOptions) provider(s *service) (config.Provider, error) {
+func (o *xdsOptions) provider(s *service) (reload.Provider, error) {
 	creds, err := o.credentials(s)
 	if err != nil {
 		return nil, fmt.Errorf("TLS to the xDS server: %w", err)

@@ -27,7 +27,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
@@ -51,7 +52,7 @@ type service struct {
 	stats    *stats.Stats
 	decider  *server.Service
 	shedder  *overload.Shedder
-	rules    *config.Coordinator
+	rules    *reload.Coordinator
 	health   *health.Server
 
 	adminRules *rulestore.Provider // nil for none
@@ -130,12 +131,18 @@ func (s *service) loadRules(ctx context.Context) error {
 	}
 	// The first attempt is reported by this function, later ones by the log.
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
-	s.rules = config.NewCoordinator(config.CoordinatorOptions{
+	s.rules = reload.New(reload.Options{
 		Providers:    providers,
-		Options:      s.config(),
+		Load:         rulefile.NewParser(s.grammar()).Parse,
 		AllowNoRules: s.AllowNoRules,
-		Delay:        s.ReloadDelay,
-		Log:          s.log.WithOptions(zap.IncreaseLevel(quiet)),
+		Complete: func(err error) error {
+			if errors.Is(err, reload.ErrNoRulesLeft) {
+				return fmt.Errorf("%w, or start with --allow-no-rules to go on without", err)
+			}
+			return err
+		},
+		Delay: s.ReloadDelay,
+		Log:   s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
 	s.rules.Subscribe(s.decider.SetRules)
 	err = s.rules.Reload(ctx)
@@ -144,7 +151,7 @@ func (s *service) loadRules(ctx context.Context) error {
 	if rules == nil && s.ConfigType != fromXDS && !s.ForceStart {
 		return fmt.Errorf("the rules can't be used:\n%w", err)
 	}
-	if failures, ok := errors.AsType[config.Failures](err); ok {
+	if failures, ok := errors.AsType[reload.Failures](err); ok {
 		for _, f := range failures {
 			s.log.Error("starting without the rules of a source", zap.Stringer("source", f.Source), zap.Error(f.Err))
 		}

@@ -24,6 +24,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
@@ -44,7 +46,7 @@ descriptors:
 // fixture is the handler over the real parts that it shows.
 type fixture struct {
 	file   string
-	rules  *config.Coordinator
+	rules  *reload.Coordinator
 	store  *rulestore.File
 	stats  *stats.Stats
 	decide *server.Service
@@ -67,13 +69,13 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	counters := memory.New(memory.Options{Clock: f.now.Load})
 	f.decide = server.New(server.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
 	provider := &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}
-	f.rules = config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
-		&config.Files{Paths: []string{f.file}}, provider,
+	f.rules = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
+		&reload.Files{Paths: []string{f.file}}, provider,
 	}})
-	provider.Check = func(sources []config.Source) error { return f.rules.Check(config.FromAdmin, sources) }
+	provider.Check = func(sources []rulefile.Source) error { return f.rules.Check(config.FromAdmin, sources) }
 	f.rules.Subscribe(f.decide.SetRules)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(f.stats, ReloadMetrics(f.rules.Status))
+	registry.MustRegister(f.stats, reload.Metrics(f.rules.Status))
 	core, audit := observer.New(zap.InfoLevel)
 	f.audit = audit
 	o := Options{
@@ -217,11 +219,11 @@ func TestStatusAfterBadReload(t *testing.T) {
 	if err := f.load(t, strings.Replace(rules, "unit: minute", "unit: fortnight", 1)); err == nil {
 		t.Fatal("a fortnight was accepted")
 	}
-	var status config.Status
+	var status reload.Status
 	if err := json.Unmarshal([]byte(f.get(t, "/rules/status")), &status); err != nil {
 		t.Fatal(err)
 	}
-	if status.Successes != 1 || status.Failures != 1 || len(status.History) != 2 || status.Last.Outcome != config.Failed || status.Last.Rules != 3 {
+	if status.Successes != 1 || status.Failures != 1 || len(status.History) != 2 || status.Last.Outcome != reload.Failed || status.Last.Rules != 3 {
 		t.Errorf("status %+v", status)
 	}
 	expect(t, strings.Join(status.Last.Problems, "\n"), "edge.yaml:4:", "fortnight")

@@ -15,7 +15,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -67,7 +67,7 @@ func benchmarked(b *testing.B, algorithm string, o Options) *Service {
 	o.Backend, o.Log, o.Stats = store, zap.NewNop(), stats.New(0)
 	s := New(o)
 	yaml := fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm)
-	rules, err := config.Parse([]config.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -36,9 +38,9 @@ type documents [][]byte
 
 func (*documents) Origin() config.Origin { return config.FromFile }
 
-func (d *documents) Sources(context.Context) (sources []config.Source, err error) {
+func (d *documents) Sources(context.Context) (sources []rulefile.Source, err error) {
 	for i, data := range *d {
-		sources = append(sources, config.Source{Name: fmt.Sprintf("rules%d.yaml", i), Data: data})
+		sources = append(sources, rulefile.Source{Name: fmt.Sprintf("rules%d.yaml", i), Data: data})
 	}
 	return sources, nil
 }
@@ -84,7 +86,7 @@ func BenchmarkReload(b *testing.B) {
 			store := memory.New(memory.Options{})
 			b.Cleanup(func() { _ = store.Close() })
 			service := server.New(server.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)})
-			coordinator := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{&provider}})
+			coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{&provider}})
 			coordinator.Subscribe(service.SetRules)
 			if err := coordinator.Reload(b.Context()); err != nil {
 				b.Fatal(err)

@@ -29,6 +29,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -81,7 +82,7 @@ func store(t testing.TB, now *atomic.Int64) *memory.Store {
 
 func rules(t testing.TB, yaml string) *config.Rules {
 	t.Helper()
-	r, err := config.Parse([]config.Source{{Name: "test.yaml", Data: []byte(yaml)}}, config.Options{})
+	r, err := rulefile.Parse([]rulefile.Source{{Name: "test.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

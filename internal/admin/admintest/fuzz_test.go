@@ -25,6 +25,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
@@ -45,7 +47,7 @@ const slower = "domain: edge\ndescriptors: [{key: user, rate_limit: {unit: hour,
 type fixture struct {
 	handler http.Handler
 	store   *rulestore.File
-	rules   *config.Coordinator
+	rules   *reload.Coordinator
 }
 
 func newFixture(f *testing.F) *fixture {
@@ -64,10 +66,10 @@ func newFixture(f *testing.F) *fixture {
 	counts := stats.New(0)
 	service := server.New(server.Options{Backend: counters, Log: zap.NewNop(), Stats: counts})
 	provider := &rulestore.Provider{Store: store, Log: zap.NewNop()}
-	coordinator := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
-		&config.Files{Paths: []string{file}}, provider,
+	coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
+		&reload.Files{Paths: []string{file}}, provider,
 	}})
-	provider.Check = func(sources []config.Source) error { return coordinator.Check(config.FromAdmin, sources) }
+	provider.Check = func(sources []rulefile.Source) error { return coordinator.Check(config.FromAdmin, sources) }
 	coordinator.Subscribe(service.SetRules)
 	if err := coordinator.Reload(f.Context()); err != nil {
 		f.Fatal(err)
