@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/distlimiter/ratelimit/internal/server"
+	server "github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 type ok struct {

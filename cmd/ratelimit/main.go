@@ -18,7 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/server"
+	server "github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/server"
+	server "github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // serveCmd holds the settings of the service. Where envoyproxy/ratelimit has a

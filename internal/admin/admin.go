@@ -17,8 +17,8 @@ import (
 
 	web "github.com/distlimiter/ratelimit/internal/admin/page"
 	"github.com/distlimiter/ratelimit/internal/config"
+	server "github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 

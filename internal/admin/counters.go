@@ -13,7 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/server"
+	server "github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // Resetter is a store of counters that can forget some.

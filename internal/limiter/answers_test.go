@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -20,13 +20,13 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-var allHeaders = server.Headers{Limit: "Limit", Remaining: "Remaining", Reset: "Reset", RetryAfter: "Retry-After", Draft: true}
+var allHeaders = limiter.Headers{Limit: "Limit", Remaining: "Remaining", Reset: "Reset", RetryAfter: "Retry-After", Draft: true}
 
-func withHeaders(o *server.Options) { o.Headers = allHeaders }
+func withHeaders(o *limiter.Options) { o.Headers = allHeaders }
 
 // headers returns the headers of an answer as name=value.
 func headers(resp *pb.RateLimitResponse) string {
@@ -102,7 +102,7 @@ func TestOverrideHonoursUnitMultiplier(t *testing.T) {
 
 func TestOverrideHonoursUnitMultiplierInJSON(t *testing.T) {
 	f := serve(t, perUser)
-	srv := httptest.NewServer(server.JSON(f))
+	srv := httptest.NewServer(limiter.JSON(f))
 	defer srv.Close()
 	ask := func(multiplier string) (int, string) {
 		t.Helper()
@@ -331,7 +331,7 @@ descriptors:
 // TestRefusalsOutOfMemorySayTheSame as the store has said.
 func TestRefusalsOutOfMemorySayTheSame(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 360}}\n", withHeaders,
-		func(o *server.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
+		func(o *limiter.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
 	f.ask(withHits(desc("user=a"), 360))
 	stored, remembered := f.ask(desc("user=a")), f.ask(desc("user=a"))
 	if f.counts("user", "").OverLimitWithLocalCache != 1 {
@@ -365,7 +365,7 @@ descriptors:
 }
 
 func TestHeadersReportNoLimitWhenAllAreInShadowMode(t *testing.T) {
-	f := serve(t, perUser, withHeaders, func(o *server.Options) { o.ShadowMode = true })
+	f := serve(t, perUser, withHeaders, func(o *limiter.Options) { o.ShadowMode = true })
 	for range 3 {
 		if got := headers(f.ask(desc("user=a"))); got != "" {
 			t.Errorf("headers %s", got)
@@ -413,7 +413,7 @@ descriptors:
   - {key: b, rate_limit: {name: bb, unit: year, requests_per_unit: 5}}
   - {key: c, rate_limit: {unit: year, requests_per_unit: 1, replaces: [{name: bb}]}}
   - {key: free, rate_limit: {unlimited: true}}
-`, func(o *server.Options) { o.QuotaMode = true })
+`, func(o *limiter.Options) { o.QuotaMode = true })
 		for i := range 3 {
 			if got := f.ask(desc("a=x"), desc("b=x"), desc("c=x")).OverallCode; got != ok {
 				t.Errorf("%s: request %d: %v with a quota that is replaced", consume, i, got)
@@ -449,7 +449,7 @@ descriptors:
 	limited := []string{"required=x", "quota=x", "other=x", "both=x", "shadow=x", "replaces=x"}
 	rapid.Check(t, func(r *rapid.T) {
 		global := rapid.Bool().Draw(r, "quota mode for all")
-		f := serve(t, yaml, func(o *server.Options) { o.QuotaMode = global })
+		f := serve(t, yaml, func(o *limiter.Options) { o.QuotaMode = global })
 		for range 12 {
 			texts := rapid.SliceOfNDistinct(rapid.SampledFrom(append([]string{"free=x", "none=x"}, limited...)), 1, 5, rapid.ID).Draw(r, "descriptors")
 			before := map[string]int64{}
@@ -526,7 +526,7 @@ descriptors:
   - {key: counts, rate_limit: {unit: hour, requests_per_unit: 10, denied_hits: count}}
   - {key: bucket, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 10}}
   - {key: quota, quota_mode: true, rate_limit: {unit: hour, requests_per_unit: 1, denied_hits: drop}}
-`, func(o *server.Options) { o.DropRefused, o.Spread = true, spread })
+`, func(o *limiter.Options) { o.DropRefused, o.Spread = true, spread })
 			for i := range 6 {
 				resp := f.ask(desc("tenant=a"), desc("user=a"), desc("counts=a"), desc("bucket=a"))
 				if (resp.OverallCode == ok) != (i == 0) {

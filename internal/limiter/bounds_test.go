@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // sized tells how many checks the store was asked for.
@@ -43,9 +43,9 @@ func TestARequestMeetsSoManyLimits(t *testing.T) {
 	for i := range 65 {
 		descriptors = append(descriptors, &common.RateLimitDescriptor{Entries: []*common.RateLimitDescriptor_Entry{{Key: "user", Value: fmt.Sprint(i)}}})
 	}
-	test := func(t *testing.T, set ...func(*server.Options)) {
+	test := func(t *testing.T, set ...func(*limiter.Options)) {
 		asked := &sized{}
-		f := serve(t, rules, append(set, func(o *server.Options) {
+		f := serve(t, rules, append(set, func(o *limiter.Options) {
 			o.Bounds.Descriptors = len(descriptors)
 			asked.Backend = o.Backend
 			o.Backend = asked
@@ -70,6 +70,6 @@ func TestARequestMeetsSoManyLimits(t *testing.T) {
 		if err := b.Ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		test(t, func(o *server.Options) { o.Backend = b })
+		test(t, func(o *limiter.Options) { o.Backend = b })
 	})
 }

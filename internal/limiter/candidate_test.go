@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -132,7 +132,7 @@ descriptors:
   - key: user
     rate_limits: [{unit: hour, requests_per_unit: 9}, {name: cand, unit: hour, requests_per_unit: 2, shadow_mode: true}]
   - {key: site, rate_limit: {unit: hour, requests_per_unit: 1, denied_hits: drop}}
-`, func(o *server.Options) { o.DropRefused, o.Spread = true, spread })
+`, func(o *limiter.Options) { o.DropRefused, o.Spread = true, spread })
 		f.ask(desc("user=a"), desc("site=a"))
 		f.ask(desc("user=a"), desc("site=a"))
 		f.ask(desc("user=a"), desc("site=a"))
@@ -160,7 +160,7 @@ descriptors:
       - {name: minutely, unit: minute, requests_per_unit: 1, denied_hits: drop, shadow_mode: true}
   - {key: vip, rate_limit: {unit: hour, requests_per_unit: 100, replaces: [{name: live}]}}
   - {key: site, rate_limit: {unit: hour, requests_per_unit: 0}}
-`, func(o *server.Options) { o.DropRefused, o.Spread = true, true })
+`, func(o *limiter.Options) { o.DropRefused, o.Spread = true, true })
 	f.ask(desc("user=a"), desc("vip=a"))
 	f.ask(desc("user=a"), desc("vip=a"), desc("site=a"))
 	f.advance(time.Minute)
@@ -179,7 +179,7 @@ domain: edge
 descriptors:
   - key: user
     rate_limits: [{unit: hour, requests_per_unit: 9, on_backend_error: allow}, {unit: hour, requests_per_unit: 2, shadow_mode: true, on_backend_error: error}]
-`, func(o *server.Options) { o.Backend = broken{} })
+`, func(o *limiter.Options) { o.Backend = broken{} })
 	if got := f.admitted(3, desc("user=a")); got != 3 {
 		t.Errorf("%d of 3 pass", got)
 	}

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -29,7 +29,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -43,21 +43,21 @@ const noon = int64(1_700_000_000/86400*86400+43200) * 1e6
 
 // fixture is a service on a memory store whose clock the test moves.
 type fixture struct {
-	*server.Service
+	*limiter.Service
 	stats *stats.Stats
 	now   *atomic.Int64 // µs
 	t     testing.TB
 }
 
-func serve(t testing.TB, yaml string, set ...func(*server.Options)) *fixture {
+func serve(t testing.TB, yaml string, set ...func(*limiter.Options)) *fixture {
 	t.Helper()
 	f := &fixture{stats: stats.New(0), now: new(atomic.Int64), t: t}
 	f.now.Store(noon)
-	o := server.Options{Backend: store(t, f.now), Log: logger(t), Stats: f.stats}
+	o := limiter.Options{Backend: store(t, f.now), Log: logger(t), Stats: f.stats}
 	for _, s := range set {
 		s(&o)
 	}
-	f.Service = server.New(o)
+	f.Service = limiter.New(o)
 	f.load(yaml)
 	return f
 }
@@ -205,7 +205,7 @@ func TestNoRuleIsOKWithoutALimit(t *testing.T) {
 }
 
 func TestRequestsThatCannotBeDecided(t *testing.T) {
-	f := serve(t, perUser, func(o *server.Options) { o.Bounds = server.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20} })
+	f := serve(t, perUser, func(o *limiter.Options) { o.Bounds = limiter.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20} })
 	for _, c := range []struct {
 		name, domain string
 		descriptors  []*common.RateLimitDescriptor
@@ -231,7 +231,7 @@ func TestRequestsThatCannotBeDecided(t *testing.T) {
 }
 
 func TestNoRulesYet(t *testing.T) {
-	s := server.New(server.Options{Log: zaptest.NewLogger(t), Stats: stats.New(0)})
+	s := limiter.New(limiter.Options{Log: zaptest.NewLogger(t), Stats: stats.New(0)})
 	_, err := s.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("a")}})
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v, want Unavailable", err)
@@ -318,7 +318,7 @@ descriptors:
 }
 
 func TestGlobalShadowMode(t *testing.T) {
-	f := serve(t, perUser, func(o *server.Options) { o.ShadowMode = true })
+	f := serve(t, perUser, func(o *limiter.Options) { o.ShadowMode = true })
 	if got := f.admitted(5, desc("user=a")); got != 5 {
 		t.Errorf("admitted %d of 5", got)
 	}
@@ -350,7 +350,7 @@ descriptors:
 }
 
 func TestGlobalQuotaMode(t *testing.T) {
-	f := serve(t, perUser, func(o *server.Options) { o.QuotaMode = true })
+	f := serve(t, perUser, func(o *limiter.Options) { o.QuotaMode = true })
 	f.admitted(2, desc("user=a"))
 	if got := f.ask(desc("user=a"), desc("user=b")).OverallCode; got != ok {
 		t.Errorf("one of two quotas is left: %v", got)
@@ -437,8 +437,8 @@ domain: edge
 descriptors:
   - {key: user, rate_limit: {unit: minute, requests_per_unit: 2}}
   - {key: path, rate_limit: {unit: hour, requests_per_unit: 10}}
-`, func(o *server.Options) {
-		o.Headers = server.Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset", RetryAfter: "Retry-After"}
+`, func(o *limiter.Options) {
+		o.Headers = limiter.Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset", RetryAfter: "Retry-After"}
 	})
 	headers := func(resp *pb.RateLimitResponse) string {
 		var b strings.Builder
@@ -481,7 +481,7 @@ domain: edge
 descriptors:
   - {key: user, metadata: {tier: {name: base}, owner: a-team}, rate_limit: {unit: minute, requests_per_unit: 1}}
   - {key: path, metadata: {tier: {name: other, group: web}}, rate_limit: {unit: minute, requests_per_unit: 9}}
-`, func(o *server.Options) { o.DynamicMetadata = true })
+`, func(o *limiter.Options) { o.DynamicMetadata = true })
 	for _, wanted := range []string{
 		`{"domain":"edge","descriptors":[{"entries":["user=a"]},{"entries":["path=/"],"hitsAddend":2}],"metadata":{"owner":"a-team","tier":{"name":"base","group":"web"}}}`,
 		`{"domain":"edge","descriptors":[{"entries":["user=a"]},{"entries":["path=/"],"hitsAddend":2}],"metadata":{"tier":{"name":"other","group":"web"}}}`,
@@ -535,7 +535,7 @@ descriptors:
   - {key: deny, rate_limit: {unit: hour, requests_per_unit: 4, on_backend_error: deny}}
   - {key: local, rate_limit: {unit: hour, requests_per_unit: 4, on_backend_error: local}}
 `
-	f := serve(t, yaml, func(o *server.Options) {
+	f := serve(t, yaml, func(o *limiter.Options) {
 		o.Backend, o.Replicas = broken{}, 2
 		var now atomic.Int64
 		now.Store(noon)
@@ -601,7 +601,7 @@ func (r *remembering) Decide(ctx context.Context, req *backend.Request, out []al
 // of a request do not count for the next.
 func TestRefusalsOutOfMemoryAreCounted(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: minute, requests_per_unit: 1, denied_hits: drop}}\n",
-		func(o *server.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
+		func(o *limiter.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
 	for range 4 {
 		f.ask(desc("user=a"))
 	}
@@ -636,7 +636,7 @@ descriptors:
 // TestNearLimitRatioIsTheIncumbents, which multiplies in single precision.
 func TestNearLimitRatioIsTheIncumbents(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: hour, requests_per_unit: 100}}\n",
-		func(o *server.Options) { o.NearLimitRatio = 0.29 })
+		func(o *limiter.Options) { o.NearLimitRatio = 0.29 })
 	f.ask(withHits(desc("user=a"), 29))
 	if n := f.stats.Rules()[0].Counts().NearLimit; n != 0 {
 		t.Errorf("%d of 29 hits are near, want none", n)
@@ -701,7 +701,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	f := serve(t, perUser)
-	srv := httptest.NewServer(server.JSON(f))
+	srv := httptest.NewServer(limiter.JSON(f))
 	defer srv.Close()
 	const alice = `{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "alice"}]}]}`
 	for i, c := range []struct {

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // partly is a store in two places: of windows shorter than a minute, which may be
@@ -97,10 +97,10 @@ descriptors:
   - {key: quota_room, quota_mode: true, rate_limit: {unit: hour, requests_per_unit: 9}}
 `
 
-func serveOutage(t *testing.T, set ...func(*server.Options)) *outage {
+func serveOutage(t *testing.T, set ...func(*limiter.Options)) *outage {
 	t.Helper()
 	o := &outage{store: new(partly)}
-	o.fixture = serve(t, outageRules, append([]func(*server.Options){func(options *server.Options) {
+	o.fixture = serve(t, outageRules, append([]func(*limiter.Options){func(options *limiter.Options) {
 		var now atomic.Int64
 		now.Store(noon)
 		o.store.Backend, options.Backend, options.Local = options.Backend, o.store, store(t, &now)
@@ -263,7 +263,7 @@ func TestADescriptorInTwoPlacesIsChargedAllOrNone(t *testing.T) {
 // a refused request charges nothing.
 func TestOtherDescriptorsStayChargedWhenAStandInRefuses(t *testing.T) {
 	for want, drop := range map[int64]bool{8: false, 9: true} {
-		o := serveOutage(t, func(options *server.Options) { options.DropRefused, options.Spread = drop, true })
+		o := serveOutage(t, func(options *limiter.Options) { options.DropRefused, options.Spread = drop, true })
 		o.hit("bucket", "deny")
 		if left := o.left("bucket"); left != want {
 			t.Errorf("drop %v: %d left, want %d", drop, left, want)
@@ -294,8 +294,8 @@ descriptors:
 // TestRehearsalsNeverFail, whatever the store's state: shadow mode of a rule, of a
 // limit, and of the service.
 func TestRehearsalsNeverFail(t *testing.T) {
-	whole := func(o *server.Options) { o.Backend = broken{} }
-	everything := func(o *server.Options) { o.ShadowMode = true }
+	whole := func(o *limiter.Options) { o.Backend = broken{} }
+	everything := func(o *limiter.Options) { o.ShadowMode = true }
 	for name, o := range map[string]*outage{
 		"a part of the store is dead": serveOutage(t), "all of it is": serveOutage(t, whole),
 	} {

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/persecond"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 func openRedis(t *testing.T, o redis.Options) *redis.Backend {
@@ -65,7 +65,7 @@ descriptors:
 			servers := map[string]*redistest.Server{"second": redistest.Start(t, redistest.Config{}), "hour": redistest.Start(t, redistest.Config{})}
 			var now atomic.Int64
 			now.Store(noon)
-			f := serve(t, fmt.Sprintf(yaml, tt.dead, tt.well), func(o *server.Options) {
+			f := serve(t, fmt.Sprintf(yaml, tt.dead, tt.well), func(o *limiter.Options) {
 				o.Local, o.Spread = store(t, &now), true
 				// Seconds that do not pass, so that a slow machine changes nothing.
 				o.Backend = &persecond.Backend{
@@ -132,7 +132,7 @@ descriptors:
   - {key: error, rate_limit: {unit: hour, requests_per_unit: 3}}
   - {key: allow, rate_limit: {unit: hour, requests_per_unit: 3, on_backend_error: allow}}
   - {key: shadow, shadow_mode: true, rate_limit: {unit: hour, requests_per_unit: 3}}
-`, func(o *server.Options) {
+`, func(o *limiter.Options) {
 		o.Spread = true
 		now := &atomic.Int64{}
 		now.Store(noon)

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -83,7 +83,7 @@ func BenchmarkReload(b *testing.B) {
 			}
 			store := memory.New(memory.Options{})
 			b.Cleanup(func() { _ = store.Close() })
-			service := server.New(server.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)})
+			service := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)})
 			coordinator := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{&provider}})
 			coordinator.Subscribe(service.SetRules)
 			if err := coordinator.Reload(b.Context()); err != nil {

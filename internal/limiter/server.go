@@ -1,8 +1,8 @@
-// Package server owns the rate-limit service as Envoy sees it: it decodes a
+// Package limiter owns the rate-limit service as Envoy sees it: it decodes a
 // request, has its descriptors matched and decided, and encodes the answer, over
 // gRPC and as JSON. What a rule means is left to descriptor, what a limit means
 // to algo, and where counters live to a backend.
-package server
+package limiter
 
 import (
 	"context"
