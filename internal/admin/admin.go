@@ -17,7 +17,7 @@ import (
 
 	web "github.com/distlimiter/ratelimit/internal/admin/page"
 	"github.com/distlimiter/ratelimit/internal/config"
-	server "github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -31,7 +31,7 @@ type Options struct {
 	Reload  func(context.Context) error
 	// Store keeps the rules that come from here. Nil: none can.
 	Store    *rulestore.Provider
-	Service  *server.Service
+	Limiter  *limiter.Limiter
 	Counters Resetter
 	Stats    *stats.Stats
 	// Metrics answers scrapes.

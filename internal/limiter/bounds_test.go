@@ -7,11 +7,6 @@ import (
 	"testing"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
@@ -39,24 +34,23 @@ func TestARequestMeetsSoManyLimits(t *testing.T) {
 		limits[i] = fmt.Sprintf("{window: %ds, requests_per_unit: 5}", i+1)
 	}
 	rules := "domain: edge\ndescriptors: [{key: user, rate_limits: [" + strings.Join(limits, ", ") + "]}]"
-	var descriptors []*common.RateLimitDescriptor
+	var descriptors []*ask
 	for i := range 65 {
-		descriptors = append(descriptors, &common.RateLimitDescriptor{Entries: []*common.RateLimitDescriptor_Entry{{Key: "user", Value: fmt.Sprint(i)}}})
+		descriptors = append(descriptors, desc(fmt.Sprintf("user=%d", i)))
 	}
 	test := func(t *testing.T, set ...func(*limiter.Options)) {
 		asked := &sized{}
 		f := serve(t, rules, append(set, func(o *limiter.Options) {
-			o.Bounds.Descriptors = len(descriptors)
 			asked.Backend = o.Backend
 			o.Backend = asked
 		})...)
-		answer, err := f.ShouldRateLimit(t.Context(), &pb.RateLimitRequest{Domain: "edge", Descriptors: descriptors[:64]})
-		if err != nil || answer.GetOverallCode() != pb.RateLimitResponse_OK || asked.checks != 1024 {
-			t.Fatalf("1024 limits: %v, error %v, %d checks", answer.GetOverallCode(), err, asked.checks)
+		answer, err := f.decide(t.Context(), "edge", descriptors[:64]...)
+		if err != nil || answer.OverallCode != ok || asked.checks != 1024 {
+			t.Fatalf("1024 limits: %v, error %v, %d checks", answer.OverallCode, err, asked.checks)
 		}
 		asked.checks = 0
-		_, err = f.ShouldRateLimit(t.Context(), &pb.RateLimitRequest{Domain: "edge", Descriptors: descriptors})
-		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "descriptors[64]: the limits") || !strings.Contains(err.Error(), "1024") || asked.checks != 0 {
+		_, err = f.decide(t.Context(), "edge", descriptors...)
+		if failureOf(err) != badRequest || !strings.Contains(err.Error(), "descriptors[64]: the limits") || !strings.Contains(err.Error(), "1024") || asked.checks != 0 {
 			t.Errorf("1040 limits: error %v, %d checks", err, asked.checks)
 		}
 	}

@@ -1,12 +1,10 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
-
-	"google.golang.org/grpc/mem"
+	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -15,21 +13,20 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// request is a request on its way from the wire to the answer. Its slices are
-// reused.
-type request struct {
-	bounds *Bounds
-	buffer mem.Buffer // what the strings below are parts of; nil: nothing of grpc-go's
+// Request is one call of ShouldRateLimit. The caller fills in who asks, from Domain to
+// Descriptors; Decide writes the verdict. Reset empties it and keeps its memory.
+type Request struct {
+	Domain string
+	// Hits is the request's hits_addend: the cost of each descriptor without one of
+	// its own. 0 is absent and means 1.
+	Hits uint32
+	// Entries of all descriptors, one descriptor after the other.
+	Entries     []descriptor.Entry
+	Descriptors []Descriptor
+	Verdict
 
-	domain      string
-	hits        uint32
-	count       int // of descriptors, also of those beyond the bound
-	descriptors []matched
-	entries     []descriptor.Entry // of all descriptors
-
-	keys      []byte // of all checks
-	keyEnds   []int
-	limits    []*limit // of the checks
+	keys      []byte   // of all checks
+	limits    []*Limit // of the checks
 	ask       backend.Request
 	decisions []algo.Decision
 	givesBack bool // what was charged if it is refused; otherwise the backend sees to it
@@ -38,188 +35,187 @@ type request struct {
 	sampler   stats.Sampler
 }
 
-// asked is what a request says of a descriptor.
-type asked struct {
-	count, bytes int // of entries, also of those beyond the bound
-	hits         uint64
-	limit        override
-	hasHits      bool
-	hasLimit     bool
-	negative     bool
-}
+// Descriptor is one descriptor of a request.
+type Descriptor struct {
+	// From and To are the range of its entries in Request.Entries.
+	From, To int
+	// Hits is its own hits_addend, if HasHits; 0 only looks.
+	Hits     uint64
+	HasHits  bool
+	Negative bool // it gives hits back
+	// Override is the limit that it brings along; nil: none.
+	Override *Override
+	Status
 
-// matched is one descriptor of a request with what applies to it.
-type matched struct {
-	asked
-	match    *descriptor.Rule // nil: no rule
-	rule     *rule
-	override *limit
+	rule     *rule        // nil: none applies
+	override *Limit       // replaces the rule's limits
 	stats    *stats.Rule  // nil: nothing to count
 	role     backend.Role // of its checks, candidates aside
-	hits     int64
-	entries  [2]int // range in request.entries
-	first    int    // range in request.limits and what goes with it
+	cost     int64
+	first    int // range in request.limits and the other slices by check
 	last     int
-	verdict
 }
 
-// take returns an empty request.
-func (s *Service) take() *request { return s.requests.Get().(*request) }
-
-// release takes a request back.
-func (s *Service) release(r *request) {
-	r.clear()
-	s.requests.Put(r)
-}
-
-// clear drops what would keep the message and the rules from being collected.
-func (r *request) clear() {
-	clear(r.descriptors)
-	clear(r.entries)
+// Reset makes r empty. It drops all references to the request's text and to rules.
+func (r *Request) Reset() {
+	clear(r.Descriptors)
+	clear(r.Entries)
 	clear(r.limits)
 	clear(r.ask.Checks)
 	clear(r.replaced)
-	r.descriptors, r.entries, r.limits = r.descriptors[:0], r.entries[:0], r.limits[:0]
+	r.Descriptors, r.Entries, r.limits = r.Descriptors[:0], r.Entries[:0], r.limits[:0]
 	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
 	r.ask.Remembered, r.ask.AllOrNothing, r.givesBack = false, false, false
-	r.keys, r.keyEnds, r.decisions = r.keys[:0], r.keyEnds[:0], r.decisions[:0]
-	r.domain, r.hits, r.count = "", 0, 0
-	if r.buffer != nil {
-		r.buffer.Free()
-		r.buffer = nil
-	}
+	r.keys, r.decisions = r.keys[:0], r.decisions[:0]
+	r.Domain, r.Hits, r.Verdict = "", 0, Verdict{}
 }
 
-// check refuses requests that cannot be decided or are larger than they may be.
-func (r *request) check() error {
-	switch b := r.bounds; {
-	case r.domain == "":
-		return errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")
-	case r.count == 0:
-		return errors.New("rate limit descriptor list must not be empty: add rate_limits actions to the route or virtual host")
-	case r.count > b.Descriptors:
-		return fmt.Errorf("%d descriptors in a request: at most %d are accepted (see --max-descriptors)", r.count, b.Descriptors)
-	}
-	for i := range r.descriptors {
-		switch d, b := &r.descriptors[i], r.bounds; {
-		case d.count > b.Entries:
-			return fmt.Errorf("descriptors[%d] has %d entries: at most %d are accepted (see --max-entries)", i, d.count, b.Entries)
-		case d.bytes > b.EntryBytes:
-			return fmt.Errorf("descriptors[%d] has keys and values of %d bytes: at most %d are accepted (see --max-entry-bytes)", i, d.bytes, b.EntryBytes)
-		}
-	}
-	return nil
+// AddDescriptor appends a descriptor with these entries and returns it. The pointer is
+// valid until the next one is added.
+func (r *Request) AddDescriptor(entries ...descriptor.Entry) *Descriptor {
+	r.Descriptors = extend(r.Descriptors)
+	d := &r.Descriptors[len(r.Descriptors)-1]
+	d.From = len(r.Entries)
+	r.Entries = append(r.Entries, entries...)
+	d.To = len(r.Entries)
+	return d
 }
 
-// match adds the checks that the request asks for.
-func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain) error {
-	for i := range r.descriptors {
-		m := &r.descriptors[i]
-		m.hits = r.cost(&m.asked)
-		if s.opts.QuotaMode {
-			m.role = backend.Quota
+// DropDescriptor removes the last descriptor with its entries.
+func (r *Request) DropDescriptor() {
+	last := len(r.Descriptors) - 1
+	r.Entries = r.Entries[:r.Descriptors[last].From]
+	r.Descriptors[last] = Descriptor{}
+	r.Descriptors = r.Descriptors[:last]
+}
+
+// extend appends a zero element to one of the slices of a Request. Their memory beyond
+// their length is zero, because Reset clears them.
+func extend[T any](s []T) []T {
+	if len(s) < cap(s) {
+		return s[:len(s)+1]
+	}
+	var zero T
+	return append(s, zero)
+}
+
+// entriesOf returns the descriptor's entries.
+func (r *Request) entriesOf(d *Descriptor) []descriptor.Entry { return r.Entries[d.From:d.To] }
+
+// match finds the rules of the request's descriptors and adds the checks that they ask
+// for.
+func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) error {
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		d.cost = r.costOf(d)
+		if l.opts.QuotaMode {
+			d.role = backend.Quota
 		}
-		entries := r.entries[m.entries[0]:m.entries[1]]
-		if m.match = domain.Lookup(entries); m.match != nil {
-			m.rule = &rules.rules[m.match.Index]
-			m.role, m.stats = m.rule.role, m.rule.stats
-			if m.rule.detailed {
-				r.path = m.match.AppendMetricKey(r.path[:0], entries)
-				m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
+		entries := r.entriesOf(d)
+		if match := domain.Lookup(entries); match != nil {
+			d.rule = &rules.rules[match.Index]
+			d.role, d.stats = d.rule.role, d.rule.stats
+			if match.Detailed {
+				r.path = match.AppendMetricKey(r.path[:0], entries)
+				d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats)
 			}
 		}
-		if m.hasLimit {
-			if err := s.override(r, i, domain); err != nil {
+		if d.Override != nil {
+			if err := l.override(r, i, domain); err != nil {
 				return err
 			}
 		}
-		if m.rule != nil {
-			r.replaced = append(r.replaced, m.rule.replaces...)
+		if d.rule != nil {
+			r.replaced = append(r.replaced, d.rule.replaces...)
 		}
 	}
-	for i := range r.descriptors {
+	for i := range r.Descriptors {
 		r.addChecks(i, domain)
 		const _ = uint(backend.MaxChecks - config.MaxLimits) // a rule on its own can be decided
 		if len(r.ask.Checks) > backend.MaxChecks {
 			return fmt.Errorf("descriptors[%d]: the limits of the descriptors up to here are more than %d, the most that a request may meet: send fewer descriptors, or write fewer rate_limits on their rules", i, backend.MaxChecks)
 		}
 	}
-	s.settle(r, domain)
-	return nil
-}
-
-// settle makes the request one for the backend when all its checks are there:
-// only then do the keys stay where they are.
-func (s *Service) settle(r *request, domain *descriptor.Domain) {
 	together := domain.Consume() == config.AllOrNothing
-	if whole := together || s.opts.DropRefused; whole && !(s.opts.QuotaMode && r.hasFreeQuota()) {
-		r.ask.AllOrNothing = together || !s.opts.Spread
+	if whole := together || l.opts.DropRefused; whole && !(l.opts.QuotaMode && r.hasFreeQuota()) {
+		r.ask.AllOrNothing = together || !l.opts.Spread
 		r.givesBack = !r.ask.AllOrNothing
 	}
-	from := 0
-	for i, end := range r.keyEnds {
-		c := &r.ask.Checks[i]
-		c.Key = r.keys[from:end:end]
-		c.Shard, c.Joint = domain.Shard(c.Key), together
-		from = end
-	}
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
+	return nil
 }
 
 // hasFreeQuota reports whether there is a quota without a limit in force, which with
 // quota mode for all descriptors always passes: then so does the request.
-func (r *request) hasFreeQuota() bool {
-	for i := range r.descriptors {
-		d := &r.descriptors[i]
-		limited := slices.ContainsFunc(r.limits[d.first:d.last], func(l *limit) bool { return !l.candidate })
-		if d.role == backend.Quota && !limited && (d.rule == nil || !d.rule.unlimited) {
+func (r *Request) hasFreeQuota() bool {
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		limited := slices.ContainsFunc(r.limits[d.first:d.last], func(l *Limit) bool { return !l.candidate })
+		if d.role == backend.Quota && !limited && !d.unlimited() {
 			return true
 		}
 	}
 	return false
 }
 
+// unlimited reports whether the descriptor's rule lets everything pass.
+func (d *Descriptor) unlimited() bool { return d.rule != nil && d.rule.unlimited }
+
 // addChecks adds the checks of the i-th descriptor.
-func (r *request) addChecks(i int, domain *descriptor.Domain) {
-	d := &r.descriptors[i]
+func (r *Request) addChecks(i int, domain *descriptor.Domain) {
+	d := &r.Descriptors[i]
 	d.first = len(r.limits)
-	entries := r.entries[d.entries[0]:d.entries[1]]
-	switch {
+	switch from := len(r.keys); {
 	case d.override != nil:
-		r.keys = domain.AppendOverrideKey(r.keys, entries, d.override.algo)
-		r.add(i, d, d.override)
+		r.keys = domain.AppendOverrideKey(r.keys, r.entriesOf(d), d.override.Algo)
+		r.addCheck(i, d, d.override, from, domain)
 	case d.rule != nil:
 		for at := range d.rule.limits {
 			l := &d.rule.limits[at]
-			if l.name != "" && slices.Contains(r.replaced, l.name) {
+			if l.Name != "" && slices.Contains(r.replaced, l.Name) {
 				continue
 			}
-			r.keys = d.match.AppendKey(r.keys, entries, l.index)
-			r.add(i, d, l)
+			from := len(r.keys)
+			r.keys = d.rule.match.AppendKey(r.keys, r.entriesOf(d), l.index)
+			r.addCheck(i, d, l, from, domain)
 		}
 	}
 	d.last = len(r.limits)
 }
 
-func (r *request) add(i int, d *matched, l *limit) {
-	r.keyEnds = append(r.keyEnds, len(r.keys))
+// addCheck adds a check whose key is what r.keys holds from there on. The key stays
+// when r.keys moves to more memory, for the old memory is written no more.
+func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *descriptor.Domain) {
 	r.limits = append(r.limits, l)
-	role := d.role
+	r.ask.Checks = extend(r.ask.Checks)
+	c := &r.ask.Checks[len(r.ask.Checks)-1]
+	c.Key = r.keys[from:len(r.keys):len(r.keys)]
+	c.Shard, c.Joint = domain.Shard(c.Key), domain.Consume() == config.AllOrNothing
+	c.Lease, c.Limit, c.Hits, c.Descriptor, c.Role = l.lease, l.Algo, d.cost, i, d.role
 	if l.candidate {
-		role = backend.Shadow
+		c.Role = backend.Shadow
 	}
-	r.ask.Checks = append(r.ask.Checks, backend.Check{Limit: l.algo, Hits: d.hits, Lease: l.lease, Descriptor: i, Role: role})
 }
 
-// cost returns what the descriptor costs: its own hits_addend if it has one, even
-// 0, else the request's, where 0 is absent and means 1.
-func (r *request) cost(d *asked) int64 {
-	n := int64(max(r.hits, 1))
-	if d.hasHits {
-		n = int64(min(d.hits, math.MaxInt64))
+// costOf returns the cost of a descriptor: its own hits_addend if it has one, even 0,
+// else the request's, where 0 is absent and means 1.
+func (r *Request) costOf(d *Descriptor) int64 {
+	n := int64(max(r.Hits, 1))
+	if d.HasHits {
+		n = int64(min(d.Hits, math.MaxInt64))
 	}
-	if d.negative {
+	if d.Negative {
 		n = -n
 	}
 	return n
+}
+
+// countHottest counts the request's counters, with the given weight, among the hottest
+// of their rules.
+func (r *Request) countHottest(weight int64, now time.Time) {
+	for i := range r.Descriptors {
+		if d := &r.Descriptors[i]; d.rule != nil && d.first < d.last {
+			d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
+		}
+	}
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/structpb"
-
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/background"
@@ -23,36 +21,40 @@ type ruleset struct {
 	rules   []rule // by descriptor.Rule.Index
 }
 
-// rule is what the service knows of a matched rule.
+// rule is a matched rule, ready to be checked.
 type rule struct {
+	match     *descriptor.Rule
 	role      backend.Role // of its limits, candidates aside
 	unlimited bool
-	detailed  bool    // has counters for each value
-	limits    []limit // next to those of other rules, in one piece of memory
+	limits    []Limit // next to those of other rules, in one piece of memory
 	replaces  []string
 	stats     *stats.Rule
-	metadata  *structpb.Struct // nil without
 }
 
-// limit is one limit of a rule, or of an override.
-type limit struct {
-	index    int // in the rule; -1 for an override
-	name     string
-	algo     *algo.Limit
-	requests uint32  // per unit
-	current  []byte  // current_limit of a status that reports it, as a field on the wire
-	lease    float64 // what replicas may take ahead of it
-	near     int64   // hits above which the limit is near
-	rawBody  []byte
-	onError  config.BackendErrorMode // never BackendErrorDefault
-	local    *algo.Limit             // for BackendErrorLocal
+// Limit is one limit of a rule, or the limit of an override.
+type Limit struct {
+	Name string // may be empty
+	Algo *algo.Limit
+	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports. A
+	// window that is not a whole number of units has config.UnitUnknown.
+	RequestsPerUnit uint32
+	Unit            config.Unit
+	UnitMultiplier  uint32
+	RawBody         []byte // of the 429 that it causes; empty: the proxy's own
+	Encoded         []byte // see Options.Encode
+
+	index   int     // in the rule; -1 for an override
+	lease   float64 // share that replicas may take ahead
+	near    int64   // hits above which the limit is near
+	onError config.BackendErrorMode // never BackendErrorDefault
+	local   *algo.Limit             // for BackendErrorLocal
 
 	candidate bool        // in shadow mode beside others, which it does not affect
 	stats     *stats.Rule // of a candidate
 }
 
-func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
-	before := s.Matcher()
+func (l *Limiter) compile(rules *config.Rules) (*ruleset, error) {
+	before := l.Matcher()
 	if before == nil {
 		before = new(descriptor.Matcher)
 	}
@@ -67,97 +69,96 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 	for _, m := range matched {
 		n += len(m.Config.Limits)
 	}
-	limits := make([]limit, 0, n)
+	limits := make([]Limit, 0, n)
 	task := background.New()
 	defer task.Close()
 	for i, m := range matched {
 		task.Step()
 		r := &rs.rules[i]
-		r.detailed = m.Detailed
+		r.match = m
 		var err error
-		if limits, err = s.compileRule(r, m.Config, limits); err != nil {
+		if limits, err = l.compileRule(r, m.Config, limits); err != nil {
 			return nil, fmt.Errorf("%s: domain %s: rule %s: %w", m.Config.Pos, m.Domain, m.Path, err)
 		}
 	}
-	var candidates []*limit
+	var candidates []*Limit
 	var candidateNames []stats.Name
 	for i, m := range matched {
 		for at := range rs.rules[i].limits {
-			if l := &rs.rules[i].limits[at]; l.candidate {
-				candidates = append(candidates, l)
-				candidateNames = append(candidateNames, stats.Name{Domain: m.Domain, Path: m.Path, Limit: m.Config.CandidateName(l.index)})
+			if c := &rs.rules[i].limits[at]; c.candidate {
+				candidates = append(candidates, c)
+				candidateNames = append(candidateNames, stats.Name{Domain: m.Domain, Path: m.Path, Limit: m.Config.CandidateName(c.index)})
 			}
 		}
 		task.Step()
 	}
-	counters := s.opts.Stats.Bind(slices.Concat(names, candidateNames))
+	counters := l.opts.Stats.Bind(slices.Concat(names, candidateNames))
 	for i := range rs.rules {
 		rs.rules[i].stats = counters[i]
 	}
-	for i, l := range candidates {
-		l.stats = counters[len(rs.rules)+i]
+	for i, c := range candidates {
+		c.stats = counters[len(rs.rules)+i]
 	}
 	return rs, nil
 }
 
 // compileRule returns the limits with those of the rule.
-func (s *Service) compileRule(r *rule, c *config.Descriptor, limits []limit) (_ []limit, err error) {
+func (l *Limiter) compileRule(r *rule, c *config.Descriptor, limits []Limit) ([]Limit, error) {
 	switch {
 	case c.InShadow():
 		r.role = backend.Shadow
-	case c.QuotaMode || s.opts.QuotaMode:
+	case c.QuotaMode || l.opts.QuotaMode:
 		r.role = backend.Quota
 	}
-	if c.Metadata != nil {
-		if r.metadata, err = structpb.NewStruct(c.Metadata); err != nil {
-			return nil, fmt.Errorf("metadata: %w", err)
-		}
-	}
 	first := len(limits)
-	for i, l := range c.Limits {
-		for _, name := range l.Replaces {
-			if !l.ShadowMode && !slices.Contains(r.replaces, name) {
+	for i, limit := range c.Limits {
+		for _, name := range limit.Replaces {
+			if !limit.ShadowMode && !slices.Contains(r.replaces, name) {
 				r.replaces = append(r.replaces, name)
 			}
 		}
-		if l.Unlimited {
+		if limit.Unlimited {
 			r.unlimited = true
 			continue
 		}
-		compiled, err := s.compileLimit(l.Algo, l.OnBackendError)
-		if err != nil {
+		compiled := Limit{
+			Name: limit.Name, Algo: limit.Algo, RequestsPerUnit: limit.RequestsPerUnit, Unit: limit.Unit, UnitMultiplier: limit.UnitMultiplier,
+			index: i, lease: limit.Lease, RawBody: []byte(limit.RawBody), onError: limit.OnBackendError, candidate: c.Candidate(limit),
+		}
+		if err := l.compileLimit(&compiled); err != nil {
 			return nil, err
 		}
-		compiled.candidate = c.Candidate(l)
-		compiled.index, compiled.name, compiled.lease, compiled.rawBody = i, l.Name, l.Lease, []byte(l.RawBody)
-		compiled.report(l.RequestsPerUnit, int32(l.Unit), l.UnitMultiplier)
 		limits = append(limits, compiled)
 	}
 	r.limits = slices.Clip(limits[first:])
 	return limits, nil
 }
 
-func (s *Service) compileLimit(a *algo.Limit, mode config.BackendErrorMode) (limit, error) {
+// compileLimit fills in the fields of a limit that follow from the others and from the
+// options.
+func (l *Limiter) compileLimit(limit *Limit) error {
 	// In single precision, as envoyproxy/ratelimit: 0.29 of 100 is 29, not 28.
-	near := int64(float32(a.Capacity()) * float32(s.opts.NearLimitRatio))
-	l := limit{algo: a, near: near, onError: mode}
-	if mode == config.BackendErrorDefault {
-		l.onError = s.opts.OnBackendError
+	limit.near = int64(float32(limit.Algo.Capacity()) * float32(l.opts.NearLimitRatio))
+	if limit.onError == config.BackendErrorDefault {
+		limit.onError = l.opts.OnBackendError
 	}
-	if l.onError == config.BackendErrorLocal {
-		if s.opts.Local == nil {
-			return limit{}, errors.New("on_backend_error: local needs a store in memory beside the backend: memory itself has none to fall back to; write error, allow or deny")
+	if limit.onError == config.BackendErrorLocal {
+		if l.opts.Local == nil {
+			return errors.New("on_backend_error: local needs a store in memory beside the backend: memory itself has none to fall back to; write error, allow or deny")
 		}
 		var err error
-		if l.local, err = share(a.Params(), s.opts.Replicas); err != nil {
-			return limit{}, err
+		if limit.local, err = share(limit.Algo.Params(), l.opts.Replicas); err != nil {
+			return err
 		}
 	}
-	return l, nil
+	if l.opts.Encode != nil {
+		limit.Encoded = l.opts.Encode(limit)
+	}
+	return nil
 }
 
-// share returns the limit of one of so many replicas that have nothing in
-// common, so that together they admit no more than p does.
+// share returns the limit of one of several replicas that share no counters, so that
+// together they admit no more than p does.
 func share(p algo.Params, replicas int) (*algo.Limit, error) {
 	n := uint32(replicas)
 	split := func(hits uint32, per time.Duration) (uint32, time.Duration) {

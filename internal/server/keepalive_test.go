@@ -1,4 +1,4 @@
-package limiter_test
+package server_test
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/overload"
+	"github.com/distlimiter/ratelimit/internal/server"
 )
 
 // frozenProxy passes on what comes on a connection until it freezes. Then it keeps
@@ -137,7 +137,7 @@ func TestClientsThatVanishCountNoMore(t *testing.T) {
 	}
 	counted := overload.NewListener(inner, 1, func() bool { return false }, zap.NewNop())
 	l := closing{counted, make(chan struct{}, 1)}
-	g := grpc.NewServer(limiter.GRPCOptions(1<<20, keepalive.ServerParameters{Time: time.Second, Timeout: 100 * time.Millisecond})...)
+	g := grpc.NewServer(server.GRPCOptions(1<<20, keepalive.ServerParameters{Time: time.Second, Timeout: 100 * time.Millisecond})...)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()

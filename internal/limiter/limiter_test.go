@@ -4,237 +4,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
-	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-const (
-	ok   = pb.RateLimitResponse_OK
-	over = pb.RateLimitResponse_OVER_LIMIT
-)
-
-// noon is aligned to every unit up to a day but 12 hours, in µs.
-const noon = int64(1_700_000_000/86400*86400+43200) * 1e6
-
-// fixture is a service on a memory store whose clock the test moves.
-type fixture struct {
-	*limiter.Service
-	stats *stats.Stats
-	now   *atomic.Int64 // µs
-	t     testing.TB
-}
-
-func serve(t testing.TB, yaml string, set ...func(*limiter.Options)) *fixture {
-	t.Helper()
-	f := &fixture{stats: stats.New(0), now: new(atomic.Int64), t: t}
-	f.now.Store(noon)
-	o := limiter.Options{Backend: store(t, f.now), Log: logger(t), Stats: f.stats}
-	for _, s := range set {
-		s(&o)
-	}
-	f.Service = limiter.New(o)
-	f.load(yaml)
-	return f
-}
-
-func logger(t testing.TB) *zap.Logger {
-	if _, is := t.(*testing.B); is {
-		return zap.NewNop()
-	}
-	return zaptest.NewLogger(t)
-}
-
-func store(t testing.TB, now *atomic.Int64) *memory.Store {
-	s := memory.New(memory.Options{Clock: now.Load})
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-func rules(t testing.TB, yaml string) *config.Rules {
-	t.Helper()
-	r, err := config.Parse([]config.Source{{Name: "test.yaml", Data: []byte(yaml)}}, config.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func (f *fixture) load(yaml string) {
-	f.t.Helper()
-	if err := f.SetRules(rules(f.t, yaml)); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-func (f *fixture) advance(d time.Duration) { f.now.Add(d.Microseconds()) }
-
-// ask sends one request that must be decided.
-func (f *fixture) ask(descriptors ...*common.RateLimitDescriptor) *pb.RateLimitResponse {
-	f.t.Helper()
-	resp, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: descriptors})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	if len(resp.Statuses) != len(descriptors) {
-		f.t.Fatalf("%d statuses for %d descriptors", len(resp.Statuses), len(descriptors))
-	}
-	return resp
-}
-
-// codes asks n times and returns how many were OK.
-func (f *fixture) admitted(n int, descriptors ...*common.RateLimitDescriptor) (passed int) {
-	f.t.Helper()
-	for range n {
-		if f.ask(descriptors...).OverallCode == ok {
-			passed++
-		}
-	}
-	return passed
-}
-
-// desc reads "user=alice,path=/x".
-func desc(text string) *common.RateLimitDescriptor {
-	d := new(common.RateLimitDescriptor)
-	for e := range strings.SplitSeq(text, ",") {
-		key, value, _ := strings.Cut(e, "=")
-		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: key, Value: value})
-	}
-	return d
-}
-
-func withHits(d *common.RateLimitDescriptor, n uint64) *common.RateLimitDescriptor {
-	d.HitsAddend = wrapperspb.UInt64(n)
-	return d
-}
-
-func negative(d *common.RateLimitDescriptor) *common.RateLimitDescriptor {
-	d.IsNegativeHits = true
-	return d
-}
-
-func override(d *common.RateLimitDescriptor, n uint32, unit typev3.RateLimitUnit) *common.RateLimitDescriptor {
-	d.Limit = &common.RateLimitDescriptor_RateLimitOverride{RequestsPerUnit: n, Unit: unit}
-	return d
-}
-
-func want(t testing.TB, got, want proto.Message) {
-	t.Helper()
-	if !proto.Equal(got, want) {
-		t.Errorf("got  %s\nwant %s", protojson.Format(got), protojson.Format(want))
-	}
-}
-
-const perUser = `
-domain: edge
-descriptors:
-  - key: user
-    rate_limit: {name: per_user, unit: minute, requests_per_unit: 2}
-`
-
-func TestAnswerReportsTheLimit(t *testing.T) {
-	f := serve(t, perUser)
-	f.advance(20*time.Second + 500*time.Millisecond)
-	limit := &pb.RateLimitResponse_RateLimit{Name: "per_user", RequestsPerUnit: 2, Unit: pb.RateLimitResponse_RateLimit_MINUTE}
-	for i, wanted := range []struct {
-		code      pb.RateLimitResponse_Code
-		remaining uint32
-	}{{ok, 1}, {ok, 0}, {over, 0}, {over, 0}} {
-		resp := f.ask(desc("user=alice"))
-		want(t, resp, &pb.RateLimitResponse{
-			OverallCode: wanted.code,
-			Statuses: []*pb.RateLimitResponse_DescriptorStatus{{
-				Code: wanted.code, CurrentLimit: limit, LimitRemaining: wanted.remaining,
-				DurationUntilReset: durationpb.New(40 * time.Second), // rounded up, as Envoy's headers need it
-			}},
-		})
-		if t.Failed() {
-			t.Fatalf("call %d", i)
-		}
-	}
-	if f.ask(desc("user=bob")).OverallCode != ok {
-		t.Error("bob pays for alice")
-	}
-	f.advance(40 * time.Second)
-	if f.ask(desc("user=alice")).OverallCode != ok {
-		t.Error("alice is refused in a new window")
-	}
-}
-
-func TestNoRuleIsOKWithoutALimit(t *testing.T) {
-	f := serve(t, perUser)
-	want(t, f.ask(desc("path=/x"), desc("user=a,path=/x")), &pb.RateLimitResponse{
-		OverallCode: ok, Statuses: []*pb.RateLimitResponse_DescriptorStatus{{Code: ok}, {Code: ok}},
-	})
-	resp, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "elsewhere", Descriptors: []*common.RateLimitDescriptor{desc("user=a")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want(t, resp, &pb.RateLimitResponse{OverallCode: ok, Statuses: []*pb.RateLimitResponse_DescriptorStatus{{Code: ok}}})
-	if n := f.stats.DomainNotFound.Load(); n != 1 {
-		t.Errorf("%d unknown domains counted", n)
-	}
-}
-
 func TestRequestsThatCannotBeDecided(t *testing.T) {
-	f := serve(t, perUser, func(o *limiter.Options) { o.Bounds = limiter.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20} })
+	f := serve(t, perUser)
 	for _, c := range []struct {
 		name, domain string
-		descriptors  []*common.RateLimitDescriptor
+		descriptors  []*ask
 		says         string
 	}{
-		{"no domain", "", []*common.RateLimitDescriptor{desc("user=a")}, "domain must not be empty"},
+		{"no domain", "", []*ask{desc("user=a")}, "domain must not be empty"},
 		{"no descriptors", "edge", nil, "descriptor list must not be empty"},
-		{"too many descriptors", "edge", []*common.RateLimitDescriptor{desc("a"), desc("b"), desc("c")}, "3 descriptors in a request: at most 2"},
-		{"too many entries", "edge", []*common.RateLimitDescriptor{desc("a"), desc("a,b,c")}, "descriptors[1] has 3 entries: at most 2"},
-		{"too long", "edge", []*common.RateLimitDescriptor{desc("user=" + strings.Repeat("x", 17))}, "descriptors[0] has keys and values of 21 bytes: at most 20"},
-		{"override without unit", "edge", []*common.RateLimitDescriptor{override(desc("user=a"), 1, 0)}, "descriptors[0].limit.unit: UNKNOWN: use SECOND"},
+		{"override without unit", "edge", []*ask{override(desc("user=a"), 1, 0)}, "descriptors[0].limit.unit: UNKNOWN: use SECOND"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: c.domain, Descriptors: c.descriptors})
-			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v, want InvalidArgument with %q", err, c.says)
+			_, err := f.decide(context.Background(), c.domain, c.descriptors...)
+			if failureOf(err) != badRequest || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want a fault of the request with %q", err, c.says)
 			}
 		})
 	}
-	if n := f.stats.ServiceErrors.Load(); n != 6 {
-		t.Errorf("%d service errors counted, want 6", n)
+	if n := f.stats.ServiceErrors.Load(); n != 3 {
+		t.Errorf("%d service errors counted, want 3", n)
 	}
 }
 
 func TestNoRulesYet(t *testing.T) {
-	s := limiter.New(limiter.Options{Log: zaptest.NewLogger(t), Stats: stats.New(0)})
-	_, err := s.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("a")}})
-	if status.Code(err) != codes.Unavailable {
-		t.Errorf("got %v, want Unavailable", err)
+	f := &fixture{Limiter: limiter.New(limiter.Options{Log: zaptest.NewLogger(t), Stats: stats.New(0)})}
+	if _, err := f.decide(context.Background(), "edge", desc("a")); !errors.Is(err, limiter.ErrNoRules) {
+		t.Errorf("got %v, want ErrNoRules", err)
 	}
 }
 
@@ -245,13 +56,13 @@ descriptors:
   - key: user
     rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 10}
 `)
-	remaining := func(want uint32, code pb.RateLimitResponse_Code, resp *pb.RateLimitResponse) {
+	remaining := func(want uint32, code code, resp answer) {
 		t.Helper()
 		if got := resp.Statuses[0]; got.LimitRemaining != want || got.Code != code {
 			t.Errorf("%v with %d left, want %v with %d", got.Code, got.LimitRemaining, code, want)
 		}
 	}
-	a := func() *common.RateLimitDescriptor { return desc("user=a") }
+	a := func() *ask { return desc("user=a") }
 	remaining(9, ok, f.ask(a()))
 	remaining(9, ok, f.ask(withHits(a(), 0))) // looks
 	remaining(6, ok, f.ask(withHits(a(), 3)))
@@ -259,12 +70,8 @@ descriptors:
 	remaining(10, ok, f.ask(negative(withHits(a(), 1<<63))))
 	remaining(10, over, f.ask(withHits(a(), 11)))
 	remaining(10, over, f.ask(withHits(a(), 1<<64-1)))
-	resp, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{
-		Domain: "edge", HitsAddend: 4, Descriptors: []*common.RateLimitDescriptor{a(), withHits(desc("user=b"), 1)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.hits = 4
+	resp := f.ask(a(), withHits(desc("user=b"), 1))
 	remaining(6, ok, resp)
 	if got := resp.Statuses[1].LimitRemaining; got != 9 {
 		t.Errorf("a descriptor's own hits leave %d, want 9", got)
@@ -282,17 +89,19 @@ descriptors:
     rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 1000}
 `)
 	for _, text := range []string{"user=a", "unknown=a", "bucket=a"} {
-		o := func() *common.RateLimitDescriptor { return override(desc(text), 2, typev3.RateLimitUnit_MINUTE) }
+		o := func() *ask { return override(desc(text), 2, config.Minute) }
 		if got := f.admitted(5, o()); got != 2 {
 			t.Errorf("%s: an override of 2 admits %d", text, got)
 		}
-		want(t, f.ask(o()).Statuses[0].CurrentLimit, &pb.RateLimitResponse_RateLimit{RequestsPerUnit: 2, Unit: pb.RateLimitResponse_RateLimit_MINUTE})
+		if l := f.ask(o()).Statuses[0].CurrentLimit; l.RequestsPerUnit != 2 || l.Unit != config.Minute || l.Name != "" {
+			t.Errorf("%s: reported is %+v", text, l)
+		}
 	}
 	if got := f.ask(desc("bucket=a")).Statuses[0].LimitRemaining; got != 999 {
 		t.Errorf("the rule's own counter has %d left, want 999", got)
 	}
 	f.advance(30 * time.Second) // a token bucket has refilled by one, the windows have not
-	if got := f.admitted(2, override(desc("bucket=a"), 2, typev3.RateLimitUnit_MINUTE)); got != 1 {
+	if got := f.admitted(2, override(desc("bucket=a"), 2, config.Minute)); got != 1 {
 		t.Errorf("the override on a bucket admits %d, want 1", got)
 	}
 }
@@ -339,7 +148,7 @@ descriptors:
   - {key: hard, rate_limit: {unit: hour, requests_per_unit: 100}}
 `)
 	gold, silver := desc("gold=a"), desc("silver=a")
-	for i, wanted := range []pb.RateLimitResponse_Code{ok, ok, over} {
+	for i, wanted := range []code{ok, ok, over} {
 		if got := f.ask(gold, silver, desc("hard=a")).OverallCode; got != wanted {
 			t.Errorf("call %d: %v, want %v", i, got, wanted)
 		}
@@ -375,7 +184,7 @@ descriptors:
 		t.Errorf("admitted %d, want what the replacing limit admits, 3", got)
 	}
 	resp := f.ask(desc("user=a"), desc("premium=a"), desc("vip=a"))
-	want(t, resp, &pb.RateLimitResponse{OverallCode: ok, Statuses: []*pb.RateLimitResponse_DescriptorStatus{
+	want(t, resp, answer{OverallCode: ok, Minimum: -1, Statuses: []status{
 		{Code: ok}, {Code: ok}, {Code: ok, LimitRemaining: 1<<32 - 1},
 	}})
 	if got := f.ask(desc("user=a")).Statuses[0].LimitRemaining; got != 0 {
@@ -431,70 +240,6 @@ domain: edge
 	}
 }
 
-func TestHeaders(t *testing.T) {
-	f := serve(t, `
-domain: edge
-descriptors:
-  - {key: user, rate_limit: {unit: minute, requests_per_unit: 2}}
-  - {key: path, rate_limit: {unit: hour, requests_per_unit: 10}}
-`, func(o *limiter.Options) {
-		o.Headers = limiter.Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset", RetryAfter: "Retry-After"}
-	})
-	headers := func(resp *pb.RateLimitResponse) string {
-		var b strings.Builder
-		for _, h := range resp.ResponseHeadersToAdd {
-			fmt.Fprintf(&b, "%s=%s ", strings.TrimPrefix(h.Key, "RateLimit-"), h.Value)
-		}
-		return strings.TrimSpace(b.String())
-	}
-	f.advance(time.Second)
-	for i, wanted := range []string{"Limit=2 Remaining=1 Reset=59", "Limit=2 Remaining=0 Reset=59", "Limit=2 Remaining=0 Reset=59 Retry-After=59"} {
-		if got := headers(f.ask(desc("path=/"), desc("user=a"))); got != wanted {
-			t.Errorf("call %d: %s, want %s", i, got, wanted)
-		}
-	}
-	if got := headers(f.ask(withHits(desc("user=b"), 3))); got != "Limit=2 Remaining=0 Reset=59" {
-		t.Errorf("a call that can never pass is told %s", got)
-	}
-	if got := headers(f.ask(desc("none=a"))); got != "" {
-		t.Errorf("no limit, but headers %s", got)
-	}
-}
-
-func TestRawBody(t *testing.T) {
-	f := serve(t, `
-domain: edge
-descriptors:
-  - {key: user, rate_limit: {unit: minute, requests_per_unit: 1, raw_body: "slow down"}}
-`)
-	if body := f.ask(desc("user=a")).RawBody; body != nil {
-		t.Errorf("an OK answer has the body %q", body)
-	}
-	if body := f.ask(desc("user=a")).RawBody; string(body) != "slow down" {
-		t.Errorf("got the body %q", body)
-	}
-}
-
-func TestDynamicMetadata(t *testing.T) {
-	f := serve(t, `
-domain: edge
-descriptors:
-  - {key: user, metadata: {tier: {name: base}, owner: a-team}, rate_limit: {unit: minute, requests_per_unit: 1}}
-  - {key: path, metadata: {tier: {name: other, group: web}}, rate_limit: {unit: minute, requests_per_unit: 9}}
-`, func(o *limiter.Options) { o.DynamicMetadata = true })
-	for _, wanted := range []string{
-		`{"domain":"edge","descriptors":[{"entries":["user=a"]},{"entries":["path=/"],"hitsAddend":2}],"metadata":{"owner":"a-team","tier":{"name":"base","group":"web"}}}`,
-		`{"domain":"edge","descriptors":[{"entries":["user=a"]},{"entries":["path=/"],"hitsAddend":2}],"metadata":{"tier":{"name":"other","group":"web"}}}`,
-	} {
-		got := f.ask(desc("user=a"), withHits(desc("path=/"), 2)).DynamicMetadata
-		expected := got.ProtoReflect().New().Interface()
-		if err := protojson.Unmarshal([]byte(wanted), expected); err != nil {
-			t.Fatal(err)
-		}
-		want(t, got, expected)
-	}
-}
-
 func TestDetailedMetric(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -518,7 +263,7 @@ descriptors:
 }
 
 // broken is a backend that is down. It stands for no real store: what is tested
-// is what the service makes of an error.
+// is what the limiter makes of an error.
 type broken struct{}
 
 func (broken) Decide(context.Context, *backend.Request, []algo.Decision) error {
@@ -547,9 +292,9 @@ descriptors:
 			t.Errorf("%s: admitted %d of 5, want %d", text, got, wanted)
 		}
 	}
-	for _, ds := range [][]*common.RateLimitDescriptor{{desc("error=a")}, {desc("allow=a"), desc("error=a")}} {
-		_, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: ds})
-		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "connection refused") {
+	for _, ds := range [][]*ask{{desc("error=a")}, {desc("allow=a"), desc("error=a")}} {
+		_, err := f.decide(context.Background(), "edge", ds...)
+		if failureOf(err) != backendFailed || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("got %v, want Unavailable with the cause", err)
 		}
 	}
@@ -558,7 +303,7 @@ descriptors:
 	}
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := f.ShouldRateLimit(gone, &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("allow=a")}}); status.Code(err) != codes.Canceled {
+	if _, err := f.decide(gone, "edge", desc("allow=a")); failureOf(err) != clientLeft {
 		t.Errorf("got %v for a client that has left, want Canceled", err)
 	}
 }
@@ -575,6 +320,16 @@ descriptors:
 	}
 	if got := f.admitted(3, desc("user=a")); got != 2 {
 		t.Errorf("the old rules admit %d, want 2", got)
+	}
+}
+
+// TestOverrideWithoutAStandIn names the option to set, because no rule can help.
+func TestOverrideWithoutAStandIn(t *testing.T) {
+	f := serve(t, strings.Replace(perUser, "requests_per_unit: 2", "requests_per_unit: 2, on_backend_error: error", 1), func(o *limiter.Options) { o.OnBackendError = config.BackendErrorLocal })
+	_, err := f.decide(context.Background(), "edge", override(desc("none=a"), 1, config.Hour))
+	var option *limiter.OptionError
+	if failureOf(err) != badRequest || !errors.As(err, &option) || option.Option != "OnBackendError" || !strings.Contains(err.Error(), "descriptors[0].limit: it cannot be decided locally") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -676,7 +431,7 @@ func TestReloadUnderLoad(t *testing.T) {
 				if asked == 1 {
 					started <- struct{}{}
 				}
-				resp, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("user=a"), desc("path=/")}})
+				resp, err := f.decide(context.Background(), "edge", desc("user=a"), desc("path=/"))
 				if err != nil || len(resp.Statuses) != 2 {
 					t.Errorf("got %v, %v", resp, err)
 					return
@@ -697,54 +452,4 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	clients.Wait()
-}
-
-func TestJSON(t *testing.T) {
-	f := serve(t, perUser)
-	srv := httptest.NewServer(limiter.JSON(f))
-	defer srv.Close()
-	const alice = `{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "alice"}]}]}`
-	for i, c := range []struct {
-		method, body string
-		status       int
-		says         string
-	}{
-		{"POST", alice, 200, `"overallCode":"OK"`},
-		{"POST", alice, 200, `"name":"per_user"`},
-		{"POST", alice, 429, `"overallCode":"OVER_LIMIT"`},
-		{"POST", `{"domain": "edge"}`, 400, "descriptor list must not be empty"},
-		{"POST", `{"domain": `, 400, "the body is no RateLimitRequest"},
-		{"POST", `{"domani": "edge"}`, 400, "domani"},
-		{"POST", `{"domain": "` + strings.Repeat("x", 2<<20) + `"}`, 413, "larger than 1048576 bytes"},
-		{"GET", "", 405, "POST a RateLimitRequest"},
-	} {
-		req, err := http.NewRequestWithContext(context.Background(), c.method, srv.URL+"/json", strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := srv.Client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		// protojson varies its spaces on purpose.
-		if text := strings.ReplaceAll(string(body), `": "`, `":"`); resp.StatusCode != c.status || !strings.Contains(text, c.says) {
-			t.Errorf("%d: %s %.80s: %d %s, want %d with %s", i, c.method, c.body, resp.StatusCode, body, c.status, c.says)
-		}
-	}
-}
-
-func BenchmarkShouldRateLimit(b *testing.B) {
-	f := serve(b, perUser)
-	req := &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("user=alice")}}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := f.ShouldRateLimit(context.Background(), req); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package limiter_test
+package server_test
 
 import (
 	"net/http"
@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/server"
 )
 
 const fuzzedRules = `domain: edge
@@ -38,7 +38,7 @@ func FuzzJSON(f *testing.F) {
 		f.Add(body)
 	}
 	overHTTP, overGRPC := serve(f, fuzzedRules), serve(f, fuzzedRules)
-	handler := limiter.JSON(overHTTP)
+	handler := server.JSON(overHTTP)
 	f.Fuzz(func(t *testing.T, body string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/json", strings.NewReader(body)))

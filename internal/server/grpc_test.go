@@ -1,4 +1,4 @@
-package limiter_test
+package server_test
 
 import (
 	"context"
@@ -24,7 +24,7 @@ import (
 	grpcstats "google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
-	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/server"
 )
 
 // dial serves f over gRPC as cmd/ratelimit does and returns a connection to it.
@@ -36,7 +36,7 @@ func dial(t *testing.T, f *fixture, options ...grpc.ServerOption) *grpc.ClientCo
 // dialAged is dial for connections that may be so old.
 func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
-	g := grpc.NewServer(append(limiter.GRPCOptions(1<<20, keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}), options...)...)
+	g := grpc.NewServer(append(server.GRPCOptions(1<<20, keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}), options...)...)
 	f.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,7 +62,7 @@ func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grp
 // echoing has each answer hold what was asked, so that memory that is used again
 // too early shows.
 func echoing(t *testing.T) *fixture {
-	return serve(t, perUser, func(o *limiter.Options) { o.DynamicMetadata = true })
+	return serve(t, perUser, func(o *options) { o.DynamicMetadata = true })
 }
 
 // TestAnswersOverGRPC sends requests of all sizes at once, from parts of a frame to

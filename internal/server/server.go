@@ -1,0 +1,160 @@
+// Package server owns how the rate limit service speaks: it decodes a request, has it
+// decided by a limiter, and encodes the answer, over gRPC and as JSON. It also bounds
+// and sheds requests. What is decided, and why, is left to limiter.
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Options configure a Service.
+type Options struct {
+	// Stats counts how long answers take and requests that are too large. Required.
+	Stats *stats.Stats
+
+	// DynamicMetadata adds the domain, the descriptors and the metadata of the
+	// rules that passed to each answer.
+	DynamicMetadata bool
+	// Headers are added to each answer that reports a limit.
+	Headers Headers
+	// Bounds on requests.
+	Bounds Bounds
+
+	// Admit is asked, if it is set, before a request is decided; its error is the
+	// answer then.
+	Admit func(context.Context) error
+	// Hint returns what to add to an error for the client, such as where to set the
+	// option that a *limiter.OptionError names. Nil adds nothing.
+	Hint func(error) string
+}
+
+// Headers names the response headers; an empty name leaves that header out.
+type Headers struct {
+	Limit      string // requests per unit of the status with the least room
+	Remaining  string // hits left of it
+	Reset      string // seconds until its counter is unused again
+	RetryAfter string // seconds until the request would pass; on refusals
+	// Draft adds RateLimit-Policy and RateLimit as the IETF's draft has them.
+	Draft bool
+}
+
+// Service implements envoy.service.ratelimit.v3.RateLimitService by a limiter. It
+// answers Unavailable until the limiter has rules, and is safe for concurrent use.
+type Service struct {
+	pb.UnimplementedRateLimitServiceServer
+
+	limiter  *limiter.Limiter
+	opts     Options
+	headers  bool      // there are some
+	requests sync.Pool // of *request
+	answers  sync.Pool // of *answer
+}
+
+// New returns a service that answers by l, whose options should have EncodeLimit.
+func New(l *limiter.Limiter, o Options) *Service {
+	o.Bounds = o.Bounds.orDefaults()
+	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{})}
+	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
+	s.answers.New = func() any { return &answer{data: make([]byte, 0, answerBytes), service: s} }
+	return s
+}
+
+// request is a request on its way from the wire to the answer.
+type request struct {
+	limiter.Request
+	bounds *Bounds
+	buffer mem.Buffer // what its strings are parts of; nil: nothing of grpc-go's
+	count  int        // of descriptors, also of those beyond the bound
+	excess error      // of the first descriptor that exceeds a bound
+}
+
+// release takes a request back.
+func (s *Service) release(r *request) {
+	r.reset()
+	s.requests.Put(r)
+}
+
+// reset makes r empty.
+func (r *request) reset() {
+	r.Reset()
+	r.count, r.excess = 0, nil
+	if r.buffer != nil {
+		r.buffer.Free()
+		r.buffer = nil
+	}
+}
+
+// ShouldRateLimit implements the gRPC method for callers that have messages of the
+// protobuf library. Its errors are InvalidArgument for requests that cannot be
+// decided and Unavailable when there are no rules or the backend failed.
+func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+	data, err := proto.Marshal(msg)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	r := s.requests.Get().(*request)
+	defer s.release(r)
+	if err := r.decode(data, r.bounds); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	a, err := s.answer(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer a.release()
+	resp := new(pb.RateLimitResponse)
+	if err := proto.Unmarshal(a.data, resp); err != nil {
+		return nil, status.Errorf(codes.Internal, "the answer can't be read: %v", err)
+	}
+	return resp, nil
+}
+
+// answer has a decoded request decided. The answer shares no memory with it.
+func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
+	now := time.Now()
+	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
+	if s.opts.Admit != nil {
+		if err := s.opts.Admit(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.tooLarge(); err != nil {
+		s.opts.Stats.ServiceErrors.Add(1)
+		return nil, s.refusal(err)
+	}
+	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
+		return nil, s.refusal(err)
+	}
+	a := s.answers.Get().(*answer)
+	a.data = s.encode(a.data[:0], &r.Request)
+	return a, nil
+}
+
+// refusal returns an error with its gRPC code.
+func (s *Service) refusal(err error) error {
+	message := err.Error()
+	if s.opts.Hint != nil {
+		message += s.opts.Hint(err)
+	}
+	var request *limiter.RequestError
+	var backend *limiter.BackendError
+	switch {
+	case errors.As(err, &request):
+		return status.Error(codes.InvalidArgument, message)
+	case errors.As(err, &backend), errors.Is(err, limiter.ErrNoRules):
+		return status.Error(codes.Unavailable, message)
+	}
+	return status.FromContextError(err).Err()
+}
