@@ -56,14 +56,7 @@ func TestARequestMeetsSoManyLimits(t *testing.T) {
 	}
 	t.Run("memory", func(t *testing.T) { test(t) })
 	t.Run("redis", func(t *testing.T) {
-		b, err := redis.New(redis.Options{Addrs: []string{redistest.Start(t, redistest.Config{}).Addr}, Timeout: 20 * time.Second, DialTimeout: 20 * time.Second, Log: logger(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(b.Close)
-		if err := b.Ready(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		b := redistest.Open(t, redis.New, redis.Options{Addrs: []string{redistest.Start(t, redistest.Config{}).Addr}, Timeout: 20 * time.Second, DialTimeout: 20 * time.Second, Log: logger(t)})
 		test(t, func(o *limiter.Options) { o.Backend = b })
 	})
 }

@@ -43,9 +43,9 @@ type Limit struct {
 	RawBody         []byte // of the 429 that it causes; empty: the proxy's own
 	Encoded         []byte // see Options.Encode
 
-	index   int     // in the rule; -1 for an override
-	lease   float64 // share that replicas may take ahead
-	near    int64   // hits above which the limit is near
+	index   int                     // in the rule; -1 for an override
+	lease   float64                 // share that replicas may take ahead
+	near    int64                   // hits above which the limit is near
 	onError config.BackendErrorMode // never BackendErrorDefault
 	local   *algo.Limit             // for BackendErrorLocal
 
