@@ -42,15 +42,15 @@ type Descriptor struct {
 	// Hits is its own hits_addend, if HasHits; 0 only looks.
 	Hits     uint64
 	HasHits  bool
-	Negative bool // it gives hits back
+	Negative bool         // it gives hits back
+	role     backend.Role // of its checks, candidates aside
 	// Override is the limit that it brings along; nil: none.
 	Override *Override
 	Status
 
-	rule     *rule        // nil: none applies
-	override *Limit       // replaces the rule's limits
-	stats    *stats.Rule  // nil: nothing to count
-	role     backend.Role // of its checks, candidates aside
+	rule     *rule       // nil: none applies
+	override *Limit      // replaces the rule's limits
+	stats    *stats.Rule // nil: nothing to count
 	cost     int64
 	first    int // range in request.limits and the other slices by check
 	last     int
@@ -61,7 +61,9 @@ func (r *Request) Reset() {
 	clear(r.Descriptors)
 	clear(r.Entries)
 	clear(r.limits)
-	clear(r.ask.Checks)
+	for i := range r.ask.Checks { // addCheck writes the other fields
+		r.ask.Checks[i].Key, r.ask.Checks[i].Limit = nil, nil
+	}
 	clear(r.replaced)
 	r.Descriptors, r.Entries, r.limits = r.Descriptors[:0], r.Entries[:0], r.limits[:0]
 	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
@@ -89,8 +91,8 @@ func (r *Request) DropDescriptor() {
 	r.Descriptors = r.Descriptors[:last]
 }
 
-// extend appends a zero element to one of the slices of a Request. Their memory beyond
-// their length is zero, because Reset clears them.
+// extend appends an element to one of the slices of a Request. It is zero if Reset
+// clears the elements of the slice.
 func extend[T any](s []T) []T {
 	if len(s) < cap(s) {
 		return s[:len(s)+1]
@@ -188,7 +190,7 @@ func (r *Request) addChecks(i int, domain *descriptor.Domain) {
 func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *descriptor.Domain) {
 	r.limits = append(r.limits, l)
 	r.ask.Checks = extend(r.ask.Checks)
-	c := &r.ask.Checks[len(r.ask.Checks)-1]
+	c := &r.ask.Checks[len(r.ask.Checks)-1] // may be a used one: each field is written
 	c.Key = r.keys[from:len(r.keys):len(r.keys)]
 	c.Shard, c.Joint = domain.Shard(c.Key), domain.Consume() == config.AllOrNothing
 	c.Lease, c.Limit, c.Hits, c.Descriptor, c.Role = l.lease, l.Algo, d.cost, i, d.role

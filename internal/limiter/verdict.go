@@ -27,19 +27,19 @@ type Verdict struct {
 type Status struct {
 	// OverLimit reports that it is refused.
 	OverLimit bool
+	passes    bool // in shadow mode, too
+	// Remaining hits of Limit; math.MaxUint32 if the descriptor is unlimited.
+	Remaining uint32
 	// Limit is the reported one, of those that apply that with the least room; nil:
 	// none applies.
 	Limit *Limit
-	// Remaining hits of Limit; math.MaxUint32 if the descriptor is unlimited.
-	Remaining uint32
 	// ResetAfter is when the counter of Limit is unused again.
 	ResetAfter time.Duration
 	// PassesAfter is when the same descriptor would pass, if it is over limit and ever
 	// passes; otherwise the time until its counters are unused.
 	PassesAfter time.Duration
 
-	passes bool // in shadow mode, too
-	check  int  // that of Limit
+	check int // that of Limit
 }
 
 // judge reads the decisions into a status of each descriptor and a verdict on the

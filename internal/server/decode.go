@@ -177,6 +177,13 @@ type field struct {
 
 // cut reads the field that b begins with and returns what follows it.
 func (f *field) cut(b []byte) ([]byte, error) {
+	// Most are bytes whose number and length are below 16 and 128.
+	if len(b) > 1 && b[0]&^0x78 == byte(protowire.BytesType) && b[0] > 7 && b[1] < 0x80 {
+		if end := 2 + int(b[1]); end <= len(b) {
+			f.tag, f.bytes = uint64(b[0]), b[2:end:end]
+			return b[end:], nil
+		}
+	}
 	tag, n := protowire.ConsumeVarint(b)
 	if n < 0 {
 		return nil, errWire
