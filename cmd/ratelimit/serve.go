@@ -206,8 +206,7 @@ var optionFlags = map[string]string{
 
 // hint returns which flag sets what an error of a request tells of.
 func hint(err error) string {
-	var option *limiter.OptionError
-	if errors.As(err, &option) && optionFlags[option.Option] != "" {
+	if option, is := errors.AsType[*limiter.OptionError](err); is && optionFlags[option.Option] != "" {
 		return fmt.Sprintf(" (see %s)", optionFlags[option.Option])
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -283,4 +284,16 @@ descriptors:
 			}
 		})
 	}
+}
+
+// TestRefusalsOutOfMemorySayTheSame as the store has said.
+func TestRefusalsOutOfMemorySayTheSame(t *testing.T) {
+	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 360}}\n",
+		func(o *limiter.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
+	f.ask(withHits(desc("user=a"), 360))
+	stored, remembered := f.ask(desc("user=a")), f.ask(desc("user=a"))
+	if f.counts("user", "").OverLimitWithLocalCache != 1 {
+		t.Fatal("it was not remembered")
+	}
+	want(t, remembered, stored)
 }

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,10 +14,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/server"
-	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
 var allHeaders = server.Headers{Limit: "Limit", Remaining: "Remaining", Reset: "Reset", RetryAfter: "Retry-After", Draft: true}
@@ -32,38 +28,6 @@ func headers(resp *pb.RateLimitResponse) string {
 		all = append(all, h.Key+"="+h.Value)
 	}
 	return strings.Join(all, " ")
-}
-
-// left returns how many hits the look-up of a descriptor finds in its first counter.
-func (f *fixture) left(text string) int64 {
-	f.t.Helper()
-	var entries []descriptor.Entry
-	for _, e := range desc(text).Entries {
-		entries = append(entries, descriptor.Entry{Key: e.Key, Value: e.Value})
-	}
-	_, counters, err := f.Look(context.Background(), "edge", entries)
-	if err != nil || len(counters) == 0 {
-		f.t.Fatalf("%s: %d counters, %v", text, len(counters), err)
-	}
-	return counters[0].Decision.Remaining
-}
-
-// counts returns the counts of a rule, or of a candidate of it.
-func (f *fixture) counts(path, limit string) stats.Counts {
-	f.t.Helper()
-	all := f.stats.Rules()
-	if limit != "" {
-		all = f.stats.Candidates()
-	}
-	for _, r := range all {
-		if r.Name.Path == path && r.Name.Limit == limit {
-			c := r.Counts()
-			c.LastDenied = time.Time{}
-			return c
-		}
-	}
-	f.t.Fatalf("nothing counts %s %s", path, limit)
-	return stats.Counts{}
 }
 
 func times(d *common.RateLimitDescriptor, multiplier uint32) *common.RateLimitDescriptor {
@@ -233,18 +197,6 @@ descriptors:
 	if got := f.ask(withHits(desc("user=a"), 7)).Statuses[0].DurationUntilReset.Seconds; got != 7*450 {
 		t.Errorf("%d s, want %d", got, 7*450)
 	}
-}
-
-// TestRefusalsOutOfMemorySayTheSame as the store has said.
-func TestRefusalsOutOfMemorySayTheSame(t *testing.T) {
-	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 360}}\n", withHeaders,
-		func(o *options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
-	f.ask(withHits(desc("user=a"), 360))
-	stored, remembered := f.ask(desc("user=a")), f.ask(desc("user=a"))
-	if f.counts("user", "").OverLimitWithLocalCache != 1 {
-		t.Fatal("it was not remembered")
-	}
-	want(t, remembered, stored)
 }
 
 func TestHeadersReportTheTightestLimitThatIsEnforced(t *testing.T) {

@@ -78,8 +78,7 @@ func serve(t testing.TB, yaml string, set ...func(*options)) *fixture {
 
 // hint names the option of an error, as a caller of the package may name its flag.
 func hint(err error) string {
-	var option *limiter.OptionError
-	if errors.As(err, &option) {
+	if option, is := errors.AsType[*limiter.OptionError](err); is {
 		return " (set " + option.Option + ")"
 	}
 	return ""
@@ -133,17 +132,6 @@ func (f *fixture) ask(descriptors ...*common.RateLimitDescriptor) *pb.RateLimitR
 	return resp
 }
 
-// codes asks n times and returns how many were OK.
-func (f *fixture) admitted(n int, descriptors ...*common.RateLimitDescriptor) (passed int) {
-	f.t.Helper()
-	for range n {
-		if f.ask(descriptors...).OverallCode == ok {
-			passed++
-		}
-	}
-	return passed
-}
-
 // desc reads "user=alice,path=/x".
 func desc(text string) *common.RateLimitDescriptor {
 	d := new(common.RateLimitDescriptor)
@@ -156,11 +144,6 @@ func desc(text string) *common.RateLimitDescriptor {
 
 func withHits(d *common.RateLimitDescriptor, n uint64) *common.RateLimitDescriptor {
 	d.HitsAddend = wrapperspb.UInt64(n)
-	return d
-}
-
-func negative(d *common.RateLimitDescriptor) *common.RateLimitDescriptor {
-	d.IsNegativeHits = true
 	return d
 }
 
@@ -346,25 +329,6 @@ func TestErrorCodes(t *testing.T) {
 	if _, err := f.ShouldRateLimit(gone, req); status.Code(err) != codes.Canceled {
 		t.Errorf("got %v for a client that has left, want Canceled", err)
 	}
-}
-
-// remembering is a store that remembers whom it has refused.
-type remembering struct {
-	backend.Backend
-	refused map[string]algo.Decision
-}
-
-func (r *remembering) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
-	key := string(req.Checks[0].Key)
-	if known, is := r.refused[key]; is {
-		out[0], req.Remembered = known, true
-		return nil
-	}
-	err := r.Backend.Decide(ctx, req, out)
-	if !out[0].Allowed {
-		r.refused[key] = out[0]
-	}
-	return err
 }
 
 func TestJSON(t *testing.T) {
