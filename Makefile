@@ -103,7 +103,7 @@ bench: tools ## algorithms, matcher, store (1 and 2 cores), and the service besi
 .PHONY: bench
 
 bench-reload: ## latency while 100,000 rules are loaded again and again, and what a reload costs
-	$(GO) test -run '^$$' -bench Reload -benchtime 5x -benchmem ./internal/server
+	$(GO) test -run '^$$' -bench Reload -benchtime 5x -benchmem ./internal/limiter
 	cd bench && $(GO) run ./cmd/bench reload
 .PHONY: bench-reload
 

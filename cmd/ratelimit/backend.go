@@ -159,8 +159,8 @@ func (s *service) connect(ctx context.Context, settings *redis.Settings) (*redis
 
 // close waits for what requests give back, and drops the connections of the stores.
 func (s *service) close() error {
-	if s.decider != nil {
-		s.decider.Close()
+	if s.limiter != nil {
+		s.limiter.Close()
 	}
 	for _, b := range s.redis {
 		b.Close()

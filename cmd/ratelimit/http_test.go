@@ -12,6 +12,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -25,8 +26,10 @@ func TestOthersPagesSpendNothing(t *testing.T) {
 	}
 	store := memory.New(memory.Options{})
 	defer func() { _ = store.Close() }() // it never fails
-	s := &service{decider: server.New(server.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)}), health: health.NewServer()}
-	if err := s.decider.SetRules(rules); err != nil {
+	counts := stats.New(0)
+	limits := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: counts})
+	s := &service{server: server.New(limits, server.Options{Stats: counts}), health: health.NewServer()}
+	if err := limits.SetRules(rules); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {

@@ -18,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
@@ -87,7 +88,7 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
 			"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
 			"maxEntryBytes":  strconv.Itoa(server.DefaultMaxEntryBytes),
-			"nearLimitRatio": fmt.Sprint(server.DefaultNearLimitRatio),
+			"nearLimitRatio": fmt.Sprint(limiter.DefaultNearLimitRatio),
 		},
 	)...)
 }

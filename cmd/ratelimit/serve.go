@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
 )
 
@@ -168,17 +169,24 @@ func (c *serveCmd) checkFiles() error {
 	return nil
 }
 
-// serverOptions are the settings of how to decide and answer.
+// limiterOptions are the settings of how to decide.
+func (c *serveCmd) limiterOptions() limiter.Options {
+	return limiter.Options{
+		ShadowMode:     c.ShadowMode,
+		QuotaMode:      c.QuotaMode,
+		DropRefused:    c.DropDenied,
+		Spread:         c.stores.spread(),
+		NearLimitRatio: c.NearLimitRatio,
+		Replicas:       c.Replicas,
+		OnBackendError: config.BackendErrorMode(c.OnBackendError),
+	}
+}
+
+// serverOptions are the settings of how to answer.
 func (c *serveCmd) serverOptions() server.Options {
 	o := server.Options{
-		ShadowMode:      c.ShadowMode,
-		QuotaMode:       c.QuotaMode,
-		DropRefused:     c.DropDenied,
-		Spread:          c.stores.spread(),
 		DynamicMetadata: c.DynamicMetadata,
-		NearLimitRatio:  c.NearLimitRatio,
-		Replicas:        c.Replicas,
-		OnBackendError:  config.BackendErrorMode(c.OnBackendError),
+		Hint:            hint,
 		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
 	}
 	if c.ResponseHeaders {
@@ -186,6 +194,22 @@ func (c *serveCmd) serverOptions() server.Options {
 	}
 	o.Headers.Draft = c.DraftHeaders
 	return o
+}
+
+// optionFlags are the flags that set the options of which errors of requests tell.
+var optionFlags = map[string]string{
+	"OnBackendError":        "--on-backend-error",
+	server.BoundDescriptors: "--max-descriptors",
+	server.BoundEntries:     "--max-entries",
+	server.BoundEntryBytes:  "--max-entry-bytes",
+}
+
+// hint returns which flag sets what an error of a request tells of.
+func hint(err error) string {
+	if option, is := errors.AsType[*limiter.OptionError](err); is && optionFlags[option.Option] != "" {
+		return fmt.Sprintf(" (see %s)", optionFlags[option.Option])
+	}
+	return ""
 }
 
 // backendError is a config.BackendErrorMode as a flag.

@@ -29,6 +29,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
@@ -50,7 +51,8 @@ type service struct {
 	metrics  []prometheus.Collector
 	scrapes  *scrape.Handler // of all metrics
 	stats    *stats.Stats
-	decider  *server.Service
+	limiter  *limiter.Limiter
+	server   *server.Service
 	shedder  *overload.Shedder
 	rules    *reload.Coordinator
 	health   *health.Server
@@ -104,10 +106,12 @@ func (c *serveCmd) Run(con console) (err error) {
 		return err
 	}
 	s.openOverload()
+	limits := c.limiterOptions()
+	limits.Backend, limits.Local, limits.Log, limits.Stats, limits.Encode = s.traced(s.backend), s.store, s.log, s.stats, server.EncodeLimit
+	s.limiter = limiter.New(limits)
 	options := c.serverOptions()
-	options.Admit = s.shedder.Admit
-	options.Backend, options.Local, options.Log, options.Stats = s.traced(s.backend), s.store, s.log, s.stats
-	s.decider = server.New(options)
+	options.Admit, options.Stats = s.shedder.Admit, s.stats
+	s.server = server.New(s.limiter, options)
 	if err := s.loadRules(stopping); err != nil {
 		return err
 	}
@@ -144,7 +148,7 @@ func (s *service) loadRules(ctx context.Context) error {
 		Delay: s.ReloadDelay,
 		Log:   s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
-	s.rules.Subscribe(s.decider.SetRules)
+	s.rules.Subscribe(s.limiter.SetRules)
 	err = s.rules.Reload(ctx)
 	quiet.SetLevel(zapcore.Level(s.LogLevel))
 	rules := s.rules.Rules()
@@ -323,9 +327,9 @@ func (s *service) grpcServer() *grpc.Server {
 	}
 	g := grpc.NewServer(options...)
 	if s.traces != nil { // a span tells of the messages
-		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.decider))
+		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
 	} else {
-		s.decider.Register(g)
+		s.server.Register(g)
 	}
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
@@ -353,7 +357,7 @@ func drainGRPC(ctx context.Context, g *grpc.Server, closeConns func(), log *zap.
 func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	// A page in a browser on this machine is not to spend others' limits.
-	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.decider)))
+	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.server)))
 	json = admin.OwnName(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health, s.rules.Status))

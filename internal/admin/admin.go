@@ -18,8 +18,8 @@ import (
 	web "github.com/distlimiter/ratelimit/internal/admin/page"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -32,7 +32,7 @@ type Options struct {
 	Reload  func(context.Context) error
 	// Store keeps the rules that come from here. Nil: none can.
 	Store    *rulestore.Provider
-	Service  *server.Service
+	Limiter  *limiter.Limiter
 	Counters Resetter
 	Stats    *stats.Stats
 	// Metrics answers scrapes.

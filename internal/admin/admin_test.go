@@ -26,9 +26,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -45,15 +45,15 @@ descriptors:
 
 // fixture is the handler over the real parts that it shows.
 type fixture struct {
-	file   string
-	rules  *reload.Coordinator
-	store  *rulestore.File
-	stats  *stats.Stats
-	decide *server.Service
-	now    *atomic.Int64 // µs
-	health *health.Server
-	audit  *observer.ObservedLogs
-	server *httptest.Server
+	file    string
+	rules   *reload.Coordinator
+	store   *rulestore.File
+	stats   *stats.Stats
+	limiter *limiter.Limiter
+	now     *atomic.Int64 // µs
+	health  *health.Server
+	audit   *observer.ObservedLogs
+	server  *httptest.Server
 }
 
 func newFixture(t *testing.T, set ...func(*Options)) *fixture {
@@ -67,19 +67,19 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	}
 	f.store = store
 	counters := memory.New(memory.Options{Clock: f.now.Load})
-	f.decide = server.New(server.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
+	f.limiter = limiter.New(limiter.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
 	provider := &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}
 	f.rules = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
 		&reload.Files{Paths: []string{f.file}}, provider,
 	}})
 	provider.Check = func(sources []rulefile.Source) error { return f.rules.Check(config.FromAdmin, sources) }
-	f.rules.Subscribe(f.decide.SetRules)
+	f.rules.Subscribe(f.limiter.SetRules)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(f.stats, reload.Metrics(f.rules.Status))
 	core, audit := observer.New(zap.InfoLevel)
 	f.audit = audit
 	o := Options{
-		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Service: f.decide,
+		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Limiter: f.limiter,
 		Counters: inMemory{counters}, Stats: f.stats, Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
 	}
 	for _, s := range set {

@@ -27,9 +27,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -64,18 +64,18 @@ func newFixture(f *testing.F) *fixture {
 	counters := memory.New(memory.Options{})
 	f.Cleanup(func() { _ = counters.Close() }) // it never fails
 	counts := stats.New(0)
-	service := server.New(server.Options{Backend: counters, Log: zap.NewNop(), Stats: counts})
+	limits := limiter.New(limiter.Options{Backend: counters, Log: zap.NewNop(), Stats: counts})
 	provider := &rulestore.Provider{Store: store, Log: zap.NewNop()}
 	coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
 		&reload.Files{Paths: []string{file}}, provider,
 	}})
 	provider.Check = func(sources []rulefile.Source) error { return coordinator.Check(config.FromAdmin, sources) }
-	coordinator.Subscribe(service.SetRules)
+	coordinator.Subscribe(limits.SetRules)
 	if err := coordinator.Reload(f.Context()); err != nil {
 		f.Fatal(err)
 	}
 	return &fixture{store: store, rules: coordinator, handler: admin.New(admin.Options{
-		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Service: service,
+		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Limiter: limits,
 		Counters: resetter{counters}, Stats: counts, Metrics: scrape.New(prometheus.NewRegistry()), Health: health.NewServer(), Audit: zap.NewNop(),
 	})}
 }

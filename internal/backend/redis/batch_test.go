@@ -18,15 +18,7 @@ func openFor(t *testing.T, o Options) *Backend {
 	t.Helper()
 	o.Addrs = []string{redistest.Start(t, redistest.Config{}).Addr}
 	o.Timeout, o.DialTimeout = 10*time.Second, 10*time.Second
-	b, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	if err := b.Ready(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return redistest.Open(t, New, o)
 }
 
 // limits are of every algorithm, and of every way to treat denied hits.

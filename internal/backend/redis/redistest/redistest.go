@@ -297,6 +297,30 @@ func (s *Server) CPU() time.Duration {
 	return time.Duration(sum * float64(time.Second))
 }
 
+// Backend is what Open needs of a redis.Backend, which this package can't import: that
+// package's own tests import this one.
+type Backend interface {
+	Ready(ctx context.Context) error
+	Close()
+}
+
+// Open opens a backend, usually by redis.New, and waits until it is ready. It closes it
+// when the test ends.
+func Open[O any, B Backend](t testing.TB, open func(O) (B, error), options O) B {
+	t.Helper()
+	b, err := open(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := b.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // Eventually waits until the condition holds.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()

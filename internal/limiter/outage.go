@@ -1,14 +1,13 @@
-package server
+package limiter
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -19,6 +18,16 @@ import (
 // beside their answers. The charges of further ones stay, which at worst refuses.
 const mostGivingBack = 1024
 
+// BackendError is the error of a request for which the backend failed, if on_backend_error
+// of its limits asks for an error.
+type BackendError struct{ Err error }
+
+// Error implements error.
+func (e *BackendError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *BackendError) Unwrap() error { return e.Err }
+
 // outage is what became of a request for which the backend failed, in part or whole.
 type outage struct {
 	stored backend.Part // what the backend decided all the same
@@ -28,20 +37,20 @@ type outage struct {
 
 // decideWithout decides the checks that the backend failed to decide, each as its
 // limit asks. The others stand as decided.
-func (s *Service) decideWithout(ctx context.Context, r *request, cause error) *outage {
-	s.opts.Stats.BackendErrors.Add(1)
-	s.opts.Log.Debug("the backend did not decide", zap.Error(cause)) // it says itself when it goes and comes back
+func (l *Limiter) decideWithout(ctx context.Context, r *Request, cause error) *outage {
+	l.opts.Stats.BackendErrors.Add(1)
+	l.opts.Log.Debug("the backend did not decide", zap.Error(cause)) // it says itself when it goes and comes back
 	out := new(outage)
 	// fail leaves a check without a decision. Nothing is refused for it, and a
 	// rehearsal fails nobody.
 	fail := func(i int, err error) {
-		r.decisions[i] = algo.Decision{Allowed: true, Remaining: r.limits[i].algo.Capacity()}
-		if r.ask.Checks[i].Role != backend.Shadow && !s.opts.ShadowMode {
+		r.decisions[i] = algo.Decision{Allowed: true, Remaining: r.limits[i].Algo.Capacity()}
+		if r.ask.Checks[i].Role != backend.Shadow && !l.opts.ShadowMode {
 			out.err = err
 		}
 	}
 	failed := -1 // the last descriptor that was counted as failed
-	for i, l := range r.limits {
+	for i, limit := range r.limits {
 		c := r.ask.Checks[i]
 		err := backend.ErrorOf(cause, i)
 		if err == nil {
@@ -51,20 +60,20 @@ func (s *Service) decideWithout(ctx context.Context, r *request, cause error) *o
 		}
 		if c.Descriptor != failed {
 			failed = c.Descriptor
-			r.descriptors[failed].stats.Fail()
+			r.Descriptors[failed].stats.Fail()
 		}
 		switch {
 		case ctx.Err() != nil: // the client has left: nobody waits for a decision
-			fail(i, status.FromContextError(ctx.Err()).Err())
-		case l.onError == config.BackendErrorAllow:
-			r.decisions[i] = algo.Decision{Allowed: true, Remaining: l.algo.Capacity()}
-		case l.onError == config.BackendErrorDeny:
+			fail(i, ctx.Err())
+		case limit.onError == config.BackendErrorAllow:
+			r.decisions[i] = algo.Decision{Allowed: true, Remaining: limit.Algo.Capacity()}
+		case limit.onError == config.BackendErrorDeny:
 			r.decisions[i] = algo.Decision{ResetAfter: time.Second, RetryAfter: time.Second}
-		case l.onError == config.BackendErrorLocal:
-			c.Limit = l.local
+		case limit.onError == config.BackendErrorLocal:
+			c.Limit = limit.local
 			out.local.Add(i, c)
 		default:
-			fail(i, status.Errorf(codes.Unavailable, "the rate limit backend did not decide: %v", err))
+			fail(i, &BackendError{fmt.Errorf("the rate limit backend did not decide: %w", err)})
 		}
 	}
 	if whole := r.ask.AllOrNothing || r.givesBack; whole {
@@ -76,9 +85,9 @@ func (s *Service) decideWithout(ctx context.Context, r *request, cause error) *o
 	if len(out.local.At) == 0 {
 		return out
 	}
-	if err := s.opts.Local.Decide(ctx, &out.local.Request, out.local.Out); err != nil {
+	if err := l.opts.Local.Decide(ctx, &out.local.Request, out.local.Out); err != nil {
 		for _, at := range out.local.At {
-			fail(at, status.Errorf(codes.Unavailable, "neither the rate limit backend nor its local stand-in decided: %v", errors.Join(cause, err)))
+			fail(at, &BackendError{fmt.Errorf("neither the rate limit backend nor its local stand-in decided: %w", errors.Join(cause, err))})
 		}
 		out.local = backend.Part{}
 	}
@@ -91,19 +100,19 @@ func (s *Service) decideWithout(ctx context.Context, r *request, cause error) *o
 // was charged by those that did decide and should not have been goes back, to the
 // backend beside the answer, for which the caller may have no more time. The request
 // began that long ago.
-func (s *Service) settleOutage(r *request, failed *outage, o overall, ago time.Duration) error {
+func (l *Limiter) settleOutage(r *Request, failed *outage, ago time.Duration) error {
 	err := failed.err
-	if o.refused {
+	if r.refused {
 		err = nil
 	}
-	whole := o.refused && r.givesBack
+	whole := r.refused && r.givesBack
 	if back := r.undue(&failed.local, err != nil, whole, ago); back != nil {
-		if err := s.opts.Local.Decide(context.Background(), &back.Request, back.Out); err != nil {
-			s.opts.Log.Warn("the local stand-in of the backend did not take back what a request was charged", zap.Error(err))
+		if err := l.opts.Local.Decide(context.Background(), &back.Request, back.Out); err != nil {
+			l.opts.Log.Warn("the local stand-in of the backend did not take back what a request was charged", zap.Error(err))
 		}
 	}
 	if back := r.undue(&failed.stored, err != nil, whole, ago); back != nil {
-		s.giveBackLater(back)
+		l.giveBackLater(back)
 	}
 	return err
 }
@@ -113,10 +122,10 @@ func (s *Service) settleOutage(r *request, failed *outage, o overall, ago time.D
 // when it is refused as a whole, those that are not to be counted; and otherwise such
 // of descriptors that do not pass, because another part refused. Hits that have left
 // with their window meanwhile are not among them: they would be taken from the next.
-func (r *request) undue(p *backend.Part, failed, whole bool, ago time.Duration) (back *backend.Part) {
+func (r *Request) undue(p *backend.Part, failed, whole bool, ago time.Duration) (back *backend.Part) {
 	for from, to := range backend.Descriptors(p.Checks) {
 		passed := backend.Passes(p.Checks[from:to], p.Out[from:to])
-		passes := r.descriptors[p.Checks[from].Descriptor].passes
+		passes := r.Descriptors[p.Checks[from].Descriptor].passes
 		for i := from; i < to; i++ {
 			c := p.Checks[i]
 			counts := c.Limit.DeniedHits() == algo.Count
@@ -137,7 +146,7 @@ func (r *request) undue(p *backend.Part, failed, whole bool, ago time.Duration) 
 
 // giveBack gives back what a request that is refused as a whole was charged, and
 // writes to the decisions what is left then. Where that fails the charges stay.
-func (s *Service) giveBack(ctx context.Context, r *request) {
+func (l *Limiter) giveBack(ctx context.Context, r *Request) {
 	all := backend.Part{Request: backend.Request{Checks: r.ask.Checks}, Out: r.decisions}
 	for i := range r.decisions {
 		all.At = append(all.At, i)
@@ -146,9 +155,9 @@ func (s *Service) giveBack(ctx context.Context, r *request) {
 	if back == nil {
 		return
 	}
-	if err := s.opts.Backend.Decide(ctx, &back.Request, back.Out); err != nil {
-		s.opts.Stats.BackendErrors.Add(1)
-		s.opts.Log.Warn("the backend did not take back what a refused request was charged", zap.Error(err))
+	if err := l.opts.Backend.Decide(ctx, &back.Request, back.Out); err != nil {
+		l.opts.Stats.BackendErrors.Add(1)
+		l.opts.Log.Warn("the backend did not take back what a refused request was charged", zap.Error(err))
 		r.givesBack = false // what was charged counts
 		return
 	}
@@ -156,19 +165,15 @@ func (s *Service) giveBack(ctx context.Context, r *request) {
 }
 
 // giveBackLater gives back to the backend without holding up the answer.
-func (s *Service) giveBackLater(back *backend.Part) {
-	if s.givingBack.Add(1) > mostGivingBack {
-		s.givingBack.Add(-1)
+func (l *Limiter) giveBackLater(back *backend.Part) {
+	if l.givingBack.Add(1) > mostGivingBack {
+		l.givingBack.Add(-1)
 		return
 	}
-	s.gaveBack.Go(func() {
-		defer s.givingBack.Add(-1)
-		if err := s.opts.Backend.Decide(context.Background(), &back.Request, back.Out); err != nil {
-			s.opts.Log.Debug("the backend did not take back what a request was charged that it decided in part", zap.Error(err))
+	l.gaveBack.Go(func() {
+		defer l.givingBack.Add(-1)
+		if err := l.opts.Backend.Decide(context.Background(), &back.Request, back.Out); err != nil {
+			l.opts.Log.Debug("the backend did not take back what a request was charged that it decided in part", zap.Error(err))
 		}
 	})
 }
-
-// Close waits until what requests give back beside their answers has been given
-// back, or could not be. No request may be under way or follow.
-func (s *Service) Close() { s.gaveBack.Wait() }

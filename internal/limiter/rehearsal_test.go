@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -8,15 +8,10 @@ import (
 	"testing"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // partly is a store in two places: of windows shorter than a minute, which may be
@@ -97,10 +92,10 @@ descriptors:
   - {key: quota_room, quota_mode: true, rate_limit: {unit: hour, requests_per_unit: 9}}
 `
 
-func serveOutage(t *testing.T, set ...func(*server.Options)) *outage {
+func serveOutage(t *testing.T, set ...func(*limiter.Options)) *outage {
 	t.Helper()
 	o := &outage{store: new(partly)}
-	o.fixture = serve(t, outageRules, append([]func(*server.Options){func(options *server.Options) {
+	o.fixture = serve(t, outageRules, append([]func(*limiter.Options){func(options *limiter.Options) {
 		var now atomic.Int64
 		now.Store(noon)
 		o.store.Backend, options.Backend, options.Local = options.Backend, o.store, store(t, &now)
@@ -110,15 +105,15 @@ func serveOutage(t *testing.T, set ...func(*server.Options)) *outage {
 }
 
 // hit asks once; the code is that of an error, if it is one.
-func (o *outage) hit(texts ...string) (pb.RateLimitResponse_Code, codes.Code) {
+func (o *outage) hit(texts ...string) (code, failure) {
 	o.t.Helper()
-	var ds []*common.RateLimitDescriptor
+	var ds []*ask
 	for _, text := range texts {
 		ds = append(ds, desc(text+"=a"))
 	}
-	resp, err := o.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: ds})
+	resp, err := o.decide(context.Background(), "edge", ds...)
 	o.Close() // what is given back is given back now
-	return resp.GetOverallCode(), status.Code(err)
+	return resp.OverallCode, failureOf(err)
 }
 
 // left returns what the store has left of the rule's limit per hour.
@@ -142,32 +137,32 @@ func (o *outage) left(text string) int64 {
 // TestRefusalErrorOK is the order in which decisions and errors of one request
 // outweigh each other.
 func TestRefusalErrorOK(t *testing.T) {
-	const failed = codes.Unavailable
+	const failed = backendFailed
 	for name, tt := range map[string]struct {
 		ask  string
-		code pb.RateLimitResponse_Code
-		err  codes.Code
+		code code
+		err  failure
 	}{
-		"a decided refusal outweighs an error":                    {"full error", over, codes.OK},
-		"in whichever order":                                      {"error full", over, codes.OK},
+		"a decided refusal outweighs an error":                    {"full error", over, none},
+		"in whichever order":                                      {"error full", over, none},
 		"a descriptor may be both in part":                        {"both_error", 0, failed},
-		"and its decided part refuses":                            {"both_error both_error both_error", over, codes.OK},
-		"a stand-in's refusal outweighs an error":                 {"error deny", over, codes.OK},
+		"and its decided part refuses":                            {"both_error both_error both_error", over, none},
+		"a stand-in's refusal outweighs an error":                 {"error deny", over, none},
 		"an error outweighs OK":                                   {"room error", 0, failed},
-		"a refusal outweighs allow":                               {"allow full", over, codes.OK},
-		"allow lifts the failed limit alone":                      {"allow room", ok, codes.OK},
-		"deny refuses for the failed limit":                       {"deny room", over, codes.OK},
-		"local stands in for the failed limit":                    {"local room", ok, codes.OK},
+		"a refusal outweighs allow":                               {"allow full", over, none},
+		"allow lifts the failed limit alone":                      {"allow room", ok, none},
+		"deny refuses for the failed limit":                       {"deny room", over, none},
+		"local stands in for the failed limit":                    {"local room", ok, none},
 		"a quota that failed is no refusal":                       {"quota_dead quota_full", 0, failed},
 		"nor is it a quota that passes":                           {"quota_dead quota_room", 0, failed},
-		"quotas that all refuse outweigh an error":                {"quota_full error", over, codes.OK},
-		"a refusal outweighs a quota that failed":                 {"quota_dead quota_room full", over, codes.OK},
-		"a rehearsal fails nobody":                                {"shadow", ok, codes.OK},
-		"nor does it beside others":                               {"shadow room", ok, codes.OK},
-		"nor does it hide a refusal":                              {"shadow full", over, codes.OK},
+		"quotas that all refuse outweigh an error":                {"quota_full error", over, none},
+		"a refusal outweighs a quota that failed":                 {"quota_dead quota_room full", over, none},
+		"a rehearsal fails nobody":                                {"shadow", ok, none},
+		"nor does it beside others":                               {"shadow room", ok, none},
+		"nor does it hide a refusal":                              {"shadow full", over, none},
 		"nor an error":                                            {"shadow error", 0, failed},
-		"limits that are all in shadow mode fail nobody":          {"shadows", ok, codes.OK},
-		"a candidate fails nobody whose other limits are decided": {"candidate", ok, codes.OK},
+		"limits that are all in shadow mode fail nobody":          {"shadows", ok, none},
+		"a candidate fails nobody whose other limits are decided": {"candidate", ok, none},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if code, err := serveOutage(t).hit(strings.Fields(tt.ask)...); code != tt.code || err != tt.err {
@@ -181,8 +176,8 @@ func TestRefusalErrorOK(t *testing.T) {
 // one that failed, and error fails only what the other would let pass.
 func TestHealthyLimitRefusesBesideADeadOne(t *testing.T) {
 	o := serveOutage(t)
-	for i, want := range []pb.RateLimitResponse_Code{ok, ok, over, over} {
-		if code, err := o.hit("both_allow"); code != want || err != codes.OK {
+	for i, want := range []code{ok, ok, over, over} {
+		if code, err := o.hit("both_allow"); code != want || err != none {
 			t.Errorf("allow, request %d: %v, error %v; want %v", i, code, err, want)
 		}
 	}
@@ -190,7 +185,7 @@ func TestHealthyLimitRefusesBesideADeadOne(t *testing.T) {
 	o.hit("both_error")
 	o.hit("both_error")
 	o.store.dead.Store(true)
-	if code, err := o.hit("both_error"); code != over || err != codes.OK {
+	if code, err := o.hit("both_error"); code != over || err != none {
 		t.Errorf("error, used up: %v, error %v; want a refusal", code, err)
 	}
 }
@@ -201,7 +196,7 @@ func TestNothingIsChargedForAnError(t *testing.T) {
 	o := serveOutage(t)
 	for _, healthy := range []string{"room", "count", "log", "bucket", "shadow_room", "quota_room"} {
 		for range 3 {
-			if _, err := o.hit(healthy, "error"); err != codes.Unavailable {
+			if _, err := o.hit(healthy, "error"); err != backendFailed {
 				t.Fatalf("%s: error %v", healthy, err)
 			}
 		}
@@ -224,9 +219,9 @@ func TestNothingIsChargedForAnError(t *testing.T) {
 // TestRefusedHitsThatCountAreGivenBackForAnError, for they were charged, too.
 func TestRefusedHitsThatCountAreGivenBackForAnError(t *testing.T) {
 	o := serveOutage(t)
-	if _, err := o.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{
+	if _, err := o.decide(context.Background(), "edge",
 		withHits(desc("shadow_room=a"), 12), desc("error=a"),
-	}}); status.Code(err) != codes.Unavailable {
+	); failureOf(err) != backendFailed {
 		t.Fatal(err)
 	}
 	o.Close()
@@ -263,7 +258,7 @@ func TestADescriptorInTwoPlacesIsChargedAllOrNone(t *testing.T) {
 // a refused request charges nothing.
 func TestOtherDescriptorsStayChargedWhenAStandInRefuses(t *testing.T) {
 	for want, drop := range map[int64]bool{8: false, 9: true} {
-		o := serveOutage(t, func(options *server.Options) { options.DropRefused, options.Spread = drop, true })
+		o := serveOutage(t, func(options *limiter.Options) { options.DropRefused, options.Spread = drop, true })
 		o.hit("bucket", "deny")
 		if left := o.left("bucket"); left != want {
 			t.Errorf("drop %v: %d left, want %d", drop, left, want)
@@ -294,13 +289,13 @@ descriptors:
 // TestRehearsalsNeverFail, whatever the store's state: shadow mode of a rule, of a
 // limit, and of the service.
 func TestRehearsalsNeverFail(t *testing.T) {
-	whole := func(o *server.Options) { o.Backend = broken{} }
-	everything := func(o *server.Options) { o.ShadowMode = true }
+	whole := func(o *limiter.Options) { o.Backend = broken{} }
+	everything := func(o *limiter.Options) { o.ShadowMode = true }
 	for name, o := range map[string]*outage{
 		"a part of the store is dead": serveOutage(t), "all of it is": serveOutage(t, whole),
 	} {
 		for _, rule := range []string{"shadow", "shadow_room", "shadows", "candidate"} {
-			if code, err := o.hit(rule); code != ok || err != codes.OK {
+			if code, err := o.hit(rule); code != ok || err != none {
 				t.Errorf("%s: %s: %v, error %v", name, rule, code, err)
 			}
 		}
@@ -309,7 +304,7 @@ func TestRehearsalsNeverFail(t *testing.T) {
 		"a part of the store is dead": serveOutage(t, everything), "all of it is": serveOutage(t, everything, whole),
 	} {
 		for _, ask := range []string{"error", "error full room", "deny", "local", "both_error", "quota_dead quota_full", "shadow"} {
-			if code, err := o.hit(strings.Fields(ask)...); code != ok || err != codes.OK {
+			if code, err := o.hit(strings.Fields(ask)...); code != ok || err != none {
 				t.Errorf("shadow mode for all, %s: %s: %v, error %v", name, ask, code, err)
 			}
 		}
@@ -321,7 +316,7 @@ func TestGivingBackHoldsUpNoAnswer(t *testing.T) {
 	o := serveOutage(t)
 	answered := make(chan struct{})
 	o.store.returns = func() { <-answered }
-	if _, err := o.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("room=a"), desc("error=a")}}); status.Code(err) != codes.Unavailable {
+	if _, err := o.decide(context.Background(), "edge", desc("room=a"), desc("error=a")); failureOf(err) != backendFailed {
 		t.Fatal(err)
 	}
 	o.ask(desc("room=another")) // may use what the first request was made of
@@ -361,8 +356,8 @@ func TestWhatFailedIsCounted(t *testing.T) {
 
 // TestTheErrorNamesTheCause of the check that failed.
 func TestTheErrorNamesTheCause(t *testing.T) {
-	_, err := serveOutage(t).ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{desc("room=a"), desc("error=a")}})
-	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), errDead.Error()) {
+	_, err := serveOutage(t).decide(context.Background(), "edge", desc("room=a"), desc("error=a"))
+	if failureOf(err) != backendFailed || !strings.Contains(err.Error(), errDead.Error()) {
 		t.Errorf("%v", err)
 	}
 }

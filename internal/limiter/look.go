@@ -1,17 +1,13 @@
-package server
+package limiter
 
 import (
 	"context"
-	"errors"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
-
-// ErrNoRules is returned before SetRules.
-var ErrNoRules = errors.New("no rate limit configuration loaded")
 
 // Counter is the counter of one limit that applies to a descriptor.
 type Counter struct {
@@ -24,8 +20,8 @@ type Counter struct {
 
 // Look returns the rule that applies to a descriptor, nil if none does, and the
 // state of its counters. It charges and counts nothing.
-func (s *Service) Look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []Counter, error) {
-	rules := s.rules.Load()
+func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []Counter, error) {
+	rules := l.rules.Load()
 	if rules == nil {
 		return nil, nil, ErrNoRules
 	}
@@ -37,20 +33,20 @@ func (s *Service) Look(ctx context.Context, domain string, entries []descriptor.
 	if match == nil {
 		return nil, nil, nil
 	}
-	r := &request{entries: entries, descriptors: []matched{{match: match, rule: &rules.rules[match.Index], entries: [2]int{0, len(entries)}}}}
+	r := &Request{Entries: entries, Descriptors: []Descriptor{{rule: &rules.rules[match.Index], To: len(entries)}}}
 	r.addChecks(0, d)
-	s.settle(r, d)
+	r.decisions = make([]algo.Decision, len(r.limits))
 	if len(r.ask.Checks) > 0 {
-		if err := s.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
+		if err := l.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
 			return match, nil, err
 		}
 	}
-	if err := s.lookAhead(ctx, r); err != nil {
+	if err := l.lookAhead(ctx, r); err != nil {
 		return match, nil, err
 	}
 	counters := make([]Counter, len(r.limits))
-	for i, l := range r.limits {
-		counters[i] = Counter{Check: r.ask.Checks[i], Limit: match.Config.Limits[l.index], Decision: r.decisions[i]}
+	for i, limit := range r.limits {
+		counters[i] = Counter{Check: r.ask.Checks[i], Limit: match.Config.Limits[limit.index], Decision: r.decisions[i]}
 	}
 	return match, counters, nil
 }
@@ -58,14 +54,14 @@ func (s *Service) Look(ctx context.Context, domain string, entries []descriptor.
 // lookAhead looks again at counters that are just used up under limits that count
 // refused hits. A look passes there, as envoyproxy/ratelimit has it, though no hit
 // would; to a limit that drops them it does not.
-func (s *Service) lookAhead(ctx context.Context, r *request) error {
+func (l *Limiter) lookAhead(ctx context.Context, r *Request) error {
 	var ask backend.Request
 	var places []int
 	for i, d := range r.decisions {
 		if !d.Allowed || d.Remaining > 0 {
 			continue
 		}
-		p := r.limits[i].algo.Params()
+		p := r.limits[i].Algo.Params()
 		p.DeniedHits = algo.Drop
 		dropping, err := algo.New(p)
 		if err != nil {
@@ -79,7 +75,7 @@ func (s *Service) lookAhead(ctx context.Context, r *request) error {
 		return nil
 	}
 	out := make([]algo.Decision, len(places))
-	if err := s.opts.Backend.Decide(ctx, &ask, out); err != nil {
+	if err := l.opts.Backend.Decide(ctx, &ask, out); err != nil {
 		return err
 	}
 	for i, at := range places {

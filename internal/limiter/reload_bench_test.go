@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -85,7 +85,7 @@ func BenchmarkReload(b *testing.B) {
 			}
 			store := memory.New(memory.Options{})
 			b.Cleanup(func() { _ = store.Close() })
-			service := server.New(server.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)})
+			service := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)})
 			coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{&provider}})
 			coordinator.Subscribe(service.SetRules)
 			if err := coordinator.Reload(b.Context()); err != nil {

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -78,8 +78,8 @@ descriptors:
 	if rule, _, err := f.Look(context.Background(), "nowhere", nil); rule != nil || err != nil {
 		t.Errorf("an unknown domain: %v, %v", rule, err)
 	}
-	empty := server.New(server.Options{Backend: memory.New(memory.Options{}), Log: zaptest.NewLogger(t), Stats: stats.New(0)})
-	if _, _, err := empty.Look(context.Background(), "edge", nil); !errors.Is(err, server.ErrNoRules) {
+	empty := limiter.New(limiter.Options{Backend: memory.New(memory.Options{}), Log: zaptest.NewLogger(t), Stats: stats.New(0)})
+	if _, _, err := empty.Look(context.Background(), "edge", nil); !errors.Is(err, limiter.ErrNoRules) {
 		t.Errorf("before there are rules: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -7,38 +7,23 @@ import (
 	"testing"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/distlimiter/ratelimit/internal/backend/persecond"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 func openRedis(t *testing.T, o redis.Options) *redis.Backend {
 	t.Helper()
-	o.Timeout, o.DialTimeout = 5*time.Second, 5*time.Second
-	b, err := redis.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := b.Ready(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return b
+	o.Timeout, o.DialTimeout = 5*time.Second, 5*time.Second // for a busy machine
+	return redistest.Open(t, redis.New, o)
 }
 
 // try asks once, and waits for what is given back.
-func (f *fixture) try(ds ...*common.RateLimitDescriptor) (pb.RateLimitResponse_Code, codes.Code) {
-	resp, err := f.ShouldRateLimit(context.Background(), &pb.RateLimitRequest{Domain: "edge", Descriptors: ds})
+func (f *fixture) try(ds ...*ask) (code, failure) {
+	resp, err := f.decide(context.Background(), "edge", ds...)
 	f.Close()
-	return resp.GetOverallCode(), status.Code(err)
+	return resp.OverallCode, failureOf(err)
 }
 
 // TestOneOfTwoRedisServersIsDead: each limit whose server is well is decided, and what
@@ -65,7 +50,7 @@ descriptors:
 			servers := map[string]*redistest.Server{"second": redistest.Start(t, redistest.Config{}), "hour": redistest.Start(t, redistest.Config{})}
 			var now atomic.Int64
 			now.Store(noon)
-			f := serve(t, fmt.Sprintf(yaml, tt.dead, tt.well), func(o *server.Options) {
+			f := serve(t, fmt.Sprintf(yaml, tt.dead, tt.well), func(o *limiter.Options) {
 				o.Local, o.Spread = store(t, &now), true
 				// Seconds that do not pass, so that a slow machine changes nothing.
 				o.Backend = &persecond.Backend{
@@ -79,35 +64,35 @@ descriptors:
 			}
 			servers[tt.dead].Kill()
 			for _, dead := range []string{"allow", "error", "deny", "local", "shadow"} {
-				if code, err := f.try(desc(tt.dead+"_"+dead+"=a"), well); code != over || err != codes.OK {
+				if code, err := f.try(desc(tt.dead+"_"+dead+"=a"), well); code != over || err != none {
 					t.Errorf("used up, beside %s: %v, error %v; want a refusal", dead, code, err)
 				}
 			}
-			if code, err := f.try(desc("both=full")); code != over || err != codes.OK {
+			if code, err := f.try(desc("both=full")); code != over || err != none {
 				t.Errorf("used up, in one descriptor: %v, error %v; want a refusal", code, err)
 			}
 
 			for range 5 {
-				for _, ask := range [][]*common.RateLimitDescriptor{
+				for _, ask := range [][]*ask{
 					{desc("well=a"), desc(tt.dead + "_error=a")}, {desc("both=a")},
 				} {
-					if code, err := f.try(ask...); err != codes.Unavailable {
+					if code, err := f.try(ask...); err != backendFailed {
 						t.Errorf("%v: %v, error %v; want an error", ask, code, err)
 					}
 				}
-				if code, err := f.try(desc("both_deny=a")); code != over || err != codes.OK {
+				if code, err := f.try(desc("both_deny=a")); code != over || err != none {
 					t.Errorf("both, one denied: %v, error %v; want a refusal", code, err)
 				}
 			}
-			for i, want := range []pb.RateLimitResponse_Code{ok, ok, ok, over} { // all room is there still
-				if code, err := f.try(desc("well=a"), desc(tt.dead+"_allow=a"), desc(tt.dead+"_shadow=a")); code != want || err != codes.OK {
+			for i, want := range []code{ok, ok, ok, over} { // all room is there still
+				if code, err := f.try(desc("well=a"), desc(tt.dead+"_allow=a"), desc(tt.dead+"_shadow=a")); code != want || err != none {
 					t.Errorf("after errors, request %d: %v, error %v; want %v", i, code, err, want)
 				}
 			}
 			servers[tt.dead].Restart()
 			redistest.Eventually(t, "the server is back", func() bool {
 				_, err := f.try(withHits(desc(tt.dead+"_error=a"), 0))
-				return err == codes.OK
+				return err == none
 			})
 			for _, key := range []string{"both", "both_deny"} {
 				if got := f.admitted(4, desc(key+"=a")); got != 3 {
@@ -132,14 +117,14 @@ descriptors:
   - {key: error, rate_limit: {unit: hour, requests_per_unit: 3}}
   - {key: allow, rate_limit: {unit: hour, requests_per_unit: 3, on_backend_error: allow}}
   - {key: shadow, shadow_mode: true, rate_limit: {unit: hour, requests_per_unit: 3}}
-`, func(o *server.Options) {
+`, func(o *limiter.Options) {
 		o.Spread = true
 		now := &atomic.Int64{}
 		now.Store(noon)
 		o.Backend = openRedis(t, redis.Options{Mode: redis.Cluster, Addrs: c.Addrs(), Clock: now.Load})
 	})
 	const values = 24
-	value := func(rule string, i int) *common.RateLimitDescriptor { return desc(fmt.Sprintf("%s=%d", rule, i)) }
+	value := func(rule string, i int) *ask { return desc(fmt.Sprintf("%s=%d", rule, i)) }
 	for i := range values {
 		if got := f.admitted(4, value("allow", i)); got != 3 {
 			t.Fatalf("%d pass before, want 3", got)
@@ -153,7 +138,7 @@ descriptors:
 	redistest.Eventually(t, "some values fail, and others do not", func() bool {
 		dead, well, full = nil, nil, nil
 		for i := range values {
-			if _, err := f.try(withHits(value("error", i), 0)); err == codes.OK {
+			if _, err := f.try(withHits(value("error", i), 0)); err == none {
 				well = append(well, i)
 			} else {
 				dead = append(dead, i)
@@ -165,23 +150,23 @@ descriptors:
 		return len(dead) > 0 && len(well) > 0 && len(full) > 0
 	})
 	for _, i := range full {
-		for _, beside := range []*common.RateLimitDescriptor{value("error", dead[0]), value("shadow", dead[0])} {
-			for _, ask := range [][]*common.RateLimitDescriptor{{value("allow", i), beside}, {beside, value("allow", i)}} {
-				if code, err := f.try(ask...); code != over || err != codes.OK {
+		for _, beside := range []*ask{value("error", dead[0]), value("shadow", dead[0])} {
+			for _, ask := range [][]*ask{{value("allow", i), beside}, {beside, value("allow", i)}} {
+				if code, err := f.try(ask...); code != over || err != none {
 					t.Errorf("%v: %v, error %v; want a refusal, for one is used up", ask, code, err)
 				}
 			}
 		}
 	}
 	for range 5 {
-		if code, err := f.try(value("error", well[0]), value("error", dead[0])); err != codes.Unavailable {
+		if code, err := f.try(value("error", well[0]), value("error", dead[0])); err != backendFailed {
 			t.Errorf("%v, error %v; want an error", code, err)
 		}
 	}
 	if got := f.admitted(4, value("error", well[0])); got != 3 {
 		t.Errorf("%d pass after errors, want 3: what was charged for them went back", got)
 	}
-	if code, err := f.try(value("shadow", dead[0]), value("shadow", well[0])); code != ok || err != codes.OK {
+	if code, err := f.try(value("shadow", dead[0]), value("shadow", well[0])); code != ok || err != none {
 		t.Errorf("rehearsals: %v, error %v", code, err)
 	}
 }

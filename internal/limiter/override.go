@@ -1,12 +1,11 @@
-package server
+package limiter
 
 import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
-
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -14,79 +13,65 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// override is the limit that a request brings along.
-type override struct {
-	requests      uint32
-	unit          int32
-	multiplier    uint32
-	hasMultiplier bool
-}
-
-// units holds the windows of the units that an override may have; the messages
-// of overrides and answers number them alike.
-var units = map[pb.RateLimitResponse_RateLimit_Unit]time.Duration{
-	pb.RateLimitResponse_RateLimit_SECOND: time.Second,
-	pb.RateLimitResponse_RateLimit_MINUTE: time.Minute,
-	pb.RateLimitResponse_RateLimit_HOUR:   time.Hour,
-	pb.RateLimitResponse_RateLimit_DAY:    24 * time.Hour,
-	pb.RateLimitResponse_RateLimit_WEEK:   7 * 24 * time.Hour,
-	pb.RateLimitResponse_RateLimit_MONTH:  30 * 24 * time.Hour,
-	pb.RateLimitResponse_RateLimit_YEAR:   365 * 24 * time.Hour,
+// Override is the limit that a descriptor brings along.
+type Override struct {
+	RequestsPerUnit uint32
+	Unit            config.Unit
+	// UnitMultiplier lengthens the window, if HasMultiplier; 0 is an error then.
+	UnitMultiplier uint32
+	HasMultiplier  bool
 }
 
 // window returns the unit times its multiplier. The error begins with the field.
-func (o *override) window() (time.Duration, error) {
-	name := pb.RateLimitResponse_RateLimit_Unit(o.unit)
-	unit, known := units[name]
+func (o *Override) window() (time.Duration, error) {
+	unit := o.Unit.Duration()
 	switch most := algo.MaxWindow / max(unit, 1); {
-	case !known:
-		return 0, fmt.Errorf("unit: %s: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR", name)
-	case !o.hasMultiplier:
+	case unit == 0 && o.Unit == config.UnitUnknown:
+		return 0, errors.New("unit: UNKNOWN: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")
+	case unit == 0:
+		return 0, fmt.Errorf("unit: %d: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR", o.Unit)
+	case !o.HasMultiplier:
 		return unit, nil
-	case o.multiplier == 0:
+	case o.UnitMultiplier == 0:
 		return 0, errors.New("unit_multiplier: 0: use at least 1, or leave it out")
-	case time.Duration(o.multiplier) > most:
-		return 0, fmt.Errorf("unit_multiplier: %d times %s is longer than 366 days: use at most %d", o.multiplier, name, most)
+	case time.Duration(o.UnitMultiplier) > most:
+		return 0, fmt.Errorf("unit_multiplier: %d times %s is longer than 366 days: use at most %d", o.UnitMultiplier, strings.ToUpper(o.Unit.String()), most)
 	}
-	return unit * time.Duration(o.multiplier), nil
+	return unit * time.Duration(o.UnitMultiplier), nil
 }
 
-// override replaces what the rule of the i-th descriptor says by the limit that the
+// override replaces the limits of the i-th descriptor's rule by the one that the
 // request brings. It keeps how the rule's first limit decides, but no mode of it,
-// for Envoy's operator asked for just this limit.
-func (s *Service) override(r *request, i int, domain *descriptor.Domain) error {
-	m := &r.descriptors[i]
-	window, err := m.limit.window()
+// because Envoy's operator asked for just this limit.
+func (l *Limiter) override(r *Request, i int, domain *descriptor.Domain) error {
+	d := &r.Descriptors[i]
+	window, err := d.Override.window()
 	if err != nil {
 		return fmt.Errorf("descriptors[%d].limit.%w", i, err)
 	}
-	p := algo.Params{Limit: m.limit.requests, Window: window}
-	mode := config.BackendErrorDefault
-	switch first := m.rule.first(); {
+	p := algo.Params{Limit: d.Override.RequestsPerUnit, Window: window}
+	limit := &Limit{RequestsPerUnit: p.Limit, Unit: d.Override.Unit, UnitMultiplier: d.Override.UnitMultiplier, index: -1}
+	switch first := d.rule.first(); {
 	case first != nil:
-		p = scale(first.algo.Params(), p.Limit, window)
-		p.DeniedHits, mode = first.algo.DeniedHits(), first.onError
-	case domain.Consume() == config.AllOrNothing || s.opts.DropRefused:
+		p = scale(first.Algo.Params(), p.Limit, window)
+		p.DeniedHits, limit.onError = first.Algo.DeniedHits(), first.onError
+	case domain.Consume() == config.AllOrNothing || l.opts.DropRefused:
 		p.DeniedHits = algo.Drop
 	}
-	a, err := algo.New(p)
-	if err != nil {
+	if limit.Algo, err = algo.New(p); err != nil {
 		return fmt.Errorf("descriptors[%d].limit: %w", i, err)
 	}
-	l, err := s.compileLimit(a, mode)
-	if err != nil {
-		return fmt.Errorf("descriptors[%d].limit: it cannot be decided locally: set --on-backend-error to error, allow or deny", i)
+	if l.compileLimit(limit) != nil {
+		return fmt.Errorf("descriptors[%d].limit: %w", i, &OptionError{"OnBackendError", errors.New("it cannot be decided locally, only by error, allow or deny")})
 	}
-	l.index = -1
-	l.report(m.limit.requests, m.limit.unit, m.limit.multiplier)
-	m.override, m.rule = &l, nil
-	m.role = backend.Required
-	if s.opts.QuotaMode {
-		m.role = backend.Quota
+	d.override, d.rule = limit, nil
+	d.role = backend.Required
+	if l.opts.QuotaMode {
+		d.role = backend.Quota
 	}
 	// Counted by its values, as envoyproxy/ratelimit does, as far as there is room.
 	r.path = r.path[:0]
-	for i, e := range r.entries[m.entries[0]:m.entries[1]] {
+	for i, e := range r.entriesOf(d) {
 		if i > 0 {
 			r.path = append(r.path, '.')
 		}
@@ -95,16 +80,16 @@ func (s *Service) override(r *request, i int, domain *descriptor.Domain) error {
 			r.path = append(append(r.path, '_'), e.Value...)
 		}
 	}
-	if m.stats == nil {
-		m.stats = &s.overrides
+	if d.stats == nil {
+		d.stats = &l.overrides
 	}
-	m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
+	d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats)
 	return nil
 }
 
 // first returns the limit whose algorithm an override takes: the first that is
 // enforced, or else the first; nil if there is none.
-func (r *rule) first() *limit {
+func (r *rule) first() *Limit {
 	if r == nil || len(r.limits) == 0 {
 		return nil
 	}

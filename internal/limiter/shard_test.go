@@ -1,4 +1,4 @@
-package server_test
+package limiter_test
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // seen is a backend that notes the shards of the checks that it hands on.
@@ -37,7 +37,7 @@ descriptors:
 		"all_or_nothing": {"4:edge|", "4:edge|", "4:edge|", "4:edge|"},
 	} {
 		s := &seen{}
-		f := serve(t, "domain: edge\nconsume: "+consume+descriptors, func(o *server.Options) { s.Backend, o.Backend = o.Backend, s })
+		f := serve(t, "domain: edge\nconsume: "+consume+descriptors, func(o *limiter.Options) { s.Backend, o.Backend = o.Backend, s })
 		f.ask(desc("user=a"))
 		f.ask(desc("user=a"), desc("vip=a"))
 		if !slices.Equal(s.shards, want) {
