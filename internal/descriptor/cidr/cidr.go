@@ -30,6 +30,7 @@ func Parse(text string) (netip.Prefix, error) {
 	if !ok {
 		return netip.Prefix{}, &Error{fmt.Sprintf("%q is not a prefix of addresses", text), "write one such as 10.0.0.0/8 or 2001:db8::/32"}
 	}
+	host := p.Addr().Unmap()
 	switch masked := p.Masked(); {
 	case !strings.Contains(text, "/"):
 		return netip.Prefix{}, &Error{fmt.Sprintf("%q is an address without the length of a prefix", text), fmt.Sprintf("write %s for this address alone", p)}
@@ -37,7 +38,7 @@ func Parse(text string) (netip.Prefix, error) {
 		return netip.Prefix{}, &Error{fmt.Sprintf("%q has a zone, which prefixes don't have", text), "write " + masked.String()}
 	case p != masked:
 		return netip.Prefix{}, &Error{fmt.Sprintf("%q has bits beyond its length", text),
-			fmt.Sprintf("write %s, or %s for this address alone", masked, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))}
+			fmt.Sprintf("write %s, or %s for this address alone", masked, netip.PrefixFrom(host, host.BitLen()))}
 	}
 	return p, nil
 }

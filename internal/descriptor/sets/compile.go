@@ -1,0 +1,259 @@
+package sets
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+)
+
+// Compile returns the index of rules. An error is of type [Errors] and holds all
+// that is wrong with them.
+func Compile(rules []Rule, task *background.Task) (*Index, error) {
+	c := compiler{rules: make([]rule, len(rules)), tally: tally{}, sets: map[string]*set{}, task: task}
+	names := make(map[string]int, len(rules))
+	for i := range rules {
+		c.at, c.rule = i, &rules[i]
+		first, again := names[c.rule.Name]
+		switch {
+		case c.rule.Name == "":
+			c.refuse(&Error{Reason: NoName, What: "no name", Remedy: "write name: and a text of its own: it names the counters"})
+		case again:
+			c.refuse(&Error{Reason: DuplicateName, First: first, What: "another limit of the domain has this name", Remedy: "give it a name of its own: it names the counters"})
+		default:
+			names[c.rule.Name] = i
+		}
+		c.compile()
+		task.Step()
+	}
+	if len(c.errors) > 0 {
+		return nil, c.errors
+	}
+	return c.index(), nil
+}
+
+// compiler compiles rules one by one, and then files them.
+type compiler struct {
+	at     int // of the rule being compiled
+	rule   *Rule
+	rules  []rule
+	tally  tally
+	sets   map[string]*set // of a single text: rules share them
+	errors Errors
+	task   *background.Task
+}
+
+func (c *compiler) refuse(e *Error) {
+	e.Rule, e.Name = c.at, c.rule.Name
+	c.errors = append(c.errors, e)
+}
+
+func (c *compiler) compile() {
+	r := &c.rules[c.at]
+	r.conditions = make([]condition, 0, len(c.rule.Match))
+	for i := range c.rule.Match {
+		in := &c.rule.Match[i]
+		if slices.ContainsFunc(c.rule.Match[:i], func(other Condition) bool { return other.Key == in.Key }) {
+			c.refuse(&Error{Reason: DuplicateKey, Key: in.Key, What: fmt.Sprintf("key %q twice in match", in.Key), Remedy: "write all that is asked of a key in one place"})
+			continue
+		}
+		r.conditions = append(r.conditions, c.condition(in))
+	}
+	r.countBy = slices.Sorted(slices.Values(c.rule.CountBy))
+	for i, key := range c.rule.CountBy {
+		required := slices.ContainsFunc(c.rule.Match, func(in Condition) bool { return in.Key == key && !in.Absent })
+		switch {
+		case key == "":
+			c.refuse(&Error{Reason: NoKey, What: "an empty key in count_by", Remedy: "write the key of an entry"})
+		case slices.Contains(c.rule.CountBy[:i], key):
+			c.refuse(&Error{Reason: CountedTwice, Key: key, What: fmt.Sprintf("key %q twice in count_by", key), Remedy: "remove one"})
+		case !required:
+			c.refuse(&Error{Reason: NotRequired, Key: key, What: fmt.Sprintf("count_by names %q, which match does not require to be present", key),
+				Remedy: fmt.Sprintf("add %s: {} to match", key)})
+		}
+	}
+}
+
+func (c *compiler) condition(in *Condition) condition {
+	if in.Key == "" {
+		c.refuse(&Error{Reason: NoKey, What: "a condition in match without a key", Remedy: "write the key of an entry"})
+	}
+	if in.Absent && (in.Any.given() || in.Not.given()) {
+		c.refuse(&Error{Reason: AbsentAndPresent, Key: in.Key, What: fmt.Sprintf("key %q is asked to be absent and to have values", in.Key), Remedy: "remove absent or the values"})
+	}
+	out := condition{key: in.Key, absent: in.Absent, any: c.set(in.Key, &in.Any, AnyValues, AnyCIDRs), not: c.set(in.Key, &in.Not, NotValues, NotCIDRs)}
+	if out.any != nil && out.any.all() {
+		out.any = nil // it only must be present
+	}
+	return out
+}
+
+// set returns a compiled set; nil if in is none.
+func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
+	if in.Values != nil && len(in.Values) == 0 {
+		c.refuseEmpty(key, values)
+	}
+	if in.CIDRs != nil && len(in.CIDRs) == 0 {
+		c.refuseEmpty(key, cidrs)
+	}
+	switch len(in.Values) + len(in.CIDRs) {
+	case 0:
+		return nil
+	case 1:
+		if len(in.CIDRs) == 0 {
+			return c.single(in.Values[0])
+		}
+	}
+	members := make([]member, 0, len(in.Values)+len(in.CIDRs))
+	for _, v := range in.Values {
+		members = append(members, textMember(v))
+	}
+	for _, text := range in.CIDRs {
+		p, err := cidr.Parse(text)
+		if err != nil {
+			e := &Error{Reason: BadCIDR, Key: key, Value: text, In: cidrs, What: err.Error()}
+			if wrong := (*cidr.Error)(nil); errors.As(err, &wrong) {
+				e.What, e.Remedy = fmt.Sprintf("key %q: %s", key, wrong.What), wrong.Remedy
+			}
+			c.refuse(e)
+			continue
+		}
+		members = append(members, addressMember(p))
+	}
+	return newSet(members, c.task)
+}
+
+func (c *compiler) refuseEmpty(key string, in Field) {
+	c.refuse(&Error{Reason: EmptyList, Key: key, In: in, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
+}
+
+func (c *compiler) single(value string) *set {
+	s := c.sets[value]
+	if s == nil {
+		s = newSet([]member{textMember(value)}, c.task)
+		c.sets[value] = s
+	}
+	return s
+}
+
+// index files the rules.
+func (c *compiler) index() *Index {
+	for i := range c.rules {
+		for j := range c.rules[i].conditions {
+			c.rules[i].conditions[j].count(c.tally)
+		}
+		c.task.Step()
+	}
+	x := &Index{rules: c.rules, keys: map[string]*finder{}}
+	keys := map[string]finderBuilder{}
+	for i := range c.rules {
+		c.task.Step()
+		r := &c.rules[i]
+		best := -1
+		var least cost
+		for j := range r.conditions {
+			cost, ok := r.conditions[j].cost(c.tally)
+			if ok && (best < 0 || cost.less(least)) {
+				best, least = j, cost
+			}
+		}
+		if best < 0 {
+			x.always = append(x.always, newOwner(i).knowing(len(r.conditions) == 0, false))
+			continue
+		}
+		r.conditions[0], r.conditions[best] = r.conditions[best], r.conditions[0]
+		key := r.conditions[0].key
+		if keys[key] == nil {
+			keys[key] = finderBuilder{}
+		}
+		r.file(newOwner(i), keys[key], c.tally)
+	}
+	for key, b := range keys {
+		x.keys[key] = b.build(c.task)
+	}
+	return x
+}
+
+// cost is what it costs to file a rule under a condition.
+type cost struct {
+	shared  int // the most rules that share one of its anchors
+	members int
+}
+
+func (c cost) less(d cost) bool {
+	if c.shared != d.shared {
+		return c.shared < d.shared
+	}
+	return c.members < d.members
+}
+
+// presence is how much rarer than a value the presence of a key must be to be filed
+// under: values vary from one descriptor to the next, keys hardly do.
+const presence = 8
+
+// literals of what has no Any: that the key is present.
+var present = member{literal: literal{kind: every}}
+
+// anyMembers returns the members of Any, or what stands for presence.
+func (c *condition) anyMembers() []member {
+	if c.any == nil {
+		return []member{present}
+	}
+	return c.any.members
+}
+
+func (c *condition) count(t tally) {
+	if c.absent {
+		return
+	}
+	members := c.anyMembers()
+	for i := range members {
+		t.add(c.key, &members[i])
+	}
+}
+
+// cost returns the cost of filing a rule under the condition, if it can be.
+func (c *condition) cost(t tally) (cost, bool) {
+	if c.absent {
+		return cost{}, false
+	}
+	members := c.anyMembers()
+	worst := cost{members: len(members)}
+	for i := range members {
+		l, shared := t.rarest(c.key, &members[i])
+		if l.kind == every {
+			shared *= presence
+		}
+		worst.shared = max(worst.shared, shared)
+	}
+	return worst, true
+}
+
+// file files the rule, which is o, under its first condition.
+func (r *rule) file(o owner, b finderBuilder, t tally) {
+	c := &r.conditions[0]
+	members := c.anyMembers()
+	for i := range members {
+		m := &members[i]
+		l, _ := t.rarest(c.key, m)
+		just := m.isJust(l)
+		known := o.knowing(just && len(r.conditions) == 1 && c.not == nil, just)
+		if n := len(b[l]); n == 0 || b[l][n-1] != known { // a value that is listed twice
+			b[l] = append(b[l], known)
+		}
+	}
+}
+
+// knowing returns o with what being found tells: that the rule applies, or that a
+// value is in its first condition's Any.
+func (o owner) knowing(ruleApplies, anyIsMet bool) owner {
+	if ruleApplies {
+		o |= applies
+	}
+	if anyIsMet {
+		o |= isMet
+	}
+	return o
+}
