@@ -7,6 +7,7 @@ package prefix
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/background"
@@ -114,18 +115,42 @@ func (t *Table[K]) Parent(i int) int { return int(t.parents[i]) }
 // search is Longest among the prefixes of that length at most.
 func (t *Table[K]) search(k K, length int) int32 {
 	best := int32(none)
-	for lo, hi := 0, len(t.lengths); lo < hi; {
+	Search(t.lengths, length, func(n int) bool {
+		longest, ok := t.nodes[k.Cut(n)]
+		if longest != none && ok {
+			best = longest
+		}
+		return ok
+	})
+	return best
+}
+
+// Search is the search of a table with these lengths for something of that length.
+// probe reports whether there is a prefix or marker that is the first so many of it.
+// The last for which there is one knows the longest prefix.
+func Search(lengths []int, length int, probe func(length int) bool) {
+	for lo, hi := 0, len(lengths); lo < hi; {
 		mid := (lo + hi) / 2
-		if n := t.lengths[mid]; n <= length {
-			if longest, ok := t.nodes[k.Cut(n)]; ok {
-				if longest != none {
-					best = longest
-				}
-				lo = mid + 1
-				continue
+		if n := lengths[mid]; n <= length && probe(n) {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+}
+
+// Lengths returns the lengths that prefixes have, in order. They must not be changed.
+func (t *Table[K]) Lengths() []int { return t.lengths }
+
+// Nodes returns the prefixes and markers with the index of the longest prefix with
+// which each begins, itself included; -1 if there is none. With Lengths it is all
+// that [Search] needs in another place.
+func (t *Table[K]) Nodes() iter.Seq2[K, int] {
+	return func(yield func(K, int) bool) {
+		for k, longest := range t.nodes {
+			if !yield(k, int(longest)) {
+				return
 			}
 		}
-		hi = mid
 	}
-	return best
 }

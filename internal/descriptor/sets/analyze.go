@@ -56,11 +56,10 @@ func (x *Index) Analyze(task *background.Task) Findings {
 		}
 		found, _ = x.Lookup(found[:0], entries, mostCovering)
 		for _, by := range found {
-			other := &x.rules[by]
-			if by == i || !other.covers(r) {
+			if by == i || !x.covers(by, i) {
 				continue
 			}
-			equal := r.covers(other)
+			equal := x.covers(i, by)
 			if equal && by > i {
 				continue // reported with the other
 			}
@@ -131,8 +130,10 @@ func (m *member) with(text string) string {
 	return strings.Join(parts, text)
 }
 
-// covers reports whether r applies and counts whenever s does, as far as it sees.
-func (r *rule) covers(s *rule) bool {
+// covers reports whether rule i applies and counts whenever j does, as far as it
+// sees.
+func (x *Index) covers(i, j int) bool {
+	r, s := &x.rules[i], &x.rules[j]
 	for i := range r.conditions {
 		c := &r.conditions[i]
 		j := slices.IndexFunc(s.conditions, func(d condition) bool { return d.key == c.key })
@@ -140,7 +141,7 @@ func (r *rule) covers(s *rule) bool {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(r.countBy, func(key string) bool { return !slices.Contains(s.countBy, key) })
+	return !slices.ContainsFunc(x.countBy[i], func(key string) bool { return !slices.Contains(x.countBy[j], key) })
 }
 
 // follows reports whether c is met whenever d is, which has the same key. That no

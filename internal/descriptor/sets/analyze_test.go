@@ -10,8 +10,8 @@ import (
 )
 
 func TestAnalyze(t *testing.T) {
-	key := func(any, not sets.Set) []sets.Condition {
-		return []sets.Condition{{Key: "k", Any: any, Not: not}}
+	key := func(anyOf, not sets.Set) []sets.Condition {
+		return []sets.Condition{{Key: "k", Any: anyOf, Not: not}}
 	}
 	values := func(v ...string) sets.Set { return sets.Set{Values: v} }
 	none := sets.Set{}

@@ -1,6 +1,7 @@
 package sets
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,7 +13,12 @@ import (
 // Compile returns the index of rules. An error is of type [Errors] and holds all
 // that is wrong with them.
 func Compile(rules []Rule, task *background.Task) (*Index, error) {
-	c := compiler{rules: make([]rule, len(rules)), tally: tally{}, sets: map[string]*set{}, task: task}
+	c := compiler{rules: make([]rule, len(rules)), countBy: make([][]string, len(rules)), tally: tally{}, sets: map[string]*set{}, task: task}
+	n := 0
+	for i := range rules {
+		n += len(rules[i].Match)
+	}
+	c.conditions = make([]condition, 0, n)
 	names := make(map[string]int, len(rules))
 	for i := range rules {
 		c.at, c.rule = i, &rules[i]
@@ -36,13 +42,16 @@ func Compile(rules []Rule, task *background.Task) (*Index, error) {
 
 // compiler compiles rules one by one, and then files them.
 type compiler struct {
-	at     int // of the rule being compiled
-	rule   *Rule
-	rules  []rule
-	tally  tally
-	sets   map[string]*set // of a single text: rules share them
-	errors Errors
-	task   *background.Task
+	at         int // of the rule being compiled
+	rule       *Rule
+	rules      []rule
+	countBy    [][]string
+	conditions []condition // of all rules
+	tally      tally
+	sets       map[string]*set // by their members: rules share those that are few
+	id         []byte          // reused
+	errors     Errors
+	task       *background.Task
 }
 
 func (c *compiler) refuse(e *Error) {
@@ -51,17 +60,17 @@ func (c *compiler) refuse(e *Error) {
 }
 
 func (c *compiler) compile() {
-	r := &c.rules[c.at]
-	r.conditions = make([]condition, 0, len(c.rule.Match))
+	from := len(c.conditions)
 	for i := range c.rule.Match {
 		in := &c.rule.Match[i]
 		if slices.ContainsFunc(c.rule.Match[:i], func(other Condition) bool { return other.Key == in.Key }) {
 			c.refuse(&Error{Reason: DuplicateKey, Key: in.Key, What: fmt.Sprintf("key %q twice in match", in.Key), Remedy: "write all that is asked of a key in one place"})
 			continue
 		}
-		r.conditions = append(r.conditions, c.condition(in))
+		c.conditions = append(c.conditions, c.condition(in))
 	}
-	r.countBy = slices.Sorted(slices.Values(c.rule.CountBy))
+	c.rules[c.at].conditions = c.conditions[from:len(c.conditions):len(c.conditions)]
+	c.countBy[c.at] = slices.Sorted(slices.Values(c.rule.CountBy))
 	for i, key := range c.rule.CountBy {
 		required := slices.ContainsFunc(c.rule.Match, func(in Condition) bool { return in.Key == key && !in.Absent })
 		switch {
@@ -98,12 +107,13 @@ func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
 	if in.CIDRs != nil && len(in.CIDRs) == 0 {
 		c.refuseEmpty(key, cidrs)
 	}
-	switch len(in.Values) + len(in.CIDRs) {
-	case 0:
+	n := len(in.Values) + len(in.CIDRs)
+	if n == 0 {
 		return nil
-	case 1:
-		if len(in.CIDRs) == 0 {
-			return c.single(in.Values[0])
+	}
+	if n <= few {
+		if s := c.sets[string(c.identify(in))]; s != nil {
+			return s
 		}
 	}
 	members := make([]member, 0, len(in.Values)+len(in.CIDRs))
@@ -122,20 +132,27 @@ func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
 		}
 		members = append(members, addressMember(p))
 	}
-	return newSet(members, c.task)
+	s := newSet(members, c.task)
+	if n <= few && len(members) == n {
+		c.sets[string(c.id)] = s
+	}
+	return s
+}
+
+// identify returns what sets with the same members have in common, until the next
+// call.
+func (c *compiler) identify(in *Set) []byte {
+	c.id = binary.AppendUvarint(c.id[:0], uint64(len(in.Values)))
+	for _, list := range [...][]string{in.Values, in.CIDRs} {
+		for _, text := range list {
+			c.id = append(binary.AppendUvarint(c.id, uint64(len(text))), text...)
+		}
+	}
+	return c.id
 }
 
 func (c *compiler) refuseEmpty(key string, in Field) {
 	c.refuse(&Error{Reason: EmptyList, Key: key, In: in, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
-}
-
-func (c *compiler) single(value string) *set {
-	s := c.sets[value]
-	if s == nil {
-		s = newSet([]member{textMember(value)}, c.task)
-		c.sets[value] = s
-	}
-	return s
 }
 
 // index files the rules.
@@ -146,7 +163,7 @@ func (c *compiler) index() *Index {
 		}
 		c.task.Step()
 	}
-	x := &Index{rules: c.rules, keys: map[string]*finder{}}
+	x := &Index{rules: c.rules, countBy: c.countBy, keys: map[string]*finder{}}
 	keys := map[string]finderBuilder{}
 	for i := range c.rules {
 		c.task.Step()

@@ -8,7 +8,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
-	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
 )
 
 // literal is something that values have, by which they are found.
@@ -44,69 +43,31 @@ func (o owner) index() int { return int(o >> ownerFlags) }
 
 // finder finds the owners of those of many literals that a value has.
 type finder struct {
-	texts   map[string]owners
-	starts  *prefix.Table[startOf]
-	ends    *prefix.Table[endOf]
-	middles *glob.Literals
-	ranges  *cidr.Table
-	always  []owner // of every value
-
-	// By index in the table above.
-	startOwners, endOwners, middleOwners, rangeOwners []owners
+	texts        *texts
+	starts, ends *affixes
+	middles      *glob.Literals
+	middleOwners [][]owner // by index in middles
+	ranges       *cidr.Table
+	rangeOwners  [][]owner // by index in ranges
+	always       []owner   // of every value
 }
-
-// owners are those of one literal. Mostly there is one, which takes no further load
-// from memory.
-type owners struct {
-	first owner
-	rest  []owner
-}
-
-// startOf is a text that is cut to its start.
-type startOf string
-
-// Len returns the length in bytes.
-func (s startOf) Len() int { return len(s) }
-
-// Cut returns the first so many bytes.
-func (s startOf) Cut(length int) startOf { return s[:length] }
-
-// endOf is a text that is cut to its end.
-type endOf string
-
-// Len returns the length in bytes.
-func (s endOf) Len() int { return len(s) }
-
-// Cut returns the last so many bytes.
-func (s endOf) Cut(length int) endOf { return s[len(s)-length:] }
 
 // each calls found with the owners of literals that value has, until found returns
 // false, and reports whether it never did. It may call found more than once for an
 // owner that has several literals.
 func (f *finder) each(value string, found func(owner) bool) bool {
 	if f.texts != nil {
-		if o, ok := f.texts[value]; ok && !o.each(found) {
+		if r := f.texts.find(value); r != nil && !f.texts.each(r, found) {
 			return false
 		}
 	}
-	if f.starts != nil {
-		for i := f.starts.Longest(startOf(value)); i >= 0; i = f.starts.Parent(i) {
-			if !f.startOwners[i].each(found) {
-				return false
-			}
-		}
-	}
-	if f.ends != nil {
-		for i := f.ends.Longest(endOf(value)); i >= 0; i = f.ends.Parent(i) {
-			if !f.endOwners[i].each(found) {
-				return false
-			}
-		}
+	if f.starts != nil && !f.starts.each(value, found) || f.ends != nil && !f.ends.each(value, found) {
+		return false
 	}
 	if f.ranges != nil {
 		if p, ok := cidr.Of(value); ok {
 			for i := f.ranges.Longest(p); i >= 0; i = f.ranges.Parent(i) {
-				if !f.rangeOwners[i].each(found) {
+				if !eachOf(f.rangeOwners[i], found) {
 					return false
 				}
 			}
@@ -114,29 +75,12 @@ func (f *finder) each(value string, found func(owner) bool) bool {
 	}
 	if f.middles != nil {
 		ok := true
-		f.middles.Each(value, func(i uint32) { ok = ok && f.middleOwners[i].each(found) })
+		f.middles.Each(value, func(i uint32) { ok = ok && eachOf(f.middleOwners[i], found) })
 		if !ok {
 			return false
 		}
 	}
-	for _, o := range f.always {
-		if !found(o) {
-			return false
-		}
-	}
-	return true
-}
-
-func (o *owners) each(found func(owner) bool) bool {
-	if !found(o.first) {
-		return false
-	}
-	for _, other := range o.rest {
-		if !found(other) {
-			return false
-		}
-	}
-	return true
+	return eachOf(f.always, found)
 }
 
 // finderBuilder collects the owners of literals.
@@ -144,36 +88,40 @@ type finderBuilder map[literal][]owner
 
 func (b finderBuilder) build(task *background.Task) *finder {
 	f := &finder{}
-	var starts []startOf
-	var ends []endOf
+	exacts := 0
+	starts, ends, middles := map[startOf][]owner{}, map[endOf][]owner{}, map[string][]owner{}
 	var ranges []netip.Prefix
-	middles := map[string]owners{}
-	for l, list := range b {
-		o := owners{list[0], list[1:]}
+	for l, owners := range b {
 		switch l.kind {
 		case exact:
-			if f.texts == nil {
-				f.texts = map[string]owners{}
-			}
-			f.texts[l.text] = o
+			exacts++
 		case start:
-			starts, f.startOwners = append(starts, startOf(l.text)), append(f.startOwners, o)
+			starts[startOf(l.text)] = owners
 		case end:
-			ends, f.endOwners = append(ends, endOf(l.text)), append(f.endOwners, o)
+			ends[endOf(l.text)] = owners
 		case middlePart:
-			middles[l.text] = o
+			middles[l.text] = owners
 		case addresses:
-			ranges, f.rangeOwners = append(ranges, l.prefix), append(f.rangeOwners, o)
+			ranges, f.rangeOwners = append(ranges, l.prefix), append(f.rangeOwners, owners)
 		case every:
-			f.always = list
+			f.always = owners
 		}
 		task.Step()
 	}
-	if starts != nil {
-		f.starts = prefix.New(starts, task)
+	if exacts > 0 {
+		f.texts = newTexts(exacts)
+		for l, owners := range b {
+			if l.kind == exact {
+				f.texts.add(l.text, owners)
+			}
+			task.Step()
+		}
 	}
-	if ends != nil {
-		f.ends = prefix.New(ends, task)
+	if len(starts) > 0 {
+		f.starts = newAffixes(starts, false, task)
+	}
+	if len(ends) > 0 {
+		f.ends = newAffixes(ends, true, task)
 	}
 	if ranges != nil {
 		f.ranges = cidr.New(ranges, task)

@@ -89,11 +89,13 @@ func text(letters string, least, most int) *rapid.Generator[string] {
 
 var (
 	keys    = rapid.SampledFrom([]string{"a", "b", "c", "d"})
-	values  = rapid.OneOf(text("xy", 0, 2), text("xy", 1, 5), text("xy*", 1, 5), rapid.Map(text("xy", 1, 3), func(s string) string { return s + "*" }))
+	stem    = "a-text-that-is-about-as-long-as-a-record-" // and a bit more or less
+	long    = rapid.Map(text("xy", 0, 3), func(s string) string { return stem[2*len(s):] + s })
+	values  = rapid.OneOf(text("xy", 0, 2), long, rapid.Map(long, func(s string) string { return s + "*" }), rapid.Map(long, func(s string) string { return "*" + s }), text("xy", 1, 5), text("xy*", 1, 5), rapid.Map(text("xy", 1, 3), func(s string) string { return s + "*" }))
 	ranges  = rapid.SampledFrom([]string{"0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/9", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "::/0", "2001:db8::/32", "2001:db8:1::/48", "::ffff:10.1.0.0/112", "::ffc0:0:0/90"})
 	request = rapid.Custom(func(t *rapid.T) sets.Entry {
 		return sets.Entry{Key: rapid.OneOf(keys, rapid.Just("other")).Draw(t, "key"), Value: rapid.OneOf(
-			text("xy", 0, 6), text("xy*", 0, 6),
+			text("xy", 0, 6), text("xy*", 0, 6), long, rapid.Map(long, func(s string) string { return s + "x" }),
 			rapid.SampledFrom([]string{"10.1.2.3", "10.1.2.4", "10.200.0.1", "192.0.2.1", "::ffff:10.1.2.3", "2001:db8::1", "2001:db8:1::1", "::1", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/32", "::/0", "10.1.2"}),
 		).Draw(t, "value")}
 	})

@@ -63,15 +63,15 @@ func (s *Set) given() bool { return s.Values != nil || s.CIDRs != nil }
 
 // Index finds rules. It is immutable and safe for concurrent use.
 type Index struct {
-	rules  []rule
-	keys   map[string]*finder // whose owners are rules
-	always []owner            // filed under no key
+	rules   []rule
+	countBy [][]string         // by rule, sorted
+	keys    map[string]*finder // whose owners are rules
+	always  []owner            // filed under no key
 }
 
 // rule is a compiled rule.
 type rule struct {
 	conditions []condition // the one that it is filed under first
-	countBy    []string    // sorted
 }
 
 // condition is a compiled condition.
@@ -103,7 +103,7 @@ func (x *Index) Lookup(dst []int, entries []Entry, most int) (found []int, more 
 // order of their bytes, so that the order in which a rule names them does not
 // matter; those of one key in their order.
 func (x *Index) AppendCounted(dst []Entry, rule int, entries []Entry) []Entry {
-	for _, key := range x.rules[rule].countBy {
+	for _, key := range x.countBy[rule] {
 		for i := range entries {
 			if entries[i].Key == key {
 				dst = append(dst, entries[i])
