@@ -10,15 +10,25 @@
 //
 // An [Index] files each rule under one of its conditions, the one that fewest rules
 // share, and there under each of the condition's values: an exact text, the start,
-// the end or a middle part of a pattern, or a prefix of addresses. A look-up takes,
-// for each entry of the descriptor, a probe for the exact value, a binary search over
-// the lengths that starts, ends and prefixes have, and one pass for the middle parts.
-// It then tries the rules that are filed under what it has found. So it does not
-// matter how many rules there are, but how many are alike in all that tells them
-// apart: 1,000 rules with plan: gold and nothing else but not, absent or present are
-// all tried on a descriptor with plan=gold. Rules with nothing but not or present
-// are filed under their key, and tried on each descriptor that has the key. Rules
-// with nothing but absent, or no conditions, are tried on every descriptor.
+// the end or a middle part of a pattern, or a prefix of addresses. For each entry of
+// a descriptor, a look-up takes
+//
+//   - one probe for the exact value,
+//   - a binary search over the lengths that starts have, and one over those of ends:
+//     two probes for up to 3 lengths, five for up to 31,
+//   - at most 6 probes for an IPv4 address, or 8 for IPv6,
+//   - one pass over the value for all middle parts.
+//
+// It then tries the rules that are filed under what it has found. So the number of
+// rules does not matter, but the number of those that are alike in all by which
+// they could be told apart:
+//
+//   - 1,000 rules with plan: gold, and beyond it only not, absent and keys that all
+//     of them have, are tried on each descriptor with plan=gold.
+//   - Rules with nothing but not or present are tried on each descriptor with their
+//     key; rules with nothing but absent, or without conditions, on every descriptor.
+//   - Of patterns whose starts are starts of each other (a*x, aa*y, aaa*z), those are
+//     tried whose start the value has.
 package sets
 
 import "slices"
