@@ -15,6 +15,7 @@ import (
 type Findings struct {
 	Never   []Never   // by rule
 	Covered []Covered // by rule, then by the other
+	Crowds  []Crowd   // the largest first
 }
 
 // Never is a rule that applies to no descriptor, because no value of the key is in
@@ -34,14 +35,24 @@ type Covered struct {
 	Equal bool
 }
 
+// Crowd is a number of rules, 100 or more, that have to be tried one by one on each
+// descriptor with a value, because nothing by which rules are found tells them apart.
+type Crowd struct {
+	Key   string // empty: on every descriptor
+	Value string // an exact text, a pattern or a prefix of addresses; * for any
+	Rules int
+}
+
+const crowd = 100
+
 // mostCovering bounds how many rules are compared with one.
 const mostCovering = 64
 
-// Analyze looks for rules that never apply, and for those that others cover. It
-// compares each rule with the rules, 64 at most, that apply to one of its
+// Analyze looks for rules that never apply, for those that others cover, and for
+// crowds. It compares each rule with the rules, 64 at most, that apply to one of its
 // descriptors.
 func (x *Index) Analyze(task *background.Task) Findings {
-	var out Findings
+	out := Findings{Crowds: x.crowds}
 	var found []int
 	for i := range x.rules {
 		task.Yield()

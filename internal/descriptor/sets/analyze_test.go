@@ -1,6 +1,7 @@
 package sets_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -70,6 +71,39 @@ func TestAnalyze(t *testing.T) {
 				t.Errorf("got %+v, want %d and %+v", got, c.never, c.covered)
 			}
 		})
+	}
+}
+
+// TestCrowds has rules that differ only in what they forbid, and others that are
+// as many and told apart.
+func TestCrowds(t *testing.T) {
+	var rules []sets.Rule
+	for i := range 600 {
+		var match []sets.Condition
+		forbids := func(key string) sets.Condition {
+			return sets.Condition{Key: key, Not: sets.Set{Values: []string{fmt.Sprint(i)}}}
+		}
+		switch {
+		case i < 150:
+			match = []sets.Condition{anyOf("plan", "gold"), forbids("user")}
+		case i < 260:
+			match = []sets.Condition{forbids("tenant")}
+		case i < 360:
+			match = []sets.Condition{{Key: fmt.Sprint("debug", i), Absent: true}}
+		case i < 459:
+			match = []sets.Condition{within("address", "10.0.0.0/8"), {Key: "x", Absent: true}} // one too few
+		default:
+			match = []sets.Condition{anyOf("user", fmt.Sprint(i))}
+		}
+		rules = append(rules, rule(i, match...))
+	}
+	x, err := sets.Compile(rules, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []sets.Crowd{{Key: "plan", Value: "gold", Rules: 150}, {Key: "tenant", Value: "*", Rules: 110}, {Rules: 100}}
+	if got := x.Analyze(nil).Crowds; !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

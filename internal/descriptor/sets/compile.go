@@ -1,19 +1,37 @@
 package sets
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
 // Compile returns the index of rules. An error is of type [Errors] and holds all
-// that is wrong with them.
+// that is wrong with them. The task may be nil.
 func Compile(rules []Rule, task *background.Task) (*Index, error) {
-	c := compiler{rules: make([]rule, len(rules)), countBy: make([][]string, len(rules)), tally: tally{}, sets: map[string]*set{}, task: task}
+	c := compile(rules, task)
+	if len(c.errors) > 0 {
+		return nil, c.errors
+	}
+	return c.index(), nil
+}
+
+// Check returns the error that Compile would return; nil if the rules are valid.
+func Check(rules []Rule, task *background.Task) error {
+	if c := compile(rules, task); len(c.errors) > 0 {
+		return c.errors
+	}
+	return nil
+}
+
+func compile(rules []Rule, task *background.Task) *compiler {
+	c := &compiler{rules: make([]rule, len(rules)), countBy: make([][]string, len(rules)), tally: tally{}, sets: map[string]*set{}, task: task}
 	n := 0
 	for i := range rules {
 		n += len(rules[i].Match)
@@ -31,13 +49,10 @@ func Compile(rules []Rule, task *background.Task) (*Index, error) {
 		default:
 			names[c.rule.Name] = i
 		}
-		c.compile()
+		c.compileRule()
 		task.Step()
 	}
-	if len(c.errors) > 0 {
-		return nil, c.errors
-	}
-	return c.index(), nil
+	return c
 }
 
 // compiler compiles rules one by one, and then files them.
@@ -59,7 +74,7 @@ func (c *compiler) refuse(e *Error) {
 	c.errors = append(c.errors, e)
 }
 
-func (c *compiler) compile() {
+func (c *compiler) compileRule() {
 	from := len(c.conditions)
 	for i := range c.rule.Match {
 		in := &c.rule.Match[i]
@@ -189,8 +204,32 @@ func (c *compiler) index() *Index {
 	}
 	for key, b := range keys {
 		x.keys[key] = b.build(c.task)
+		for l, owners := range b {
+			x.addCrowd(Crowd{Key: key, Value: l.String()}, owners)
+			c.task.Step()
+		}
 	}
+	x.addCrowd(Crowd{}, x.always)
+	slices.SortFunc(x.crowds, func(a, b Crowd) int {
+		return cmp.Or(cmp.Compare(b.Rules, a.Rules), strings.Compare(a.Key, b.Key), strings.Compare(a.Value, b.Value))
+	})
 	return x
+}
+
+// addCrowd adds what these rules are filed under, if they are many. Those that apply
+// for sure do not count: a descriptor meets few of them before it is refused.
+func (x *Index) addCrowd(c Crowd, owners []owner) {
+	if len(owners) < crowd {
+		return
+	}
+	for _, o := range owners {
+		if o&applies == 0 {
+			c.Rules++
+		}
+	}
+	if c.Rules >= crowd {
+		x.crowds = append(x.crowds, c)
+	}
 }
 
 // cost is what it costs to file a rule under a condition.

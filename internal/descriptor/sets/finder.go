@@ -28,6 +28,24 @@ const (
 	every                  // any value
 )
 
+// String returns the literal as a rule would write it.
+func (l literal) String() string {
+	switch l.kind {
+	case start:
+		return l.text + "*"
+	case end:
+		return "*" + l.text
+	case middlePart:
+		return "*" + l.text + "*"
+	case addresses:
+		return l.prefix.String()
+	case every:
+		return "*"
+	default:
+		return l.text
+	}
+}
+
 // owner is who a literal stands for: an index and flags.
 type owner uint32
 

@@ -160,6 +160,18 @@ func likeTheModel(t *rapid.T) {
 		if got[0] != -1 || !slices.Equal(got[1:], want) || more {
 			t.Fatalf("%+v\n%q: found %d, %t; want %d", rules, entries, got[1:], more, want)
 		}
+		for i, r := range rules {
+			var unmet []string
+			for _, c := range r.Match {
+				if !modelMeets(c, entries) {
+					unmet = append(unmet, c.Key)
+				}
+			}
+			slices.Sort(unmet)
+			if got := x.Unmet(i, entries); !slices.Equal(got, unmet) {
+				t.Fatalf("%+v\n%q: does not meet %q, want %q", r, entries, got, unmet)
+			}
+		}
 		most := rapid.IntRange(0, len(want)).Draw(t, "most")
 		got, more = x.Lookup(nil, entries, most)
 		if len(got) != most || more != (most < len(want)) || !slices.IsSorted(got) || slices.ContainsFunc(got, func(i int) bool { return !slices.Contains(want, i) }) {
@@ -191,7 +203,7 @@ func FuzzModel(f *testing.F) { f.Fuzz(rapid.MakeFuzz(likeTheModel)) }
 
 // TestErrorsAllAtOnce has everything wrong that can be.
 func TestErrorsAllAtOnce(t *testing.T) {
-	_, err := sets.Compile([]sets.Rule{
+	rules := []sets.Rule{
 		{Name: "a", Match: []sets.Condition{{Key: "k", Any: sets.Set{CIDRs: []string{"10.0.0.0/8", "10.0.0.0/33", "10.1.2.3/8"}}}}},
 		{Name: "a", CountBy: []string{"user"}},
 		{Match: []sets.Condition{{Key: "k"}, {Key: "k", Absent: true}, {}}},
@@ -202,7 +214,8 @@ func TestErrorsAllAtOnce(t *testing.T) {
 			{Key: "m", Not: sets.Set{CIDRs: []string{"x"}, Values: []string{"*"}}},
 		}},
 		{Name: "fine", Match: []sets.Condition{{Key: "k", Not: sets.Set{Values: []string{"x"}}}}, CountBy: []string{"k"}},
-	}, nil)
+	}
+	_, err := sets.Compile(rules, nil)
 	var errs sets.Errors
 	if !errors.As(err, &errs) {
 		t.Fatalf("got %T, want Errors", err)
@@ -238,6 +251,9 @@ func TestErrorsAllAtOnce(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if valid := sets.Check(rules, nil); valid == nil || valid.Error() != err.Error() {
+		t.Errorf("Check: %v", valid)
 	}
 	if lines := strings.Split(err.Error(), "\n"); len(lines) != len(want) {
 		t.Errorf("%d lines for %d errors", len(lines), len(want))

@@ -77,6 +77,7 @@ type Index struct {
 	countBy [][]string         // by rule, sorted
 	keys    map[string]*finder // whose owners are rules
 	always  []owner            // filed under no key
+	crowds  []Crowd            // the largest first
 }
 
 // rule is a compiled rule.
@@ -121,6 +122,18 @@ func (x *Index) AppendCounted(dst []Entry, rule int, entries []Entry) []Entry {
 		}
 	}
 	return dst
+}
+
+// Unmet returns the keys of the rule's conditions that a descriptor with these
+// entries does not meet, sorted; none if the rule applies.
+func (x *Index) Unmet(rule int, entries []Entry) (keys []string) {
+	for i := range x.rules[rule].conditions {
+		if c := &x.rules[rule].conditions[i]; !c.isMet(entries, false) {
+			keys = append(keys, c.key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // search is one look-up.
