@@ -10,6 +10,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zapgrpc"
 	"google.golang.org/grpc/grpclog"
+
+	"github.com/distlimiter/ratelimit/internal/visible"
 )
 
 // logLevel is the least level to log.
@@ -78,7 +80,7 @@ func newLogs(out io.Writer, level zapcore.Level, format logFormat) (log, audit *
 		fields.TimeKey, fields.MessageKey = "@timestamp", "@message" // as envoyproxy/ratelimit
 		encoder = zapcore.NewJSONEncoder(fields)
 	}
-	sink := zapcore.Lock(zapcore.AddSync(visible{to: out, oneLine: true}))
+	sink := zapcore.Lock(zapcore.AddSync(visible.Writer{To: out, OneLine: true}))
 	core := zapcore.NewCore(encoder, sink, level)
 	log = zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))
 	return log, zap.New(zapcore.NewCore(encoder.Clone(), sink, zapcore.InfoLevel)).Named("audit")

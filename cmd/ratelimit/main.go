@@ -20,6 +20,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/spell"
+	"github.com/distlimiter/ratelimit/internal/visible"
 )
 
 // Exit codes.
@@ -93,7 +94,7 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 }
 
 func execute(args []string, stdout, stderr io.Writer) int {
-	stdout, stderr = visible{to: stdout}, visible{to: stderr}
+	stdout, stderr = visible.Writer{To: stdout}, visible.Writer{To: stderr}
 	parser, err := newParser(&commands{}, kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
 	if err != nil {
 		return fail(stderr, err, exitUsage)

@@ -1,4 +1,6 @@
-package main
+// Package visible owns what others' words look like on a terminal and in the log:
+// all of them are seen, and none does anything.
+package visible
 
 import (
 	"fmt"
@@ -6,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// visible is a writer on which no text controls a terminal: descriptors, names of
+// Writer is a writer on which no text controls a terminal: descriptors, names of
 // rules and what other servers answer are others' words, and may hold escape
 // sequences. It writes control characters, those that turn the direction of text,
 // and bytes that are no UTF-8 as \u001b; inside strings of JSON they stay what
 // they were.
-type visible struct {
-	to io.Writer
-	// oneLine is for logs, of which each write is a line: only the last line end
+type Writer struct {
+	To io.Writer
+	// OneLine is for logs, of which each write is a line: only the last line end
 	// stays one, so that nobody makes up lines.
-	oneLine bool
+	OneLine bool
 }
 
 // Write implements io.Writer. Each call writes whole characters.
-func (v visible) Write(text []byte) (int, error) {
+func (v Writer) Write(text []byte) (int, error) {
 	var out []byte // nil as long as all of it can stay
 	kept := 0
 	for i := 0; i < len(text); {
@@ -34,19 +36,19 @@ func (v visible) Write(text []byte) (int, error) {
 		i += size
 	}
 	if out == nil {
-		return v.to.Write(text)
+		return v.To.Write(text)
 	}
-	if _, err := v.to.Write(append(out, text[kept:]...)); err != nil {
+	if _, err := v.To.Write(append(out, text[kept:]...)); err != nil {
 		return 0, err
 	}
 	return len(text), nil
 }
 
-// hides says whether a character does something other than to be seen.
-func (v visible) hides(c rune, size int) bool {
+// hides reports whether c could control a terminal.
+func (v Writer) hides(c rune, size int) bool {
 	switch {
 	case c == '\n':
-		return v.oneLine
+		return v.OneLine
 	case c == '\t':
 		return false
 	case c == utf8.RuneError:
