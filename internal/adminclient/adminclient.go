@@ -1,43 +1,61 @@
-package main
+// Package adminclient owns how a program talks to the admin address of a running
+// service: requests, answers and problems, and how they are shown as text.
+package adminclient
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
 
-// adminClient talks to the admin address of a running service.
-type adminClient struct {
-	Addr      string        `env:"ADMIN_ADDR" default:"${adminAddr}" help:"The service's admin address: host:port, or a URL."`
-	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with its bearer token."`
-	TLS       clientTLS     `embed:"" envprefix:"ADMIN_"`
-	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for one answer."`
+// Client talks to the admin address of a running service.
+type Client struct {
+	Addr    string      // host:port, or a URL
+	Token   string      // sent as the bearer token; empty for none
+	TLS     *tls.Config // nil: plain HTTP, unless Addr is a URL that says otherwise
+	Timeout time.Duration
 }
+
+// ErrAddr is the error of a client whose Addr is none.
+var ErrAddr = errors.New("write host:port, or http://host:port")
+
+// UnreachableError is that of a service which does not answer.
+type UnreachableError struct {
+	Host string
+	Err  error
+}
+
+// Error implements error.
+func (e *UnreachableError) Error() string { return fmt.Sprintf("cannot reach %s (%v)", e.Host, e.Err) }
+
+// Unwrap returns why.
+func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // maxAnswer bounds an answer in bytes.
 const maxAnswer = 256 << 20
 
-// do sends a request and reads the answer into out. A problem is returned as one.
-func (c *adminClient) do(method, path string, query url.Values, kind string, body []byte, out any) error {
+// Do sends a request and reads the answer into out. kind is the type of the body. A
+// problem is returned as a *Problem.
+func (c *Client) Do(method, path string, query url.Values, kind string, body []byte, out any) error {
 	base := c.Addr
 	if !strings.Contains(base, "://") {
 		scheme := "http"
-		if c.TLS.on() {
+		if c.TLS != nil {
 			scheme = "https"
 		}
 		base = scheme + "://" + base
 	}
 	target, err := url.Parse(base)
 	if err != nil || target.Host == "" {
-		return fmt.Errorf("--addr %s: write host:port, or http://host:port", c.Addr)
+		return ErrAddr
 	}
 	target.Path, target.RawQuery = path, query.Encode()
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
@@ -49,34 +67,26 @@ func (c *adminClient) do(method, path string, query url.Values, kind string, bod
 	if kind != "" {
 		request.Header.Set("Content-Type", kind)
 	}
-	if c.TokenFile != "" {
-		token, err := os.ReadFile(c.TokenFile)
-		if err != nil {
-			return fmt.Errorf("--token-file: %w", err)
-		}
-		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	if c.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}
-	secure, err := c.TLS.config()
-	if err != nil {
-		return err
-	}
-	transport := &http.Transport{TLSClientConfig: secure, Proxy: http.ProxyFromEnvironment}
+	transport := &http.Transport{TLSClientConfig: c.TLS, Proxy: http.ProxyFromEnvironment}
 	defer transport.CloseIdleConnections()
 	answer, err := transport.RoundTrip(request) // redirects would take the token elsewhere
 	if err != nil {
-		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --admin-addr? (%w)", target.Host, err)
+		return &UnreachableError{target.Host, err}
 	}
 	defer answer.Body.Close()
 	return c.read(answer, out)
 }
 
-func (c *adminClient) read(answer *http.Response, out any) error {
+func (c *Client) read(answer *http.Response, out any) error {
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("the answer of %s ends too soon: %w", c.Addr, err)
 	}
 	if answer.StatusCode >= 400 {
-		var p adminProblem
+		var p Problem
 		if err := json.Unmarshal(text, &p); err != nil || p.Title == "" {
 			return fmt.Errorf("%s answered %s: %.200s", c.Addr, answer.Status, text)
 		}
@@ -88,32 +98,29 @@ func (c *adminClient) read(answer *http.Response, out any) error {
 	return nil
 }
 
-// adminProblem is a problem document.
-type adminProblem struct {
+// Problem is a problem document.
+type Problem struct {
 	Title, Detail string
 	Status        int
-	Problems      []adminRuleProblem
+	Problems      []RuleProblem
 }
 
-// adminRuleProblem is one thing wrong, or odd, with rules that were sent.
-type adminRuleProblem struct {
+// RuleProblem is one thing wrong, or odd, with rules that were sent.
+type RuleProblem struct {
 	Path, What, Remedy string
 	Line, Column       int
 }
 
 // Error implements error.
-func (p *adminProblem) Error() string {
+func (p *Problem) Error() string {
 	if p.Detail == "" {
 		return p.Title
-	}
-	if p.Status == http.StatusUnauthorized {
-		return p.Detail + ": give its file by --token-file"
 	}
 	return p.Detail
 }
 
-// in returns the problem as `check` would print it of a file.
-func (p adminRuleProblem) in(file string) string {
+// In returns the problem as `check` would print it of a file.
+func (p RuleProblem) In(file string) string {
 	var b strings.Builder
 	b.WriteString(file)
 	if p.Line > 0 {
@@ -127,18 +134,4 @@ func (p adminRuleProblem) in(file string) string {
 		b.WriteString("; " + p.Remedy)
 	}
 	return b.String()
-}
-
-// report prints everything that is wrong with a file, if err is about that; then
-// it returns errReported.
-func report(out io.Writer, file string, err error) error {
-	p, ok := errors.AsType[*adminProblem](err)
-	if !ok || len(p.Problems) == 0 {
-		return err
-	}
-	for _, wrong := range p.Problems {
-		fmt.Fprintln(out, wrong.in(file))
-	}
-	fmt.Fprintln(out, count(len(p.Problems), "error"))
-	return errReported
 }

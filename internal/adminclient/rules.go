@@ -1,76 +1,69 @@
-package main
+package adminclient
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"text/tabwriter"
 
 	"gopkg.in/yaml.v3"
 )
 
-type rulesCmd struct {
-	List   rulesListCmd   `cmd:"" help:"List the rules in force, with their keys and where they come from."`
-	Apply  rulesApplyCmd  `cmd:"" help:"Create or update rules while the service runs."`
-	Delete rulesDeleteCmd `cmd:"" help:"Delete rules that were created while the service ran."`
-}
-
-// Where a running service takes, and lists, rules.
+// rulesPath is where a running service takes, and lists, rules.
 const rulesPath = "/admin/rules"
 
-type rulesListCmd struct {
-	adminClient
-	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
-	Name   string `placeholder:"NAME" help:"Only rules with a limit of this name."`
-	Source string `enum:"file,xds,admin," default:"" placeholder:"file|xds|admin" help:"Only rules from there."`
-	Output string `short:"o" enum:"table,yaml,json" default:"table" help:"table, yaml (as rule files, which apply reads) or json (as the API answers)."`
-}
-
-// listedRule is a rule as the admin API lists it.
-type listedRule struct {
+// ListedRule is a rule as the admin API lists it.
+type ListedRule struct {
 	Key, Domain, Path, Source, Location string
-	Entries                             []listedEntry
+	Entries                             []ListedEntry
 	Rule                                json.RawMessage // in the grammar of rule files
 	Overrides                           *struct{ Source, Location string }
 }
 
-func (c *rulesListCmd) Run(con console) error {
+// RuleList is the rules in force.
+type RuleList struct {
+	text    json.RawMessage
+	Domains []struct{ Domain, Consume string }
+	Rules   []ListedRule
+}
+
+// Rules lists the rules in force of a domain, with a limit of a name and from a
+// source (file, xds or admin); each is empty for any.
+func (c *Client) Rules(domain, name, source string) (*RuleList, error) {
 	query := url.Values{}
-	for name, value := range map[string]string{"domain": c.Domain, "name": c.Name, "source": c.Source} {
+	for key, value := range map[string]string{"domain": domain, "name": name, "source": source} {
 		if value != "" {
-			query.Set(name, value)
+			query.Set(key, value)
 		}
 	}
-	var text json.RawMessage
-	if err := c.do(http.MethodGet, rulesPath, query, "", nil, &text); err != nil {
-		return err
+	var list RuleList
+	if err := c.Do(http.MethodGet, rulesPath, query, "", nil, &list.text); err != nil {
+		return nil, err
 	}
-	var list struct {
-		Domains []struct{ Domain, Consume string }
-		Rules   []listedRule
+	return &list, json.Unmarshal(list.text, &list)
+}
+
+// WriteJSON writes the list as the service has sent it.
+func (l *RuleList) WriteJSON(out io.Writer) error { return indent(out, l.text) }
+
+// WriteYAML writes the list as rule files.
+func (l *RuleList) WriteYAML(out io.Writer) error {
+	consume := map[string]string{}
+	for _, d := range l.Domains {
+		consume[d.Domain] = d.Consume
 	}
-	if err := json.Unmarshal(text, &list); err != nil {
-		return err
-	}
-	switch c.Output {
-	case "json":
-		return indent(con.out, text)
-	case "yaml":
-		consume := map[string]string{}
-		for _, d := range list.Domains {
-			consume[d.Domain] = d.Consume
-		}
-		return writeDomains(con.out, list.Rules, consume)
-	}
-	table := tabwriter.NewWriter(con.out, 0, 0, 2, ' ', 0)
+	return writeDomains(out, l.Rules, consume)
+}
+
+// WriteTable writes the list for people to read.
+func (l *RuleList) WriteTable(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KEY\tDOMAIN\tRULE\tLIMIT\tFROM")
-	for _, r := range list.Rules {
+	for _, r := range l.Rules {
 		from := r.Location
 		if r.Overrides != nil {
 			from += ", overrides " + r.Overrides.Location
@@ -138,15 +131,15 @@ func (l limitText) String() string {
 	return out
 }
 
-// listedEntry is one step of the way to a rule.
-type listedEntry struct {
+// ListedEntry is one step of the way to a rule.
+type ListedEntry struct {
 	Key, Value     string
 	ShareThreshold bool `json:"share_threshold"`
 	ValueToMetric  bool `json:"value_to_metric"`
 }
 
 // writeDomains writes rules as one document for each domain.
-func writeDomains(out io.Writer, rules []listedRule, consume map[string]string) error {
+func writeDomains(out io.Writer, rules []ListedRule, consume map[string]string) error {
 	var names []string
 	documents := map[string]*yaml.Node{}
 	for _, r := range rules {
@@ -202,7 +195,7 @@ func get(n *yaml.Node, key string) *yaml.Node {
 }
 
 // below returns the descriptor below another, or a domain, which it adds if need be.
-func below(n *yaml.Node, e listedEntry) *yaml.Node {
+func below(n *yaml.Node, e ListedEntry) *yaml.Node {
 	level := get(n, "descriptors")
 	if level == nil {
 		level = &yaml.Node{Kind: yaml.SequenceNode}
@@ -235,66 +228,13 @@ func plain(n *yaml.Node) {
 	}
 }
 
-type rulesApplyCmd struct {
-	Files []string `arg:"" name:"file" help:"Rule files, YAML or JSON; - is standard input. A file may hold several domains, separated by lines of ---. One mistake in any of them, and nothing is applied."`
-	adminClient
-	DryRun  bool `help:"Say what would change, and change nothing."`
-	Replace bool `help:"Have the domain's admin rules be those of the file and no others."`
-}
-
-// Help says what comes of rules that are applied.
-func (rulesApplyCmd) Help() string {
-	return `Rules of the same domain, keys and values are updated, and override those of files and of xDS; others stay. They survive restarts and reach every replica.
-
-Example: ratelimit rules apply slower.yaml --dry-run`
-}
-
-// writeResult is the answer to a write of rules.
-type writeResult struct {
+// WriteResult is the answer to a write of rules.
+type WriteResult struct {
 	Revision uint64
 	InForce  bool `json:"in_force"`
 	Changes  []struct{ Change, Key, Domain, Path string }
-	Warnings []adminRuleProblem
+	Warnings []RuleProblem
 	Problems []string
-}
-
-func (c *rulesApplyCmd) Run(con console) error {
-	type part struct {
-		file string
-		text []byte
-	}
-	var parts []part
-	for _, file := range c.Files {
-		text, err := readRules(file)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, part{file, text})
-	}
-	apply := func(p part, dryRun bool) (result writeResult, err error) {
-		query := flags(map[string]bool{"dry_run": dryRun, "replace": c.Replace})
-		err = c.do(http.MethodPost, rulesPath, query, "application/yaml", p.text, &result)
-		return result, report(con.err, p.file, err)
-	}
-	if len(parts) > 1 && !c.DryRun { // all of them or, as far as mistakes go, none
-		for _, p := range parts {
-			if _, err := apply(p, true); err != nil {
-				return err
-			}
-		}
-	}
-	var failed error
-	for _, p := range parts {
-		result, err := apply(p, c.DryRun)
-		if err != nil {
-			return err
-		}
-		for _, w := range result.Warnings {
-			fmt.Fprintf(con.err, "warning: %s\n", w.in(p.file))
-		}
-		failed = cmp.Or(result.print(con, c.DryRun), failed)
-	}
-	return failed
 }
 
 // flags are parameters that are 1 or absent.
@@ -308,47 +248,15 @@ func flags(set map[string]bool) url.Values {
 	return query
 }
 
-func readRules(file string) ([]byte, error) {
-	if file == "-" {
-		return io.ReadAll(os.Stdin)
-	}
-	return os.ReadFile(file)
+// Apply creates or updates rules; with replace those of the text's domains are then
+// all there are. A dry run changes nothing.
+func (c *Client) Apply(text []byte, dryRun, replace bool) (result WriteResult, err error) {
+	err = c.Do(http.MethodPost, rulesPath, flags(map[string]bool{"dry_run": dryRun, "replace": replace}), "application/yaml", text, &result)
+	return result, err
 }
 
-// print lists the changes. Rules that are stored, but not in force, are a failure.
-func (r *writeResult) print(con console, dryRun bool) error {
-	for _, c := range r.Changes {
-		verb := ""
-		if dryRun && c.Change != "unchanged" {
-			verb = "would be "
-		}
-		fmt.Fprintf(con.out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
-	}
-	if dryRun || r.InForce {
-		return nil
-	}
-	fmt.Fprintln(con.err, "The rules are stored, but not in force, because loading failed:")
-	for _, p := range r.Problems {
-		fmt.Fprintln(con.err, p)
-	}
-	return errReported
-}
-
-type rulesDeleteCmd struct {
-	Keys []string `arg:"" name:"key" help:"Keys of rules, as list shows them."`
-	adminClient
-	DryRun bool `help:"Say what would change, and change nothing."`
-}
-
-func (c *rulesDeleteCmd) Run(con console) error {
-	for _, key := range c.Keys {
-		var result writeResult
-		if err := c.do(http.MethodDelete, rulesPath+"/"+key, flags(map[string]bool{"dry_run": c.DryRun}), "", nil, &result); err != nil {
-			return err
-		}
-		if err := result.print(con, c.DryRun); err != nil {
-			return err
-		}
-	}
-	return nil
+// Delete deletes the rule of a key.
+func (c *Client) Delete(key string, dryRun bool) (result WriteResult, err error) {
+	err = c.Do(http.MethodDelete, rulesPath+"/"+key, flags(map[string]bool{"dry_run": dryRun}), "", nil, &result)
+	return result, err
 }

@@ -1,4 +1,4 @@
-package main
+package adminclient
 
 import (
 	"encoding/json"
@@ -11,13 +11,6 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
-
-type statsCmd struct {
-	Key string `arg:"" optional:"" help:"Key of one rule, as rules list shows it, for its hottest counters too."`
-	adminClient
-	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
-	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`
-}
 
 // ruleStats is what a running service says of a rule.
 type ruleStats struct {
@@ -47,33 +40,35 @@ type ruleStats struct {
 	}
 }
 
-func (c *statsCmd) Run(con console) error {
+// Stats writes to out, as the service sends them if inJSON, what it has counted: of a
+// domain, or of all if it is empty, or of the rule of a key, with its hottest counters.
+func (c *Client) Stats(out io.Writer, domain, key string, inJSON bool) error {
 	path, query := "/admin/stats", url.Values{}
-	if c.Domain != "" {
-		query.Set("domain", c.Domain)
+	if domain != "" {
+		query.Set("domain", domain)
 	}
-	if c.Key != "" {
-		path += "/" + c.Key
+	if key != "" {
+		path += "/" + key
 	}
 	var text json.RawMessage
-	if err := c.do(http.MethodGet, path, query, "", nil, &text); err != nil {
+	if err := c.Do(http.MethodGet, path, query, "", nil, &text); err != nil {
 		return err
 	}
-	if c.Output == "json" {
-		return indent(con.out, text)
+	if inJSON {
+		return indent(out, text)
 	}
-	if c.Key != "" {
+	if key != "" {
 		var one ruleStats
 		if err := json.Unmarshal(text, &one); err != nil {
 			return err
 		}
-		return one.print(con.out)
+		return one.print(out)
 	}
 	var all struct{ Rules []ruleStats }
 	if err := json.Unmarshal(text, &all); err != nil {
 		return err
 	}
-	return printStats(con.out, all.Rules)
+	return printStats(out, all.Rules)
 }
 
 func printStats(out io.Writer, rules []ruleStats) error {

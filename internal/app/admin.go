@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"bytes"
@@ -21,43 +21,22 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// adminOptions say who may use the admin address, and where its rules are kept.
-type adminOptions struct {
-	RulesFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_RULES_FILE" help:"Keep rules that come from the admin API here, over restarts. With counters in Redis they are kept there, and this is a copy for a start without Redis."`
-	TokenFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
-	TLSCert     string `group:"admin" name:"tls-cert" placeholder:"FILE" env:"ADMIN_TLS_CERT" help:"Serve HTTPS with this certificate. Files are read again when they change."`
-	TLSKey      string `group:"admin" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
-	ReadOnly    bool   `group:"admin" negatable:"" env:"ADMIN_READ_ONLY" help:"Let nobody change anything at the admin address. It may then be one that others can reach: they see rules, counts and profiles, but no values that clients send."`
-	TLSClientCA string `group:"admin" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
-	TLSName     string `group:"admin" name:"tls-client-name" placeholder:"NAME" env:"ADMIN_TLS_CLIENT_NAME" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
-}
-
-// Validate refuses what does not go together.
-func (o *adminOptions) Validate() error {
-	if (o.TLSCert == "") != (o.TLSKey == "") || o.TLSCert == "" && o.TLSClientCA != "" {
-		return errors.New("--admin-tls-cert and --admin-tls-key belong together, and --admin-tls-client-ca needs both")
-	}
-	if o.TLSName != "" && o.TLSClientCA == "" {
-		return errors.New("--admin-tls-client-name needs --admin-tls-client-ca: without, nobody says who a client is")
-	}
-	return nil
-}
-
 // adminAccess says who may use the admin address; the error, why it must not be
 // served like this. Where the variables or defaults of envoyproxy/ratelimit have
 // opened it to others, and nothing says who may change rules, nobody may: there,
 // too, it is for reading alone.
 func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
-	given := admin.Access{TokenFile: s.Admin.TokenFile, ClientCertificates: s.Admin.TLSClientCA != "", ReadOnly: s.Admin.ReadOnly}
+	o, names := s.opts.Admin, s.opts.Names
+	given := admin.Access{TokenFile: o.TokenFile, ClientCertificates: o.TLS != nil && o.TLS.CA != "", ReadOnly: o.ReadOnly, Names: names}
 	access, err := given.On(on)
-	if err != nil && access.ForAnyone() && isTheirAdminAddr(s.AdminAddr) {
-		s.log.Warn("the admin address is read-only, for anyone can reach it: set ADMIN_TOKEN_FILE, or ADMIN_TLS_CERT, ADMIN_TLS_KEY and ADMIN_TLS_CLIENT_CA, or DEBUG_HOST=127.0.0.1, to change rules there",
-			zap.String("address", s.AdminAddr))
+	if err != nil && access.ForAnyone() && o.OpenedBy != "" {
+		s.log.Warn(fmt.Sprintf("the admin address is read-only, for anyone can reach it: set %s, or %s, or %s=127.0.0.1, to change rules there",
+			names.Variable("Admin.TokenFile"), names.Variable("Admin.TLS"), o.OpenedBy), zap.String("address", o.Addr))
 		given.ReadOnly = true
 		access, err = given.On(on)
 	}
 	if err != nil {
-		return access, fmt.Errorf("--admin-addr: %w", err)
+		return access, fmt.Errorf("%s: %w", names.Of("Admin.Addr"), err)
 	}
 	if w := access.Warning(); w != "" {
 		s.log.Warn("the admin token is no secret", zap.String("warning", w))
@@ -67,13 +46,14 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 
 // adminTLS returns the TLS of the admin address; nil for none.
 func (s *service) adminTLS() (*tls.Config, error) {
-	if s.Admin.TLSCert == "" {
+	if s.opts.Admin.TLS == nil {
 		return nil, nil
 	}
-	files := tlsfiles.Files{Cert: s.Admin.TLSCert, Key: s.Admin.TLSKey, CA: s.Admin.TLSClientCA, Name: s.Admin.TLSName, Log: s.log}
+	files := *s.opts.Admin.TLS
+	files.Log = s.log
 	perConnection, err := tlsfiles.Server(files)
 	if err != nil {
-		return nil, fmt.Errorf("TLS of --admin-addr: %w", err)
+		return nil, fmt.Errorf("TLS of %s: %w", s.opts.Names.Of("Admin.Addr"), err)
 	}
 	of := perConnection.GetConfigForClient // for gRPC, which is HTTP/2
 	perConnection.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -89,16 +69,15 @@ func (s *service) adminTLS() (*tls.Config, error) {
 // openRuleStore opens the place where admin rules are kept, if there is one.
 func (s *service) openRuleStore() (err error) {
 	var file *rulestore.File
-	if s.Admin.RulesFile != "" {
-		if file, err = rulestore.NewFile(s.Admin.RulesFile); err != nil {
-			return fmt.Errorf("--admin-rules-file: %w", err)
+	if path := s.opts.Admin.RulesFile; path != "" {
+		if file, err = rulestore.NewFile(path); err != nil {
+			return fmt.Errorf("%s: %w", s.opts.Names.Of("Admin.RulesFile"), err)
 		}
 	}
 	var store rulestore.Store
 	switch {
-	case len(s.redis) > 0:
-		main := s.redis[0]
-		store = rulestore.NewRedis(rulestore.RedisOptions{Client: main.Client, Prefix: main.Prefix(), Copy: file, Log: s.log.Named("rules")})
+	case s.shared != nil && s.shared.Rules != nil:
+		store = s.shared.Rules(file, s.log.Named("rules"))
 	case file != nil:
 		store = file
 	default:

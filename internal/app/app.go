@@ -1,11 +1,13 @@
-package main
+// Package app owns the running service: it wires the packages that do the work, as
+// plain options say, and starts them, reloads rules and ends all of it in order. What
+// a setting is called, and who set it, is left to the outside.
+package app
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,7 +19,6 @@ import (
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -26,7 +27,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/admin"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
@@ -37,15 +37,15 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// service is the parts of `ratelimit serve`, wired.
+// service is the parts of the service, wired.
 type service struct {
-	*serveCmd
+	opts     Options
 	log      *zap.Logger
 	audit    *zap.Logger
 	store    *memory.Store    // the backend, or what stands in for it
 	snapshot *memory.Snapshot // of the store; nil for none
 	backend  backend.Backend
-	redis    []*redis.Backend // none with counters in memory
+	shared   *OpenStore // what other replicas share; nil with counters in memory
 	metrics  []prometheus.Collector
 	scrapes  *scrape.Handler // of all metrics
 	stats    *stats.Stats
@@ -65,8 +65,11 @@ type service struct {
 	connections                               *overload.Listener // what grpcListener is
 }
 
+// ErrLogged is the error of a service that has logged why it failed.
+var ErrLogged = errors.New("the log says why")
+
 // Run serves until a signal or a failure ends it.
-func (c *serveCmd) Run(con console) (err error) {
+func Run(o Options) (err error) {
 	// Before anything that takes time, so that a signal is never missed.
 	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -74,17 +77,17 @@ func (c *serveCmd) Run(con console) (err error) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	s := &service{serveCmd: c, stats: stats.New(0), health: health.NewServer()}
-	s.log, s.audit = newLogs(con.err, zapcore.Level(c.LogLevel), c.LogFormat)
+	s := &service{opts: o, stats: stats.New(0), health: health.NewServer()}
+	s.log, s.audit = newLogs(o.Log)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	defer takeLogs(s.log)()
 	defer func() {
-		if err != nil && c.LogFormat == jsonLog {
+		if err != nil && o.Log.JSON {
 			s.log.Error("the service has failed", zap.Error(err))
-			err = errReported
+			err = ErrLogged
 		}
 	}()
-	s.store = memory.New(memory.Options{MaxKeys: s.MaxKeys, MaxBytes: s.counterBytes()})
+	s.store = memory.New(memory.Options{MaxKeys: o.Memory.MaxKeys, MaxBytes: s.counterBytes()})
 	drain, timeUp := context.WithCancel(context.Background())
 	defer timeUp()
 	// First what must not be lost: the counters. Then what others want to know.
@@ -103,7 +106,8 @@ func (c *serveCmd) Run(con console) (err error) {
 		return err
 	}
 	s.openOverload()
-	options := c.serverOptions()
+	options := o.Decisions
+	options.Spread = o.Store.Spread
 	options.Admit = s.shedder.Admit
 	options.Backend, options.Local, options.Log, options.Stats = s.traced(s.backend), s.store, s.log, s.stats
 	s.decider = server.New(options)
@@ -116,7 +120,9 @@ func (c *serveCmd) Run(con console) (err error) {
 	s.limitConnections()
 	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
-	s.welcome(con.out)
+	o.Started(Started{
+		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), Rules: s.rules.Rules(), Log: s.log,
+	})
 	err = s.serve(stopping, drain, stop, timeUp, hangups)
 	return errors.Join(err, s.save())
 }
@@ -132,16 +138,17 @@ func (s *service) loadRules(ctx context.Context) error {
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
 	s.rules = config.NewCoordinator(config.CoordinatorOptions{
 		Providers:    providers,
-		Options:      s.config(),
-		AllowNoRules: s.AllowNoRules,
-		Delay:        s.ReloadDelay,
+		Options:      s.opts.Rules.Options,
+		AllowNoRules: s.opts.Rules.AllowNoRules,
+		Delay:        s.opts.Rules.ReloadDelay,
+		Names:        s.opts.Names,
 		Log:          s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
 	s.rules.Subscribe(s.decider.SetRules)
 	err = s.rules.Reload(ctx)
-	quiet.SetLevel(zapcore.Level(s.LogLevel))
+	quiet.SetLevel(s.opts.Log.Level)
 	rules := s.rules.Rules()
-	if rules == nil && s.ConfigType != fromXDS && !s.ForceStart {
+	if rules == nil && s.opts.Rules.XDS == nil && !s.opts.Rules.ForceStart {
 		return fmt.Errorf("the rules can't be used:\n%w", err)
 	}
 	if failures, ok := errors.AsType[config.Failures](err); ok {
@@ -150,8 +157,8 @@ func (s *service) loadRules(ctx context.Context) error {
 		}
 	}
 	switch {
-	case rules == nil && s.ConfigType == fromXDS:
-		s.log.Warn("waiting for rules from the xDS server: decisions fail until there are some", zap.String("server", s.XDS.Server))
+	case rules == nil && s.opts.Rules.XDS != nil:
+		s.log.Warn("waiting for rules from the xDS server: decisions fail until there are some", zap.String("server", s.opts.Rules.XDS.Server))
 	case rules == nil:
 		s.log.Warn("starting without rules: decisions fail until there are some")
 	case rules.Len() == 0:
@@ -167,7 +174,7 @@ func (s *service) loadRules(ctx context.Context) error {
 // listen opens all listeners or none.
 func (s *service) listen() (err error) {
 	// What is no address is for the listener to say.
-	if addr, wrong := net.ResolveTCPAddr("tcp", s.AdminAddr); wrong == nil {
+	if addr, wrong := net.ResolveTCPAddr("tcp", s.opts.Admin.Addr); wrong == nil {
 		if s.access, err = s.adminAccess(addr); err != nil {
 			return err
 		}
@@ -183,19 +190,19 @@ func (s *service) listen() (err error) {
 		return err
 	}
 	var open []net.Listener
-	grpcNetwork, grpcFlag, grpcAddr := "tcp", "grpc-addr", s.GRPCAddr
-	if s.GRPCSocket != "" {
-		grpcNetwork, grpcFlag, grpcAddr = "unix", "grpc-socket", s.GRPCSocket
+	grpcNetwork, grpcField, grpcAddr := "tcp", "GRPC.Addr", s.opts.GRPC.Addr
+	if s.opts.GRPC.Socket != "" {
+		grpcNetwork, grpcField, grpcAddr = "unix", "GRPC.Socket", s.opts.GRPC.Socket
 	}
 	for _, l := range []struct {
-		network, flag, addr string
-		listener            *net.Listener
+		network, field, addr string
+		listener             *net.Listener
 	}{
-		{grpcNetwork, grpcFlag, grpcAddr, &s.grpcListener},
-		{"tcp", "http-addr", s.HTTPAddr, &s.httpListener},
-		{"tcp", "admin-addr", s.AdminAddr, &s.adminListener},
+		{grpcNetwork, grpcField, grpcAddr, &s.grpcListener},
+		{"tcp", "HTTPAddr", s.opts.HTTPAddr, &s.httpListener},
+		{"tcp", "Admin.Addr", s.opts.Admin.Addr, &s.adminListener},
 	} {
-		if *l.listener, err = listen(l.network, l.flag, l.addr); err != nil {
+		if *l.listener, err = listen(s.opts.Names, l.network, l.field, l.addr); err != nil {
 			for _, o := range open {
 				o.Close()
 			}
@@ -207,38 +214,6 @@ func (s *service) listen() (err error) {
 		s.adminListener = tls.NewListener(s.adminListener, secure)
 	}
 	return nil
-}
-
-// welcome prints where the service listens, what it serves and what to try first;
-// in one line of the log where that is for machines to read.
-func (s *service) welcome(out io.Writer) {
-	if s.LogFormat == jsonLog {
-		s.log.Info("started", s.startedFields()...)
-		return
-	}
-	fmt.Fprintf(out, "gRPC    %s\n", s.grpcListener.Addr())
-	fmt.Fprintf(out, "HTTP    %s\n", s.httpListener.Addr())
-	fmt.Fprintf(out, "Admin   %s\n", s.adminListener.Addr())
-	rules := s.rules.Rules()
-	if rules == nil {
-		fmt.Fprintf(out, "Rules   none yet\n")
-		return
-	}
-	fmt.Fprintf(out, "Rules   %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))
-	fmt.Fprintf(out, "Try     %s\n", firstCommand(rules, s.grpcListener.Addr().String()))
-}
-
-func (s *service) startedFields() []zap.Field {
-	fields := []zap.Field{
-		zap.String("version", buildVersion()),
-		zap.Stringer("grpc", s.grpcListener.Addr()), zap.Stringer("http", s.httpListener.Addr()), zap.Stringer("admin", s.adminListener.Addr()),
-	}
-	rules := s.rules.Rules()
-	if rules == nil {
-		return append(fields, zap.Int("domains", 0), zap.Int("rules", 0))
-	}
-	return append(fields, zap.Int("domains", len(rules.Domains)), zap.Int("rules", rules.Len()),
-		zap.String("try", firstCommand(rules, s.grpcListener.Addr().String())))
 }
 
 // serve runs everything until stopping is done or a part fails, and then ends it
@@ -254,15 +229,15 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 	}, func(error) {
 		stop()
 		s.health.Shutdown()
-		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.DrainDelay), zap.Duration("timeout", s.DrainTimeout))
-		time.Sleep(s.DrainDelay)
-		time.AfterFunc(s.DrainTimeout, timeUp)
+		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
+		time.Sleep(s.opts.DrainDelay)
+		time.AfterFunc(s.opts.DrainTimeout, timeUp)
 	})
 	decisions := s.grpcServer()
 	group.Add(func() error {
 		return decisions.Serve(s.grpcListener)
 	}, func(error) {
-		drainGRPC(drain, decisions, s.connections.CloseConns, s.log)
+		s.drainGRPC(drain, decisions)
 	})
 	for _, h := range []struct {
 		handler  http.Handler
@@ -286,8 +261,8 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 	watching, stopWatching := context.WithCancel(context.Background())
 	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
 	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
-	group.Add(func() error { return tuneGC(watching, s.log) }, func(error) { stopWatching() })
-	if s.MaxWait > 0 {
+	group.Add(func() error { return s.tuneGC(watching) }, func(error) { stopWatching() })
+	if s.opts.GRPC.MaxWait > 0 {
 		group.Add(func() error { return s.shedder.Run(watching) }, func(error) { stopWatching() })
 	}
 	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
@@ -309,7 +284,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() *grpc.Server {
-	options := server.GRPCOptions(s.MaxMessageSize, s.keepalive())
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, s.opts.GRPC.Keepalive)
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.handshakes != nil {
 		options = append(options, grpc.Creds(s.handshakes))
@@ -325,9 +300,9 @@ func (s *service) grpcServer() *grpc.Server {
 	return g
 }
 
-// drainGRPC answers what is under way until the context ends. It then calls closeConns,
-// because the server waits for handshakes even when it is told not to wait.
-func drainGRPC(ctx context.Context, g *grpc.Server, closeConns func(), log *zap.Logger) {
+// drainGRPC answers what is under way until the context ends. It then closes the
+// connections, because the server waits for handshakes even when it is told not to wait.
+func (s *service) drainGRPC(ctx context.Context, g *grpc.Server) {
 	drained := make(chan struct{})
 	go func() {
 		g.GracefulStop()
@@ -336,8 +311,8 @@ func drainGRPC(ctx context.Context, g *grpc.Server, closeConns func(), log *zap.
 	select {
 	case <-drained:
 	case <-ctx.Done():
-		log.Warn("requests were still under way at the end of --drain-timeout")
-		closeConns()
+		s.log.Warn("requests were still under way at the end of " + s.opts.Names.Of("DrainTimeout"))
+		s.connections.CloseConns()
 		g.Stop()
 		<-drained
 	}

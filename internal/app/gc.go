@@ -1,10 +1,9 @@
-package main
+package app
 
 import (
 	"context"
 	"errors"
 	"math"
-	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -33,17 +32,17 @@ const (
 )
 
 // tuneGC keeps the percentage until ctx is done, and has the collector work harder
-// where the container's memory limit comes near. An operator's GOGC and GOMEMLIMIT
-// are left alone.
-func tuneGC(ctx context.Context, log *zap.Logger) error {
+// where the container's memory limit comes near. What the operator has set is left
+// alone.
+func (s *service) tuneGC(ctx context.Context) error {
 	switch limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, limitInterval)); {
 	case errors.Is(err, memlimit.ErrNoCgroup) || errors.Is(err, memlimit.ErrCgroupsNotSupported):
 	case err != nil:
-		log.Warn("the container's memory limit is not known: set GOMEMLIMIT if there is one", zap.Error(err))
+		s.log.Warn("the container's memory limit is not known: set "+s.opts.Names.Of("MemoryLimit")+" if there is one", zap.Error(err))
 	default:
-		log.Debug("memory limit of the garbage collector", zap.Int64("bytes", limit))
+		s.log.Debug("memory limit of the garbage collector", zap.Int64("bytes", limit))
 	}
-	if os.Getenv("GOGC") != "" {
+	if s.opts.GCIsTuned {
 		<-ctx.Done()
 		return nil
 	}
@@ -63,8 +62,8 @@ func tuneGC(ctx context.Context, log *zap.Logger) error {
 	}
 }
 
-// memoryLimit returns how many bytes the process may take: GOMEMLIMIT, or else the
-// container's limit, or else the machine's memory. It is math.MaxInt64 if none of them
+// memoryLimit returns how many bytes the process may take: the limit that Go is told,
+// or else the container's limit, or else the machine's memory. It is math.MaxInt64 if none of them
 // is known.
 func memoryLimit() int64 {
 	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"math"
@@ -40,17 +40,17 @@ func TestGCPercentKeepsTheHeadroom(t *testing.T) {
 func TestCounterBytesFollowTheMemoryLimit(t *testing.T) {
 	before := debug.SetMemoryLimit(1 << 30)
 	t.Cleanup(func() { debug.SetMemoryLimit(before) })
-	s := &service{serveCmd: &serveCmd{}, log: zaptest.NewLogger(t)}
+	s := &service{log: zaptest.NewLogger(t)}
 	if got := s.counterBytes(); got != 1<<29 {
 		t.Errorf("%d bytes of a limit of 1 GiB, want half of it", got)
 	}
-	s.MaxBytes = 3 << 20
+	s.opts.Memory.MaxBytes = 3 << 20
 	if got := s.counterBytes(); got != 3<<20 {
 		t.Errorf("%d bytes, want those that are set", got)
 	}
-	s.MaxBytes = 0
+	s.opts.Memory.MaxBytes = 0
 	debug.SetMemoryLimit(math.MaxInt64)
-	if got := s.counterBytes(); got < leastCounterBytes || got == math.MaxInt64 {
+	if got := s.counterBytes(); got < LeastCounterBytes || got == math.MaxInt64 {
 		t.Errorf("%d bytes without GOMEMLIMIT, want half of the container's or the machine's memory", got)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -41,16 +41,9 @@ func (s *service) sayHealth() {
 }
 
 func (s *service) healthy() bool {
-	rules := s.rules.Rules()
-	if rules == nil && !s.ForceStart || s.HealthyWithRules && (rules == nil || len(rules.Domains) == 0) {
+	rules, want := s.rules.Rules(), s.opts.Rules
+	if rules == nil && !want.ForceStart || want.HealthyWithRules && (rules == nil || len(rules.Domains) == 0) {
 		return false
 	}
-	if s.stores.main.HealthNeedsRedis {
-		for _, b := range s.redis {
-			if !b.Healthy() {
-				return false
-			}
-		}
-	}
-	return true
+	return !s.opts.Store.NeededForHealth || s.shared.Healthy()
 }

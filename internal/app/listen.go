@@ -1,108 +1,41 @@
-package main
+package app
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
-	"github.com/alecthomas/kong"
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
-// defaultGRPCAddr is where serve answers and hit asks.
-const defaultGRPCAddr = "127.0.0.1:8081"
-
-// defaultAdminAddr is where serve is administered and rules and stats ask.
-const defaultAdminAddr = "127.0.0.1:6070"
-
-// halves are the variables by which envoyproxy/ratelimit takes an address in two
-// parts. A part that is not set comes from the flag's default; but a host is public,
-// as there, for whoever starts this service in its place.
-var halves = map[string]struct {
-	host, port string
-}{
-	"grpc-addr": {"GRPC_HOST", "GRPC_PORT"},
-	"http-addr": {"HOST", "PORT"},
-	// Rules can be changed there: see adminAccess.
-	"admin-addr": {"DEBUG_HOST", "DEBUG_PORT"},
-}
-
-// startedTheirWay says whether the environment says where rules are as
-// envoyproxy/ratelimit's users do.
-func startedTheirWay() bool {
-	return slices.ContainsFunc([]string{"RUNTIME_ROOT", "RUNTIME_SUBDIRECTORY", "RUNTIME_APPDIRECTORY", "CONFIG_TYPE"}, func(name string) bool {
-		return os.Getenv(name) != ""
-	})
-}
-
-// hostAndPort is the kong resolver that composes an address of its halves when
-// neither the flag nor its own variable gives it.
-func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if _, ok := halves[flag.Name]; !ok {
-		return nil, nil
-	}
-	for _, env := range flag.Envs {
-		if os.Getenv(env) != "" {
-			return nil, nil
-		}
-	}
-	addr, err := compose(flag.Name, flag.Default)
-	if err != nil || addr == "" {
-		return nil, err
-	}
-	return addr, nil
-}
-
-// compose makes an address of its halves; empty if neither is given.
-func compose(flag, fallback string) (addr string, err error) {
-	half := halves[flag]
-	host, port := os.Getenv(half.host), os.Getenv(half.port)
-	if host == "" && startedTheirWay() {
-		host = "0.0.0.0"
-	}
-	if host == "" && port == "" {
-		return "", nil
-	}
-	defaultHost, defaultPort, err := net.SplitHostPort(fallback)
-	return net.JoinHostPort(cmp.Or(host, defaultHost), cmp.Or(port, defaultPort)), err
-}
-
-// isTheirAdminAddr says whether the admin address is what the incumbent's variables
-// and defaults make it, rather than what the flag or its own variable says.
-func isTheirAdminAddr(addr string) bool {
-	theirs, err := compose("admin-addr", defaultAdminAddr)
-	return err == nil && addr == theirs
-}
-
-// listen opens a listener for the named flag. Its error says how to mend it. A
+// listen opens a listener for the field of that name. Its error says how to mend it. A
 // socket that a process left behind is removed.
-func listen(network, flag, addr string) (net.Listener, error) {
+func listen(names named.Fields, network, of, addr string) (net.Listener, error) {
+	name, set := names.Of(of), names.Either(of)
 	if network == "unix" {
 		if err := removeDeadSocket(addr); err != nil {
-			return nil, fmt.Errorf("--%s: %s: %w", flag, addr, err)
+			return nil, fmt.Errorf("%s: %s: %w", name, addr, err)
 		}
 	}
 	l, err := net.Listen(network, addr)
-	env := strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 	switch {
 	case err == nil:
 		return ownSocket(l)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("--%s: %s is in use: stop what listens there, or choose another with --%s or %s", flag, addr, flag, env)
+		return nil, fmt.Errorf("%s: %s is in use: stop what listens there, or choose another with %s", name, addr, set)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("--%s: no permission to listen on %s: choose a port from 1024 on with --%s or %s", flag, addr, flag, env)
+		return nil, fmt.Errorf("%s: no permission to listen on %s: choose a port from 1024 on with %s", name, addr, set)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("--%s: this machine has no address %s: use 127.0.0.1, or 0.0.0.0 for all, with --%s or %s", flag, addr, flag, env)
+		return nil, fmt.Errorf("%s: this machine has no address %s: use 127.0.0.1, or 0.0.0.0 for all, with %s", name, addr, set)
 	case network == "unix":
-		return nil, fmt.Errorf("--%s: cannot listen on %q: %w: write a path in a directory that this process may write to", flag, addr, err)
+		return nil, fmt.Errorf("%s: cannot listen on %q: %w: write a path in a directory that this process may write to", name, addr, err)
 	default:
-		return nil, fmt.Errorf("--%s: cannot listen on %q: %w: write host:port", flag, addr, err)
+		return nil, fmt.Errorf("%s: cannot listen on %q: %w: write host:port", name, addr, err)
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"errors"
@@ -11,56 +11,13 @@ import (
 	"testing"
 )
 
-// TestAddresses shows where the service listens by what the environment says.
-func TestAddresses(t *testing.T) {
-	for name, tt := range map[string]struct {
-		env               map[string]string
-		grpc, http, admin string
-	}{
-		"nothing said": {nil, "127.0.0.1:8081", "127.0.0.1:8080", "127.0.0.1:6070"},
-		"their way, with their hosts": {map[string]string{"RUNTIME_ROOT": "/data"},
-			"0.0.0.0:8081", "0.0.0.0:8080", "0.0.0.0:6070"},
-		"their way, from xDS": {map[string]string{"CONFIG_TYPE": "GRPC_XDS_SOTW"},
-			"0.0.0.0:8081", "0.0.0.0:8080", "0.0.0.0:6070"},
-		"their way, hosts and ports given": {map[string]string{"RUNTIME_ROOT": "/data", "GRPC_HOST": "::1", "PORT": "80", "DEBUG_HOST": "10.0.0.1"},
-			"[::1]:8081", "0.0.0.0:80", "10.0.0.1:6070"},
-		"ports alone": {map[string]string{"GRPC_PORT": "1", "PORT": "2", "DEBUG_PORT": "3"},
-			"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
-		"an address wins": {map[string]string{"RUNTIME_ROOT": "/data", "GRPC_ADDR": "127.0.0.1:5", "GRPC_PORT": "6"},
-			"127.0.0.1:5", "0.0.0.0:8080", "0.0.0.0:6070"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for _, unset := range []string{"GRPC_ADDR", "HTTP_ADDR", "ADMIN_ADDR"} {
-				t.Setenv(unset, "")
-				if err := os.Unsetenv(unset); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for k, v := range tt.env {
-				t.Setenv(k, v)
-			}
-			var c commands
-			parser, err := newParser(&c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := parser.Parse([]string{"serve", "--config", "rules.yaml"}); err != nil {
-				t.Fatal(err)
-			}
-			if c.Serve.GRPCAddr != tt.grpc || c.Serve.HTTPAddr != tt.http || c.Serve.AdminAddr != tt.admin {
-				t.Errorf("gRPC %s, HTTP %s, admin %s; want %s, %s, %s", c.Serve.GRPCAddr, c.Serve.HTTPAddr, c.Serve.AdminAddr, tt.grpc, tt.http, tt.admin)
-			}
-		})
-	}
-}
-
 // TestSocketIsForItsOwner holds that only those whom the umask lets write, which
 // connecting to a socket is, reach gRPC there.
 func TestSocketIsForItsOwner(t *testing.T) {
 	before := syscall.Umask(0o022)
 	defer syscall.Umask(before)
 	path := filepath.Join(t.TempDir(), "grpc.sock")
-	l, err := listen("unix", "grpc-socket", path)
+	l, err := listen(nil, "unix", "GRPC.Socket", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,18 +61,18 @@ func TestSocketReplacesOnlyADeadSocket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := listen("unix", "grpc-socket", path); err == nil || !strings.Contains(err.Error(), "--grpc-socket: "+path+": it is no socket") {
+		if _, err := listen(nil, "unix", "GRPC.Socket", path); err == nil || !strings.Contains(err.Error(), "GRPC.Socket: "+path+": it is no socket") {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s: %v is now %v, error %v", name, before, after, err)
 		}
 	}
-	l, err := listen("unix", "grpc-socket", dead)
+	l, err := listen(nil, "unix", "GRPC.Socket", dead)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen("unix", "grpc-socket", dead); err == nil || !strings.Contains(err.Error(), "another process listens there") {
+	if _, err := listen(nil, "unix", "GRPC.Socket", dead); err == nil || !strings.Contains(err.Error(), "another process listens there") {
 		t.Errorf("a socket in use: error %v", err)
 	}
 	if err := l.Close(); err != nil {
@@ -130,14 +87,14 @@ func TestSocketReplacesOnlyADeadSocket(t *testing.T) {
 // service stops.
 func TestClosingLeavesAnothersSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "grpc.sock")
-	l, err := listen("unix", "grpc-socket", path)
+	l, err := listen(nil, "unix", "GRPC.Socket", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(path, path+".old"); err != nil {
 		t.Fatal(err)
 	}
-	next, err := listen("unix", "grpc-socket", path)
+	next, err := listen(nil, "unix", "GRPC.Socket", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +109,7 @@ func TestClosingLeavesAnothersSocket(t *testing.T) {
 
 // TestAbstractSocket has no file.
 func TestAbstractSocket(t *testing.T) {
-	l, err := listen("unix", "grpc-socket", "@ratelimit-"+filepath.Base(t.TempDir())+t.Name())
+	l, err := listen(nil, "unix", "GRPC.Socket", "@ratelimit-"+filepath.Base(t.TempDir())+t.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,6 @@
-package main
+package app
 
 import (
-	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,45 +10,6 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/visible"
 )
-
-// logLevel is the least level to log.
-type logLevel zapcore.Level
-
-// UnmarshalText implements encoding.TextUnmarshaler. Case does not matter, and
-// the names that envoyproxy/ratelimit's log has besides stand for the nearest.
-func (l *logLevel) UnmarshalText(text []byte) error {
-	name := strings.ToLower(string(text))
-	switch name {
-	case "trace":
-		name = "debug"
-	case "warning":
-		name = "warn"
-	}
-	level, err := zapcore.ParseLevel(name)
-	if err != nil {
-		return fmt.Errorf("unknown log level %q: write debug, info, warn or error", text)
-	}
-	*l = logLevel(level)
-	return nil
-}
-
-// logFormat is how lines of the log look.
-type logFormat string
-
-const (
-	textLog logFormat = "text"
-	jsonLog logFormat = "json"
-)
-
-// UnmarshalText implements encoding.TextUnmarshaler. Case does not matter.
-func (f *logFormat) UnmarshalText(text []byte) error {
-	switch lower := logFormat(strings.ToLower(string(text))); lower {
-	case textLog, jsonLog:
-		*f = lower
-		return nil
-	}
-	return fmt.Errorf("unknown log format %q: write text or json", text)
-}
 
 // takeLogs has the log take what libraries write to the standard library's, and
 // errors of grpc-go, which would be lines of their own form. The function that it
@@ -68,20 +26,20 @@ func onceAMinute(log *zap.Logger) *zap.Logger {
 	}))
 }
 
-// newLogs returns a log that writes to out, and one of who has changed what. Of a
+// newLogs returns a log, and one of who has changed what. Of a
 // message that comes again and again the log has a hundred a second, then every
 // hundredth; the audit has everything.
-func newLogs(out io.Writer, level zapcore.Level, format logFormat) (log, audit *zap.Logger) {
+func newLogs(o Log) (log, audit *zap.Logger) {
 	fields := zap.NewProductionEncoderConfig()
 	fields.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	fields.EncodeDuration = zapcore.StringDurationEncoder
 	encoder := zapcore.NewConsoleEncoder(fields)
-	if format == jsonLog {
+	if o.JSON {
 		fields.TimeKey, fields.MessageKey = "@timestamp", "@message" // as envoyproxy/ratelimit
 		encoder = zapcore.NewJSONEncoder(fields)
 	}
-	sink := zapcore.Lock(zapcore.AddSync(visible.Writer{To: out, OneLine: true}))
-	core := zapcore.NewCore(encoder, sink, level)
+	sink := zapcore.Lock(zapcore.AddSync(visible.Writer{To: o.To, OneLine: true}))
+	core := zapcore.NewCore(encoder, sink, o.Level)
 	log = zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))
 	return log, zap.New(zapcore.NewCore(encoder.Clone(), sink, zapcore.InfoLevel)).Named("audit")
 }

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"errors"
@@ -12,32 +12,32 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
 
-// leastCounterBytes has room for a few of the largest counters, full sliding logs of
+// LeastCounterBytes has room for a few of the largest counters, full sliding logs of
 // 512 KiB.
-const leastCounterBytes = 1 << 20
+const LeastCounterBytes = 1 << 20
 
 // counterBytes returns the bound on the memory of counters. The other half of the memory
 // limit is for rules, requests and garbage.
 func (s *service) counterBytes() int64 {
-	if s.MaxBytes != 0 {
-		return s.MaxBytes
+	if bytes := s.opts.Memory.MaxBytes; bytes != 0 {
+		return bytes
 	}
 	bound := memoryLimit() / 2
 	s.log.Debug("bound on the memory of counters", zap.Int64("bytes", bound))
-	return max(bound, leastCounterBytes)
+	return max(bound, LeastCounterBytes)
 }
 
 // restore takes over the counters of the snapshot, if there is one. One that is
 // damaged does not keep the service from starting, and is kept. What is no snapshot
 // at all is left as it is, and the service does not start.
 func (s *service) restore() (err error) {
-	if s.Snapshot == "" {
+	if s.opts.Memory.Snapshot == "" {
 		return nil
 	}
-	if s.snapshot, err = s.store.Snapshot(s.Snapshot); err != nil {
-		return fmt.Errorf("--snapshot: %w", err)
+	if s.snapshot, err = s.store.Snapshot(s.opts.Memory.Snapshot); err != nil {
+		return fmt.Errorf("%s: %w", s.opts.Names.Of("Memory.Snapshot"), err)
 	}
-	file := zap.String("snapshot", s.Snapshot)
+	file := zap.String("snapshot", s.opts.Memory.Snapshot)
 	loaded, err := s.snapshot.Load()
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && loaded.Saved.IsZero():
@@ -50,12 +50,12 @@ func (s *service) restore() (err error) {
 	case errors.Is(err, memory.ErrSnapshotDamaged) || errors.Is(err, memory.ErrSnapshotVersion):
 		aside, cannot := s.snapshot.SetAside()
 		if cannot != nil {
-			return fmt.Errorf("--snapshot: %w, and it can't be set aside: %w", err, cannot)
+			return fmt.Errorf("%s: %w, and it can't be set aside: %w", s.opts.Names.Of("Memory.Snapshot"), err, cannot)
 		}
 		s.log.Error("the snapshot can't be used: counters start anew", zap.Error(err), zap.String("kept as", aside))
 		return nil
 	default:
-		return fmt.Errorf("--snapshot: %w", err)
+		return fmt.Errorf("%s: %w", s.opts.Names.Of("Memory.Snapshot"), err)
 	}
 }
 
@@ -65,9 +65,9 @@ func (s *service) save() error {
 		return nil
 	}
 	if err := s.snapshot.Save(); err != nil {
-		return fmt.Errorf("--snapshot: the counters are lost: %w", err)
+		return fmt.Errorf("%s: the counters are lost: %w", s.opts.Names.Of("Memory.Snapshot"), err)
 	}
-	s.log.Info("counters saved", zap.String("snapshot", s.Snapshot))
+	s.log.Info("counters saved", zap.String("snapshot", s.opts.Memory.Snapshot))
 	return nil
 }
 

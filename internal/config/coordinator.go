@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 // Provider is a place that rules come from.
@@ -143,6 +145,8 @@ type CoordinatorOptions struct {
 	Delay time.Duration
 	// Log receives one line for each attempt that loads or fails. Nil: none.
 	Log *zap.Logger
+	// Names say how an operator sets these.
+	Names named.Fields
 	// OnReload is called after every attempt, for metrics. May be nil.
 	OnReload func(Reload)
 }
@@ -444,7 +448,7 @@ func (c *Coordinator) try(offers []*offer) error {
 	}
 	if !c.opts.AllowNoRules && old.has(FromFile) && !rules.has(FromFile) {
 		return &Invalid{[]Problem{{What: "no rule is left in the files, which had some",
-			Remedy: "put the rules back, or start with --allow-no-rules to go on without"}}}
+			Remedy: "put the rules back, or start with " + c.opts.Names.Of("AllowNoRules") + " to go on without"}}}
 	}
 	if err := c.apply(rules); err != nil {
 		return err

@@ -1,4 +1,6 @@
-package main
+// Package hit owns how real requests are sent to a running service, and how its
+// decisions are shown.
+package hit
 
 import (
 	"context"
@@ -12,87 +14,47 @@ import (
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-type hitCmd struct {
-	Descriptors []entries `arg:"" sep:"none" name:"descriptor" help:"Descriptors of each request, such as user=alice,path=/x. Write \\, for a comma in a value."`
-
-	Domain      string        `short:"d" required:"" placeholder:"NAME" help:"Domain of the rules."`
-	Addr        string        `env:"GRPC_ADDR" default:"${grpcAddr}" help:"Where the service answers gRPC."`
-	Requests    int           `short:"n" default:"1" help:"How many requests to send."`
-	Hits        int64         `default:"1" help:"Hits of each request: 0 looks without charging, a negative number (--hits=-5) gives back."`
-	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
-	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
-	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
-
-	TLS clientTLS `embed:"" envprefix:"GRPC_"`
+// Requests are what to send.
+type Requests struct {
+	Domain      string
+	Descriptors []descriptor.Entries // of each request
+	Hits        int64                // of each descriptor; below 0 gives back
+	Count       int
+	Rate        float64 // per second; 0: as fast as they are answered
+	Concurrency int
+	Timeout     time.Duration // of one answer
 }
 
-// Help describes the table that the command prints.
-func (hitCmd) Help() string {
-	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets.
-
-Example: ratelimit hit --domain edge user=alice -n 20`
-}
-
-func (c *hitCmd) Validate() error {
-	switch {
-	case c.Requests < 1:
-		return fmt.Errorf("--requests: %d requests: use at least 1", c.Requests)
-	case c.Concurrency < 1:
-		return fmt.Errorf("--concurrency: %d in flight: use at least 1", c.Concurrency)
-	case c.Rate < 0 || c.Rate > float64(time.Second) || math.IsNaN(c.Rate):
-		return fmt.Errorf("--rate: %v a second: use a number above 0, or none for as fast as possible", c.Rate)
-	case c.Timeout <= 0:
-		return fmt.Errorf("--timeout: %v: use a time above 0", c.Timeout)
-	case c.Hits == math.MinInt64:
-		return fmt.Errorf("--hits: %d is out of range", c.Hits)
-	}
-	return nil
-}
-
-func (c *hitCmd) Run(con console) error {
-	transport := insecure.NewCredentials()
-	if c.TLS.on() {
-		secure, err := c.TLS.config()
-		if err != nil {
-			return err
-		}
-		transport = credentials.NewTLS(secure)
-	}
-	conn, err := grpc.NewClient(c.Addr, grpc.WithTransportCredentials(transport))
-	if err != nil {
-		return fmt.Errorf("--addr %s: %w: write host:port", c.Addr, err)
-	}
-	defer conn.Close()
-
-	table := newDecisions(con.out, c.Descriptors)
+// Send sends the requests on a connection, and writes a line for each descriptor of
+// each answer. It stops at the first error, which is that of gRPC.
+func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) error {
+	table := newDecisions(out, r.Descriptors)
 	start := time.Now()
-	err = c.send(rls.NewRateLimitServiceClient(conn), table.add)
+	err := r.send(rls.NewRateLimitServiceClient(conn), table.add)
 	table.total(time.Since(start))
 	return err
 }
 
 // send sends the requests and hands each answer, as it comes, to add, which is
 // called by one goroutine at a time. It stops at the first error.
-func (c *hitCmd) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse)) error {
+func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse)) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	var (
-		request = c.request()
-		turns   = c.turns(ctx)
+		request = r.request()
+		turns   = r.turns(ctx)
 		mu      sync.Mutex
 		workers sync.WaitGroup
 	)
-	for range min(c.Concurrency, c.Requests) {
+	for range min(r.Concurrency, r.Count) {
 		workers.Go(func() {
 			for range turns {
-				answer, err := c.call(ctx, client, request)
+				answer, err := r.call(ctx, client, request)
 				if err != nil {
 					cancel(err) // the first error stays the cause
 					return
@@ -108,17 +70,17 @@ func (c *hitCmd) send(client rls.RateLimitServiceClient, add func(*rls.RateLimit
 }
 
 // turns yields one value for each request, when it is time to send it.
-func (c *hitCmd) turns(ctx context.Context) <-chan struct{} {
+func (r *Requests) turns(ctx context.Context) <-chan struct{} {
 	turns := make(chan struct{})
 	go func() {
 		defer close(turns)
 		var tick <-chan time.Time
-		if c.Rate > 0 {
-			ticker := time.NewTicker(time.Duration(float64(time.Second) / c.Rate))
+		if r.Rate > 0 {
+			ticker := time.NewTicker(time.Duration(float64(time.Second) / r.Rate))
 			defer ticker.Stop()
 			tick = ticker.C
 		}
-		for i := range c.Requests {
+		for i := range r.Count {
 			if tick != nil && i > 0 {
 				select {
 				case <-tick:
@@ -136,36 +98,18 @@ func (c *hitCmd) turns(ctx context.Context) <-chan struct{} {
 	return turns
 }
 
-func (c *hitCmd) call(ctx context.Context, client rls.RateLimitServiceClient, request *rls.RateLimitRequest) (*rls.RateLimitResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+func (r *Requests) call(ctx context.Context, client rls.RateLimitServiceClient, request *rls.RateLimitRequest) (*rls.RateLimitResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	answer, err := client.ShouldRateLimit(ctx, request)
-	switch s := status.Convert(err); {
-	case err == nil:
-		return answer, nil
-	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
-		return nil, fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
-	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):
-		// In TLS 1.3 who is refused for want of a certificate has begun to write, and may
-		// find the connection closed before it reads why.
-		return nil, fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
-	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
-		return nil, fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
-	case s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), "connection error"):
-		return nil, fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --grpc-addr? (%s)", c.Addr, s.Message())
-	case s.Code() == codes.DeadlineExceeded:
-		return nil, fmt.Errorf("no answer from %s within %v: raise --timeout, or look at the service's log", c.Addr, c.Timeout)
-	default:
-		return nil, fmt.Errorf("%s answered %s: %s", c.Addr, s.Code(), s.Message())
-	}
+	return client.ShouldRateLimit(ctx, request)
 }
 
-func (c *hitCmd) request() *rls.RateLimitRequest {
-	request := &rls.RateLimitRequest{Domain: c.Domain}
-	for _, e := range c.Descriptors {
+func (r *Requests) request() *rls.RateLimitRequest {
+	request := &rls.RateLimitRequest{Domain: r.Domain}
+	for _, e := range r.Descriptors {
 		d := &common.RateLimitDescriptor{
-			HitsAddend:     wrapperspb.UInt64(uint64(max(c.Hits, -c.Hits))),
-			IsNegativeHits: c.Hits < 0,
+			HitsAddend:     wrapperspb.UInt64(uint64(max(r.Hits, -r.Hits))),
+			IsNegativeHits: r.Hits < 0,
 		}
 		for _, entry := range e {
 			d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: entry.Key, Value: entry.Value})
@@ -184,7 +128,7 @@ type decisions struct {
 	n           int
 }
 
-func newDecisions(out io.Writer, descriptors []entries) *decisions {
+func newDecisions(out io.Writer, descriptors []descriptor.Entries) *decisions {
 	t := &decisions{out: out, count: map[rls.RateLimitResponse_Code]int{}}
 	if len(descriptors) > 1 {
 		t.width = len("DESCRIPTOR")

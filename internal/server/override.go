@@ -75,7 +75,7 @@ func (s *Service) override(r *request, i int, domain *descriptor.Domain) error {
 	}
 	l, err := s.compileLimit(a, mode)
 	if err != nil {
-		return fmt.Errorf("descriptors[%d].limit: it cannot be decided locally: set --on-backend-error to error, allow or deny", i)
+		return fmt.Errorf("descriptors[%d].limit: it cannot be decided locally: set %s to error, allow or deny", i, s.opts.Names.Of("OnBackendError"))
 	}
 	l.index = -1
 	l.report(m.limit.requests, m.limit.unit, m.limit.multiplier)

@@ -12,6 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -91,21 +92,21 @@ func (r *request) clear() {
 }
 
 // check refuses requests that cannot be decided or are larger than they may be.
-func (r *request) check() error {
+func (r *request) check(names named.Fields) error {
 	switch b := r.bounds; {
 	case r.domain == "":
 		return errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")
 	case r.count == 0:
 		return errors.New("rate limit descriptor list must not be empty: add rate_limits actions to the route or virtual host")
 	case r.count > b.Descriptors:
-		return fmt.Errorf("%d descriptors in a request: at most %d are accepted (see --max-descriptors)", r.count, b.Descriptors)
+		return fmt.Errorf("%d descriptors in a request: at most %d are accepted (see %s)", r.count, b.Descriptors, names.Of("Bounds.Descriptors"))
 	}
 	for i := range r.descriptors {
 		switch d, b := &r.descriptors[i], r.bounds; {
 		case d.count > b.Entries:
-			return fmt.Errorf("descriptors[%d] has %d entries: at most %d are accepted (see --max-entries)", i, d.count, b.Entries)
+			return fmt.Errorf("descriptors[%d] has %d entries: at most %d are accepted (see %s)", i, d.count, b.Entries, names.Of("Bounds.Entries"))
 		case d.bytes > b.EntryBytes:
-			return fmt.Errorf("descriptors[%d] has keys and values of %d bytes: at most %d are accepted (see --max-entry-bytes)", i, d.bytes, b.EntryBytes)
+			return fmt.Errorf("descriptors[%d] has keys and values of %d bytes: at most %d are accepted (see %s)", i, d.bytes, b.EntryBytes, names.Of("Bounds.EntryBytes"))
 		}
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -28,6 +29,8 @@ type Options struct {
 	Backend backend.Backend
 	// Log gets failures of the backend. Required; it should sample.
 	Log *zap.Logger
+	// Names say how an operator sets these.
+	Names named.Fields
 	// Stats counts. Required.
 	Stats *stats.Stats
 
@@ -195,7 +198,7 @@ func (s *Service) answer(ctx context.Context, r *request, now time.Time) (*answe
 			return nil, err
 		}
 	}
-	if err := r.check(); err != nil {
+	if err := r.check(s.opts.Names); err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

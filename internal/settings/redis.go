@@ -1,4 +1,4 @@
-package redis
+package settings
 
 import (
 	"errors"
@@ -10,24 +10,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// Settings is what the environment says of the backend.
-type Settings struct {
-	// Backend is "memory" or "redis".
-	Backend string
-	// Redis is how to reach Redis, when Backend says so.
-	Redis Options
-	// DefaultTTL is the longest that an idle key may outlive its meaning. Keys
-	// outlive theirs by less than a millisecond, so that it always holds.
-	DefaultTTL time.Duration
-	// HealthNeedsRedis has the service be unhealthy while there is no connection.
-	HealthNeedsRedis bool
+// Redis is what the environment says of one Redis.
+type Redis struct {
+	// Options say how to reach it. They have no Log.
+	Options redis.Options
+	// NeededForHealth has the service be unhealthy while there is no connection.
+	NeededForHealth bool
 	// Warnings name settings that have no effect here, and say why.
 	Warnings []string
 }
@@ -53,157 +48,31 @@ var withoutEffect = map[string]string{
 	"EXPIRATION_JITTER_MAX_SECONDS":      "keys expire when their state means nothing any more",
 }
 
-// FromEnvironment reads the settings of both dialects: that of
+// ReadRedis reads the settings of a Redis in both dialects: that of
 // envoyproxy/ratelimit (REDIS_URL as host:port or a path, REDIS_SOCKET_TYPE,
 // REDIS_TYPE, REDIS_AUTH, REDIS_TLS…) with URLs besides (redis://, rediss://,
 // unix://), and REDIS_HOST, REDIS_PORT, REDIS_DB, REDIS_PASSWORD, REDIS_SSL.
 // getenv is as os.Getenv; an empty value is no value. Settings that contradict
 // each other are an error that names both, and never a password.
-func FromEnvironment(getenv func(name string) string) (Settings, error) {
+func ReadRedis(getenv Getenv) (Redis, error) {
 	e := environment{get: getenv}
-	s := Settings{DefaultTTL: e.seconds("RATE_LIMITER_DEFAULT_TTL", time.Hour)}
-	s.Backend = e.backend()
-	if s.Backend == "redis" {
-		s.Redis = e.options()
-		s.HealthNeedsRedis = e.boolean("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", false)
-		for name, why := range withoutEffect {
-			if getenv(name) != "" {
-				s.Warnings = append(s.Warnings, name+" has no effect: "+why)
-			}
-		}
-		s.Warnings = append(s.Warnings, e.warnings...)
-		slices.Sort(s.Warnings)
-	}
-	if len(e.errs) == 0 && s.Backend == "redis" {
-		if _, err := s.Redis.withDefaults(); err != nil {
-			e.errs = append(e.errs, err)
+	r := Redis{Options: e.redisOptions(), NeededForHealth: e.boolean("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", false)}
+	for name, why := range withoutEffect {
+		if getenv(name) != "" {
+			r.Warnings = append(r.Warnings, name+" has no effect: "+why)
 		}
 	}
-	return s, errors.Join(e.errs...)
+	r.Warnings = append(r.Warnings, e.warnings...)
+	slices.Sort(r.Warnings)
+	if len(e.errs) == 0 {
+		e.errs = append(e.errs, r.Options.Check())
+	}
+	return r, errors.Join(e.errs...)
 }
 
-// environment reads variables and collects what is wrong with them.
-type environment struct {
-	get      func(string) string
-	errs     []error
-	warnings []string
-}
-
-func (e *environment) wrong(format string, args ...any) {
-	e.errs = append(e.errs, fmt.Errorf(format, args...))
-}
-
-// backend says which backend is chosen.
-func (e *environment) backend() string {
-	var given []string
-	for _, name := range redisVariables {
-		if e.get(name) != "" {
-			given = append(given, name)
-		}
-	}
-	switch kind := strings.ToLower(e.get("BACKEND_TYPE")); kind {
-	case "":
-		if len(given) > 0 {
-			return "redis"
-		}
-		return "memory"
-	case "memory":
-		if len(given) > 0 {
-			e.wrong("BACKEND_TYPE is memory, and there is %s: leave one of them out", given[0])
-		}
-		return kind
-	case "redis":
-		return kind
-	default:
-		e.wrong("BACKEND_TYPE is %q: use memory or redis", kind)
-		return ""
-	}
-}
-
-// choice is a value with where it comes from.
-type choice[T comparable] struct {
-	from  string
-	value T
-}
-
-// agreed returns the one value that all choices give, or the zero value when
-// there is none. Two that differ are an error, which shows no values.
-func agreed[T comparable](e *environment, what string, choices []choice[T]) (value T) {
-	for i, c := range choices {
-		if i > 0 && c.value != choices[0].value {
-			e.wrong("%s and %s give different %s: leave one of them out", choices[0].from, c.from, what)
-			return value
-		}
-	}
-	if len(choices) > 0 {
-		value = choices[0].value
-	}
-	return value
-}
-
-// text returns the choice that the variable gives, if it is set.
-func (e *environment) text(name string) []choice[string] {
-	if v := e.get(name); v != "" {
-		return []choice[string]{{name, v}}
-	}
-	return nil
-}
-
-func (e *environment) boolean(name string, otherwise bool) bool {
-	v := e.get(name)
-	if v == "" {
-		return otherwise
-	}
-	b, err := strconv.ParseBool(v)
-	if err != nil {
-		e.wrong("%s is %q: use true or false", name, v)
-	}
-	return b
-}
-
-func (e *environment) number(name string) int {
-	v := e.get(name)
-	if v == "" {
-		return 0
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 0 {
-		e.wrong("%s is %q: use a whole number that is not negative", name, v)
-	}
-	return n
-}
-
-func (e *environment) duration(name string) time.Duration {
-	v := e.get(name)
-	if v == "" {
-		return 0
-	}
-	d, err := time.ParseDuration(v)
-	if err != nil || d < 0 {
-		e.wrong("%s is %q: use a duration such as 20ms", name, v)
-	}
-	return d
-}
-
-// seconds reads a number of seconds, or a duration.
-func (e *environment) seconds(name string, otherwise time.Duration) time.Duration {
-	v := e.get(name)
-	if v == "" {
-		return otherwise
-	}
-	if n, err := strconv.Atoi(v); err == nil && n > 0 {
-		return time.Duration(n) * time.Second
-	}
-	d, err := time.ParseDuration(v)
-	if err != nil || d <= 0 {
-		e.wrong("%s is %q: use seconds, such as 3600, or a duration, such as 1h", name, v)
-	}
-	return d
-}
-
-func (e *environment) options() Options {
+func (e *environment) redisOptions() redis.Options {
 	at := e.location()
-	o := Options{
+	o := redis.Options{
 		Mode:            at.mode,
 		Network:         at.network,
 		Addrs:           at.addrs,
@@ -219,11 +88,8 @@ func (e *environment) options() Options {
 		LocalCacheBytes: e.number("LOCAL_CACHE_SIZE_IN_BYTES"),
 		Replicas:        e.number("REPLICAS"),
 	}
-	if o.DialTimeout == 0 && o.Timeout > defaultDialTimeout {
-		o.DialTimeout = o.Timeout
-	}
 	if n := e.number("REDIS_POOL_SIZE"); n > 0 {
-		o.Connections = min(1<<(bits.Len(uint(n))-1), maxConnections)
+		o.Connections = min(1<<(bits.Len(uint(n))-1), redis.MaxConnections)
 	}
 	e.login(&o, at)
 	e.secure(&o, at)
@@ -233,7 +99,7 @@ func (e *environment) options() Options {
 			e.wrong("the database is %q: use a number", db)
 		}
 		o.DB = n
-		if o.Mode == Cluster && n != 0 {
+		if o.Mode == redis.Cluster && n != 0 {
 			e.wrong("REDIS_TYPE is CLUSTER, and the database %d: a cluster has only 0; leave REDIS_DB out", n)
 		}
 	}
@@ -243,7 +109,7 @@ func (e *environment) options() Options {
 // location is what the variables that say where Redis is say, and what else a
 // URL does.
 type location struct {
-	mode           Mode
+	mode           redis.Mode
 	network        string
 	addrs          []string
 	master         string
@@ -257,9 +123,9 @@ func (e *environment) location() location {
 	switch kind := strings.ToLower(e.get("REDIS_TYPE")); kind {
 	case "", "single":
 	case "sentinel":
-		at.mode = Sentinel
+		at.mode = redis.Sentinel
 	case "cluster":
-		at.mode = Cluster
+		at.mode = redis.Cluster
 	default:
 		e.wrong("REDIS_TYPE is %q: use SINGLE, SENTINEL or CLUSTER", kind)
 	}
@@ -289,7 +155,7 @@ func (e *environment) location() location {
 		list = "localhost:6379"
 	}
 	at.addrs = strings.Split(list, ",")
-	if at.mode == Sentinel {
+	if at.mode == redis.Sentinel {
 		at.master, at.addrs = at.addrs[0], at.addrs[1:]
 		if len(at.addrs) == 0 || strings.Contains(at.master, ":") {
 			e.wrong("REDIS_TYPE is SENTINEL: REDIS_URL is then the name of the master and the sentinels, such as mymaster,host1:26379,host2:26379")
@@ -382,7 +248,7 @@ func (e *environment) parseLogin(text string, at *location) {
 }
 
 // login fills in users and passwords.
-func (e *environment) login(o *Options, at location) {
+func (e *environment) login(o *redis.Options, at location) {
 	users := slices.Concat(at.user, e.text("REDIS_USERNAME"))
 	passwords := slices.Concat(at.password, e.text("REDIS_PASSWORD"))
 	if auth := e.get("REDIS_AUTH"); auth != "" {
@@ -393,7 +259,7 @@ func (e *environment) login(o *Options, at location) {
 		}
 	}
 	o.Username = agreed(e, "users", users)
-	o.Password = Secret(agreed(e, "passwords", passwords))
+	o.Password = redis.Secret(agreed(e, "passwords", passwords))
 	o.UsernameFile = e.secretFile("REDIS_USERNAME_FILE", users...)
 	o.PasswordFile = e.secretFile("REDIS_PASSWORD_FILE", passwords...)
 	if password := o.Password != "" || o.PasswordFile != ""; !password && len(e.errs) == 0 {
@@ -407,10 +273,10 @@ func (e *environment) login(o *Options, at location) {
 	auth := e.text("REDIS_SENTINEL_AUTH")
 	if len(auth) > 0 {
 		user, password := splitAuth(auth[0].value)
-		o.SentinelUsername, o.SentinelPassword = user, Secret(password)
+		o.SentinelUsername, o.SentinelPassword = user, redis.Secret(password)
 	}
 	o.SentinelPasswordFile = e.secretFile("REDIS_SENTINEL_PASSWORD_FILE", auth...)
-	if o.Mode == Sentinel {
+	if o.Mode == redis.Sentinel {
 		return
 	}
 	for _, name := range []string{"REDIS_SENTINEL_AUTH", "REDIS_SENTINEL_PASSWORD_FILE"} {
@@ -431,7 +297,7 @@ func (e *environment) secretFile(name string, otherwise ...choice[string]) strin
 		e.wrong("%s and %s: leave one of them out", name, otherwise[0].from)
 		return ""
 	}
-	if _, err := readSecret(path); err != nil {
+	if _, err := redis.ReadSecret(path); err != nil {
 		e.wrong("%s: %w", name, err)
 		return path
 	}
@@ -450,7 +316,7 @@ func splitAuth(auth string) (user, password string) {
 }
 
 // secure fills in TLS.
-func (e *environment) secure(o *Options, at location) {
+func (e *environment) secure(o *redis.Options, at location) {
 	choices := at.tls
 	for _, name := range []string{"REDIS_TLS", "REDIS_SSL"} {
 		if e.get(name) != "" {

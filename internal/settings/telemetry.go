@@ -1,4 +1,4 @@
-package telemetry
+package settings
 
 import (
 	"crypto/tls"
@@ -12,29 +12,9 @@ import (
 
 	"go.opentelemetry.io/contrib/propagators/autoprop"
 	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/distlimiter/ratelimit/internal/telemetry"
 )
-
-// Protocol is how telemetry is sent.
-type Protocol string
-
-// The protocols.
-const (
-	HTTP Protocol = "http" // protobuf over HTTP, by default to port 4318
-	GRPC Protocol = "grpc" // by default to port 4317
-)
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Protocol) UnmarshalText(text []byte) error {
-	switch Protocol(text) {
-	case GRPC:
-		*p = GRPC
-	case HTTP, "http/protobuf":
-		*p = HTTP
-	default:
-		return fmt.Errorf("unknown protocol %q: write http or grpc", text)
-	}
-	return nil
-}
 
 // signal is what the variables of one kind of telemetry have in their names.
 type signal string
@@ -46,10 +26,10 @@ const (
 
 const exporterPrefix = "OTEL_EXPORTER_OTLP_"
 
-// protocol returns how a signal is sent.
-func (s Settings) protocol(getenv func(string) string, of signal) (p Protocol, err error) {
-	if s.Protocol != "" {
-		return s.Protocol, nil
+// protocol returns how a signal is sent: as given, or else as a variable says.
+func protocol(getenv Getenv, given telemetry.Protocol, of signal) (p telemetry.Protocol, err error) {
+	if given != "" {
+		return given, nil
 	}
 	for _, name := range []string{exporterPrefix + string(of) + "PROTOCOL", exporterPrefix + "PROTOCOL"} {
 		if value := getenv(name); value != "" {
@@ -59,12 +39,14 @@ func (s Settings) protocol(getenv func(string) string, of signal) (p Protocol, e
 			return p, nil
 		}
 	}
-	return HTTP, nil
+	return telemetry.HTTP, nil
 }
 
-// Check says what is wrong with the variables of OpenTelemetry that are in use: the
-// SDK would go on without a value that it can't use, and send elsewhere or nothing.
-func (s Settings) Check(getenv func(string) string, withTraces, withMetrics bool) error {
+// CompleteTelemetry adds what the variables of OpenTelemetry say to what is given, of
+// traces and metrics as far as they are in use. The error says what is wrong with any
+// of the variables, of which the SDK reads some by itself: it would go on without a
+// value that it can't use, and send elsewhere or nothing.
+func CompleteTelemetry(getenv Getenv, s *telemetry.Settings, withTraces, withMetrics bool) error {
 	var errs []error
 	check := func(name string, of func(string) error) {
 		if value := getenv(name); value != "" {
@@ -74,16 +56,18 @@ func (s Settings) Check(getenv func(string) string, withTraces, withMetrics bool
 		}
 	}
 	for _, in := range []struct {
-		of signal
-		on bool
-	}{{traces, withTraces}, {metrics, withMetrics}} {
+		of       signal
+		on       bool
+		protocol *telemetry.Protocol
+	}{{traces, withTraces, &s.TraceProtocol}, {metrics, withMetrics, &s.MetricProtocol}} {
 		if !in.on {
 			continue
 		}
-		protocol, err := s.protocol(getenv, in.of)
+		p, err := protocol(getenv, *in.protocol, in.of)
 		errs = append(errs, err)
+		*in.protocol = p
 		for _, prefix := range []string{exporterPrefix, exporterPrefix + string(in.of)} {
-			check(prefix+"ENDPOINT", protocol.checkEndpoint)
+			check(prefix+"ENDPOINT", func(value string) error { return checkEndpoint(value, p) })
 			check(prefix+"INSECURE", checkBool)
 			check(prefix+"TIMEOUT", checkCount)
 			check(prefix+"HEADERS", checkPairs)
@@ -96,8 +80,9 @@ func (s Settings) Check(getenv func(string) string, withTraces, withMetrics bool
 		for _, name := range []string{"SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE"} {
 			check("OTEL_BSP_"+name, checkCount)
 		}
-		_, err := propagators(getenv)
+		p, err := propagators(getenv)
 		errs = append(errs, err)
+		s.Propagator = p
 	}
 	if withMetrics {
 		check("OTEL_METRIC_EXPORT_INTERVAL", checkCount)
@@ -122,7 +107,7 @@ func unique(errs []error) error {
 	return errors.Join(all...)
 }
 
-func (p Protocol) checkEndpoint(value string) error {
+func checkEndpoint(value string, p telemetry.Protocol) error {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil:
@@ -130,7 +115,7 @@ func (p Protocol) checkEndpoint(value string) error {
 		if u.Host != "" {
 			return nil
 		}
-	case p == GRPC: // any target that gRPC knows
+	case p == telemetry.GRPC: // any target that gRPC knows
 		return nil
 	}
 	return fmt.Errorf("%q: write http://host:port, or https://host:port for TLS", value)
@@ -179,7 +164,7 @@ func checkAuthorities(path string) error {
 	return nil
 }
 
-func checkClient(getenv func(string) string, prefix string) error {
+func checkClient(getenv Getenv, prefix string) error {
 	cert, key := getenv(prefix+"CLIENT_CERTIFICATE"), getenv(prefix+"CLIENT_KEY")
 	if cert == "" && key == "" {
 		return nil
@@ -195,7 +180,7 @@ func checkClient(getenv func(string) string, prefix string) error {
 
 // propagators returns in what headers the context of a trace comes: those of
 // OTEL_PROPAGATORS, or traceparent, tracestate and baggage.
-func propagators(getenv func(string) string) (propagation.TextMapPropagator, error) {
+func propagators(getenv Getenv) (propagation.TextMapPropagator, error) {
 	const name = "OTEL_PROPAGATORS"
 	value := getenv(name)
 	if value == "" {

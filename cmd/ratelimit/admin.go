@@ -1,0 +1,219 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/adminclient"
+)
+
+// adminClient says where the admin address of a running service is.
+type adminClient struct {
+	Addr      string        `env:"ADMIN_ADDR" default:"${adminAddr}" help:"The service's admin address: host:port, or a URL."`
+	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with its bearer token."`
+	TLS       clientTLS     `embed:"" envprefix:"ADMIN_"`
+	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for one answer."`
+}
+
+// client returns a client for the service.
+func (c *adminClient) client() (*adminclient.Client, error) {
+	client := &adminclient.Client{Addr: c.Addr, Timeout: c.Timeout}
+	if c.TokenFile != "" {
+		token, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		client.Token = strings.TrimSpace(string(token))
+	}
+	if !c.TLS.on() && !strings.HasPrefix(c.Addr, "https://") {
+		return client, nil
+	}
+	secure, err := c.TLS.config()
+	client.TLS = secure
+	return client, err
+}
+
+// explain says which flag mends an error of the client.
+func (c *adminClient) explain(err error) error {
+	if errors.Is(err, adminclient.ErrAddr) {
+		return fmt.Errorf("--addr %s: %w", c.Addr, err)
+	}
+	if away, ok := errors.AsType[*adminclient.UnreachableError](err); ok {
+		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --admin-addr? (%w)", away.Host, away.Err)
+	}
+	if p, ok := errors.AsType[*adminclient.Problem](err); ok && p.Status == http.StatusUnauthorized {
+		return fmt.Errorf("%w: give its file by --token-file", err)
+	}
+	return err
+}
+
+// report prints everything that is wrong with a file, if err is about that; then
+// it returns errReported.
+func report(out io.Writer, file string, err error) error {
+	p, ok := errors.AsType[*adminclient.Problem](err)
+	if !ok || len(p.Problems) == 0 {
+		return err
+	}
+	for _, wrong := range p.Problems {
+		fmt.Fprintln(out, wrong.In(file))
+	}
+	fmt.Fprintln(out, count(len(p.Problems), "error"))
+	return errReported
+}
+
+type rulesCmd struct {
+	List   rulesListCmd   `cmd:"" help:"List the rules in force, with their keys and where they come from."`
+	Apply  rulesApplyCmd  `cmd:"" help:"Create or update rules while the service runs."`
+	Delete rulesDeleteCmd `cmd:"" help:"Delete rules that were created while the service ran."`
+}
+
+type rulesListCmd struct {
+	adminClient
+	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
+	Name   string `placeholder:"NAME" help:"Only rules with a limit of this name."`
+	Source string `enum:"file,xds,admin," default:"" placeholder:"file|xds|admin" help:"Only rules from there."`
+	Output string `short:"o" enum:"table,yaml,json" default:"table" help:"table, yaml (as rule files, which apply reads) or json (as the API answers)."`
+}
+
+func (c *rulesListCmd) Run(con console) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	list, err := client.Rules(c.Domain, c.Name, c.Source)
+	switch {
+	case err != nil:
+		return c.explain(err)
+	case c.Output == "json":
+		return list.WriteJSON(con.out)
+	case c.Output == "yaml":
+		return list.WriteYAML(con.out)
+	}
+	return list.WriteTable(con.out)
+}
+
+type rulesApplyCmd struct {
+	Files []string `arg:"" name:"file" help:"Rule files, YAML or JSON; - is standard input. A file may hold several domains, separated by lines of ---. One mistake in any of them, and nothing is applied."`
+	adminClient
+	DryRun  bool `help:"Say what would change, and change nothing."`
+	Replace bool `help:"Have the domain's admin rules be those of the file and no others."`
+}
+
+// Help says what comes of rules that are applied.
+func (rulesApplyCmd) Help() string {
+	return `Rules of the same domain, keys and values are updated, and override those of files and of xDS; others stay. They survive restarts and reach every replica.
+
+Example: ratelimit rules apply slower.yaml --dry-run`
+}
+
+func (c *rulesApplyCmd) Run(con console) error {
+	type part struct {
+		file string
+		text []byte
+	}
+	var parts []part
+	for _, file := range c.Files {
+		text, err := readRules(file)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, part{file, text})
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	apply := func(p part, dryRun bool) (adminclient.WriteResult, error) {
+		result, err := client.Apply(p.text, dryRun, c.Replace)
+		return result, report(con.err, p.file, c.explain(err))
+	}
+	if len(parts) > 1 && !c.DryRun { // all of them or, as far as mistakes go, none
+		for _, p := range parts {
+			if _, err := apply(p, true); err != nil {
+				return err
+			}
+		}
+	}
+	var failed error
+	for _, p := range parts {
+		result, err := apply(p, c.DryRun)
+		if err != nil {
+			return err
+		}
+		for _, w := range result.Warnings {
+			fmt.Fprintf(con.err, "warning: %s\n", w.In(p.file))
+		}
+		failed = cmp.Or(sayWritten(con, &result, c.DryRun), failed)
+	}
+	return failed
+}
+
+func readRules(file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(file)
+}
+
+// sayWritten lists the changes. Rules that are stored, but not in force, are a failure.
+func sayWritten(con console, r *adminclient.WriteResult, dryRun bool) error {
+	for _, c := range r.Changes {
+		verb := ""
+		if dryRun && c.Change != "unchanged" {
+			verb = "would be "
+		}
+		fmt.Fprintf(con.out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
+	}
+	if dryRun || r.InForce {
+		return nil
+	}
+	fmt.Fprintln(con.err, "The rules are stored, but not in force, because loading failed:")
+	for _, p := range r.Problems {
+		fmt.Fprintln(con.err, p)
+	}
+	return errReported
+}
+
+type rulesDeleteCmd struct {
+	Keys []string `arg:"" name:"key" help:"Keys of rules, as list shows them."`
+	adminClient
+	DryRun bool `help:"Say what would change, and change nothing."`
+}
+
+func (c *rulesDeleteCmd) Run(con console) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	for _, key := range c.Keys {
+		result, err := client.Delete(key, c.DryRun)
+		if err != nil {
+			return c.explain(err)
+		}
+		if err := sayWritten(con, &result, c.DryRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type statsCmd struct {
+	Key string `arg:"" optional:"" help:"Key of one rule, as rules list shows it, for its hottest counters too."`
+	adminClient
+	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
+	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`
+}
+
+func (c *statsCmd) Run(con console) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	return c.explain(client.Stats(con.out, c.Domain, c.Key, c.Output == "json"))
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/distlimiter/ratelimit/internal/hit"
+)
+
+type hitCmd struct {
+	Descriptors []entries `arg:"" sep:"none" name:"descriptor" help:"Descriptors of each request, such as user=alice,path=/x. Write \\, for a comma in a value."`
+
+	Domain      string        `short:"d" required:"" placeholder:"NAME" help:"Domain of the rules."`
+	Addr        string        `env:"GRPC_ADDR" default:"${grpcAddr}" help:"Where the service answers gRPC."`
+	Requests    int           `short:"n" default:"1" help:"How many requests to send."`
+	Hits        int64         `default:"1" help:"Hits of each request: 0 looks without charging, a negative number (--hits=-5) gives back."`
+	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
+	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
+	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
+
+	TLS clientTLS `embed:"" envprefix:"GRPC_"`
+}
+
+// Help describes the table that the command prints.
+func (hitCmd) Help() string {
+	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets.
+
+Example: ratelimit hit --domain edge user=alice -n 20`
+}
+
+func (c *hitCmd) Validate() error {
+	switch {
+	case c.Requests < 1:
+		return fmt.Errorf("--requests: %d requests: use at least 1", c.Requests)
+	case c.Concurrency < 1:
+		return fmt.Errorf("--concurrency: %d in flight: use at least 1", c.Concurrency)
+	case c.Rate < 0 || c.Rate > float64(time.Second) || math.IsNaN(c.Rate):
+		return fmt.Errorf("--rate: %v a second: use a number above 0, or none for as fast as possible", c.Rate)
+	case c.Timeout <= 0:
+		return fmt.Errorf("--timeout: %v: use a time above 0", c.Timeout)
+	case c.Hits == math.MinInt64:
+		return fmt.Errorf("--hits: %d is out of range", c.Hits)
+	}
+	return nil
+}
+
+func (c *hitCmd) Run(con console) error {
+	transport := insecure.NewCredentials()
+	if c.TLS.on() {
+		secure, err := c.TLS.config()
+		if err != nil {
+			return err
+		}
+		transport = credentials.NewTLS(secure)
+	}
+	conn, err := grpc.NewClient(c.Addr, grpc.WithTransportCredentials(transport))
+	if err != nil {
+		return fmt.Errorf("--addr %s: %w: write host:port", c.Addr, err)
+	}
+	defer conn.Close()
+	requests := hit.Requests{
+		Domain: c.Domain, Descriptors: c.Descriptors, Hits: c.Hits, Count: c.Requests,
+		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout,
+	}
+	return c.explain(requests.Send(conn, con.out))
+}
+
+// explain says which flag mends an error of gRPC.
+func (c *hitCmd) explain(err error) error {
+	switch s := status.Convert(err); {
+	case err == nil:
+		return nil
+	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
+		return fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
+	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):
+		// In TLS 1.3 who is refused for want of a certificate has begun to write, and may
+		// find the connection closed before it reads why.
+		return fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
+	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
+		return fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
+	case s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), "connection error"):
+		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --grpc-addr? (%s)", c.Addr, s.Message())
+	case s.Code() == codes.DeadlineExceeded:
+		return fmt.Errorf("no answer from %s within %v: raise --timeout, or look at the service's log", c.Addr, c.Timeout)
+	default:
+		return fmt.Errorf("%s answered %s: %s", c.Addr, s.Code(), s.Message())
+	}
+}
