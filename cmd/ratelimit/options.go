@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"math"
 	"strconv"
 
@@ -64,7 +64,7 @@ func (c *serveCmd) options(getenv settings.Getenv) (o app.Options, err error) {
 		return o, err
 	}
 	if o.Store.Open != nil && c.Snapshot != "" {
-		return o, errors.New("--snapshot is for counters in memory, and these are in Redis, which keeps them over a restart: leave it out")
+		return o, fmt.Errorf("--snapshot is for counters in memory, and these are in %s, which keeps them over a restart: leave it out", o.Store.Name)
 	}
 	return o, nil
 }

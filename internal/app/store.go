@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,8 +14,8 @@ import (
 
 // Store says where counters live, and how to open it.
 type Store struct {
-	// Kind is what operators call it, such as redis.
-	Kind string
+	// Kind is what operators call it, such as redis, and Name how its makers do: Redis.
+	Kind, Name string
 	// Spread says that the counters of a request may be on several servers, of which
 	// none can decide all of them in one step.
 	Spread bool
@@ -56,16 +55,16 @@ func (s *service) open(ctx context.Context) (err error) {
 		return nil
 	}
 	for _, w := range from.Warnings {
-		s.log.Warn("a setting of the store is odd", zap.String("store", from.Kind), zap.String("warning", w))
+		s.log.Warn("a setting of "+from.Name+" is odd", zap.String("warning", w))
 	}
 	if s.shared, err = from.Open(s.log); err != nil {
-		return fmt.Errorf("the store %s: %w", from.Kind, err)
+		return err
 	}
 	s.backend, s.metrics = s.shared.Backend, append(s.metrics, s.shared.Metrics...)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := s.shared.Ready(ctx); err != nil {
-		s.log.Error("starting without the store: until there is a connection, on_backend_error decides", zap.String("store", from.Kind), zap.Error(err))
+		s.log.Error("starting without "+from.Name+": until there is a connection, on_backend_error decides", zap.Error(err))
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func TestFilesWithoutAnyRule(t *testing.T) {
 		}
 		m.set(nil, step.after...)
 		err := c.Reload(t.Context())
-		if (err != nil) != step.failed || err != nil && !strings.Contains(err.Error(), "--allow-no-rules") {
+		if (err != nil) != step.failed || err != nil && !strings.Contains(err.Error(), "AllowNoRules") {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if got := strings.Join(names(c.Rules()), " "); got != step.want {

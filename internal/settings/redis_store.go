@@ -45,6 +45,7 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 	}
 	s := app.Store{
 		Kind:            "redis",
+		Name:            "Redis",
 		Spread:          two || main.Options.Mode == redis.Cluster,
 		NeededForHealth: main.NeededForHealth,
 		Certificates:    map[string]tlsfiles.Files{},

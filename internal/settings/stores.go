@@ -91,5 +91,5 @@ func readMemory(getenv Getenv) (app.Store, error) {
 	if getenv(perSecond) != "" && getenv(perSecond) != "false" {
 		return app.Store{}, errors.New(perSecond + " is true, and counters are in memory: set REDIS_URL too, or leave it out")
 	}
-	return app.Store{Kind: "memory"}, nil
+	return app.Store{Kind: "memory", Name: "memory"}, nil
 }
