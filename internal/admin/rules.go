@@ -380,7 +380,7 @@ func (a api) editable(ctx context.Context, dryRun bool) (rulestore.Set, error) {
 		return a.stored(ctx), nil
 	case a.Store == nil:
 		return rulestore.Set{}, refuseAs(noRuleStore, "There is no place to keep rules", http.StatusNotImplemented,
-			"start the service with --admin-rules-file, or with counters in Redis")
+			"start the service with %s, or with counters in Redis", a.Access.Names.Of("Admin.RulesFile"))
 	}
 	set, err := a.Store.Load(ctx)
 	if err != nil && !errors.Is(err, rulestore.ErrUnusable) { // which the change mends

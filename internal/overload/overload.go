@@ -29,6 +29,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
+
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 const (
@@ -62,6 +64,8 @@ type Options struct {
 	// was last asked, and whether there were enough to tell. Default what the runtime
 	// measures.
 	Wait func() (mean time.Duration, ok bool)
+	// Names say how an operator sets Target: GRPC.MaxWait.
+	Names named.Fields
 	// Log is told of refusals, once a second. Required.
 	Log *zap.Logger
 }
@@ -90,7 +94,7 @@ func New(o Options) *Shedder {
 	// Not Unavailable, which stands for a replica that is gone: retry policies name
 	// it, and a retry is what an overloaded service needs least; and Envoy's outlier
 	// detection takes it for a 503, ejects the replica and has the others do its work.
-	s.refused = status.Error(codes.ResourceExhausted, "the rate limit service is overloaded and did not decide: give it more processors or replicas (see --max-wait)")
+	s.refused = status.Error(codes.ResourceExhausted, "the rate limit service is overloaded and did not decide: give it more processors or replicas (see "+o.Names.Of("GRPC.MaxWait")+")")
 	s.metrics = []prometheus.Collector{
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ratelimit_overload_refused_total",

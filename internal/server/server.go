@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -35,9 +36,8 @@ type Options struct {
 	// Admit is asked, if it is set, before a request is decided; its error is the
 	// answer then.
 	Admit func(context.Context) error
-	// Hint returns what to add to an error for the client, such as where to set the
-	// option that a *limiter.OptionError names. Nil adds nothing.
-	Hint func(error) string
+	// Names say how an operator sets the option that a *limiter.OptionError names.
+	Names named.Fields
 }
 
 // Headers names the response headers; an empty name leaves that header out.
@@ -145,8 +145,8 @@ func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 // refusal returns an error with its gRPC code.
 func (s *Service) refusal(err error) error {
 	message := err.Error()
-	if s.opts.Hint != nil {
-		message += s.opts.Hint(err)
+	if option, is := errors.AsType[*limiter.OptionError](err); is {
+		message += " (see " + s.opts.Names.Of(option.Option) + ")"
 	}
 	var request *limiter.RequestError
 	var backend *limiter.BackendError

@@ -66,7 +66,7 @@ func serve(t testing.TB, yaml string, set ...func(*options)) *fixture {
 	f.now.Store(noon)
 	o := options{
 		limits{Backend: store(t, f.now), Log: logger(t), Stats: f.stats, Encode: server.EncodeLimit},
-		server.Options{Stats: f.stats, Hint: hint},
+		server.Options{Stats: f.stats},
 	}
 	for _, s := range set {
 		s(&o)
@@ -75,14 +75,6 @@ func serve(t testing.TB, yaml string, set ...func(*options)) *fixture {
 	f.Service = server.New(f.Limiter, o.Options)
 	f.load(yaml)
 	return f
-}
-
-// hint names the option of an error, as a caller of the package may name its flag.
-func hint(err error) string {
-	if option, is := errors.AsType[*limiter.OptionError](err); is {
-		return " (set " + option.Option + ")"
-	}
-	return ""
 }
 
 func logger(t testing.TB) *zap.Logger {
@@ -220,9 +212,9 @@ func TestRequestsThatCannotBeDecided(t *testing.T) {
 	}{
 		{"no domain", "", []*common.RateLimitDescriptor{desc("user=a")}, "domain must not be empty"},
 		{"no descriptors", "edge", nil, "descriptor list must not be empty"},
-		{"too many descriptors", "edge", []*common.RateLimitDescriptor{desc("a"), desc("b"), desc("c")}, "3 descriptors in a request: at most 2 are accepted (set Bounds.Descriptors)"},
-		{"too many entries", "edge", []*common.RateLimitDescriptor{desc("a"), desc("a,b,c")}, "descriptors[1] has 3 entries: at most 2 are accepted (set Bounds.Entries)"},
-		{"too long", "edge", []*common.RateLimitDescriptor{desc("user=" + strings.Repeat("x", 17))}, "descriptors[0] has keys and values of 21 bytes: at most 20 are accepted (set Bounds.EntryBytes)"},
+		{"too many descriptors", "edge", []*common.RateLimitDescriptor{desc("a"), desc("b"), desc("c")}, "3 descriptors in a request: at most 2 are accepted (see Bounds.Descriptors)"},
+		{"too many entries", "edge", []*common.RateLimitDescriptor{desc("a"), desc("a,b,c")}, "descriptors[1] has 3 entries: at most 2 are accepted (see Bounds.Entries)"},
+		{"too long", "edge", []*common.RateLimitDescriptor{desc("user=" + strings.Repeat("x", 17))}, "descriptors[0] has keys and values of 21 bytes: at most 20 are accepted (see Bounds.EntryBytes)"},
 		{"override without unit", "edge", []*common.RateLimitDescriptor{override(desc("user=a"), 1, 0)}, "descriptors[0].limit.unit: UNKNOWN: use SECOND"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

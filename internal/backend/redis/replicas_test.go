@@ -23,6 +23,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
@@ -65,11 +66,11 @@ func replicate(text string) error {
 	if err := json.Unmarshal([]byte(text), &do); err != nil {
 		return err
 	}
-	settings, err := redis.FromEnvironment(do.Env.get)
+	from, err := settings.ReadRedis(do.Env.get)
 	if err != nil {
 		return err
 	}
-	b, err := redis.New(settings.Redis)
+	b, err := redis.New(from.Options)
 	if err != nil {
 		return err
 	}
