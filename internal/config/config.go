@@ -8,6 +8,8 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 // Rules is a validated, immutable set of domains, in file order.
@@ -41,11 +43,16 @@ type Domain struct {
 	// ConsumeGiven says whether Consume was written, rather than the default.
 	ConsumeGiven bool
 	Descriptors  []*Descriptor
-	Pos          Pos
+	// Limits are the rules on sets of entries: each has a Set.
+	Limits []*Descriptor
+	Pos    Pos
 }
 
-// Descriptor is one node of a domain's tree of rules.
+// Descriptor is one node of a domain's tree of rules, or a rule on sets of entries.
 type Descriptor struct {
+	// Set names the rule and says to which descriptors it applies, if it is one on
+	// sets of entries; Key, Value and Descriptors are empty then. Nil: it is a node.
+	Set *sets.Rule
 	Key string
 	// Value is empty (any value), exact, or a pattern in which each * stands for
 	// zero or more characters.
@@ -89,7 +96,7 @@ func (d *Descriptor) Bare() *Descriptor {
 
 // Has reports whether there is a rule of that origin, in force or overridden.
 func (r *Rules) Has(o Origin) bool {
-	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) })
+	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) || hasRule(d.Limits, o) })
 }
 
 func hasRule(level []*Descriptor, o Origin) bool {
@@ -98,8 +105,12 @@ func hasRule(level []*Descriptor, o Origin) bool {
 	})
 }
 
-// Walk calls f for every descriptor of the domain, parents first.
-func (d *Domain) Walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
+// Walk calls f for every descriptor of the domain, parents first, then for the rules
+// on sets of entries.
+func (d *Domain) Walk(f func(*Descriptor)) {
+	walk(d.Descriptors, f)
+	walk(d.Limits, f)
+}
 
 func walk(level []*Descriptor, f func(*Descriptor)) {
 	for _, d := range level {
@@ -121,6 +132,9 @@ func (d *Descriptor) Candidate(l *Limit) bool { return l.ShadowMode && !d.InShad
 func (d *Descriptor) CandidateName(i int) string {
 	return cmp.Or(d.Limits[i].Name, "#"+strconv.Itoa(i+1))
 }
+
+// MaxSets is how many rules on sets of entries may apply to one request descriptor.
+const MaxSets = 64
 
 // MaxLimits is how many limits a descriptor may have: one with more could never be
 // decided, because a request may not meet more.

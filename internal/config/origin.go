@@ -5,8 +5,8 @@ import "fmt"
 // Origin is the kind of place that rules come from.
 //
 // What comes from FromAdmin overrides the rest: a descriptor with limits takes
-// the place of the one with the same domain, keys and values, of which only what
-// is below it stays. Others are added, before those of their level, so that they
+// the place of the one with the same domain, keys and values, or name, of which only
+// what is below it stays. Others are added, before those of their level, so that they
 // are the first to match. What an overriding domain says of consume counts.
 type Origin uint8
 
@@ -36,19 +36,19 @@ func (d *Domain) lay(over *Domain, before bool) {
 		d.Consume, d.ConsumeGiven = over.Consume, true
 	}
 	d.Descriptors = lay(d.Descriptors, over.Descriptors, before)
+	d.Limits = lay(d.Limits, over.Limits, before)
 }
 
 // lay returns a level of base with that of over laid over it, and what only over
 // has before or after the rest. It may change both.
 func lay(base, over []*Descriptor, before bool) []*Descriptor {
-	type entry struct{ key, value string }
-	places := make(map[entry]int, len(base))
+	places := make(map[Place]int, len(base))
 	for i, d := range base {
-		places[entry{d.Key, d.Value}] = i
+		places[d.Place()] = i
 	}
 	var added []*Descriptor
 	for _, d := range over {
-		if i, exists := places[entry{d.Key, d.Value}]; exists {
+		if i, exists := places[d.Place()]; exists {
 			base[i] = base[i].laidUnder(d, before)
 		} else {
 			added = append(added, d)
@@ -58,6 +58,18 @@ func lay(base, over []*Descriptor, before bool) []*Descriptor {
 		return append(added, base...)
 	}
 	return append(base, added...)
+}
+
+// Place tells a descriptor from the others of its list.
+type Place struct{ Set, Key, Value string }
+
+// Place returns where the descriptor is among the others of its list: by its name if
+// it is a rule on sets of entries, otherwise by its key and value.
+func (d *Descriptor) Place() Place {
+	if d.Set != nil {
+		return Place{Set: d.Set.Name}
+	}
+	return Place{Key: d.Key, Value: d.Value}
 }
 
 // laidUnder returns d as it is with over, of the same key and value, in force.

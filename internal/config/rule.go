@@ -11,16 +11,17 @@ import (
 // Rule is a descriptor with limits, with the way that leads to it.
 type Rule struct {
 	Domain *Domain
-	// Path leads from the domain's top level to the rule, its last element.
+	// Path leads from the domain's top level to the rule, its last element. A rule on
+	// sets of entries is alone in it.
 	Path []*Descriptor
 }
 
-// All returns all rules, parents before those below them, in the order in which
-// they are written.
+// All returns all rules, parents before those below them, those on sets of
+// entries after the others of their domain, in the order in which they are written.
 func (r *Rules) All() iter.Seq[Rule] {
 	return func(yield func(Rule) bool) {
 		for _, domain := range r.Domains {
-			if !domain.rules(nil, domain.Descriptors, yield) {
+			if !domain.all(yield) {
 				return
 			}
 		}
@@ -29,7 +30,11 @@ func (r *Rules) All() iter.Seq[Rule] {
 
 // All returns the rules of the domain.
 func (d *Domain) All() iter.Seq[Rule] {
-	return func(yield func(Rule) bool) { d.rules(nil, d.Descriptors, yield) }
+	return func(yield func(Rule) bool) { d.all(yield) }
+}
+
+func (d *Domain) all(yield func(Rule) bool) bool {
+	return d.rules(nil, d.Descriptors, yield) && d.rules(nil, d.Limits, yield)
 }
 
 func (d *Domain) rules(above, level []*Descriptor, yield func(Rule) bool) bool {
@@ -63,8 +68,11 @@ func (r Rule) Name() string {
 }
 
 // Joined is the descriptor's part of the names of rules: "user_alice", or "user" if it
-// has no value.
+// has no value. That of a rule on sets of entries is "limits." and its name.
 func (d *Descriptor) Joined() string {
+	if d.Set != nil {
+		return "limits." + d.Set.Name
+	}
 	if d.Value == "" {
 		return d.Key
 	}
@@ -80,7 +88,7 @@ const idLength = 20
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // ID returns what the rule is known by from outside: lower-case letters and
-// digits, made of the domain, the keys and the values that lead to it.
+// digits, made of the domain and the keys and values that lead to it, or its name.
 func (r Rule) ID() string {
 	h := sha256.New()
 	write := func(s string) {
@@ -91,6 +99,10 @@ func (r Rule) ID() string {
 	}
 	write(r.Domain.Name)
 	for _, d := range r.Path {
+		if d.Set != nil {
+			write(d.Set.Name)
+			continue
+		}
 		write(d.Key)
 		write(d.Value)
 	}
@@ -111,7 +123,7 @@ func (d *Domain) Remove(id string) bool {
 		}
 		bare := r.Descriptor()
 		bare.Limits, bare.ShadowMode, bare.QuotaMode, bare.DetailedMetric, bare.Metadata = nil, false, false, false, nil
-		d.Descriptors = prune(d.Descriptors)
+		d.Descriptors, d.Limits = prune(d.Descriptors), prune(d.Limits)
 		return true
 	}
 	return false

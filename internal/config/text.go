@@ -87,7 +87,7 @@ func (l *Limit) details() (all []detail) {
 // as envoyproxy/ratelimit prints them, with what it does not know at the end.
 func (d *Domain) String() string {
 	var b strings.Builder
-	dumpLevel(&b, d.Name, d.Descriptors)
+	d.dump(&b)
 	return b.String()
 }
 
@@ -95,9 +95,14 @@ func (d *Domain) String() string {
 func (r *Rules) String() string {
 	var b strings.Builder
 	for _, domain := range r.Domains {
-		dumpLevel(&b, domain.Name, domain.Descriptors)
+		domain.dump(&b)
 	}
 	return b.String()
+}
+
+func (d *Domain) dump(b *strings.Builder) {
+	dumpLevel(b, d.Name, d.Descriptors)
+	dumpLevel(b, d.Name, d.Limits)
 }
 
 // dumpLevel writes the lines that envoyproxy/ratelimit's users know from its /rlconfig,

@@ -124,7 +124,7 @@ func (s Set) with(domain *config.Domain) (Set, error) {
 	if next.Domains == nil {
 		next.Domains = map[string]json.RawMessage{}
 	}
-	if len(domain.Descriptors) == 0 {
+	if len(domain.Descriptors)+len(domain.Limits) == 0 {
 		delete(next.Domains, domain.Name)
 	} else {
 		text, err := json.Marshal(rulefile.Domain{Domain: domain})

@@ -16,9 +16,9 @@ type builder struct {
 	task     *background.Task
 	domains  map[string]*config.Domain
 	order    []*config.Domain
-	entries  map[*config.Domain]map[entry]place // top level of each domain
-	consume  map[*config.Domain]config.Pos      // where a domain says how it consumes
-	settled  map[*config.Domain]bool            // finished before
+	entries  map[*config.Domain]map[config.Place]place // top level of each domain
+	consume  map[*config.Domain]config.Pos             // where a domain says how it consumes
+	settled  map[*config.Domain]bool                   // finished before
 	replaced []reference
 	problems []config.Problem
 	warnings []config.Problem
@@ -75,7 +75,7 @@ func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 	if !exists {
 		b.domains[domain.Name] = domain
 		b.order = append(b.order, domain)
-		b.entries[domain] = d.unique(domain.Descriptors, nil, b.task)
+		b.entries[domain] = d.unique(domain, nil, b.task)
 		b.mergeConsume(d, domain, domain)
 		return
 	}
@@ -85,14 +85,15 @@ func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 			Remedy: "write its rules in one file, or allow domains to be merged"})
 		return
 	}
-	b.entries[into] = d.unique(domain.Descriptors, b.entries[into], b.task)
+	b.entries[into] = d.unique(domain, b.entries[into], b.task)
 	into.Descriptors = append(into.Descriptors, domain.Descriptors...)
+	into.Limits = append(into.Limits, domain.Limits...)
 	b.mergeConsume(d, domain, into)
 }
 
 // override puts a domain over what other sources gave it.
 func (b *builder) override(d *decoder, domain *config.Domain) {
-	d.unique(domain.Descriptors, nil, b.task)
+	d.unique(domain, nil, b.task)
 	into, exists := b.domains[domain.Name]
 	if !exists {
 		b.domains[domain.Name] = domain
@@ -117,7 +118,7 @@ func (b *builder) mergeConsume(d *decoder, domain, into *config.Domain) {
 
 // finish does what needs all sources.
 func (b *builder) finish() {
-	names := map[entry]bool{}
+	names := map[limitID]bool{}
 	for _, domain := range b.order {
 		if b.settled[domain] {
 			continue
@@ -125,8 +126,8 @@ func (b *builder) finish() {
 		domain.Walk(func(d *config.Descriptor) {
 			b.task.Step()
 			for _, l := range d.Limits {
-				names[entry{domain.Name, l.Name}] = true
-				settleDeniedHits(l, b.opts.DropDenied || domain.Consume == config.AllOrNothing || hasOthers(d, l))
+				names[limitID{domain.Name, l.Name}] = true
+				settleDeniedHits(l, b.opts.DropDenied || domain.Consume == config.AllOrNothing || d.Set != nil || hasOthers(d, l))
 			}
 		})
 	}
@@ -137,7 +138,7 @@ func (b *builder) finish() {
 	}
 	for _, ref := range b.replaced {
 		switch {
-		case !names[entry{ref.domain, ref.name}]:
+		case !names[limitID{ref.domain, ref.name}]:
 			b.warnings = append(b.warnings, ref.missing)
 		case replaces[replacement{ref.domain, ref.name, ref.from}]:
 			b.warnings = append(b.warnings, ref.mutual)
@@ -145,13 +146,19 @@ func (b *builder) finish() {
 	}
 }
 
-// unique reports descriptors of one level that repeat another's key and value.
-// seen holds those that are there already.
-func (d *decoder) unique(level []*config.Descriptor, seen map[entry]place, task *background.Task) map[entry]place {
+// unique reports what repeats the key and value, or the name, of another in the
+// lists of a domain. seen holds those that are there already.
+func (d *decoder) unique(domain *config.Domain, seen map[config.Place]place, task *background.Task) map[config.Place]place {
+	seen = d.uniqueIn(descriptors, domain.Descriptors, seen, task)
+	return d.uniqueIn(limits, domain.Limits, seen, task)
+}
+
+// uniqueIn is unique for the list of a key.
+func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[config.Place]place, task *background.Task) map[config.Place]place {
 	if seen == nil {
-		seen = make(map[entry]place, len(level))
+		seen = make(map[config.Place]place, len(level))
 	}
-	d.push(descriptors)
+	d.push(key)
 	defer d.pop()
 	pathTo := func(index int) string {
 		d.pushIndex(index)
@@ -160,18 +167,20 @@ func (d *decoder) unique(level []*config.Descriptor, seen map[entry]place, task 
 	}
 	for i, descriptor := range level {
 		task.Step()
-		e := entry{descriptor.Key, descriptor.Value}
+		e := descriptor.Place()
 		first, exists := seen[e]
 		switch {
-		case e.key == "": // reported already
+		case e.Key == "" && e.Set == "": // reported already
 		case exists:
 			at := first.String()
 			if first.Line == 0 { // it was no text
 				at += ": " + pathTo(first.index)
 			}
-			d.problems = append(d.problems, config.Problem{Pos: descriptor.Pos, Path: pathTo(i),
-				What:   fmt.Sprintf("%s is already given at %s", entryText(descriptor), at),
-				Remedy: "remove one, or write both limits as rate_limits of one"})
+			what, remedy := entryText(descriptor), "remove one, or write both limits as rate_limits of one"
+			if descriptor.Set != nil {
+				what, remedy = fmt.Sprintf("the name %q", abridge(e.Set)), "give it a name of its own: it names the counters"
+			}
+			d.problems = append(d.problems, config.Problem{Pos: descriptor.Pos, Path: pathTo(i), What: fmt.Sprintf("%s is already given at %s", what, at), Remedy: remedy})
 		default:
 			seen[e] = place{descriptor.Pos, i}
 		}
@@ -209,8 +218,8 @@ func entryText(d *config.Descriptor) string {
 	return abridge(d.Key) + "=" + abridge(d.Value)
 }
 
-// entry tells the descriptors of one level apart.
-type entry struct{ key, value string }
+// limitID names a limit in a domain.
+type limitID struct{ domain, name string }
 
 // inOrder sorts the problems of one source by place and drops repetitions: an
 // alias shows the problems of its anchor again.

@@ -55,7 +55,7 @@ func (d *decoder) descriptor(n *yaml.Node) *config.Descriptor {
 	d.checkEffect(&raw, out)
 	d.checkShadow(&raw)
 	if len(out.Descriptors) > 1 {
-		d.unique(out.Descriptors, nil, nil)
+		d.uniqueIn(descriptors, out.Descriptors, nil, nil)
 	}
 	return out
 }

@@ -20,7 +20,7 @@ type decoder struct {
 	read      []*config.Descriptor
 }
 
-var rootKeys = newKeys(true, "domain", descriptors, "consume")
+var rootKeys = newKeys(true, "domain", descriptors, "consume", limits)
 
 func (d *decoder) problemAt(pos config.Pos, what, remedy string) {
 	d.problems = append(d.problems, config.Problem{Pos: pos, What: what, Remedy: remedy})
@@ -39,6 +39,8 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 			if domain.Descriptors = d.read; value != d.elsewhere {
 				domain.Descriptors = d.descriptors(value)
 			}
+		case limits:
+			domain.Limits = d.sets(value)
 		}
 	})
 	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()
@@ -56,11 +58,15 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 	default:
 		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", abridge(d.consume.v)), "write each or all_or_nothing")
 	}
-	if domain.Descriptors == nil && resolve(n).Kind == yaml.MappingNode {
+	if domain.Descriptors == nil && domain.Limits == nil && resolve(n).Kind == yaml.MappingNode {
 		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")
 	}
 	return domain
 }
 
-// descriptors is the key of the list of descriptors, of a domain and of one of them.
-const descriptors = "descriptors"
+// descriptors is the key of the list of descriptors, of a domain and of one of them;
+// limits that of a domain's rules on sets of entries.
+const (
+	descriptors = "descriptors"
+	limits      = "limits"
+)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 // The documents below are the grammar, for writing rules back as YAML or JSON.
@@ -14,7 +15,20 @@ import (
 type domainDocument struct {
 	Domain      string               `yaml:"domain" json:"domain"`
 	Consume     string               `yaml:"consume,omitempty" json:"consume,omitempty"`
+	Limits      []setDocument        `yaml:"limits,omitempty" json:"limits,omitempty"`
 	Descriptors []descriptorDocument `yaml:"descriptors,omitempty" json:"descriptors,omitempty"`
+}
+
+type setDocument struct {
+	Name           string          `yaml:"name" json:"name"`
+	Match          map[string]any  `yaml:"match,omitempty" json:"match,omitempty"`
+	CountBy        []string        `yaml:"count_by,omitempty" json:"count_by,omitempty"`
+	RateLimit      *limitDocument  `yaml:"rate_limit,omitempty" json:"rate_limit,omitempty"`
+	RateLimits     []limitDocument `yaml:"rate_limits,omitempty" json:"rate_limits,omitempty"`
+	ShadowMode     bool            `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
+	QuotaMode      bool            `yaml:"quota_mode,omitempty" json:"quota_mode,omitempty"`
+	DetailedMetric bool            `yaml:"detailed_metric,omitempty" json:"detailed_metric,omitempty"`
+	Metadata       map[string]any  `yaml:"metadata,omitempty" json:"metadata,omitempty"`
 }
 
 type descriptorDocument struct {
@@ -74,10 +88,10 @@ func (d Domain) MarshalJSON() ([]byte, error) { return marshalJSON(domainOf(d.Do
 type Descriptor struct{ *config.Descriptor }
 
 // MarshalYAML implements yaml.Marshaler.
-func (d Descriptor) MarshalYAML() (any, error) { return descriptorOf(d.Descriptor), nil }
+func (d Descriptor) MarshalYAML() (any, error) { return documentOf(d.Descriptor), nil }
 
 // MarshalJSON implements json.Marshaler.
-func (d Descriptor) MarshalJSON() ([]byte, error) { return marshalJSON(descriptorOf(d.Descriptor)) }
+func (d Descriptor) MarshalJSON() ([]byte, error) { return marshalJSON(documentOf(d.Descriptor)) }
 
 // marshalJSON writes JSON that YAML reads the same: characters that YAML does not
 // take literally, or takes for the end of a line, are escaped.
@@ -101,6 +115,9 @@ func mustEscape(c rune) bool { return c == 0x85 || c == 0xfeff || c >= 0x7f && i
 
 func domainOf(d *config.Domain) domainDocument {
 	doc := domainDocument{Domain: d.Name, Descriptors: documents(d.Descriptors)}
+	for _, set := range d.Limits {
+		doc.Limits = append(doc.Limits, setOf(set))
+	}
 	if d.ConsumeGiven {
 		doc.Consume = d.Consume.String()
 	}
@@ -120,15 +137,66 @@ func descriptorOf(d *config.Descriptor) descriptorDocument {
 		Key: d.Key, Value: d.Value, ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
 		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
 	}
-	if len(d.Limits) == 1 {
-		limit := limitOf(d.Limits[0])
-		doc.RateLimit = &limit
-		return doc
+	doc.RateLimit, doc.RateLimits = limitsOf(d)
+	return doc
+}
+
+// documentOf returns the document of a descriptor of either kind.
+func documentOf(d *config.Descriptor) any {
+	if d.Set != nil {
+		return setOf(d)
 	}
-	for _, l := range d.Limits {
-		doc.RateLimits = append(doc.RateLimits, limitOf(l))
+	return descriptorOf(d)
+}
+
+func setOf(d *config.Descriptor) setDocument {
+	doc := setDocument{
+		Name: d.Set.Name, CountBy: d.Set.CountBy, ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode,
+		DetailedMetric: d.DetailedMetric, Metadata: d.Metadata, Match: make(map[string]any, len(d.Set.Match)),
+	}
+	doc.RateLimit, doc.RateLimits = limitsOf(d)
+	for _, c := range d.Set.Match {
+		doc.Match[c.Key] = conditionOf(c)
 	}
 	return doc
+}
+
+func conditionOf(c sets.Condition) any {
+	in, not := valuesOf(c.Any), valuesOf(c.Not)
+	switch {
+	case c.Absent:
+		return map[string]any{"absent": true}
+	case in == nil && not == nil:
+		return map[string]any{}
+	case not == nil:
+		return in
+	case in == nil:
+		return map[string]any{"not": not}
+	}
+	return map[string]any{"any": in, "not": not}
+}
+
+// valuesOf returns a list of the values of the set, nil if there are none.
+func valuesOf(s sets.Set) (list []any) {
+	for _, v := range s.Values {
+		list = append(list, v)
+	}
+	if len(s.CIDRs) > 0 {
+		list = append(list, map[string]any{"cidr": s.CIDRs})
+	}
+	return list
+}
+
+// limitsOf returns the limits of a descriptor in the form for one or for several.
+func limitsOf(d *config.Descriptor) (one *limitDocument, several []limitDocument) {
+	if len(d.Limits) == 1 {
+		limit := limitOf(d.Limits[0])
+		return &limit, nil
+	}
+	for _, l := range d.Limits {
+		several = append(several, limitOf(l))
+	}
+	return nil, several
 }
 
 func limitOf(l *config.Limit) limitDocument {

@@ -90,11 +90,11 @@ func (c *compiler) compileRule() {
 		required := slices.ContainsFunc(c.rule.Match, func(in Condition) bool { return in.Key == key && !in.Absent })
 		switch {
 		case key == "":
-			c.refuse(&Error{Reason: NoKey, What: "an empty key in count_by", Remedy: "write the key of an entry"})
+			c.refuse(&Error{Reason: NoKey, InCountBy: true, What: "an empty key in count_by", Remedy: "write the key of an entry"})
 		case slices.Contains(c.rule.CountBy[:i], key):
-			c.refuse(&Error{Reason: CountedTwice, Key: key, What: fmt.Sprintf("key %q twice in count_by", key), Remedy: "remove one"})
+			c.refuse(&Error{Reason: CountedTwice, InCountBy: true, Key: key, What: fmt.Sprintf("key %q twice in count_by", key), Remedy: "remove one"})
 		case !required:
-			c.refuse(&Error{Reason: NotRequired, Key: key, What: fmt.Sprintf("count_by names %q, which match does not require to be present", key),
+			c.refuse(&Error{Reason: NotRequired, InCountBy: true, Key: key, What: fmt.Sprintf("count_by names %q, which match does not require to be present", key),
 				Remedy: fmt.Sprintf("add %s: {} to match", key)})
 		}
 	}

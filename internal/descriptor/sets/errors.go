@@ -31,6 +31,8 @@ type Error struct {
 	In     Field  // where the value stands, or the empty list
 	What   string // what is wrong, such as `key "user" twice in match`
 	Remedy string // what to write instead
+	// InCountBy reports that it is about count_by rather than match.
+	InCountBy bool
 	// First is, for a duplicate name, the index of the other rule.
 	First int
 }
