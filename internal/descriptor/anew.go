@@ -63,11 +63,16 @@ type comparison struct {
 // the matchers.
 func (c *comparison) compare(rule config.Rule, of *Matcher) {
 	domain := rule.Domain.Name
-	entries := exampleOf(rule, of.Domain(domain))
-	if entries == nil {
-		return
+	var before, after counters
+	if set := rule.Descriptor().Set; set != nil {
+		before, after = countersOfSet(c.old, domain, set.Name), countersOfSet(c.next, domain, set.Name)
+	} else {
+		entries := exampleOf(rule, of.Domain(domain))
+		if entries == nil {
+			return
+		}
+		before, after = countersOf(c.old, domain, entries), countersOf(c.next, domain, entries)
 	}
-	before, after := countersOf(c.old, domain, entries), countersOf(c.next, domain, entries)
 	pair := [2]*Rule{before.rule, after.rule}
 	if c.seen[pair] {
 		return
@@ -102,7 +107,7 @@ func exampleOf(rule config.Rule, in *Domain) []Entry {
 	for _, filler := range fillers {
 		entries := make([]Entry, len(rule.Path))
 		for i, d := range rule.Path {
-			entries[i] = Entry{strings.ReplaceAll(d.Key, "*", filler), strings.ReplaceAll(d.Value, "*", filler)}
+			entries[i] = Entry{Key: strings.ReplaceAll(d.Key, "*", filler), Value: strings.ReplaceAll(d.Value, "*", filler)}
 			if d.Value == "" {
 				entries[i].Value = filler
 			}
@@ -134,9 +139,33 @@ func countersOf(m *Matcher, domain string, entries []Entry) (c counters) {
 	if d == nil {
 		return c
 	}
-	if c.rule = d.Lookup(entries); c.rule == nil {
+	if rule := d.Lookup(entries); rule != nil {
+		c = d.countersOf(rule, entries)
+	}
+	return c
+}
+
+// countersOfSet returns the counters of a rule on sets of entries, which has the same
+// ones for as long as it has its name and what it counts by.
+func countersOfSet(m *Matcher, domain, name string) (c counters) {
+	d := m.Domain(domain)
+	if d == nil {
 		return c
 	}
+	at, is := d.byName[name]
+	if !is {
+		return c
+	}
+	rule := &d.limitRules[at]
+	var entries []Entry
+	for _, key := range rule.Config.Set.CountBy {
+		entries = append(entries, Entry{Key: key, Value: fillers[0]})
+	}
+	return d.countersOf(rule, entries)
+}
+
+func (d *Domain) countersOf(rule *Rule, entries []Entry) counters {
+	c := counters{rule: rule}
 	for i, l := range c.rule.Config.Limits {
 		if key := c.rule.AppendKey(nil, entries, i); len(key) > 0 {
 			c.list = append(c.list, &counter{key: string(key), shard: d.Shard(key), rule: c.rule, limit: l})

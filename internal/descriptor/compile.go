@@ -37,7 +37,7 @@ func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
 		if nodes > 0 {
 			b.addLevel(rootEdge, c.Descriptors, make([]*node, 0, 8), "")
 		}
-		next.rules = b.finish(next.rules)
+		next.rules = b.addLimits(c.Limits, b.finish(next.rules))
 		next.domains[c.Name] = b.domain
 	}
 	return next
@@ -49,21 +49,23 @@ func (m *Matcher) adopt(d *Domain) {
 	shift := len(m.rules) - d.first
 	if shift != 0 {
 		moved := *d
-		moved.first, moved.rules = len(m.rules), slices.Clone(d.rules)
+		moved.first, moved.rules, moved.limitRules = len(m.rules), slices.Clone(d.rules), slices.Clone(d.limitRules)
 		d = &moved
 	}
-	for i := range d.rules {
-		r := &d.rules[i]
-		if r.Config == nil {
-			continue // a slot without a rule
+	for _, rules := range [...][]Rule{d.rules, d.limitRules} {
+		for i := range rules {
+			r := &rules[i]
+			if r.Config == nil {
+				continue // a slot without a rule
+			}
+			if shift != 0 {
+				r.Index += shift
+			}
+			for len(m.rules) <= r.Index {
+				m.rules = append(m.rules, nil)
+			}
+			m.rules[r.Index] = r
 		}
-		if shift != 0 {
-			r.Index += shift
-		}
-		for len(m.rules) <= r.Index {
-			m.rules = append(m.rules, nil)
-		}
-		m.rules[r.Index] = r
 	}
 	m.domains[d.Name()] = d
 }

@@ -7,7 +7,9 @@ import (
 
 // Counter is what a counter key says.
 type Counter struct {
-	Domain  string
+	Domain string
+	// Limit is the name of the rule on sets of entries; empty for those of the tree.
+	Limit   string
 	Entries []CounterEntry
 	// Tag names algorithm and window.
 	Tag string
@@ -30,6 +32,12 @@ func ParseKey(key []byte) (c Counter, complete bool) {
 		return Counter{}, false
 	}
 	key = key[1:]
+	if len(key) > 0 && key[0] == '@' {
+		if c.Limit, key, ok = cutSized(key[1:]); !ok || len(key) == 0 {
+			return c, false
+		}
+		key = key[1:]
+	}
 	for len(key) > 0 && '0' <= key[0] && key[0] <= '9' {
 		var e CounterEntry
 		var rest []byte
@@ -70,7 +78,12 @@ func (m *Matcher) RuleOf(key []byte) *Rule {
 	for i, e := range c.Entries {
 		entries[i] = e.Entry // a pattern lands where it is written
 	}
-	r := d.Lookup(entries)
+	var r *Rule
+	if i, is := d.byName[c.Limit]; is && c.Limit != "" {
+		r = &d.limitRules[i]
+	} else if c.Limit == "" {
+		r = d.Lookup(entries)
+	}
 	if r == nil {
 		return nil
 	}

@@ -12,7 +12,8 @@
 //   - a configured key without a value,
 //
 // and the choice is final, whether or not it leads to a limit. The rule on which
-// the last entry lands applies.
+// the last entry lands applies, and beside it all rules on sets of entries whose
+// conditions the descriptor meets: see package sets.
 //
 // As in envoyproxy/ratelimit, keys and values are compared joined by "_": the
 // entry a_b=c also lands on a configured a=b_c, and a * may match across the
@@ -23,19 +24,19 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 // Entry is one key and value of a request descriptor.
-type Entry struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
-}
+type Entry = sets.Entry
 
-// Rule is one descriptor of the configuration that has limits.
+// Rule is one descriptor of the configuration that has limits, or a rule on sets of
+// entries.
 type Rule struct {
 	// Index is dense over all rules of the matcher: 0 … len(Matcher.Rules())-1.
 	Index int
 	keys  *keyForm
+	set   *setRule // nil: it is in the tree
 	// Domain and Path name the rule in statistics and logs. Path joins the
 	// configured keys and values, as envoyproxy/ratelimit does: "user_alice.path".
 	Domain, Path string
@@ -69,6 +70,10 @@ type Domain struct {
 	wild   table  // prefixEdge and suffixEdge
 	sets   []set
 	levels []level
+
+	limits     *sets.Index    // the rules on sets of entries; nil: none
+	byName     map[string]int // their index by name
+	limitRules []Rule
 
 	// By slot in tree, top's at the end.
 	below []uint32 // index of the level below a descriptor

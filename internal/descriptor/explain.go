@@ -47,8 +47,20 @@ type Explanation struct {
 	Levels []Step `json:"levels,omitempty"`
 	// Rule is what applies, if the outcome is Matched.
 	Rule *ExplainedRule `json:"rule,omitempty"`
+	// Limits are the rules on sets of entries that apply as well.
+	Limits []*ExplainedRule `json:"limits,omitempty"`
+	// Unmet are some of those that do not, the ones that lack least first.
+	Unmet []UnmetRule `json:"unmet,omitempty"`
 	// Nearest are the domains whose names are most like an unknown one.
 	Nearest []string `json:"nearest,omitempty"`
+}
+
+// UnmetRule is a rule on sets of entries that does not apply.
+type UnmetRule struct {
+	Path string `json:"path"`
+	Pos  string `json:"pos"`
+	// Keys are those of the conditions that the descriptor does not meet.
+	Keys []string `json:"keys"`
 }
 
 // Step is how one entry was matched.
@@ -104,8 +116,49 @@ type ExplainedLimit struct {
 	CounterKey string `json:"counter_key,omitempty"`
 }
 
-// Explain looks entries up as Lookup does and says what happens on the way.
+// Explain looks entries up as Lookup and LookupSets do and says what happens on the way.
 func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
+	x := m.explainTree(domain, entries)
+	d := m.Domain(domain)
+	if d == nil || d.limits == nil {
+		return x
+	}
+	applying, _, err := d.LookupSets(nil, nil, entries, true)
+	if err != nil {
+		x.Reason = err.Error()
+		return x
+	}
+	paths := make([]string, len(applying))
+	for i, r := range applying {
+		x.Limits = append(x.Limits, explainRule(r, entries))
+		paths[i] = config.Quote(r.Path)
+	}
+	switch also := strings.Join(paths, ", "); {
+	case also == "":
+	case x.Outcome == Matched:
+		x.Reason += ", and " + also
+	default:
+		x.Outcome, x.Reason = Matched, fmt.Sprintf("%s: %s; of the tree, nothing does: %s", plural(len(paths), "this rule applies", "these rules apply"), also, x.Reason)
+	}
+	for i := range d.limitRules {
+		r := &d.limitRules[i]
+		if keys := d.limits.Unmet(i, entries); len(keys) > 0 {
+			at, _ := slices.BinarySearchFunc(x.Unmet, len(keys), func(u UnmetRule, n int) int { return cmp.Compare(len(u.Keys), n+1) })
+			x.Unmet = slices.Insert(x.Unmet, at, UnmetRule{r.Path, r.Config.Pos.String(), keys})
+			x.Unmet = x.Unmet[:min(len(x.Unmet), maxNearest)]
+		}
+	}
+	return x
+}
+
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
+}
+
+func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 	x := Explanation{Domain: domain, Entries: entries}
 	d := m.Domain(domain)
 	switch {
@@ -132,7 +185,7 @@ func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
 		x.Levels = append(x.Levels, step)
 		if at = d.step(at, e.Key, e.Value); at.slot == none {
 			x.Outcome = NoMatch
-			x.Reason = fmt.Sprintf("nothing matches entry %d, %s%s", i+1, e, listed("; nearest: ", step.Nearest, Place.String))
+			x.Reason = fmt.Sprintf("nothing matches entry %d, %s%s", i+1, entryText(e), listed("; nearest: ", step.Nearest, Place.String))
 			return x
 		}
 	}
@@ -275,7 +328,7 @@ func (x Explanation) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", x.Reason)
 	for i, s := range x.Levels {
-		fmt.Fprintf(&b, "\n%d. %s\n", i+1, s.Entry)
+		fmt.Fprintf(&b, "\n%d. %s\n", i+1, entryText(s.Entry))
 		won := s.Won()
 		for j := range s.Tried {
 			a := &s.Tried[j]
@@ -289,20 +342,32 @@ func (x Explanation) String() string {
 			fmt.Fprintf(&b, "   %-9s %s\n", a.How, found)
 		}
 	}
-	if x.Rule == nil {
-		return b.String()
+	if x.Rule != nil {
+		x.Rule.write(&b)
 	}
-	fmt.Fprintf(&b, "\nrule %s\n", config.Quote(x.Rule.Path))
-	if x.Rule.ShadowMode {
-		b.WriteString("   shadow mode: decided and counted, answered OK\n")
+	for _, r := range x.Limits {
+		r.write(&b)
 	}
-	if x.Rule.QuotaMode {
-		b.WriteString("   quota mode: over limit only when all such descriptors of the request are\n")
-	}
-	for _, l := range x.Rule.Limits {
-		fmt.Fprintf(&b, "   %s\n", l)
+	for i, u := range x.Unmet {
+		if i == 0 {
+			b.WriteString("\ndo not apply, by the keys whose conditions are not met:\n")
+		}
+		fmt.Fprintf(&b, "   %s%s\n", located(config.Quote(u.Path), u.Pos), listed(": ", u.Keys, config.Quote))
 	}
 	return b.String()
+}
+
+func (r *ExplainedRule) write(b *strings.Builder) {
+	fmt.Fprintf(b, "\nrule %s\n", config.Quote(r.Path))
+	if r.ShadowMode {
+		b.WriteString("   shadow mode: decided and counted, answered OK\n")
+	}
+	if r.QuotaMode {
+		b.WriteString("   quota mode: over limit only when all such descriptors of the request are\n")
+	}
+	for _, l := range r.Limits {
+		fmt.Fprintf(b, "   %s\n", l)
+	}
 }
 
 // WriteTo writes String to w.
@@ -320,7 +385,7 @@ func (l ExplainedLimit) String() string {
 }
 
 // String returns the place as key=value (file:line:column).
-func (p Place) String() string { return located(Entry{p.Key, p.Value}.String(), p.Pos) }
+func (p Place) String() string { return located(entryText(Entry{Key: p.Key, Value: p.Value}), p.Pos) }
 
 func located(name, pos string) string {
 	if pos == "" {
@@ -329,8 +394,8 @@ func located(name, pos string) string {
 	return name + " (" + pos + ")"
 }
 
-// String returns key=value, or the key alone if there is no value.
-func (e Entry) String() string {
+// entryText returns key=value, or the key alone if there is no value.
+func entryText(e Entry) string {
 	if e.Value == "" {
 		return config.Quote(e.Key)
 	}

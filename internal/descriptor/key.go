@@ -16,7 +16,9 @@ import (
 //	4:edge|4:user=5:alice|4:path~2:/*|fw:1m
 //
 // Each name is preceded by its length in bytes, so that no two descriptors share
-// a key, whatever bytes they hold. ~ stands before a pattern whose values share
+// a key, whatever bytes they hold. Those of a rule on sets of entries name the rule
+// and, of the entries, those that it counts by: 4:edge|@6:writes|4:user=5:alice|tb.
+// ~ stands before a pattern whose values share
 // the counter, * before the joined key and pattern if the entry's key is not the
 // configured one. The tag at the end is the algorithm and, of one that counts in
 // windows, its window; #2 for the second limit of that tag; and ! before it for a
@@ -32,6 +34,9 @@ func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
 	tag := f.tags[limit]
 	if tag == "" {
 		return dst
+	}
+	if r.set != nil {
+		return r.appendSetKey(dst, entries, tag)
 	}
 	dst = append(dst, f.prefix...)
 	for i := range entries {
@@ -171,11 +176,15 @@ func tags(limits []*config.Limit) []string {
 // AppendMetricKey appends the name, without the domain, under which statistics
 // of these entries are kept, as envoyproxy/ratelimit gives it: the rule's path,
 // but with the entries' own values on levels with value_to_metric, and on all
-// levels if the rule has detailed_metric. Values that share a threshold are
+// levels if the rule has detailed_metric; of a rule on sets of entries those of
+// count_by. Values that share a threshold are
 // named by their pattern. The entries are ones that Lookup has led to the rule.
 func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
 	if !r.Detailed {
 		return append(dst, r.Path...)
+	}
+	if r.set != nil {
+		return r.appendSetMetricKey(dst, entries)
 	}
 	levels := r.keys.levels
 	shares := false

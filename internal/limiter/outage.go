@@ -49,7 +49,7 @@ func (l *Limiter) decideWithout(ctx context.Context, r *Request, cause error) *o
 			out.err = err
 		}
 	}
-	failed := -1 // the last descriptor that was counted as failed
+	var failed *Descriptor // the last part that was counted as failed
 	for i, limit := range r.limits {
 		c := r.ask.Checks[i]
 		err := backend.ErrorOf(cause, i)
@@ -58,9 +58,9 @@ func (l *Limiter) decideWithout(ctx context.Context, r *Request, cause error) *o
 			out.stored.Out[len(out.stored.Out)-1] = r.decisions[i]
 			continue
 		}
-		if c.Descriptor != failed {
-			failed = c.Descriptor
-			r.Descriptors[failed].stats.Fail()
+		if part := r.partAt(i); part != failed {
+			failed = part
+			part.stats.Fail()
 		}
 		switch {
 		case ctx.Err() != nil: // the client has left: nobody waits for a decision
@@ -117,6 +117,17 @@ func (l *Limiter) settleOutage(r *Request, failed *outage, ago time.Duration) er
 	return err
 }
 
+// partAt returns the part of a descriptor that the i-th check is of.
+func (r *Request) partAt(i int) *Descriptor {
+	parts := r.partsOf(r.ask.Checks[i].Descriptor % len(r.Descriptors))
+	for p := range parts {
+		if parts[p].first <= i && i < parts[p].last {
+			return &parts[p]
+		}
+	}
+	return &parts[0]
+}
+
 // undue returns what gives back the hits that a part of the request was charged and
 // should not have been, nil for none: all of them when it is answered with an error;
 // when it is refused as a whole, those that are not to be counted; and otherwise such
@@ -125,7 +136,7 @@ func (l *Limiter) settleOutage(r *Request, failed *outage, ago time.Duration) er
 func (r *Request) undue(p *backend.Part, failed, whole bool, ago time.Duration) (back *backend.Part) {
 	for from, to := range backend.Descriptors(p.Checks) {
 		passed := backend.Passes(p.Checks[from:to], p.Out[from:to])
-		passes := r.Descriptors[p.Checks[from].Descriptor].passes
+		passes := r.charged(r.partAt(p.At[from]))
 		for i := from; i < to; i++ {
 			c := p.Checks[i]
 			counts := c.Limit.DeniedHits() == algo.Count

@@ -25,6 +25,11 @@ type Request struct {
 	Descriptors []Descriptor
 	Verdict
 
+	// parts are those of descriptors to which rules on sets of entries apply, one for
+	// each rule: a descriptor of its own, with the entries and hits of the whole.
+	parts     []Descriptor
+	sets      []*descriptor.Rule // that apply to the present descriptor
+	found     []int
 	keys      []byte   // of all checks
 	limits    []*Limit // of the checks
 	ask       backend.Request
@@ -54,11 +59,14 @@ type Descriptor struct {
 	cost     int64
 	first    int // range in request.limits and the other slices by check
 	last     int
+
+	fromPart, toPart int // range in Request.parts; empty: it is one part itself
 }
 
 // Reset makes r empty. It drops all references to the request's text and to rules.
 func (r *Request) Reset() {
 	clear(r.Descriptors)
+	clear(r.parts)
 	clear(r.Entries)
 	clear(r.limits)
 	for i := range r.ask.Checks { // addCheck writes the other fields
@@ -66,7 +74,7 @@ func (r *Request) Reset() {
 	}
 	clear(r.replaced)
 	r.Descriptors, r.Entries, r.limits = r.Descriptors[:0], r.Entries[:0], r.limits[:0]
-	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
+	r.ask.Checks, r.replaced, r.parts = r.ask.Checks[:0], r.replaced[:0], r.parts[:0]
 	r.ask.AllOrNothing, r.givesBack = false, false
 	r.keys, r.decisions = r.keys[:0], r.decisions[:0]
 	r.Domain, r.Hits, r.Verdict = "", 0, Verdict{}
@@ -104,6 +112,14 @@ func extend[T any](s []T) []T {
 // entriesOf returns the descriptor's entries.
 func (r *Request) entriesOf(d *Descriptor) []descriptor.Entry { return r.Entries[d.From:d.To] }
 
+// partsOf returns the parts of a descriptor, of which each rule has one.
+func (r *Request) partsOf(i int) []Descriptor {
+	if d := &r.Descriptors[i]; d.fromPart < d.toPart {
+		return r.parts[d.fromPart:d.toPart]
+	}
+	return r.Descriptors[i : i+1]
+}
+
 // match finds the rules of the request's descriptors and adds the checks that they ask
 // for.
 func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) error {
@@ -130,6 +146,11 @@ func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) e
 		if d.rule != nil {
 			r.replaced = append(r.replaced, d.rule.replaces...)
 		}
+		if domain.HasSets() {
+			if err := l.matchSets(r, i, rules, domain); err != nil {
+				return fmt.Errorf("descriptors[%d]: %w", i, err)
+			}
+		}
 	}
 	for i := range r.Descriptors {
 		r.addChecks(i, domain)
@@ -147,13 +168,43 @@ func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) e
 	return nil
 }
 
+// matchSets finds the rules on sets of entries that apply to the i-th descriptor, and
+// makes parts of it.
+func (l *Limiter) matchSets(r *Request, i int, rules *ruleset, domain *descriptor.Domain) (err error) {
+	d := &r.Descriptors[i]
+	entries := r.entriesOf(d)
+	if r.sets, r.found, err = domain.LookupSets(r.sets[:0], r.found, entries, i == 0); err != nil || len(r.sets) == 0 {
+		return err
+	}
+	d.fromPart = len(r.parts)
+	if d.rule != nil || d.override != nil {
+		r.parts = append(r.parts, *d)
+	}
+	for _, match := range r.sets {
+		rule := &rules.rules[match.Index]
+		part := Descriptor{From: d.From, To: d.To, cost: d.cost, rule: rule, role: rule.role, stats: rule.stats}
+		if match.Detailed {
+			r.path = match.AppendMetricKey(r.path[:0], entries)
+			part.stats = l.opts.Stats.Detailed(domain.Name(), r.path, rule.stats)
+		}
+		r.parts = append(r.parts, part)
+		r.replaced = append(r.replaced, rule.replaces...)
+	}
+	d.toPart = len(r.parts)
+	return nil
+}
+
 // hasFreeQuota reports whether there is a quota without a limit in force, which with
 // quota mode for all descriptors always passes: then so does the request.
 func (r *Request) hasFreeQuota() bool {
 	for i := range r.Descriptors {
-		d := &r.Descriptors[i]
-		limited := slices.ContainsFunc(r.limits[d.first:d.last], func(l *Limit) bool { return !l.candidate })
-		if d.role == backend.Quota && !limited && !d.unlimited() {
+		limited, unlimited, quota := false, false, false
+		for _, p := range r.partsOf(i) {
+			limited = limited || slices.ContainsFunc(r.limits[p.first:p.last], func(l *Limit) bool { return !l.candidate })
+			unlimited = unlimited || p.unlimited()
+			quota = quota || p.role == backend.Quota
+		}
+		if quota && !limited && !unlimited {
 			return true
 		}
 	}
@@ -163,9 +214,45 @@ func (r *Request) hasFreeQuota() bool {
 // unlimited reports whether the descriptor's rule lets everything pass.
 func (d *Descriptor) unlimited() bool { return d.rule != nil && d.rule.unlimited }
 
-// addChecks adds the checks of the i-th descriptor.
+// addChecks adds the checks of the i-th descriptor. Quotas beside limits that are
+// required are decided as a descriptor of their own: that one is used up, and another
+// takes its place, does not keep the others from being charged.
 func (r *Request) addChecks(i int, domain *descriptor.Domain) {
+	parts := r.partsOf(i)
 	d := &r.Descriptors[i]
+	d.first = len(r.limits)
+	quotas, others := 0, 0
+	for p := range parts {
+		switch parts[p].role {
+		case backend.Quota:
+			quotas++
+		case backend.Required:
+			others++
+		}
+	}
+	if quotas == 0 || others == 0 {
+		for p := range parts {
+			r.addPart(i, &parts[p], domain)
+		}
+	} else {
+		for _, quota := range [...]bool{false, true} {
+			for p := range parts {
+				if (parts[p].role == backend.Quota) == quota {
+					group := i
+					if quota {
+						group += len(r.Descriptors)
+					}
+					r.addPart(group, &parts[p], domain)
+				}
+			}
+		}
+	}
+	d.last = len(r.limits)
+}
+
+// addPart adds the checks of a part of a descriptor, under the number that those have
+// which are decided together with it.
+func (r *Request) addPart(i int, d *Descriptor, domain *descriptor.Domain) {
 	d.first = len(r.limits)
 	switch from := len(r.keys); {
 	case d.override != nil:
@@ -216,8 +303,11 @@ func (r *Request) costOf(d *Descriptor) int64 {
 // of their rules.
 func (r *Request) countHottest(weight int64, now time.Time) {
 	for i := range r.Descriptors {
-		if d := &r.Descriptors[i]; d.rule != nil && d.first < d.last {
-			d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
+		parts := r.partsOf(i)
+		for p := range parts {
+			if d := &parts[p]; d.rule != nil && d.first < d.last {
+				d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
+			}
 		}
 	}
 }

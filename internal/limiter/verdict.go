@@ -49,12 +49,22 @@ func (l *Limiter) judge(r *Request) {
 	quotas, refusingQuotas, quotaWait := 0, 0, algo.Never
 	for i := range r.Descriptors {
 		d := &r.Descriptors[i]
-		if d.unlimited() {
-			d.Status = Status{Remaining: math.MaxUint32, passes: true}
-			continue
+		isQuota, refuses := false, false
+		var wait, ownQuotaWait time.Duration // of its limits that are required, and of its quotas
+		for p, parts := 0, r.partsOf(i); p < len(parts); p++ {
+			part := &parts[p]
+			partWait := r.reportPart(part)
+			isQuota = isQuota || part.role == backend.Quota && !part.unlimited() && (part.Limit != nil || l.opts.QuotaMode)
+			if part.OverLimit && part.role == backend.Quota {
+				ownQuotaWait = max(ownQuotaWait, partWait)
+			} else if part.OverLimit {
+				refuses, wait = true, max(wait, partWait)
+			}
+			if d != part {
+				d.take(part, p == 0)
+			}
 		}
-		wait := r.report(d)
-		if d.role == backend.Quota && (d.Limit != nil || l.opts.QuotaMode) {
+		if isQuota {
 			quotas++
 		}
 		if d.Limit == nil || d.role == backend.Shadow {
@@ -63,18 +73,15 @@ func (l *Limiter) judge(r *Request) {
 		if m := r.Minimum; m == nil || !m.OverLimit && d.Remaining < m.Remaining {
 			r.Minimum = &d.Status
 		}
-		if d.passes {
-			continue
-		}
-		d.OverLimit = true
-		if d.role == backend.Quota {
+		if ownQuotaWait > 0 {
 			refusingQuotas++
-			quotaWait = min(quotaWait, wait)
-			continue
+			quotaWait = min(quotaWait, ownQuotaWait)
 		}
-		r.Minimum = &d.Status
-		r.RetryAfter = max(r.RetryAfter, wait)
-		r.refused = true
+		if refuses {
+			r.Minimum = &d.Status
+			r.RetryAfter = max(r.RetryAfter, wait)
+			r.refused = true
+		}
 	}
 	if quotas > 0 && refusingQuotas == quotas {
 		r.refused = true
@@ -84,6 +91,52 @@ func (l *Limiter) judge(r *Request) {
 	if l.opts.ShadowMode { // no limit is enforced, so that headers report none
 		r.OverLimit, r.Minimum = false, nil
 	}
+}
+
+// reportPart is report, for a part that may be unlimited or in shadow mode.
+func (r *Request) reportPart(d *Descriptor) (wait time.Duration) {
+	if d.unlimited() {
+		d.Status = Status{Remaining: math.MaxUint32, passes: true}
+		return 0
+	}
+	wait = r.report(d)
+	d.OverLimit = d.Limit != nil && d.role != backend.Shadow && !d.passes
+	return wait
+}
+
+// take makes the status of a part that of the descriptor, if it is the first or is to
+// be reported rather than that of the parts before it: one that is enforced before
+// one in shadow mode, then the one that refuses, or has the least room. A descriptor
+// that is over limit passes when all that refuse it do.
+func (d *Descriptor) take(part *Descriptor, first bool) {
+	was, role := d.Status, d.role
+	live := func(s *Status, role backend.Role) int {
+		switch {
+		case s.Limit == nil:
+			return 0
+		case role == backend.Shadow:
+			return 1
+		}
+		return 2
+	}
+	a, b := live(&part.Status, part.role), live(&was, role)
+	switch {
+	case first || a > b || a == b && a > 0 && part.tighter(&was):
+		d.Status, d.role = part.Status, part.role
+	case a == 0 && b == 0 && part.unlimited():
+		d.Status = part.Status
+	}
+	if !first && part.OverLimit && was.OverLimit {
+		d.PassesAfter = max(part.PassesAfter, was.PassesAfter)
+	}
+}
+
+// tighter reports whether a is to be reported rather than b; see the function.
+func (a *Status) tighter(b *Status) bool {
+	if a.passes != b.passes {
+		return b.passes
+	}
+	return a.Remaining < b.Remaining || a.Remaining == b.Remaining && a.PassesAfter > b.PassesAfter
 }
 
 // report reads the decisions on a descriptor into its status, candidates aside. It
@@ -129,7 +182,16 @@ func (r *Request) report(d *Descriptor) (wait time.Duration) {
 // Candidates that stand alone, because the limits beside them are replaced, are so
 // all or none, though whatever they say their descriptor passes.
 func (r *Request) charged(d *Descriptor) bool {
-	return backend.Passes(r.ask.Checks[d.first:d.last], r.decisions[d.first:d.last])
+	if d.first == d.last {
+		return true
+	}
+	first, last := d.first, d.last // of all that are decided together with it
+	group := r.ask.Checks[first].Descriptor
+	for ; first > 0 && r.ask.Checks[first-1].Descriptor == group; first-- {
+	}
+	for ; last < len(r.ask.Checks) && r.ask.Checks[last].Descriptor == group; last++ {
+	}
+	return backend.Passes(r.ask.Checks[first:last], r.decisions[first:last])
 }
 
 // tighter reports whether a is to be reported rather than b: it refuses and b does
@@ -156,8 +218,10 @@ func (r *Request) RawBody() []byte {
 func (r *Request) Metadata() map[string]any {
 	passed := map[string]any{}
 	for i := range r.Descriptors {
-		if d := &r.Descriptors[i]; !d.OverLimit && d.first < d.last && d.rule != nil {
-			passed = merge(passed, d.rule.match.Config.Metadata)
+		for p, parts := 0, r.partsOf(i); p < len(parts); p++ {
+			if d := &parts[p]; !d.OverLimit && d.first < d.last && d.rule != nil {
+				passed = merge(passed, d.rule.match.Config.Metadata)
+			}
 		}
 	}
 	return passed
@@ -188,29 +252,38 @@ func (l *Limiter) count(r *Request, now time.Time) {
 	}
 	whole := r.refused && (r.ask.AllOrNothing || r.givesBack) // nothing was charged that counts no denied hits
 	for i := range r.Descriptors {
-		d := &r.Descriptors[i]
-		hits := max(d.cost, 0)
-		switch {
-		case d.Limit != nil:
-			switch u := r.usage(d.check, hits, d.passes); {
-			case !d.passes:
-				d.stats.Deny(u, now, d.role == backend.Shadow)
-				if r.decisions[d.check].Remembered {
-					d.stats.DenyLocally(hits)
-				}
-			case whole && d.Limit.Algo.DeniedHits() != algo.Count:
-				d.stats.AllowWithoutCharge(hits)
-			default:
-				d.stats.Allow(u)
+		parts := r.partsOf(i)
+		for p := range parts {
+			d := &parts[p]
+			r.countPart(d, whole || len(parts) > 1 && !r.charged(d), now)
+		}
+	}
+}
+
+// countPart counts a rule's part of a descriptor. whole says that nothing was charged
+// that counts no denied hits.
+func (r *Request) countPart(d *Descriptor, whole bool, now time.Time) {
+	hits := max(d.cost, 0)
+	switch {
+	case d.Limit != nil:
+		switch u := r.usage(d.check, hits, d.passes); {
+		case !d.passes:
+			d.stats.Deny(u, now, d.role == backend.Shadow)
+			if r.decisions[d.check].Remembered {
+				d.stats.DenyLocally(hits)
 			}
-		case d.unlimited() && whole:
+		case whole && d.Limit.Algo.DeniedHits() != algo.Count:
 			d.stats.AllowWithoutCharge(hits)
-		case d.unlimited():
-			d.stats.Allow(stats.Usage{Hits: hits, Near: math.MaxInt64})
+		default:
+			d.stats.Allow(u)
 		}
-		if d.last-d.first > 1 || d.Limit == nil {
-			r.countCandidates(d, hits, whole, now)
-		}
+	case d.unlimited() && whole:
+		d.stats.AllowWithoutCharge(hits)
+	case d.unlimited():
+		d.stats.Allow(stats.Usage{Hits: hits, Near: math.MaxInt64})
+	}
+	if d.last-d.first > 1 || d.Limit == nil {
+		r.countCandidates(d, hits, whole, now)
 	}
 }
 

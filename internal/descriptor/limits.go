@@ -1,0 +1,83 @@
+package descriptor
+
+import (
+	"fmt"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+)
+
+// setRule is what a rule on sets of entries has beyond others.
+type setRule struct {
+	index *sets.Index
+	at    int // in the index
+}
+
+// HasSets reports whether there are rules on sets of entries.
+func (d *Domain) HasSets() bool { return d.limits != nil }
+
+// LookupSets appends the rules on sets of entries that apply to a descriptor with
+// these entries, in the order in which they are written. first reports that it is the
+// first descriptor of its request, which alone is held against rules without
+// conditions: they limit requests. The error is that of more than config.MaxSets.
+// found is reused memory, which is returned.
+func (d *Domain) LookupSets(dst []*Rule, found []int, entries []Entry, first bool) ([]*Rule, []int, error) {
+	found, more := d.limits.Lookup(found[:0], entries, config.MaxSets)
+	if more {
+		return dst, found, fmt.Errorf("more than %d of the limits of domain %s apply, the most that a descriptor may meet: %s and %s are two of them; give them conditions that fewer descriptors meet",
+			config.MaxSets, config.Quote(d.Name()), config.Quote(d.limitRules[found[0]].Path), config.Quote(d.limitRules[found[1]].Path))
+	}
+	for _, i := range found {
+		if r := &d.limitRules[i]; first || len(r.Config.Set.Match) > 0 {
+			dst = append(dst, r)
+		}
+	}
+	return dst, found, nil
+}
+
+// addLimits adds the rules on sets of entries to the domain. Rules that are not valid,
+// which is for config to find, are left out.
+func (b *builder) addLimits(limits []*config.Descriptor, rules []*Rule) []*Rule {
+	d := b.domain
+	all := make([]sets.Rule, len(limits))
+	for i, c := range limits {
+		all[i] = *c.Set
+	}
+	index, err := sets.Compile(all, b.task)
+	if len(limits) == 0 || err != nil {
+		return rules
+	}
+	d.limits, d.byName, d.limitRules = index, make(map[string]int, len(limits)), make([]Rule, len(limits))
+	for i, c := range limits {
+		d.byName[c.Set.Name] = i
+		d.limitRules[i] = Rule{
+			Index: len(rules), Domain: d.Name(), Path: c.Joined(), Config: c, Detailed: c.DetailedMetric && len(c.Set.CountBy) > 0,
+			keys: b.keyForm(c.Limits), set: &setRule{index, i},
+		}
+		rules = append(rules, &d.limitRules[i])
+		b.task.Step()
+	}
+	return rules
+}
+
+// appendSetKey is AppendKey for a rule on sets of entries.
+func (r *Rule) appendSetKey(dst []byte, entries []Entry, tag string) []byte {
+	dst = append(append(dst, r.keys.prefix...), '@')
+	dst = append(appendSized(dst, r.Config.Set.Name), '|')
+	var room [8]Entry
+	counted := r.set.index.AppendCounted(room[:0], r.set.at, entries)
+	for i := range counted {
+		dst = appendEntry(dst, &counted[i])
+	}
+	return append(dst, tag...)
+}
+
+// appendSetMetricKey is AppendMetricKey for a rule on sets of entries.
+func (r *Rule) appendSetMetricKey(dst []byte, entries []Entry) []byte {
+	dst = append(dst, r.Path...)
+	var room [8]Entry
+	for _, e := range r.set.index.AppendCounted(room[:0], r.set.at, entries) {
+		dst = append(append(append(append(dst, '.'), e.Key...), '_'), e.Value...)
+	}
+	return dst
+}
