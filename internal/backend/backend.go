@@ -30,8 +30,8 @@ type Check struct {
 	// Shard is the length of the leading part of Key that says which counters
 	// live together: a store that is spread over several servers keeps keys with
 	// equal such parts on one, where they are decided in one step. That is what
-	// the limits of one descriptor have in common or, where Joint, what all
-	// counters of the domain do. 0: the counter lives alone.
+	// the limits of one rule have in common or, where Joint, what all counters of
+	// the domain do. 0: the counter lives alone.
 	Shard int
 	// Joint reports that the counters of the domain are all decided together: its
 	// requests are all or nothing.
@@ -46,7 +46,8 @@ type Check struct {
 	// back, which needs no room and is done whatever else is refused.
 	Hits int64
 	// Descriptor numbers the request descriptor that the limit belongs to. Checks
-	// of one descriptor are adjacent and are charged all or none.
+	// of one descriptor are adjacent and are charged all or none; where they live
+	// apart, by giving back what one part has charged when another refuses.
 	Descriptor int
 	// Role of the check. In one descriptor, Shadow may stand beside Required or
 	// beside Quota.

@@ -76,10 +76,20 @@ func Split[Place comparable](checks []Check, place func(i int) Place) (parts []*
 	return parts
 }
 
-// DecideParts has the parts of a request decided at the same time, and hands their
-// decisions to out, which has an element for each check of the request. It returns
-// the errors of the checks, for Failure: nil if there are none.
-func DecideParts(parts []*Part, out []algo.Decision, decide func(p *Part) error) (errs []error) {
+// DecideApart decides the parts of a request, which has these checks, at the same
+// time, and hands their decisions to out, which has an element for each check. A
+// descriptor may have checks in several parts. Each part decides its own in one step,
+// and what one has charged is given back when another refuses: for the time of that
+// call other requests may be refused for it, but none is admitted that should not be.
+// The error is that of Backend.Decide.
+func DecideApart(checks []Check, parts []*Part, out []algo.Decision, decide func(p *Part) error) error {
+	errs := decideParts(parts, out, decide)
+	settle(checks, parts, out, errs, decide)
+	return Failure(errs)
+}
+
+// decideParts returns the errors of the checks, for Failure: nil if there are none.
+func decideParts(parts []*Part, out []algo.Decision, decide func(p *Part) error) (errs []error) {
 	failures := make([]error, len(parts))
 	var others sync.WaitGroup
 	for i, p := range parts[1:] {
@@ -119,4 +129,61 @@ func (p *Part) Report(err error, out []algo.Decision, errs []error) {
 			out[at] = p.Out[i]
 		}
 	}
+}
+
+// settle makes up for what the parts could not know of each other: a part of a
+// descriptor that passed is given back when the other part did not, and one that
+// was refused for a limit in shadow mode alone is charged. An error leaves charged
+// what was to be given back, which at worst refuses. Whether a descriptor passes
+// that was decided in part is for the caller to say, who also makes up for it.
+func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, decide func(p *Part) error) {
+	var all []*Part
+	for _, p := range parts {
+		amends := &Part{}
+		for from, to := range Descriptors(p.Checks) {
+			start, end := descriptorAt(checks, p.At[from])
+			if errs != nil && Failure(errs[start:end]) != nil {
+				continue
+			}
+			passes := Passes(checks[start:end], out[start:end])
+			if passed := Passes(p.Checks[from:to], p.Out[from:to]); passed == passes {
+				continue
+			}
+			for i := from; i < to; i++ {
+				c := p.Checks[i]
+				if !p.Out[i].Allowed || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
+					continue // charged as part of a denied call, or not to be
+				}
+				if !passes {
+					c.Hits = -c.Hits
+				}
+				amends.Add(p.At[i], c)
+			}
+		}
+		if len(amends.At) > 0 {
+			all = append(all, amends)
+		}
+	}
+	if all == nil {
+		return
+	}
+	amended := make([]algo.Decision, len(out))
+	failed := decideParts(all, amended, decide)
+	for _, p := range all {
+		for _, at := range p.At {
+			if failed == nil || failed[at] == nil {
+				out[at] = amended[at]
+				out[at].Allowed, out[at].RetryAfter = true, 0 // as was found first
+			}
+		}
+	}
+}
+
+// descriptorAt returns the range of the checks of the descriptor of the i-th.
+func descriptorAt(checks []Check, i int) (start, end int) {
+	for start = i; start > 0 && checks[start-1].Descriptor == checks[i].Descriptor; start-- {
+	}
+	for end = i + 1; end < len(checks) && checks[end].Descriptor == checks[i].Descriptor; end++ {
+	}
+	return start, end
 }

@@ -89,7 +89,7 @@ func TestPartsAreDecidedEachInItsPlace(t *testing.T) {
 	var all sync.WaitGroup
 	all.Add(len(parts))
 	out := make([]algo.Decision, len(checks))
-	errs := backend.DecideParts(parts, out, func(p *backend.Part) error {
+	err := backend.DecideApart(checks, parts, out, func(p *backend.Part) error {
 		all.Done()
 		all.Wait()
 		for i, c := range p.Checks {
@@ -103,11 +103,11 @@ func TestPartsAreDecidedEachInItsPlace(t *testing.T) {
 	if want := []algo.Decision{{}, {}, {Remaining: 20}, {Remaining: 30}, {}}; !slices.Equal(out, want) {
 		t.Errorf("decided %v, want %v", out, want)
 	}
-	if want := []error{nil, errA, nil, nil, errA}; !slices.Equal(errs, want) {
-		t.Errorf("failed with %v, want %v", errs, want)
+	var partial *backend.PartialError
+	if want := []error{nil, errA, nil, nil, errA}; !errors.As(err, &partial) || !slices.Equal(partial.Errs, want) {
+		t.Errorf("failed with %v, want %v", err, want)
 	}
-	well := backend.DecideParts(parts[:1], out, func(*backend.Part) error { return nil })
-	if well != nil {
-		t.Errorf("%v, want no errors", well)
+	if err := backend.DecideApart(checks, parts[:1], out, func(*backend.Part) error { return nil }); err != nil {
+		t.Errorf("%v, want no errors", err)
 	}
 }

@@ -248,6 +248,11 @@ func (r *Request) addChecks(i int, domain *descriptor.Domain) {
 		}
 	}
 	d.last = len(r.limits)
+	if len(parts) > 1 && d.last-d.first > 1 {
+		for c := range r.ask.Checks[d.first:d.last] {
+			r.ask.Checks[d.first+c].Lease = 0 // it has no effect among other limits
+		}
+	}
 }
 
 // addPart adds the checks of a part of a descriptor, under the number that those have

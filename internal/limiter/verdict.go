@@ -49,14 +49,14 @@ func (l *Limiter) judge(r *Request) {
 	quotas, refusingQuotas, quotaWait := 0, 0, algo.Never
 	for i := range r.Descriptors {
 		d := &r.Descriptors[i]
-		isQuota, refuses := false, false
+		isQuota, quotaRefuses, refuses := false, false, false
 		var wait, ownQuotaWait time.Duration // of its limits that are required, and of its quotas
 		for p, parts := 0, r.partsOf(i); p < len(parts); p++ {
 			part := &parts[p]
 			partWait := r.reportPart(part)
 			isQuota = isQuota || part.role == backend.Quota && !part.unlimited() && (part.Limit != nil || l.opts.QuotaMode)
 			if part.OverLimit && part.role == backend.Quota {
-				ownQuotaWait = max(ownQuotaWait, partWait)
+				quotaRefuses, ownQuotaWait = true, max(ownQuotaWait, partWait)
 			} else if part.OverLimit {
 				refuses, wait = true, max(wait, partWait)
 			}
@@ -73,7 +73,7 @@ func (l *Limiter) judge(r *Request) {
 		if m := r.Minimum; m == nil || !m.OverLimit && d.Remaining < m.Remaining {
 			r.Minimum = &d.Status
 		}
-		if ownQuotaWait > 0 {
+		if quotaRefuses {
 			refusingQuotas++
 			quotaWait = min(quotaWait, ownQuotaWait)
 		}

@@ -83,6 +83,12 @@ func outcome(t *testing.T, sources []rulefile.Source, opts rulefile.Options) str
 			t.Fatal(err)
 		}
 		b.Write(text)
+		again, err := rulefile.Parse([]rulefile.Source{{Name: "again", Data: text}}, opts)
+		if err != nil {
+			t.Errorf("written back it does not load again: %v\n%s", err, text)
+		} else if back, err := yaml.Marshal(rulefile.Domain{Domain: again.Domains[0]}); err != nil || string(back) != string(text) {
+			t.Errorf("written back it means something else: %v\n%s\n%s", err, text, back)
+		}
 	}
 	return b.String()
 }

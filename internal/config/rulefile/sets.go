@@ -105,7 +105,7 @@ func (d *decoder) setProblem(e *sets.Error, match, countBy *yaml.Node) {
 func valueOf(n *yaml.Node, key string) (at, value *yaml.Node) {
 	content := resolve(n).Content
 	for i := 0; i+1 < len(content); i += 2 {
-		if k := resolve(content[i]); k.Value == key {
+		if k := resolve(content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
 			return k, content[i+1]
 		}
 	}
@@ -146,6 +146,9 @@ func (d *decoder) match(n *yaml.Node) (conditions []sets.Condition) {
 			continue
 		case key.Kind != yaml.ScalarNode || isNull(key):
 			d.problem(key, "a key must be a string, found "+describe(key), "write the key of an entry")
+			continue
+		case key.Value == "":
+			d.problem(key, "a condition without a key", "write the key of an entry")
 			continue
 		case seen[key.Value]:
 			d.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", abridge(key.Value)), "write all that is asked of a key in one place")
