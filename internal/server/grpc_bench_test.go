@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
@@ -54,11 +55,24 @@ func BenchmarkWire(b *testing.B) {
 	for _, a := range algo.Algorithms() {
 		run(a, benchmarked(b, a, Options{}), 1)
 	}
+	for _, n := range []int{10, 100_000} { // one of which applies as well
+		var limits strings.Builder
+		for i := range n {
+			fmt.Fprintf(&limits, "\n  - {name: n%d, match: {user: \"%d\"}, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 10000}}", i, i)
+		}
+		yaml := "domain: edge\nlimits:" + limits.String() + "\ndescriptors: [{key: user, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 10000}}]"
+		run(fmt.Sprintf("limits=%d, none applies", n), benchmarkedRules(b, yaml, Options{}), 1)
+		run(fmt.Sprintf("limits=%d, one applies", n), benchmarkedRules(b, strings.Replace(yaml, `"5"`, "alice", 1), Options{}), 1)
+	}
 	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}), 8)
 	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}), 1)
 }
 
 func benchmarked(b *testing.B, algorithm string, o Options) *Service {
+	return benchmarkedRules(b, fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm), o)
+}
+
+func benchmarkedRules(b *testing.B, yaml string, o Options) *Service {
 	store := memory.New(memory.Options{})
 	b.Cleanup(func() {
 		if err := store.Close(); err != nil {
@@ -67,7 +81,6 @@ func benchmarked(b *testing.B, algorithm string, o Options) *Service {
 	})
 	o.Stats = stats.New(0)
 	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Encode: EncodeLimit})
-	yaml := fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm)
 	rules, err := rulefile.Parse([]rulefile.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		b.Fatal(err)
