@@ -82,7 +82,7 @@ func (c *checkCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range rules.Warnings {
+	for _, w := range append(rules.Warnings, rulefile.Useless(rules)...) {
 		fmt.Fprintf(con.out, "warning: %s\n", w.Error())
 	}
 	if hints := rulefile.Hints(rules); len(hints) > 0 { // one is enough: the others are of the same kind

@@ -35,7 +35,7 @@ func (p *paths) Decode(ctx *kong.DecodeContext) error {
 
 // Help shows what a command looks like.
 func (explainCmd) Help() string {
-	return `It walks down the rules, entry by entry, and shows what each one matches, the rule on which the last one lands, its limits and the counters that they charge.
+	return `It walks down the rules, entry by entry, and shows what each one matches, the rule on which the last one lands, its limits and the counters that they charge; then the limits on sets of entries that apply, and the keys for which the nearest others do not.
 
 Example: ratelimit explain config/examples --domain edge user=alice`
 }
@@ -65,7 +65,7 @@ func (c *explainCmd) Run(con console) error {
 	if _, err := fmt.Fprint(con.out, explanation); err != nil {
 		return err
 	}
-	if explanation.Rule == nil {
+	if explanation.Outcome != descriptor.Matched {
 		return errReported
 	}
 	return nil

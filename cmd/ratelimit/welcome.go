@@ -43,7 +43,11 @@ func welcome(out io.Writer, s app.Started, inLog bool) {
 // or what to do if there is none.
 func firstCommand(rules *config.Rules, addr string) string {
 	for _, domain := range rules.Domains {
-		if e := firstLimited(domain.Descriptors, nil); e != nil {
+		e := firstLimited(domain.Descriptors, nil)
+		if e == nil {
+			e = firstMet(domain.Limits)
+		}
+		if e != nil {
 			command := "ratelimit hit"
 			if addr != defaultGRPCAddr {
 				command += " --addr " + shellWord(addr)
@@ -67,6 +71,36 @@ func firstLimited(level []*config.Descriptor, above entries) entries {
 		if below := firstLimited(d.Descriptors, path); below != nil {
 			return below
 		}
+	}
+	return nil
+}
+
+// firstMet returns entries that likely meet the conditions of the first limit on sets
+// of entries; nil if there is none.
+func firstMet(limits []*config.Descriptor) entries {
+	for _, d := range limits {
+		if d.Limits[0].Unlimited {
+			continue
+		}
+		var met entries
+		for _, c := range d.Set.Match {
+			switch as := (&config.Descriptor{Key: c.Key}); {
+			case c.Absent:
+				continue
+			case len(c.Any.Values) > 0:
+				as.Value = c.Any.Values[0]
+				met = append(met, example(as))
+			case len(c.Any.CIDRs) > 0:
+				address, _, _ := strings.Cut(c.Any.CIDRs[0], "/")
+				met = append(met, descriptor.Entry{Key: c.Key, Value: address})
+			default:
+				met = append(met, example(as))
+			}
+		}
+		if met == nil {
+			met = entries{{Key: "demo", Value: "demo"}}
+		}
+		return met
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ type looked struct {
 
 type counterJSON struct {
 	Counter           string   `json:"counter"`
+	Rule              string   `json:"rule"`
 	Name              string   `json:"name,omitempty"`
 	Algorithm         string   `json:"algorithm"`
 	RequestsPerUnit   uint32   `json:"requests_per_unit"`
@@ -52,7 +53,7 @@ type counterJSON struct {
 func describeCounter(c limiter.Counter) counterJSON {
 	l := c.Limit
 	out := counterJSON{
-		Counter: string(c.Check.Key), Name: l.Name, Algorithm: l.Algo.Params().Algorithm.String(),
+		Counter: string(c.Check.Key), Rule: c.Rule.Path, Name: l.Name, Algorithm: l.Algo.Params().Algorithm.String(),
 		RequestsPerUnit: l.RequestsPerUnit, Unit: l.Unit.String(), Allowed: c.Decision.Allowed,
 		Remaining: max(c.Decision.Remaining, 0), ResetAfterSeconds: c.Decision.ResetAfter.Seconds(),
 	}
@@ -206,12 +207,14 @@ func (a api) resetDescriptor(ctx context.Context, of descriptorJSON) (int, error
 	if err != nil {
 		return 0, err
 	}
-	if rule == nil {
+	if rule == nil && len(counters) == 0 {
 		return 0, refuse(http.StatusNotFound, "no rule applies to %s in domain %s: POST /admin/explain says why", descriptor.Entries(of.Entries), of.Domain)
 	}
-	checks := make([]backend.Check, len(counters))
-	for i, c := range counters {
-		checks[i] = c.Check
+	var checks []backend.Check
+	for _, c := range counters {
+		if set := c.Rule.Config.Set; set == nil || len(set.CountBy) > 0 { // else it is that of all descriptors
+			checks = append(checks, c.Check)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()

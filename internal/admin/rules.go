@@ -63,11 +63,13 @@ type overridden struct {
 func describeRule(r config.Rule) ruleJSON {
 	d := r.Descriptor()
 	out := ruleJSON{
-		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]pathEntry, len(r.Path)),
+		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]pathEntry, 0, len(r.Path)),
 		Source: d.Origin.String(), Location: location(d), Limits: d.LimitsText(), Rule: rulefile.Descriptor{Descriptor: d.Bare()},
 	}
-	for i, step := range r.Path {
-		out.Entries[i] = pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric}
+	for _, step := range r.Path {
+		if step.Set == nil {
+			out.Entries = append(out.Entries, pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric})
+		}
 	}
 	if d.Overridden != nil {
 		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden.LimitsText(), rulefile.Descriptor{Descriptor: d.Overridden}}
@@ -267,7 +269,7 @@ func (a api) deleteRule(w http.ResponseWriter, r *http.Request) error {
 			return set, nil, noRule(id)
 		}
 		p := refuseAs(notFromHere, "The rule is not from here", http.StatusConflict,
-			"the rule %s of domain %s is written in %s: delete it there, or override it by an admin rule of the same keys and values", rule.Name(), rule.Domain.Name, location(d))
+			"the rule %s of domain %s is written in %s: delete it there, or override it by an admin rule of the same keys and values, or name", rule.Name(), rule.Domain.Name, location(d))
 		p.Location = location(d)
 		return set, nil, p
 	})

@@ -106,6 +106,11 @@ func writeDomains(out io.Writer, rules []ListedRule, consume map[string]string) 
 		for _, e := range r.Entries {
 			at = below(at, e)
 		}
+		if len(r.Entries) == 0 { // it is on sets of entries
+			limit := &yaml.Node{Kind: yaml.MappingNode}
+			limits := list(at, "limits")
+			limits.Content, at = append(limits.Content, limit), limit
+		}
 		var rule yaml.Node
 		if err := yaml.Unmarshal(r.Rule, &rule); err != nil { // JSON is YAML
 			return err
@@ -145,13 +150,19 @@ func get(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
+// list returns the list of a key, which it adds if need be.
+func list(n *yaml.Node, key string) *yaml.Node {
+	l := get(n, key)
+	if l == nil {
+		l = &yaml.Node{Kind: yaml.SequenceNode}
+		set(n, key, l)
+	}
+	return l
+}
+
 // below returns the descriptor below another, or a domain, which it adds if need be.
 func below(n *yaml.Node, e ListedEntry) *yaml.Node {
-	level := get(n, "descriptors")
-	if level == nil {
-		level = &yaml.Node{Kind: yaml.SequenceNode}
-		set(n, "descriptors", level)
-	}
+	level := list(n, "descriptors")
 	for _, d := range level.Content {
 		v := get(d, "value")
 		if get(d, "key").Value == e.Key && (v == nil && e.Value == "" || v != nil && v.Value == e.Value) {

@@ -11,6 +11,7 @@ import (
 
 // Counter is the counter of one limit that applies to a descriptor.
 type Counter struct {
+	Rule *descriptor.Rule
 	// Check asks the backend for it without charging.
 	Check backend.Check
 	Limit *config.Limit
@@ -18,8 +19,9 @@ type Counter struct {
 	Decision algo.Decision
 }
 
-// Look returns the rule that applies to a descriptor, nil if none does, and the
-// state of its counters. It charges and counts nothing.
+// Look returns the rule of the tree that applies to a descriptor, nil if none does, and
+// the state of its counters and of those of the rules on sets of entries that apply. It
+// charges and counts nothing.
 func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []Counter, error) {
 	rules := l.rules.Load()
 	if rules == nil {
@@ -29,11 +31,16 @@ func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.
 	if d == nil {
 		return nil, nil, nil
 	}
+	r := &Request{Entries: entries, Descriptors: []Descriptor{{To: len(entries)}}}
 	match := d.Lookup(entries)
-	if match == nil {
-		return nil, nil, nil
+	if match != nil {
+		r.Descriptors[0].rule = &rules.rules[match.Index]
 	}
-	r := &Request{Entries: entries, Descriptors: []Descriptor{{rule: &rules.rules[match.Index], To: len(entries)}}}
+	if d.HasSets() {
+		if err := l.matchSets(r, 0, rules, d); err != nil {
+			return nil, nil, err
+		}
+	}
 	r.addChecks(0, d)
 	r.decisions = make([]algo.Decision, len(r.limits))
 	if len(r.ask.Checks) > 0 {
@@ -46,7 +53,8 @@ func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.
 	}
 	counters := make([]Counter, len(r.limits))
 	for i, limit := range r.limits {
-		counters[i] = Counter{Check: r.ask.Checks[i], Limit: match.Config.Limits[limit.index], Decision: r.decisions[i]}
+		rule := r.partAt(i).rule.match
+		counters[i] = Counter{Rule: rule, Check: r.ask.Checks[i], Limit: rule.Config.Limits[limit.index], Decision: r.decisions[i]}
 	}
 	return match, counters, nil
 }

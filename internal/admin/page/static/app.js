@@ -83,7 +83,7 @@ function order() {
 }
 
 function row(rule) {
-  const names = rule.entries.map(entryText);
+  const names = rule.entries.length ? rule.entries.map(entryText) : [rule.path];
   const r = { rule, allowed: el('td', { class: 'number allowed' }, '0'), denied: el('td', { class: 'number denied' }, '0'), plot: el('td', {}) };
   r.row = el('tr', { 'data-key': rule.key },
     el('td', { class: 'path' }, el('button', { class: 'link code', type: 'button', onclick: () => details(rule) },
@@ -91,7 +91,7 @@ function row(rule) {
     el('td', {}, rule.limits),
     el('td', {}, el('span', { class: `tag ${rule.source}`, title: rule.location }, rule.overrides ? `${rule.source}, overrides ${rule.overrides.source}` : rule.source)),
     r.allowed, r.denied, r.plot,
-    el('td', {}, known.writable && el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit')));
+    el('td', {}, known.writable && rule.entries.length > 0 && el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit')));
   r.row.firstChild.style.paddingInlineStart = `${(names.length - 1) * 1.25}rem`;
   r.text = [rule.domain, rule.path, ...rule.entries.map(entryText), rule.limits, JSON.stringify(rule.rule)].join(' ').toLowerCase();
   rows.set(rule.key, r);
@@ -172,9 +172,10 @@ async function explain(event) {
   const out = $('explanation');
   try {
     const { data: e } = await api.explain(domain, parseDescriptor(text));
+    const applying = [e.rule, ...(e.limits ?? [])].filter(Boolean).map((r) => r.path);
     const found = e.outcome === 'matched' ? (await api.counters(domain, text)).data.counters : [];
     out.replaceChildren(
-      el('p', {}, el('strong', {}, e.outcome === 'matched' ? `Rule ${e.rule.path} applies.` : 'No limit applies.'), ' ', e.outcome === 'matched' ? '' : e.reason),
+      el('p', {}, el('strong', {}, e.outcome !== 'matched' ? 'No limit applies.' : applying.length === 1 ? `Rule ${applying[0]} applies.` : `Rules ${applying.join(', ')} apply.`), ' ', e.outcome === 'matched' ? '' : e.reason),
       el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
       ...found.map((c) => el('p', {},
         el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
