@@ -232,7 +232,11 @@ func (c *counter) whyNot(next *counter) string {
 	var why []string
 	before, _ := ParseKey([]byte(c.key))
 	after, _ := ParseKey([]byte(next.key))
-	if !slices.Equal(before.Entries, after.Entries) {
+	switch {
+	case slices.Equal(before.Entries, after.Entries):
+	case before.Limit != "":
+		why = append(why, "count_by changed")
+	default:
 		why = append(why, sharing(before.Entries, after.Entries))
 	}
 	if before.Tag != after.Tag {
