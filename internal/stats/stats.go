@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/pace"
 )
 
 // Name is what a rule's counts are known by.
@@ -181,7 +182,7 @@ type Stats struct {
 	limit    int    // on rules that are not bound: values of detailed metrics
 	extra    int
 
-	pace pace
+	pace *pace.Pace // of looking for what is hot
 
 	sampling sync.Mutex // before mu
 	ticks    uint64
@@ -200,7 +201,7 @@ func New(maxDetailed int) *Stats {
 	if maxDetailed == 0 {
 		maxDetailed = DefaultMaxDetailed
 	}
-	return &Stats{rules: map[Name]*Rule{}, limit: maxDetailed, latency: newLatency()}
+	return &Stats{rules: map[Name]*Rule{}, limit: maxDetailed, latency: newLatency(), pace: pace.New(hotSamples)}
 }
 
 // bindAtOnce is how many names are bound, or forgotten, before requests that look
