@@ -206,6 +206,12 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 	return x
 }
 
+// LimitText returns a limit in words, such as "token_bucket, 100 per 1m, burst 20".
+func LimitText(l *algo.Limit) string {
+	p := l.Params()
+	return p.Algorithm.String() + ", " + describe(p)
+}
+
 // describe returns the numbers of a limit.
 func describe(p algo.Params) string {
 	rate := func(hits uint32, per []byte) string { return fmt.Sprintf("%d per %s", hits, per) }

@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -30,6 +31,9 @@ type Options struct {
 	Log *zap.Logger
 	// Stats counts. Required.
 	Stats *stats.Stats
+
+	// Live gets decisions for those who watch. Nil: nobody can.
+	Live *live.Feed
 
 	// ShadowMode decides and counts everything and answers OK.
 	ShadowMode bool
@@ -101,6 +105,7 @@ type Service struct {
 	setRules  sync.Mutex
 	requests  sync.Pool  // of *request
 	answers   sync.Pool  // of *answer
+	debug     bool       // Log takes a line for each request
 	overrides stats.Rule // counts overrides that find no place of their own
 
 	givingBack atomic.Int32   // how many requests, beside their answers
@@ -128,7 +133,7 @@ func New(o Options) *Service {
 			*b.bound = b.def
 		}
 	}
-	s := &Service{opts: o}
+	s := &Service{opts: o, debug: o.Log.Core().Enabled(zap.DebugLevel)}
 	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
 	s.answers.New = func() any { return &answer{data: make([]byte, 0, answerBytes), service: s} }
 	return s
@@ -186,6 +191,7 @@ func (s *Service) serve(ctx context.Context, r *request) (*answer, error) {
 	start := time.Now()
 	a, err := s.answer(ctx, r, start)
 	s.opts.Stats.Answered(time.Since(start))
+	s.observe(r, err, start)
 	return a, err
 }
 
