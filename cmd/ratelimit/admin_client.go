@@ -27,6 +27,22 @@ const maxAnswer = 256 << 20
 
 // do sends a request and reads the answer into out. A problem is returned as one.
 func (c *adminClient) do(method, path string, query url.Values, kind string, body []byte, out any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
+	defer cancel()
+	answer, err := c.send(ctx, method, path, query, kind, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	return c.read(answer, out)
+}
+
+// errUnreachable is for a service that does not answer at all.
+var errUnreachable = errors.New("is `ratelimit serve` running, and is this its --admin-addr?")
+
+// send sends a request and returns the answer, of which the body is to be closed. The
+// error wraps errUnreachable if there is none.
+func (c *adminClient) send(ctx context.Context, method, path string, query url.Values, kind string, body []byte) (*http.Response, error) {
 	base := c.Addr
 	if !strings.Contains(base, "://") {
 		scheme := "http"
@@ -37,14 +53,12 @@ func (c *adminClient) do(method, path string, query url.Values, kind string, bod
 	}
 	target, err := url.Parse(base)
 	if err != nil || target.Host == "" {
-		return fmt.Errorf("--addr %s: write host:port, or http://host:port", c.Addr)
+		return nil, fmt.Errorf("--addr %s: write host:port, or http://host:port", c.Addr)
 	}
 	target.Path, target.RawQuery = path, query.Encode()
-	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if kind != "" {
 		request.Header.Set("Content-Type", kind)
@@ -52,22 +66,20 @@ func (c *adminClient) do(method, path string, query url.Values, kind string, bod
 	if c.TokenFile != "" {
 		token, err := os.ReadFile(c.TokenFile)
 		if err != nil {
-			return fmt.Errorf("--token-file: %w", err)
+			return nil, fmt.Errorf("--token-file: %w", err)
 		}
 		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	}
 	secure, err := c.TLS.config()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: secure, Proxy: http.ProxyFromEnvironment}
-	defer transport.CloseIdleConnections()
+	transport := &http.Transport{TLSClientConfig: secure, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	answer, err := transport.RoundTrip(request) // redirects would take the token elsewhere
 	if err != nil {
-		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --admin-addr? (%w)", target.Host, err)
+		return nil, fmt.Errorf("cannot reach %s: %w (%w)", target.Host, errUnreachable, err)
 	}
-	defer answer.Body.Close()
-	return c.read(answer, out)
+	return answer, nil
 }
 
 func (c *adminClient) read(answer *http.Response, out any) error {

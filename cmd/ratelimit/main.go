@@ -61,6 +61,7 @@ type commands struct {
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
+	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

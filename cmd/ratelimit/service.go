@@ -28,6 +28,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
@@ -49,6 +50,7 @@ type service struct {
 	metrics  []prometheus.Collector
 	scrapes  *scrape.Handler // of all metrics
 	stats    *stats.Stats
+	live     live.Feed // of decisions
 	decider  *server.Service
 	shedder  *overload.Shedder
 	rules    *config.Coordinator
@@ -106,6 +108,7 @@ func (c *serveCmd) Run(con console) (err error) {
 	options := c.serverOptions()
 	options.Admit = s.shedder.Admit
 	options.Backend, options.Local, options.Log, options.Stats = s.traced(s.backend), s.store, s.log, s.stats
+	options.Live = &s.live
 	s.decider = server.New(options)
 	if err := s.loadRules(stopping); err != nil {
 		return err
@@ -269,6 +272,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		listener net.Listener
 	}{{s.httpHandler(), s.httpListener}, {s.adminHandler(), s.adminListener}} {
 		web := httpServer(h.handler, s.log)
+		web.RegisterOnShutdown(s.live.Close) // an answer that would not end
 		group.Add(func() error {
 			return ignore(web.Serve(h.listener), http.ErrServerClosed)
 		}, func(error) {

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/live"
 )
 
 var (
@@ -18,6 +19,12 @@ var (
 	loadSuccessDesc = prometheus.NewDesc("ratelimit_service_config_load_success", "Attempts to load the rules that succeeded, under envoyproxy/ratelimit's name.", nil, nil)
 	loadErrorDesc   = prometheus.NewDesc("ratelimit_service_config_load_error", "Attempts to load the rules that failed, under envoyproxy/ratelimit's name.", nil, nil)
 )
+
+// LiveMetrics counts who watches decisions.
+func LiveMetrics(feed *live.Feed) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ratelimit_live_watchers", Help: "Clients that watch decisions as they happen."},
+		func() float64 { return float64(len(feed.Watchers())) })
+}
 
 // ReloadMetrics is a prometheus.Collector of how loading the rules has gone.
 type ReloadMetrics func() config.Status

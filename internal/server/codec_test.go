@@ -10,6 +10,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -218,7 +219,7 @@ func TestEncode(t *testing.T) { rapid.Check(t, encodesWhatTheLibraryReads) }
 func encodesWhatTheLibraryReads(t *rapid.T) {
 	header := rapid.SampledFrom([]string{"", "x-ratelimit", "größe"})
 	s := New(Options{
-		Stats: stats.New(0), ShadowMode: rapid.Bool().Draw(t, "shadow mode"), DynamicMetadata: rapid.Bool().Draw(t, "metadata"),
+		Log: zap.NewNop(), Stats: stats.New(0), ShadowMode: rapid.Bool().Draw(t, "shadow mode"), DynamicMetadata: rapid.Bool().Draw(t, "metadata"),
 		Headers: Headers{header.Draw(t, "limit"), header.Draw(t, "remaining"), header.Draw(t, "reset"), header.Draw(t, "retry after"), rapid.Bool().Draw(t, "draft")},
 	})
 	r := &request{domain: rapid.String().Draw(t, "domain"), hits: rapid.Uint32().Draw(t, "hits")}

@@ -16,6 +16,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -55,6 +56,26 @@ func BenchmarkWire(b *testing.B) {
 	}
 	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}), 8)
 	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}), 1)
+	for _, watchers := range []int{0, 1, 3} {
+		feed := new(live.Feed)
+		for range watchers {
+			w, err := feed.Watch(live.Filter{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			go func() {
+				for {
+					select {
+					case <-w.Events():
+					case <-w.Done():
+						return
+					}
+				}
+			}()
+		}
+		run(fmt.Sprintf("watchers=%d", watchers), benchmarked(b, algo.TokenBucket.String(), Options{Live: feed}), 1)
+		feed.Close()
+	}
 }
 
 func benchmarked(b *testing.B, algorithm string, o Options) *Service {

@@ -65,7 +65,7 @@ func (s *Service) outcome(r *request, d *matched, err error) (o outcome) {
 }
 
 func (r *request) describeOutcome(d *matched, o *outcome, err error, now time.Time) live.Decision {
-	out := live.Decision{Time: now, Verdict: o.Verdict, Rule: o.Rule, Brought: d.override != nil, Hits: d.hits}
+	out := live.Decision{Time: now, Verdict: o.Verdict, Rule: o.Rule, Brought: d.override != nil, Hits: r.cost(&d.asked)}
 	out.SetRequest(r.domain, r.entries[d.entries[0]:d.entries[1]])
 	switch {
 	case err != nil:

@@ -66,7 +66,7 @@ func logger(t testing.TB) *zap.Logger {
 	if _, is := t.(*testing.B); is {
 		return zap.NewNop()
 	}
-	return zaptest.NewLogger(t)
+	return zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))
 }
 
 func store(t testing.TB, now *atomic.Int64) *memory.Store {
