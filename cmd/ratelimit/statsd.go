@@ -71,7 +71,7 @@ func (o *statsOptions) sink(log *zap.Logger) (statsd.Sink, error) {
 // registry returns all metrics.
 func (s *service) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), admin.LiveMetrics(&s.live), storeMetrics(s.store.Stats),
+	r.MustRegister(s.stats, admin.ReloadMetrics(s.rules.Status), admin.LiveMetrics(&s.live), &admin.RulesMetrics{Rules: s.rules.Rules}, buildMetric(), storeMetrics(s.store.Stats),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.MustRegister(s.metrics...)
 	return r

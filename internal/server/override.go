@@ -84,22 +84,46 @@ func (s *Service) override(r *request, i int, domain *descriptor.Domain) error {
 	if s.opts.QuotaMode {
 		m.role = backend.Quota
 	}
-	// Counted by its values, as envoyproxy/ratelimit does, as far as there is room.
-	r.path = r.path[:0]
-	for i, e := range r.entries[m.entries[0]:m.entries[1]] {
-		if i > 0 {
-			r.path = append(r.path, '.')
-		}
-		r.path = append(r.path, e.Key...)
-		if e.Value != "" {
-			r.path = append(append(r.path, '_'), e.Value...)
-		}
+	s.countOverride(r, m, domain)
+	return nil
+}
+
+// countOverride says where calls under a limit that the request brings are counted:
+// under their rule, where there is none under the keys of the entries, and with
+// OverridesByValue under keys and values, as envoyproxy/ratelimit does.
+func (s *Service) countOverride(r *request, m *matched, domain *descriptor.Domain) {
+	if m.stats != nil && !s.opts.OverridesByValue {
+		return
 	}
+	entries := r.entries[m.entries[0]:m.entries[1]]
 	if m.stats == nil {
 		m.stats = &s.overrides
 	}
-	m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
-	return nil
+	if len(entries) == 0 {
+		return
+	}
+	r.path = r.path[:0]
+	for i := range entries {
+		if i > 0 {
+			r.path = append(r.path, '.')
+		}
+		r.path = s.appendOverrideLevel(r.path, &entries[i])
+	}
+	m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats, func() (first, second string) {
+		first = string(s.appendOverrideLevel(nil, &entries[0]))
+		if len(entries) > 1 {
+			second = string(s.appendOverrideLevel(nil, &entries[1]))
+		}
+		return first, second
+	})
+}
+
+func (s *Service) appendOverrideLevel(b []byte, e *descriptor.Entry) []byte {
+	b = append(b, e.Key...)
+	if e.Value != "" && s.opts.OverridesByValue {
+		b = append(append(b, '_'), e.Value...)
+	}
+	return b
 }
 
 // first returns the limit whose algorithm an override takes: the first that is

@@ -125,7 +125,7 @@ func (s *Service) match(r *request, rules *ruleset, domain *descriptor.Domain) e
 			m.role, m.stats = m.rule.role, m.rule.stats
 			if m.rule.detailed {
 				r.path = m.match.AppendMetricKey(r.path[:0], entries)
-				m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats)
+				m.stats = s.opts.Stats.Detailed(domain.Name(), r.path, m.stats, func() (first, second string) { return m.match.MetricLevels(entries) })
 			}
 		}
 		if m.hasLimit {

@@ -21,6 +21,7 @@ import (
 type ruleset struct {
 	matcher *descriptor.Matcher
 	rules   []rule // by descriptor.Rule.Index
+	domains map[string]*stats.Domain
 }
 
 // rule is what the service knows of a matched rule.
@@ -90,7 +91,17 @@ func (s *Service) compile(rules *config.Rules) (*ruleset, error) {
 		}
 		task.Step()
 	}
-	counters := s.opts.Stats.Bind(slices.Concat(names, candidateNames))
+	counters := s.opts.Stats.Bind(slices.Concat(names, candidateNames), func(i int) (first, second string) {
+		if i >= len(matched) { // a candidate has no such metrics
+			return "", ""
+		}
+		return matched[i].MetricLevels(nil)
+	})
+	domains := make([]string, len(rules.Domains))
+	for i, d := range rules.Domains {
+		domains[i] = d.Name
+	}
+	rs.domains = s.opts.Stats.BindDomains(domains)
 	for i := range rs.rules {
 		rs.rules[i].stats = counters[i]
 	}

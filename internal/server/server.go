@@ -54,6 +54,9 @@ type Options struct {
 	// NearLimitRatio is the part of a limit above which hits count as near it; 0
 	// means DefaultNearLimitRatio.
 	NearLimitRatio float64
+	// OverridesByValue counts calls under limits that requests bring by the values of
+	// their entries, as envoyproxy/ratelimit does, rather than under their rule.
+	OverridesByValue bool
 	// Bounds on requests.
 	Bounds Bounds
 
@@ -211,10 +214,12 @@ func (s *Service) answer(ctx context.Context, r *request, now time.Time) (*answe
 		return nil, status.Error(codes.Unavailable, ErrNoRules.Error())
 	}
 	if domain := rules.matcher.Domain(r.domain); domain == nil {
-		s.opts.Stats.DomainNotFound.Add(1)
+		s.missDomain(r, rules, now)
 	} else if err := s.match(r, rules, domain); err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	} else {
+		s.missRules(r, rules, domain, now)
 	}
 	var failed *outage
 	if len(r.ask.Checks) > 0 {

@@ -63,7 +63,7 @@ func serve(t testing.TB, yaml string, set ...func(*server.Options)) *fixture {
 }
 
 func logger(t testing.TB) *zap.Logger {
-	if _, is := t.(*testing.B); is {
+	if _, is := t.(*testing.T); !is { // a fuzzer must not log to the whole
 		return zap.NewNop()
 	}
 	return zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))
