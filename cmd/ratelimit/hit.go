@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
 type hitCmd struct {
@@ -30,12 +35,18 @@ type hitCmd struct {
 	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
 	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
 
-	TLS clientTLS `embed:"" envprefix:"GRPC_"`
+	TLS   clientTLS   `embed:"" envprefix:"GRPC_"`
+	Admin adminClient `embed:"" prefix:"admin-"`
 }
+
+// errOverLimit ends the command with exitOver.
+var errOverLimit = errors.New("over limit")
 
 // Help describes the table that the command prints.
 func (hitCmd) Help() string {
-	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets.
+	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets. Of descriptors that no limit applies to it says why, as far as the admin address (--admin-addr) tells.
+
+Exit codes: 0 all requests were OK, 4 one was OVER_LIMIT, 1 one was not answered.
 
 Example: ratelimit hit --domain edge user=alice -n 20`
 }
@@ -75,7 +86,35 @@ func (c *hitCmd) Run(con console) error {
 	start := time.Now()
 	err = c.send(rls.NewRateLimitServiceClient(conn), table.add)
 	table.total(time.Since(start))
-	return err
+	if err != nil {
+		return err
+	}
+	c.explain(con.err, table.limited)
+	if table.count[rls.RateLimitResponse_OVER_LIMIT] > 0 {
+		return errOverLimit
+	}
+	return nil
+}
+
+// explain says of the descriptors that nothing limits why, if the admin address knows.
+func (c *hitCmd) explain(out io.Writer, limited []bool) {
+	c.Admin.Timeout = min(c.Admin.Timeout, c.Timeout)
+	for i, d := range c.Descriptors {
+		if i >= len(limited) || limited[i] {
+			continue
+		}
+		var why descriptor.Explanation
+		body, err := json.Marshal(map[string]any{"domain": c.Domain, "entries": []descriptor.Entry(d)})
+		if err == nil {
+			err = c.Admin.do(http.MethodPost, "/admin/explain", nil, "application/json", body, &why)
+		}
+		switch {
+		case err != nil:
+			fmt.Fprintf(out, "%s: no limit applies; ratelimit explain, or the service's admin address (--admin-addr), says why\n", d)
+		case why.Outcome != descriptor.Matched:
+			fmt.Fprintf(out, "%s: no limit applies: %s\n", d, why.Reason)
+		}
+	}
 }
 
 // send sends the requests and hands each answer, as it comes, to add, which is
@@ -180,12 +219,13 @@ type decisions struct {
 	out         io.Writer
 	descriptors []string // shown only when there are several
 	width       int
+	limited     []bool // whether a limit, or unlimited, applied to a descriptor
 	count       map[rls.RateLimitResponse_Code]int
 	n           int
 }
 
 func newDecisions(out io.Writer, descriptors []entries) *decisions {
-	t := &decisions{out: out, count: map[rls.RateLimitResponse_Code]int{}}
+	t := &decisions{out: out, limited: make([]bool, len(descriptors)), count: map[rls.RateLimitResponse_Code]int{}}
 	if len(descriptors) > 1 {
 		t.width = len("DESCRIPTOR")
 		for _, d := range descriptors {
@@ -208,6 +248,9 @@ func (t *decisions) add(answer *rls.RateLimitResponse) {
 			name = t.descriptors[i]
 		}
 		limit, remaining, reset := describe(s)
+		if i < len(t.limited) && limit != "-" {
+			t.limited[i] = true
+		}
 		t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset)
 	}
 }
