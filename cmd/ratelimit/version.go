@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // version is set by the release build: -ldflags "-X main.version=v1.2.3".
@@ -28,12 +26,4 @@ func buildVersion() string {
 		return info.Main.Version
 	}
 	return "(devel)"
-}
-
-// buildMetric tells dashboards what runs.
-func buildMetric() prometheus.Collector {
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "ratelimit_build_info", Help: "Always 1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": buildVersion(), "goversion": runtime.Version()}})
-	g.Set(1)
-	return g
 }

@@ -1,10 +1,14 @@
 package config_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // TestDigestTellsRulesApart that are equal in number, and not the same rules read from
@@ -14,12 +18,12 @@ func TestDigestTellsRulesApart(t *testing.T) {
 	const other = "domain: shop\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 5}}]\n"
 	digest := func(texts ...string) string {
 		t.Helper()
-		sources := make([]config.Source, len(texts))
+		sources := make([]rulefile.Source, len(texts))
 		for i, text := range texts {
-			sources[i] = config.Source{Name: strings.Repeat("x", len(text)%7+1) + ".yaml", Data: []byte(text)}
+			sources[i] = rulefile.Source{Name: strings.Repeat("x", len(text)%7+1) + ".yaml", Data: []byte(text)}
 			sources[i].Name = string(rune('a'+i)) + sources[i].Name
 		}
-		rules, err := config.Parse(sources, config.Options{})
+		rules, err := rulefile.Parse(sources, rulefile.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,5 +46,71 @@ func TestDigestTellsRulesApart(t *testing.T) {
 		if digest(changed, other) == whole {
 			t.Errorf("%s instead of %s makes no difference", c[1], c[0])
 		}
+	}
+}
+
+// TestDigestKnowsEachField of domains, descriptors and limits that matters for decisions:
+// a field that is new has to be in the digest, or in the list of those that do not.
+func TestDigestKnowsEachField(t *testing.T) {
+	silent := map[string]bool{ // where rules come from, not what they say
+		"Domain.Pos": true, "Domain.ConsumeGiven": true,
+		"Descriptor.Pos": true, "Descriptor.Origin": true, "Descriptor.Overridden": true,
+		"Limit.Pos": true,
+	}
+	build := func() (*config.Rules, map[string]reflect.Value) {
+		limit := &config.Limit{Unlimited: true}
+		node := &config.Descriptor{Key: "user", Limits: []*config.Limit{limit}}
+		domain := &config.Domain{Name: "edge", Descriptors: []*config.Descriptor{node}}
+		return &config.Rules{Domains: []*config.Domain{domain}}, map[string]reflect.Value{
+			"Domain": reflect.ValueOf(domain).Elem(), "Descriptor": reflect.ValueOf(node).Elem(), "Limit": reflect.ValueOf(limit).Elem(),
+		}
+	}
+	limit, err := algo.New(algo.Params{Limit: 1, Window: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	special := map[string]any{
+		"Domain.Descriptors": []*config.Descriptor{}, "Descriptor.Descriptors": []*config.Descriptor{{Key: "path"}},
+		"Descriptor.Limits": []*config.Limit{}, "Descriptor.Metadata": map[string]any{"a": 1}, "Limit.Algo": limit,
+	}
+	before, structs := build()
+	for kind, whole := range structs {
+		for i := range whole.NumField() {
+			name := kind + "." + whole.Type().Field(i).Name
+			after, changed := build()
+			field := changed[kind].Field(i)
+			if value, is := special[name]; is {
+				field.Set(reflect.ValueOf(value))
+			} else {
+				change(t, name, field)
+			}
+			if differ := before.Digest() != after.Digest(); differ == silent[name] {
+				t.Errorf("%s: the digest changes with it: %v", name, differ)
+			}
+		}
+	}
+}
+
+// change gives a field another value.
+func change(t *testing.T, name string, field reflect.Value) {
+	switch field.Kind() {
+	case reflect.Bool:
+		field.SetBool(!field.Bool())
+	case reflect.String:
+		field.SetString(field.String() + "x")
+	case reflect.Uint8, reflect.Uint32:
+		field.SetUint(field.Uint() + 1)
+	case reflect.Int, reflect.Int32:
+		field.SetInt(field.Int() + 1)
+	case reflect.Float64:
+		field.SetFloat(field.Float() + 0.5)
+	case reflect.Slice:
+		field.Set(reflect.Append(field, reflect.New(field.Type().Elem()).Elem()))
+	case reflect.Struct:
+		change(t, name, field.Field(0))
+	case reflect.Pointer:
+		field.Set(reflect.New(field.Type().Elem()))
+	default:
+		t.Fatalf("%s: a field of a kind that this test cannot change: list a value for it", name)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
@@ -107,14 +108,14 @@ func TestDeployments(t *testing.T) {
 	for name, start := range tests {
 		t.Run(name, func(t *testing.T) {
 			variables, server := start(t)
-			settings, err := redis.FromEnvironment(variables.get)
+			from, err := settings.ReadRedis(variables.get)
 			if err != nil {
 				t.Fatal(err)
 			}
-			settings.Redis.Timeout, settings.Redis.DialTimeout = unhurried, unhurried
-			b := open(t, settings.Redis)
+			from.Options.Timeout, from.Options.DialTimeout = unhurried, unhurried
+			b := open(t, from.Options)
 			countsThree(t, b, l)
-			if keys := server.Info("db" + fmt.Sprint(settings.Redis.DB)); !strings.HasPrefix(keys, "keys=1,expires=1,") {
+			if keys := server.Info("db" + fmt.Sprint(from.Options.DB)); !strings.HasPrefix(keys, "keys=1,expires=1,") {
 				t.Errorf("the database holds %s, want one key that expires", keys)
 			}
 		})

@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 //go:embed testdata/envoy.yaml
@@ -24,10 +24,7 @@ var envoyConfig string
 // and returns its address.
 func StartEnvoy(t testing.TB, s *Server) string {
 	t.Helper()
-	program, err := exec.LookPath("envoy")
-	if err != nil {
-		t.Fatalf("envoy is not installed: run make tools: %v", err)
-	}
+	program := testprogram.Path(t, "envoy")
 	listen := freeport.ForTest(t)
 	path := filepath.Join(t.TempDir(), "envoy.yaml")
 	config := strings.NewReplacer("LISTEN", strconv.Itoa(listen.Number), "SERVER", strconv.Itoa(s.conf.port)).Replace(envoyConfig)
@@ -35,7 +32,7 @@ func StartEnvoy(t testing.TB, s *Server) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "-c", path, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	testprogram.EndWithParent(cmd)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
