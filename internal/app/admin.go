@@ -91,7 +91,7 @@ func (s *service) openRuleStore() (err error) {
 func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.adminRules,
-		Limiter: s.limiter, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
+		Limiter: s.limiter, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Live: &s.live, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})
 }
