@@ -40,7 +40,7 @@ type stores struct {
 // spread reports whether the counters of a request may be on several servers, of
 // which none can decide all of them in one step.
 func (s *stores) spread() bool {
-	return s.perSecond != nil || s.main.Backend == "redis" && s.main.Redis.Mode == redis.Cluster
+	return s.perSecond != nil || s.main.Backend == "redis" && s.main.Redis.Mode.Spreads()
 }
 
 // readStores reads the settings of Redis. Everything wrong with them is in the error.

@@ -216,17 +216,20 @@ func (b *Backend) failed(err error) error {
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
 	}
 	if ofProxy(text) {
+		if b.opts.Mode == Proxy {
+			return fmt.Errorf("%w: %s", errUpstream, text)
+		}
 		return fmt.Errorf("%w: its proxy: %s", ErrUnavailable, text)
 	}
 	return fmt.Errorf("%w: %s", ErrRefused, text)
 }
 
 // ofProxy reports whether an error is that of a proxy that does not reach its
-// server: of Envoy's redis_proxy, or of twemproxy.
+// server: of Envoy's redis_proxy, or of twemproxy. The library cuts ERR off.
 func ofProxy(text string) bool {
 	for _, start := range []string{
 		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys
-		"ERR Connection refused", "ERR Connection timed out", "ERR Connection reset by peer", "ERR Host is down", "ERR No route to host",
+		"Connection refused", "Connection timed out", "Connection reset by peer", "Host is down", "No route to host",
 	} {
 		if strings.HasPrefix(text, start) {
 			return true
@@ -244,11 +247,10 @@ func refusesLogin(text string) bool {
 		return true
 	case "NOPERM":
 		return strings.Contains(rest, "'select'") || strings.Contains(rest, "'hello'") || strings.Contains(rest, "'auth'")
-	case "ERR":
-		for _, text := range []string{"max number of clients", "DB index", "invalid DB index", "AUTH", "Client sent AUTH", "invalid password"} {
-			if strings.HasPrefix(rest, text) {
-				return true
-			}
+	}
+	for _, start := range []string{"max number of clients", "DB index", "invalid DB index", "AUTH", "Client sent AUTH", "invalid password"} {
+		if strings.HasPrefix(text, start) { // the library cuts ERR off
+			return true
 		}
 	}
 	return false

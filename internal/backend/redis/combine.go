@@ -12,7 +12,7 @@ import (
 )
 
 // lanes combine requests. A lane is of calls that may carry each other's
-// requests: all to one server or, in a cluster, to one slot. While a call is under
+// requests: all to one server or, where keys are spread, of one hash tag. While a call is under
 // way, later requests queue, and then go together in the next one, which decides
 // them in the order in which they came. So what a call costs is shared by the more
 // requests the more there are, a hot key costs a few calls a round trip whatever
@@ -44,13 +44,13 @@ type laneShard struct {
 }
 
 // place is what keys have in common that go in one call: 0 for all of a server;
-// in a cluster it is made of what chooses their slot.
+// where keys are spread it is made of what chooses their slot.
 type place uint64
 
 // place returns the place of the check's counter.
 func (n naming) place(c *backend.Check, of id) place {
 	switch {
-	case !n.cluster:
+	case !n.tagged:
 		return 0
 	case c.Shard > 0:
 		of = idOf(c.Key[:c.Shard])

@@ -88,7 +88,7 @@ func newConnector(o *Options) (*connector, error) {
 		PipelineMultiplex:   bits.Len(uint(o.Connections)) - 1,
 		ReadBufferEachConn:  bufferSize,
 		WriteBufferEachConn: bufferSize,
-		ForceSingleClient:   o.Mode == Single,
+		ForceSingleClient:   o.Mode == Single || o.Mode == Proxy,
 		DisableCache:        true,
 		DisableRetry:        true, // a call that may have charged is not made again
 		AlwaysPipelining:    true,
@@ -102,6 +102,7 @@ func newConnector(o *Options) (*connector, error) {
 	if o.Mode != Sentinel {
 		c.option.Sentinel = rueidis.SentinelOption{}
 	}
+	c.plainly(o.Mode == Proxy)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.stopped.Go(func() { c.run(ctx) })
@@ -156,6 +157,9 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 		if client != nil {
 			client.Close()
 		}
+		if errors.Is(again, errSharded) { // it speaks RESP2, and is found to be something else
+			return nil, again
+		}
 		return nil, err
 	}
 	c.log.Info("Redis does not speak RESP3: using RESP2", zap.NamedError("refusal", err))
@@ -183,8 +187,11 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	if err == nil {
 		err = checkMode(ctx, client, c.mode, c.option.Dialer.Timeout)
 	}
-	if err == nil {
+	if err == nil && c.mode != Proxy { // as for evictions
 		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
+	}
+	if err == nil && (c.mode == Single || c.mode == Proxy) {
+		err = c.checkPlaces(ctx, client)
 	}
 	if refusal, ok := rueidis.IsRedisErr(err); ok && refusesLogin(refusal.Error()) || refusesTLS(err) {
 		err = fmt.Errorf("%w: %w", errLogin, err)

@@ -20,8 +20,8 @@ import (
 var namings = map[string]naming{
 	"hashed":         {prefix: "p"},
 	"plain":          {prefix: "p", plain: true},
-	"cluster":        {prefix: "p", cluster: true},
-	"plain, cluster": {prefix: "p", cluster: true, plain: true},
+	"cluster":        {prefix: "p", tagged: true},
+	"plain, cluster": {prefix: "p", tagged: true, plain: true},
 }
 
 // hashTag returns what of a key chooses its slot in a cluster, as Redis defines
@@ -44,7 +44,7 @@ func checkName(t *testing.T, n naming, name string, c *backend.Check) {
 	}
 	tag, tagged := hashTag(name)
 	switch {
-	case n.cluster && c.Shard > 0:
+	case n.tagged && c.Shard > 0:
 		shard := idOf(c.Key[:c.Shard])
 		if want := hex.EncodeToString(shard[:3]); tag != want {
 			t.Fatalf("%q: the hash tag is %q, want %q", name, tag, want)
@@ -79,7 +79,7 @@ func FuzzNamesAndDecisions(f *testing.F) {
 	now := int64(1_700_000_000_000_000)
 	clock := func() int64 { return now }
 	alone := redistest.Start(f, redistest.Config{})
-	cluster := redistest.StartClusterOfOne(f)
+	cluster := redistest.StartClusterOfOne(f, redistest.Config{})
 	var backends []*Backend
 	open := func(server *redistest.Server, o Options) {
 		o.Addrs, o.Clock, o.Timeout, o.DialTimeout = []string{server.Addr}, clock, 30*time.Second, 30*time.Second

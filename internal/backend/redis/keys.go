@@ -22,20 +22,20 @@ func idOf(key []byte) id {
 // naming is how counters are named in Redis:
 //
 //	prefix:id             by default
-//	prefix:{shard}:id     in a cluster, when the check has a shard
+//	prefix:{shard}:id     where keys are spread, when the check has a shard
 //	prefix:{shard}:key    when keys are to be read by people; {shard} as above
 //
 // A hash tag is always a hash of fixed length: a descriptor's own braces are
 // written as \x7b, so that none of them makes one.
 type naming struct {
-	prefix  string
-	cluster bool
-	plain   bool
+	prefix string
+	tagged bool // keys have hash tags, for they are spread over several servers
+	plain  bool
 }
 
 func (n naming) append(dst []byte, c *backend.Check, of id) []byte {
 	dst = append(append(dst, n.prefix...), ':')
-	if n.cluster && c.Shard > 0 {
+	if n.tagged && c.Shard > 0 {
 		shard := idOf(c.Key[:c.Shard])
 		dst = hex.AppendEncode(append(dst, '{'), shard[:3])
 		dst = append(dst, '}', ':')

@@ -233,8 +233,8 @@ func (e *environment) options() Options {
 			e.wrong("the database is %q: use a number", db)
 		}
 		o.DB = n
-		if o.Mode == Cluster && n != 0 {
-			e.wrong("REDIS_TYPE is CLUSTER, and the database %d: a cluster has only 0; leave REDIS_DB out", n)
+		if o.Mode.Spreads() && n != 0 {
+			e.wrong("REDIS_TYPE is %s, and the database %d: a %[1]s has only 0; leave REDIS_DB out", o.Mode, n)
 		}
 	}
 	return o
@@ -260,8 +260,10 @@ func (e *environment) location() location {
 		at.mode = Sentinel
 	case "cluster":
 		at.mode = Cluster
+	case "proxy":
+		at.mode = Proxy
 	default:
-		e.wrong("REDIS_TYPE is %q: use SINGLE, SENTINEL or CLUSTER", kind)
+		e.wrong("REDIS_TYPE is %q: use SINGLE, SENTINEL, CLUSTER or PROXY", kind)
 	}
 	var networks, hosts []choice[string]
 	if v := e.get("REDIS_URL"); v != "" {

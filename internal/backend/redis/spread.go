@@ -7,9 +7,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// spread decides a request in a cluster: one call for each slot that its keys
-// are in, all at once. What must be decided in one step must be in one slot. Where
-// the master of a slot is gone, the others' decisions stand.
+// spread decides a request whose keys are spread over several servers: one call for
+// each slot that its keys are in, all at once; behind a proxy, whose hashing is not
+// known here, for each hash tag. What must be decided in one step must be in one
+// slot. Where the server of a slot is gone, the others' decisions stand.
 func (b *Backend) spread(o *op) error {
 	parts, err := b.split(o)
 	if err != nil {
@@ -43,20 +44,26 @@ func (b *Backend) spread(o *op) error {
 	return backend.Failure(errs)
 }
 
-// split groups the checks of the op by slot, in order.
+// split groups the checks of the op by slot or hash tag, in order.
 func (b *Backend) split(o *op) ([]*backend.Part, error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return nil, err
 	}
+	where := func(c *backend.Check, of id) place { return b.naming.place(c, of) }
+	if b.opts.Mode == Cluster {
+		where = func(c *backend.Check, of id) place {
+			key := string(b.naming.append(nil, c, of))
+			probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
+			return place(probe.Slot())
+		}
+	}
 	var parts []*backend.Part
-	bySlot := map[uint16]*backend.Part{}
-	var last uint16
+	bySlot := map[place]*backend.Part{}
+	var last place
 	for i := range o.checks {
 		c := &o.checks[i]
-		key := string(b.naming.append(nil, c, o.ids[i]))
-		probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
-		slot := probe.Slot()
+		slot := where(c, o.ids[i])
 		together := o.allOrNothing || i > 0 && c.Descriptor == o.checks[i-1].Descriptor
 		if i > 0 && together && slot != last {
 			return nil, fmt.Errorf("%w: %q and %q", ErrSpread, o.checks[i-1].Key, c.Key)
