@@ -137,6 +137,7 @@ func (s *service) loadRules(ctx context.Context) error {
 		Delay:        s.ReloadDelay,
 		Log:          s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
+	warnOfIgnored(s.log)
 	s.rules.Subscribe(s.decider.SetRules)
 	err = s.rules.Reload(ctx)
 	quiet.SetLevel(zapcore.Level(s.LogLevel))

@@ -50,7 +50,6 @@ var withoutEffect = map[string]string{
 	"REDIS_STARTUP_INITIAL_INTERVAL":     "the service starts without Redis, and connects when it can",
 	"REDIS_STARTUP_MAX_INTERVAL":         "the service starts without Redis, and connects when it can",
 	"REDIS_STARTUP_MAX_ELAPSED_TIME":     "the service starts without Redis, and connects when it can",
-	"EXPIRATION_JITTER_MAX_SECONDS":      "keys expire when their state means nothing any more",
 }
 
 // FromEnvironment reads the settings of both dialects: that of
