@@ -1,4 +1,5 @@
-# `make run` needs Go alone; `make test` installs what else it needs (see .ci/tools).
+# `make run` and `make check` only need Go; `make test` installs what else it needs
+# (see .ci/tools).
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -11,6 +12,14 @@ STEPS    ?= 1000000
 export GOTOOLCHAIN ?= $(shell sed -n 's/^toolchain //p' go.mod)
 
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
+
+# What CI compiles without the race detector it compiles as the image is, so that
+# lint, the chart's tests and the image share it.
+lint test-deploy: export GOFLAGS += -trimpath
+lint test-deploy: export CGO_ENABLED = 0
+
+# The modules of the repository that lint checks.
+MODULES = . test bench bench/libraries deploy
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -28,20 +37,32 @@ build: ## bin/ratelimit, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ratelimit ./cmd/ratelimit
 .PHONY: build
 
+check: ## format, go vet and the unit tests that only need Go; installs nothing
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+		test -z "$$unformatted" || { echo "gofmt -w $$unformatted" >&2; exit 1; }
+	$(GO) vet ./...
+	cd test && $(GO) vet ./...
+	$(GO) test -vet=off -short ./...
+.PHONY: check
+
+# In `make test` a test fails whose program is missing; see internal/testprogram.
+# Its tests leave go vet to lint.
+test test-unit test-integration conformance chaos soak: export TEST_PROGRAMS_REQUIRED = 1
+
 test: tools lint vuln test-unit test-deploy fuzz test-integration ## install what is needed and run everything
 .PHONY: test
 
 test-unit: ## unit tests, with the race detector
-	$(GO) test -race $$($(GO) list ./... | grep -v /test/)
-	cd bench && $(GO) test -race ./...
+	$(GO) test -vet=off -race ./...
+	cd bench && $(GO) test -vet=off -race ./...
 .PHONY: test-unit
 
 test-deploy: ## the chart and all manifests, rendered and checked
-	cd deploy && $(GO) test -count=1 ./...
+	cd deploy && $(GO) test -vet=off -count=1 ./...
 .PHONY: test-deploy
 
 test-integration: ## the real binary behind the real Envoy
-	$(GO) test -race -count=1 ./test/...
+	cd test && $(GO) test -vet=off -race -count=1 ./...
 .PHONY: test-integration
 
 conformance: tools ## STEPS random requests through each store, each decision compared field by field
@@ -55,20 +76,18 @@ test-servers: tools ## the store's tests on a server of each family, STEPS=20000
 		$(GO) test -count=1 -timeout 0 -v -run '^(TestServers|TestConformanceBehindShardingProxies|TestShardingProxyWithADeadServer)$$' ./internal/backend/redis
 .PHONY: test-servers
 
-chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/reliability.md
-	$(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./test/chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))
+chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/dev/reliability.md
+	cd test && $(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))
 .PHONY: chaos
 
-soak: tools ## mixed load for SOAKTIME, under which nothing may grow; plotted in docs/img
-	$(GO) test -count=1 -timeout 0 -v -run TestSoak ./test/soak -duration $(SOAKTIME) -csv $(CURDIR)/docs/soak.csv
-	cd bench && $(GO) run ./cmd/plots --soak ../docs/soak.csv ../docs/img
+soak: tools ## mixed load for SOAKTIME, under which nothing may grow; plotted in docs/dev/img
+	cd test && $(GO) test -count=1 -timeout 0 -v -run TestSoak ./soak -duration $(SOAKTIME) -csv $(CURDIR)/docs/dev/soak.csv
+	cd bench && $(GO) run ./cmd/plots --soak ../docs/dev/soak.csv ../docs
 .PHONY: soak
 
-lint: ## golangci-lint, with gofmt and go vet among its checks
-	golangci-lint run ./...
-	cd bench && golangci-lint run ./...
-	cd bench/libraries && golangci-lint run ./...
-	cd deploy && golangci-lint run ./...
+lint: ## golangci-lint, with gofmt and go vet among its checks; that all compiles for macOS
+	@set -e; for module in $(MODULES); do echo "golangci-lint $$module"; (cd $$module && golangci-lint run ./...); done
+	GOOS=darwin $(GO) vet -buildtag ./... # one pass, which needs nothing of packages beside their types
 .PHONY: lint
 
 vuln: ## known vulnerabilities in what the code calls; VULNDB=latest asks the newest database
@@ -79,7 +98,7 @@ fuzz: ## each fuzz target for FUZZTIME, slow ones for a tenth of CI's; FUZZTIME=
 	@git grep --untracked -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir target; do \
 		echo "fuzz $$dir $$target"; \
 		time=$(FUZZTIME); case "$$time:$$dir" in 20000x:internal/backend/redis | 20000x:internal/admin/admintest | 20000x:internal/rulestore) time=2000x ;; esac; \
-		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime "$$time" -fuzzminimizetime 10x "./$$dir" || exit 1; \
+		(cd "$$dir" && $(GO) test -vet=off -run '^$$' -fuzz "^$$target$$" -fuzztime "$$time" -fuzzminimizetime 10x .) || exit 1; \
 	done
 .PHONY: fuzz
 
@@ -91,7 +110,7 @@ bench: tools ## algorithms, matcher, store (1 and 2 cores), and the service besi
 .PHONY: bench
 
 bench-reload: ## latency while 100,000 rules are loaded again and again, and what a reload costs
-	$(GO) test -run '^$$' -bench Reload -benchtime 5x -benchmem ./internal/server
+	$(GO) test -run '^$$' -bench Reload -benchtime 5x -benchmem ./internal/limiter
 	cd bench && $(GO) run ./cmd/bench reload
 .PHONY: bench-reload
 
@@ -105,7 +124,7 @@ bench-libraries: ## the stores beside rate-limit libraries for Go, in memory and
 	cd bench && $(GO) run ./cmd/bench libraries ../bin/libraries.txt
 .PHONY: bench-libraries
 
-performance: tools ## measure everything and rewrite docs/performance.md with its plots; ten minutes on an idle machine
+performance: tools ## measure everything and rewrite docs/dev/performance.md with its plots; ten minutes on an idle machine
 	@mkdir -p bin
 	cd bench && $(GO) run ./cmd/bench report --json ../bin/report.json $(BENCHFLAGS)
 	bench/libraries/run bin/libraries.txt
@@ -113,7 +132,7 @@ performance: tools ## measure everything and rewrite docs/performance.md with it
 	$(MAKE) plots
 .PHONY: performance
 
-performance-docs: ## rewrite docs/performance.md and its plots from docs/performance.json
+performance-docs: ## rewrite docs/dev/performance.md and its plots from docs/dev/performance.json
 	cd bench && $(GO) run ./cmd/bench docs
 	$(MAKE) plots
 .PHONY: performance-docs
@@ -128,8 +147,8 @@ pgo: ## cmd/ratelimit/default.pgo, which the compiler uses if it is there, from 
 	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/ratelimit/default.pgo
 .PHONY: pgo
 
-plots: ## draw docs/img and the tables of docs/algorithms.md by running the algorithms, and the figures of docs/performance.json
-	cd bench && $(GO) run ./cmd/plots ../docs/img
+plots: ## draw docs/img, docs/dev/img and the tables of docs/algorithms.md by running the algorithms, and the figures of docs/dev/performance.json
+	cd bench && $(GO) run ./cmd/plots ../docs
 	$(GO) test -count=1 -run TestSmallLimits ./docs -update
 .PHONY: plots
 

@@ -1,5 +1,5 @@
-// Package figures owns what docs/performance.md states: the figures, kept in
-// docs/performance.json, and the tables made of them. They come from package
+// Package figures owns what docs/dev/performance.md states: the figures, kept in
+// docs/dev/performance.json, and the tables made of them. They come from package
 // report and, as the output of Go benchmarks, from the module libraries; the
 // plots are drawn by package plots.
 package figures
@@ -107,13 +107,13 @@ func rounded(v any) any {
 	return v
 }
 
-// The parts of docs/performance.md that are made, between lines that say so.
+// The parts of docs/dev/performance.md that are made, between lines that say so.
 const (
 	reportPart    = "report"
 	librariesPart = "libraries"
 )
 
-// Update puts the tables into the text of docs/performance.md.
+// Update puts the tables into the text of docs/dev/performance.md.
 func (d *Data) Update(text string) (string, error) {
 	for _, part := range []struct {
 		name  string
@@ -123,7 +123,7 @@ func (d *Data) Update(text string) (string, error) {
 		before, rest, ok := strings.Cut(text, begin)
 		_, after, ends := strings.Cut(rest, end)
 		if !ok || !ends {
-			return "", fmt.Errorf("docs/performance.md: no lines %q and %q to put tables between", strings.TrimSpace(begin), strings.TrimSpace(end))
+			return "", fmt.Errorf("docs/dev/performance.md: no lines %q and %q to put tables between", strings.TrimSpace(begin), strings.TrimSpace(end))
 		}
 		var tables strings.Builder
 		if err := part.write(&tables); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/bench/report"
 )
 
-const docs = "../../docs"
+const docs = "../../docs/dev"
 
 func TestDocsShowTheFiguresThatAreKept(t *testing.T) {
 	data, err := figures.Read(filepath.Join(docs, "performance.json"))
@@ -23,7 +23,7 @@ func TestDocsShowTheFiguresThatAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want, err := data.Update(string(text)); err != nil || want != string(text) {
-		t.Errorf("docs/performance.md is out of date (%v): run make performance-docs", err)
+		t.Errorf("docs/dev/performance.md is out of date (%v): run make performance-docs", err)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 func TestPerformanceFilesShowTheFiguresThatAreKept(t *testing.T) {
-	data, err := figures.Read(filepath.Join(docs, "performance.json"))
+	data, err := figures.Read(filepath.Join(docs, "dev", "performance.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,12 +26,12 @@ func TestPerformanceFilesShowTheFiguresThatAreKept(t *testing.T) {
 	var files []string
 	for _, d := range drawings {
 		files = append(files, d.File)
-		got, err := os.ReadFile(filepath.Join(docs, "img", d.File))
+		got, err := os.ReadFile(filepath.Join(docs, "dev", "img", d.File))
 		if err != nil || !bytes.Equal(got, d.SVG) {
-			t.Errorf("docs/img/%s is out of date (%v): run make performance-docs", d.File, err)
+			t.Errorf("docs/dev/img/%s is out of date (%v): run make performance-docs", d.File, err)
 		}
 	}
-	shows(t, "performance.md", files)
+	shows(t, "dev/performance.md", files)
 }
 
 func TestPerformance(t *testing.T) {

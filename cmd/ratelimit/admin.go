@@ -1,184 +1,219 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"crypto/tls"
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
+	"os"
+	"strings"
+	"time"
 
-	"go.uber.org/zap"
-
-	"github.com/distlimiter/ratelimit/internal/admin"
-	"github.com/distlimiter/ratelimit/internal/backend"
-	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/backend/persecond"
-	"github.com/distlimiter/ratelimit/internal/backend/redis"
-	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/rulestore"
-	"github.com/distlimiter/ratelimit/internal/tlsfiles"
+	"github.com/distlimiter/ratelimit/internal/adminclient"
 )
 
-// adminOptions say who may use the admin address, and where its rules are kept.
-type adminOptions struct {
-	RulesFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_RULES_FILE" help:"Keep rules that come from the admin API here, over restarts. With counters in Redis they are kept there, and this is a copy for a start without Redis."`
-	TokenFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
-	TLSCert     string `group:"admin" name:"tls-cert" placeholder:"FILE" env:"ADMIN_TLS_CERT" help:"Serve HTTPS with this certificate. Files are read again when they change."`
-	TLSKey      string `group:"admin" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
-	ReadOnly    bool   `group:"admin" negatable:"" env:"ADMIN_READ_ONLY" help:"Let nobody change anything at the admin address. It may then be one that others can reach: they see rules, counts and profiles, but no values that clients send."`
-	TLSClientCA string `group:"admin" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
-	TLSName     string `group:"admin" name:"tls-client-name" placeholder:"NAME" env:"ADMIN_TLS_CLIENT_NAME" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
+// adminClient says where the admin address of a running service is.
+type adminClient struct {
+	Addr      string        `env:"ADMIN_ADDR" default:"${adminAddr}" help:"The service's admin address: host:port, or a URL."`
+	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with its bearer token."`
+	TLS       clientTLS     `embed:"" envprefix:"ADMIN_"`
+	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for one answer."`
 }
 
-// Validate refuses what does not go together.
-func (o *adminOptions) Validate() error {
-	if (o.TLSCert == "") != (o.TLSKey == "") || o.TLSCert == "" && o.TLSClientCA != "" {
-		return errors.New("--admin-tls-cert and --admin-tls-key belong together, and --admin-tls-client-ca needs both")
-	}
-	if o.TLSName != "" && o.TLSClientCA == "" {
-		return errors.New("--admin-tls-client-name needs --admin-tls-client-ca: without, nobody says who a client is")
-	}
-	return nil
-}
-
-// adminAccess says who may use the admin address; the error, why it must not be
-// served like this. Where the variables or defaults of envoyproxy/ratelimit have
-// opened it to others, and nothing says who may change rules, nobody may: there,
-// too, it is for reading alone.
-func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
-	given := admin.Access{TokenFile: s.Admin.TokenFile, ClientCertificates: s.Admin.TLSClientCA != "", ReadOnly: s.Admin.ReadOnly}
-	access, err := given.On(on)
-	if err != nil && access.ForAnyone() && isTheirAdminAddr(s.AdminAddr) {
-		s.log.Warn("the admin address is read-only, for anyone can reach it: set ADMIN_TOKEN_FILE, or ADMIN_TLS_CERT, ADMIN_TLS_KEY and ADMIN_TLS_CLIENT_CA, or DEBUG_HOST=127.0.0.1, to change rules there",
-			zap.String("address", s.AdminAddr))
-		given.ReadOnly = true
-		access, err = given.On(on)
-	}
-	if err != nil {
-		return access, fmt.Errorf("--admin-addr: %w", err)
-	}
-	if w := access.Warning(); w != "" {
-		s.log.Warn("the admin token is no secret", zap.String("warning", w))
-	}
-	return access, nil
-}
-
-// adminTLS returns the TLS of the admin address; nil for none.
-func (s *service) adminTLS() (*tls.Config, error) {
-	if s.Admin.TLSCert == "" {
-		return nil, nil
-	}
-	files := tlsfiles.Files{Cert: s.Admin.TLSCert, Key: s.Admin.TLSKey, CA: s.Admin.TLSClientCA, Name: s.Admin.TLSName, Log: s.log}
-	perConnection, err := tlsfiles.Server(files)
-	if err != nil {
-		return nil, fmt.Errorf("TLS of --admin-addr: %w", err)
-	}
-	of := perConnection.GetConfigForClient // for gRPC, which is HTTP/2
-	perConnection.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		c, err := of(hello)
-		if err == nil {
-			c.NextProtos = []string{"http/1.1"}
+// client returns a client for the service.
+func (c *adminClient) client() (*adminclient.Client, error) {
+	client := &adminclient.Client{Addr: c.Addr, Timeout: c.Timeout}
+	if c.TokenFile != "" {
+		token, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
 		}
-		return c, err
+		client.Token = strings.TrimSpace(string(token))
 	}
-	return perConnection, nil
+	if !c.TLS.on() && !strings.HasPrefix(c.Addr, "https://") {
+		return client, nil
+	}
+	secure, err := c.TLS.config()
+	client.TLS = secure
+	return client, err
 }
 
-// openRuleStore opens the place where admin rules are kept, if there is one.
-func (s *service) openRuleStore() (err error) {
-	var file *rulestore.File
-	if s.Admin.RulesFile != "" {
-		if file, err = rulestore.NewFile(s.Admin.RulesFile); err != nil {
-			return fmt.Errorf("--admin-rules-file: %w", err)
-		}
+// explain says which flag mends an error of the client.
+func (c *adminClient) explain(err error) error {
+	if errors.Is(err, adminclient.ErrAddr) {
+		return fmt.Errorf("--addr %s: %w", c.Addr, err)
 	}
-	var store rulestore.Store
+	if away, ok := errors.AsType[*adminclient.UnreachableError](err); ok {
+		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --admin-addr? (%w)", away.Host, away.Err)
+	}
+	if p, ok := errors.AsType[*adminclient.Problem](err); ok && p.Status == http.StatusUnauthorized {
+		return fmt.Errorf("%w: give its file by --token-file", err)
+	}
+	return err
+}
+
+// report prints everything that is wrong with a file, if err is about that; then
+// it returns errReported.
+func report(out io.Writer, file string, err error) error {
+	p, ok := errors.AsType[*adminclient.Problem](err)
+	if !ok || len(p.Problems) == 0 {
+		return err
+	}
+	for _, wrong := range p.Problems {
+		fmt.Fprintln(out, wrong.In(file))
+	}
+	fmt.Fprintln(out, count(len(p.Problems), "error"))
+	return errReported
+}
+
+type rulesCmd struct {
+	List   rulesListCmd   `cmd:"" help:"List the rules in force, with their keys and where they come from."`
+	Apply  rulesApplyCmd  `cmd:"" help:"Create or update rules while the service runs."`
+	Delete rulesDeleteCmd `cmd:"" help:"Delete rules that were created while the service ran."`
+}
+
+type rulesListCmd struct {
+	adminClient
+	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
+	Name   string `placeholder:"NAME" help:"Only rules with a limit of this name."`
+	Source string `enum:"file,xds,admin," default:"" placeholder:"file|xds|admin" help:"Only rules from there."`
+	Output string `short:"o" enum:"table,yaml,json" default:"table" help:"table, yaml (as rule files, which apply reads) or json (as the API answers)."`
+}
+
+func (c *rulesListCmd) Run(con console) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	list, err := client.Rules(c.Domain, c.Name, c.Source)
 	switch {
-	case len(s.redis) > 0:
-		main := s.redis[0]
-		store = rulestore.NewRedis(rulestore.RedisOptions{Client: main.Client, Prefix: main.Prefix(), Copy: file, Log: s.log.Named("rules")})
-	case file != nil:
-		store = file
-	default:
-		return nil
+	case err != nil:
+		return c.explain(err)
+	case c.Output == "json":
+		return list.WriteJSON(con.out)
+	case c.Output == "yaml":
+		return list.WriteYAML(con.out)
 	}
-	s.adminRules = &rulestore.Provider{Store: store, Log: s.log.Named("rules"), Check: func(sources []config.Source) error {
-		return s.rules.Check(config.FromAdmin, sources)
-	}}
-	return nil
+	return list.WriteTable(con.out)
 }
 
-func (s *service) adminHandler() http.Handler {
-	return admin.New(admin.Options{
-		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.adminRules,
-		Service: s.decider, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
-		Access: s.access, Audit: s.audit,
-	})
+type rulesApplyCmd struct {
+	Files []string `arg:"" name:"file" help:"Rule files, YAML or JSON; - is standard input. A file may hold several domains, separated by lines of ---. One mistake in any of them, and nothing is applied."`
+	adminClient
+	DryRun  bool `help:"Say what would change, and change nothing."`
+	Replace bool `help:"Have the domain's admin rules be those of the file and no others."`
 }
 
-// counters has the stores forget counters, and their snapshot too.
-type counters struct {
-	in       backend.Backend
-	snapshot *memory.Snapshot // nil for none
+// Help says what comes of rules that are applied.
+func (rulesApplyCmd) Help() string {
+	return `Rules of the same domain, keys and values are updated, and override those of files and of xDS; others stay. They survive restarts and reach every replica.
+
+Example: ratelimit rules apply slower.yaml --dry-run`
 }
 
-var _ admin.Resetter = counters{}
-
-// Reset implements admin.Resetter.
-func (c counters) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
-	var keys [][]byte // also of what is unused now: the snapshot may be from before it was forgotten
-	for i := range checks {
-		var used bool
-		if used, err = reset(ctx, c.in, &checks[i]); err != nil {
-			break
+func (c *rulesApplyCmd) Run(con console) error {
+	type part struct {
+		file string
+		text []byte
+	}
+	var parts []part
+	for _, file := range c.Files {
+		text, err := readRules(file)
+		if err != nil {
+			return err
 		}
-		keys = append(keys, checks[i].Key)
-		if used {
-			n++
-		}
+		parts = append(parts, part{file, text})
 	}
-	return n, errors.Join(err, c.forget(keys))
-}
-
-// forget keeps the counters from coming back with the snapshot after a crash.
-func (c counters) forget(keys [][]byte) error {
-	if c.snapshot == nil {
-		return nil
+	client, err := c.client()
+	if err != nil {
+		return err
 	}
-	return c.snapshot.Forget(keys)
-}
-
-func reset(ctx context.Context, in backend.Backend, check *backend.Check) (used bool, err error) {
-	switch b := in.(type) {
-	case *memory.Store:
-		return b.Reset(check.Key), nil
-	case *redis.Backend:
-		return b.Reset(ctx, *check)
-	case *persecond.Backend:
-		return reset(ctx, b.Of(check), check)
+	apply := func(p part, dryRun bool) (adminclient.WriteResult, error) {
+		result, err := client.Apply(p.text, dryRun, c.Replace)
+		return result, report(con.err, p.file, c.explain(err))
 	}
-	return false, fmt.Errorf("a store of kind %T can't forget", in)
-}
-
-// ResetAll implements admin.Resetter. Redis holds digests of the keys.
-func (c counters) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
-	store, ok := c.in.(*memory.Store)
-	if !ok {
-		return 0, admin.ErrCannotList
-	}
-	var keys [][]byte
-	for k := range store.All() {
-		if ctx.Err() != nil {
-			break
-		}
-		if goes(k.Key) && store.Reset(k.Key) {
-			n++
-			if c.snapshot != nil {
-				keys = append(keys, bytes.Clone(k.Key))
+	if len(parts) > 1 && !c.DryRun { // all of them or, as far as mistakes go, none
+		for _, p := range parts {
+			if _, err := apply(p, true); err != nil {
+				return err
 			}
 		}
 	}
-	return n, errors.Join(ctx.Err(), c.forget(keys))
+	var failed error
+	for _, p := range parts {
+		result, err := apply(p, c.DryRun)
+		if err != nil {
+			return err
+		}
+		for _, w := range result.Warnings {
+			fmt.Fprintf(con.err, "warning: %s\n", w.In(p.file))
+		}
+		failed = cmp.Or(sayWritten(con, &result, c.DryRun), failed)
+	}
+	return failed
+}
+
+func readRules(file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(file)
+}
+
+// sayWritten lists the changes. Rules that are stored, but not in force, are a failure.
+func sayWritten(con console, r *adminclient.WriteResult, dryRun bool) error {
+	for _, c := range r.Changes {
+		verb := ""
+		if dryRun && c.Change != "unchanged" {
+			verb = "would be "
+		}
+		fmt.Fprintf(con.out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
+	}
+	if dryRun || r.InForce {
+		return nil
+	}
+	fmt.Fprintln(con.err, "The rules are stored, but not in force, because loading failed:")
+	for _, p := range r.Problems {
+		fmt.Fprintln(con.err, p)
+	}
+	return errReported
+}
+
+type rulesDeleteCmd struct {
+	Keys []string `arg:"" name:"key" help:"Keys of rules, as list shows them."`
+	adminClient
+	DryRun bool `help:"Say what would change, and change nothing."`
+}
+
+func (c *rulesDeleteCmd) Run(con console) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	for _, key := range c.Keys {
+		result, err := client.Delete(key, c.DryRun)
+		if err != nil {
+			return c.explain(err)
+		}
+		if err := sayWritten(con, &result, c.DryRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type statsCmd struct {
+	Key string `arg:"" optional:"" help:"Key of one rule, as rules list shows it, for its hottest counters too."`
+	adminClient
+	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
+	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`
+}
+
+func (c *statsCmd) Run(con console) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	return c.explain(client.Stats(con.out, c.Domain, c.Key, c.Output == "json"))
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
@@ -19,12 +21,16 @@ type ruleOptions struct {
 	DropDenied   bool `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Requests that are refused charge nothing: neither the limit that refuses, under fixed_window too, unless a rule says otherwise, nor those of the other descriptors."`
 }
 
-func (o ruleOptions) config() config.Options {
-	return config.Options{MergeDomains: o.MergeDomains, SkipDotFiles: o.SkipDotFiles, AnyName: o.AnyName, DropDenied: o.DropDenied}
+func (o ruleOptions) grammar() rulefile.Options {
+	return rulefile.Options{MergeDomains: o.MergeDomains, DropDenied: o.DropDenied}
+}
+
+func (o ruleOptions) files() reload.FileOptions {
+	return reload.FileOptions{SkipDotFiles: o.SkipDotFiles, AnyName: o.AnyName}
 }
 
 // load reads rules as serve would with --config. It prints every problem of every
-// file; then its error is errReported. skipped may be nil; see [config.Files].
+// file; then its error is errReported. skipped may be nil; see [reload.Files].
 func (o ruleOptions) load(out io.Writer, paths []string, skipped func(path, why string)) (*config.Rules, error) {
 	rules, err := o.read(paths, skipped)
 	var bad *config.Invalid
@@ -41,16 +47,16 @@ func (o ruleOptions) load(out io.Writer, paths []string, skipped func(path, why 
 // read reads the files, or standard input for "-".
 func (o ruleOptions) read(paths []string, skipped func(path, why string)) (*config.Rules, error) {
 	if !slices.Contains(paths, "-") {
-		return (&config.Files{Paths: paths, Options: o.config(), Skipped: skipped}).Load()
+		return (&reload.Files{Paths: paths, Options: o.files(), Skipped: skipped}).Load(rulefile.NewParser(o.grammar()).Parse)
 	}
 	if len(paths) > 1 {
 		return nil, errors.New("- is standard input: give it alone")
 	}
-	data, err := io.ReadAll(io.LimitReader(os.Stdin, config.DefaultMaxBytes+1))
+	data, err := io.ReadAll(io.LimitReader(os.Stdin, rulefile.DefaultMaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading standard input: %w", err)
 	}
-	return config.Parse([]config.Source{{Name: "stdin", Data: data}}, o.config())
+	return rulefile.Parse([]rulefile.Source{{Name: "stdin", Data: data}}, o.grammar())
 }
 
 type checkCmd struct {
@@ -79,7 +85,7 @@ func (c *checkCmd) Run(con console) error {
 	for _, w := range rules.Warnings {
 		fmt.Fprintf(con.out, "warning: %s\n", w.Error())
 	}
-	if hints := rules.Hints(); len(hints) > 0 { // one is enough: the others are of the same kind
+	if hints := rulefile.Hints(rules); len(hints) > 0 { // one is enough: the others are of the same kind
 		fmt.Fprintf(con.out, "hint: %s%s\n", hints[0].Error(), others(len(hints)-1))
 	}
 	fmt.Fprintf(con.out, "valid: %s, %s\n", count(len(rules.Domains), "domain"), count(rules.Len(), "rule"))

@@ -1,6 +1,13 @@
 package main
 
 import (
+	"go/scanner"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -42,15 +49,90 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 	if err != nil || seen < 30 {
 		t.Errorf("visited %d flags, error %v", seen, err)
 	}
-	for name := range halves {
-		found := false
-		for _, command := range parser.Model.Children {
-			for _, flag := range command.Flags {
-				found = found || flag.Name == name
+}
+
+// TestMessagesNameWhatSetsAField holds that each flag and variable by which messages
+// tell operators to set something is one of serve's.
+func TestMessagesNameWhatSetsAField(t *testing.T) {
+	parser, err := newParser(&commands{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags, variables := map[string]bool{}, map[string]bool{"GOMEMLIMIT": true}
+	for _, command := range parser.Model.Children {
+		if command.Name != "serve" {
+			continue
+		}
+		for _, flag := range command.Flags {
+			flags["--"+flag.Name] = true
+			for _, env := range flag.Envs {
+				variables[env] = true
 			}
 		}
-		if !found {
-			t.Errorf("halves are given for --%s, which no command has", name)
+	}
+	words := regexp.MustCompile(`--[a-z-]+|[A-Z_]+`)
+	for field, by := range setBy {
+		for _, word := range words.FindAllString(by.flag+" "+by.variable, -1) {
+			if !flags[word] && !variables[word] {
+				t.Errorf("%s is set by %s, which serve does not know", field, word)
+			}
+		}
+	}
+}
+
+// inner are the files of packages that do not know how an operator sets anything:
+// all below internal/ but settings, and the tools of tests.
+func inner(t *testing.T) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir("../../internal", func(path string, entry fs.DirEntry, err error) error {
+		name := entry.Name()
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (strings.HasSuffix(name, "test") || name == "settings"):
+			return filepath.SkipDir
+		case strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go"):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestInnerPackagesNameNoFlagOrVariable reads the texts and comments of all inner
+// packages: an error there names a field, and the outside what sets it.
+func TestInnerPackagesNameNoFlagOrVariable(t *testing.T) {
+	flag := regexp.MustCompile(`(^|[^-\w])--[a-z][a-z-]+`)
+	variable := regexp.MustCompile(`\b([A-Z][A-Z0-9]*(_[A-Z0-9]+)+|GOGC|GOMEMLIMIT)\b`)
+	known := map[string]bool{"OVER_LIMIT": true, "SO_REUSEADDR": true} // a code of Envoy's, an option of sockets
+	files := inner(t)
+	if len(files) < 100 {
+		t.Fatalf("only %d files", len(files))
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		positions := token.NewFileSet()
+		var s scanner.Scanner
+		s.Init(positions.AddFile(path, -1, len(text)), text, nil, scanner.ScanComments)
+		for {
+			at, kind, literal := s.Scan()
+			if kind == token.EOF {
+				break
+			}
+			if kind != token.STRING && kind != token.COMMENT {
+				continue
+			}
+			for _, name := range append(flag.FindAllString(literal, -1), variable.FindAllString(literal, -1)...) {
+				if !known[name] {
+					t.Errorf("%s names %s: name the field, by named.Fields", positions.Position(at), name)
+				}
+			}
 		}
 	}
 }

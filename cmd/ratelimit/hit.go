@@ -1,22 +1,18 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"math"
 	"strings"
-	"sync"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/distlimiter/ratelimit/internal/hit"
 )
 
 type hitCmd struct {
@@ -70,183 +66,31 @@ func (c *hitCmd) Run(con console) error {
 		return fmt.Errorf("--addr %s: %w: write host:port", c.Addr, err)
 	}
 	defer conn.Close()
-
-	table := newDecisions(con.out, c.Descriptors)
-	start := time.Now()
-	err = c.send(rls.NewRateLimitServiceClient(conn), table.add)
-	table.total(time.Since(start))
-	return err
-}
-
-// send sends the requests and hands each answer, as it comes, to add, which is
-// called by one goroutine at a time. It stops at the first error.
-func (c *hitCmd) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse)) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	var (
-		request = c.request()
-		turns   = c.turns(ctx)
-		mu      sync.Mutex
-		workers sync.WaitGroup
-	)
-	for range min(c.Concurrency, c.Requests) {
-		workers.Go(func() {
-			for range turns {
-				answer, err := c.call(ctx, client, request)
-				if err != nil {
-					cancel(err) // the first error stays the cause
-					return
-				}
-				mu.Lock()
-				add(answer)
-				mu.Unlock()
-			}
-		})
+	requests := hit.Requests{
+		Domain: c.Domain, Descriptors: c.Descriptors, Hits: c.Hits, Count: c.Requests,
+		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout,
 	}
-	workers.Wait()
-	return context.Cause(ctx)
+	return c.explain(requests.Send(conn, con.out))
 }
 
-// turns yields one value for each request, when it is time to send it.
-func (c *hitCmd) turns(ctx context.Context) <-chan struct{} {
-	turns := make(chan struct{})
-	go func() {
-		defer close(turns)
-		var tick <-chan time.Time
-		if c.Rate > 0 {
-			ticker := time.NewTicker(time.Duration(float64(time.Second) / c.Rate))
-			defer ticker.Stop()
-			tick = ticker.C
-		}
-		for i := range c.Requests {
-			if tick != nil && i > 0 {
-				select {
-				case <-tick:
-				case <-ctx.Done():
-					return
-				}
-			}
-			select {
-			case turns <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return turns
-}
-
-func (c *hitCmd) call(ctx context.Context, client rls.RateLimitServiceClient, request *rls.RateLimitRequest) (*rls.RateLimitResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	answer, err := client.ShouldRateLimit(ctx, request)
+// explain says which flag mends an error of gRPC.
+func (c *hitCmd) explain(err error) error {
 	switch s := status.Convert(err); {
 	case err == nil:
-		return answer, nil
+		return nil
 	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
-		return nil, fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
+		return fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):
 		// In TLS 1.3 who is refused for want of a certificate has begun to write, and may
 		// find the connection closed before it reads why.
-		return nil, fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
+		return fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
-		return nil, fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
+		return fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), "connection error"):
-		return nil, fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --grpc-addr? (%s)", c.Addr, s.Message())
+		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --grpc-addr? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.DeadlineExceeded:
-		return nil, fmt.Errorf("no answer from %s within %v: raise --timeout, or look at the service's log", c.Addr, c.Timeout)
+		return fmt.Errorf("no answer from %s within %v: raise --timeout, or look at the service's log", c.Addr, c.Timeout)
 	default:
-		return nil, fmt.Errorf("%s answered %s: %s", c.Addr, s.Code(), s.Message())
+		return fmt.Errorf("%s answered %s: %s", c.Addr, s.Code(), s.Message())
 	}
-}
-
-func (c *hitCmd) request() *rls.RateLimitRequest {
-	request := &rls.RateLimitRequest{Domain: c.Domain}
-	for _, e := range c.Descriptors {
-		d := &common.RateLimitDescriptor{
-			HitsAddend:     wrapperspb.UInt64(uint64(max(c.Hits, -c.Hits))),
-			IsNegativeHits: c.Hits < 0,
-		}
-		for _, entry := range e {
-			d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: entry.Key, Value: entry.Value})
-		}
-		request.Descriptors = append(request.Descriptors, d)
-	}
-	return request
-}
-
-// decisions prints answers as a table, line by line as they come.
-type decisions struct {
-	out         io.Writer
-	descriptors []string // shown only when there are several
-	width       int
-	count       map[rls.RateLimitResponse_Code]int
-	n           int
-}
-
-func newDecisions(out io.Writer, descriptors []entries) *decisions {
-	t := &decisions{out: out, count: map[rls.RateLimitResponse_Code]int{}}
-	if len(descriptors) > 1 {
-		t.width = len("DESCRIPTOR")
-		for _, d := range descriptors {
-			t.descriptors = append(t.descriptors, d.String())
-			t.width = max(t.width, len(d.String()))
-		}
-	}
-	return t
-}
-
-func (t *decisions) add(answer *rls.RateLimitResponse) {
-	if t.n == 0 {
-		t.line("#", "DESCRIPTOR", "CODE", "LIMIT", "REMAINING", "RESET")
-	}
-	t.n++
-	t.count[answer.OverallCode]++
-	for i, s := range answer.Statuses {
-		name := ""
-		if i < len(t.descriptors) {
-			name = t.descriptors[i]
-		}
-		limit, remaining, reset := describe(s)
-		t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset)
-	}
-}
-
-func (t *decisions) line(n, descriptor, code, limit, remaining, reset string) {
-	if t.width > 0 {
-		descriptor = fmt.Sprintf("  %-*s", t.width, descriptor)
-	} else {
-		descriptor = ""
-	}
-	fmt.Fprintf(t.out, "%5s%s  %-10s  %-20s  %10s  %s\n", n, descriptor, code, limit, remaining, reset)
-}
-
-func (t *decisions) total(took time.Duration) {
-	if t.n == 0 {
-		return
-	}
-	fmt.Fprintf(t.out, "%d answered in %v: %d OK, %d OVER_LIMIT\n", t.n, took.Round(time.Millisecond),
-		t.count[rls.RateLimitResponse_OK], t.count[rls.RateLimitResponse_OVER_LIMIT])
-}
-
-// describe returns a status as table cells: "-" where no limit applies.
-func describe(s *rls.RateLimitResponse_DescriptorStatus) (limit, remaining, reset string) {
-	limit, remaining, reset = "-", "-", "-"
-	if l := s.CurrentLimit; l != nil {
-		unit := strings.ToLower(l.Unit.String())
-		if m := l.GetUnitMultiplier().GetValue(); m > 1 {
-			unit = fmt.Sprintf("%d %ss", m, unit)
-		}
-		if l.Unit == rls.RateLimitResponse_RateLimit_UNKNOWN {
-			unit = "window"
-		}
-		limit = strings.TrimSpace(fmt.Sprintf("%s %d/%s", l.Name, l.RequestsPerUnit, unit))
-		remaining = fmt.Sprint(s.LimitRemaining)
-	} else if s.LimitRemaining == math.MaxUint32 {
-		limit, remaining = "unlimited", "unlimited"
-	}
-	if d := s.DurationUntilReset; d != nil {
-		reset = d.AsDuration().Round(time.Millisecond).String()
-	}
-	return limit, remaining, reset
 }

@@ -1,8 +1,8 @@
 // Command ratelimit is a rate-limit service for Envoy, with the tools to check
 // its rules, to explain them and to try them out.
 //
-// This package owns the command line: flags, environment variables, exit codes,
-// and the wiring of the packages that do the work.
+// This package owns the command line: flags, exit codes and what is printed. It makes
+// options of what is said there, for the packages that do the work.
 package main
 
 import (
@@ -18,8 +18,11 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/spell"
+	"github.com/distlimiter/ratelimit/internal/visible"
 )
 
 // Exit codes.
@@ -46,6 +49,13 @@ var groups = []kong.Group{
 	{Key: "telemetry", Title: "OpenTelemetry:"},
 	{Key: "log", Title: "Log:"},
 }
+
+// Where serve answers and hit asks, and where serve is administered and rules and
+// stats ask.
+const (
+	defaultGRPCAddr  = "127.0.0.1:8081"
+	defaultAdminAddr = "127.0.0.1:6070"
+)
 
 // errReported fails a command that has already printed why.
 var errReported = errors.New("reported")
@@ -87,13 +97,13 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
 			"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
 			"maxEntryBytes":  strconv.Itoa(server.DefaultMaxEntryBytes),
-			"nearLimitRatio": fmt.Sprint(server.DefaultNearLimitRatio),
+			"nearLimitRatio": fmt.Sprint(limiter.DefaultNearLimitRatio),
 		},
 	)...)
 }
 
 func execute(args []string, stdout, stderr io.Writer) int {
-	stdout, stderr = visible{to: stdout}, visible{to: stderr}
+	stdout, stderr = visible.Writer{To: stdout}, visible.Writer{To: stderr}
 	parser, err := newParser(&commands{}, kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
 	if err != nil {
 		return fail(stderr, err, exitUsage)
@@ -153,6 +163,19 @@ func fail(stderr io.Writer, err error, code int) int {
 		fmt.Fprintf(stderr, "ratelimit: %v\n", err)
 	}
 	return code
+}
+
+// hostAndPort is the kong resolver that composes an address of its halves when
+// neither the flag nor its own variable gives it.
+func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if !strings.HasSuffix(flag.Name, "-addr") || os.Getenv(flag.Envs[0]) != "" {
+		return nil, nil
+	}
+	addr, err := settings.Address(os.Getenv, flag.Envs[0], flag.Default)
+	if err != nil || addr == "" {
+		return nil, err
+	}
+	return addr, nil
 }
 
 // unsetEmpty makes an empty environment variable the same as none, which is what

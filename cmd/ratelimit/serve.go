@@ -3,13 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/app"
 )
 
 // serveCmd holds the settings of the service. Where envoyproxy/ratelimit has a
@@ -77,7 +77,7 @@ type serveCmd struct {
 	LogLevel  logLevel  `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
 	LogFormat logFormat `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
 
-	stores stores // read by Validate
+	opts app.Options // made by Validate
 }
 
 // Validate refuses what no part of the service could work with.
@@ -88,7 +88,7 @@ func (c *serveCmd) Validate() (err error) {
 	if err := errors.Join(c.XDS.check(), c.statsOptions.check(), c.telemetryOptions.check()); err != nil {
 		return err
 	}
-	if c.stores, err = c.readStores(); err != nil {
+	if c.opts, err = c.options(os.Getenv); err != nil {
 		return err
 	}
 	if err := c.checkHeaders(); err != nil {
@@ -109,8 +109,8 @@ func (c *serveCmd) Validate() (err error) {
 			return fmt.Errorf("--%s: %d: use at least 1", bound.flag, bound.n)
 		}
 	}
-	if c.MaxBytes != 0 && c.MaxBytes < leastCounterBytes {
-		return fmt.Errorf("--max-counter-bytes: %d: use at least %d, or leave it out for half of the memory limit", c.MaxBytes, leastCounterBytes)
+	if c.MaxBytes != 0 && c.MaxBytes < app.LeastCounterBytes {
+		return fmt.Errorf("--max-counter-bytes: %d: use at least %d, or leave it out for half of the memory limit", c.MaxBytes, app.LeastCounterBytes)
 	}
 	for _, wait := range []struct {
 		flag string
@@ -168,32 +168,14 @@ func (c *serveCmd) checkFiles() error {
 	return nil
 }
 
-// serverOptions are the settings of how to decide and answer.
-func (c *serveCmd) serverOptions() server.Options {
-	o := server.Options{
-		ShadowMode:      c.ShadowMode,
-		QuotaMode:       c.QuotaMode,
-		DropRefused:     c.DropDenied,
-		Spread:          c.stores.spread(),
-		DynamicMetadata: c.DynamicMetadata,
-		NearLimitRatio:  c.NearLimitRatio,
-		Replicas:        c.Replicas,
-		OnBackendError:  config.BackendErrorMode(c.OnBackendError),
-		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
+// Run serves until a signal or a failure ends it.
+func (c *serveCmd) Run(con console) error {
+	o := c.opts
+	o.Log.To = con.err
+	o.Started = func(s app.Started) { welcome(con.out, s, o.Log.JSON) }
+	err := app.Run(o)
+	if errors.Is(err, app.ErrLogged) {
+		return errReported
 	}
-	if c.ResponseHeaders {
-		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader}
-	}
-	o.Headers.Draft = c.DraftHeaders
-	return o
-}
-
-// backendError is a config.BackendErrorMode as a flag.
-type backendError config.BackendErrorMode
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (b *backendError) UnmarshalText(text []byte) error {
-	mode, err := config.ParseBackendErrorMode(string(text))
-	*b = backendError(mode)
 	return err
 }

@@ -1,12 +1,43 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/app"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
+
+// welcome prints where the service listens, what it serves and what to try first;
+// in one line of the log where that is for machines to read.
+func welcome(out io.Writer, s app.Started, inLog bool) {
+	domains, rules, try := 0, 0, ""
+	if s.Rules != nil {
+		domains, rules, try = len(s.Rules.Domains), s.Rules.Len(), firstCommand(s.Rules, s.GRPC.String())
+	}
+	if inLog {
+		fields := []zap.Field{
+			zap.String("version", buildVersion()), zap.Stringer("grpc", s.GRPC), zap.Stringer("http", s.HTTP), zap.Stringer("admin", s.Admin),
+			zap.Int("domains", domains), zap.Int("rules", rules),
+		}
+		if try != "" {
+			fields = append(fields, zap.String("try", try))
+		}
+		s.Log.Info("started", fields...)
+		return
+	}
+	fmt.Fprintf(out, "gRPC    %s\nHTTP    %s\nAdmin   %s\n", s.GRPC, s.HTTP, s.Admin)
+	if s.Rules == nil {
+		fmt.Fprintln(out, "Rules   none yet")
+		return
+	}
+	fmt.Fprintf(out, "Rules   %s, %s\nTry     %s\n", count(domains, "domain"), count(rules, "rule"), try)
+}
 
 // firstCommand returns a hit command that shows the first limit of the rules at work,
 // or what to do if there is none.

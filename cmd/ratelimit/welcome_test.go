@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
@@ -38,7 +39,7 @@ func TestFirstCommand(t *testing.T) {
 
 func parse(t *testing.T, text string) *config.Rules {
 	t.Helper()
-	rules, err := config.Parse([]config.Source{{Name: "rules.yaml", Data: []byte(text)}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "rules.yaml", Data: []byte(text)}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

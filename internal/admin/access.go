@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 // Access says who may use the admin address.
@@ -24,6 +26,9 @@ type Access struct {
 	ClientCertificates bool
 	// ReadOnly says that nobody changes anything from here.
 	ReadOnly bool
+
+	// Names say how an operator sets these, and the address.
+	Names named.Fields
 
 	public bool // others than this machine can reach the address
 }
@@ -40,7 +45,8 @@ func (a Access) On(addr net.Addr) (Access, error) {
 		return a, err
 	}
 	if a.ForAnyone() && !a.ReadOnly {
-		return a, fmt.Errorf("others than this machine could reach %s and change rules there: set --admin-token-file, or --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or --admin-read-only, or listen on 127.0.0.1", addr)
+		return a, fmt.Errorf("others than this machine could reach %s and change rules there: set %s, or %s, or %s, or listen on 127.0.0.1",
+			addr, a.Names.Of("Admin.TokenFile"), a.Names.Of("Admin.TLS"), a.Names.Of("Admin.ReadOnly"))
 	}
 	return a, nil
 }
@@ -147,7 +153,7 @@ func OwnName(addr net.Addr, next http.Handler) http.Handler {
 // refusal returns why a request is refused; nil if it is not.
 func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection) *problem {
 	if a.anonymous() && !a.public && isForeign(r) && !isOpen(r.URL.Path) {
-		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set --admin-token-file", r.Host)
+		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set %s", r.Host, a.Names.Of("Admin.TokenFile"))
 	}
 	if err := crossOrigin.Check(r); err != nil {
 		return refuse(http.StatusForbidden, "a page from elsewhere can't write here: %v", err)
@@ -163,12 +169,17 @@ func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection
 	switch {
 	case a.ReadOnly && !isRead(r) && r.URL.Path != explainPath:
 		return refuseAs(readOnly, "The address is read-only", http.StatusForbidden,
-			"nothing can be changed here: start the service with --admin-token-file, or with --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or with --admin-addr on 127.0.0.1; and without --admin-read-only")
+			"nothing can be changed here: start the service %s; and without %s", a.secured(), a.Names.Of("Admin.ReadOnly"))
 	case a.ForAnyone() && showsValues(r.URL.Path):
 		return refuseAs(readOnly, "The address is for anyone", http.StatusForbidden,
-			"values that clients send are not for anyone who reaches this address: start the service with --admin-token-file, or with --admin-tls-cert, --admin-tls-key and --admin-tls-client-ca, or with --admin-addr on 127.0.0.1")
+			"values that clients send are not for anyone who reaches this address: start the service %s", a.secured())
 	}
 	return nil
+}
+
+// secured says how to start a service whose address is not for anyone.
+func (a Access) secured() string {
+	return fmt.Sprintf("with %s, or with %s, or with %s on 127.0.0.1", a.Names.Of("Admin.TokenFile"), a.Names.Of("Admin.TLS"), a.Names.Of("Admin.Addr"))
 }
 
 // showsValues says whether an answer holds values that clients have sent, such as

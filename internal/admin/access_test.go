@@ -37,8 +37,8 @@ func TestWhereToListen(t *testing.T) {
 		{"127.3.4.5:6070", Access{}, ""},
 		{"[::1]:6070", Access{}, ""},
 		{"[::ffff:127.0.0.1]:6070", Access{}, ""},
-		{"0.0.0.0:6070", Access{}, "set --admin-token-file"},
-		{"[::]:6070", Access{}, "--admin-tls-client-ca"},
+		{"0.0.0.0:6070", Access{}, "set Admin.TokenFile"},
+		{"[::]:6070", Access{}, "Admin.TLS"},
 		{"192.0.2.1:6070", Access{}, "listen on 127.0.0.1"},
 		{"0.0.0.0:6070", Access{TokenFile: token}, ""},
 		{"0.0.0.0:6070", Access{ClientCertificates: true}, ""},
@@ -129,7 +129,7 @@ func TestReadOnly(t *testing.T) {
 				}
 				if got.status == http.StatusForbidden {
 					got.problem(t, http.StatusForbidden, readOnly)
-					if !strings.Contains(got.body, "--admin-token-file") {
+					if !strings.Contains(got.body, "Admin.TokenFile") {
 						t.Errorf("%s %s does not say what to set: %s", r.method, r.path, got.body)
 					}
 				}

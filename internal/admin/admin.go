@@ -17,8 +17,9 @@ import (
 
 	web "github.com/distlimiter/ratelimit/internal/admin/page"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -27,11 +28,11 @@ type Options struct {
 	// Rules returns the rules in force; nil before there are any.
 	Rules func() *config.Rules
 	// Reloads returns how loading the rules has gone, Reload loads them now.
-	Reloads func() config.Status
+	Reloads func() reload.Status
 	Reload  func(context.Context) error
 	// Store keeps the rules that come from here. Nil: none can.
 	Store    *rulestore.Provider
-	Service  *server.Service
+	Limiter  *limiter.Limiter
 	Counters Resetter
 	Stats    *stats.Stats
 	// Metrics answers scrapes.
@@ -128,7 +129,7 @@ func (o Options) status() http.Handler {
 // Healthcheck answers 200 while the gRPC health service says SERVING of the whole
 // server, and 503 otherwise. The text begins with "OK"; lines after it name sources
 // of rules that are bad, and no more than that: anybody may ask.
-func Healthcheck(health grpc_health_v1.HealthServer, reloads func() config.Status) http.Handler {
+func Healthcheck(health grpc_health_v1.HealthServer, reloads func() reload.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		plainText(w)
 		state, err := health.Check(r.Context(), &grpc_health_v1.HealthCheckRequest{})
@@ -139,7 +140,7 @@ func Healthcheck(health grpc_health_v1.HealthServer, reloads func() config.Statu
 		}
 		fmt.Fprint(w, "OK")
 		for _, s := range reloads().Sources {
-			if s.State == config.SourceBad {
+			if s.State == reload.SourceBad {
 				fmt.Fprintf(w, "\nrules from %s: bad, the last good ones stay; see /admin/reloads of the admin address", s.Source)
 			}
 		}

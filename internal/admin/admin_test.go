@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -23,9 +24,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -42,15 +45,15 @@ descriptors:
 
 // fixture is the handler over the real parts that it shows.
 type fixture struct {
-	file   string
-	rules  *config.Coordinator
-	store  *rulestore.File
-	stats  *stats.Stats
-	decide *server.Service
-	now    *atomic.Int64 // µs
-	health *health.Server
-	audit  *observer.ObservedLogs
-	server *httptest.Server
+	file    string
+	rules   *reload.Coordinator
+	store   *rulestore.File
+	stats   *stats.Stats
+	limiter *limiter.Limiter
+	now     *atomic.Int64 // µs
+	health  *health.Server
+	audit   *observer.ObservedLogs
+	server  *httptest.Server
 }
 
 func newFixture(t *testing.T, set ...func(*Options)) *fixture {
@@ -64,19 +67,19 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	}
 	f.store = store
 	counters := memory.New(memory.Options{Clock: f.now.Load})
-	f.decide = server.New(server.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
+	f.limiter = limiter.New(limiter.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
 	provider := &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}
-	f.rules = config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
-		&config.Files{Paths: []string{f.file}}, provider,
+	f.rules = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
+		&reload.Files{Paths: []string{f.file}}, provider,
 	}})
-	provider.Check = func(sources []config.Source) error { return f.rules.Check(config.FromAdmin, sources) }
-	f.rules.Subscribe(f.decide.SetRules)
+	provider.Check = func(sources []rulefile.Source) error { return f.rules.Check(config.FromAdmin, sources) }
+	f.rules.Subscribe(f.limiter.SetRules)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(f.stats, ReloadMetrics(f.rules.Status))
+	registry.MustRegister(f.stats, reload.Metrics(f.rules.Status))
 	core, audit := observer.New(zap.InfoLevel)
 	f.audit = audit
 	o := Options{
-		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Service: f.decide,
+		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Limiter: f.limiter,
 		Counters: inMemory{counters}, Stats: f.stats, Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
 	}
 	for _, s := range set {
@@ -96,9 +99,9 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 // inMemory is a Resetter of the store in memory.
 type inMemory struct{ *memory.Store }
 
-func (s inMemory) Reset(_ context.Context, checks []backend.Check) (n int, err error) {
+func (s inMemory) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
 	for _, c := range checks {
-		if s.Store.Reset(c.Key) {
+		if used, _ := s.Store.Reset(ctx, c); used {
 			n++
 		}
 	}
@@ -106,12 +109,13 @@ func (s inMemory) Reset(_ context.Context, checks []backend.Check) (n int, err e
 }
 
 func (s inMemory) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
-	for k := range s.All() {
-		if goes(k.Key) && s.Store.Reset(k.Key) {
-			n++
+	var checks []backend.Check
+	for key := range s.Keys() {
+		if goes(key) {
+			checks = append(checks, backend.Check{Key: bytes.Clone(key)})
 		}
 	}
-	return n, ctx.Err()
+	return s.Reset(ctx, checks)
 }
 
 // load puts text in the rule file and reloads.
@@ -215,11 +219,11 @@ func TestStatusAfterBadReload(t *testing.T) {
 	if err := f.load(t, strings.Replace(rules, "unit: minute", "unit: fortnight", 1)); err == nil {
 		t.Fatal("a fortnight was accepted")
 	}
-	var status config.Status
+	var status reload.Status
 	if err := json.Unmarshal([]byte(f.get(t, "/rules/status")), &status); err != nil {
 		t.Fatal(err)
 	}
-	if status.Successes != 1 || status.Failures != 1 || len(status.History) != 2 || status.Last.Outcome != config.Failed || status.Last.Rules != 3 {
+	if status.Successes != 1 || status.Failures != 1 || len(status.History) != 2 || status.Last.Outcome != reload.Failed || status.Last.Rules != 3 {
 		t.Errorf("status %+v", status)
 	}
 	expect(t, strings.Join(status.Last.Problems, "\n"), "edge.yaml:4:", "fortnight")

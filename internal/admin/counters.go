@@ -13,7 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // Resetter is a store of counters that can forget some.
@@ -49,7 +49,7 @@ type counterJSON struct {
 	RetryAfterSeconds *float64 `json:"retry_after_seconds"`
 }
 
-func describeCounter(c server.Counter) counterJSON {
+func describeCounter(c limiter.Counter) counterJSON {
 	l := c.Limit
 	out := counterJSON{
 		Counter: string(c.Check.Key), Name: l.Name, Algorithm: l.Algo.Params().Algorithm.String(),
@@ -70,10 +70,10 @@ func describeCounter(c server.Counter) counterJSON {
 const lookTimeout = 5 * time.Second
 
 // look returns what applies to a descriptor, or a problem.
-func (a api) look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []server.Counter, error) {
+func (a api) look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []limiter.Counter, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	rule, counters, err := a.Service.Look(ctx, domain, entries)
+	rule, counters, err := a.Limiter.Look(ctx, domain, entries)
 	if err != nil {
 		return nil, nil, refuseAs(backendFailed, "The counters can't be read", http.StatusServiceUnavailable, "%v", err)
 	}
@@ -148,9 +148,9 @@ func (a api) explain(w http.ResponseWriter, r *http.Request) error {
 	if err := of.check(); err != nil {
 		return err
 	}
-	matcher := a.Service.Matcher()
+	matcher := a.Limiter.Matcher()
 	if matcher == nil {
-		return refuse(http.StatusServiceUnavailable, "%v", server.ErrNoRules)
+		return refuse(http.StatusServiceUnavailable, "%v", limiter.ErrNoRules)
 	}
 	out := struct {
 		descriptor.Explanation
@@ -220,9 +220,9 @@ func (a api) resetDescriptor(ctx context.Context, of descriptorJSON) (int, error
 }
 
 func (a api) resetRule(ctx context.Context, id string) (int, error) {
-	matcher := a.Service.Matcher()
+	matcher := a.Limiter.Matcher()
 	if matcher == nil {
-		return 0, refuse(http.StatusServiceUnavailable, "%v", server.ErrNoRules)
+		return 0, refuse(http.StatusServiceUnavailable, "%v", limiter.ErrNoRules)
 	}
 	known, err := a.findID(id)
 	if err != nil {

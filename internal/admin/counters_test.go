@@ -7,10 +7,8 @@ import (
 	"testing"
 	"time"
 
-	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // hit sends n requests for a descriptor.
@@ -20,16 +18,13 @@ func (f *fixture) hit(t *testing.T, n int, text string) (passed int) {
 	if err := entries.UnmarshalText([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	d := new(common.RateLimitDescriptor)
-	for _, e := range entries {
-		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: e.Key, Value: e.Value})
-	}
 	for range n {
-		answer, err := f.decide.ShouldRateLimit(t.Context(), &pb.RateLimitRequest{Domain: "edge", Descriptors: []*common.RateLimitDescriptor{d}})
-		if err != nil {
+		r := &limiter.Request{Domain: "edge"}
+		r.AddDescriptor(entries...)
+		if err := f.limiter.Decide(t.Context(), r, time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		if answer.OverallCode == pb.RateLimitResponse_OK {
+		if !r.OverLimit {
 			passed++
 		}
 	}

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
@@ -33,7 +34,7 @@ func TestAControlCharacterIsStoredSoThatItLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{&config.Files{Paths: []string{f.file}}, &rulestore.Provider{Store: store}}})
+	c := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{&reload.Files{Paths: []string{f.file}}, &rulestore.Provider{Store: store}}})
 	if err := c.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
@@ -32,14 +34,15 @@ type domainJSON struct {
 }
 
 type ruleJSON struct {
-	Key       string             `json:"key"`
-	Domain    string             `json:"domain"`
-	Path      string             `json:"path"`
-	Entries   []pathEntry        `json:"entries"`
-	Source    string             `json:"source"`
-	Location  string             `json:"location"`
-	Rule      *config.Descriptor `json:"rule"`
-	Overrides *overridden        `json:"overrides,omitempty"`
+	Key       string              `json:"key"`
+	Domain    string              `json:"domain"`
+	Path      string              `json:"path"`
+	Entries   []pathEntry         `json:"entries"`
+	Source    string              `json:"source"`
+	Location  string              `json:"location"`
+	Limits    string              `json:"limits"` // in words
+	Rule      rulefile.Descriptor `json:"rule"`
+	Overrides *overridden         `json:"overrides,omitempty"`
 }
 
 // pathEntry is one step of the way to a rule, with what it says of the keys and
@@ -51,22 +54,23 @@ type pathEntry struct {
 }
 
 type overridden struct {
-	Source   string             `json:"source"`
-	Location string             `json:"location"`
-	Rule     *config.Descriptor `json:"rule"`
+	Source   string              `json:"source"`
+	Location string              `json:"location"`
+	Limits   string              `json:"limits"`
+	Rule     rulefile.Descriptor `json:"rule"`
 }
 
 func describeRule(r config.Rule) ruleJSON {
 	d := r.Descriptor()
 	out := ruleJSON{
 		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]pathEntry, len(r.Path)),
-		Source: d.Origin.String(), Location: location(d), Rule: d.Bare(),
+		Source: d.Origin.String(), Location: location(d), Limits: d.LimitsText(), Rule: rulefile.Descriptor{Descriptor: d.Bare()},
 	}
 	for i, step := range r.Path {
 		out.Entries[i] = pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric}
 	}
 	if d.Overridden != nil {
-		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden}
+		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden.LimitsText(), rulefile.Descriptor{Descriptor: d.Overridden}}
 	}
 	return out
 }
@@ -207,8 +211,8 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 
 // parse reads the domains in a body, one for each document.
 func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
-	own := config.Source{Name: "body", Data: body, Origin: config.FromAdmin}
-	rules, err := config.Parse([]config.Source{own}, config.Options{MaxBytes: maxRules})
+	own := rulefile.Source{Name: "body", Data: body, Origin: config.FromAdmin}
+	rules, err := rulefile.Parse([]rulefile.Source{own}, rulefile.Options{MaxBytes: maxRules})
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
 		return nil, nil, notValid(bad)
 	} else if err != nil {
@@ -217,13 +221,13 @@ func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 	warnings := rules.Warnings
 	if len(warnings) > 0 {
 		// Some are only for want of the rules beside which it will be in force.
-		sources := []config.Source{own}
+		sources := []rulefile.Source{own}
 		for _, domain := range rules.Domains {
 			if text, err := a.inForce(domain.Name); err == nil {
-				sources = append(sources, config.Source{Name: "in force", Data: text})
+				sources = append(sources, rulefile.Source{Name: "in force", Data: text})
 			}
 		}
-		if all, err := config.Parse(sources, config.Options{MaxBytes: maxRules}); err == nil {
+		if all, err := rulefile.Parse(sources, rulefile.Options{MaxBytes: maxRules}); err == nil {
 			warnings = slices.DeleteFunc(all.Warnings, func(p config.Problem) bool { return p.File != own.Name })
 		}
 	}
@@ -234,7 +238,7 @@ func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 func (a api) inForce(domain string) ([]byte, error) {
 	for _, d := range a.rulesInForce().Domains {
 		if d.Name == domain {
-			return json.Marshal(d)
+			return json.Marshal(rulefile.Domain{Domain: d})
 		}
 	}
 	return nil, errors.New("there are none")
@@ -376,7 +380,7 @@ func (a api) editable(ctx context.Context, dryRun bool) (rulestore.Set, error) {
 		return a.stored(ctx), nil
 	case a.Store == nil:
 		return rulestore.Set{}, refuseAs(noRuleStore, "There is no place to keep rules", http.StatusNotImplemented,
-			"start the service with --admin-rules-file, or with counters in Redis")
+			"start the service with %s, or with counters in Redis", a.Access.Names.Of("Admin.RulesFile"))
 	}
 	set, err := a.Store.Load(ctx)
 	if err != nil && !errors.Is(err, rulestore.ErrUnusable) { // which the change mends
@@ -414,7 +418,7 @@ func (a api) bringIntoForce(ctx context.Context) (inForce bool, problems []strin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reloadTimeout)
 	defer cancel()
 	err := a.Reload(ctx)
-	failures, ok := errors.AsType[config.Failures](err)
+	failures, ok := errors.AsType[reload.Failures](err)
 	if !ok && err != nil {
 		return false, []string{err.Error()}
 	}
@@ -422,7 +426,7 @@ func (a api) bringIntoForce(ctx context.Context) (inForce bool, problems []strin
 		if f.Source != config.FromAdmin {
 			continue
 		}
-		if partial, ok := errors.AsType[*config.Partial](f.Err); ok { // others' are set aside
+		if partial, ok := errors.AsType[*reload.Partial](f.Err); ok { // others' are set aside
 			return true, problemTexts(partial.Problems)
 		}
 		if bad, ok := errors.AsType[*config.Invalid](f.Err); ok {

@@ -457,7 +457,7 @@ func TestNoPlaceToKeepRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := f.send(t, http.MethodPost, "/admin/rules", slower).problem(t, http.StatusNotImplemented, noRuleStore)
-	if !strings.Contains(p.Detail, "--admin-rules-file") {
+	if !strings.Contains(p.Detail, "Admin.RulesFile") {
 		t.Errorf("%+v", p)
 	}
 	if got := f.apply(t, "?dry_run=1", slower); got != "created user" {

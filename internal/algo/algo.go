@@ -135,6 +135,9 @@ type State []uint64
 type Decision struct {
 	// Allowed says whether the hits were admitted.
 	Allowed bool
+	// Remembered reports that a store took the decision from what it remembers of
+	// its servers, without asking them. The arithmetic of a limit never sets it.
+	Remembered bool
 	// Remaining is how many single hits would pass now. Negative is debt: by how
 	// much the limit is exceeded, through denied hits that count (a SlidingLog
 	// says -1 for any debt), a lowered limit or a clock that stepped back.

@@ -1,7 +1,7 @@
-// Package backend says what a store of counters must do: decide every limit of
-// a request in one atomic step. The stores themselves are memory and redis
-// below it; backendtest holds the reference that they must agree with, and the
-// conformance test that shows it.
+// Package backend owns what a store of counters must do: decide every limit of
+// a request in one atomic step. The stores are packages below it: memory, redis, and
+// persecond, which puts counters into two others; backendtest holds the reference
+// that they must agree with, and the conformance test that shows it.
 package backend
 
 import (
@@ -25,7 +25,7 @@ const (
 type Check struct {
 	// Key is the counter's key, unambiguous over all domains and rules: it names
 	// the algorithm and its window, but neither limit nor burst, which may change
-	// while the counter lives. The backend copies what it keeps.
+	// while the counter lives.
 	Key []byte
 	// Shard is the length of the leading part of Key that says which counters
 	// live together: a store that is spread over several servers keeps keys with
@@ -107,30 +107,47 @@ type Request struct {
 	// Required one does not pass, or there are Quota ones and none of them does.
 	// What was charged is then undone, and every descriptor is a denied call.
 	AllOrNothing bool
-	// Remembered is set by a store that refused every descriptor out of what it
-	// remembers of its servers, without asking them.
-	Remembered bool
 }
 
 // MaxChecks is how many checks a request may have, in any store: one atomic step
 // holds up all others.
 const MaxChecks = 1024
 
-// Backend decides. Implementations are safe for concurrent use.
+// Backend is a store of counters. What it may do besides deciding are interfaces of
+// their own: Resetter, Lister, HealthReporter.
+//
+// A store MUST be safe for concurrent use. Package backendtest tests what a test can
+// see of the obligations below.
 type Backend interface {
-	// Decide takes every check of the request, at most MaxChecks, in one atomic step and writes one
-	// decision per check to out, which has len(req.Checks) elements. Allowed says
-	// whether that check itself fitted; the rest describes the state that its
-	// descriptor left behind.
+	// Decide takes every check of the request in one atomic step and writes one
+	// decision per check to out. Allowed reports whether that check itself fitted; the
+	// rest describes the state that its descriptor left behind.
 	//
-	// A store that is in several places, some of which failed, returns a
-	// *PartialError: the checks for which that has no error are decided and charged
-	// as if the request had no others. Checks of one descriptor that are in one
-	// place, and all those of an AllOrNothing request, are decided or fail together.
-	// After any other error out is undefined and nothing can be said of what was
-	// charged. ErrorOf reads both.
+	// What callers bring: a request MUST have at most MaxChecks checks, the checks of
+	// one descriptor side by side, and out MUST have len(req.Checks) elements.
 	//
-	// Every check but a look keeps its state, settled to now, even if nothing was
-	// charged; a state that equals "never used" is not kept.
+	// Who owns it: a store MUST NOT change the request, and MUST NOT hold on to the
+	// request, its Checks, their Keys or out after Decide has returned, not even by a
+	// goroutine that outlives the call: callers use all of them again. It copies what
+	// it keeps. A Limit never changes and MAY be kept.
+	//
+	// How long it takes: the deadline of ctx bounds the call. A store that waits for
+	// anything but its own locks MUST return by then, SHOULD return early enough for the
+	// answer to reach the client, and MUST have a bound of its own for a ctx without a
+	// deadline. It MAY ignore that ctx is cancelled, and a store that never waits MAY
+	// ignore ctx. A request whose caller does not wait any longer MAY be charged.
+	//
+	// Errors: a store MUST NOT guess a decision; what to answer without one is up to the
+	// caller. After nil every element of out is a decision. A store that is in several
+	// places returns a *PartialError when some of them failed: the checks without an
+	// error in it are decided and charged as if the request had no others. Checks of one
+	// descriptor that are in one place, and all those of an AllOrNothing request, MUST be
+	// decided or fail together. After any other error no element of out means anything,
+	// and callers MUST NOT assume that anything was charged or that nothing was. ErrorOf
+	// reads an error for one check.
+	//
+	// What is kept: every check but a look MUST leave its state settled to now, even if
+	// nothing was charged. A state that equals "never used" MUST NOT be kept for ever:
+	// see algo.Limit.Expiry.
 	Decide(ctx context.Context, req *Request, out []algo.Decision) error
 }

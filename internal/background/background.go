@@ -8,8 +8,10 @@
 package background
 
 import (
+	"hash"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -51,6 +53,14 @@ func (t *Task) Yield() {
 	}
 	t.giveWay()
 	t.began = time.Now()
+}
+
+// Hash writes data into h, a tenth of a millisecond's worth at a time.
+func (t *Task) Hash(h hash.Hash, data []byte) {
+	for piece := range slices.Chunk(data, 128<<10) {
+		h.Write(piece)
+		t.Yield()
+	}
 }
 
 // giveWay waits for another goroutine that waits for a pipe, so that the scheduler

@@ -4,7 +4,11 @@
 // are matched and decided is left to descriptor and algo.
 package config
 
-import "github.com/distlimiter/ratelimit/internal/algo"
+import (
+	"cmp"
+	"slices"
+	"strconv"
+)
 
 // Rules is a validated, immutable set of domains, in file order.
 type Rules struct {
@@ -64,56 +68,60 @@ type Descriptor struct {
 	Pos        Pos
 }
 
-// Limit is one rate limit of a descriptor.
-type Limit struct {
-	// Name is reported in current_limit.name and used by Replaces. May be empty.
-	Name string
-	// Unlimited limits nothing; Algo is nil then.
-	Unlimited bool
-	// ShadowMode decides and counts, and refuses nobody. See also [Descriptor.Candidate].
-	ShadowMode bool
-	// Algo is the compiled algorithm.
-	Algo *algo.Limit
-	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
-	// A window that is not a whole number of units has Unit UnitUnknown.
-	RequestsPerUnit uint32
-	Unit            Unit
-	UnitMultiplier  uint32 // 1 unless the window is a multiple of the unit
-	// Replaces names the limits that do not apply in a request in which this one does.
-	// Of a limit in ShadowMode it has no effect.
-	Replaces       []string
-	OnBackendError BackendErrorMode
-	// Lease is the part of the limit, from 0 to 1, that all replicas together may take
-	// from a shared store ahead of the requests that will spend it. 0: none.
-	Lease float64
-	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
-	RawBody string
-	Pos     Pos
+// Len returns the number of descriptors that have limits.
+func (r *Rules) Len() (n int) {
+	for _, domain := range r.Domains {
+		domain.Walk(func(d *Descriptor) {
+			if len(d.Limits) > 0 {
+				n++
+			}
+		})
+	}
+	return n
 }
 
-// Unit is a unit of time, numbered as envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit.
-type Unit int32
+// Bare returns the descriptor without those below it.
+func (d *Descriptor) Bare() *Descriptor {
+	bare := *d
+	bare.Descriptors = nil
+	return &bare
+}
 
-// The units.
-const (
-	UnitUnknown Unit = iota
-	Second
-	Minute
-	Hour
-	Day
-	Month // 30 days
-	Year  // 365 days
-	Week
-)
+// Has reports whether there is a rule of that origin, in force or overridden.
+func (r *Rules) Has(o Origin) bool {
+	return r != nil && slices.ContainsFunc(r.Domains, func(d *Domain) bool { return hasRule(d.Descriptors, o) })
+}
 
-// BackendErrorMode says what to answer when the store fails.
-type BackendErrorMode uint8
+func hasRule(level []*Descriptor, o Origin) bool {
+	return slices.ContainsFunc(level, func(d *Descriptor) bool {
+		return d.Origin == o && len(d.Limits) > 0 || d.Overridden != nil && d.Overridden.Origin == o || hasRule(d.Descriptors, o)
+	})
+}
 
-// What to answer when the store fails.
-const (
-	BackendErrorDefault BackendErrorMode = iota // as the service is set
-	BackendErrorError                           // a gRPC error: Envoy's failure_mode_deny decides
-	BackendErrorAllow
-	BackendErrorDeny
-	BackendErrorLocal // the same rules in memory
-)
+// Walk calls f for every descriptor of the domain, parents first.
+func (d *Domain) Walk(f func(*Descriptor)) { walk(d.Descriptors, f) }
+
+func walk(level []*Descriptor, f func(*Descriptor)) {
+	for _, d := range level {
+		f(d)
+		walk(d.Descriptors, f)
+	}
+}
+
+// InShadow reports whether the whole descriptor is in shadow mode: it says so, or
+// all its limits do.
+func (d *Descriptor) InShadow() bool {
+	return d.ShadowMode || !slices.ContainsFunc(d.Limits, func(l *Limit) bool { return !l.ShadowMode })
+}
+
+// Candidate reports whether l is in shadow mode beside limits that are enforced.
+func (d *Descriptor) Candidate(l *Limit) bool { return l.ShadowMode && !d.InShadow() }
+
+// CandidateName returns what statistics call the i-th limit when it is a candidate.
+func (d *Descriptor) CandidateName(i int) string {
+	return cmp.Or(d.Limits[i].Name, "#"+strconv.Itoa(i+1))
+}
+
+// MaxLimits is how many limits a descriptor may have: one with more could never be
+// decided, because a request may not meet more.
+const MaxLimits = 1024

@@ -1,26 +1,48 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"strings"
-	"unicode"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
-// maxRawBody bounds a rule's own 429 body, which travels in every such answer.
-const maxRawBody = 64 << 10
+// Limit is one rate limit of a descriptor.
+type Limit struct {
+	// Name is reported in current_limit.name and used by Replaces. May be empty.
+	Name string
+	// Unlimited limits nothing; Algo is nil then.
+	Unlimited bool
+	// ShadowMode decides and counts, and refuses nobody. See also [Descriptor.Candidate].
+	ShadowMode bool
+	// Algo is the compiled algorithm.
+	Algo *algo.Limit
+	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
+	// A window that is not a whole number of units has Unit UnitUnknown.
+	RequestsPerUnit uint32
+	Unit            Unit
+	UnitMultiplier  uint32 // 1 unless the window is a multiple of the unit
+	// Replaces names the limits that do not apply in a request in which this one does.
+	// Of a limit in ShadowMode it has no effect.
+	Replaces       []string
+	OnBackendError BackendErrorMode
+	// Lease is the part of the limit, from 0 to 1, that all replicas together may take
+	// from a shared store ahead of the requests that will spend it. 0: none.
+	Lease float64
+	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
+	RawBody string
+	Pos     Pos
+}
 
-var (
-	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
-		"sub_windows", "token_bucket", "sliding_window", "unlimited", "shadow_mode", "replaces", "on_backend_error", "lease", "raw_body")
-	replacesKeys = newKeys(true, "name")
-	bucketKeys   = newKeys(false, "capacity", "refill_rate")
-	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
+// BackendErrorMode says what to answer when the store fails.
+type BackendErrorMode uint8
+
+// What to answer when the store fails.
+const (
+	BackendErrorDefault BackendErrorMode = iota // as the service is set
+	BackendErrorError                           // a gRPC error: Envoy's failure_mode_deny decides
+	BackendErrorAllow
+	BackendErrorDeny
+	BackendErrorLocal // the same rules in memory
 )
 
 // backendErrorNames are the names that rules use, by BackendErrorMode.
@@ -44,369 +66,4 @@ func ParseBackendErrorMode(name string) (BackendErrorMode, error) {
 		}
 	}
 	return BackendErrorDefault, &algo.ParamError{Param: "on_backend_error", What: fmt.Sprintf("unknown on_backend_error %q", name), Remedy: "write error, allow, deny or local"}
-}
-
-// settleDeniedHits gives a limit the default denied_hits of drop, as one that is
-// charged together with others has: what is refused as a whole charges nothing.
-func (l *Limit) settleDeniedHits(drop bool) {
-	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
-		return
-	}
-	params := l.Algo.Params()
-	if params.DeniedHits != algo.DeniedDefault {
-		return
-	}
-	params.DeniedHits = algo.Drop
-	if settled, err := algo.New(params); err == nil { // as before, but for what a refusal charges
-		l.Algo = settled
-	}
-}
-
-// rawRate is a number of requests in a unit or window, as written.
-type rawRate struct {
-	requests     field[uint32]
-	unit, window field[string]
-}
-
-// rawLimit is a rate limit as written.
-type rawLimit struct {
-	rawRate
-	n                                                            *yaml.Node
-	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
-	burst, subWindows, capacity                                  field[uint32]
-	strict, unlimited, shadowMode                                field[bool]
-	lease                                                        field[float64]
-	replaces                                                     field[[]field[string]]
-	bucket, sliding                                              *yaml.Node // the blocks of hybrid
-	inner                                                        rawRate    // of sliding
-	unread                                                       bool       // no mapping: reported
-}
-
-func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
-	raw.n = n
-	raw.unread = !d.mapping(n, limitKeys, func(key string, value *yaml.Node) {
-		switch key {
-		case "unit", "requests_per_unit", "window":
-			d.setRate(&raw.rawRate, key, value)
-		case "algorithm":
-			d.text(value, &raw.algorithm)
-		case "burst":
-			d.number(value, &raw.burst)
-		case "name":
-			d.text(value, &raw.name)
-		case "denied_hits":
-			d.text(value, &raw.deniedHits)
-		case "strict":
-			d.boolean(value, &raw.strict)
-		case "sub_windows":
-			d.number(value, &raw.subWindows)
-		case "token_bucket":
-			d.setBucket(raw, value)
-		case "sliding_window":
-			d.setSliding(raw, value)
-		case "unlimited":
-			d.boolean(value, &raw.unlimited)
-		case "shadow_mode":
-			d.boolean(value, &raw.shadowMode)
-		case "replaces":
-			d.setReplaces(raw, value)
-		case "on_backend_error":
-			d.text(value, &raw.onBackendError)
-		case "lease":
-			d.share(value, &raw.lease)
-		case "raw_body":
-			d.text(value, &raw.rawBody)
-		}
-	})
-}
-
-func (d *decoder) setRate(raw *rawRate, key string, n *yaml.Node) {
-	switch key {
-	case "unit":
-		d.text(n, &raw.unit)
-	case "requests_per_unit":
-		d.number(n, &raw.requests)
-	case "window":
-		d.text(n, &raw.window)
-	}
-}
-
-func (d *decoder) setBucket(raw *rawLimit, n *yaml.Node) {
-	raw.bucket = nil
-	if isNull(n) {
-		return
-	}
-	raw.bucket = n
-	d.mapping(n, bucketKeys, func(key string, value *yaml.Node) {
-		switch key {
-		case "capacity":
-			d.number(value, &raw.capacity)
-		case "refill_rate":
-			d.text(value, &raw.refill)
-		}
-	})
-}
-
-func (d *decoder) setSliding(raw *rawLimit, n *yaml.Node) {
-	raw.sliding = nil
-	if isNull(n) {
-		return
-	}
-	raw.sliding = n
-	isMapping := d.mapping(n, windowKeys, func(key string, value *yaml.Node) { d.setRate(&raw.inner, key, value) })
-	raw.inner.unit.bad = raw.inner.unit.bad || !isMapping
-}
-
-func (d *decoder) setReplaces(raw *rawLimit, n *yaml.Node) {
-	raw.replaces = field[[]field[string]]{n: n}
-	if isNull(n) {
-		return
-	}
-	d.list(n, `mappings such as "name: other"`, func(n *yaml.Node) {
-		var name field[string]
-		isMapping := d.mapping(n, replacesKeys, func(_ string, value *yaml.Node) { d.text(value, &name) })
-		name.n, name.bad = name.at(n), name.bad || !isMapping
-		raw.replaces.v = append(raw.replaces.v, name)
-	})
-}
-
-// limit validates and compiles a limit. What it returns after a problem is only
-// fit to look for more problems.
-func (d *decoder) limit(raw *rawLimit) *Limit {
-	if raw.unread {
-		return &Limit{}
-	}
-	l := &Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
-	d.checkName(raw)
-	d.checkReplaces(raw, l)
-	if raw.onBackendError.given() {
-		mode, err := ParseBackendErrorMode(raw.onBackendError.v)
-		l.OnBackendError = mode
-		d.problemFrom("on_backend_error", raw.onBackendError.n, err)
-	}
-	if len(raw.rawBody.v) > maxRawBody {
-		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
-	}
-	if l.Unlimited {
-		l.ShadowMode = false
-		d.checkUnlimited(raw)
-		return l
-	}
-	if l.ShadowMode && len(l.Replaces) > 0 {
-		d.warnIn("replaces", raw.replaces.n, "no effect in shadow mode, which leaves other limits as they are", "remove it until the limit is enforced")
-	}
-	before := len(d.problems)
-	params := d.params(raw, l)
-	if len(d.problems) > before || params.Window == 0 {
-		return l
-	}
-	compiled, err := algo.New(params)
-	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
-		d.paramProblem(raw, bad)
-	}
-	l.Algo = compiled
-	return l
-}
-
-// paramProblem reports what is wrong with a parameter where it is written, or at
-// the limit if it follows from others.
-func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
-	switch {
-	case bad.Param == "requests_per_unit" && raw.requests.n != nil:
-		d.problemIn(bad.Param, raw.requests.n, bad.What, bad.Remedy)
-	case bad.Param == "burst" && raw.burst.n != nil:
-		d.problemIn(bad.Param, raw.burst.n, bad.What, bad.Remedy)
-	default:
-		d.problem(raw.n, bad.What, bad.Remedy)
-	}
-}
-
-// problemFrom reports what is wrong with a field; nil is nothing.
-func (d *decoder) problemFrom(key string, n *yaml.Node, err error) {
-	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
-		d.problemIn(key, n, bad.What, bad.Remedy)
-	}
-}
-
-func (d *decoder) checkName(raw *rawLimit) {
-	if strings.ContainsFunc(raw.name.v, unicode.IsControl) {
-		d.problemIn("name", raw.name.n, "a name with control characters", "names go into answers and metrics: write printable text")
-	}
-}
-
-func (d *decoder) checkReplaces(raw *rawLimit, l *Limit) {
-	d.push("replaces")
-	defer d.pop()
-	for i, name := range raw.replaces.v {
-		d.pushIndex(i)
-		switch {
-		case name.bad: // reported already
-		case name.v == "":
-			d.problem(name.n, "the name is missing or empty", `write "name: " and the name of another limit`)
-		case name.v == l.Name:
-			d.problem(name.n, fmt.Sprintf("the limit %q replaces itself", abridge(name.v)), "name another limit")
-		default:
-			l.Replaces = append(l.Replaces, name.v)
-			d.replaced = append(d.replaced, reference{from: l.Name, name: name.v,
-				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is"),
-				mutual: d.report(name.n, fmt.Sprintf("the limits %q and %q replace each other: in a request to which both apply, neither does",
-					abridge(l.Name), abridge(name.v)), "remove one of the two replaces")})
-		}
-		d.pop()
-	}
-}
-
-// checkUnlimited refuses what would limit. A lone requests_per_unit, a unit that
-// is none and shadow_mode only earn a warning: envoyproxy/ratelimit loads them.
-func (d *decoder) checkUnlimited(raw *rawLimit) {
-	const remedy = "remove it, or remove unlimited"
-	for _, f := range []struct {
-		key  string
-		n    *yaml.Node
-		fine bool
-	}{
-		{"unit", raw.unit.n, parseUnit(raw.unit.v) == UnitUnknown},
-		{"requests_per_unit", raw.requests.n, true},
-		{"shadow_mode", raw.shadowMode.n, true},
-		{"window", raw.window.n, false},
-		{"algorithm", raw.algorithm.n, false},
-		{"burst", raw.burst.n, false},
-		{"denied_hits", raw.deniedHits.n, false},
-		{"strict", raw.strict.n, false},
-		{"sub_windows", raw.subWindows.n, false},
-		{"token_bucket", raw.bucket, false},
-		{"sliding_window", raw.sliding, false},
-		{"on_backend_error", raw.onBackendError.n, false},
-		{"lease", raw.lease.n, false},
-	} {
-		switch {
-		case f.n == nil:
-		case f.fine:
-			d.warnIn(f.key, f.n, f.key+" has no effect together with unlimited", remedy)
-		default:
-			d.problemIn(f.key, f.n, f.key+" together with unlimited", remedy)
-		}
-	}
-}
-
-// params validates everything that the algorithm is made of, and sets what the
-// answer reports of it.
-func (d *decoder) params(raw *rawLimit, l *Limit) algo.Params {
-	var p algo.Params
-	known := !raw.algorithm.bad
-	if raw.algorithm.given() {
-		var err error
-		if p.Algorithm, err = algo.ParseAlgorithm(raw.algorithm.v); err != nil {
-			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
-			known = false
-		}
-	}
-	if raw.deniedHits.given() {
-		var err error
-		p.DeniedHits, err = algo.ParseDeniedHits(raw.deniedHits.v)
-		d.problemFrom("denied_hits", raw.deniedHits.n, err)
-	}
-	if known {
-		d.checkFields(raw, p.Algorithm)
-	} else if raw.sliding != nil || raw.bucket != nil {
-		p.Algorithm = algo.Hybrid // likely meant, for the checks below
-	}
-	p.Strict = raw.strict.v
-	if p.Strict { // checkFields has the rest
-		p.SubWindows = int(raw.subWindows.v)
-	}
-	d.rate(raw, l, &p)
-	d.bucket(raw, &p)
-	return p
-}
-
-// checkFields refuses fields that belong to other algorithms.
-func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
-	for _, f := range []struct {
-		key   string
-		n     *yaml.Node
-		takes algo.Takes
-	}{
-		{"burst", raw.burst.n, algo.TakesBurst},
-		{"strict", raw.strict.n, algo.TakesStrict},
-		{"sub_windows", raw.subWindows.n, algo.TakesStrict},
-		{"token_bucket", raw.bucket, algo.TakesRefill},
-		{"sliding_window", raw.sliding, algo.TakesRefill},
-	} {
-		if f.n != nil && !a.Takes(f.takes) && (f.key != "strict" || raw.strict.v) {
-			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+algo.Taking(f.takes))
-		}
-	}
-	switch {
-	case !raw.subWindows.given():
-	case a.Takes(algo.TakesStrict) && !raw.strict.v && !raw.strict.bad:
-		d.problemIn("sub_windows", raw.subWindows.n, "sub_windows without strict", "write strict: true, or remove it")
-	case raw.subWindows.v < 1 || raw.subWindows.v > algo.MaxSubWindows:
-		d.problemIn("sub_windows", raw.subWindows.n, fmt.Sprintf("%d sub windows", raw.subWindows.v), fmt.Sprintf("write 1 to %d", algo.MaxSubWindows))
-	}
-}
-
-// rate validates the sustained rate, of hybrid that of its sliding window.
-func (d *decoder) rate(raw *rawLimit, l *Limit, p *algo.Params) {
-	rate, n := &raw.rawRate, raw.n
-	if raw.sliding != nil && p.Algorithm.Takes(algo.TakesRefill) {
-		for _, f := range []struct {
-			key string
-			n   *yaml.Node
-		}{{"requests_per_unit", rate.requests.n}, {"unit", rate.unit.n}, {"window", rate.window.n}} {
-			if f.n != nil {
-				d.problemIn(f.key, f.n, f.key+" beside sliding_window", "write it in one of the two places")
-			}
-		}
-		d.push("sliding_window")
-		defer d.pop()
-		rate, n = &raw.inner, raw.sliding
-	}
-	p.Limit, l.RequestsPerUnit = rate.requests.v, rate.requests.v
-	if rate.requests.missing() {
-		d.warnIn("requests_per_unit", n, "requests_per_unit is missing: every request is over the limit", "write a number, or 0 if that is meant")
-	}
-	switch unit := parseUnit(rate.unit.v); {
-	case rate.unit.given() && rate.window.given():
-		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
-	case rate.window.given():
-		window, what, remedy := parseWindow(rate.window.v)
-		if what != "" {
-			d.problemIn("window", rate.window.n, what, remedy)
-			return
-		}
-		p.Window = window
-		l.Unit, l.UnitMultiplier = measure(window)
-	case rate.unit.bad || rate.window.bad: // reported already
-	case !rate.unit.given():
-		d.problemIn("unit", n, "the unit is missing", "write "+unitList+", or window: 90s")
-	case unit == UnitUnknown:
-		d.problemIn("unit", rate.unit.n, fmt.Sprintf("unknown unit %q", abridge(rate.unit.v)), "write "+unitList)
-	default:
-		p.Window, l.Unit = unit.Duration(), unit
-	}
-}
-
-// bucket validates burst and the bucket of hybrid.
-func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
-	burst, key := raw.burst, "burst"
-	if raw.bucket != nil && p.Algorithm.Takes(algo.TakesRefill) {
-		if raw.burst.given() {
-			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
-		}
-		d.push("token_bucket")
-		defer d.pop()
-		burst, key = raw.capacity, "capacity"
-		if raw.refill.given() {
-			rate, what, remedy := parseRate(raw.refill.v)
-			if what != "" {
-				d.problemIn("refill_rate", raw.refill.n, what, remedy)
-			}
-			p.Refill = rate
-		}
-	}
-	p.Burst = burst.v
-	if burst.given() && burst.v == 0 {
-		d.problemIn(key, burst.n, key+" of 0 admits nothing", "write at least 1, or leave it out for the default")
-	}
 }

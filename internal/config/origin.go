@@ -27,9 +27,21 @@ func (o Origin) String() string {
 	return fmt.Sprintf("origin(%d)", uint8(o))
 }
 
+// Override lays other over the domain, as [Origin] says of FromAdmin. Other must not
+// be used any more.
+func (d *Domain) Override(other *Domain) { d.lay(other, true) }
+
+func (d *Domain) lay(over *Domain, before bool) {
+	if over.ConsumeGiven {
+		d.Consume, d.ConsumeGiven = over.Consume, true
+	}
+	d.Descriptors = lay(d.Descriptors, over.Descriptors, before)
+}
+
 // lay returns a level of base with that of over laid over it, and what only over
 // has before or after the rest. It may change both.
 func lay(base, over []*Descriptor, before bool) []*Descriptor {
+	type entry struct{ key, value string }
 	places := make(map[entry]int, len(base))
 	for i, d := range base {
 		places[entry{d.Key, d.Value}] = i

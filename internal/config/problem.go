@@ -1,10 +1,7 @@
 package config
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -63,38 +60,4 @@ func (e *Invalid) Error() string {
 		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
-}
-
-// invalid returns the problems as an error; nil when there are none.
-func invalid(problems []Problem) error {
-	if len(problems) == 0 {
-		return nil
-	}
-	return &Invalid{Problems: problems}
-}
-
-// allOf returns the problems of all errors as one, nil when there are none.
-func allOf(errs ...error) error {
-	var problems []Problem
-	for _, err := range errs {
-		if bad, ok := errors.AsType[*Invalid](err); ok {
-			problems = append(problems, bad.Problems...)
-		} else if partial, ok := errors.AsType[*Partial](err); ok {
-			problems = append(problems, partial.Problems...)
-		} else if err != nil {
-			problems = append(problems, Problem{What: err.Error()})
-		}
-	}
-	return invalid(problems)
-}
-
-// inOrder sorts the problems of one source by place and drops repetitions: an
-// alias shows the problems of its anchor again.
-func inOrder(problems []Problem) []Problem {
-	slices.SortStableFunc(problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	return slices.CompactFunc(problems, func(a, b Problem) bool {
-		return a.Pos == b.Pos && a.What == b.What && (a.Line != 0 || a.Path == b.Path)
-	})
 }

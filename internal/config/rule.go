@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"iter"
 	"slices"
-	"strings"
 )
 
 // Rule is a descriptor with limits, with the way that leads to it.
@@ -52,18 +51,27 @@ func (r Rule) Descriptor() *Descriptor { return r.Path[len(r.Path)-1] }
 // Name joins the keys and values that lead to the rule, as envoyproxy/ratelimit
 // does: "user_alice.path". Rules that differ in where the joints are share one.
 func (r Rule) Name() string {
-	var b strings.Builder
+	name := ""
 	for i, d := range r.Path {
-		if i > 0 {
-			b.WriteByte('.')
-		}
-		b.WriteString(d.Key)
-		if d.Value != "" {
-			b.WriteString("_" + d.Value)
+		if i == 0 {
+			name = d.Joined()
+		} else {
+			name = d.nameBelow(name)
 		}
 	}
-	return b.String()
+	return name
 }
+
+// Joined is the descriptor's part of the names of rules: "user_alice", or "user" if it
+// has no value.
+func (d *Descriptor) Joined() string {
+	if d.Value == "" {
+		return d.Key
+	}
+	return d.Key + "_" + d.Value
+}
+
+func (d *Descriptor) nameBelow(parent string) string { return parent + "." + d.Joined() }
 
 // idLength is that of an ID: of so many characters, each of 5 bits, that no two
 // rules share one.
@@ -92,12 +100,7 @@ func (r Rule) ID() string {
 // Put adds what other says to the domain: rules that are there already, by their
 // keys and values, are replaced where they are, others come last. The rest stays.
 // Other must not be used any more.
-func (d *Domain) Put(other *Domain) {
-	if other.ConsumeGiven {
-		d.Consume, d.ConsumeGiven = other.Consume, true
-	}
-	d.Descriptors = lay(d.Descriptors, other.Descriptors, false)
-}
+func (d *Domain) Put(other *Domain) { d.lay(other, false) }
 
 // Remove removes the rule of that ID, and descriptors that lead nowhere then.
 // Rules below it stay. It says whether there was one.

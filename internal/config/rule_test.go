@@ -11,11 +11,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-func parse(t rapid.TB, sources ...config.Source) *config.Rules {
+func parse(t rapid.TB, sources ...rulefile.Source) *config.Rules {
 	t.Helper()
-	rules, err := config.Parse(sources, config.Options{})
+	rules, err := rulefile.Parse(sources, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +27,7 @@ func parse(t rapid.TB, sources ...config.Source) *config.Rules {
 func byID(t rapid.TB, rules *config.Rules) map[string]string {
 	all := map[string]string{}
 	for r := range rules.All() {
-		text, err := json.Marshal(r.Descriptor().Bare())
+		text, err := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().Bare()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,8 +70,8 @@ func someDomain(t *rapid.T, label string) string {
 func TestAdminRulesOverride(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base, over := someDomain(t, "file"), someDomain(t, "admin")
-		file := config.Source{Name: "f", Data: []byte(base)}
-		admin := config.Source{Name: "a", Data: []byte(over), Origin: config.FromAdmin}
+		file := rulefile.Source{Name: "f", Data: []byte(base)}
+		admin := rulefile.Source{Name: "a", Data: []byte(over), Origin: config.FromAdmin}
 		ofFile, ofAdmin := byID(t, parse(t, file)), byID(t, parse(t, admin))
 		want := maps.Clone(ofFile)
 		maps.Copy(want, ofAdmin)
@@ -107,18 +108,18 @@ func TestPutAndRemove(t *testing.T) {
 				}
 				delete(want, id)
 			} else {
-				other := parse(t, config.Source{Name: "other", Data: []byte(someDomain(t, "put"))})
+				other := parse(t, rulefile.Source{Name: "other", Data: []byte(someDomain(t, "put"))})
 				maps.Copy(want, byID(t, other))
 				domain.Put(other.Domains[0])
 			}
 			if got := byID(t, &config.Rules{Domains: []*config.Domain{domain}}); !maps.Equal(got, want) {
 				t.Fatalf("got %v\nwant %v", got, want)
 			}
-			text, err := json.Marshal(domain)
+			text, err := json.Marshal(rulefile.Domain{Domain: domain})
 			if err != nil {
 				t.Fatal(err)
 			}
-			again := parse(t, config.Source{Name: "again", Data: text})
+			again := parse(t, rulefile.Source{Name: "again", Data: text})
 			if got := byID(t, again); !maps.Equal(got, want) {
 				t.Fatalf("read back: got %v\nwant %v", got, want)
 			}
@@ -129,7 +130,7 @@ func TestPutAndRemove(t *testing.T) {
 
 // TestID holds IDs to what clients have stored.
 func TestID(t *testing.T) {
-	rules := parse(t, config.Source{Name: "f", Data: []byte(`domain: edge
+	rules := parse(t, rulefile.Source{Name: "f", Data: []byte(`domain: edge
 descriptors:
   - key: user
     rate_limit: {unit: minute, requests_per_unit: 5}

@@ -31,7 +31,7 @@ type CounterChange struct {
 type CountedLimit struct {
 	// Path is the rule's, as in Rule.
 	Path string
-	// Limit is the limit in words, such as "token_bucket, 100 per 1m, burst 20".
+	// Limit is the limit in words, such as "token_bucket, 100 per minute, burst 20".
 	Limit string
 	// Pos is where it is written: file:line:column.
 	Pos string
@@ -151,12 +151,7 @@ func countersOf(m *Matcher, domain string, entries []Entry) (c counters) {
 func (c *counter) goesOnAs(next *counter) bool { return c.key == next.key && c.shard == next.shard }
 
 func (c *counter) describe() *CountedLimit {
-	p := c.limit.Algo.Params()
-	text := p.Algorithm.String() + ", " + describe(p)
-	if c.limit.Name != "" {
-		text = show(c.limit.Name) + ": " + text
-	}
-	return &CountedLimit{Path: c.rule.Path, Limit: text, Pos: c.limit.Pos.String()}
+	return &CountedLimit{Path: c.rule.Path, Limit: c.limit.String(), Pos: c.limit.Pos.String()}
 }
 
 // pair is a limit before and after; one of them may be missing.
@@ -252,9 +247,11 @@ func (c *counter) whyTag(next *counter) string {
 
 // String returns the change in one line, such as
 //
-//	new.yaml:4:17: edge user: begins anew: algorithm changed: fixed_window, 5 per 1m (old.yaml:4:17) -> token_bucket, 5 per 1m, burst 5
+//	new.yaml:4:17: edge user: begins anew: algorithm changed: fixed_window, 5 per minute (old.yaml:4:17) -> token_bucket, 5 per minute, burst 5
 func (c CounterChange) String() string {
-	at := func(l *CountedLimit) string { return fmt.Sprintf("%s: %s %s", l.Pos, show(c.Domain), show(l.Path)) }
+	at := func(l *CountedLimit) string {
+		return fmt.Sprintf("%s: %s %s", l.Pos, config.Quote(c.Domain), config.Quote(l.Path))
+	}
 	switch {
 	case c.Old == nil:
 		return fmt.Sprintf("%s: new: %s", at(c.New), c.New.Limit)

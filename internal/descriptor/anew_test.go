@@ -7,13 +7,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
 // parse reads the text of a file.
 func parse(t *testing.T, name, text string) *config.Rules {
 	t.Helper()
-	rules, err := config.Parse([]config.Source{{Name: name, Data: []byte(text)}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: name, Data: []byte(text)}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,77 +81,77 @@ func TestCountersThatBeginAnew(t *testing.T) {
 	}{
 		"another algorithm": {
 			edge(user("unit: minute, requests_per_unit: 5")), edge(user("algorithm: token_bucket, unit: minute, requests_per_unit: 5, burst: 7")),
-			[]string{"new:3:27: edge user: begins anew: algorithm changed: fixed_window, 5 per 1m (old:3:27) -> token_bucket, 5 per 1m, burst 7"},
+			[]string{"new:3:27: edge user: begins anew: algorithm changed: fixed_window, 5 per minute (old:3:27) -> token_bucket, 5 per minute, burst 7"},
 		},
 		"another window": {
 			edge(user("unit: minute, requests_per_unit: 5")), edge(user("unit: hour, requests_per_unit: 5")),
-			[]string{"new:3:27: edge user: begins anew: window changed: fixed_window, 5 per 1m (old:3:27) -> fixed_window, 5 per 1h"},
+			[]string{"new:3:27: edge user: begins anew: window changed: fixed_window, 5 per minute (old:3:27) -> fixed_window, 5 per hour"},
 		},
 		"another window of a sliding window": {
 			edge(user("algorithm: sliding_window, unit: minute, requests_per_unit: 5")), edge(user("algorithm: sliding_window, window: 90s, requests_per_unit: 5")),
-			[]string{"new:3:27: edge user: begins anew: window changed: sliding_window, 5 per 1m (old:3:27) -> sliding_window, 5 per 90s"},
+			[]string{"new:3:27: edge user: begins anew: window changed: sliding_window, 5 per minute (old:3:27) -> sliding_window, 5 per 1m30s"},
 		},
 		"another window of a log": {
 			edge(user("algorithm: sliding_log, unit: minute, requests_per_unit: 5")), edge(user("algorithm: sliding_log, unit: hour, requests_per_unit: 5")),
-			[]string{"new:3:27: edge user: begins anew: window changed: sliding_log, 5 per 1m (old:3:27) -> sliding_log, 5 per 1h"},
+			[]string{"new:3:27: edge user: begins anew: window changed: sliding_log, 5 per minute (old:3:27) -> sliding_log, 5 per hour"},
 		},
 		"one of several limits": {
 			edge(users("unit: minute, requests_per_unit: 5", "unit: hour, requests_per_unit: 50, name: hourly")),
 			edge(users("unit: minute, requests_per_unit: 6", "unit: day, requests_per_unit: 50, name: hourly")),
-			[]string{"new:3:67: edge user: begins anew: window changed: hourly: fixed_window, 50 per 1h (old:3:67) -> hourly: fixed_window, 50 per 1d"},
+			[]string{"new:3:67: edge user: begins anew: window changed: hourly: fixed_window, 50 per hour, denied_hits drop (old:3:67) -> hourly: fixed_window, 50 per day, denied_hits drop"},
 		},
 		"limits of one kind that change places": {
 			edge(users("unit: minute, requests_per_unit: 5", "unit: minute, requests_per_unit: 50")),
 			edge(users("unit: minute, requests_per_unit: 50", "unit: minute, requests_per_unit: 5")),
 			[]string{
-				"new:3:29: edge user: begins anew: its place among the limits of its kind changed: fixed_window, 50 per 1m (old:3:67) -> fixed_window, 50 per 1m",
-				"new:3:68: edge user: begins anew: its place among the limits of its kind changed: fixed_window, 5 per 1m (old:3:29) -> fixed_window, 5 per 1m",
+				"new:3:29: edge user: begins anew: its place among the limits of its kind changed: fixed_window, 50 per minute, denied_hits drop (old:3:67) -> fixed_window, 50 per minute, denied_hits drop",
+				"new:3:68: edge user: begins anew: its place among the limits of its kind changed: fixed_window, 5 per minute, denied_hits drop (old:3:29) -> fixed_window, 5 per minute, denied_hits drop",
 			},
 		},
 		"a limit before one of its kind": {
 			edge(user("unit: minute, requests_per_unit: 5")),
 			edge(users("unit: minute, requests_per_unit: 50", "unit: minute, requests_per_unit: 5")),
 			[]string{
-				"new:3:29: edge user: new: fixed_window, 50 per 1m",
-				"new:3:68: edge user: begins anew: its place among the limits of its kind changed: fixed_window, 5 per 1m (old:3:27) -> fixed_window, 5 per 1m",
+				"new:3:29: edge user: new: fixed_window, 50 per minute, denied_hits drop",
+				"new:3:68: edge user: begins anew: its place among the limits of its kind changed: fixed_window, 5 per minute (old:3:27) -> fixed_window, 5 per minute, denied_hits drop",
 			},
 		},
 		"share_threshold": {
 			edge(`- {key: user, value: "a*", rate_limit: {unit: minute, requests_per_unit: 5}}`),
 			edge(`- {key: user, value: "a*", share_threshold: true, rate_limit: {unit: minute, requests_per_unit: 5}}`),
-			[]string{"new:3:63: edge user_a*: begins anew: values share a counter that had one each: fixed_window, 5 per 1m (old:3:40) -> fixed_window, 5 per 1m"},
+			[]string{"new:3:63: edge user_a*: begins anew: values share a counter that had one each: fixed_window, 5 per minute (old:3:40) -> fixed_window, 5 per minute"},
 		},
 		"share_threshold and algorithm": {
 			edge(`- {key: user, value: "a*", share_threshold: true, rate_limit: {unit: minute, requests_per_unit: 5}}`),
 			edge(`- {key: user, value: "a*", rate_limit: {algorithm: sliding_log, unit: minute, requests_per_unit: 5}}`),
-			[]string{"new:3:40: edge user_a*: begins anew: values have a counter each that shared one; algorithm changed: fixed_window, 5 per 1m (old:3:63) -> sliding_log, 5 per 1m"},
+			[]string{"new:3:40: edge user_a*: begins anew: values have a counter each that shared one; algorithm changed: fixed_window, 5 per minute (old:3:63) -> sliding_log, 5 per minute"},
 		},
 		"consume": {
 			edge(user("unit: minute, requests_per_unit: 5")), "consume: all_or_nothing\n" + edge(user("unit: minute, requests_per_unit: 5")),
-			[]string{"new:4:27: edge user: begins anew: consume changed, and with it the counters' place in a Redis Cluster; elsewhere they go on: fixed_window, 5 per 1m (old:3:27) -> fixed_window, 5 per 1m"},
+			[]string{"new:4:27: edge user: begins anew: consume changed, and with it the counters' place in a Redis Cluster; elsewhere they go on: fixed_window, 5 per minute (old:3:27) -> fixed_window, 5 per minute, denied_hits drop"},
 		},
 		"another key": {
 			edge(user("unit: minute, requests_per_unit: 5")), edge("- {key: account, rate_limit: {unit: minute, requests_per_unit: 5}}"),
-			[]string{"new:3:30: edge account: new: fixed_window, 5 per 1m", "old:3:27: edge user: gone: fixed_window, 5 per 1m"},
+			[]string{"new:3:30: edge account: new: fixed_window, 5 per minute", "old:3:27: edge user: gone: fixed_window, 5 per minute"},
 		},
 		"another domain": {
 			edge(user("unit: minute, requests_per_unit: 5")), "domain: shop\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 5}}]",
-			[]string{"new:2:39: shop user: new: fixed_window, 5 per 1m", "old:3:27: edge user: gone: fixed_window, 5 per 1m"},
+			[]string{"new:2:39: shop user: new: fixed_window, 5 per minute", "old:3:27: edge user: gone: fixed_window, 5 per minute"},
 		},
 		"unlimited": {
 			edge(user("unit: minute, requests_per_unit: 5")), edge(user("unlimited: true")),
-			[]string{"old:3:27: edge user: gone: fixed_window, 5 per 1m"},
+			[]string{"old:3:27: edge user: gone: fixed_window, 5 per minute"},
 		},
 		// alice was counted by the rule of all users.
 		"a value taken over from all": {
 			edge(user("unit: minute, requests_per_unit: 5")),
 			edge(user("unit: minute, requests_per_unit: 5"), "- {key: user, value: alice, rate_limit: {unit: hour, requests_per_unit: 50}}"),
-			[]string{"new:4:41: edge user_alice: begins anew: window changed: fixed_window, 5 per 1m (old:3:27) -> fixed_window, 50 per 1h"},
+			[]string{"new:4:41: edge user_alice: begins anew: window changed: fixed_window, 5 per minute (old:3:27) -> fixed_window, 50 per hour"},
 		},
 		"a level more": {
 			edge(user("unit: minute, requests_per_unit: 5")),
 			edge("- {key: user, descriptors: [{key: path, rate_limit: {unit: minute, requests_per_unit: 5}}]}"),
-			[]string{"new:3:53: edge user.path: new: fixed_window, 5 per 1m", "old:3:27: edge user: gone: fixed_window, 5 per 1m"},
+			[]string{"new:3:53: edge user.path: new: fixed_window, 5 per minute", "old:3:27: edge user: gone: fixed_window, 5 per minute"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

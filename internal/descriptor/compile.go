@@ -150,12 +150,11 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 // addNode adds a descriptor below up and returns the edges of its key and to
 // itself; rootEdge if one like it is there already.
 func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
-	b.nodes = append(b.nodes, node{config: c, joined: c.Key, starKey: strings.Contains(c.Key, "*")})
+	b.nodes = append(b.nodes, node{config: c, joined: c.Joined(), starKey: strings.Contains(c.Key, "*")})
 	n := &b.nodes[len(b.nodes)-1]
 	key = b.tree.add(up, keyEdge, c.Key)
 	at = key
 	if c.Value != "" {
-		n.joined += "_" + c.Value
 		at = b.tree.add(key, valueEdge, c.Value)
 	}
 	if b.tree.list[at].node != nil {

@@ -6,12 +6,8 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
@@ -99,10 +95,10 @@ type ExplainedLimit struct {
 	Unlimited bool   `json:"unlimited,omitempty"`
 	// ShadowMode: it decides and counts, and refuses nobody.
 	ShadowMode bool `json:"shadow_mode,omitempty"`
-	// Algorithm and Limit say how it decides, such as "token_bucket" and "100 per
-	// 1m, burst 20". Empty if unlimited.
+	// Algorithm is empty if unlimited.
 	Algorithm string `json:"algorithm,omitempty"`
-	Limit     string `json:"limit,omitempty"`
+	// Limit is the text of the limit, with its name; see [config.Limit.String].
+	Limit string `json:"limit"`
 	// CounterKey is the key of the entries' counter, before what the store puts
 	// around it. Empty if unlimited.
 	CounterKey string `json:"counter_key,omitempty"`
@@ -116,13 +112,13 @@ func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
 	case d == nil:
 		x.Outcome = UnknownDomain
 		x.Nearest = nearest(slices.Sorted(maps.Keys(m.domains)), domain, func(s string) string { return s })
-		x.Reason = fmt.Sprintf("there are no rules for domain %s%s", show(domain), listed("; nearest: ", x.Nearest, show))
+		x.Reason = fmt.Sprintf("there are no rules for domain %s%s", config.Quote(domain), listed("; nearest: ", x.Nearest, config.Quote))
 		return x
 	case len(entries) == 0:
 		x.Outcome, x.Reason = NoEntries, "the descriptor has no entries"
 		return x
 	case d.top.flags&hasLevel == 0:
-		x.Outcome, x.Reason = NoMatch, fmt.Sprintf("domain %s has no descriptors", show(domain))
+		x.Outcome, x.Reason = NoMatch, fmt.Sprintf("domain %s has no descriptors", config.Quote(domain))
 		return x
 	}
 	at := d.top
@@ -145,7 +141,7 @@ func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
 		return x
 	}
 	x.Outcome, x.Rule = Matched, explainRule(&d.rules[at.slot], entries)
-	x.Reason = fmt.Sprintf("rule %s applies", located(show(x.Rule.Path), x.Rule.Pos))
+	x.Reason = fmt.Sprintf("rule %s applies", located(config.Quote(x.Rule.Path), x.Rule.Pos))
 	return x
 }
 
@@ -178,7 +174,7 @@ func (d *Domain) explainNoLimit(at place, last Step) string {
 				break
 			}
 		}
-		fmt.Fprintf(&b, "; below it there are rules for descriptors with another entry%s", listed(": ", keys, show))
+		fmt.Fprintf(&b, "; below it there are rules for descriptors with another entry%s", listed(": ", keys, config.Quote))
 	}
 	for _, a := range last.Tried {
 		if won := last.Won(); a.Found != nil && a.How != won.How && a.Found.HasLimit {
@@ -195,31 +191,14 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 		ShadowMode: r.Config.ShadowMode, QuotaMode: r.Config.QuotaMode,
 	}
 	for i, l := range r.Config.Limits {
-		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode}
+		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Limit: l.String()}
 		if !l.Unlimited {
-			p := l.Algo.Params()
-			limit.Algorithm, limit.Limit = p.Algorithm.String(), describe(p)
+			limit.Algorithm = l.Algo.Params().Algorithm.String()
 			limit.CounterKey = string(r.AppendKey(nil, entries, i))
 		}
 		x.Limits = append(x.Limits, limit)
 	}
 	return x
-}
-
-// describe returns the numbers of a limit.
-func describe(p algo.Params) string {
-	rate := func(hits uint32, per []byte) string { return fmt.Sprintf("%d per %s", hits, per) }
-	s := rate(p.Limit, appendPeriod(nil, p.Window))
-	if p.Burst > 0 {
-		s += fmt.Sprintf(", burst %d", p.Burst)
-	}
-	if p.Refill.Hits > 0 {
-		s += ", refilled by " + rate(p.Refill.Hits, appendPeriod(nil, p.Refill.Per))
-	}
-	if p.Strict {
-		s += ", strict"
-	}
-	return s
 }
 
 func newPlace(c *config.Descriptor) *Place {
@@ -313,7 +292,7 @@ func (x Explanation) String() string {
 	if x.Rule == nil {
 		return b.String()
 	}
-	fmt.Fprintf(&b, "\nrule %s\n", show(x.Rule.Path))
+	fmt.Fprintf(&b, "\nrule %s\n", config.Quote(x.Rule.Path))
 	if x.Rule.ShadowMode {
 		b.WriteString("   shadow mode: decided and counted, answered OK\n")
 	}
@@ -334,18 +313,10 @@ func (x Explanation) WriteTo(w io.Writer) (int64, error) {
 
 // String returns the limit in one or two lines.
 func (l ExplainedLimit) String() string {
-	name := ""
-	if l.Name != "" {
-		name = show(l.Name) + ": "
-	}
 	if l.Unlimited {
-		return name + "unlimited"
+		return l.Limit
 	}
-	shadow := ""
-	if l.ShadowMode {
-		shadow = ", shadow mode"
-	}
-	return fmt.Sprintf("%s%s, %s%s\n   counter   %s", name, l.Algorithm, l.Limit, shadow, show(l.CounterKey))
+	return fmt.Sprintf("%s\n   counter   %s", l.Limit, config.Quote(l.CounterKey))
 }
 
 // String returns the place as key=value (file:line:column).
@@ -361,9 +332,9 @@ func located(name, pos string) string {
 // String returns key=value, or the key alone if there is no value.
 func (e Entry) String() string {
 	if e.Value == "" {
-		return show(e.Key)
+		return config.Quote(e.Key)
 	}
-	return show(e.Key) + "=" + show(e.Value)
+	return config.Quote(e.Key) + "=" + config.Quote(e.Value)
 }
 
 // listed returns lead and the items, or nothing if there are none.
@@ -376,16 +347,4 @@ func listed[T any](lead string, items []T, text func(T) string) string {
 		texts[i] = text(item)
 	}
 	return lead + strings.Join(texts, ", ")
-}
-
-// show returns s quoted if it is empty or would be hard to tell from its
-// surroundings.
-func show(s string) string {
-	plain := func(r rune) bool {
-		return r != utf8.RuneError && r != '"' && unicode.IsGraphic(r) && !unicode.IsSpace(r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return strconv.Quote(s)
 }

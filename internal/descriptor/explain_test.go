@@ -100,7 +100,7 @@ rule user_alice.path_/x* (edge.yaml:5:5) applies
    key_only  path (edge.yaml:6:5)
 
 rule user_alice.path_/x*
-   token_bucket, 100 per 1m
+   token_bucket, 100 per minute
    counter   "4:edge|4:user=5:alice|4:path=4:/x \x00|tb"
 `},
 		{"all parameters", "edge", []descriptor.Entry{{Key: "user", Value: "adam"}}, descriptor.Matched, `
@@ -112,7 +112,7 @@ rule user_a* (edge.yaml:7:5) applies
    key_only  none
 
 rule user_a*
-   per_user: hybrid, 100 per 1m, burst 20, refilled by 2 per 1s, strict
+   per_user: hybrid, 100 per minute, burst 20, refill_rate 2/second, strict
    counter   4:edge|4:user=4:adam|hy2:1m
 `},
 		{"modes and an unlimited limit", "edge", []descriptor.Entry{{Key: "plan", Value: "free"}}, descriptor.Matched, `
@@ -126,7 +126,7 @@ rule plan_free (edge.yaml:9:5) applies
 rule plan_free
    shadow mode: decided and counted, answered OK
    quota mode: over limit only when all such descriptors of the request are
-   token_bucket, 100 per 1m
+   token_bucket, 100 per minute
    counter   4:edge|4:plan=4:free|tb
    rest: unlimited
 `},
@@ -160,7 +160,7 @@ func TestExplainJSON(t *testing.T) {
 		`"levels":[{"entry":{"key":"user","value":"adam"},"tried":[{"how":"exact"},` +
 		`{"how":"wildcard","found":{"key":"user","value":"a*","pos":"edge.yaml:7:5","has_limit":true,"has_descriptors":false}},{"how":"key_only"}]}],` +
 		`"rule":{"index":2,"path":"user_a*","pos":"edge.yaml:7:5","limits":[{"name":"per_user","algorithm":"hybrid",` +
-		`"limit":"100 per 1m, burst 20, refilled by 2 per 1s, strict","counter_key":"4:edge|4:user=4:adam|hy2:1m"}]}}`
+		`"limit":"per_user: hybrid, 100 per minute, burst 20, refill_rate 2/second, strict","counter_key":"4:edge|4:user=4:adam|hy2:1m"}]}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -102,7 +102,7 @@ func (n *node) matches(e *Entry) bool {
 	if n.match == nil {
 		return false
 	}
-	return len(e.Key) == len(n.config.Key) && n.config.Value != "" || n.match.match(e.Key+"_"+e.Value)
+	return len(e.Key) == len(n.config.Key) && n.config.Value != "" || n.match.Match(e.Key+"_"+e.Value)
 }
 
 func appendTag(dst []byte, p algo.Params) []byte {

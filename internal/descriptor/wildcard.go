@@ -3,57 +3,29 @@ package descriptor
 import (
 	"slices"
 	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
 )
 
-// pattern is a text in which each * stands for zero or more characters.
+// pattern is one whose rest is to match.
 type pattern struct {
 	candidate // while compiling, slot is its edge
-
-	prefix, suffix string   // before the first * and after the last
-	middles        []string // between them, in order, none empty
-	size           int      // the fewest bytes that match
+	glob.Pattern
 }
 
-func newPattern(text string) pattern {
-	parts := strings.Split(text, "*")
-	last := len(parts) - 1
-	p := pattern{prefix: parts[0], suffix: parts[last], size: len(text) - last}
-	for _, part := range parts[1:last] {
-		if part != "" {
-			p.middles = append(p.middles, part)
-		}
-	}
-	return p
-}
-
-// match takes each part at the first place where it fits. A later place never
-// lets more of the rest match, so there is no going back.
-func (p *pattern) match(s string) bool {
-	if len(s) < p.size || !strings.HasPrefix(s, p.prefix) || !strings.HasSuffix(s, p.suffix) {
-		return false
-	}
-	s = s[len(p.prefix) : len(s)-len(p.suffix)]
-	for _, m := range p.middles {
-		i := strings.Index(s, m)
-		if i < 0 {
-			return false
-		}
-		s = s[i+len(m):]
-	}
-	return true
-}
+func newPattern(text string) pattern { return pattern{Pattern: glob.Parse(text)} }
 
 // after returns what of the pattern is to match after start, with which it starts.
 func (p pattern) after(start string) pattern {
-	p.prefix = strings.TrimPrefix(p.prefix, start)
-	p.size -= len(start)
+	p.Prefix = strings.TrimPrefix(p.Prefix, start)
+	p.Size -= len(start)
 	return p
 }
 
 // before returns what of the pattern is to match before end, with which it ends.
 func (p pattern) before(end string) pattern {
-	p.suffix = strings.TrimSuffix(p.suffix, end)
-	p.size -= len(end)
+	p.Suffix = strings.TrimSuffix(p.Suffix, end)
+	p.Size -= len(end)
 	return p
 }
 
@@ -142,7 +114,7 @@ func first(patterns []pattern, s string, best candidate) candidate {
 		if best.order < p.order {
 			break
 		}
-		if p.match(s) {
+		if p.Match(s) {
 			return p.candidate
 		}
 	}
@@ -177,10 +149,10 @@ func (b *builder) split(at int, patterns []pattern, by kind) (lengths []length) 
 	groups := map[string][]pattern{}
 	var literals []string // in order of their first pattern
 	for _, p := range patterns {
-		literal := p.prefix
+		literal := p.Prefix
 		rest := p.after(literal)
 		if by == suffixEdge {
-			literal = p.suffix
+			literal = p.Suffix
 			rest = p.before(literal)
 		}
 		if groups[literal] == nil {
@@ -199,7 +171,7 @@ func (b *builder) split(at int, patterns []pattern, by kind) (lengths []length) 
 		rest := groups[literal]
 		e := b.wild.add(at, by, literal)
 		end := edge{edgeID: b.wild.list[e].edgeID, order: noOrder}
-		if i := slices.IndexFunc(rest, func(p pattern) bool { return p.size == 0 }); i >= 0 {
+		if i := slices.IndexFunc(rest, func(p pattern) bool { return p.Size == 0 }); i >= 0 {
 			// Nothing is left of it but *: what comes after is never reached.
 			end.land, end.order, end.flags = rest[i].slot, rest[i].order, rest[i].flags
 			rest = rest[:i]

@@ -29,6 +29,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
+
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 const (
@@ -58,6 +60,12 @@ type Options struct {
 	Method string
 	// Target is how long goroutines may wait for a processor. Required.
 	Target time.Duration
+	// Wait returns the mean time for which goroutines waited for a processor since it
+	// was last asked, and whether there were enough to tell. Default what the runtime
+	// measures.
+	Wait func() (mean time.Duration, ok bool)
+	// Names say how an operator sets Target: GRPC.MaxWait.
+	Names named.Fields
 	// Log is told of refusals, once a second. Required.
 	Log *zap.Logger
 }
@@ -86,7 +94,7 @@ func New(o Options) *Shedder {
 	// Not Unavailable, which stands for a replica that is gone: retry policies name
 	// it, and a retry is what an overloaded service needs least; and Envoy's outlier
 	// detection takes it for a 503, ejects the replica and has the others do its work.
-	s.refused = status.Error(codes.ResourceExhausted, "the rate limit service is overloaded and did not decide: give it more processors or replicas (see --max-wait)")
+	s.refused = status.Error(codes.ResourceExhausted, "the rate limit service is overloaded and did not decide: give it more processors or replicas (see "+o.Names.Of("GRPC.MaxWait")+")")
 	s.metrics = []prometheus.Collector{
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ratelimit_overload_refused_total",
@@ -116,7 +124,10 @@ func New(o Options) *Shedder {
 // Run watches until the context ends.
 func (s *Shedder) Run(ctx context.Context) error {
 	detector := Detector{Target: s.opts.Target}
-	waits := newWaits()
+	meanWait := s.opts.Wait
+	if meanWait == nil {
+		meanWait = newWaits().mean
+	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	defer s.overloaded.Store(false)
@@ -134,7 +145,7 @@ func (s *Shedder) Run(ctx context.Context) error {
 			turned = now
 			s.turn()
 		}
-		wait, ok := waits.mean()
+		wait, ok := meanWait()
 		if !ok {
 			continue
 		}

@@ -40,10 +40,16 @@ func busy(t *testing.T) {
 	}
 }
 
+// measured leaves the wait for a processor to the runtime.
+var measured func() (time.Duration, bool)
+
+// overloaded is a wait that is always longer than the target of the tests.
+func overloaded() (time.Duration, bool) { return 10 * time.Millisecond, true }
+
 // run runs a shedder until the test ends.
-func run(t *testing.T, target time.Duration) (*overload.Shedder, *observer.ObservedLogs) {
+func run(t *testing.T, target time.Duration, wait func() (time.Duration, bool)) (*overload.Shedder, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.WarnLevel)
-	s := overload.New(overload.Options{Method: method, Target: target, Log: zap.New(core)})
+	s := overload.New(overload.Options{Method: method, Target: target, Wait: wait, Log: zap.New(core)})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -108,7 +114,7 @@ func metric(t *testing.T, c prometheus.Collector, name string) float64 {
 }
 
 func TestNothingIsRefusedWithoutLoad(t *testing.T) {
-	s, _ := run(t, time.Hour)
+	s, _ := run(t, time.Hour, measured)
 	if n, err := asked(t.Context(), s, method); n != 0 {
 		t.Errorf("%d refused: %v", n, err)
 	}
@@ -116,7 +122,7 @@ func TestNothingIsRefusedWithoutLoad(t *testing.T) {
 
 func TestRequestsAreRefusedUnderLoad(t *testing.T) {
 	busy(t)
-	s, logs := run(t, time.Millisecond)
+	s, logs := run(t, time.Millisecond, measured)
 	await(t, "there is overload", s.Overloaded)
 	var n int
 	var err error
@@ -145,8 +151,7 @@ func TestRequestsAreRefusedUnderLoad(t *testing.T) {
 // A request whose turn has come makes room for another, and so does one whose turn
 // does not come for so long that it must be its client who keeps it.
 func TestWaitingRequestsMakeRoom(t *testing.T) {
-	busy(t)
-	s, _ := run(t, time.Millisecond)
+	s, _ := run(t, time.Millisecond, overloaded)
 	await(t, "there is overload", s.Overloaded)
 	for range 1000 {
 		ctx, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method})
@@ -166,8 +171,7 @@ func TestWaitingRequestsMakeRoom(t *testing.T) {
 
 // Clients that wait longer than others may have more requests before theirs.
 func TestPatientClientsFindMorePlaces(t *testing.T) {
-	busy(t)
-	s, _ := run(t, time.Millisecond)
+	s, _ := run(t, time.Millisecond, overloaded)
 	await(t, "there is overload", s.Overloaded)
 	patient, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
@@ -188,8 +192,7 @@ func TestPatientClientsFindMorePlaces(t *testing.T) {
 // grpc-go keeps a timer for each request with a deadline that a tap handle
 // refuses, so those with a long one are refused later.
 func TestLongDeadlinesAreRefusedInTheirTurn(t *testing.T) {
-	busy(t)
-	s, _ := run(t, time.Millisecond)
+	s, _ := run(t, time.Millisecond, overloaded)
 	await(t, "there is overload", s.Overloaded)
 	long, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()

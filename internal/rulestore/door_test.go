@@ -17,11 +17,13 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
 // restarted returns what a new process makes of a file.
-func restarted(t testing.TB, path string) (*rulestore.Provider, []config.Source, error) {
+func restarted(t testing.TB, path string) (*rulestore.Provider, []rulefile.Source, error) {
 	t.Helper()
 	store, err := rulestore.NewFile(path)
 	if err != nil {
@@ -55,7 +57,7 @@ func FuzzWhatIsAcceptedLoadsAgain(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		rules, err := config.Parse([]config.Source{{Name: "body", Data: body, Origin: config.FromAdmin}}, config.Options{})
+		rules, err := rulefile.Parse([]rulefile.Source{{Name: "body", Data: body, Origin: config.FromAdmin}}, rulefile.Options{})
 		if err != nil {
 			return
 		}
@@ -79,7 +81,7 @@ func FuzzWhatIsAcceptedLoadsAgain(f *testing.F) {
 		if err != nil {
 			t.Fatalf("accepted, but a new process has: %v", err)
 		}
-		loaded, err := config.Parse(sources, config.Options{})
+		loaded, err := rulefile.Parse(sources, rulefile.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +144,7 @@ func TestTheDoorRefusesWhatIsTooLarge(t *testing.T) {
 // TestTheDoorAsksTheOthers has the rules of other providers refuse a set.
 func TestTheDoorAsksTheOthers(t *testing.T) {
 	store, path := newFile(t)
-	p := &rulestore.Provider{Store: store, Log: zap.NewNop(), Check: func(sources []config.Source) error {
+	p := &rulestore.Provider{Store: store, Log: zap.NewNop(), Check: func(sources []rulefile.Source) error {
 		if len(sources) != 1 || sources[0].Origin != config.FromAdmin {
 			t.Errorf("asked about %v", sources)
 		}
@@ -188,11 +190,11 @@ func TestADamagedDomainIsSetAside(t *testing.T) {
 			}
 			write(bad)
 			sources, err := running.Sources(t.Context())
-			if _, partial := errors.AsType[*config.Partial](err); !partial || len(sources) != 2 || !strings.Contains(string(sources[1].Data), `"unlimited":true`) {
+			if _, partial := errors.AsType[*reload.Partial](err); !partial || len(sources) != 2 || !strings.Contains(string(sources[1].Data), `"unlimited":true`) {
 				t.Errorf("running: %d sources, error %v", len(sources), err)
 			}
 			started, sources, err := restarted(t, path)
-			if _, partial := errors.AsType[*config.Partial](err); !partial || len(sources) != 1 || !strings.Contains(err.Error(), `"inner"`) {
+			if _, partial := errors.AsType[*reload.Partial](err); !partial || len(sources) != 1 || !strings.Contains(err.Error(), `"inner"`) {
 				t.Errorf("started: %d sources, error %v", len(sources), err)
 			}
 
@@ -256,7 +258,7 @@ func TestAFileThatIsNoSetIsReplacedByTheNextChange(t *testing.T) {
 			t.Fatalf("%q: known %+v, error %v", tt.text, known, err)
 		}
 		sources, err := p.Sources(t.Context())
-		if _, partial := errors.AsType[*config.Partial](err); !partial || len(sources) != 1 || !strings.Contains(err.Error(), path) {
+		if _, partial := errors.AsType[*reload.Partial](err); !partial || len(sources) != 1 || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %d sources, error %v", tt.text, len(sources), err)
 		}
 		next, changes := put(t, known, perUser(5), false)
@@ -305,17 +307,17 @@ func TestRedisHoldsSomethingElseUntilTheNextChange(t *testing.T) {
 			}
 			damage(server)
 			for _, r := range []*replica{a, b} {
-				r.awaitState(t, config.SourceBad)
+				r.awaitState(t, reload.SourceBad)
 				if got := r.rules.Rules().String(); !strings.Contains(got, "requests_per_unit=6") {
 					t.Errorf("in force are %s", got)
 				}
 			}
 			c := start(t, server, "") // it knows nothing of what was
-			c.awaitState(t, config.SourceBad)
+			c.awaitState(t, reload.SourceBad)
 			c.change(t, 7)
 			for _, r := range []*replica{a, b, c} {
 				r.await(t, "requests_per_unit=7")
-				r.awaitState(t, config.SourceGood)
+				r.awaitState(t, reload.SourceGood)
 			}
 		})
 	}

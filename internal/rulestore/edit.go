@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // Kind is what an edit does to a rule.
@@ -126,7 +127,7 @@ func (s Set) with(domain *config.Domain) (Set, error) {
 	if len(domain.Descriptors) == 0 {
 		delete(next.Domains, domain.Name)
 	} else {
-		text, err := json.Marshal(domain)
+		text, err := json.Marshal(rulefile.Domain{Domain: domain})
 		if err != nil {
 			return Set{}, err
 		}
@@ -148,7 +149,7 @@ type listing struct {
 func rulesOf(domain *config.Domain) (listing, error) {
 	l := listing{byID: map[string]json.RawMessage{}}
 	for r := range domain.All() {
-		text, err := json.Marshal(r.Descriptor().Bare())
+		text, err := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().Bare()})
 		if err != nil {
 			return l, err
 		}

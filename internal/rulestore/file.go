@@ -14,7 +14,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/ownfile"
 )
 
@@ -134,5 +134,5 @@ func (f *File) replace(set Set) error {
 
 // Watch implements Store.
 func (f *File) Watch(ctx context.Context, changed func()) error {
-	return (&config.Files{Paths: []string{f.file.Path}}).Watch(ctx, changed)
+	return (&reload.Files{Paths: []string{f.file.Path}}).Watch(ctx, changed)
 }

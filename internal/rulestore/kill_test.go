@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
@@ -48,7 +48,7 @@ func saveForever(path string) error {
 	}
 	var domains [2]map[string]json.RawMessage
 	for i := range domains {
-		rules, err := config.Parse([]config.Source{{Name: "test", Data: []byte(rulesOf(uint64(i)))}}, config.Options{})
+		rules, err := rulefile.Parse([]rulefile.Source{{Name: "test", Data: []byte(rulesOf(uint64(i)))}}, rulefile.Options{})
 		if err != nil {
 			return err
 		}

@@ -14,9 +14,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// Provider is a config.Provider of what a store holds, and the only door to that
+// Provider is a reload.Provider of what a store holds, and the only door to that
 // store: what is saved by way of it can be loaded again.
 //
 // A store that can't be reached is no reason to do without the rules that are known
@@ -27,7 +29,7 @@ type Provider struct {
 	Store Store
 	// Check reports why sources can't come into force beside the rules of other
 	// providers. Nil: they always can.
-	Check func([]config.Source) error
+	Check func([]rulefile.Source) error
 	// MaxBytes bounds the stored form of a set; 0 means the package's MaxBytes.
 	MaxBytes int
 	Log      *zap.Logger
@@ -40,20 +42,20 @@ type Provider struct {
 }
 
 var (
-	_ config.Provider = (*Provider)(nil)
+	_ reload.Provider = (*Provider)(nil)
 	_ Store           = (*Provider)(nil)
 )
 
-// Origin implements config.Provider.
+// Origin implements reload.Provider.
 func (p *Provider) Origin() config.Origin { return config.FromAdmin }
 
-// Sources implements config.Provider.
-func (p *Provider) Sources(ctx context.Context) ([]config.Source, error) {
+// Sources implements reload.Provider.
+func (p *Provider) Sources(ctx context.Context) ([]rulefile.Source, error) {
 	set, err := p.Load(ctx)
 	p.sayAvailable(set, err)
 	switch {
 	case errors.Is(err, ErrUnusable):
-		return set.sources(), &config.Partial{Problems: []config.Problem{{What: err.Error(), Remedy: "restore it; the next change of admin rules replaces it"}}}
+		return set.sources(), &reload.Partial{Problems: []config.Problem{{What: err.Error(), Remedy: "restore it; the next change of admin rules replaces it"}}}
 	case err != nil && !errors.Is(err, ErrUnavailable):
 		return nil, err
 	case len(set.aside) == 0:
@@ -66,7 +68,7 @@ func (p *Provider) Sources(ctx context.Context) ([]config.Source, error) {
 			Remedy: "write the domain's admin rules again",
 		})
 	}
-	return set.sources(), &config.Partial{Problems: problems}
+	return set.sources(), &reload.Partial{Problems: problems}
 }
 
 // sayAvailable logs when the store goes and when it is back.
@@ -184,7 +186,7 @@ func (p *Provider) Save(ctx context.Context, prev, next Set) error {
 	return p.Store.Save(ctx, prev, next)
 }
 
-// Watch implements config.Provider.
+// Watch implements reload.Provider.
 func (p *Provider) Watch(ctx context.Context, changed func()) error {
 	return p.Store.Watch(ctx, changed)
 }

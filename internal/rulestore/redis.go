@@ -13,6 +13,8 @@ import (
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/backend/redis/away"
 )
 
 // RedisOptions say where in Redis the rules are kept.
@@ -262,7 +264,7 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 	stored, err := save.Exec(ctx, client, []string{r.key}, []string{prev.Token(), next.Token(), string(text), replacing}).AsInt64()
 	switch {
 	case err != nil:
-		if refused, ok := rueidis.IsRedisErr(err); ok && !away(refused.Error()) {
+		if refused, ok := rueidis.IsRedisErr(err); ok && !away.Is(refused.Error()) {
 			return fmt.Errorf("redis refused to save the admin rules: %w", err)
 		}
 		return unavailable(err)
@@ -276,16 +278,6 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 		r.opts.Log.Warn("a deletion of the admin rules' key would be taken for a loss until the next look", zap.Error(err))
 	}
 	return nil
-}
-
-// away says whether an answer of Redis is that of a server that can't work now.
-func away(answer string) bool {
-	code, _, _ := strings.Cut(answer, " ")
-	switch code {
-	case "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY":
-		return true
-	}
-	return false
 }
 
 // Watch implements Store.

@@ -14,14 +14,15 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
 // replica is one of several that share rules in a Redis.
 type replica struct {
 	*rulestore.Provider
-	rules *config.Coordinator
+	rules *reload.Coordinator
 	cut   atomic.Bool // from Redis
 
 	reloaded chan struct{}
@@ -50,10 +51,10 @@ func start(t *testing.T, server *redistest.Server, copyFile string) *replica {
 	}
 	store := rulestore.NewRedis(o)
 	r.Provider = &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}
-	r.rules = config.NewCoordinator(config.CoordinatorOptions{
-		Providers: []config.Provider{r.Provider},
+	r.rules = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse,
+		Providers: []reload.Provider{r.Provider},
 		Delay:     time.Millisecond,
-		OnReload:  func(config.Reload) { r.reloaded <- struct{}{} },
+		OnReload:  func(reload.Attempt) { r.reloaded <- struct{}{} },
 	})
 	_ = r.rules.Reload(t.Context()) // what is bad is seen in the status
 	ctx, stop := context.WithCancel(context.Background())
@@ -204,7 +205,7 @@ func TestCopyForAStartWithoutRedis(t *testing.T) {
 }
 
 // awaitState waits until the admin rules are in a state.
-func (r *replica) awaitState(t *testing.T, want config.SourceState) {
+func (r *replica) awaitState(t *testing.T, want reload.SourceState) {
 	t.Helper()
 	r.awaitThat(t, string(want), func() bool { return r.rules.Status().Sources[0].State == want })
 }

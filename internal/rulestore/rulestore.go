@@ -16,10 +16,11 @@ import (
 	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // MaxBytes bounds the stored form of a set, which is one value or file.
-const MaxBytes = config.DefaultMaxBytes
+const MaxBytes = rulefile.DefaultMaxBytes
 
 // revisionBits bounds revisions: Lua counts exactly up to 2^53.
 const revisionBits = 52
@@ -48,7 +49,7 @@ type Store interface {
 	// whatever happens meanwhile, one of the two is. It fails with ErrConflict
 	// if prev is not what is stored.
 	Save(ctx context.Context, prev, next Set) error
-	// Watch is as config.Provider's.
+	// Watch is as reload.Provider's.
 	Watch(ctx context.Context, changed func()) error
 }
 
@@ -112,14 +113,14 @@ func decode(text []byte) (Set, error) {
 }
 
 // source returns the text of a domain for config.
-func source(name string, text json.RawMessage) config.Source {
-	return config.Source{Name: "admin:" + name, Data: text, Origin: config.FromAdmin}
+func source(name string, text json.RawMessage) rulefile.Source {
+	return rulefile.Source{Name: "admin:" + name, Data: text, Origin: config.FromAdmin}
 }
 
 // sources returns the domains for config, by name: of those that can't be used the
 // last good ones.
-func (s Set) sources() []config.Source {
-	var sources []config.Source
+func (s Set) sources() []rulefile.Source {
+	var sources []rulefile.Source
 	for _, name := range slices.Sorted(maps.Keys(s.Domains)) {
 		text := s.Domains[name]
 		if bad, is := s.aside[name]; is {
@@ -134,7 +135,7 @@ func (s Set) sources() []config.Source {
 
 // parse reads the stored text of a domain.
 func parse(name string, text json.RawMessage) (*config.Domain, error) {
-	rules, err := config.Parse([]config.Source{source(name, text)}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{source(name, text)}, rulefile.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package rulestore_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,13 +17,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/ownfile"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
 func domain(t rapid.TB, yaml string) *config.Domain {
 	t.Helper()
-	rules, err := config.Parse([]config.Source{{Name: "test", Data: []byte(yaml)}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "test", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,7 @@ func inForce(t rapid.TB, store rulestore.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := config.Parse(sources, config.Options{})
+	rules, err := rulefile.Parse(sources, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +337,7 @@ func TestEditsAreAsTheGrammarSays(t *testing.T) {
 			for name := range s.Domains {
 				for r := range domain(t, string(s.Domains[name])).All() {
 					got++
-					if text, _ := r.Descriptor().Bare().MarshalJSON(); want[r.ID()] != string(text) {
+					if text, _ := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().Bare()}); want[r.ID()] != string(text) {
 						t.Fatalf("%s is %s, want %s", r.Name(), text, want[r.ID()])
 					}
 				}

@@ -14,14 +14,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	"pgregory.net/rapid"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/stats"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 var unbounded = Bounds{Descriptors: math.MaxInt, Entries: math.MaxInt, EntryBytes: math.MaxInt}
@@ -154,36 +153,44 @@ func decodesLikeTheLibrary(t failer, b []byte) {
 	if got := r.message(); !proto.Equal(got, &msg) {
 		t.Fatalf("%x: got %s\nthe library %s", b, protojson.Format(got), protojson.Format(&msg))
 	}
-	r.clear()
-	bounds := Bounds{Descriptors: 2, Entries: 2}
+	r.reset()
+	bounds := Bounds{Descriptors: 2, Entries: 2, EntryBytes: math.MaxInt}
 	if err := r.decode(b, &bounds); err != nil {
 		t.Fatalf("%x: with bounds: %v", b, err)
 	}
-	if r.count != len(msg.Descriptors) || len(r.descriptors) != min(r.count, 2) {
-		t.Errorf("%x: %d descriptors counted of %d, %d kept", b, r.count, len(msg.Descriptors), len(r.descriptors))
+	if r.count != len(msg.Descriptors) || len(r.Descriptors) != min(r.count, 2) {
+		t.Errorf("%x: %d descriptors counted of %d, %d kept", b, r.count, len(msg.Descriptors), len(r.Descriptors))
 	}
-	for i := range r.descriptors {
-		d, entries := &r.descriptors[i], msg.Descriptors[i].Entries
-		if kept := d.entries[1] - d.entries[0]; d.count != len(entries) || kept != min(d.count, 2) {
-			t.Errorf("%x: descriptor %d: %d entries counted of %d, %d kept", b, i, d.count, len(entries), kept)
+	var excess error
+	kept := 0
+	for i := range r.Descriptors {
+		d, entries := &r.Descriptors[i], msg.Descriptors[i].Entries
+		if kept += min(len(entries), 2); d.To-d.From != min(len(entries), 2) {
+			t.Errorf("%x: descriptor %d: %d entries of %d kept", b, i, d.To-d.From, len(entries))
 		}
+		if len(entries) > 2 && excess == nil {
+			excess = bounds.excess(i, len(entries), 0)
+		}
+	}
+	if fmt.Sprint(r.excess) != fmt.Sprint(excess) || len(r.Entries) != kept {
+		t.Errorf("%x: %v, want %v; %d entries kept, want %d", b, r.excess, excess, len(r.Entries), kept)
 	}
 }
 
 // message returns what was decoded as a message of the library.
 func (r *request) message() *pb.RateLimitRequest {
-	msg := &pb.RateLimitRequest{Domain: r.domain, HitsAddend: r.hits}
-	for i := range r.descriptors {
-		d := &r.descriptors[i]
-		out := &common.RateLimitDescriptor{IsNegativeHits: d.negative}
-		for _, e := range r.entries[d.entries[0]:d.entries[1]] {
+	msg := &pb.RateLimitRequest{Domain: r.Domain, HitsAddend: r.Hits}
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		out := &common.RateLimitDescriptor{IsNegativeHits: d.Negative}
+		for _, e := range r.Entries[d.From:d.To] {
 			out.Entries = append(out.Entries, &common.RateLimitDescriptor_Entry{Key: e.Key, Value: e.Value})
 		}
-		if d.hasLimit {
-			out.Limit = d.limit.message()
+		if d.Override != nil {
+			out.Limit = overrideMessage(d.Override)
 		}
-		if d.hasHits {
-			out.HitsAddend = wrapperspb.UInt64(d.asked.hits)
+		if d.HasHits {
+			out.HitsAddend = wrapperspb.UInt64(d.Hits)
 		}
 		msg.Descriptors = append(msg.Descriptors, out)
 	}
@@ -217,48 +224,33 @@ func TestEncode(t *testing.T) { rapid.Check(t, encodesWhatTheLibraryReads) }
 
 func encodesWhatTheLibraryReads(t *rapid.T) {
 	header := rapid.SampledFrom([]string{"", "x-ratelimit", "größe"})
-	s := New(Options{
-		Stats: stats.New(0), ShadowMode: rapid.Bool().Draw(t, "shadow mode"), DynamicMetadata: rapid.Bool().Draw(t, "metadata"),
-		Headers: Headers{header.Draw(t, "limit"), header.Draw(t, "remaining"), header.Draw(t, "reset"), header.Draw(t, "retry after"), rapid.Bool().Draw(t, "draft")},
+	s := New(nil, Options{
+		DynamicMetadata: rapid.Bool().Draw(t, "metadata"),
+		Headers:         Headers{header.Draw(t, "limit"), header.Draw(t, "remaining"), header.Draw(t, "reset"), header.Draw(t, "retry after"), rapid.Bool().Draw(t, "draft")},
 	})
-	r := &request{domain: rapid.String().Draw(t, "domain"), hits: rapid.Uint32().Draw(t, "hits")}
-	currents := make([]*pb.RateLimitResponse_RateLimit, 0, 4)
-	for i := range rapid.IntRange(0, 4).Draw(t, "descriptors") {
-		rule := &rule{unlimited: rapid.IntRange(0, 5).Draw(t, "unlimited") == 0, metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
-			fmt.Sprint(i): structpb.NewStringValue("of this rule"),
-		}}}
-		d := matched{rule: rule, stats: new(stats.Rule), role: rapid.SampledFrom([]backend.Role{backend.Required, backend.Shadow, backend.Quota}).Draw(t, "role")}
-		d.entries[0], d.first = len(r.entries), len(r.limits)
-		r.entries = append(r.entries, descriptor.Entry{Key: rapid.String().Draw(t, "key"), Value: rapid.String().Draw(t, "value")})
-		current := &pb.RateLimitResponse_RateLimit{
-			Name: rapid.String().Draw(t, "name"), RequestsPerUnit: rapid.Uint32().Draw(t, "requests"), Unit: pb.RateLimitResponse_RateLimit_Unit(rapid.Int32Range(0, 7).Draw(t, "unit")),
+	r := new(limiter.Request)
+	r.Domain, r.Hits = rapid.String().Draw(t, "domain"), rapid.Uint32().Draw(t, "hits")
+	wait := rapid.SampledFrom([]time.Duration{0, 1, time.Second, time.Hour})
+	for range rapid.IntRange(0, 4).Draw(t, "descriptors") {
+		d := r.AddDescriptor(descriptor.Entry{Key: rapid.String().Draw(t, "key"), Value: rapid.String().Draw(t, "value")})
+		d.Remaining = rapid.Uint32().Draw(t, "left")
+		if !rapid.Bool().Draw(t, "limited") {
+			continue
 		}
-		if n := rapid.Uint32().Draw(t, "multiplier"); n > 1 {
-			current.UnitMultiplier = wrapperspb.UInt32(n)
-		}
-		currents = append(currents, current)
-		if rapid.Bool().Draw(t, "limited") {
-			a, err := algo.New(algo.Params{Limit: max(current.RequestsPerUnit, 1), Window: time.Minute})
-			if err != nil {
-				t.Fatal(err)
-			}
-			l := &limit{algo: a, name: current.Name, rawBody: []byte(rapid.String().Draw(t, "body"))}
-			l.report(current.RequestsPerUnit, int32(current.Unit), current.UnitMultiplier.GetValue())
-			r.limits = append(r.limits, l)
-			wait := rapid.SampledFrom([]time.Duration{0, 1, time.Second, time.Hour, algo.Never})
-			r.decisions = append(r.decisions, algo.Decision{
-				Allowed: rapid.Bool().Draw(t, "allowed"), Remaining: rapid.Int64Range(-1, 1<<33).Draw(t, "left"),
-				ResetAfter: wait.Draw(t, "reset"), RetryAfter: wait.Draw(t, "retry"),
-			})
-		}
-		d.entries[1], d.last = len(r.entries), len(r.limits)
-		r.descriptors = append(r.descriptors, d)
+		d.OverLimit = rapid.Bool().Draw(t, "over limit")
+		d.ResetAfter, d.PassesAfter = wait.Draw(t, "reset"), wait.Draw(t, "passes")
+		d.Limit = drawLimit(t)
 	}
-	now := time.Now()
+	if len(r.Descriptors) > 0 {
+		if st := &r.Descriptors[rapid.IntRange(0, len(r.Descriptors)-1).Draw(t, "minimum")].Status; st.Limit != nil {
+			r.Minimum = st
+		}
+	}
+	r.OverLimit = rapid.Bool().Draw(t, "over limit")
+	r.RetryAfter = rapid.SampledFrom([]time.Duration{0, 1, time.Second, algo.Never}).Draw(t, "retry")
+
 	prefix := []byte("before")
-	o := s.judge(r)
-	r.tally(o, now)
-	data, found := bytes.CutPrefix(s.encode(prefix, r, o), prefix)
+	data, found := bytes.CutPrefix(s.encode(prefix, r), prefix)
 	if !found {
 		t.Fatal("what was in the buffer is gone")
 	}
@@ -266,49 +258,67 @@ func encodesWhatTheLibraryReads(t *rapid.T) {
 	if err := proto.Unmarshal(data, &got); err != nil {
 		t.Fatalf("the library cannot read %x: %v", data, err)
 	}
-	want := answerOf(s, r, currents, o)
+	want := messageOf(s, r)
 	if !proto.Equal(&got, want) {
 		t.Errorf("got %s\nwant %s", protojson.Format(&got), protojson.Format(want))
 	}
 }
 
-// answerOf returns the answer that judge leads to, as a message.
-func answerOf(s *Service, r *request, currents []*pb.RateLimitResponse_RateLimit, o overall) *pb.RateLimitResponse {
-	want := &pb.RateLimitResponse{OverallCode: code(o.over)}
-	for i := range r.descriptors {
-		d := &r.descriptors[i]
-		st := &pb.RateLimitResponse_DescriptorStatus{Code: code(d.over), LimitRemaining: d.left}
-		if d.reported != nil {
-			st.CurrentLimit, st.DurationUntilReset = currents[i], &durationpb.Duration{Seconds: d.wait}
-			if len(want.RawBody) == 0 && o.over && d.over {
-				want.RawBody = d.reported.rawBody
+// drawLimit draws a limit, encoded beforehand or not.
+func drawLimit(t *rapid.T) *limiter.Limit {
+	l := &limiter.Limit{
+		Name: rapid.String().Draw(t, "name"), RequestsPerUnit: rapid.Uint32().Draw(t, "requests"),
+		Unit: config.Unit(rapid.Int32Range(0, 7).Draw(t, "unit")), UnitMultiplier: rapid.Uint32().Draw(t, "multiplier"),
+		RawBody: []byte(rapid.String().Draw(t, "body")),
+	}
+	var err error
+	if l.Algo, err = algo.New(algo.Params{Limit: max(l.RequestsPerUnit, 1), Window: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if rapid.Bool().Draw(t, "encoded") {
+		l.Encoded = EncodeLimit(l)
+	}
+	return l
+}
+
+// messageOf returns the answer to a decided request as a message.
+func messageOf(s *Service, r *limiter.Request) *pb.RateLimitResponse {
+	want := &pb.RateLimitResponse{OverallCode: code(r.OverLimit)}
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		st := &pb.RateLimitResponse_DescriptorStatus{Code: code(d.OverLimit), LimitRemaining: d.Remaining}
+		if l := d.Limit; l != nil {
+			st.CurrentLimit = &pb.RateLimitResponse_RateLimit{Name: l.Name, RequestsPerUnit: l.RequestsPerUnit, Unit: pb.RateLimitResponse_RateLimit_Unit(l.Unit)}
+			if l.UnitMultiplier > 1 {
+				st.CurrentLimit.UnitMultiplier = wrapperspb.UInt32(l.UnitMultiplier)
+			}
+			st.DurationUntilReset = &durationpb.Duration{Seconds: seconds(d.PassesAfter)}
+			if len(want.RawBody) == 0 && r.OverLimit && d.OverLimit && len(l.RawBody) > 0 {
+				want.RawBody = l.RawBody
 			}
 		}
 		want.Statuses = append(want.Statuses, st)
 	}
-	if len(want.RawBody) == 0 {
-		want.RawBody = nil
-	}
 	if s.opts.DynamicMetadata {
-		want.DynamicMetadata = r.metadata()
+		want.DynamicMetadata = metadata(r)
 	}
-	if o.tightest < 0 {
+	if r.Minimum == nil {
 		return want
 	}
-	h, v := s.opts.Headers, r.descriptors[o.tightest].verdict
 	add := func(name, value string) {
 		if name != "" {
 			want.ResponseHeadersToAdd = append(want.ResponseHeadersToAdd, &core.HeaderValue{Key: name, Value: value})
 		}
 	}
-	add(h.Limit, fmt.Sprint(v.reported.requests))
-	add(h.Remaining, fmt.Sprint(v.left))
-	add(h.Reset, fmt.Sprint(v.reset))
-	if o.over && o.wait != algo.Never {
-		add(h.RetryAfter, fmt.Sprint(seconds(o.wait)))
+	h, st := s.opts.Headers, r.Minimum
+	add(h.Limit, fmt.Sprint(st.Limit.RequestsPerUnit))
+	add(h.Remaining, fmt.Sprint(st.Remaining))
+	add(h.Reset, fmt.Sprint(seconds(st.ResetAfter)))
+	if r.OverLimit && r.RetryAfter != algo.Never {
+		add(h.RetryAfter, fmt.Sprint(seconds(r.RetryAfter)))
 	}
 	if h.Draft {
-		policy, state := draft(&v)
+		policy, state := draft(st)
 		add("RateLimit-Policy", policy)
 		add("RateLimit", state)
 	}

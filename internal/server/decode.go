@@ -7,7 +7,9 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // Fields of RateLimitRequest and of the messages in it, as they are tagged on the
@@ -38,11 +40,11 @@ var (
 	errUTF8 = errors.New("the RateLimitRequest holds a string that is not UTF-8")
 )
 
-// decode fills the empty r with the RateLimitRequest in b, which must stay as it
-// is until r is cleared, for r's strings are parts of it. It takes and refuses what
+// decode fills the empty r with the RateLimitRequest in b, which must not change
+// until r is reset, because r's strings are parts of it. It takes and refuses what
 // the protobuf library does: fields in any order, the last of those that may be
-// there once, embedded messages merged, and what it does not know skipped. What
-// exceeds the bounds is checked and counted, but not kept.
+// there once, embedded messages merged, and unknown fields skipped. What exceeds the
+// bounds is checked and counted, but not kept.
 func (r *request) decode(b []byte, bounds *Bounds) (err error) {
 	var f field
 	for len(b) > 0 {
@@ -51,11 +53,11 @@ func (r *request) decode(b []byte, bounds *Bounds) (err error) {
 		}
 		switch f.tag {
 		case requestDomain:
-			r.domain, err = f.text()
+			r.Domain, err = f.text()
 		case requestDescriptors:
 			err = r.decodeDescriptor(f.bytes, bounds)
 		case requestHits:
-			r.hits = uint32(f.varint)
+			r.Hits = uint32(f.varint)
 		}
 		if err != nil {
 			return err
@@ -65,8 +67,8 @@ func (r *request) decode(b []byte, bounds *Bounds) (err error) {
 }
 
 func (r *request) decodeDescriptor(b []byte, bounds *Bounds) (err error) {
-	from := len(r.entries)
-	var d asked
+	d := r.AddDescriptor()
+	entries, size := 0, 0
 	var f field
 	for len(b) > 0 {
 		if b, err = f.cut(b); err != nil {
@@ -78,29 +80,34 @@ func (r *request) decodeDescriptor(b []byte, bounds *Bounds) (err error) {
 			if e, err = decodeEntry(f.bytes); err != nil {
 				return err
 			}
-			d.count++
-			d.bytes += len(e.Key) + len(e.Value)
-			if d.count <= bounds.Entries {
-				r.entries = append(r.entries, e)
+			entries++
+			size += len(e.Key) + len(e.Value)
+			if entries <= bounds.Entries {
+				r.Entries = append(r.Entries, e)
 			}
 		case descriptorLimit:
-			d.hasLimit = true
-			err = d.limit.decode(f.bytes)
+			if d.Override == nil {
+				d.Override = new(limiter.Override)
+			}
+			err = decodeOverride(f.bytes, d.Override)
 		case descriptorHits:
-			d.hasHits = true
-			err = decodeWrapper(f.bytes, &d.hits)
+			d.HasHits = true
+			err = decodeWrapper(f.bytes, &d.Hits)
 		case descriptorNegative:
-			d.negative = protowire.DecodeBool(f.varint)
+			d.Negative = protowire.DecodeBool(f.varint)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if r.count++; r.count > bounds.Descriptors {
-		r.entries = r.entries[:from]
+		r.DropDescriptor()
 		return nil
 	}
-	r.descriptors = append(r.descriptors, matched{asked: d, entries: [2]int{from, len(r.entries)}})
+	d.To = len(r.Entries)
+	if r.excess == nil {
+		r.excess = bounds.excess(r.count-1, entries, size)
+	}
 	return nil
 }
 
@@ -123,7 +130,7 @@ func decodeEntry(b []byte) (e descriptor.Entry, err error) {
 	return e, nil
 }
 
-func (o *override) decode(b []byte) (err error) {
+func decodeOverride(b []byte, o *limiter.Override) (err error) {
 	var f field
 	for len(b) > 0 {
 		if b, err = f.cut(b); err != nil {
@@ -131,14 +138,14 @@ func (o *override) decode(b []byte) (err error) {
 		}
 		switch f.tag {
 		case limitRequests:
-			o.requests = uint32(f.varint)
+			o.RequestsPerUnit = uint32(f.varint)
 		case limitUnit:
-			o.unit = int32(f.varint)
+			o.Unit = config.Unit(f.varint)
 		case limitMultiplier:
-			o.hasMultiplier = true
-			n := uint64(o.multiplier)
+			o.HasMultiplier = true
+			n := uint64(o.UnitMultiplier)
 			err = decodeWrapper(f.bytes, &n)
-			o.multiplier = uint32(n)
+			o.UnitMultiplier = uint32(n)
 		}
 		if err != nil {
 			return err
@@ -170,6 +177,13 @@ type field struct {
 
 // cut reads the field that b begins with and returns what follows it.
 func (f *field) cut(b []byte) ([]byte, error) {
+	// Most are bytes whose number and length are below 16 and 128.
+	if len(b) > 1 && b[0]&^0x78 == byte(protowire.BytesType) && b[0] > 7 && b[1] < 0x80 {
+		if end := 2 + int(b[1]); end <= len(b) {
+			f.tag, f.bytes = uint64(b[0]), b[2:end:end]
+			return b[end:], nil
+		}
+	}
 	tag, n := protowire.ConsumeVarint(b)
 	if n < 0 {
 		return nil, errWire

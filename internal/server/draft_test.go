@@ -16,7 +16,7 @@ descriptors:
   - {key: b, rate_limit: {algorithm: token_bucket, window: 1500ms, requests_per_unit: 3}}
   - {key: c, rate_limit: {name: größer, unit: minute, requests_per_unit: 4}}
   - {key: d, rate_limit: {unlimited: true}}
-`, func(o *server.Options) { o.Headers = server.Headers{Draft: true} })
+`, func(o *options) { o.Headers = server.Headers{Draft: true} })
 	headers := func(key string) string {
 		var text []string
 		for _, h := range f.ask(desc(key + "=x")).ResponseHeadersToAdd {

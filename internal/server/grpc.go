@@ -19,11 +19,11 @@ import (
 // the requests in flight they gain nothing, and hundreds cost.
 const streamWorkers = 128
 
-// How many bytes a client may have under way before they are read, of a request and
-// in all: the least that there is, and some hundreds of requests. When they are set,
-// grpc-go does not measure the connection to find others, for which it answers a
-// request at low load with a ping and a window update besides; and windows that grow
-// under load would let more requests pile up unread.
+// Flow-control windows, per stream and per connection: the smallest that there are,
+// which is room for some hundreds of requests. Fixed windows keep grpc-go from
+// measuring the connection to find others: at low load that costs a ping and a window
+// update for each request, and windows that grow under load let requests pile up
+// unread.
 const (
 	streamWindow     = 64 << 10
 	connectionWindow = 64 << 10
@@ -37,36 +37,36 @@ func GRPCOptions(maxMessageBytes int, connections keepalive.ServerParameters) []
 		grpc.NumStreamWorkers(streamWorkers * uint32(runtime.GOMAXPROCS(0))),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connectionWindow),
-		grpc.WaitForHandlers(true), // whoever stops the server wants to know of the last decision
+		grpc.WaitForHandlers(true), // so that a stopped server has made its last decision
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveParams(connections),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }
 
-// Register has a gRPC server with GRPCOptions answer by s: what comes and goes is
-// read and written without messages of the protobuf library in between. In their
-// place interceptors and stats handlers see values that are not for them to read.
+// Register registers s with a gRPC server that has GRPCOptions. Requests and answers
+// are read and written without messages of the protobuf library. In their place
+// interceptors and stats handlers see values that are not for them to read.
 func (s *Service) Register(g grpc.ServiceRegistrar) {
 	desc := pb.RateLimitService_ServiceDesc
 	desc.Methods = []grpc.MethodDesc{{MethodName: "ShouldRateLimit", Handler: s.handle}}
 	g.RegisterService(&desc, s)
 }
 
-// handle implements the method for grpc-go.
+// handle implements the method for grpc-go, which reads no answer beside an error.
 func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc-go has it so
-	r := s.take()
+	r := s.requests.Get().(*request)
 	if err := decode(r); err != nil {
 		s.release(r)
 		return nil, err
 	}
 	if interceptor == nil {
 		defer s.release(r)
-		return reply(s.serve(ctx, r))
+		return s.answer(ctx, r)
 	}
 	served := false
 	defer func() {
-		if !served { // whoever refused it keeps nothing of it
+		if !served { // an interceptor that refuses keeps nothing of it
 			s.release(r)
 		}
 	}()
@@ -74,16 +74,8 @@ func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, int
 	return interceptor(ctx, r, info, func(ctx context.Context, _ any) (any, error) {
 		served = true
 		defer s.release(r)
-		return reply(s.serve(ctx, r))
+		return s.answer(ctx, r)
 	})
-}
-
-// reply keeps a nil *answer from becoming a value.
-func reply(a *answer, err error) (any, error) {
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
 }
 
 // codec reads requests and writes answers of a Service, and leaves all other

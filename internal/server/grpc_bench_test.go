@@ -15,7 +15,8 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -64,15 +65,15 @@ func benchmarked(b *testing.B, algorithm string, o Options) *Service {
 			b.Error(err)
 		}
 	})
-	o.Backend, o.Log, o.Stats = store, zap.NewNop(), stats.New(0)
-	s := New(o)
+	o.Stats = stats.New(0)
+	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Encode: EncodeLimit})
 	yaml := fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm)
-	rules, err := config.Parse([]config.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, config.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := s.SetRules(rules); err != nil {
+	if err := l.SetRules(rules); err != nil {
 		b.Fatal(err)
 	}
-	return s
+	return New(l, o)
 }

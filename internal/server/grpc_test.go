@@ -62,7 +62,7 @@ func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grp
 // echoing has each answer hold what was asked, so that memory that is used again
 // too early shows.
 func echoing(t *testing.T) *fixture {
-	return serve(t, perUser, func(o *server.Options) { o.DynamicMetadata = true })
+	return serve(t, perUser, func(o *options) { o.DynamicMetadata = true })
 }
 
 // TestAnswersOverGRPC sends requests of all sizes at once, from parts of a frame to

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
@@ -30,18 +31,41 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Settings are those that OpenTelemetry has no variables for, or that
-// envoyproxy/ratelimit has its own for. Where to send, and how, the OTEL_
-// variables say, which the SDK reads by itself: see Check.
+// Protocol is how telemetry is sent.
+type Protocol string
+
+// The protocols.
+const (
+	HTTP Protocol = "http" // protobuf over HTTP, by default to port 4318
+	GRPC Protocol = "grpc" // by default to port 4317
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Protocol) UnmarshalText(text []byte) error {
+	switch Protocol(text) {
+	case GRPC:
+		*p = GRPC
+	case HTTP, "http/protobuf":
+		*p = HTTP
+	default:
+		return fmt.Errorf("unknown protocol %q: write http or grpc", text)
+	}
+	return nil
+}
+
+// Settings say who sends, and how. Where to send, with what credentials and how
+// often, the SDK reads from the environment by itself.
 type Settings struct {
-	// ServiceName, Namespace and InstanceID say who sends. Empty: what
-	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say, else the name RateLimit,
-	// no namespace, and a random instance.
+	// ServiceName, Namespace and InstanceID say who sends. Empty: what the environment
+	// tells the SDK, else the name RateLimit, no namespace, and a random instance.
 	ServiceName, Namespace, InstanceID string
 	// Version of the service.
 	Version string
-	// Protocol is GRPC or HTTP; empty: as OTEL_EXPORTER_OTLP_PROTOCOL says, else HTTP.
-	Protocol Protocol
+	// TraceProtocol and MetricProtocol are GRPC or HTTP; empty: HTTP.
+	TraceProtocol, MetricProtocol Protocol
+	// Propagator says in what headers the context of a trace comes. nil: traceparent,
+	// tracestate and baggage.
+	Propagator propagation.TextMapPropagator
 	// SamplingRate is the part of traces to record, from 0 to 1, of those that
 	// begin here. Others are recorded if their sender records them.
 	SamplingRate float64
@@ -68,27 +92,23 @@ func (s Settings) resource(ctx context.Context) (*resource.Resource, error) {
 	}
 	r, err := resource.New(ctx, given...)
 	if err != nil {
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w: write name=value,name=value", err)
+		return nil, fmt.Errorf("the attributes of the resource: %w: write name=value,name=value", err)
 	}
 	return r, nil
 }
 
 // StartTraces returns what records traces, and sends them until Shutdown.
-func StartTraces(ctx context.Context, s Settings, getenv func(string) string, log *zap.Logger) (*Traces, error) {
-	protocol, err := s.protocol(getenv, traces)
-	if err != nil {
-		return nil, err
-	}
+func StartTraces(ctx context.Context, s Settings, log *zap.Logger) (*Traces, error) {
 	from, err := s.resource(ctx)
 	if err != nil {
 		return nil, err
 	}
-	propagator, err := propagators(getenv)
-	if err != nil {
-		return nil, err
+	propagator := s.Propagator
+	if propagator == nil {
+		propagator = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	}
 	var exporter *otlptrace.Exporter
-	if protocol == GRPC {
+	if s.TraceProtocol == GRPC {
 		exporter, err = otlptracegrpc.New(ctx)
 	} else {
 		exporter, err = otlptracehttp.New(ctx)
@@ -110,19 +130,15 @@ func StartTraces(ctx context.Context, s Settings, getenv func(string) string, lo
 // Metrics sends metrics.
 type Metrics struct{ provider *metric.MeterProvider }
 
-// StartMetrics sends what is gathered, once in OTEL_METRIC_EXPORT_INTERVAL (60 s)
-// and at Shutdown.
-func StartMetrics(ctx context.Context, s Settings, getenv func(string) string, from prometheus.Gatherer, log *zap.Logger) (*Metrics, error) {
-	protocol, err := s.protocol(getenv, metrics)
-	if err != nil {
-		return nil, err
-	}
+// StartMetrics sends what is gathered, once a minute unless the
+// environment tells the SDK otherwise, and at Shutdown.
+func StartMetrics(ctx context.Context, s Settings, from prometheus.Gatherer, log *zap.Logger) (*Metrics, error) {
 	who, err := s.resource(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var exporter metric.Exporter
-	if protocol == GRPC {
+	if s.MetricProtocol == GRPC {
 		exporter, err = otlpmetricgrpc.New(ctx)
 	} else {
 		exporter, err = otlpmetrichttp.New(ctx)

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
-	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"go.opentelemetry.io/otel/codes"
@@ -20,71 +18,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
-	"github.com/distlimiter/ratelimit/internal/tlsfiles/tlstest"
 )
-
-// TestCheck has every variable name itself when it can't be used.
-func TestCheck(t *testing.T) {
-	authority := tlstest.NewAuthority(t)
-	cert, key := authority.Issue("client", "client", time.Hour)
-	const (
-		none = 0
-		tr   = 1 << iota
-		me
-	)
-	for _, tt := range []struct {
-		on         int
-		settings   Settings
-		name, text string
-		want       string // "": good
-	}{
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318", ""},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "write http://host:port"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318", "write http://host:port"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://", "write http://host:port"},
-		{me, Settings{}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://", ""}, // not in use
-		{me, Settings{}, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://", "write http://host:port"},
-		{none, Settings{}, "OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318", ""},
-		{tr, Settings{Protocol: GRPC}, "OTEL_EXPORTER_OTLP_ENDPOINT", "dns:///collector:4317", ""},
-		{tr, Settings{Protocol: GRPC}, "OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4317", "write http://host:port"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", ""},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_PROTOCOL", "thrift", "write http or grpc"},
-		{me, Settings{}, "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "thrift", "write http or grpc"},
-		{tr, Settings{Protocol: HTTP}, "OTEL_EXPORTER_OTLP_PROTOCOL", "thrift", ""}, // not in use
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_INSECURE", "yes", "write true or false"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "in milliseconds"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "write gzip or none"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%2Cb,team=x", ""},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_HEADERS", "api-key=ok,secret", "part 2 is no pair"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_HEADERS", "api-key=%zz", "part 1 is no pair"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_CERTIFICATE", authority.File, ""},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_CERTIFICATE", authority.File + ".none", "no such file"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_CERTIFICATE", key, "no certificate"},
-		{tr, Settings{}, "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", cert, "belong together"},
-		{tr, Settings{}, "OTEL_BSP_MAX_QUEUE_SIZE", "0", "above 0"},
-		{me, Settings{}, "OTEL_METRIC_EXPORT_INTERVAL", "1m", "in milliseconds"},
-		{tr, Settings{}, "OTEL_RESOURCE_ATTRIBUTES", "zone", "part 1 is no pair"},
-		{tr, Settings{}, "OTEL_PROPAGATORS", "b3,tracecontext", ""},
-		{tr, Settings{}, "OTEL_PROPAGATORS", "b4", "write tracecontext"},
-	} {
-		getenv := func(name string) string {
-			if name == tt.name {
-				return tt.text
-			}
-			return ""
-		}
-		err := tt.settings.Check(getenv, tt.on&tr != 0, tt.on&me != 0)
-		switch {
-		case tt.want == "" && err != nil:
-			t.Errorf("%s=%s: %v", tt.name, tt.text, err)
-		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.name) || !strings.Contains(err.Error(), tt.want)):
-			t.Errorf("%s=%s: error %v, want %q", tt.name, tt.text, err, tt.want)
-		}
-		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("the error repeats what may be a password: %v", err)
-		}
-	}
-}
 
 // TestOff: without traces everything is what it was.
 func TestOff(t *testing.T) {
@@ -156,7 +90,7 @@ func BenchmarkRequest(b *testing.B) {
 			if bb.rate >= 0 {
 				b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 				var err error
-				if on, err = StartTraces(b.Context(), Settings{SamplingRate: bb.rate}, func(string) string { return "" }, zap.NewNop()); err != nil {
+				if on, err = StartTraces(b.Context(), Settings{SamplingRate: bb.rate}, zap.NewNop()); err != nil {
 					b.Fatal(err)
 				}
 				defer func() {

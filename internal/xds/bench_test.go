@@ -7,7 +7,7 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // manyRules is a resource of n rules, each with a value of its own.
@@ -37,7 +37,7 @@ func BenchmarkAccept(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		rules, err := config.Parse(sources, config.Options{})
+		rules, err := rulefile.Parse(sources, rulefile.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

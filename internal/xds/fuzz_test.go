@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // FuzzResource takes the bytes of one resource as a control plane would send
@@ -29,7 +30,7 @@ func FuzzResource(f *testing.F) {
 		if err != nil {
 			return
 		}
-		rules, err := config.Parse(sources, config.Options{})
+		rules, err := rulefile.Parse(sources, rulefile.Options{})
 		if err != nil {
 			return
 		}

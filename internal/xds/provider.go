@@ -28,6 +28,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // Options say which server to follow, and how.
@@ -65,13 +67,13 @@ const (
 )
 
 // ErrNoRules is the error of Sources before the server has sent any. It is a
-// config.ErrWaiting.
-var ErrNoRules = fmt.Errorf("%w from the xDS server", config.ErrWaiting)
+// reload.ErrWaiting.
+var ErrNoRules = fmt.Errorf("%w from the xDS server", reload.ErrWaiting)
 
 // maxReason bounds, in bytes, the reason that a refusal tells the server.
 const maxReason = 4 << 10
 
-// Provider follows a server. It is a config.Provider that must be used with a
+// Provider follows a server. It is a reload.Provider that must be used with a
 // coordinator: a response is accepted or refused when the coordinator has tried it.
 type Provider struct {
 	opts Options
@@ -82,19 +84,19 @@ type Provider struct {
 }
 
 var (
-	_ config.Provider = (*Provider)(nil)
-	_ config.Verdicts = (*Provider)(nil)
+	_ reload.Provider = (*Provider)(nil)
+	_ reload.Verdicts = (*Provider)(nil)
 )
 
 // response is what the server has sent.
 type response struct {
-	sources []config.Source
+	sources []rulefile.Source
 	err     error      // it can't be read
 	handed  bool       // out, to be tried
 	verdict chan error // receives one, when it has been tried
 }
 
-func newResponse(sources []config.Source, err error) *response {
+func newResponse(sources []rulefile.Source, err error) *response {
 	return &response{sources: sources, err: err, verdict: make(chan error, 1)}
 }
 
@@ -122,20 +124,20 @@ func New(o Options) (*Provider, error) {
 	return p, conn.Close()
 }
 
-// Origin implements config.Provider.
+// Origin implements reload.Provider.
 func (p *Provider) Origin() config.Origin { return config.FromXDS }
 
 // Sources returns the resources that the server sent last, one source each,
 // valid or not: bad ones fail the reload, and so are seen wherever a bad file
 // would be.
-func (p *Provider) Sources(context.Context) ([]config.Source, error) {
+func (p *Provider) Sources(context.Context) ([]rulefile.Source, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last.handed = true
 	return p.last.sources, p.last.err
 }
 
-// Verdict implements config.Verdicts.
+// Verdict implements reload.Verdicts.
 func (p *Provider) Verdict(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -294,7 +296,7 @@ func (p *Provider) try(ctx context.Context, resp *discovery.DiscoveryResponse, c
 }
 
 // sourcesOf returns the sources of a response, and what is wrong with it as a whole.
-func sourcesOf(resp *discovery.DiscoveryResponse) ([]config.Source, error) {
+func sourcesOf(resp *discovery.DiscoveryResponse) ([]rulefile.Source, error) {
 	if resp.TypeUrl != resource.RateLimitConfigType {
 		return nil, fmt.Errorf("the response is of type %q: send %s", abridge(resp.TypeUrl), resource.RateLimitConfigType)
 	}

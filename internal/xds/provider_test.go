@@ -21,6 +21,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
@@ -119,7 +121,7 @@ const failed = "failed: "
 
 // follow runs a coordinator on a provider; the returned function waits until
 // its rules are as wanted.
-func follow(t *testing.T, addr string) (c *config.Coordinator, rules func(want string)) {
+func follow(t *testing.T, addr string) (c *reload.Coordinator, rules func(want string)) {
 	t.Helper()
 	provider, err := xds.New(xds.Options{
 		Server: addr, Credentials: insecure.NewCredentials(), NodeID: node, NodeMetadata: map[string]string{"zone": "a"},
@@ -133,9 +135,9 @@ func follow(t *testing.T, addr string) (c *config.Coordinator, rules func(want s
 		t.Errorf("before the server answers: %v", err)
 	}
 	reloads := make(chan struct{}, 100)
-	c = config.NewCoordinator(config.CoordinatorOptions{
-		Providers: []config.Provider{provider}, Delay: time.Millisecond, Log: zaptest.NewLogger(t),
-		OnReload: func(config.Reload) { reloads <- struct{}{} },
+	c = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse,
+		Providers: []reload.Provider{provider}, Delay: time.Millisecond, Log: zaptest.NewLogger(t),
+		OnReload: func(reload.Attempt) { reloads <- struct{}{} },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -154,7 +156,7 @@ func follow(t *testing.T, addr string) (c *config.Coordinator, rules func(want s
 			if r := c.Rules(); r != nil {
 				got = r.String()
 			}
-			if c.Status().Last.Outcome == config.Failed {
+			if c.Status().Last.Outcome == reload.Failed {
 				got = failed + got
 			}
 			if strings.Contains(got, want) {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // Extension is the key of a descriptor's metadata under which a control plane
@@ -26,8 +27,8 @@ const Extension = "distlimiter"
 var ofDescriptor = []string{"rate_limits", "share_threshold", "value_to_metric"}
 
 // toSources returns each resource as a source.
-func toSources(resources []*anypb.Any) ([]config.Source, error) {
-	var sources []config.Source
+func toSources(resources []*anypb.Any) ([]rulefile.Source, error) {
+	var sources []rulefile.Source
 	var errs []error
 	for i, any := range resources {
 		var c rls.RateLimitConfig
@@ -41,18 +42,18 @@ func toSources(resources []*anypb.Any) ([]config.Source, error) {
 			errs = append(errs, fmt.Errorf("resources[%d] %q: %w", i, c.Name, err))
 			continue
 		}
-		sources = append(sources, config.Source{Name: "xds:" + c.Name, Data: data, Read: read, Origin: config.FromXDS})
+		sources = append(sources, rulefile.Source{Name: "xds:" + c.Name, Data: data, Read: read, Origin: config.FromXDS})
 	}
 	return sources, errors.Join(errs...)
 }
 
 // read returns the domain of a resource.
-func read(data []byte) (config.Message, error) {
+func read(data []byte) (rulefile.Message, error) {
 	var c rls.RateLimitConfig
 	if err := proto.Unmarshal(data, &c); err != nil {
-		return config.Message{}, err
+		return rulefile.Message{}, err
 	}
-	return config.Message{Domain: c.Domain, Descriptors: func(yield func(*config.Mapping) bool) {
+	return rulefile.Message{Domain: c.Domain, Descriptors: func(yield func(*rulefile.Mapping) bool) {
 		for _, d := range c.Descriptors {
 			if !yield(descriptor(d)) {
 				return
@@ -61,14 +62,14 @@ func read(data []byte) (config.Message, error) {
 	}}, nil
 }
 
-func descriptor(d *rls.RateLimitDescriptor) *config.Mapping {
-	out := &config.Mapping{}
-	out.Set("key", config.Text(d.Key))
+func descriptor(d *rls.RateLimitDescriptor) *rulefile.Mapping {
+	out := &rulefile.Mapping{}
+	out.Set("key", rulefile.Text(d.Key))
 	setText(out, "value", d.Value)
 	setBool(out, "shadow_mode", d.ShadowMode)
 	setBool(out, "detailed_metric", d.DetailedMetric)
 	setBool(out, "quota_mode", d.QuotaMode)
-	var rateLimit *config.Mapping
+	var rateLimit *rulefile.Mapping
 	if d.RateLimit != nil {
 		rateLimit = limit(d.RateLimit)
 	}
@@ -85,18 +86,18 @@ func descriptor(d *rls.RateLimitDescriptor) *config.Mapping {
 		out.Set("metadata", fields(metadata))
 	}
 	if len(d.Descriptors) > 0 {
-		below := make([]config.Value, len(d.Descriptors))
+		below := make([]rulefile.Value, len(d.Descriptors))
 		for i, d := range d.Descriptors {
 			below[i] = descriptor(d).Value()
 		}
-		out.Set("descriptors", config.List(below))
+		out.Set("descriptors", rulefile.List(below))
 	}
 	return out
 }
 
 // extend adds the extension's fields to the descriptor, and to its limit, which it
 // returns; nil for none. Those that the message has too are replaced.
-func extend(out, limit *config.Mapping, extension map[string]*structpb.Value) *config.Mapping {
+func extend(out, limit *rulefile.Mapping, extension map[string]*structpb.Value) *rulefile.Mapping {
 	if _, exists := extension["window"]; exists && limit != nil {
 		limit.Delete("unit")
 	}
@@ -106,7 +107,7 @@ func extend(out, limit *config.Mapping, extension map[string]*structpb.Value) *c
 			continue
 		}
 		if limit == nil {
-			limit = &config.Mapping{}
+			limit = &rulefile.Mapping{}
 		}
 		limit.Set(key, value(extension[key]))
 	}
@@ -116,68 +117,68 @@ func extend(out, limit *config.Mapping, extension map[string]*structpb.Value) *c
 	return limit
 }
 
-func limit(p *rls.RateLimitPolicy) *config.Mapping {
-	out := &config.Mapping{}
+func limit(p *rls.RateLimitPolicy) *rulefile.Mapping {
+	out := &rulefile.Mapping{}
 	setText(out, "name", p.Name)
 	if p.Unit != rls.RateLimitUnit_UNKNOWN {
-		out.Set("unit", config.Text(strings.ToLower(p.Unit.String())))
+		out.Set("unit", rulefile.Text(strings.ToLower(p.Unit.String())))
 	}
 	if !p.Unlimited || p.RequestsPerUnit != 0 {
-		out.Set("requests_per_unit", config.Int(int64(p.RequestsPerUnit)))
+		out.Set("requests_per_unit", rulefile.Int(int64(p.RequestsPerUnit)))
 	}
 	setBool(out, "unlimited", p.Unlimited)
 	if len(p.Replaces) > 0 {
-		names := make([]config.Value, len(p.Replaces))
+		names := make([]rulefile.Value, len(p.Replaces))
 		for i, r := range p.Replaces {
-			var name config.Mapping
-			name.Set("name", config.Text(r.Name))
+			var name rulefile.Mapping
+			name.Set("name", rulefile.Text(r.Name))
 			names[i] = name.Value()
 		}
-		out.Set("replaces", config.List(names))
+		out.Set("replaces", rulefile.List(names))
 	}
 	return out
 }
 
 // setText and setBool leave out what the message does not tell from absent.
-func setText(out *config.Mapping, key, s string) {
+func setText(out *rulefile.Mapping, key, s string) {
 	if s != "" {
-		out.Set(key, config.Text(s))
+		out.Set(key, rulefile.Text(s))
 	}
 }
 
-func setBool(out *config.Mapping, key string, b bool) {
+func setBool(out *rulefile.Mapping, key string, b bool) {
 	if b {
-		out.Set(key, config.Bool(true))
+		out.Set(key, rulefile.Bool(true))
 	}
 }
 
 // value returns a value in the grammar; whole numbers, which are doubles in the
 // message, as such.
-func value(v *structpb.Value) config.Value {
+func value(v *structpb.Value) rulefile.Value {
 	switch kind := v.GetKind().(type) {
 	case *structpb.Value_StringValue:
-		return config.Text(kind.StringValue)
+		return rulefile.Text(kind.StringValue)
 	case *structpb.Value_BoolValue:
-		return config.Bool(kind.BoolValue)
+		return rulefile.Bool(kind.BoolValue)
 	case *structpb.Value_NumberValue:
 		if n := kind.NumberValue; n == math.Trunc(n) && math.Abs(n) < 1<<53 {
-			return config.Int(int64(n))
+			return rulefile.Int(int64(n))
 		}
-		return config.Float(kind.NumberValue)
+		return rulefile.Float(kind.NumberValue)
 	case *structpb.Value_StructValue:
 		return fields(kind.StructValue.GetFields())
 	case *structpb.Value_ListValue:
-		list := make([]config.Value, len(kind.ListValue.GetValues()))
+		list := make([]rulefile.Value, len(kind.ListValue.GetValues()))
 		for i, element := range kind.ListValue.GetValues() {
 			list[i] = value(element)
 		}
-		return config.List(list)
+		return rulefile.List(list)
 	}
-	return config.Null()
+	return rulefile.Null()
 }
 
-func fields(of map[string]*structpb.Value) config.Value {
-	var out config.Mapping
+func fields(of map[string]*structpb.Value) rulefile.Value {
+	var out rulefile.Mapping
 	for _, key := range slices.Sorted(maps.Keys(of)) {
 		out.Set(key, value(of[key]))
 	}

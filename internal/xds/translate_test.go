@@ -18,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
 // checkAgainstYAML compares what comes of a resource with what comes of the YAML that
@@ -32,12 +33,12 @@ func checkAgainstYAML(t *testing.T, c *rls.RateLimitConfig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, gotErr := config.Parse(sources, config.Options{})
+	got, gotErr := rulefile.Parse(sources, rulefile.Options{})
 	text, err := yaml.Marshal(yamlDomain(c))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, wantErr := config.Parse([]config.Source{{Name: sources[0].Name, Data: text, Origin: config.FromXDS}}, config.Options{})
+	want, wantErr := rulefile.Parse([]rulefile.Source{{Name: sources[0].Name, Data: text, Origin: config.FromXDS}}, rulefile.Options{})
 	if got, want := problems(t, gotErr), problems(t, wantErr); !slices.Equal(got, want) {
 		t.Fatalf("problems\n%s\nwant\n%s\nof\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), text)
 	}
@@ -179,7 +180,7 @@ func TestMergeKeyIsAKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return config.Parse([]config.Source{{Name: "x", Data: data, Read: read}}, config.Options{})
+		return rulefile.Parse([]rulefile.Source{{Name: "x", Data: data, Read: read}}, rulefile.Options{})
 	}
 	if _, err := parse(map[string]any{Extension: merge}); err == nil || !strings.Contains(err.Error(), `unknown key "<<"`) {
 		t.Errorf("in the extension: error %v", err)
@@ -202,7 +203,7 @@ func TestPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = config.Parse(sources, config.Options{})
+	_, err = rulefile.Parse(sources, rulefile.Options{})
 	const want = `xds:res: descriptors[1].descriptors[1].rate_limit.unit: the unit is missing; write second, minute, hour, day, week, month or year, or window: 90s
 xds:res: descriptors[1].descriptors[2]: c is already given at xds:res: descriptors[1].descriptors[0]; remove one, or write both limits as rate_limits of one
 xds:res: descriptors[2]: a is already given at xds:res: descriptors[0]; remove one, or write both limits as rate_limits of one`

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles/tlstest"
@@ -74,14 +76,14 @@ func serve(t *testing.T, s *scripted, options ...grpc.ServerOption) (addr string
 }
 
 // beside runs a coordinator on a provider and on rules of another.
-func beside(t *testing.T, o xds.Options, rules string) *config.Coordinator {
+func beside(t *testing.T, o xds.Options, rules string) *reload.Coordinator {
 	t.Helper()
 	o.ConnectRetry, o.Backoff = 10*time.Millisecond, xds.Backoff{Initial: 10 * time.Millisecond, Max: 50 * time.Millisecond}
 	provider, err := xds.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{constant(rules), provider}, Delay: time.Millisecond})
+	c := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{constant(rules), provider}, Delay: time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
@@ -99,8 +101,8 @@ type constant string
 
 func (constant) Origin() config.Origin { return config.FromFile }
 
-func (c constant) Sources(context.Context) ([]config.Source, error) {
-	return []config.Source{{Name: "edge.yaml", Data: []byte(c)}}, nil
+func (c constant) Sources(context.Context) ([]rulefile.Source, error) {
+	return []rulefile.Source{{Name: "edge.yaml", Data: []byte(c)}}, nil
 }
 
 func (constant) Watch(ctx context.Context, changed func()) error {

@@ -68,7 +68,7 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// summary is a line for docs/reliability.md.
+// summary is a line for docs/dev/reliability.md.
 type summary struct {
 	runs, calls, counters, errors, refused, findings, stalls int
 	leased                                                   int

@@ -4,6 +4,6 @@
 //
 // A seed decides the plan of a run: where counters live, the rules in all their
 // versions, each client's stream of requests, and what goes wrong when. What it
-// can't decide is how processes interleave. docs/reliability.md says what is
+// can't decide is how processes interleave. docs/dev/reliability.md says what is
 // checked, and how to repeat a run.
 package chaos

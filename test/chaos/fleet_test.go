@@ -28,6 +28,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -144,7 +145,7 @@ func (f *fleet) serverConfig() redistest.Config {
 func clockLibrary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "clock.so")
-	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O2", "-o", path, "testdata/clock.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command(testprogram.Path(t, "gcc"), "-shared", "-fPIC", "-O2", "-o", path, "testdata/clock.c").CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
 	}
 	return path

@@ -129,7 +129,7 @@ func TestPage(t *testing.T) {
 			service.Ask(t, harness.Request("edge", 1, "user", "alice"))
 		}
 		b.waitFor(`document.querySelector('#rules tbody tr svg')?.getAttribute('aria-label') === 'last minute: 3 allowed, 2 denied'`)
-		if text := b.text("#rules"); !strings.Contains(text, "token_bucket: 3 per minute") || !strings.Contains(text, "path=/search* › remote_address") {
+		if text := b.text("#rules"); !strings.Contains(text, "token_bucket, 3 per minute") || !strings.Contains(text, "path=/search* › remote_address") {
 			t.Errorf("the rules are shown as\n%s", text)
 		}
 	})
@@ -219,11 +219,11 @@ func TestPage(t *testing.T) {
 		}
 		b.run(b.clear(amount), chromedp.SendKeys(amount, "7", chromedp.ByQuery), chromedp.Click("#editor button.main", chromedp.ByQuery))
 		b.waitFor(`document.querySelector('#rules').innerText.includes('admin, overrides file')`)
-		if text := b.text("#rules"); !strings.Contains(text, "token_bucket: 7 per minute") {
+		if text := b.text("#rules"); !strings.Contains(text, "token_bucket, 7 per minute") {
 			t.Errorf("after the change the rules are\n%s", text)
 		}
 		b.run(chromedp.Click("#rules tbody tr td:last-child button", chromedp.ByQuery), chromedp.WaitVisible("#delete", chromedp.ByQuery), chromedp.Click("#delete", chromedp.ByQuery))
-		b.waitFor(`document.querySelector('#rules').innerText.includes('token_bucket: 3 per minute')`)
+		b.waitFor(`document.querySelector('#rules').innerText.includes('token_bucket, 3 per minute')`)
 		if text := b.text("#reloads"); !strings.Contains(text, "loaded") {
 			t.Errorf("reloads are\n%s", text)
 		}

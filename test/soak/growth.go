@@ -1,6 +1,6 @@
 // Package soak runs the service under mixed load for as long as it is told, with
 // counters in memory and in Redis, and checks that nothing grows: memory,
-// goroutines, file descriptors, keys. docs/reliability.md has its plots.
+// goroutines, file descriptors, keys. docs/dev/reliability.md has its plots.
 package soak
 
 import (

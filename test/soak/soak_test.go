@@ -39,7 +39,7 @@ const (
 )
 
 // As in production: the race detector has memory of its own.
-func TestMain(m *testing.M) { os.Exit(harness.MainWith(m)) }
+func TestMain(m *testing.M) { os.Exit(harness.MainAsShipped(m)) }
 
 // rules limit in all six ways, on keys that come and go within seconds. Versions
 // differ in limits, bursts, rates and strictness, under which counters go on.

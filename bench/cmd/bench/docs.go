@@ -32,7 +32,7 @@ func readLibraries(path string) ([]figures.Result, error) {
 type docsCmd struct {
 	Report    string `type:"existingfile" placeholder:"FILE" help:"What report --json wrote. Default: the figures in DIR stay."`
 	Libraries string `type:"existingfile" placeholder:"FILE" help:"Output of the benchmarks of bench/libraries. Default: as above."`
-	Dir       string `default:"../docs" type:"existingdir" help:"Where performance.json and performance.md are."`
+	Dir       string `default:"../docs/dev" type:"existingdir" help:"Where performance.json and performance.md are."`
 }
 
 // Run keeps the figures and puts them into the documentation.

@@ -30,7 +30,7 @@ type command struct {
 	Flood  floodCmd  `cmd:"" help:"Ask far too much of the service, in each of several ways, and measure what becomes of it."`
 
 	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
-	Docs      docsCmd      `cmd:"" help:"Put figures into docs/performance.md."`
+	Docs      docsCmd      `cmd:"" help:"Put figures into docs/dev/performance.md."`
 }
 
 type reportCmd struct {

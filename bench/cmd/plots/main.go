@@ -1,7 +1,8 @@
-// Command plots draws the plots of the documentation into a directory.
+// Command plots draws the plots of the documentation.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,15 +14,12 @@ import (
 )
 
 type command struct {
-	Dir         string `arg:"" help:"Where the files go."`
-	Performance string `default:"../docs/performance.json" help:"The figures to draw."`
+	Docs        string `arg:"" help:"The directory of the documentation: plots of algorithms go into img, of measurements into dev/img."`
+	Performance string `default:"../docs/dev/performance.json" help:"The figures to draw."`
 	Soak        string `placeholder:"CSV" help:"Draw the samples of make soak, and nothing else."`
 }
 
 func (c *command) Run() error {
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil { //nolint:gosec // documentation is for everybody
-		return err
-	}
 	if c.Soak != "" {
 		return c.soak()
 	}
@@ -29,19 +27,27 @@ func (c *command) Run() error {
 	if err != nil {
 		return err
 	}
-	drawings, err := plots.Performance(data)
+	measured, err := plots.Performance(data)
 	if err != nil {
 		return err
 	}
+	var algorithms []plots.Drawing
 	for _, p := range plots.All() {
 		svg, err := p.SVG()
 		if err != nil {
 			return err
 		}
-		drawings = append(drawings, plots.Drawing{File: p.File, SVG: svg})
+		algorithms = append(algorithms, plots.Drawing{File: p.File, SVG: svg})
 	}
+	return errors.Join(write(filepath.Join(c.Docs, "img"), algorithms...), write(c.measured(), measured...))
+}
+
+// measured returns the directory of what shows measurements.
+func (c *command) measured() string { return filepath.Join(c.Docs, "dev", "img") }
+
+func write(dir string, drawings ...plots.Drawing) error {
 	for _, d := range drawings {
-		if err := os.WriteFile(filepath.Join(c.Dir, d.File), d.SVG, 0o644); err != nil { //nolint:gosec // as above
+		if err := os.WriteFile(filepath.Join(dir, d.File), d.SVG, 0o644); err != nil { //nolint:gosec // documentation is for everybody
 			return err
 		}
 	}
@@ -58,7 +64,7 @@ func (c *command) soak() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Soak, err)
 	}
-	return os.WriteFile(filepath.Join(c.Dir, "soak.svg"), svg, 0o644) //nolint:gosec // documentation is for everybody
+	return write(c.measured(), plots.Drawing{File: "soak.svg", SVG: svg})
 }
 
 func main() {

@@ -4,6 +4,7 @@
 package admintest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -24,9 +25,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -44,7 +47,7 @@ const slower = "domain: edge\ndescriptors: [{key: user, rate_limit: {unit: hour,
 type fixture struct {
 	handler http.Handler
 	store   *rulestore.File
-	rules   *config.Coordinator
+	rules   *reload.Coordinator
 }
 
 func newFixture(f *testing.F) *fixture {
@@ -61,18 +64,18 @@ func newFixture(f *testing.F) *fixture {
 	counters := memory.New(memory.Options{})
 	f.Cleanup(func() { _ = counters.Close() }) // it never fails
 	counts := stats.New(0)
-	service := server.New(server.Options{Backend: counters, Log: zap.NewNop(), Stats: counts})
+	limits := limiter.New(limiter.Options{Backend: counters, Log: zap.NewNop(), Stats: counts})
 	provider := &rulestore.Provider{Store: store, Log: zap.NewNop()}
-	coordinator := config.NewCoordinator(config.CoordinatorOptions{Providers: []config.Provider{
-		&config.Files{Paths: []string{file}}, provider,
+	coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
+		&reload.Files{Paths: []string{file}}, provider,
 	}})
-	provider.Check = func(sources []config.Source) error { return coordinator.Check(config.FromAdmin, sources) }
-	coordinator.Subscribe(service.SetRules)
+	provider.Check = func(sources []rulefile.Source) error { return coordinator.Check(config.FromAdmin, sources) }
+	coordinator.Subscribe(limits.SetRules)
 	if err := coordinator.Reload(f.Context()); err != nil {
 		f.Fatal(err)
 	}
 	return &fixture{store: store, rules: coordinator, handler: admin.New(admin.Options{
-		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Service: service,
+		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Limiter: limits,
 		Counters: resetter{counters}, Stats: counts, Metrics: scrape.New(prometheus.NewRegistry()), Health: health.NewServer(), Audit: zap.NewNop(),
 	})}
 }
@@ -80,9 +83,9 @@ func newFixture(f *testing.F) *fixture {
 // resetter is an admin.Resetter of the store in memory.
 type resetter struct{ *memory.Store }
 
-func (s resetter) Reset(_ context.Context, checks []backend.Check) (n int, err error) {
+func (s resetter) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
 	for _, c := range checks {
-		if s.Store.Reset(c.Key) {
+		if used, _ := s.Store.Reset(ctx, c); used {
 			n++
 		}
 	}
@@ -90,12 +93,13 @@ func (s resetter) Reset(_ context.Context, checks []backend.Check) (n int, err e
 }
 
 func (s resetter) ResetAll(ctx context.Context, goes func([]byte) bool) (n int, err error) {
-	for k := range s.All() {
-		if goes(k.Key) && s.Store.Reset(k.Key) {
-			n++
+	var checks []backend.Check
+	for key := range s.Keys() {
+		if goes(key) {
+			checks = append(checks, backend.Check{Key: bytes.Clone(key)})
 		}
 	}
-	return n, ctx.Err()
+	return s.Reset(ctx, checks)
 }
 
 // problem and writeResult are answers as a client reads them.

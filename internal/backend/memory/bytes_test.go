@@ -166,7 +166,7 @@ func TestBytesKeepToTheBound(t *testing.T) {
 			},
 			"reset": func(t *rapid.T) {
 				for n := range rapid.IntRange(1, 3000).Draw(t, "counters") {
-					s.Reset(fmt.Appendf(nil, "2 %01d", n))
+					reset(s, fmt.Appendf(nil, "2 %01d", n))
 				}
 			},
 			"wait": func(t *rapid.T) { now.Add(rapid.Int64Range(0, 90e6).Draw(t, "µs")) },

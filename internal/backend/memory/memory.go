@@ -71,7 +71,11 @@ type Store struct {
 	close   sync.Once
 }
 
-var _ backend.Backend = (*Store)(nil)
+var (
+	_ backend.Backend  = (*Store)(nil)
+	_ backend.Resetter = (*Store)(nil)
+	_ backend.Lister   = (*Store)(nil)
+)
 
 // paddedShard keeps the locks of two shards out of one cache line, or the pair
 // that is fetched together.
@@ -189,8 +193,13 @@ func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
 	return shard.decide(hash, &backend.Check{Key: key, Limit: l}, now), kept
 }
 
-// Reset forgets the key, as if it had never been used, and says whether it was kept.
-func (s *Store) Reset(key []byte) bool {
+// Reset implements [backend.Resetter]. It never fails.
+func (s *Store) Reset(_ context.Context, c backend.Check) (used bool, err error) {
+	return s.forget(c.Key), nil
+}
+
+// forget forgets the key, as if it had never been used, and reports whether it was kept.
+func (s *Store) forget(key []byte) bool {
 	hash := s.hash(key)
 	shard := s.shard(hash)
 	shard.mu.Lock()

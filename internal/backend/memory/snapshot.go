@@ -181,7 +181,7 @@ func (s *Store) load(r io.Reader) (_ Loaded, end int64, err error) {
 	if err := in.end(); err != nil {
 		return Loaded{}, 0, err
 	}
-	forgotten, end, err := in.forgotten(func(key []byte) { loaded.Reset(key) })
+	forgotten, end, err := in.forgotten(func(key []byte) { loaded.forget(key) })
 	if err != nil {
 		return Loaded{}, 0, err
 	}

@@ -316,7 +316,7 @@ func TestForgottenStaysForgotten(t *testing.T) {
 		t.Helper()
 		var all [][]byte
 		for _, key := range keys {
-			s.Reset([]byte(key))
+			reset(s, []byte(key))
 			all = append(all, []byte(key))
 		}
 		if err := snapshot.Forget(all); err != nil {

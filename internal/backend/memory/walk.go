@@ -29,6 +29,13 @@ func (s *Store) All() iter.Seq[Key] {
 	}
 }
 
+// Keys implements [backend.Lister].
+func (s *Store) Keys() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		s.walk(func(_ *shard, r record) bool { return yield(r.key()) })
+	}
+}
+
 func (k rank) used() float64 {
 	if k == refused {
 		return 2

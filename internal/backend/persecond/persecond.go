@@ -23,7 +23,11 @@ type Backend struct {
 	Seconds, Others backend.Backend
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend        = (*Backend)(nil)
+	_ backend.Resetter       = (*Backend)(nil)
+	_ backend.HealthReporter = (*Backend)(nil)
+)
 
 // Of returns the store that holds the check's counter.
 func (b *Backend) Of(c *backend.Check) backend.Backend {
@@ -33,41 +37,33 @@ func (b *Backend) Of(c *backend.Check) backend.Backend {
 	return b.Others
 }
 
+// Reset implements backend.Resetter: the store that holds the counter forgets it.
+func (b *Backend) Reset(ctx context.Context, c backend.Check) (used bool, err error) {
+	return backend.Reset(ctx, b.Of(&c), c)
+}
+
+// Healthy implements backend.HealthReporter: both stores are.
+func (b *Backend) Healthy() bool { return backend.Healthy(b.Seconds) && backend.Healthy(b.Others) }
+
 // Decide implements backend.Backend. A request with counters in both stores asks
 // both at once. If one fails, what the other decided stands, and the error is a
 // *backend.PartialError.
 func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
-	seconds := 0
+	home, together := b.Others, true
 	for i := range req.Checks {
-		if b.Of(&req.Checks[i]) == b.Seconds {
-			seconds++
-		}
+		in := b.Of(&req.Checks[i])
+		together = together && (i == 0 || in == home)
+		home = in
 	}
-	switch seconds {
-	case 0:
-		return b.Others.Decide(ctx, req, out)
-	case len(req.Checks):
-		return b.Seconds.Decide(ctx, req, out)
+	if together {
+		return home.Decide(ctx, req, out)
 	}
-	short, long := b.part(req, b.Seconds, seconds), b.part(req, b.Others, len(req.Checks)-seconds)
-	shortErr, longErr := b.both(ctx, short, long)
-	var errs []error
-	if shortErr != nil || longErr != nil {
-		errs = make([]error, len(req.Checks))
-	}
-	short.Report(shortErr, out, errs)
-	long.Report(longErr, out, errs)
-	req.Remembered = short.Remembered && long.Remembered
-	b.settle(ctx, req, out, errs, short, long)
+	parts := backend.Split(req.Checks, func(i int) backend.Backend { return b.Of(&req.Checks[i]) })
+	errs := backend.DecideParts(parts, out, func(p *backend.Part) error {
+		return b.Of(&p.Checks[0]).Decide(ctx, &p.Request, p.Out)
+	})
+	b.settle(ctx, req, out, errs, parts)
 	return backend.Failure(errs)
-}
-
-// both lets each store decide its part, at the same time.
-func (b *Backend) both(ctx context.Context, short, long *backend.Part) (shortErr, longErr error) {
-	failed := make(chan error, 1)
-	go func() { failed <- b.Seconds.Decide(ctx, &short.Request, short.Out) }()
-	longErr = b.Others.Decide(ctx, &long.Request, long.Out)
-	return <-failed, longErr
 }
 
 // settle makes up for what the stores could not know of each other: a part of a
@@ -75,7 +71,7 @@ func (b *Backend) both(ctx context.Context, short, long *backend.Part) (shortErr
 // was refused for a limit in shadow mode alone is charged. An error leaves charged
 // what was to be given back, which at worst refuses. Whether a descriptor passes
 // that was decided in part is for the caller to say, who also makes up for it.
-func (b *Backend) settle(ctx context.Context, req *backend.Request, out []algo.Decision, errs []error, parts ...*backend.Part) {
+func (b *Backend) settle(ctx context.Context, req *backend.Request, out []algo.Decision, errs []error, parts []*backend.Part) {
 	for _, p := range parts {
 		amends := &backend.Part{}
 		for from, to := range backend.Descriptors(p.Checks) {
@@ -118,16 +114,4 @@ func descriptorAt(checks []backend.Check, i int) (start, end int) {
 	for end = i + 1; end < len(checks) && checks[end].Descriptor == checks[i].Descriptor; end++ {
 	}
 	return start, end
-}
-
-// part returns the n checks of the request that are in a store.
-func (b *Backend) part(req *backend.Request, in backend.Backend, n int) *backend.Part {
-	p := &backend.Part{At: make([]int, 0, n), Out: make([]algo.Decision, 0, n)}
-	p.Checks = make([]backend.Check, 0, n)
-	for i := range req.Checks {
-		if b.Of(&req.Checks[i]) == in {
-			p.Add(i, req.Checks[i])
-		}
-	}
-	return p
 }

@@ -213,3 +213,54 @@ func TestAStoreThatIsDownInPart(t *testing.T) {
 		t.Errorf("%+v, want what was decided to stand as it is", out[2])
 	}
 }
+
+// away is a store that is gone.
+type away struct{ *memory.Store }
+
+func (away) Healthy() bool { return false }
+
+// TestResetGoesToTheStoreOfTheCounter, and both must be there to be healthy.
+func TestResetGoesToTheStoreOfTheCounter(t *testing.T) {
+	seconds, others := store(t), store(t)
+	b := &persecond.Backend{Seconds: seconds, Others: others}
+	second, hour := check(t, 0, "second", time.Second), check(t, 1, "hour", time.Hour)
+	req := backend.Request{Checks: []backend.Check{second, hour}}
+	if err := b.Decide(t.Context(), &req, make([]algo.Decision, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if used, err := b.Reset(t.Context(), second); err != nil || !used || seconds.Len() != 0 || others.Len() != 1 {
+		t.Errorf("used %v, %v: %d and %d counters are left, want those of the other store", used, err, seconds.Len(), others.Len())
+	}
+	if !b.Healthy() {
+		t.Error("not healthy while both stores are")
+	}
+	for _, b := range []*persecond.Backend{{Seconds: away{seconds}, Others: others}, {Seconds: seconds, Others: away{others}}} {
+		if b.Healthy() {
+			t.Error("healthy without one of the stores")
+		}
+	}
+}
+
+// remembers answers out of what it remembers.
+type remembers struct{ *memory.Store }
+
+func (r remembers) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
+	err := r.Store.Decide(ctx, req, out)
+	for i := range out {
+		out[i].Remembered = true
+	}
+	return err
+}
+
+// TestWhatOneOfTwoStoresRemembers is told of its own decisions alone.
+func TestWhatOneOfTwoStoresRemembers(t *testing.T) {
+	b := &persecond.Backend{Seconds: remembers{store(t)}, Others: store(t)}
+	req := backend.Request{Checks: []backend.Check{check(t, 0, "second", time.Second), check(t, 1, "hour", time.Hour)}}
+	out := make([]algo.Decision, 2)
+	if err := b.Decide(t.Context(), &req, out); err != nil {
+		t.Fatal(err)
+	}
+	if !out[0].Remembered || out[1].Remembered {
+		t.Errorf("%+v: want the first remembered and not the second", out)
+	}
+}

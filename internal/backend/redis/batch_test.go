@@ -11,21 +11,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/refusals"
 )
 
 func openFor(t *testing.T, o Options) *Backend {
 	t.Helper()
 	o.Addrs = []string{redistest.Start(t, redistest.Config{}).Addr}
 	o.Timeout, o.DialTimeout = 10*time.Second, 10*time.Second
-	b, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	if err := b.Ready(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return redistest.Open(t, New, o)
 }
 
 // limits are of every algorithm, and of every way to treat denied hits.
@@ -119,7 +112,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for _, bytes := range []int{1 << 20, len(refusals{}.shards) * refusalBytes} {
+	for _, bytes := range []int{1 << 20, refusals.Least} {
 		now := int64(1_700_000_000_000_000)
 		clock := func() int64 { return now }
 		b := openFor(t, Options{Clock: clock, LocalCacheBytes: bytes})
@@ -136,17 +129,15 @@ func TestRefusals(t *testing.T) {
 			}
 			got := make([]algo.Decision, len(req.Checks))
 			probe := newOp(req.Checks, req.AllOrNothing, make([]algo.Decision, len(req.Checks)), time.Now(), time.Now().Add(time.Second))
-			known := b.refusals.answer(probe)
+			known := b.refusals.Answer(probe.checks, probe.ids, probe.out, probe.began)
 			if known {
 				answered++
 			}
 			if err := b.Decide(context.Background(), &req, got); err != nil {
 				t.Fatal(err)
 			}
-			if req.Remembered != known {
-				t.Fatalf("round %d: remembered: %v, want %v", round, req.Remembered, known)
-			}
 			for i := range want {
+				want[i].Remembered = known
 				if got[i] != want[i] {
 					t.Fatalf("round %d, check %d: %+v of %+v:\n got %+v\nwant %+v", round, i, req.Checks[i], req.Checks[i].Limit.Params(), got[i], want[i])
 				}
@@ -182,7 +173,9 @@ func TestRefusalsOfALoweredLog(t *testing.T) {
 		if err := b.Decide(context.Background(), &req, out[1:]); err != nil {
 			t.Fatal(err)
 		}
-		return out[1], out[0], req.Remembered
+		remembered = out[1].Remembered
+		out[1].Remembered = false
+		return out[1], out[0], remembered
 	}
 	for _, lowered := range []uint32{0, 2} {
 		c := backend.Check{Key: fmt.Appendf(nil, "lowered to %d", lowered), Limit: log(7), Hits: 1}

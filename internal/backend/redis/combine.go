@@ -2,13 +2,12 @@ package redis
 
 import (
 	"context"
-	"encoding/binary"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // lanes combine requests. A lane is of calls that may carry each other's
@@ -17,8 +16,27 @@ import (
 // them in the order in which they came. So what a call costs is shared by the more
 // requests the more there are, a hot key costs a few calls a round trip whatever
 // its rate, and all are decided just as they would be otherwise.
+//
+// Who owns a request, from do to its answer:
+//
+//	caller                    │ lane, under the lock   │ goroutine of the lane
+//	                          │ of its shard           │
+//	do: the op gets a copy    │                        │
+//	    of what it brought    │                        │
+//	  the lane is free ───────┼─> calls++ ─────────────┼─> a batch of this op
+//	  the lane is busy ───────┼─> queue ──────── take ─┼─> and of those that wait
+//	wait, to its bound        │                        │   call: one for all
+//	  copies the answer <─────┼────────────────────────┼── decided
+//	release                   │                        │   release
+//	                          │   queue ─────── leave ─┼─> the next batch; of none:
+//	                          │   calls-- <────────────┼── end
+//
+// The last of caller and goroutine to release the op frees it. A caller whose bound
+// has come does not wait for the other; if its op is still in the queue it is not
+// sent: see turn.
 type lanes struct {
 	call   func(ops []*op, deadline time.Time)
+	apart  bool // each request goes in a call of its own
 	shards [64]laneShard
 
 	// Calls are made by goroutines of their own; see turn. Some wait for the next
@@ -39,24 +57,8 @@ type task struct {
 
 type laneShard struct {
 	mu    sync.Mutex
-	lanes map[place]*lane
+	lanes map[keys.Place]*lane
 	spare *lane // one that is closed
-}
-
-// place is what keys have in common that go in one call: 0 for all of a server;
-// where keys are spread it is made of what chooses their slot.
-type place uint64
-
-// place returns the place of the check's counter.
-func (n naming) place(c *backend.Check, of id) place {
-	switch {
-	case !n.tagged:
-		return 0
-	case c.Shard > 0:
-		of = idOf(c.Key[:c.Shard])
-		return place(of[0]) | place(of[1])<<8 | place(of[2])<<16
-	}
-	return place(binary.LittleEndian.Uint64(of[:]))
 }
 
 // lane is the calls of one place. Its shard's mutex guards it.
@@ -89,27 +91,25 @@ func newLanes(call func([]*op, time.Time)) *lanes {
 	l := &lanes{call: call, work: make(chan task)}
 	l.stop, l.end = context.WithCancel(context.Background())
 	for i := range l.shards {
-		l.shards[i].lanes = map[place]*lane{}
+		l.shards[i].lanes = map[keys.Place]*lane{}
 	}
 	return l
 }
 
-// do has the op decided, alone or with others, within its bound.
-func (l *lanes) do(o *op) error {
+// do has the op decided, alone or with others of its place, within its bound.
+func (l *lanes) do(o *op, at keys.Place) error {
 	out := o.out
 	o.own()
-	s := &l.shards[uint64(o.place)%uint64(len(l.shards))]
-	if ln, queued := s.enter(o); !queued {
-		l.start(task{s, ln, o})
+	o.place = at
+	t := task{op: o}
+	queued := false
+	if !l.apart {
+		t.shard = &l.shards[uint64(at)%uint64(len(l.shards))]
+		t.lane, queued = t.shard.enter(o)
 	}
-	return o.wait(out)
-}
-
-// alone has the op decided by a call of its own, within its bound.
-func (l *lanes) alone(o *op) error {
-	out := o.out
-	o.own()
-	l.start(task{op: o})
+	if !queued {
+		l.start(t)
+	}
 	return o.wait(out)
 }
 
@@ -242,7 +242,7 @@ func (s *laneShard) take(ln *lane, o *op, waited bool, batch []*op) []*op {
 }
 
 // leave ends a call. It returns who is to make the next one, if any waits.
-func (s *laneShard) leave(ln *lane, at place) *op {
+func (s *laneShard) leave(ln *lane, at keys.Place) *op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(ln.queue) > 0 {

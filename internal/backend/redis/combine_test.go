@@ -34,7 +34,7 @@ func (c *calls) ask(n int, at time.Time) (all []*op) {
 		o := newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), at, at.Add(time.Hour))
 		all = append(all, o)
 		go func() {
-			if err := c.lanes.do(o); err != nil {
+			if err := c.lanes.do(o, 0); err != nil {
 				c.t.Error(err)
 			}
 		}()

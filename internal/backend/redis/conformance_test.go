@@ -20,17 +20,7 @@ import (
 // open returns a backend of the server that is ready.
 func open(t testing.TB, o redis.Options) *redis.Backend {
 	t.Helper()
-	b, err := redis.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := b.Ready(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return redistest.Open(t, redis.New, o)
 }
 
 // TestConformance compares every field of every decision with the reference.

@@ -18,6 +18,8 @@ import (
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 // connector holds the client, which comes up in the background however long
@@ -30,6 +32,7 @@ type connector struct {
 	option rueidis.ClientOption
 	dialer *dialer
 	log    *zap.Logger
+	names  named.Fields
 
 	client  atomic.Pointer[rueidis.Client]
 	ready   chan struct{} // closed when there is a first client
@@ -63,6 +66,7 @@ func newConnector(o *Options) (*connector, error) {
 		probe:  o.Prefix + trialName,
 		pause:  o.BreakFor,
 		log:    o.Log,
+		names:  o.Names,
 		ready:  make(chan struct{}),
 		renew:  make(chan struct{}, 1),
 	}
@@ -199,6 +203,14 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	if err != nil && c.mode == Cluster && strings.Contains(err.Error(), "cluster support disabled") {
 		err = errNoCluster
 	}
+	switch mode := c.names.Of("Mode"); {
+	case errors.Is(err, errNoCluster):
+		err = fmt.Errorf("%w: use %s=SINGLE", err, mode)
+	case errors.Is(err, errSharded):
+		err = fmt.Errorf("%w: use %s=PROXY, or CLUSTER for a cluster without a proxy", err, mode)
+	case errors.Is(err, errMoved):
+		err = fmt.Errorf("%w: use %s=CLUSTER", err, mode)
+	}
 	if err != nil && client != nil {
 		client.Close()
 		client = nil
@@ -258,7 +270,7 @@ func refusesTLS(err error) bool {
 }
 
 // errNoCluster is that of a server that was named as one of a cluster, and is none.
-var errNoCluster = errors.New("the server is not a cluster: use REDIS_TYPE=SINGLE")
+var errNoCluster = errors.New("the server is not a cluster")
 
 // checkMode refuses the client of a single server where a cluster is meant: the
 // library falls back to it, and keys would have no slots.

@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
@@ -107,14 +108,14 @@ func TestDeployments(t *testing.T) {
 	for name, start := range tests {
 		t.Run(name, func(t *testing.T) {
 			variables, server := start(t)
-			settings, err := redis.FromEnvironment(variables.get)
+			from, err := settings.ReadRedis(variables.get)
 			if err != nil {
 				t.Fatal(err)
 			}
-			settings.Redis.Timeout, settings.Redis.DialTimeout = unhurried, unhurried
-			b := open(t, settings.Redis)
+			from.Options.Timeout, from.Options.DialTimeout = unhurried, unhurried
+			b := open(t, from.Options)
 			countsThree(t, b, l)
-			if keys := server.Info("db" + fmt.Sprint(settings.Redis.DB)); !strings.HasPrefix(keys, "keys=1,expires=1,") {
+			if keys := server.Info("db" + fmt.Sprint(from.Options.DB)); !strings.HasPrefix(keys, "keys=1,expires=1,") {
 				t.Errorf("the database holds %s, want one key that expires", keys)
 			}
 		})
@@ -206,11 +207,11 @@ func TestRefusedConnections(t *testing.T) {
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
 		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: &tlsfiles.Files{CA: files.CA}}, "not connected yet: "},
-		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
-		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use Mode=SINGLE"},
+		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use Mode=SINGLE"},
 		"no permission":  {redis.Options{Mode: redis.Cluster, Addrs: []string{guarded.Addr}, Username: "app", Password: "pw"}, "cluster|slots"},
-		"many servers":   {redis.Options{Addrs: []string{redistest.StartEnvoy(t, alone, another)}}, "use REDIS_TYPE=PROXY"},
-		"a cluster":      {redis.Options{Addrs: []string{guarded.Addr}}, "use REDIS_TYPE=PROXY, or CLUSTER"},
+		"many servers":   {redis.Options{Addrs: []string{redistest.StartEnvoy(t, alone, another)}}, "use Mode=PROXY"},
+		"a cluster":      {redis.Options{Addrs: []string{guarded.Addr}}, "use Mode=PROXY, or CLUSTER"},
 		"no hash tags":   {redis.Options{Mode: redis.Proxy, Addrs: []string{redistest.StartEnvoyWithoutTags(t, alone, another)}}, "enable_hashtagging: true"},
 		"no proxy":       {redis.Options{Mode: redis.Proxy, Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 		"nobody there":   {redis.Options{Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // The flags of an entry of the plan: see lua/decide.lua.
@@ -34,7 +35,7 @@ const (
 // encoder puts ops into the keys and arguments of one call of the script, each
 // key and each kind of check once. Then it reads the answer.
 type encoder struct {
-	naming  naming
+	naming  keys.Naming
 	places  map[keyed]int // from 0, in the order of keys
 	kinds   map[kind]int
 	runs    []int // of each place: the entry that an equal check may still join, or -1
@@ -51,7 +52,7 @@ type encoder struct {
 // keyed is what has a state of its own: a key under an algorithm, whose programs
 // read each other's states.
 type keyed struct {
-	of        id
+	of        keys.ID
 	algorithm algo.Algorithm
 }
 
@@ -164,13 +165,13 @@ func (e *encoder) joins(run, arg int, bits byte) bool {
 	return as[0] == bits && int(binary.BigEndian.Uint16(as[3:])) == arg && as[5] < maxRun
 }
 
-func (e *encoder) place(c *backend.Check, of id) int {
+func (e *encoder) place(c *backend.Check, of keys.ID) int {
 	k := keyed{of, c.Limit.Params().Algorithm}
 	at, known := e.places[k]
 	if !known {
 		at = len(e.places)
 		e.places[k] = at
-		e.keys.bytes = e.naming.append(e.keys.bytes, c, of)
+		e.keys.bytes = e.naming.Append(e.keys.bytes, c, of)
 		e.keys.end()
 		e.runs = append(e.runs, -1)
 	}

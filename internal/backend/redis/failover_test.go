@@ -14,6 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 const failoverLimit = 200
@@ -26,14 +27,14 @@ func TestSentinelFailover(t *testing.T) {
 	s := redistest.StartSentinels(t, "pw")
 	sentinels := filepath.Join(t.TempDir(), "password")
 	write(t, sentinels, "pw")
-	settings, err := redis.FromEnvironment(env{
+	from, err := settings.ReadRedis(env{
 		"REDIS_TYPE": "SENTINEL", "REDIS_URL": redistest.MasterName + "," + strings.Join(s.Addrs(), ","),
 		"REDIS_AUTH": "pw", "REDIS_SENTINEL_PASSWORD_FILE": sentinels, "REDIS_TIMEOUT": "500ms", "REDIS_BREAK_FOR": "100ms",
 	}.get)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := open(t, settings.Redis)
+	b := open(t, from.Options)
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: failoverLimit, Window: 24 * time.Hour, DeniedHits: algo.Drop})
 	traffic := (&load{t: t, store: b, limit: l, callers: 8, pause: time.Millisecond, key: func(int64) string { return "hot" }}).start()
 	redistest.Eventually(t, "the limit is reached", func() bool { return traffic.refused.Load() > 0 })
@@ -59,13 +60,13 @@ func TestSentinelFailover(t *testing.T) {
 
 // clusterOf returns a backend that reaches the cluster by all of its nodes.
 func clusterOf(t *testing.T, c *redistest.Cluster, timeout string) *redis.Backend {
-	settings, err := redis.FromEnvironment(env{
+	from, err := settings.ReadRedis(env{
 		"REDIS_TYPE": "CLUSTER", "REDIS_URL": strings.Join(c.Addrs(), ","), "REDIS_TIMEOUT": timeout, "REDIS_BREAK_FOR": "100ms",
 	}.get)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, settings.Redis)
+	return open(t, from.Options)
 }
 
 // TestCluster decides requests of several descriptors, moves slots to another

@@ -11,17 +11,18 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
 // namings are all ways to name counters.
-var namings = map[string]naming{
-	"hashed":         {prefix: "p"},
-	"plain":          {prefix: "p", plain: true},
-	"cluster":        {prefix: "p", tagged: true},
-	"plain, cluster": {prefix: "p", tagged: true, plain: true},
+var namings = map[string]keys.Naming{
+	"hashed":         {Prefix: "p"},
+	"plain":          {Prefix: "p", Plain: true},
+	"cluster":        {Prefix: "p", Tagged: true},
+	"plain, cluster": {Prefix: "p", Tagged: true, Plain: true},
 }
 
 // hashTag returns what of a key chooses its slot in a cluster, as Redis defines
@@ -36,7 +37,7 @@ func hashTag(key string) (tag string, ok bool) {
 }
 
 // checkName fails if anything in the counter's key is read as more than a name.
-func checkName(t *testing.T, n naming, name string, c *backend.Check) {
+func checkName(t *testing.T, n keys.Naming, name string, c *backend.Check) {
 	t.Helper()
 	rest, ok := strings.CutPrefix(name, "p:")
 	if !ok {
@@ -44,15 +45,15 @@ func checkName(t *testing.T, n naming, name string, c *backend.Check) {
 	}
 	tag, tagged := hashTag(name)
 	switch {
-	case n.tagged && c.Shard > 0:
-		shard := idOf(c.Key[:c.Shard])
+	case n.Tagged && c.Shard > 0:
+		shard := keys.IDOf(c.Key[:c.Shard])
 		if want := hex.EncodeToString(shard[:3]); tag != want {
 			t.Fatalf("%q: the hash tag is %q, want %q", name, tag, want)
 		}
-	case n.plain && tagged:
+	case n.Plain && tagged:
 		t.Fatalf("%q: the descriptor has chosen the hash tag %q", name, tag)
-	case !n.plain && len(rest) != len(id{}):
-		t.Fatalf("%q: %d bytes, want %d", name, len(rest), len(id{}))
+	case !n.Plain && len(rest) != len(keys.ID{}):
+		t.Fatalf("%q: %d bytes, want %d", name, len(rest), len(keys.ID{}))
 	}
 }
 
@@ -118,7 +119,7 @@ func FuzzNamesAndDecisions(f *testing.F) {
 			for kind, n := range namings {
 				var names [2]string
 				for i := range checks {
-					names[i] = string(n.append(nil, &checks[i], idOf(checks[i].Key)))
+					names[i] = string(n.Append(nil, &checks[i], keys.IDOf(checks[i].Key)))
 					checkName(t, n, names[i], &checks[i])
 				}
 				if (names[0] == names[1]) != (first[0] == second[0]) {
@@ -128,7 +129,9 @@ func FuzzNamesAndDecisions(f *testing.F) {
 		}
 
 		for _, c := range checks {
-			reference.Reset(c.Key)
+			if _, err := reference.Reset(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
 			for _, b := range backends {
 				if _, err := b.Reset(t.Context(), c); err != nil {
 					t.Fatal(err)

@@ -25,3 +25,8 @@ func timeout(d time.Duration) context.Context {
 	context.AfterFunc(ctx, cancel)
 	return ctx
 }
+
+// env is an environment.
+type env map[string]string
+
+func (e env) get(name string) string { return e[name] }

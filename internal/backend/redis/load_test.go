@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -28,7 +29,8 @@ type load struct {
 	mu                                  sync.Mutex
 	admitted                            map[string]int64
 	samples                             []sample
-	stop                                chan struct{}
+	stop                                func()
+	stopped                             <-chan struct{}
 	done                                sync.WaitGroup
 }
 
@@ -39,8 +41,12 @@ type sample struct {
 	err  error
 }
 
+// start makes calls until end, or until the test ends: a test that fails must not close
+// the store under its callers.
 func (l *load) start() *load {
-	l.admitted, l.stop = map[string]int64{}, make(chan struct{})
+	running, stop := context.WithCancel(context.Background())
+	l.admitted, l.stopped, l.stop = map[string]int64{}, running.Done(), stop
+	l.t.Cleanup(func() { stop(); l.done.Wait() })
 	for range l.callers {
 		l.done.Go(l.run)
 	}
@@ -60,7 +66,7 @@ func (l *load) run() {
 	}()
 	for {
 		select {
-		case <-l.stop:
+		case <-l.stopped:
 			return
 		case <-time.After(l.pause):
 		}
@@ -89,7 +95,7 @@ func (l *load) run() {
 
 // end stops the callers and waits for them.
 func (l *load) end() {
-	close(l.stop)
+	l.stop()
 	l.done.Wait()
 	slices.SortFunc(l.samples, func(a, b sample) int { return a.at.Compare(b.at) })
 }

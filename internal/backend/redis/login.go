@@ -19,21 +19,21 @@ type login struct {
 func (l *login) credentials() (c rueidis.AuthCredentials, err error) {
 	c = rueidis.AuthCredentials{Username: l.user, Password: l.password}
 	if l.userFile != "" {
-		if c.Username, err = readSecret(l.userFile); err != nil {
+		if c.Username, err = ReadSecret(l.userFile); err != nil {
 			return c, fmt.Errorf("user: %w", err)
 		}
 	}
 	if l.passwordFile != "" {
-		if c.Password, err = readSecret(l.passwordFile); err != nil {
+		if c.Password, err = ReadSecret(l.passwordFile); err != nil {
 			return c, fmt.Errorf("password: %w", err)
 		}
 	}
 	return c, nil
 }
 
-// readSecret returns what a file holds, but for the end of its line. The error
+// ReadSecret returns what a file holds, but for the end of its line. The error
 // names the file, and never what it holds.
-func readSecret(path string) (string, error) {
+func ReadSecret(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", err

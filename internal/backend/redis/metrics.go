@@ -99,12 +99,12 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	if b.evictions.known.Load() {
 		ch <- prometheus.MustNewConstMetric(evictedDesc, prometheus.CounterValue, float64(b.evictions.evicted.Load()))
 	}
-	held, peak := b.leases.total(time.Now())
+	held, peak := b.leases.Held(time.Now())
 	ch <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(held))
 	ch <- prometheus.MustNewConstMetric(overshootDesc, prometheus.GaugeValue, float64(peak))
 	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.share())
 }
 
-// Healthy reports whether Redis answers, or some of a cluster does. Without calls it
-// is looked for every second.
+// Healthy implements [backend.HealthReporter]: Redis answers, or some of a cluster
+// does. Without calls it is looked for every second.
 func (b *Backend) Healthy() bool { return b.conn.client.Load() != nil && b.breakers.share() < 1 }

@@ -6,14 +6,15 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // op is a request, or the part of one whose keys are in one slot, on its way to
 // Redis and back.
 type op struct {
 	checks       []backend.Check
-	ids          []id // of the checks' keys
-	place        place
+	ids          []keys.ID // of the checks' keys
+	place        keys.Place
 	allOrNothing bool
 	out          []algo.Decision // one for each check
 	now          int64           // when it was decided, in µs since the epoch
@@ -34,7 +35,7 @@ func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now, 
 	o.checks, o.allOrNothing, o.out = checks, allOrNothing, out
 	o.began, o.deadline = now, deadline
 	for i := range checks {
-		o.ids = append(o.ids, idOf(checks[i].Key))
+		o.ids = append(o.ids, keys.IDOf(checks[i].Key))
 	}
 	return o
 }

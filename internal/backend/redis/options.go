@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
@@ -94,7 +95,8 @@ type Options struct {
 	// the caller's deadline does, less a margin of a tenth and at least 2 ms in which
 	// the answer arrives; without a deadline 250 ms.
 	Timeout time.Duration
-	// DialTimeout bounds the making of a connection, beside the callers. Default 2 s.
+	// DialTimeout bounds the making of a connection, beside the callers. Default 2 s,
+	// or Timeout if that is more.
 	DialTimeout time.Duration
 	// FlushDelay is how long after it was last sent something a connection gathers
 	// requests, if others are under way: it saves CPU time for a little latency.
@@ -123,6 +125,8 @@ type Options struct {
 	Clock func() int64
 	// Log is nil for none.
 	Log *zap.Logger
+	// Names say how an operator sets these.
+	Names named.Fields
 }
 
 const (
@@ -132,14 +136,16 @@ const (
 	defaultFlushDelay  = 20 * time.Microsecond
 	defaultBreakAfter  = 5
 	defaultBreakFor    = 100 * time.Millisecond
-	maxConnections     = 256
+
+	// MaxConnections bounds Options.Connections.
+	MaxConnections = 256
 )
 
 // withDefaults returns o complete, or all that is wrong with it.
 func (o Options) withDefaults() (Options, error) {
 	set(&o.Network, "tcp")
 	set(&o.Prefix, defaultPrefix)
-	set(&o.DialTimeout, defaultDialTimeout)
+	set(&o.DialTimeout, max(o.Timeout, defaultDialTimeout))
 	set(&o.FlushDelay, defaultFlushDelay)
 	set(&o.BreakAfter, defaultBreakAfter)
 	set(&o.Replicas, 1)
@@ -149,6 +155,12 @@ func (o Options) withDefaults() (Options, error) {
 		o.Log = zap.NewNop()
 	}
 	return o, o.check()
+}
+
+// Check returns all that is wrong with the options; nil if nothing is.
+func (o Options) Check() error {
+	_, err := o.withDefaults()
+	return err
 }
 
 // bound is the longest that an answer takes whose caller has no deadline.
@@ -222,8 +234,8 @@ func (o *Options) check() error {
 	if strings.ContainsAny(o.Prefix, "{}") {
 		wrong("key prefix %q: braces would choose the slots of a cluster; leave them out", o.Prefix)
 	}
-	if n := o.Connections; n < 1 || n > maxConnections || n&(n-1) != 0 {
-		wrong("%d connections: use a power of two from 1 to %d", n, maxConnections)
+	if n := o.Connections; n < 1 || n > MaxConnections || n&(n-1) != 0 {
+		wrong("%d connections: use a power of two from 1 to %d", n, MaxConnections)
 	}
 	if o.FlushDelay > o.bound()/2 {
 		wrong("a flush delay of %v: use at most half the timeout of %v", o.FlushDelay, o.bound())

@@ -11,9 +11,9 @@ import (
 
 var (
 	// errSharded is that of an address behind which keys are spread over servers.
-	errSharded = errors.New("keys lead to different servers, as behind a proxy that shards: use REDIS_TYPE=PROXY, or CLUSTER for a cluster without a proxy")
+	errSharded = errors.New("keys lead to different servers, as behind a proxy that shards")
 	// errMoved is that of a server of a cluster, without a proxy.
-	errMoved = errors.New("the server is one of a cluster: use REDIS_TYPE=CLUSTER")
+	errMoved = errors.New("the server is one of a cluster")
 	// errUntagged is that of a proxy that spreads keys by the whole of their name.
 	errUntagged = errors.New("the proxy sends keys with one hash tag to different servers: Envoy needs enable_hashtagging: true and lb_policy: MAGLEV or RING_HASH, twemproxy hash_tag: \"{}\"")
 )

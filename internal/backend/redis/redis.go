@@ -19,6 +19,9 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/refusals"
 )
 
 // Errors that Decide returns, to be tested with errors.Is.
@@ -60,15 +63,15 @@ const maxChecks = backend.MaxChecks
 // Backend decides in Redis. It is safe for concurrent use.
 type Backend struct {
 	opts     Options
-	naming   naming
+	naming   keys.Naming
 	script   string
 	sha      string        // of the script, as EVALSHA takes it
 	teaching chan struct{} // full while a call sends the script
 	conn     *connector
 	breakers *breakers
 	lanes    *lanes
-	refusals *refusals // nil when none are remembered
-	leases   *leases
+	refusals *refusals.Memory // nil when none are remembered
+	leases   *lease.Leases
 	metrics  *metrics
 
 	evictions evictions
@@ -77,7 +80,11 @@ type Backend struct {
 	stopped sync.WaitGroup
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend        = (*Backend)(nil)
+	_ backend.Resetter       = (*Backend)(nil)
+	_ backend.HealthReporter = (*Backend)(nil)
+)
 
 // New returns a backend that connects in the background; until it has, and
 // whenever Redis is gone, Decide fails at once with ErrUnavailable. The error
@@ -95,17 +102,18 @@ func New(opts Options) (*Backend, error) {
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is what Redis calls a script by
 	b := &Backend{
 		opts:     opts,
-		naming:   naming{prefix: opts.Prefix, tagged: opts.Mode.Spreads(), plain: opts.PlainKeys},
+		naming:   keys.Naming{Prefix: opts.Prefix, Tagged: opts.Mode.Spreads(), Plain: opts.PlainKeys},
 		script:   script,
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
 		conn:     conn,
-		refusals: newRefusals(opts.LocalCacheBytes, opts.Clock),
-		leases:   newLeases(opts.Replicas),
+		refusals: refusals.New(opts.LocalCacheBytes, opts.Clock),
+		leases:   lease.New(opts.Replicas),
 		metrics:  newMetrics(),
 	}
 	b.breakers = newBreakers(&opts, b.trial)
 	b.lanes = newLanes(b.call)
+	b.lanes.apart = opts.NoCombining
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })
@@ -154,28 +162,31 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	until, inTime := b.opts.until(ctx, now)
 	o := newOp(req.Checks, req.AllOrNothing, out, now, until)
 	defer o.release()
-	if b.leases.spend(o, o.began) {
+	if b.spend(o, o.began) {
 		b.metrics.leased.Inc()
 		return nil
 	}
 	b.forgetRefunded(o)
-	if b.refusals != nil {
-		if b.refusals.answer(o) {
-			b.metrics.refused.Inc()
-			req.Remembered = true
-			return nil
-		}
-		for _, of := range o.ids {
-			o.epochs = append(o.epochs, b.refusals.epoch(of))
-		}
+	if b.refusals.Answer(o.checks, o.ids, out, o.began) {
+		b.metrics.refused.Inc()
+		return nil
 	}
+	o.epochs = b.refusals.Epochs(o.epochs, o.ids)
 	if !inTime {
 		return errTooLate
 	}
-	if b.opts.Mode.Spreads() && len(o.checks) > 1 {
-		return b.spread(o)
+	var err error
+	switch {
+	case b.breakers.allOpen():
+		b.metrics.suspended.Inc()
+		err = ErrSuspended
+	case b.opts.Mode.Spreads() && len(o.checks) > 1:
+		err = b.spread(o)
+	default:
+		err = b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))
 	}
-	return b.do(o)
+	b.breakers.count(err)
+	return err
 }
 
 // forgetRefunded forgets what is known of counters that hits are given back to.
@@ -187,44 +198,27 @@ func (b *Backend) forgetRefunded(o *op) {
 	}
 }
 
-func (b *Backend) forget(of id) {
-	b.leases.end(of)
-	if b.refusals != nil {
-		b.refusals.forget(of)
-	}
+func (b *Backend) forget(of keys.ID) {
+	b.leases.Expire(of)
+	b.refusals.Forget(of)
 }
 
-// do decides an op whose keys are in one slot.
-func (b *Backend) do(o *op) (err error) {
-	defer func() { b.breakers.count(err) }()
-	switch {
-	case b.breakers.allOpen():
-		b.metrics.suspended.Inc()
-		return ErrSuspended
-	case b.opts.NoCombining:
-		return b.lanes.alone(o)
-	}
-	o.place = b.naming.place(&o.checks[0], o.ids[0])
-	return b.lanes.do(o)
-}
-
-// Reset has a counter be as if never used, and says whether it was used. Of
-// check only what names the counter matters.
-func (b *Backend) Reset(ctx context.Context, check backend.Check) (bool, error) {
+// Reset implements [backend.Resetter].
+func (b *Backend) Reset(ctx context.Context, check backend.Check) (used bool, err error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return false, err
 	}
-	of := idOf(check.Key)
+	of := keys.IDOf(check.Key)
 	forget := func() {
 		b.forget(of)
-		b.leases.forget(of)
+		b.leases.Forget(of)
 	}
 	forget()
 	defer forget()
 	ctx, cancel := context.WithTimeout(ctx, b.opts.bound())
 	defer cancel()
-	key := string(b.naming.append(nil, &check, of))
+	key := string(b.naming.Append(nil, &check, of))
 	n, err := client.Do(ctx, client.B().Del().Key(key).Build()).AsInt64()
 	if err != nil {
 		return false, b.failed(err)

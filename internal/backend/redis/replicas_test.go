@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +23,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/settings"
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // replicaVariable has this test program be a replica of the service instead: a
@@ -65,11 +66,11 @@ func replicate(text string) error {
 	if err := json.Unmarshal([]byte(text), &do); err != nil {
 		return err
 	}
-	settings, err := redis.FromEnvironment(do.Env.get)
+	from, err := settings.ReadRedis(do.Env.get)
 	if err != nil {
 		return err
 	}
-	b, err := redis.New(settings.Redis)
+	b, err := redis.New(from.Options)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func startReplicas(t *testing.T, n int, do task) *replicas {
 		cmd := exec.Command(self) // this program
 		cmd.Env = append(os.Environ(), replicaVariable+"="+string(text))
 		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		testprogram.EndWithParent(cmd)
 		in, begin, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -239,29 +240,57 @@ func (r *replicas) kill(i int) {
 	_ = r.processes[i].Process.Kill()
 }
 
-// most returns the most hits that were admitted within the window. A hit is seen
-// up to the time that its call took after it was charged, so that the window is
-// taken to be as much shorter.
-func (o outcome) most(window time.Duration) (n int) {
-	var slowest time.Duration
-	for _, a := range o.admitted {
-		slowest = max(slowest, a.took)
-	}
-	first := 0
-	for i, a := range o.admitted {
-		for a.at.Sub(o.admitted[first].at) >= window-slowest {
-			first++
+// most returns the most hits that certainly were admitted within one window. A hit
+// was admitted at some time while its call took: it counts if even the earliest such
+// time is in the window.
+func (o outcome) most(window time.Duration) (most int) {
+	for i, last := range o.admitted {
+		n := 0
+		for j := i; j >= 0; j-- {
+			a := o.admitted[j]
+			before := last.at.Sub(a.at)
+			if before >= window {
+				break
+			}
+			if before+a.took < window {
+				n++
+			}
 		}
-		n = max(n, i-first+1)
+		most = max(most, n)
 	}
-	return n
+	return most
+}
+
+// TestTheBusiestWindowHoldsWhatWasCertainlyInIt: a call that took longer than the
+// window tells nothing of its own hit, and takes nothing from what the others tell.
+func TestTheBusiestWindowHoldsWhatWasCertainlyInIt(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	start := time.UnixMicro(1_700_000_000_000_000)
+	admitted := func(at, took time.Duration) admission { return admission{start.Add(at), took} }
+	for _, test := range []struct {
+		name string
+		hits []admission
+		want int
+	}{
+		{"none", nil, 0},
+		{"one that took longer than the window", []admission{admitted(0, 600*ms)}, 0},
+		{"all took longer", []admission{admitted(0, 600*ms), admitted(ms, 600*ms), admitted(2*ms, 600*ms)}, 0},
+		{"one slow one among others", []admission{admitted(0, ms), admitted(10*ms, 600*ms), admitted(20*ms, ms), admitted(30*ms, ms)}, 3},
+		{"the last one was slow", []admission{admitted(0, ms), admitted(10*ms, ms), admitted(20*ms, 600*ms)}, 2},
+		{"the window has an end", []admission{admitted(0, ms), admitted(498*ms, ms), admitted(499*ms, ms)}, 2},
+	} {
+		if got := (outcome{admitted: test.hits}).most(500 * ms); got != test.want {
+			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+	}
 }
 
 // killOne kills one of the replicas in the midst of its task.
 func (r *replicas) killOne() {
-	rng := rand.New(rand.NewPCG(rand.Uint64(), 0)) // no seed could repeat it
-	i := rng.IntN(len(r.out))
-	for range rng.IntN(2000) {
+	i, lines := rand.IntN(len(r.out)), rand.IntN(2000)
+	r.t.Logf("replica %d is killed after it has written %d lines", i, lines)
+	for range lines {
 		r.out[i].Scan()
 	}
 	r.kill(i)

@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/refusals"
 )
 
 // reply reads what the script returned: the states that checks found, or what of
@@ -17,9 +19,6 @@ type reply struct {
 	short bool
 	now   int64      // µs since the epoch
 	words algo.State // of states, one after the other
-	// seen is told of each check when it has been read, with the state that it
-	// left; without one, if the limit is answered in part. May be nil.
-	seen func(o *op, i int, state algo.State)
 }
 
 func (r *reply) number() int64 {
@@ -42,10 +41,11 @@ func (r *reply) fitted() bool {
 	return fitted
 }
 
-// decode fills in the decisions of the ops that were asked for by the encoder.
-func (e *encoder) decode(b []byte, ops []*op) error {
+// decode fills in the decisions of the ops that were asked for by the encoder in a
+// call that was sent then, and has the refusals among them remembered.
+func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *refusals.Memory) error {
 	r := &e.reply
-	*r = reply{rest: b, words: r.words[:0], seen: r.seen}
+	*r = reply{rest: b, words: r.words[:0]}
 	r.now = r.number()
 	for i := range e.entries {
 		if at := &e.entries[i]; at.told() {
@@ -70,8 +70,8 @@ func (e *encoder) decode(b []byte, ops []*op) error {
 				}
 				_, o.out[i] = c.Limit.Decide(state, r.now, c.Hits)
 			}
-			if r.seen != nil {
-				r.seen(o, i, state)
+			if len(o.epochs) > 0 { // else nothing is remembered, or it is a lease's own
+				memory.Remember(&o.checks[i], o.ids[i], refusals.Found{Decision: o.out[i], State: state, At: r.now, Sent: sent, Epoch: o.epochs[i]})
 			}
 			n++
 		}

@@ -2,9 +2,9 @@ package redis
 
 import (
 	"fmt"
-	"sync"
 
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
 // spread decides a request whose keys are spread over several servers: one call for
@@ -12,70 +12,46 @@ import (
 // known here, for each hash tag. What must be decided in one step must be in one
 // slot. Where the server of a slot is gone, the others' decisions stand.
 func (b *Backend) spread(o *op) error {
-	parts, err := b.split(o)
+	slots, err := b.slots(o)
 	if err != nil {
 		return err
 	}
+	parts := backend.Split(o.checks, func(i int) keys.Place { return slots[i] })
 	if len(parts) == 1 {
-		return b.do(o)
+		return b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))
 	}
-	var wait sync.WaitGroup
-	failures := make([]error, len(parts))
-	for i, p := range parts {
-		wait.Go(func() {
-			part := newOp(p.Checks, false, p.Out, o.began, o.deadline)
-			defer part.release()
+	return backend.Failure(backend.DecideParts(parts, o.out, func(p *backend.Part) error {
+		part := newOp(p.Checks, false, p.Out, o.began, o.deadline)
+		defer part.release()
+		if len(o.epochs) > 0 {
 			for _, at := range p.At {
-				if len(o.epochs) > 0 {
-					part.epochs = append(part.epochs, o.epochs[at])
-				}
+				part.epochs = append(part.epochs, o.epochs[at])
 			}
-			failures[i] = b.do(part)
-		})
-	}
-	wait.Wait()
-	var errs []error
-	for i, p := range parts {
-		if failures[i] != nil && errs == nil {
-			errs = make([]error, len(o.checks))
 		}
-		p.Report(failures[i], o.out, errs)
-	}
-	return backend.Failure(errs)
+		return b.lanes.do(part, b.naming.Place(&part.checks[0], part.ids[0]))
+	}))
 }
 
-// split groups the checks of the op by slot or hash tag, in order.
-func (b *Backend) split(o *op) ([]*backend.Part, error) {
+// slots returns the slot of each check's counter, or the place behind a proxy. The
+// error is that of counters in different slots that must be decided in one step.
+func (b *Backend) slots(o *op) (slots []keys.Place, err error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return nil, err
 	}
-	where := func(c *backend.Check, of id) place { return b.naming.place(c, of) }
-	if b.opts.Mode == Cluster {
-		where = func(c *backend.Check, of id) place {
-			key := string(b.naming.append(nil, c, of))
-			probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
-			return place(probe.Slot())
-		}
-	}
-	var parts []*backend.Part
-	bySlot := map[place]*backend.Part{}
-	var last place
 	for i := range o.checks {
 		c := &o.checks[i]
-		slot := where(c, o.ids[i])
-		together := o.allOrNothing || i > 0 && c.Descriptor == o.checks[i-1].Descriptor
-		if i > 0 && together && slot != last {
+		at := b.naming.Place(c, o.ids[i])
+		if b.opts.Mode == Cluster {
+			key := string(b.naming.Append(nil, c, o.ids[i]))
+			probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
+			at = keys.Place(probe.Slot())
+		}
+		slots = append(slots, at)
+		together := i > 0 && (o.allOrNothing || c.Descriptor == o.checks[i-1].Descriptor)
+		if together && slots[i] != slots[i-1] {
 			return nil, fmt.Errorf("%w: %q and %q", ErrSpread, o.checks[i-1].Key, c.Key)
 		}
-		last = slot
-		p := bySlot[slot]
-		if p == nil {
-			p = &backend.Part{}
-			bySlot[slot] = p
-			parts = append(parts, p)
-		}
-		p.Add(i, *c)
 	}
-	return parts, nil
+	return slots, nil
 }

@@ -151,6 +151,7 @@ func TestEveryKeyExpires(t *testing.T) {
 		p.Window = window
 		l := limit(t, p)
 		for _, hits := range []int64{1, 2, -1, 0, 1 << 40, 1} {
+			start := time.Now()
 			d, err := hit(b, name, l, hits)
 			if err != nil {
 				t.Fatal(err)
@@ -160,8 +161,10 @@ func TestEveryKeyExpires(t *testing.T) {
 				t.Fatal(err)
 			}
 			lives := time.Duration(ttl) * time.Millisecond
+			// A key may be gone once a process that stalled has let its time pass.
+			due := d.ResetAfter > time.Since(start)+time.Millisecond
 			// What is said of a sliding log is when its first hit leaves.
-			if d.ResetAfter > 0 && lives <= 0 && hits != 0 || lives > max(d.ResetAfter, 2*window)+2*time.Millisecond {
+			if due && lives <= 0 && hits != 0 || lives > max(d.ResetAfter, 2*window)+2*time.Millisecond {
 				t.Errorf("%s after %d hits: the key lives for %v, and %+v", name, hits, lives, d)
 			}
 		}

@@ -27,7 +27,7 @@ func TestABatchTakesTheLongestBound(t *testing.T) {
 	t.Cleanup(l.close)
 	answers := make(chan error, 3)
 	do := func(o *op) {
-		answers <- l.do(o)
+		answers <- l.do(o, 0)
 		o.release()
 	}
 	go do(request(time.Hour))
@@ -76,12 +76,12 @@ func TestARequestThatLeavesTheQueueIsNotSent(t *testing.T) {
 	})
 	t.Cleanup(l.close)
 	first := make(chan error)
-	go func() { first <- l.do(request(time.Hour)) }()
+	go func() { first <- l.do(request(time.Hour), 0) }()
 	<-begun
 	ln := l.shards[0].lanes[0]
 	o := request(time.Millisecond)
 	o.began = ln.moved
-	if err := l.do(o); !errors.Is(err, errTimeout) {
+	if err := l.do(o, 0); !errors.Is(err, errTimeout) {
 		t.Errorf("got %v, want errTimeout", err)
 	}
 	o.release()
@@ -89,7 +89,7 @@ func TestARequestThatLeavesTheQueueIsNotSent(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Error(err)
 	}
-	go func() { first <- l.do(request(time.Hour)) }()
+	go func() { first <- l.do(request(time.Hour), 0) }()
 	if n := <-begun; n != 1 {
 		t.Errorf("the next call is of %d requests, want the one that came for it", n)
 	}

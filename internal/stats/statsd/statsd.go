@@ -134,36 +134,6 @@ func (m Mogrifier) apply(name string) (to string, tags []string, ok bool) {
 
 var placeholder = regexp.MustCompile(`\$\d+`)
 
-// MogrifiersFromEnvironment reads the mogrifiers of these names from
-// DOG_STATSD_MOGRIFIER_<name>_PATTERN, _NAME and _TAGS (key:value, …).
-func MogrifiersFromEnvironment(names []string, getenv func(string) string) ([]Mogrifier, error) {
-	var list []Mogrifier
-	for _, name := range names {
-		prefix := "DOG_STATSD_MOGRIFIER_" + name
-		pattern, to, tags := getenv(prefix+"_PATTERN"), getenv(prefix+"_NAME"), getenv(prefix+"_TAGS")
-		if pattern == "" || to == "" {
-			return nil, fmt.Errorf("mogrifier %s: set both %s_PATTERN and %s_NAME", name, prefix, prefix)
-		}
-		re, err := regexp.Compile(pattern)
-		if err != nil {
-			return nil, fmt.Errorf("%s_PATTERN: %w", prefix, err)
-		}
-		m := Mogrifier{Pattern: re, Name: to, Tags: map[string]string{}}
-		for tag := range strings.SplitSeq(tags, ",") {
-			key, value, ok := strings.Cut(tag, ":")
-			switch {
-			case tag == "":
-			case !ok || key == "" || value == "":
-				return nil, fmt.Errorf("%s_TAGS: %q: write key:value, separated by commas", prefix, tag)
-			default:
-				m.Tags[key] = value
-			}
-		}
-		list = append(list, m)
-	}
-	return list, nil
-}
-
 // Exporter sends how much the counts have grown since it last did.
 type Exporter struct {
 	Stats *stats.Stats

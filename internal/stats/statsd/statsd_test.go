@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 )
@@ -164,7 +165,7 @@ func TestDogStatsDTagsAndMogrifiers(t *testing.T) {
 		"DOG_STATSD_MOGRIFIER_HITS_NAME":    "ratelimit.service.rate_limit.$3",
 		"DOG_STATSD_MOGRIFIER_HITS_TAGS":    "domain:$1,descriptor:$2",
 	}
-	mogrifiers, err := statsd.MogrifiersFromEnvironment([]string{"HITS"}, func(k string) string { return env[k] })
+	mogrifiers, err := settings.ReadMogrifiers(func(k string) string { return env[k] }, []string{"HITS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,21 +178,4 @@ func TestDogStatsDTagsAndMogrifiers(t *testing.T) {
 	send(t, e)
 	const hits = "ratelimit.service.rate_limit.total_hits:5|c|#zone:a,descriptor:address_10_0_0_1.user_a_b,domain:edge"
 	lines(t, conn, hits)
-}
-
-func TestMogrifiersThatCannotBe(t *testing.T) {
-	for _, c := range []struct {
-		env  map[string]string
-		says string
-	}{
-		{nil, "set both DOG_STATSD_MOGRIFIER_X_PATTERN"},
-		{map[string]string{"DOG_STATSD_MOGRIFIER_X_PATTERN": "a"}, "set both"},
-		{map[string]string{"DOG_STATSD_MOGRIFIER_X_PATTERN": "(", "DOG_STATSD_MOGRIFIER_X_NAME": "a"}, "DOG_STATSD_MOGRIFIER_X_PATTERN: error parsing"},
-		{map[string]string{"DOG_STATSD_MOGRIFIER_X_PATTERN": "a", "DOG_STATSD_MOGRIFIER_X_NAME": "a", "DOG_STATSD_MOGRIFIER_X_TAGS": "a"}, `"a": write key:value`},
-	} {
-		_, err := statsd.MogrifiersFromEnvironment([]string{"X"}, func(k string) string { return c.env[k] })
-		if err == nil || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%v: got %v, want %q", c.env, err, c.says)
-		}
-	}
 }

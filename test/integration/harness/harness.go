@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // patience is how long anything awaited may take. It bounds failing tests only.
@@ -21,10 +23,13 @@ var binary string
 
 // Main builds cmd/ratelimit with the race detector, runs the tests and returns their
 // exit code. A package that calls StartService calls it from TestMain.
-func Main(m *testing.M) int { return MainWith(m, "-race") }
+func Main(m *testing.M) int { return run(m, nil, "-race") }
 
-// MainWith is Main with other flags for the build.
-func MainWith(m *testing.M, flags ...string) int {
+// MainAsShipped is Main without the race detector: the binary is built as that of the
+// image is, with which it shares what was compiled.
+func MainAsShipped(m *testing.M) int { return run(m, []string{"CGO_ENABLED=0"}, "-trimpath") }
+
+func run(m *testing.M, environment []string, flags ...string) int {
 	dir, err := os.MkdirTemp("", "ratelimit-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,8 +37,13 @@ func MainWith(m *testing.M, flags ...string) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "ratelimit")
-	args := append(append([]string{"build"}, flags...), "-o", binary, "github.com/distlimiter/ratelimit/cmd/ratelimit")
+	args := append(append([]string{"build"}, flags...), "-o", binary, "./cmd/ratelimit")
 	build := exec.Command("go", args...)
+	build.Env = append(os.Environ(), environment...)
+	if build.Dir, err = root(); err != nil { // with the requirements of the service, and not of the tests
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
 		return 1
@@ -41,30 +51,29 @@ func MainWith(m *testing.M, flags ...string) int {
 	return m.Run()
 }
 
-// Root returns the module's directory.
+// Root returns the directory of the repository, which is that of the service's module.
 func Root(t testing.TB) string {
 	t.Helper()
-	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	dir, err := root()
 	if err != nil {
-		t.Fatalf("go env GOMOD: %v", err)
+		t.Fatal(err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(mod)))
+	return dir
 }
 
-// Tool returns the path of a program: the version that `make tools` installed, or
-// else the one on PATH. A missing tool fails the test; a skipped test would pass
-// for a good one.
+// root returns the directory above that of the tests' module.
+func root() (string, error) {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.Dir(filepath.Dir(strings.TrimSpace(string(mod)))), nil
+}
+
+// Tool returns the path of a program, as [testprogram.Path] does.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
-	pinned := filepath.Join(Root(t), ".cache", "bin", name)
-	if _, err := os.Stat(pinned); err == nil {
-		return pinned
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%v: run make tools", err)
-	}
-	return path
+	return testprogram.Path(t, name)
 }
 
 // Eventually waits until ok holds, and fails the test with what was awaited if it

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // Process is a running program. It ends with the test at the latest, and its
@@ -33,7 +35,7 @@ func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{name: name, cmd: cmd, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	endWithParent(p.cmd)
+	testprogram.EndWithParent(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}

@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import { edit } from './editor.js';
 import { $, el, number, plot, seconds, show, table, time } from './dom.js';
-import { entryText, parseDescriptor, ruleText } from './limit.js';
+import { entryText, parseDescriptor } from './limit.js';
 
 const interval = 2000;
 let known = { rules: [], etag: null, generation: -1 };
@@ -88,12 +88,12 @@ function row(rule) {
   r.row = el('tr', { 'data-key': rule.key },
     el('td', { class: 'path' }, el('button', { class: 'link code', type: 'button', onclick: () => details(rule) },
       names.slice(0, -1).map((n) => el('span', { class: 'above' }, `${n} › `)), names.at(-1))),
-    el('td', {}, ruleText(rule.rule), ' ', rule.rule.shadow_mode && el('span', { class: 'tag' }, 'shadow'), rule.rule.quota_mode && el('span', { class: 'tag' }, 'quota')),
+    el('td', {}, rule.limits),
     el('td', {}, el('span', { class: `tag ${rule.source}`, title: rule.location }, rule.overrides ? `${rule.source}, overrides ${rule.overrides.source}` : rule.source)),
     r.allowed, r.denied, r.plot,
     el('td', {}, known.writable && el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit')));
   r.row.firstChild.style.paddingInlineStart = `${(names.length - 1) * 1.25}rem`;
-  r.text = [rule.domain, rule.path, ...rule.entries.map(entryText), ruleText(rule.rule), JSON.stringify(rule.rule)].join(' ').toLowerCase();
+  r.text = [rule.domain, rule.path, ...rule.entries.map(entryText), rule.limits, JSON.stringify(rule.rule)].join(' ').toLowerCase();
   rows.set(rule.key, r);
   watch.observe(r.row);
   return r.row;
@@ -131,7 +131,7 @@ function filter() {
 async function details(rule) {
   const title = `${rule.domain}: ${rule.path}`;
   const live = el('div', {});
-  show($('details'), title, el('p', {}, ruleText(rule.rule)), live);
+  show($('details'), title, el('p', {}, rule.limits), live);
   while (live.isConnected && $('details').open) {
     try {
       live.replaceChildren(...facts(rule, (await api.ruleStats(rule.key)).data));
@@ -155,7 +155,7 @@ function facts(rule, stats) {
       ...(stats.candidates ?? []).map((c) => term(`${c.limit} in shadow mode`, `${number(c.totals.shadow_denied)} of ${number(c.totals.allowed + c.totals.shadow_denied)} would be denied`)),
       term('Last second', rate('1s')), term('Last minute', rate('1m')), term('Last hour', rate('1h')),
       term('Last denied', time(stats.last_denied)), term('Written at', rule.location),
-      rule.overrides ? term('Overrides', `${rule.overrides.location}: ${ruleText(rule.overrides.rule)}`) : []),
+      rule.overrides ? term('Overrides', `${rule.overrides.location}: ${rule.overrides.limits}`) : []),
     el('h3', {}, 'Hottest counters'),
     hottest.length
       ? table(['Entries', { text: 'Calls', number: true }, { text: 'Give or take', number: true }], hottest.map((h) => el('tr', {},

@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 //go:embed testdata/envoy.yaml
@@ -36,10 +36,7 @@ func StartEnvoyWithoutTags(t testing.TB, servers ...*Server) string {
 
 func startEnvoy(t testing.TB, tags string, servers []*Server) string {
 	t.Helper()
-	program, err := exec.LookPath("envoy")
-	if err != nil {
-		t.Fatalf("envoy is not installed: run make tools: %v", err)
-	}
+	program := testprogram.Path(t, "envoy")
 	listen := freeport.ForTest(t)
 	path := filepath.Join(t.TempDir(), "envoy.yaml")
 	var endpoints []string
@@ -79,7 +76,7 @@ func StartTwemproxy(t testing.TB, servers ...*Server) string {
 func startProxy(t testing.TB, listen freeport.Port, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	testprogram.EndWithParent(cmd)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // patience is how long the servers of a test may take for anything.
@@ -35,12 +36,13 @@ type Server struct {
 	// Dir is where it runs.
 	Dir string
 
-	t      testing.TB
-	conf   Config
-	args   []string
-	cmd    *exec.Cmd
-	gone   chan struct{} // closed when the process has ended
-	client rueidis.Client
+	t       testing.TB
+	conf    Config
+	program string // its path
+	args    []string
+	cmd     *exec.Cmd
+	gone    chan struct{} // closed when the process has ended
+	client  rueidis.Client
 }
 
 // Config says how to start a server. The zero value is a plain one on TCP.
@@ -75,6 +77,7 @@ func Start(t testing.TB, c Config) *Server {
 	if c.port == 0 {
 		s.conf.port = freeport.ForTest(t).Number
 	}
+	s.program = testprogram.Path(t, cmp.Or(c.Program, "redis-server"))
 	s.prepare()
 	if err := s.launch(); err != nil {
 		t.Fatal(err)
@@ -111,14 +114,9 @@ func (s *Server) prepare() {
 
 // launch starts the process and waits until it says that it is ready.
 func (s *Server) launch() error {
-	program := cmp.Or(s.conf.Program, "redis-server")
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return fmt.Errorf("%s is not installed: run make tools, or apt-get install redis-server: %w", program, err)
-	}
-	s.cmd = exec.Command(path, s.args...)
+	s.cmd = exec.Command(s.program, s.args...)
 	s.cmd.Env = append(os.Environ(), s.conf.Env...)
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	testprogram.EndWithParent(s.cmd)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -297,6 +295,30 @@ func (s *Server) CPU() time.Duration {
 		sum += seconds
 	}
 	return time.Duration(sum * float64(time.Second))
+}
+
+// Backend is what Open needs of a redis.Backend, which this package can't import: that
+// package's own tests import this one.
+type Backend interface {
+	Ready(ctx context.Context) error
+	Close()
+}
+
+// Open opens a backend, usually by redis.New, and waits until it is ready. It closes it
+// when the test ends.
+func Open[O any, B Backend](t testing.TB, open func(O) (B, error), options O) B {
+	t.Helper()
+	b, err := open(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := b.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // Eventually waits until the condition holds.

@@ -1,0 +1,72 @@
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+var (
+	// newest is the newest version of the changelog, with its date or "unreleased".
+	newest = regexp.MustCompile(`(?m)^## (\d+\.\d+\.\d+) - (?:unreleased|\d{4}-\d{2}-\d{2})$`)
+	image  = regexp.MustCompile(`distlimiter/ratelimit:([\w.-]+)`)
+)
+
+// TestVersionsAgree holds the chart, and the image wherever it is named, to the newest
+// version of the changelog.
+func TestVersionsAgree(t *testing.T) {
+	root := ".."
+	read := func(path string) string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	found := newest.FindStringSubmatch(read(filepath.Join(root, "CHANGELOG.md")))
+	if found == nil {
+		t.Fatal("CHANGELOG.md has no heading such as ## 0.1.0 - unreleased, or with a date")
+	}
+	version := found[1]
+
+	var chart struct {
+		Version    string
+		AppVersion string `yaml:"appVersion"`
+	}
+	if err := yaml.Unmarshal([]byte(read(filepath.Join(root, "deploy", "helm", "distlimiter", "Chart.yaml"))), &chart); err != nil {
+		t.Fatal(err)
+	}
+	if chart.Version != version || chart.AppVersion != version {
+		t.Errorf("Chart.yaml has version %s and appVersion %s, and CHANGELOG.md %s", chart.Version, chart.AppVersion, version)
+	}
+
+	images := 0
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch extension := filepath.Ext(path); {
+		case err != nil:
+			return err
+		case entry.IsDir() && (strings.HasPrefix(entry.Name(), ".") && path != root || entry.Name() == "bin"):
+			return filepath.SkipDir
+		case entry.IsDir() || extension != ".md" && extension != ".yaml":
+			return nil
+		}
+		for _, found := range image.FindAllStringSubmatch(read(path), -1) {
+			images++
+			if found[1] != version {
+				t.Errorf("%s names the image %s, and CHANGELOG.md has version %s", path, found[0], version)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if images == 0 {
+		t.Error("no file names the image")
+	}
+}

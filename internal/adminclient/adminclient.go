@@ -1,0 +1,137 @@
+// Package adminclient owns how a program talks to the admin address of a running
+// service: requests, answers and problems, and how they are shown as text.
+package adminclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Client talks to the admin address of a running service.
+type Client struct {
+	Addr    string      // host:port, or a URL
+	Token   string      // sent as the bearer token; empty for none
+	TLS     *tls.Config // nil: plain HTTP, unless Addr is a URL that says otherwise
+	Timeout time.Duration
+}
+
+// ErrAddr is the error of a client whose Addr is none.
+var ErrAddr = errors.New("write host:port, or http://host:port")
+
+// UnreachableError is that of a service which does not answer.
+type UnreachableError struct {
+	Host string
+	Err  error
+}
+
+// Error implements error.
+func (e *UnreachableError) Error() string { return fmt.Sprintf("cannot reach %s (%v)", e.Host, e.Err) }
+
+// Unwrap returns why.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// maxAnswer bounds an answer in bytes.
+const maxAnswer = 256 << 20
+
+// Do sends a request and reads the answer into out. kind is the type of the body. A
+// problem is returned as a *Problem.
+func (c *Client) Do(method, path string, query url.Values, kind string, body []byte, out any) error {
+	base := c.Addr
+	if !strings.Contains(base, "://") {
+		scheme := "http"
+		if c.TLS != nil {
+			scheme = "https"
+		}
+		base = scheme + "://" + base
+	}
+	target, err := url.Parse(base)
+	if err != nil || target.Host == "" {
+		return ErrAddr
+	}
+	target.Path, target.RawQuery = path, query.Encode()
+	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if kind != "" {
+		request.Header.Set("Content-Type", kind)
+	}
+	if c.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	transport := &http.Transport{TLSClientConfig: c.TLS, Proxy: http.ProxyFromEnvironment}
+	defer transport.CloseIdleConnections()
+	answer, err := transport.RoundTrip(request) // redirects would take the token elsewhere
+	if err != nil {
+		return &UnreachableError{target.Host, err}
+	}
+	defer answer.Body.Close()
+	return c.read(answer, out)
+}
+
+func (c *Client) read(answer *http.Response, out any) error {
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("the answer of %s ends too soon: %w", c.Addr, err)
+	}
+	if answer.StatusCode >= 400 {
+		var p Problem
+		if err := json.Unmarshal(text, &p); err != nil || p.Title == "" {
+			return fmt.Errorf("%s answered %s: %.200s", c.Addr, answer.Status, text)
+		}
+		return &p
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%s answered what is no answer of the admin API: %w", c.Addr, err)
+	}
+	return nil
+}
+
+// Problem is a problem document.
+type Problem struct {
+	Title, Detail string
+	Status        int
+	Problems      []RuleProblem
+}
+
+// RuleProblem is one thing wrong, or odd, with rules that were sent.
+type RuleProblem struct {
+	Path, What, Remedy string
+	Line, Column       int
+}
+
+// Error implements error.
+func (p *Problem) Error() string {
+	if p.Detail == "" {
+		return p.Title
+	}
+	return p.Detail
+}
+
+// In returns the problem as `check` would print it of a file.
+func (p RuleProblem) In(file string) string {
+	var b strings.Builder
+	b.WriteString(file)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	if p.Path != "" {
+		b.WriteString(": " + p.Path)
+	}
+	b.WriteString(": " + p.What)
+	if p.Remedy != "" {
+		b.WriteString("; " + p.Remedy)
+	}
+	return b.String()
+}

@@ -1,0 +1,213 @@
+package adminclient
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+
+	"gopkg.in/yaml.v3"
+)
+
+// rulesPath is where a running service takes, and lists, rules.
+const rulesPath = "/admin/rules"
+
+// ListedRule is a rule as the admin API lists it.
+type ListedRule struct {
+	Key, Domain, Path, Source, Location, Limits string
+	Entries                                     []ListedEntry
+	Rule                                        json.RawMessage // in the grammar of rule files
+	Overrides                                   *struct{ Source, Location string }
+}
+
+// RuleList is the rules in force.
+type RuleList struct {
+	text    json.RawMessage
+	Domains []struct{ Domain, Consume string }
+	Rules   []ListedRule
+}
+
+// Rules lists the rules in force of a domain, with a limit of a name and from a
+// source (file, xds or admin); each is empty for any.
+func (c *Client) Rules(domain, name, source string) (*RuleList, error) {
+	query := url.Values{}
+	for key, value := range map[string]string{"domain": domain, "name": name, "source": source} {
+		if value != "" {
+			query.Set(key, value)
+		}
+	}
+	var list RuleList
+	if err := c.Do(http.MethodGet, rulesPath, query, "", nil, &list.text); err != nil {
+		return nil, err
+	}
+	return &list, json.Unmarshal(list.text, &list)
+}
+
+// WriteJSON writes the list as the service has sent it.
+func (l *RuleList) WriteJSON(out io.Writer) error { return indent(out, l.text) }
+
+// WriteYAML writes the list as rule files.
+func (l *RuleList) WriteYAML(out io.Writer) error {
+	consume := map[string]string{}
+	for _, d := range l.Domains {
+		consume[d.Domain] = d.Consume
+	}
+	return writeDomains(out, l.Rules, consume)
+}
+
+// WriteTable writes the list for people to read.
+func (l *RuleList) WriteTable(out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "KEY\tDOMAIN\tRULE\tLIMIT\tFROM")
+	for _, r := range l.Rules {
+		from := r.Location
+		if r.Overrides != nil {
+			from += ", overrides " + r.Overrides.Location
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, from)
+	}
+	return table.Flush()
+}
+
+func indent(out io.Writer, text []byte) error {
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, text, "", "  "); err != nil {
+		return err
+	}
+	pretty.WriteByte('\n')
+	_, err := pretty.WriteTo(out)
+	return err
+}
+
+// ListedEntry is one step of the way to a rule.
+type ListedEntry struct {
+	Key, Value     string
+	ShareThreshold bool `json:"share_threshold"`
+	ValueToMetric  bool `json:"value_to_metric"`
+}
+
+// writeDomains writes rules as one document for each domain.
+func writeDomains(out io.Writer, rules []ListedRule, consume map[string]string) error {
+	var names []string
+	documents := map[string]*yaml.Node{}
+	for _, r := range rules {
+		at := documents[r.Domain]
+		if at == nil {
+			at = mapping("domain", r.Domain)
+			if consume[r.Domain] == "all_or_nothing" {
+				set(at, "consume", &yaml.Node{Kind: yaml.ScalarNode, Value: consume[r.Domain]})
+			}
+			documents[r.Domain] = at
+			names = append(names, r.Domain)
+		}
+		for _, e := range r.Entries {
+			at = below(at, e)
+		}
+		var rule yaml.Node
+		if err := yaml.Unmarshal(r.Rule, &rule); err != nil { // JSON is YAML
+			return err
+		}
+		plain(&rule)
+		// Rules come before those below them, so that nothing is there yet.
+		at.Content = rule.Content[0].Content
+	}
+	encoder := yaml.NewEncoder(out)
+	encoder.SetIndent(2)
+	for _, name := range names {
+		if err := encoder.Encode(documents[name]); err != nil {
+			return err
+		}
+	}
+	return encoder.Close()
+}
+
+// mapping returns a mapping with one key.
+func mapping(key, value string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	set(n, key, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value})
+	return n
+}
+
+func set(n *yaml.Node, key string, value *yaml.Node) {
+	n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, value)
+}
+
+// get returns the value of a key in a mapping; nil if it has none.
+func get(n *yaml.Node, key string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// below returns the descriptor below another, or a domain, which it adds if need be.
+func below(n *yaml.Node, e ListedEntry) *yaml.Node {
+	level := get(n, "descriptors")
+	if level == nil {
+		level = &yaml.Node{Kind: yaml.SequenceNode}
+		set(n, "descriptors", level)
+	}
+	for _, d := range level.Content {
+		v := get(d, "value")
+		if get(d, "key").Value == e.Key && (v == nil && e.Value == "" || v != nil && v.Value == e.Value) {
+			return d
+		}
+	}
+	d := mapping("key", e.Key)
+	if e.Value != "" {
+		set(d, "value", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: e.Value})
+	}
+	for key, on := range map[string]bool{"share_threshold": e.ShareThreshold, "value_to_metric": e.ValueToMetric} {
+		if on {
+			set(d, key, &yaml.Node{Kind: yaml.ScalarNode, Value: "true"})
+		}
+	}
+	level.Content = append(level.Content, d)
+	return d
+}
+
+// plain takes the style of JSON off.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		plain(c)
+	}
+}
+
+// WriteResult is the answer to a write of rules.
+type WriteResult struct {
+	Revision uint64
+	InForce  bool `json:"in_force"`
+	Changes  []struct{ Change, Key, Domain, Path string }
+	Warnings []RuleProblem
+	Problems []string
+}
+
+// flags are parameters that are 1 or absent.
+func flags(set map[string]bool) url.Values {
+	query := url.Values{}
+	for name, on := range set {
+		if on {
+			query.Set(name, "1")
+		}
+	}
+	return query
+}
+
+// Apply creates or updates rules; with replace those of the text's domains are then
+// all there are. A dry run changes nothing.
+func (c *Client) Apply(text []byte, dryRun, replace bool) (result WriteResult, err error) {
+	err = c.Do(http.MethodPost, rulesPath, flags(map[string]bool{"dry_run": dryRun, "replace": replace}), "application/yaml", text, &result)
+	return result, err
+}
+
+// Delete deletes the rule of a key.
+func (c *Client) Delete(key string, dryRun bool) (result WriteResult, err error) {
+	err = c.Do(http.MethodDelete, rulesPath+"/"+key, flags(map[string]bool{"dry_run": dryRun}), "", nil, &result)
+	return result, err
+}

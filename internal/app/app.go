@@ -1,0 +1,362 @@
+// Package app owns the running service: it wires the packages that do the work, as
+// plain options say, and starts them, reloads rules and ends all of it in order. What
+// a setting is called, and who set it, is left to the outside.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/distlimiter/ratelimit/internal/admin"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/overload"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/scrape"
+	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/stats"
+	"github.com/distlimiter/ratelimit/internal/telemetry"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
+)
+
+// service is the parts of the service, wired.
+type service struct {
+	opts     Options
+	log      *zap.Logger
+	audit    *zap.Logger
+	store    *memory.Store    // the backend, or what stands in for it
+	snapshot *memory.Snapshot // of the store; nil for none
+	backend  backend.Backend
+	shared   *OpenStore // what other replicas share; nil with counters in memory
+	metrics  []prometheus.Collector
+	scrapes  *scrape.Handler // of all metrics
+	stats    *stats.Stats
+	limiter  *limiter.Limiter
+	server   *server.Service
+	shedder  *overload.Shedder
+	rules    *reload.Coordinator
+	health   *health.Server
+
+	adminRules *rulestore.Provider // nil for none
+
+	traces *telemetry.Traces // nil for none
+	last   []lastSend        // what is sent when nothing else can be lost any more
+	access admin.Access      // to the admin address
+
+	handshakes                                *tlsfiles.Handshakes // of gRPC; nil without TLS
+	grpcListener, httpListener, adminListener net.Listener
+	connections                               *overload.Listener // what grpcListener is
+}
+
+// ErrLogged is the error of a service that has logged why it failed.
+var ErrLogged = errors.New("the log says why")
+
+// Run serves until a signal or a failure ends it.
+func Run(o Options) (err error) {
+	// Before anything that takes time, so that a signal is never missed.
+	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
+	s := &service{opts: o, stats: stats.New(0), health: health.NewServer()}
+	s.log, s.audit = newLogs(o.Log)
+	defer func() { _ = s.log.Sync() }() // nobody is left to tell
+	defer takeLogs(s.log)()
+	defer func() {
+		if err != nil && o.Log.JSON {
+			s.log.Error("the service has failed", zap.Error(err))
+			err = ErrLogged
+		}
+	}()
+	for _, w := range o.Warnings {
+		s.log.Warn("a setting has no effect", zap.String("warning", w))
+	}
+	s.store = memory.New(memory.Options{MaxKeys: o.Memory.MaxKeys, MaxBytes: s.counterBytes()})
+	drain, timeUp := context.WithCancel(context.Background())
+	defer timeUp()
+	// First what must not be lost: the counters. Then what others want to know.
+	defer func() { s.sendLast(drain) }()
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.restore(); err != nil {
+		return err
+	}
+	if err := s.open(stopping); err != nil {
+		return err
+	}
+	if err := s.openRuleStore(); err != nil {
+		return err
+	}
+	if err := s.startTraces(); err != nil {
+		return err
+	}
+	s.openOverload()
+	limits, answers := o.Limiter, o.Server
+	limits.Spread, limits.Encode = o.Store.Spread, server.EncodeLimit
+	limits.Backend, limits.Local, limits.Log, limits.Stats = s.traced(s.backend), s.store, s.log, s.stats
+	s.limiter = limiter.New(limits)
+	answers.Admit, answers.Stats, answers.Names = s.shedder.Admit, s.stats, o.Names
+	s.server = server.New(s.limiter, answers)
+	if err := s.loadRules(stopping); err != nil {
+		return err
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	s.limitConnections()
+	s.scrapes = scrape.New(s.registry())
+	s.sayHealth()
+	o.Started(Started{
+		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), Rules: s.rules.Rules(), Log: s.log,
+	})
+	err = s.serve(stopping, drain, stop, timeUp, hangups)
+	return errors.Join(err, s.save())
+}
+
+// loadRules loads the rules for the first time. A source that is bad is left out if
+// others have rules; without any there is nothing to serve, unless they may come later.
+func (s *service) loadRules(ctx context.Context) error {
+	providers, err := s.providers()
+	if err != nil {
+		return err
+	}
+	// The first attempt is reported by this function, later ones by the log.
+	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
+	s.rules = reload.New(reload.Options{
+		Providers:    providers,
+		Load:         rulefile.NewParser(s.opts.Rules.Grammar).Parse,
+		AllowNoRules: s.opts.Rules.AllowNoRules,
+		Delay:        s.opts.Rules.ReloadDelay,
+		Complete: func(err error) error {
+			if errors.Is(err, reload.ErrNoRulesLeft) {
+				return fmt.Errorf("%w, or start with %s to go on without", err, s.opts.Names.Of("AllowNoRules"))
+			}
+			return err
+		},
+		Log: s.log.WithOptions(zap.IncreaseLevel(quiet)),
+	})
+	s.rules.Subscribe(s.limiter.SetRules)
+	err = s.rules.Reload(ctx)
+	quiet.SetLevel(s.opts.Log.Level)
+	rules := s.rules.Rules()
+	if rules == nil && s.opts.Rules.XDS == nil && !s.opts.Rules.ForceStart {
+		return fmt.Errorf("the rules can't be used:\n%w", err)
+	}
+	if failures, ok := errors.AsType[reload.Failures](err); ok {
+		for _, f := range failures {
+			s.log.Error("starting without the rules of a source", zap.Stringer("source", f.Source), zap.Error(f.Err))
+		}
+	}
+	switch {
+	case rules == nil && s.opts.Rules.XDS != nil:
+		s.log.Warn("waiting for rules from the xDS server: decisions fail until there are some", zap.String("server", s.opts.Rules.XDS.Server))
+	case rules == nil:
+		s.log.Warn("starting without rules: decisions fail until there are some")
+	case rules.Len() == 0:
+		s.log.Warn("there are no rules: nothing is limited")
+	default:
+		for _, w := range rules.Warnings {
+			s.log.Warn("a rule is odd", zap.String("warning", w.Error()))
+		}
+	}
+	return nil
+}
+
+// listen opens all listeners or none.
+func (s *service) listen() (err error) {
+	// What is no address is for the listener to say.
+	if addr, wrong := net.ResolveTCPAddr("tcp", s.opts.Admin.Addr); wrong == nil {
+		if s.access, err = s.adminAccess(addr); err != nil {
+			return err
+		}
+	}
+	secure, err := s.adminTLS()
+	if err != nil {
+		return err
+	}
+	if err := s.grpcTLS(); err != nil {
+		return err
+	}
+	if err := s.watchCertificates(); err != nil {
+		return err
+	}
+	var open []net.Listener
+	grpcNetwork, grpcField, grpcAddr := "tcp", "GRPC.Addr", s.opts.GRPC.Addr
+	if s.opts.GRPC.Socket != "" {
+		grpcNetwork, grpcField, grpcAddr = "unix", "GRPC.Socket", s.opts.GRPC.Socket
+	}
+	for _, l := range []struct {
+		network, field, addr string
+		listener             *net.Listener
+	}{
+		{grpcNetwork, grpcField, grpcAddr, &s.grpcListener},
+		{"tcp", "HTTPAddr", s.opts.HTTPAddr, &s.httpListener},
+		{"tcp", "Admin.Addr", s.opts.Admin.Addr, &s.adminListener},
+	} {
+		if *l.listener, err = listen(s.opts.Names, l.network, l.field, l.addr); err != nil {
+			for _, o := range open {
+				o.Close()
+			}
+			return err
+		}
+		open = append(open, *l.listener)
+	}
+	if secure != nil {
+		s.adminListener = tls.NewListener(s.adminListener, secure)
+	}
+	return nil
+}
+
+// serve runs everything until stopping is done or a part fails, and then ends it
+// in order: requests that are under way are answered within the drain timeout,
+// after which it calls timeUp, to end drain. After stop a second signal has its
+// default effect, which is to end the process at once.
+func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), hangups <-chan os.Signal) error {
+	var group run.Group
+	// Interrupts come in the order of the actors, one after the other.
+	group.Add(func() error {
+		<-stopping.Done()
+		return nil
+	}, func(error) {
+		stop()
+		s.health.Shutdown()
+		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
+		time.Sleep(s.opts.DrainDelay)
+		time.AfterFunc(s.opts.DrainTimeout, timeUp)
+	})
+	decisions := s.grpcServer()
+	group.Add(func() error {
+		return decisions.Serve(s.grpcListener)
+	}, func(error) {
+		s.drainGRPC(drain, decisions)
+	})
+	for _, h := range []struct {
+		handler  http.Handler
+		listener net.Listener
+	}{{s.httpHandler(), s.httpListener}, {s.adminHandler(), s.adminListener}} {
+		web := httpServer(h.handler, s.log)
+		group.Add(func() error {
+			return ignore(web.Serve(h.listener), http.ErrServerClosed)
+		}, func(error) {
+			if err := web.Shutdown(drain); err != nil {
+				web.Close()
+			}
+		})
+	}
+	if err := s.export(&group); err != nil {
+		return err
+	}
+	if err := s.sendTelemetry(); err != nil {
+		return err
+	}
+	watching, stopWatching := context.WithCancel(context.Background())
+	group.Add(func() error { return s.rules.Run(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.stats.Run(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.tuneGC(watching) }, func(error) { stopWatching() })
+	if s.opts.GRPC.MaxWait > 0 {
+		group.Add(func() error { return s.shedder.Run(watching) }, func(error) { stopWatching() })
+	}
+	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
+	return group.Run()
+}
+
+// reloadOn reloads the rules on each hangup.
+func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error {
+	for {
+		select {
+		case <-hangups:
+			s.log.Info("SIGHUP: reading the rules again")
+			_ = s.rules.Reload(ctx) // recorded and logged
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *service) grpcServer() *grpc.Server {
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, s.opts.GRPC.Keepalive)
+	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
+	if s.handshakes != nil {
+		options = append(options, grpc.Creds(s.handshakes))
+	}
+	g := grpc.NewServer(options...)
+	if s.traces != nil { // a span tells of the messages
+		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
+	} else {
+		s.server.Register(g)
+	}
+	grpc_health_v1.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	return g
+}
+
+// drainGRPC answers what is under way until the context ends. It then closes the
+// connections, because the server waits for handshakes even when it is told not to wait.
+func (s *service) drainGRPC(ctx context.Context, g *grpc.Server) {
+	drained := make(chan struct{})
+	go func() {
+		g.GracefulStop()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		s.log.Warn("requests were still under way at the end of " + s.opts.Names.Of("DrainTimeout"))
+		s.connections.CloseConns()
+		g.Stop()
+		<-drained
+	}
+}
+
+func (s *service) httpHandler() http.Handler {
+	mux := http.NewServeMux()
+	// A page in a browser on this machine is not to spend others' limits.
+	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.server)))
+	json = admin.OwnName(s.httpListener.Addr(), json)
+	mux.Handle("/json", s.traces.HTTP(json, "/json"))
+	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health, s.rules.Status))
+	return mux
+}
+
+// httpServer bounds how long and how much a client may send. Answers may take as
+// long as a profile of the default length.
+func httpServer(handler http.Handler, log *zap.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          zap.NewStdLog(log.Named("http")),
+	}
+}
+
+func ignore(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}

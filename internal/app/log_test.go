@@ -1,0 +1,59 @@
+package app
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// hostile is text that a client may send in a descriptor.
+const hostile = "x\n2026-01-01T00:00:00Z\terror\tforged\r\x1b[2J\u009b31m\x7f\u202e\xff\x00\u2028"
+
+// TestLogLinesCannotBeForged writes hostile text wherever a log takes text: what
+// comes out is one line, with nothing in it that controls a terminal.
+func TestLogLinesCannotBeForged(t *testing.T) {
+	for _, json := range []bool{false, true} {
+		var out bytes.Buffer
+		log, audit := newLogs(Log{To: &out, Level: zapcore.DebugLevel, JSON: json})
+		for _, l := range []*zap.Logger{log, audit} {
+			for name, write := range map[string]func(){
+				"message": func() { l.Info(hostile) },
+				"string":  func() { l.Info("m", zap.String("k", hostile), zap.String(hostile, "v")) },
+				"error":   func() { l.Error("m", zap.Error(errors.New(hostile))) },
+				"errors":  func() { l.Error("m", zap.Error(errors.Join(errors.New(hostile), errors.New(hostile)))) },
+				"any":     func() { l.Warn("m", zap.Any("k", map[string]any{hostile: []string{hostile}})) },
+				"bytes":   func() { l.Warn("m", zap.ByteString("k", []byte(hostile))) },
+				"name":    func() { l.Named(hostile).Warn("m") },
+				"std":     func() { zap.NewStdLog(l).Print(hostile) },
+			} {
+				out.Reset()
+				write()
+				checkLine(t, name, out.String())
+			}
+		}
+	}
+}
+
+func checkLine(t *testing.T, what, text string) {
+	t.Helper()
+	line, ok := strings.CutSuffix(text, "\n")
+	if !ok || strings.Contains(line, "\n") || !utf8.ValidString(line) {
+		t.Errorf("%s: not one line: %q", what, text)
+	}
+	if i := strings.IndexFunc(line, func(c rune) bool { return c != '\t' && c != '\ufffd' && !unicode.IsGraphic(c) }); i >= 0 {
+		t.Errorf("%s: a control character in %q", what, line)
+	}
+	if strings.HasPrefix(line, "{") {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Errorf("%s: %q: %v", what, line, err)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
+	"github.com/distlimiter/ratelimit/internal/xds"
+)
+
+// providers are where the rules come from.
+func (s *service) providers() ([]reload.Provider, error) {
+	var list []reload.Provider
+	from := s.opts.Rules
+	if len(from.Paths) > 0 {
+		list = append(list, &reload.Files{Paths: from.Paths, Options: from.Files, Skipped: s.logSkipped()})
+	}
+	if s.adminRules != nil {
+		list = append(list, s.adminRules)
+	}
+	if from.XDS == nil {
+		return list, nil
+	}
+	creds, err := s.xdsCredentials()
+	if err != nil {
+		return nil, fmt.Errorf("TLS to the xDS server: %w", err)
+	}
+	options := *from.XDS
+	options.Credentials, options.Log = creds, s.log.Named("xds")
+	server, err := xds.New(options)
+	return append(list, server), err
+}
+
+func (s *service) xdsCredentials() (credentials.TransportCredentials, error) {
+	if s.opts.Rules.XDSTLS == nil {
+		return insecure.NewCredentials(), nil
+	}
+	files := *s.opts.Rules.XDSTLS
+	files.Log = s.log.Named("xds")
+	return tlsfiles.Client(files)
+}
+
+// logSkipped returns a function that logs each file once.
+func (s *service) logSkipped() func(path, why string) {
+	logged := map[string]bool{}
+	return func(path, why string) {
+		if !logged[path] {
+			logged[path] = true
+			s.log.Info("a file with the rules is skipped", zap.String("file", path), zap.String("why", why))
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package app
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/stats/statsd"
+)
+
+// registry returns all metrics.
+func (s *service) registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(s.stats, reload.Metrics(s.rules.Status), storeMetrics(s.store.Stats),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(s.metrics...)
+	return r
+}
+
+// export adds to the group what sends and shows counts.
+func (s *service) export(group *run.Group) error {
+	sink, err := s.opts.Counts.Sink(onceAMinute(s.log.Named("statsd")))
+	if err != nil {
+		return err
+	}
+	if sink != nil {
+		exporter := &statsd.Exporter{Stats: s.stats, Sink: sink, Reloads: func() (uint64, uint64) {
+			status := s.rules.Status()
+			return status.Successes, status.Failures
+		}}
+		sending, stop := context.WithCancel(context.Background())
+		group.Add(func() error { return exporter.Run(sending, s.opts.Counts.Interval) }, func(error) { stop() })
+		s.last = append(s.last, lastSend{"counts", exporter.Send})
+	}
+	at := s.opts.Prometheus
+	if at.Addr == "" {
+		return nil
+	}
+	listener, err := listen(s.opts.Names, "tcp", "Prometheus.Addr", at.Addr)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET "+at.Path, s.scrapes)
+	web := httpServer(mux, s.log)
+	s.log.Info("metrics", zap.String("at", "http://"+listener.Addr().String()+at.Path))
+	group.Add(func() error { return ignore(web.Serve(listener), http.ErrServerClosed) }, func(error) { _ = web.Close() })
+	return nil
+}

@@ -1,0 +1,79 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
+)
+
+// Store says where counters live, and how to open it.
+type Store struct {
+	// Kind is what operators call it, such as redis, and Name how its makers do: Redis.
+	Kind, Name string
+	// Spread says that the counters of a request may be on several servers, of which
+	// none can decide all of them in one step.
+	Spread bool
+	// NeededForHealth has the service be unhealthy while the store is.
+	NeededForHealth bool
+	// Warnings name settings that are odd, and say why.
+	Warnings []string
+	// Certificates are those that this service shows to the store, by what they are for.
+	Certificates map[string]tlsfiles.Files
+	// Open opens it. nil: counters live in the memory of this process.
+	Open func(log *zap.Logger) (*OpenStore, error)
+}
+
+// OpenStore is a store that is open, with what it has besides.
+type OpenStore struct {
+	backend.Backend
+	Metrics []prometheus.Collector
+	// Ready waits for the first connection. Its error says why there is none when ctx is done.
+	Ready func(ctx context.Context) error
+	// Rules returns where it keeps the rules of the admin API. The copy is for a start
+	// without the store; nil for none. Where Rules is nil the file is their only place.
+	Rules func(copy *rulestore.File, log *zap.Logger) rulestore.Store
+	Close func()
+}
+
+// patience is how long the start waits for a store, so that the first request finds
+// it, before the service starts without.
+const patience = 2 * time.Second
+
+// open connects the store of the counters.
+func (s *service) open(ctx context.Context) (err error) {
+	s.backend = s.store
+	from := s.opts.Store
+	if from.Open == nil {
+		return nil
+	}
+	for _, w := range from.Warnings {
+		s.log.Warn("a setting of "+from.Name+" is odd", zap.String("warning", w))
+	}
+	if s.shared, err = from.Open(s.log); err != nil {
+		return err
+	}
+	s.backend, s.metrics = s.shared.Backend, append(s.metrics, s.shared.Metrics...)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := s.shared.Ready(ctx); err != nil {
+		s.log.Error("starting without "+from.Name+": until there is a connection, on_backend_error decides", zap.Error(err))
+	}
+	return nil
+}
+
+// close waits for what requests give back, and drops the connections of the stores.
+func (s *service) close() error {
+	if s.limiter != nil {
+		s.limiter.Close()
+	}
+	if s.shared != nil {
+		s.shared.Close()
+	}
+	return s.store.Close()
+}

@@ -1,0 +1,45 @@
+package redis
+
+import (
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
+)
+
+// TestWhatALeaseGivesBackIsNotRefused: a refusal from before is remembered no more.
+func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
+	t.Parallel()
+	const most = 1_000_000
+	b := openFor(t, Options{LocalCacheBytes: 1 << 20})
+	b.stop() // nothing goes back by itself
+	b.stopped.Wait()
+	limit, err := algo.New(algo.Params{Algorithm: algo.TokenBucket, Limit: most, Window: 300 * 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decide := func(hits int64, share float64) algo.Decision {
+		out := make([]algo.Decision, 1)
+		c := backend.Check{Key: []byte("hot"), Limit: limit, Hits: hits, Lease: share}
+		if err := b.Decide(t.Context(), &backend.Request{Checks: []backend.Check{c}}, out); err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	held := int64(0)
+	for ; held == 0; held, _ = b.leases.Held(time.Now()) {
+		decide(1, 0.5)
+	}
+	if d := decide(decide(0, 0).Remaining, 0); !d.Allowed || d.Remaining != 0 {
+		t.Fatalf("%+v, want all taken that is not held", d)
+	}
+	if d := decide(1, 0); d.Allowed {
+		t.Fatalf("%+v while all is taken", d)
+	}
+	b.returnOverdue(time.Now().Add(lease.Life))
+	if d := decide(1, 0); !d.Allowed || d.Remaining != held-1 {
+		t.Errorf("%+v after %d hits went back, want %d left", d, held, held-1)
+	}
+}

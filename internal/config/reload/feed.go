@@ -1,0 +1,151 @@
+package reload
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+)
+
+// Failure is what is wrong with the sources of one provider.
+type Failure struct {
+	Source config.Origin
+	Err    error
+}
+
+// Failures is the error of a reload: one for each provider with bad sources, in
+// the order of the providers. Never empty.
+type Failures []Failure
+
+// Error returns one line per problem.
+func (f Failures) Error() string {
+	lines := make([]string, len(f))
+	for i, failure := range f {
+		lines[i] = failure.Err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the error of each provider, for errors.Is and errors.As.
+func (f Failures) Unwrap() []error {
+	errs := make([]error, len(f))
+	for i, failure := range f {
+		errs[i] = failure.Err
+	}
+	return errs
+}
+
+// feed is a provider with its sources that are in force.
+type feed struct {
+	Provider
+	inForce []rulefile.Source
+	sum     digest // of them
+	loaded  bool   // otherwise nothing of it was ever in force
+	tried   digest // of the sources of the last attempt
+}
+
+// offer is what a provider has in one attempt to load.
+type offer struct {
+	*feed
+	sources []rulefile.Source
+	sum     digest
+	usable  bool // the sources may come into force
+	chosen  bool // they do
+	err     error
+}
+
+func (o *offer) isNew() bool { return !o.loaded || o.sum != o.feed.sum }
+
+// adopted notes that the sources are in force.
+func (o *offer) adopted() { o.inForce, o.feed.sum, o.loaded = o.sources, o.sum, true }
+
+// refused notes why the sources are not in force, beside what is bad about others of
+// the provider.
+func (o *offer) refused(why error) {
+	if o.err == nil {
+		o.err = why
+	} else if why != nil {
+		o.err = allOf(o.err, why)
+	}
+}
+
+// status returns how the sources are after an attempt, and whether that is news.
+func (o *offer) status(now time.Time, before SourceStatus) (s SourceStatus, news bool) {
+	s = SourceStatus{Source: before.Source, State: SourceGood, InForce: o.loaded, LastSuccess: before.LastSuccess, Failures: before.Failures}
+	switch {
+	case errors.Is(o.err, ErrWaiting):
+		s.State = SourceWaiting
+	case o.err != nil:
+		s.State = SourceBad
+		s.Failures++
+		s.Problems, s.Omitted = problemTexts(o.err)
+	case o.loaded:
+		s.LastSuccess = now
+	}
+	news = s.State != before.State || o.sum != o.tried || !slices.Equal(s.Problems, before.Problems)
+	o.tried = o.sum
+	return s, news
+}
+
+// failuresOf returns what is wrong with the offers; nil if nothing is.
+func failuresOf(offers []*offer) error {
+	var failures Failures
+	for _, o := range offers {
+		if o.err != nil && !errors.Is(o.err, ErrWaiting) {
+			failures = append(failures, Failure{o.Origin(), o.err})
+		}
+	}
+	if failures == nil {
+		return nil
+	}
+	return failures
+}
+
+// subsets returns all sets of the numbers below n as bits, the largest first, and
+// of those the ones with the smallest numbers.
+func subsets(n int) []uint {
+	sets := make([]uint, 1<<n)
+	for i := range sets {
+		sets[i] = uint(i)
+	}
+	slices.SortStableFunc(sets, func(a, b uint) int { return cmp.Compare(bits.OnesCount(b), bits.OnesCount(a)) })
+	return sets
+}
+
+// sumOfSources returns a digest of names and contents.
+func sumOfSources(sources []rulefile.Source) (sum digest) {
+	task := background.New()
+	defer task.Close()
+	h := sha256.New()
+	write := func(s []byte) {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
+		task.Hash(h, s)
+	}
+	for _, s := range sources {
+		write([]byte(s.Name))
+		write(s.Data)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// hashOf returns a digest of all sources in force.
+func hashOf(offers []*offer) string {
+	h := sha256.New()
+	for _, o := range offers {
+		h.Write(o.feed.sum[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// digest tells sources apart.
+type digest [sha256.Size]byte

@@ -1,0 +1,78 @@
+package reload
+
+import (
+	"context"
+	"errors"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+)
+
+// Provider is a place that rules come from.
+type Provider interface {
+	// Origin is the kind of place. A coordinator has at most one provider of each.
+	Origin() config.Origin
+	// Sources returns the rules as they are now. With an error they don't come into
+	// force: the last good ones of this provider stay, and the error is reported
+	// together with the problems of the sources beside it. Sources is called again
+	// after a while. Two errors mean something else: ErrWaiting is no failure, and
+	// with a *Partial the sources beside it come into force.
+	Sources(ctx context.Context) ([]rulefile.Source, error)
+	// Watch calls changed whenever Sources may return something else, and at
+	// least once after it has begun to look. It returns when ctx is done, or with
+	// an error when it can't watch any more; it is called again after a while.
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Verdicts is a Provider that is told what became of its sources. What is bad about
+// them stays so until it sees a change: it is not asked again before.
+type Verdicts interface {
+	// Verdict is called after each attempt: with nil if what Sources returned last
+	// is in force, or else with the reason why it is not.
+	Verdict(err error)
+}
+
+// ErrWaiting is the error of a provider that has not heard of any rules yet, and
+// that will see a change when it does.
+var ErrWaiting = errors.New("no rules yet")
+
+// ErrNoRulesLeft is the reason why files without any rule are not in force where there
+// were some. [Options.AllowNoRules] takes them.
+var ErrNoRulesLeft = errors.New("no rule is left in the files, which had some; put the rules back")
+
+// Partial is the error of a provider some of whose sources can't be used. It
+// returns the others, or older ones in their place, beside it.
+type Partial struct {
+	Problems []config.Problem // never empty
+}
+
+// Error returns one line per problem.
+func (e *Partial) Error() string { return (&config.Invalid{Problems: e.Problems}).Error() }
+
+// invalid returns the problems as an error; nil when there are none.
+func invalid(problems []config.Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return &config.Invalid{Problems: problems}
+}
+
+// allOf returns the problems of all errors as one, nil when there are none.
+func allOf(errs ...error) error {
+	var problems []config.Problem
+	for _, err := range errs {
+		if bad, ok := errors.AsType[*config.Invalid](err); ok {
+			problems = append(problems, bad.Problems...)
+		} else if partial, ok := errors.AsType[*Partial](err); ok {
+			problems = append(problems, partial.Problems...)
+		} else if err != nil {
+			problems = append(problems, config.Problem{What: err.Error()})
+		}
+	}
+	return invalid(problems)
+}
+
+// Load makes rules of sources: it is all that this package knows of their grammar.
+// Its error is an *Invalid if the sources are to blame. Domains that are as they were
+// may be the same as before.
+type Load func(sources []rulefile.Source) (*config.Rules, error)

@@ -1,0 +1,224 @@
+package rulefile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// builder puts the domains of several sources together.
+type builder struct {
+	opts     Options
+	task     *background.Task
+	domains  map[string]*config.Domain
+	order    []*config.Domain
+	entries  map[*config.Domain]map[entry]place // top level of each domain
+	consume  map[*config.Domain]config.Pos      // where a domain says how it consumes
+	settled  map[*config.Domain]bool            // finished before
+	replaced []reference
+	problems []config.Problem
+	warnings []config.Problem
+}
+
+// place is where a descriptor is given, among those of its level.
+type place struct {
+	config.Pos
+	index int
+}
+
+// reference is a place that names another limit of its domain.
+type reference struct {
+	domain, from, name string
+	missing            config.Problem // should there be none
+	mutual             config.Problem // should the other name this one
+}
+
+func (b *builder) add(doc *document) {
+	d, domain, source := &doc.decoder, doc.domain, doc.source
+	if doc.index == 1 && source.Origin == config.FromFile {
+		b.warnings = append(b.warnings, config.Problem{Pos: config.Pos{File: source.Name, Line: doc.Document.Lines + 1, Column: 1},
+			What:   "envoyproxy/ratelimit ignores all but the first document of a file; here, these rules are in force as well",
+			Remedy: "see that they are meant to be, or remove them"})
+	}
+	if doc.same != nil {
+		b.domains[domain.Name] = domain
+		b.order = append(b.order, domain)
+		b.settled[domain] = true
+		return
+	}
+	if domain != nil && domain.Name != "" {
+		domain.Walk(func(node *config.Descriptor) {
+			b.task.Step()
+			node.Origin = source.Origin
+		})
+		if source.Origin == config.FromAdmin {
+			b.override(d, domain)
+		} else {
+			b.addDomain(d, domain)
+		}
+		for _, ref := range d.replaced {
+			ref.domain = domain.Name
+			b.replaced = append(b.replaced, ref)
+		}
+	}
+	b.problems = append(b.problems, inOrder(d.problems)...)
+	b.warnings = append(b.warnings, inOrder(d.warnings)...)
+}
+
+// addDomain adds a domain, or its descriptors to what another source gave it.
+func (b *builder) addDomain(d *decoder, domain *config.Domain) {
+	into, exists := b.domains[domain.Name]
+	if !exists {
+		b.domains[domain.Name] = domain
+		b.order = append(b.order, domain)
+		b.entries[domain] = d.unique(domain.Descriptors, nil, b.task)
+		b.mergeConsume(d, domain, domain)
+		return
+	}
+	if !b.opts.MergeDomains {
+		d.problems = append(d.problems, config.Problem{Pos: domain.Pos, Path: "domain",
+			What:   fmt.Sprintf("the domain %q is already given at %s", abridge(domain.Name), into.Pos),
+			Remedy: "write its rules in one file, or allow domains to be merged"})
+		return
+	}
+	b.entries[into] = d.unique(domain.Descriptors, b.entries[into], b.task)
+	into.Descriptors = append(into.Descriptors, domain.Descriptors...)
+	b.mergeConsume(d, domain, into)
+}
+
+// override puts a domain over what other sources gave it.
+func (b *builder) override(d *decoder, domain *config.Domain) {
+	d.unique(domain.Descriptors, nil, b.task)
+	into, exists := b.domains[domain.Name]
+	if !exists {
+		b.domains[domain.Name] = domain
+		b.order = append(b.order, domain)
+		return
+	}
+	into.Override(domain)
+}
+
+// mergeConsume takes what any one source says, and refuses two that disagree.
+func (b *builder) mergeConsume(d *decoder, domain, into *config.Domain) {
+	said, exists := b.consume[into]
+	switch {
+	case !d.consume.given():
+		return
+	case exists && into.Consume != domain.Consume:
+		d.problemIn("consume", d.consume.n, "the domain says otherwise at "+said.String(), "write the same, or write it once")
+	}
+	into.Consume, into.ConsumeGiven = domain.Consume, true
+	b.consume[into] = d.pos(d.consume.n)
+}
+
+// finish does what needs all sources.
+func (b *builder) finish() {
+	names := map[entry]bool{}
+	for _, domain := range b.order {
+		if b.settled[domain] {
+			continue
+		}
+		domain.Walk(func(d *config.Descriptor) {
+			b.task.Step()
+			for _, l := range d.Limits {
+				names[entry{domain.Name, l.Name}] = true
+				settleDeniedHits(l, b.opts.DropDenied || domain.Consume == config.AllOrNothing || hasOthers(d, l))
+			}
+		})
+	}
+	type replacement struct{ domain, from, name string }
+	replaces := make(map[replacement]bool, len(b.replaced))
+	for _, ref := range b.replaced {
+		replaces[replacement{ref.domain, ref.from, ref.name}] = true
+	}
+	for _, ref := range b.replaced {
+		switch {
+		case !names[entry{ref.domain, ref.name}]:
+			b.warnings = append(b.warnings, ref.missing)
+		case replaces[replacement{ref.domain, ref.name, ref.from}]:
+			b.warnings = append(b.warnings, ref.mutual)
+		}
+	}
+}
+
+// unique reports descriptors of one level that repeat another's key and value.
+// seen holds those that are there already.
+func (d *decoder) unique(level []*config.Descriptor, seen map[entry]place, task *background.Task) map[entry]place {
+	if seen == nil {
+		seen = make(map[entry]place, len(level))
+	}
+	d.push(descriptors)
+	defer d.pop()
+	pathTo := func(index int) string {
+		d.pushIndex(index)
+		defer d.pop()
+		return d.pathString()
+	}
+	for i, descriptor := range level {
+		task.Step()
+		e := entry{descriptor.Key, descriptor.Value}
+		first, exists := seen[e]
+		switch {
+		case e.key == "": // reported already
+		case exists:
+			at := first.String()
+			if first.Line == 0 { // it was no text
+				at += ": " + pathTo(first.index)
+			}
+			d.problems = append(d.problems, config.Problem{Pos: descriptor.Pos, Path: pathTo(i),
+				What:   fmt.Sprintf("%s is already given at %s", entryText(descriptor), at),
+				Remedy: "remove one, or write both limits as rate_limits of one"})
+		default:
+			seen[e] = place{descriptor.Pos, i}
+		}
+	}
+	return seen
+}
+
+// settleDeniedHits gives a limit the default denied_hits of drop, as one that is
+// charged together with others has: what is refused as a whole charges nothing.
+func settleDeniedHits(l *config.Limit, drop bool) {
+	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
+		return
+	}
+	params := l.Algo.Params()
+	if params.DeniedHits != algo.DeniedDefault {
+		return
+	}
+	params.DeniedHits = algo.Drop
+	if settled, err := algo.New(params); err == nil { // as before, but for what a refusal charges
+		l.Algo = settled
+	}
+}
+
+// hasOthers reports whether l is, or would be without shadow mode, charged together
+// with other limits. Candidates do not count: a rehearsal changes nothing for others.
+func hasOthers(d *config.Descriptor, l *config.Limit) bool {
+	return slices.ContainsFunc(d.Limits, func(other *config.Limit) bool { return other != l && !d.Candidate(other) })
+}
+
+// entryText returns the key and value as people quote them: user or user=alice.
+func entryText(d *config.Descriptor) string {
+	if d.Value == "" {
+		return abridge(d.Key)
+	}
+	return abridge(d.Key) + "=" + abridge(d.Value)
+}
+
+// entry tells the descriptors of one level apart.
+type entry struct{ key, value string }
+
+// inOrder sorts the problems of one source by place and drops repetitions: an
+// alias shows the problems of its anchor again.
+func inOrder(problems []config.Problem) []config.Problem {
+	slices.SortStableFunc(problems, func(a, b config.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.CompactFunc(problems, func(a, b config.Problem) bool {
+		return a.Pos == b.Pos && a.What == b.What && (a.Line != 0 || a.Path == b.Path)
+	})
+}

@@ -1,0 +1,66 @@
+package rulefile
+
+import (
+	"fmt"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// decoder reads the document of one source, or a part of it.
+type decoder struct {
+	reader
+	replaced []reference // without their domain
+	consume  field[string]
+
+	// elsewhere is the empty list of descriptors that stands for those that are
+	// in other parts, which are read already. Nil: none.
+	elsewhere *yaml.Node
+	read      []*config.Descriptor
+}
+
+var rootKeys = newKeys(true, "domain", descriptors, "consume")
+
+func (d *decoder) problemAt(pos config.Pos, what, remedy string) {
+	d.problems = append(d.problems, config.Problem{Pos: pos, What: what, Remedy: remedy})
+}
+
+func (d *decoder) root(n *yaml.Node) *config.Domain {
+	domain := &config.Domain{Pos: d.pos(n)}
+	var name field[string]
+	d.mapping(n, rootKeys, func(key string, value *yaml.Node) {
+		switch key {
+		case "domain":
+			d.text(value, &name)
+		case "consume":
+			d.text(value, &d.consume)
+		case descriptors:
+			if domain.Descriptors = d.read; value != d.elsewhere {
+				domain.Descriptors = d.descriptors(value)
+			}
+		}
+	})
+	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()
+	switch {
+	case name.v != "":
+		domain.Pos = d.pos(name.n)
+	case name.bad || resolve(n).Kind != yaml.MappingNode: // reported already
+	default:
+		d.problemIn("domain", name.at(n), "the domain is missing or empty", `write "domain: name", as in Envoy's rate limit filter`)
+	}
+	switch d.consume.v {
+	case "", "each":
+	case "all_or_nothing":
+		domain.Consume = config.AllOrNothing
+	default:
+		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", abridge(d.consume.v)), "write each or all_or_nothing")
+	}
+	if domain.Descriptors == nil && resolve(n).Kind == yaml.MappingNode {
+		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")
+	}
+	return domain
+}
+
+// descriptors is the key of the list of descriptors, of a domain and of one of them.
+const descriptors = "descriptors"

@@ -1,0 +1,90 @@
+package rulefile_test
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+)
+
+// FuzzParse feeds anything to Parse. It must end with rules or with problems
+// that name their place; and rules written back, as YAML and as JSON, must be
+// read as the same rules.
+func FuzzParse(f *testing.F) {
+	rulefile.AddSeeds(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rules, err := rulefile.Parse([]rulefile.Source{{Name: "a.yaml", Data: data}}, rulefile.Options{})
+		if err != nil {
+			checkProblems(t, err)
+			return
+		}
+		checkRoundTrip(t, rules)
+	})
+}
+
+func checkProblems(t *testing.T, err error) {
+	t.Helper()
+	var bad *config.Invalid
+	if !errors.As(err, &bad) || len(bad.Problems) == 0 {
+		t.Fatalf("not an *Invalid with problems: %v", err)
+	}
+	for _, p := range bad.Problems {
+		if p.File != "a.yaml" || p.Line < 1 || p.Column < 1 || p.What == "" || p.Remedy == "" {
+			t.Errorf("a problem without place, cause or remedy: %+v", p)
+		}
+	}
+}
+
+func checkRoundTrip(t *testing.T, rules *config.Rules) {
+	t.Helper()
+	_ = rules.String()
+	for _, domain := range rules.Domains {
+		checkDomainRoundTrip(t, rules, domain)
+	}
+}
+
+func checkDomainRoundTrip(t *testing.T, rules *config.Rules, domain *config.Domain) {
+	t.Helper()
+	for name, marshal := range map[string]func(any) ([]byte, error){"YAML": yaml.Marshal, "JSON": json.Marshal} {
+		text, err := marshal(rulefile.Domain{Domain: domain})
+		if err != nil {
+			t.Fatalf("as %s: %v", name, err)
+		}
+		again, err := rulefile.Parse([]rulefile.Source{{Name: "again", Data: text}}, rulefile.Options{})
+		if err != nil {
+			t.Fatalf("as %s:\n%s\n%v", name, text, err)
+		}
+		if got, want := withoutPlaces(again.Domains[0]), withoutPlaces(domain); !reflect.DeepEqual(got, want) {
+			t.Fatalf("as %s:\n%s\nread back as\n%s\nwant\n%s", name, text, again, rules)
+		}
+	}
+}
+
+// withoutPlaces returns a copy of the domain that has no positions.
+func withoutPlaces(d *config.Domain) *config.Domain {
+	c := *d
+	c.Pos = config.Pos{}
+	c.Descriptors = levelWithoutPlaces(d.Descriptors)
+	return &c
+}
+
+func levelWithoutPlaces(level []*config.Descriptor) (copies []*config.Descriptor) {
+	for _, d := range level {
+		c := *d
+		c.Pos = config.Pos{}
+		c.Limits = nil
+		for _, l := range d.Limits {
+			limit := *l
+			limit.Pos = config.Pos{}
+			c.Limits = append(c.Limits, &limit)
+		}
+		c.Descriptors = levelWithoutPlaces(d.Descriptors)
+		copies = append(copies, &c)
+	}
+	return copies
+}

@@ -1,0 +1,59 @@
+package rulefile
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// smallLimit is the limit below which the estimate of a sliding window is so coarse
+// that a client gets twice the limit almost at once.
+const smallLimit = 10
+
+// Hints returns what is right as it stands but may surprise: small limits that
+// admit more in some windows than they say.
+func Hints(r *config.Rules) (hints []config.Problem) {
+	for rule := range r.All() {
+		for _, limit := range rule.Descriptor().Limits {
+			if limit.Unlimited {
+				continue
+			}
+			p := limit.Algo.Params()
+			if most := mostEstimated(p); p.Limit < smallLimit && most > p.Limit {
+				hints = append(hints, config.Problem{
+					Pos:    limit.Pos,
+					What:   fmt.Sprintf("a %s of %d admits up to %d in some windows", p.Algorithm, p.Limit, most),
+					Remedy: "consider sliding_log, which is exact, or strict",
+				})
+			}
+		}
+	}
+	return hints
+}
+
+// mostEstimated returns the most that a limit that estimates the last window admits
+// in any window; 0 for other limits.
+func mostEstimated(p algo.Params) uint32 {
+	most := 2 * float64(p.Limit)
+	switch {
+	case p.Strict:
+		return 0
+	case p.Algorithm == algo.SlidingWindow:
+	case p.Algorithm == algo.Hybrid:
+		burst, refill := p.Burst, p.Refill
+		if burst == 0 {
+			burst = p.Limit
+		}
+		if refill == (algo.Rate{}) {
+			refill = algo.Rate{Hits: p.Limit, Per: p.Window}
+		}
+		// What refills in less than a window comes on top.
+		refilled := math.Ceil(float64(refill.Hits)*float64(p.Window)/float64(refill.Per)) - 1
+		most = min(most, float64(burst)+refilled)
+	default:
+		return 0
+	}
+	return uint32(min(most, math.MaxUint32))
+}

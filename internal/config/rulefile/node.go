@@ -1,0 +1,307 @@
+package rulefile
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/spell"
+)
+
+// Bounds on what one source may ask for.
+const (
+	maxDepth    = 1000    // nested lists and mappings; a level of descriptors is two
+	maxExpanded = 1000000 // nodes reached through aliases
+)
+
+// reader walks the YAML nodes of one source and notes every problem with its
+// place. It reads a node as gopkg.in/yaml.v2, the parser of
+// envoyproxy/ratelimit, would: merged and explicit keys apply in the order they
+// are written, booleans may be yes or off, and null is the zero value.
+type reader struct {
+	file     string
+	lines    int // before those that nodes count
+	path     []step
+	problems []config.Problem
+	warnings []config.Problem
+
+	open     map[*yaml.Node]bool // anchored nodes being read: reading one again would not end
+	depth    int
+	aliases  int // aliases being followed
+	expanded int // nodes reached through them
+	bomb     bool
+	maxText  int64 // bytes of text that may be reached through them
+	copied   int64 // bytes of such text
+}
+
+// step is one step of the path from the document: a key, or an index when empty.
+type step struct {
+	key   string
+	index int
+}
+
+func (r *reader) push(key string)     { r.path = append(r.path, step{key: key}) }
+func (r *reader) pushIndex(index int) { r.path = append(r.path, step{index: index}) }
+func (r *reader) pop()                { r.path = r.path[:len(r.path)-1] }
+
+func (r *reader) pathString() string {
+	var b strings.Builder
+	for _, s := range r.path {
+		switch {
+		case s.key == "":
+			fmt.Fprintf(&b, "[%d]", s.index)
+			continue
+		case b.Len() > 0:
+			b.WriteByte('.')
+		}
+		b.WriteString(plainKey(s.key))
+	}
+	return b.String()
+}
+
+// plainKey quotes a key that would blur the path: only metadata and mistakes do.
+func plainKey(key string) string {
+	for _, c := range key {
+		if c != '_' && c != '-' && !unicode.IsLetter(c) && !unicode.IsDigit(c) {
+			return strconv.Quote(abridge(key))
+		}
+	}
+	return abridge(key)
+}
+
+func (r *reader) pos(n *yaml.Node) config.Pos {
+	return config.Pos{File: r.file, Line: r.lines + n.Line, Column: n.Column}
+}
+
+func (r *reader) report(n *yaml.Node, what, remedy string) config.Problem {
+	return config.Problem{Pos: r.pos(n), Path: r.pathString(), What: what, Remedy: remedy}
+}
+
+func (r *reader) problem(n *yaml.Node, what, remedy string) {
+	r.problems = append(r.problems, r.report(n, what, remedy))
+}
+
+func (r *reader) warn(n *yaml.Node, what, remedy string) {
+	r.warnings = append(r.warnings, r.report(n, what, remedy))
+}
+
+// problemIn and warnIn report on a field of what the path leads to.
+func (r *reader) problemIn(key string, n *yaml.Node, what, remedy string) {
+	r.push(key)
+	r.problem(n, what, remedy)
+	r.pop()
+}
+
+func (r *reader) warnIn(key string, n *yaml.Node, what, remedy string) {
+	r.push(key)
+	r.warn(n, what, remedy)
+	r.pop()
+}
+
+// enter returns the list or mapping that n stands for, for leave to be called
+// when it has been read. It refuses what would not end, or not soon.
+func (r *reader) enter(n *yaml.Node) (target *yaml.Node, ok bool) {
+	target = resolve(n)
+	switch {
+	case r.bomb:
+		return nil, false
+	case r.open[target]:
+		r.problem(n, fmt.Sprintf("the anchor %q contains itself", target.Anchor), "write out what is meant")
+		return nil, false
+	case r.depth == maxDepth:
+		r.problem(n, fmt.Sprintf("nested more than %d levels deep", maxDepth), "use fewer levels")
+		return nil, false
+	}
+	r.depth++
+	if n != target {
+		r.aliases++
+	}
+	if target.Anchor != "" {
+		if r.open == nil {
+			r.open = map[*yaml.Node]bool{}
+		}
+		r.open[target] = true
+	}
+	if r.aliases > 0 {
+		r.expanded += 1 + len(target.Content)
+		if r.bomb = r.expanded > maxExpanded; r.bomb {
+			r.problem(n, fmt.Sprintf("aliases expand to more than %d values", maxExpanded), "use fewer of them, or several files")
+		}
+	}
+	return target, true
+}
+
+func (r *reader) leave(n *yaml.Node) {
+	target := resolve(n)
+	r.depth--
+	if n != target {
+		r.aliases--
+	}
+	if target.Anchor != "" {
+		delete(r.open, target)
+	}
+}
+
+// resolve follows an alias.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool {
+	n = resolve(n)
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!null"
+}
+
+// keys are the keys that a mapping may have.
+type keys struct {
+	names []string // at most 32
+	index map[string]int
+	// lenient mappings also take, without effect, every key that
+	// envoyproxy/ratelimit knows anywhere, as it does.
+	lenient bool
+}
+
+func newKeys(lenient bool, names ...string) *keys {
+	k := &keys{names: names, index: make(map[string]int, len(names)), lenient: lenient}
+	for i, name := range names {
+		k.index[name] = i
+	}
+	return k
+}
+
+// incumbentKeys are the keys that envoyproxy/ratelimit accepts in any place.
+var incumbentKeys = newKeys(false, "domain", "key", "value", "descriptors", "rate_limit", "unit", "requests_per_unit",
+	"unlimited", "shadow_mode", "quota_mode", "name", "replaces", "detailed_metric", "value_to_metric", "share_threshold", "metadata")
+
+// mapping reads n as a mapping with these keys and calls set for each, with the
+// path leading to the value. A merge key's mappings come in their place, so that
+// set may see a key again, which then counts. It returns false, and has reported
+// why, when n is no mapping.
+func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) bool {
+	target, ok := r.enter(n)
+	if !ok {
+		return false
+	}
+	defer r.leave(n)
+	if target.Kind != yaml.MappingNode {
+		r.problem(n, "want a mapping, found "+describe(target), fmt.Sprintf("write a mapping with keys such as %q", k.names[0]))
+		return false
+	}
+	var seen uint32
+	for i := 0; i+1 < len(target.Content); i += 2 {
+		key, value := resolve(target.Content[i]), target.Content[i+1]
+		if isMerge(key) {
+			before := seen
+			r.merge(value, k, func(name string, value *yaml.Node) {
+				if before&(1<<k.index[name]) != 0 {
+					r.warn(key, fmt.Sprintf("<< replaces the %s written before it", name), "write << first")
+				}
+				set(name, value)
+			})
+			continue
+		}
+		if key.Kind != yaml.ScalarNode || key.Tag != "!!str" {
+			r.problem(key, "a key must be a string, found "+describe(key), "write one of "+strings.Join(k.names, ", "))
+			continue
+		}
+		index, known := k.index[key.Value]
+		if !known {
+			r.unknownKey(key, k)
+			continue
+		}
+		if seen&(1<<index) != 0 {
+			r.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", key.Value), "remove one of them")
+			continue
+		}
+		seen |= 1 << index
+		r.push(key.Value)
+		set(key.Value, value)
+		r.pop()
+	}
+	return true
+}
+
+func (r *reader) unknownKey(key *yaml.Node, k *keys) {
+	if _, ok := incumbentKeys.index[key.Value]; ok && k.lenient {
+		r.warnIn(key.Value, key, fmt.Sprintf("%q has no effect here", key.Value), "write one of "+strings.Join(k.names, ", "))
+		return
+	}
+	r.problemIn(key.Value, key, fmt.Sprintf("unknown key %q", abridge(key.Value)), spell.Suggest(key.Value, k.names))
+}
+
+func isMerge(key *yaml.Node) bool {
+	return key.Kind == yaml.ScalarNode && key.Value == "<<" && key.Tag == "!!merge"
+}
+
+// merge reads the value of a merge key: a mapping, or a list of them of which
+// the first has precedence.
+func (r *reader) merge(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) {
+	switch target := resolve(n); target.Kind {
+	case yaml.MappingNode:
+		r.mapping(n, k, set)
+	case yaml.SequenceNode:
+		if target, ok := r.enter(n); ok {
+			defer r.leave(n)
+			for _, element := range slices.Backward(target.Content) {
+				r.mapping(element, k, set)
+			}
+		}
+	default:
+		r.problem(n, "<< wants a mapping, found "+describe(target), "write <<: *anchor")
+	}
+}
+
+// list reads n as a list and calls each for its elements, with the path leading
+// to the element. It returns false, and has reported why, when n is no list.
+func (r *reader) list(n *yaml.Node, of string, each func(n *yaml.Node)) bool {
+	target, ok := r.enter(n)
+	if !ok {
+		return false
+	}
+	defer r.leave(n)
+	if target.Kind != yaml.SequenceNode {
+		r.problem(n, fmt.Sprintf("want a list of %s, found %s", of, describe(target)), "begin each element with -")
+		return false
+	}
+	for i, element := range target.Content {
+		r.pushIndex(i)
+		each(element)
+		r.pop()
+	}
+	return true
+}
+
+// describe names a node in an error.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.AliasNode:
+		return "the alias *" + n.Value
+	case isNull(n):
+		return "nothing"
+	case n.Tag == "!!str":
+		return "the string " + strconv.Quote(abridge(n.Value))
+	}
+	return abridge(n.Value)
+}
+
+// abridge keeps errors readable whatever they quote.
+func abridge(s string) string {
+	const most = 60
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}

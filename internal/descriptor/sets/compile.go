@@ -1,0 +1,315 @@
+package sets
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+)
+
+// Compile returns the index of rules. An error is of type [Errors] and holds all
+// that is wrong with them. The task may be nil.
+func Compile(rules []Rule, task *background.Task) (*Index, error) {
+	c := compile(rules, task)
+	if len(c.errors) > 0 {
+		return nil, c.errors
+	}
+	return c.index(), nil
+}
+
+// Check returns the error that Compile would return; nil if the rules are valid.
+func Check(rules []Rule, task *background.Task) error {
+	if c := compile(rules, task); len(c.errors) > 0 {
+		return c.errors
+	}
+	return nil
+}
+
+func compile(rules []Rule, task *background.Task) *compiler {
+	c := &compiler{rules: make([]rule, len(rules)), countBy: make([][]string, len(rules)), tally: tally{}, sets: map[string]*set{}, task: task}
+	n := 0
+	for i := range rules {
+		n += len(rules[i].Match)
+	}
+	c.conditions = make([]condition, 0, n)
+	names := make(map[string]int, len(rules))
+	for i := range rules {
+		c.at, c.rule = i, &rules[i]
+		first, again := names[c.rule.Name]
+		switch {
+		case c.rule.Name == "":
+			c.refuse(&Error{Reason: NoName, What: "no name", Remedy: "write name: and a text of its own: it names the counters"})
+		case again:
+			c.refuse(&Error{Reason: DuplicateName, First: first, What: "another limit of the domain has this name", Remedy: "give it a name of its own: it names the counters"})
+		default:
+			names[c.rule.Name] = i
+		}
+		c.compileRule()
+		task.Step()
+	}
+	return c
+}
+
+// compiler compiles rules one by one, and then files them.
+type compiler struct {
+	at         int // of the rule being compiled
+	rule       *Rule
+	rules      []rule
+	countBy    [][]string
+	conditions []condition // of all rules
+	tally      tally
+	sets       map[string]*set // by their members: rules share those that are few
+	id         []byte          // reused
+	errors     Errors
+	task       *background.Task
+}
+
+func (c *compiler) refuse(e *Error) {
+	e.Rule, e.Name = c.at, c.rule.Name
+	c.errors = append(c.errors, e)
+}
+
+func (c *compiler) compileRule() {
+	from := len(c.conditions)
+	for i := range c.rule.Match {
+		in := &c.rule.Match[i]
+		if slices.ContainsFunc(c.rule.Match[:i], func(other Condition) bool { return other.Key == in.Key }) {
+			c.refuse(&Error{Reason: DuplicateKey, Key: in.Key, What: fmt.Sprintf("key %q twice in match", in.Key), Remedy: "write all that is asked of a key in one place"})
+			continue
+		}
+		c.conditions = append(c.conditions, c.condition(in))
+	}
+	c.rules[c.at].conditions = c.conditions[from:len(c.conditions):len(c.conditions)]
+	c.countBy[c.at] = slices.Sorted(slices.Values(c.rule.CountBy))
+	for i, key := range c.rule.CountBy {
+		required := slices.ContainsFunc(c.rule.Match, func(in Condition) bool { return in.Key == key && !in.Absent })
+		switch {
+		case key == "":
+			c.refuse(&Error{Reason: NoKey, What: "an empty key in count_by", Remedy: "write the key of an entry"})
+		case slices.Contains(c.rule.CountBy[:i], key):
+			c.refuse(&Error{Reason: CountedTwice, Key: key, What: fmt.Sprintf("key %q twice in count_by", key), Remedy: "remove one"})
+		case !required:
+			c.refuse(&Error{Reason: NotRequired, Key: key, What: fmt.Sprintf("count_by names %q, which match does not require to be present", key),
+				Remedy: fmt.Sprintf("add %s: {} to match", key)})
+		}
+	}
+}
+
+func (c *compiler) condition(in *Condition) condition {
+	if in.Key == "" {
+		c.refuse(&Error{Reason: NoKey, What: "a condition in match without a key", Remedy: "write the key of an entry"})
+	}
+	if in.Absent && (in.Any.given() || in.Not.given()) {
+		c.refuse(&Error{Reason: AbsentAndPresent, Key: in.Key, What: fmt.Sprintf("key %q is asked to be absent and to have values", in.Key), Remedy: "remove absent or the values"})
+	}
+	out := condition{key: in.Key, absent: in.Absent, any: c.set(in.Key, &in.Any, AnyValues, AnyCIDRs), not: c.set(in.Key, &in.Not, NotValues, NotCIDRs)}
+	if out.any != nil && out.any.all() {
+		out.any = nil // it only must be present
+	}
+	return out
+}
+
+// set returns a compiled set; nil if in is none.
+func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
+	if in.Values != nil && len(in.Values) == 0 {
+		c.refuseEmpty(key, values)
+	}
+	if in.CIDRs != nil && len(in.CIDRs) == 0 {
+		c.refuseEmpty(key, cidrs)
+	}
+	n := len(in.Values) + len(in.CIDRs)
+	if n == 0 {
+		return nil
+	}
+	if n <= few {
+		if s := c.sets[string(c.identify(in))]; s != nil {
+			return s
+		}
+	}
+	members := make([]member, 0, len(in.Values)+len(in.CIDRs))
+	for _, v := range in.Values {
+		members = append(members, textMember(v))
+	}
+	for _, text := range in.CIDRs {
+		p, err := cidr.Parse(text)
+		if err != nil {
+			e := &Error{Reason: BadCIDR, Key: key, Value: text, In: cidrs, What: err.Error()}
+			if wrong := (*cidr.Error)(nil); errors.As(err, &wrong) {
+				e.What, e.Remedy = fmt.Sprintf("key %q: %s", key, wrong.What), wrong.Remedy
+			}
+			c.refuse(e)
+			continue
+		}
+		members = append(members, addressMember(p))
+	}
+	s := newSet(members, c.task)
+	if n <= few && len(members) == n {
+		c.sets[string(c.id)] = s
+	}
+	return s
+}
+
+// identify returns what sets with the same members have in common, until the next
+// call.
+func (c *compiler) identify(in *Set) []byte {
+	c.id = binary.AppendUvarint(c.id[:0], uint64(len(in.Values)))
+	for _, list := range [...][]string{in.Values, in.CIDRs} {
+		for _, text := range list {
+			c.id = append(binary.AppendUvarint(c.id, uint64(len(text))), text...)
+		}
+	}
+	return c.id
+}
+
+func (c *compiler) refuseEmpty(key string, in Field) {
+	c.refuse(&Error{Reason: EmptyList, Key: key, In: in, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
+}
+
+// index files the rules.
+func (c *compiler) index() *Index {
+	for i := range c.rules {
+		for j := range c.rules[i].conditions {
+			c.rules[i].conditions[j].count(c.tally)
+		}
+		c.task.Step()
+	}
+	x := &Index{rules: c.rules, countBy: c.countBy, keys: map[string]*finder{}}
+	keys := map[string]finderBuilder{}
+	for i := range c.rules {
+		c.task.Step()
+		r := &c.rules[i]
+		best := -1
+		var least cost
+		for j := range r.conditions {
+			cost, ok := r.conditions[j].cost(c.tally)
+			if ok && (best < 0 || cost.less(least)) {
+				best, least = j, cost
+			}
+		}
+		if best < 0 {
+			x.always = append(x.always, newOwner(i).knowing(len(r.conditions) == 0, false))
+			continue
+		}
+		r.conditions[0], r.conditions[best] = r.conditions[best], r.conditions[0]
+		key := r.conditions[0].key
+		if keys[key] == nil {
+			keys[key] = finderBuilder{}
+		}
+		r.file(newOwner(i), keys[key], c.tally)
+	}
+	for key, b := range keys {
+		x.keys[key] = b.build(c.task)
+		for l, owners := range b {
+			x.addCrowd(Crowd{Key: key, Value: l.String()}, owners)
+			c.task.Step()
+		}
+	}
+	x.addCrowd(Crowd{}, x.always)
+	slices.SortFunc(x.crowds, func(a, b Crowd) int {
+		return cmp.Or(cmp.Compare(b.Rules, a.Rules), strings.Compare(a.Key, b.Key), strings.Compare(a.Value, b.Value))
+	})
+	return x
+}
+
+// addCrowd adds what these rules are filed under, if they are many. Those that apply
+// for sure do not count: a descriptor meets few of them before it is refused.
+func (x *Index) addCrowd(c Crowd, owners []owner) {
+	if len(owners) < crowd {
+		return
+	}
+	for _, o := range owners {
+		if o&applies == 0 {
+			c.Rules++
+		}
+	}
+	if c.Rules >= crowd {
+		x.crowds = append(x.crowds, c)
+	}
+}
+
+// cost is what it costs to file a rule under a condition.
+type cost struct {
+	shared  int // the most rules that share one of its anchors
+	members int
+}
+
+func (c cost) less(d cost) bool {
+	if c.shared != d.shared {
+		return c.shared < d.shared
+	}
+	return c.members < d.members
+}
+
+// presence is how much rarer than a value the presence of a key must be to be filed
+// under: values vary from one descriptor to the next, keys hardly do.
+const presence = 8
+
+// literals of what has no Any: that the key is present.
+var present = member{literal: literal{kind: every}}
+
+// anyMembers returns the members of Any, or what stands for presence.
+func (c *condition) anyMembers() []member {
+	if c.any == nil {
+		return []member{present}
+	}
+	return c.any.members
+}
+
+func (c *condition) count(t tally) {
+	if c.absent {
+		return
+	}
+	members := c.anyMembers()
+	for i := range members {
+		t.add(c.key, &members[i])
+	}
+}
+
+// cost returns the cost of filing a rule under the condition, if it can be.
+func (c *condition) cost(t tally) (cost, bool) {
+	if c.absent {
+		return cost{}, false
+	}
+	members := c.anyMembers()
+	worst := cost{members: len(members)}
+	for i := range members {
+		l, shared := t.rarest(c.key, &members[i])
+		if l.kind == every {
+			shared *= presence
+		}
+		worst.shared = max(worst.shared, shared)
+	}
+	return worst, true
+}
+
+// file files the rule, which is o, under its first condition.
+func (r *rule) file(o owner, b finderBuilder, t tally) {
+	c := &r.conditions[0]
+	members := c.anyMembers()
+	for i := range members {
+		m := &members[i]
+		l, _ := t.rarest(c.key, m)
+		just := m.isJust(l)
+		known := o.knowing(just && len(r.conditions) == 1 && c.not == nil, just)
+		if n := len(b[l]); n == 0 || b[l][n-1] != known { // a value that is listed twice
+			b[l] = append(b[l], known)
+		}
+	}
+}
+
+// knowing returns o with what being found tells: that the rule applies, or that a
+// value is in its first condition's Any.
+func (o owner) knowing(ruleApplies, anyIsMet bool) owner {
+	if ruleApplies {
+		o |= applies
+	}
+	if anyIsMet {
+		o |= isMet
+	}
+	return o
+}

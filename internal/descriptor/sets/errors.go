@@ -1,0 +1,62 @@
+package sets
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reason is why a rule is refused.
+type Reason string
+
+// The reasons.
+const (
+	NoName           Reason = "no name"
+	DuplicateName    Reason = "duplicate name"
+	NoKey            Reason = "no key"        // of a condition or in count_by
+	DuplicateKey     Reason = "duplicate key" // in match
+	EmptyList        Reason = "empty list"
+	BadCIDR          Reason = "bad CIDR"
+	AbsentAndPresent Reason = "absent and present"
+	CountedTwice     Reason = "counted twice"
+	NotRequired      Reason = "not required" // by match, and in count_by
+)
+
+// Error is something wrong with a rule.
+type Error struct {
+	Reason Reason
+	Rule   int    // its index
+	Name   string // and its name
+	Key    string // of the condition, or in count_by; empty: it concerns the rule
+	Value  string // that is wrong, as written; empty: it concerns the key
+	In     Field  // where the value stands, or the empty list
+	What   string // what is wrong, such as `key "user" twice in match`
+	Remedy string // what to write instead
+	// First is, for a duplicate name, the index of the other rule.
+	First int
+}
+
+// Field is a list of a condition.
+type Field string
+
+// The fields.
+const (
+	AnyValues Field = "any.values"
+	AnyCIDRs  Field = "any.cidrs"
+	NotValues Field = "not.values"
+	NotCIDRs  Field = "not.cidrs"
+)
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("limit %q: %s: %s", e.Name, e.What, e.Remedy)
+}
+
+// Errors are all that is wrong with a list of rules, in the order of the rules.
+type Errors []*Error
+
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i := range e {
+		lines[i] = e[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,196 @@
+// Package hit owns how real requests are sent to a running service, and how its
+// decisions are shown.
+package hit
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// Requests are what to send.
+type Requests struct {
+	Domain      string
+	Descriptors []descriptor.Entries // of each request
+	Hits        int64                // of each descriptor; below 0 gives back
+	Count       int
+	Rate        float64 // per second; 0: as fast as they are answered
+	Concurrency int
+	Timeout     time.Duration // of one answer
+}
+
+// Send sends the requests on a connection, and writes a line for each descriptor of
+// each answer. It stops at the first error, which is that of gRPC.
+func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) error {
+	table := newDecisions(out, r.Descriptors)
+	start := time.Now()
+	err := r.send(rls.NewRateLimitServiceClient(conn), table.add)
+	table.total(time.Since(start))
+	return err
+}
+
+// send sends the requests and hands each answer, as it comes, to add, which is
+// called by one goroutine at a time. It stops at the first error.
+func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse)) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	var (
+		request = r.request()
+		turns   = r.turns(ctx)
+		mu      sync.Mutex
+		workers sync.WaitGroup
+	)
+	for range min(r.Concurrency, r.Count) {
+		workers.Go(func() {
+			for range turns {
+				answer, err := r.call(ctx, client, request)
+				if err != nil {
+					cancel(err) // the first error stays the cause
+					return
+				}
+				mu.Lock()
+				add(answer)
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+// turns yields one value for each request, when it is time to send it.
+func (r *Requests) turns(ctx context.Context) <-chan struct{} {
+	turns := make(chan struct{})
+	go func() {
+		defer close(turns)
+		var tick <-chan time.Time
+		if r.Rate > 0 {
+			ticker := time.NewTicker(time.Duration(float64(time.Second) / r.Rate))
+			defer ticker.Stop()
+			tick = ticker.C
+		}
+		for i := range r.Count {
+			if tick != nil && i > 0 {
+				select {
+				case <-tick:
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case turns <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return turns
+}
+
+func (r *Requests) call(ctx context.Context, client rls.RateLimitServiceClient, request *rls.RateLimitRequest) (*rls.RateLimitResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	return client.ShouldRateLimit(ctx, request)
+}
+
+func (r *Requests) request() *rls.RateLimitRequest {
+	request := &rls.RateLimitRequest{Domain: r.Domain}
+	for _, e := range r.Descriptors {
+		d := &common.RateLimitDescriptor{
+			HitsAddend:     wrapperspb.UInt64(uint64(max(r.Hits, -r.Hits))),
+			IsNegativeHits: r.Hits < 0,
+		}
+		for _, entry := range e {
+			d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: entry.Key, Value: entry.Value})
+		}
+		request.Descriptors = append(request.Descriptors, d)
+	}
+	return request
+}
+
+// decisions prints answers as a table, line by line as they come.
+type decisions struct {
+	out         io.Writer
+	descriptors []string // shown only when there are several
+	width       int
+	count       map[rls.RateLimitResponse_Code]int
+	n           int
+}
+
+func newDecisions(out io.Writer, descriptors []descriptor.Entries) *decisions {
+	t := &decisions{out: out, count: map[rls.RateLimitResponse_Code]int{}}
+	if len(descriptors) > 1 {
+		t.width = len("DESCRIPTOR")
+		for _, d := range descriptors {
+			t.descriptors = append(t.descriptors, d.String())
+			t.width = max(t.width, len(d.String()))
+		}
+	}
+	return t
+}
+
+func (t *decisions) add(answer *rls.RateLimitResponse) {
+	if t.n == 0 {
+		t.line("#", "DESCRIPTOR", "CODE", "LIMIT", "REMAINING", "RESET")
+	}
+	t.n++
+	t.count[answer.OverallCode]++
+	for i, s := range answer.Statuses {
+		name := ""
+		if i < len(t.descriptors) {
+			name = t.descriptors[i]
+		}
+		limit, remaining, reset := describe(s)
+		t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset)
+	}
+}
+
+func (t *decisions) line(n, descriptor, code, limit, remaining, reset string) {
+	if t.width > 0 {
+		descriptor = fmt.Sprintf("  %-*s", t.width, descriptor)
+	} else {
+		descriptor = ""
+	}
+	fmt.Fprintf(t.out, "%5s%s  %-10s  %-20s  %10s  %s\n", n, descriptor, code, limit, remaining, reset)
+}
+
+func (t *decisions) total(took time.Duration) {
+	if t.n == 0 {
+		return
+	}
+	fmt.Fprintf(t.out, "%d answered in %v: %d OK, %d OVER_LIMIT\n", t.n, took.Round(time.Millisecond),
+		t.count[rls.RateLimitResponse_OK], t.count[rls.RateLimitResponse_OVER_LIMIT])
+}
+
+// describe returns a status as table cells: "-" where no limit applies.
+func describe(s *rls.RateLimitResponse_DescriptorStatus) (limit, remaining, reset string) {
+	limit, remaining, reset = "-", "-", "-"
+	if l := s.CurrentLimit; l != nil {
+		unit := strings.ToLower(l.Unit.String())
+		if m := l.GetUnitMultiplier().GetValue(); m > 1 {
+			unit = fmt.Sprintf("%d %ss", m, unit)
+		}
+		if l.Unit == rls.RateLimitResponse_RateLimit_UNKNOWN {
+			unit = "window"
+		}
+		limit = strings.TrimSpace(fmt.Sprintf("%s %d/%s", l.Name, l.RequestsPerUnit, unit))
+		remaining = fmt.Sprint(s.LimitRemaining)
+	} else if s.LimitRemaining == math.MaxUint32 {
+		limit, remaining = "unlimited", "unlimited"
+	}
+	if d := s.DurationUntilReset; d != nil {
+		reset = d.AsDuration().Round(time.Millisecond).String()
+	}
+	return limit, remaining, reset
+}

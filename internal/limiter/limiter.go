@@ -1,0 +1,191 @@
+// Package limiter decides rate limit requests: it matches a request's descriptors,
+// asks the store about the limits that apply, and reads a verdict from its
+// decisions. It also owns the answer when the store fails. How requests arrive and
+// how verdicts are sent is left to server, the meaning of a rule to descriptor, that
+// of a limit to algo, and the counters to a backend.
+package limiter
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Options configure a Limiter.
+type Options struct {
+	// Backend decides. Required.
+	Backend backend.Backend
+	// Log gets failures of the backend. Required; it should sample.
+	Log *zap.Logger
+	// Stats counts. Required.
+	Stats *stats.Stats
+
+	// ShadowMode decides and counts everything and refuses nothing.
+	ShadowMode bool
+	// QuotaMode treats every descriptor as one with quota_mode.
+	QuotaMode bool
+	// DropRefused charges nothing for a request that is refused, in domains too that
+	// are not all or nothing: limits that do not say drop denied hits, and what other
+	// descriptors were charged is taken back.
+	DropRefused bool
+	// Spread is set for a Backend that can't decide all counters of a request in one
+	// step. DropRefused then gives back after the refusal, in a second call.
+	Spread bool
+	// NearLimitRatio is the part of a limit above which hits count as near it; 0
+	// means DefaultNearLimitRatio.
+	NearLimitRatio float64
+
+	// OnBackendError is the answer for limits that the backend failed to decide, where
+	// their rules name none; BackendErrorDefault means BackendErrorError.
+	OnBackendError config.BackendErrorMode
+	// Local decides for BackendErrorLocal. Required if that mode is used.
+	Local backend.Backend
+	// Replicas is by how much limits are divided when Local decides; 0 means 1.
+	Replicas int
+
+	// Encode, if set, returns Limit.Encoded: the part of an answer that is the same
+	// whenever this limit is reported. It is called once for a limit, not for each
+	// request.
+	Encode func(*Limit) []byte
+}
+
+// DefaultNearLimitRatio is the default of Options.NearLimitRatio.
+const DefaultNearLimitRatio = 0.8
+
+// ErrNoRules is returned before SetRules.
+var ErrNoRules = errors.New("no rate limit configuration loaded")
+
+// RequestError is the error of a request that cannot be decided because of its own
+// content. Decided again, it fails again.
+type RequestError struct{ Err error }
+
+// Error implements error.
+func (e *RequestError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RequestError) Unwrap() error { return e.Err }
+
+// OptionError is an error that another value of an option would prevent. Whoever
+// sets the options can tell a user how.
+type OptionError struct {
+	Option string // the name of the field of the package's Options
+	Err    error
+}
+
+// Error implements error.
+func (e *OptionError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// Limiter decides requests. It is safe for concurrent use.
+type Limiter struct {
+	opts      Options
+	rules     atomic.Pointer[ruleset]
+	setRules  sync.Mutex
+	overrides stats.Rule // counts overrides that find no place of their own
+
+	givingBack atomic.Int32   // requests, beside their answers
+	gaveBack   sync.WaitGroup // all of them
+}
+
+// New returns a limiter without rules.
+func New(o Options) *Limiter {
+	if o.NearLimitRatio == 0 {
+		o.NearLimitRatio = DefaultNearLimitRatio
+	}
+	if o.OnBackendError == config.BackendErrorDefault {
+		o.OnBackendError = config.BackendErrorError
+	}
+	o.Replicas = max(o.Replicas, 1)
+	return &Limiter{opts: o}
+}
+
+// SetRules makes rules the ones in force: requests that begin later see all of
+// them, those under way none. Counters go on, because their keys name the things
+// that are limited and not the rule. After an error the old rules stay in force.
+func (l *Limiter) SetRules(rules *config.Rules) error {
+	l.setRules.Lock()
+	defer l.setRules.Unlock()
+	rs, err := l.compile(rules)
+	if err != nil {
+		return err
+	}
+	l.rules.Store(rs)
+	return nil
+}
+
+// Matcher returns the compiled rules in force; nil before SetRules.
+func (l *Limiter) Matcher() *descriptor.Matcher {
+	if rs := l.rules.Load(); rs != nil {
+		return rs.matcher
+	}
+	return nil
+}
+
+// Decide decides r, which arrived at now, and writes the verdict to it: r.Verdict, and
+// the Status of each descriptor. Its error is a *RequestError, ErrNoRules, a
+// *BackendError, or that of ctx if the client has left; r has no verdict then.
+func (l *Limiter) Decide(ctx context.Context, r *Request, now time.Time) error {
+	if err := l.limitsToCheck(r); err != nil {
+		l.opts.Stats.ServiceErrors.Add(1)
+		return err
+	}
+	if len(r.ask.Checks) == 0 {
+		l.judge(r)
+		l.count(r, now)
+		return nil
+	}
+	failure := l.opts.Backend.Decide(ctx, &r.ask, r.decisions)
+	if failure != nil {
+		out := l.decideWithout(ctx, r, failure)
+		l.judge(r)
+		if err := l.settleOutage(r, out, time.Since(now)); err != nil {
+			return err
+		}
+	} else if l.judge(r); r.refused && r.givesBack {
+		l.giveBack(ctx, r)
+		l.judge(r)
+	}
+	if weight := l.opts.Stats.Sample(&r.sampler, now); weight > 0 {
+		r.countHottest(weight, now)
+	}
+	l.count(r, now)
+	return nil
+}
+
+// limitsToCheck matches the request's descriptors and makes it one for the backend.
+func (l *Limiter) limitsToCheck(r *Request) error {
+	switch {
+	case r.Domain == "":
+		return &RequestError{errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")}
+	case len(r.Descriptors) == 0:
+		return &RequestError{errors.New("rate limit descriptor list must not be empty: add rate_limits actions to the route or virtual host")}
+	}
+	rules := l.rules.Load()
+	if rules == nil {
+		return ErrNoRules
+	}
+	domain := rules.matcher.Domain(r.Domain)
+	if domain == nil {
+		l.opts.Stats.DomainNotFound.Add(1)
+		return nil
+	}
+	if err := l.match(r, rules, domain); err != nil {
+		return &RequestError{err}
+	}
+	return nil
+}
+
+// Close waits until the hits that requests give back beside their answers have been
+// given back, or could not be. No request may be under way or follow.
+func (l *Limiter) Close() { l.gaveBack.Wait() }

@@ -1,0 +1,85 @@
+package limiter
+
+import (
+	"context"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// Counter is the counter of one limit that applies to a descriptor.
+type Counter struct {
+	// Check asks the backend for it without charging.
+	Check backend.Check
+	Limit *config.Limit
+	// Decision is how it stands: whether one hit would pass now, and the rest.
+	Decision algo.Decision
+}
+
+// Look returns the rule that applies to a descriptor, nil if none does, and the
+// state of its counters. It charges and counts nothing.
+func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []Counter, error) {
+	rules := l.rules.Load()
+	if rules == nil {
+		return nil, nil, ErrNoRules
+	}
+	d := rules.matcher.Domain(domain)
+	if d == nil {
+		return nil, nil, nil
+	}
+	match := d.Lookup(entries)
+	if match == nil {
+		return nil, nil, nil
+	}
+	r := &Request{Entries: entries, Descriptors: []Descriptor{{rule: &rules.rules[match.Index], To: len(entries)}}}
+	r.addChecks(0, d)
+	r.decisions = make([]algo.Decision, len(r.limits))
+	if len(r.ask.Checks) > 0 {
+		if err := l.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
+			return match, nil, err
+		}
+	}
+	if err := l.lookAhead(ctx, r); err != nil {
+		return match, nil, err
+	}
+	counters := make([]Counter, len(r.limits))
+	for i, limit := range r.limits {
+		counters[i] = Counter{Check: r.ask.Checks[i], Limit: match.Config.Limits[limit.index], Decision: r.decisions[i]}
+	}
+	return match, counters, nil
+}
+
+// lookAhead looks again at counters that are just used up under limits that count
+// refused hits. A look passes there, as envoyproxy/ratelimit has it, though no hit
+// would; to a limit that drops them it does not.
+func (l *Limiter) lookAhead(ctx context.Context, r *Request) error {
+	var ask backend.Request
+	var places []int
+	for i, d := range r.decisions {
+		if !d.Allowed || d.Remaining > 0 {
+			continue
+		}
+		p := r.limits[i].Algo.Params()
+		p.DeniedHits = algo.Drop
+		dropping, err := algo.New(p)
+		if err != nil {
+			return err
+		}
+		c := r.ask.Checks[i]
+		c.Limit = dropping
+		ask.Checks, places = append(ask.Checks, c), append(places, i)
+	}
+	if places == nil {
+		return nil
+	}
+	out := make([]algo.Decision, len(places))
+	if err := l.opts.Backend.Decide(ctx, &ask, out); err != nil {
+		return err
+	}
+	for i, at := range places {
+		r.decisions[at] = out[i]
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// Override is the limit that a descriptor brings along.
+type Override struct {
+	RequestsPerUnit uint32
+	Unit            config.Unit
+	// UnitMultiplier lengthens the window, if HasMultiplier; 0 is an error then.
+	UnitMultiplier uint32
+	HasMultiplier  bool
+}
+
+// window returns the unit times its multiplier. The error begins with the field.
+func (o *Override) window() (time.Duration, error) {
+	unit := o.Unit.Duration()
+	switch most := algo.MaxWindow / max(unit, 1); {
+	case unit == 0 && o.Unit == config.UnitUnknown:
+		return 0, errors.New("unit: UNKNOWN: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")
+	case unit == 0:
+		return 0, fmt.Errorf("unit: %d: use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR", o.Unit)
+	case !o.HasMultiplier:
+		return unit, nil
+	case o.UnitMultiplier == 0:
+		return 0, errors.New("unit_multiplier: 0: use at least 1, or leave it out")
+	case time.Duration(o.UnitMultiplier) > most:
+		return 0, fmt.Errorf("unit_multiplier: %d times %s is longer than 366 days: use at most %d", o.UnitMultiplier, strings.ToUpper(o.Unit.String()), most)
+	}
+	return unit * time.Duration(o.UnitMultiplier), nil
+}
+
+// override replaces the limits of the i-th descriptor's rule by the one that the
+// request brings. It keeps how the rule's first limit decides, but no mode of it,
+// because Envoy's operator asked for just this limit.
+func (l *Limiter) override(r *Request, i int, domain *descriptor.Domain) error {
+	d := &r.Descriptors[i]
+	window, err := d.Override.window()
+	if err != nil {
+		return fmt.Errorf("descriptors[%d].limit.%w", i, err)
+	}
+	p := algo.Params{Limit: d.Override.RequestsPerUnit, Window: window}
+	limit := &Limit{RequestsPerUnit: p.Limit, Unit: d.Override.Unit, UnitMultiplier: d.Override.UnitMultiplier, index: -1}
+	switch first := d.rule.first(); {
+	case first != nil:
+		p = scale(first.Algo.Params(), p.Limit, window)
+		p.DeniedHits, limit.onError = first.Algo.DeniedHits(), first.onError
+	case domain.Consume() == config.AllOrNothing || l.opts.DropRefused:
+		p.DeniedHits = algo.Drop
+	}
+	if limit.Algo, err = algo.New(p); err != nil {
+		return fmt.Errorf("descriptors[%d].limit: %w", i, err)
+	}
+	if l.compileLimit(limit) != nil {
+		return fmt.Errorf("descriptors[%d].limit: %w", i, &OptionError{"OnBackendError", errors.New("it cannot be decided locally, only by error, allow or deny")})
+	}
+	d.override, d.rule = limit, nil
+	d.role = backend.Required
+	if l.opts.QuotaMode {
+		d.role = backend.Quota
+	}
+	// Counted by its values, as envoyproxy/ratelimit does, as far as there is room.
+	r.path = r.path[:0]
+	for i, e := range r.entriesOf(d) {
+		if i > 0 {
+			r.path = append(r.path, '.')
+		}
+		r.path = append(r.path, e.Key...)
+		if e.Value != "" {
+			r.path = append(append(r.path, '_'), e.Value...)
+		}
+	}
+	if d.stats == nil {
+		d.stats = &l.overrides
+	}
+	d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats)
+	return nil
+}
+
+// first returns the limit whose algorithm an override takes: the first that is
+// enforced, or else the first; nil if there is none.
+func (r *rule) first() *Limit {
+	if r == nil || len(r.limits) == 0 {
+		return nil
+	}
+	for i := range r.limits {
+		if !r.limits[i].candidate {
+			return &r.limits[i]
+		}
+	}
+	return &r.limits[0]
+}
+
+// scale returns p with another limit. What else p says of numbers stays in
+// proportion to the limit: the burst, rounded up to at least 1, and the rate at
+// which the bucket of hybrid refills, to the microsecond. A leaky bucket without a
+// queue, which spaces requests evenly, stays one.
+func scale(p algo.Params, limit uint32, window time.Duration) algo.Params {
+	was, over := p.Limit, p.Window
+	p.Limit, p.Window = limit, window
+	if was == 0 || limit == 0 { // no proportion
+		p.Burst, p.Refill = 0, algo.Rate{}
+		return p
+	}
+	if p.Burst > 1 || p.Burst == 1 && p.Algorithm != algo.LeakyBucket {
+		p.Burst = part(p.Burst, limit, was)
+	}
+	if p.Refill.Hits > 0 {
+		hits := part(p.Refill.Hits, limit, was)
+		// As many times longer as the window is, and as the hits were rounded up.
+		rounded := float64(hits) * float64(was) / (float64(p.Refill.Hits) * float64(limit))
+		per := float64(p.Refill.Per) * (float64(window) / float64(over)) * rounded
+		if least := float64(algo.MinWindow); per < least {
+			more := math.Ceil(least / per)
+			hits, per = uint32(min(float64(hits)*more, math.MaxUint32)), per*more
+		}
+		p.Refill = algo.Rate{Hits: hits, Per: min(time.Duration(math.Round(per/1e3))*time.Microsecond, algo.MaxWindow)}
+	}
+	return p
+}
+
+// part returns n · limit/was, rounded up.
+func part(n, limit, was uint32) uint32 {
+	product := uint64(n) * uint64(limit)
+	return uint32(min((product+uint64(was)-1)/uint64(was), math.MaxUint32))
+}

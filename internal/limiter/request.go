@@ -1,0 +1,223 @@
+package limiter
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Request is one call of ShouldRateLimit. The caller fills in who asks, from Domain to
+// Descriptors; Decide writes the verdict. Reset empties it and keeps its memory.
+type Request struct {
+	Domain string
+	// Hits is the request's hits_addend: the cost of each descriptor without one of
+	// its own. 0 is absent and means 1.
+	Hits uint32
+	// Entries of all descriptors, one descriptor after the other.
+	Entries     []descriptor.Entry
+	Descriptors []Descriptor
+	Verdict
+
+	keys      []byte   // of all checks
+	limits    []*Limit // of the checks
+	ask       backend.Request
+	decisions []algo.Decision
+	givesBack bool // what was charged if it is refused; otherwise the backend sees to it
+	replaced  []string
+	path      []byte
+	sampler   stats.Sampler
+}
+
+// Descriptor is one descriptor of a request.
+type Descriptor struct {
+	// From and To are the range of its entries in Request.Entries.
+	From, To int
+	// Hits is its own hits_addend, if HasHits; 0 only looks.
+	Hits     uint64
+	HasHits  bool
+	Negative bool         // it gives hits back
+	role     backend.Role // of its checks, candidates aside
+	// Override is the limit that it brings along; nil: none.
+	Override *Override
+	Status
+
+	rule     *rule       // nil: none applies
+	override *Limit      // replaces the rule's limits
+	stats    *stats.Rule // nil: nothing to count
+	cost     int64
+	first    int // range in request.limits and the other slices by check
+	last     int
+}
+
+// Reset makes r empty. It drops all references to the request's text and to rules.
+func (r *Request) Reset() {
+	clear(r.Descriptors)
+	clear(r.Entries)
+	clear(r.limits)
+	for i := range r.ask.Checks { // addCheck writes the other fields
+		r.ask.Checks[i].Key, r.ask.Checks[i].Limit = nil, nil
+	}
+	clear(r.replaced)
+	r.Descriptors, r.Entries, r.limits = r.Descriptors[:0], r.Entries[:0], r.limits[:0]
+	r.ask.Checks, r.replaced = r.ask.Checks[:0], r.replaced[:0]
+	r.ask.AllOrNothing, r.givesBack = false, false
+	r.keys, r.decisions = r.keys[:0], r.decisions[:0]
+	r.Domain, r.Hits, r.Verdict = "", 0, Verdict{}
+}
+
+// AddDescriptor appends a descriptor with these entries and returns it. The pointer is
+// valid until the next one is added.
+func (r *Request) AddDescriptor(entries ...descriptor.Entry) *Descriptor {
+	r.Descriptors = extend(r.Descriptors)
+	d := &r.Descriptors[len(r.Descriptors)-1]
+	d.From = len(r.Entries)
+	r.Entries = append(r.Entries, entries...)
+	d.To = len(r.Entries)
+	return d
+}
+
+// DropDescriptor removes the last descriptor with its entries.
+func (r *Request) DropDescriptor() {
+	last := len(r.Descriptors) - 1
+	r.Entries = r.Entries[:r.Descriptors[last].From]
+	r.Descriptors[last] = Descriptor{}
+	r.Descriptors = r.Descriptors[:last]
+}
+
+// extend appends an element to one of the slices of a Request. It is zero if Reset
+// clears the elements of the slice.
+func extend[T any](s []T) []T {
+	if len(s) < cap(s) {
+		return s[:len(s)+1]
+	}
+	var zero T
+	return append(s, zero)
+}
+
+// entriesOf returns the descriptor's entries.
+func (r *Request) entriesOf(d *Descriptor) []descriptor.Entry { return r.Entries[d.From:d.To] }
+
+// match finds the rules of the request's descriptors and adds the checks that they ask
+// for.
+func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) error {
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		d.cost = r.costOf(d)
+		if l.opts.QuotaMode {
+			d.role = backend.Quota
+		}
+		entries := r.entriesOf(d)
+		if match := domain.Lookup(entries); match != nil {
+			d.rule = &rules.rules[match.Index]
+			d.role, d.stats = d.rule.role, d.rule.stats
+			if match.Detailed {
+				r.path = match.AppendMetricKey(r.path[:0], entries)
+				d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats)
+			}
+		}
+		if d.Override != nil {
+			if err := l.override(r, i, domain); err != nil {
+				return err
+			}
+		}
+		if d.rule != nil {
+			r.replaced = append(r.replaced, d.rule.replaces...)
+		}
+	}
+	for i := range r.Descriptors {
+		r.addChecks(i, domain)
+		const _ = uint(backend.MaxChecks - config.MaxLimits) // a rule on its own can be decided
+		if len(r.ask.Checks) > backend.MaxChecks {
+			return fmt.Errorf("descriptors[%d]: the limits of the descriptors up to here are more than %d, the most that a request may meet: send fewer descriptors, or write fewer rate_limits on their rules", i, backend.MaxChecks)
+		}
+	}
+	together := domain.Consume() == config.AllOrNothing
+	if whole := together || l.opts.DropRefused; whole && !(l.opts.QuotaMode && r.hasFreeQuota()) {
+		r.ask.AllOrNothing = together || !l.opts.Spread
+		r.givesBack = !r.ask.AllOrNothing
+	}
+	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
+	return nil
+}
+
+// hasFreeQuota reports whether there is a quota without a limit in force, which with
+// quota mode for all descriptors always passes: then so does the request.
+func (r *Request) hasFreeQuota() bool {
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		limited := slices.ContainsFunc(r.limits[d.first:d.last], func(l *Limit) bool { return !l.candidate })
+		if d.role == backend.Quota && !limited && !d.unlimited() {
+			return true
+		}
+	}
+	return false
+}
+
+// unlimited reports whether the descriptor's rule lets everything pass.
+func (d *Descriptor) unlimited() bool { return d.rule != nil && d.rule.unlimited }
+
+// addChecks adds the checks of the i-th descriptor.
+func (r *Request) addChecks(i int, domain *descriptor.Domain) {
+	d := &r.Descriptors[i]
+	d.first = len(r.limits)
+	switch from := len(r.keys); {
+	case d.override != nil:
+		r.keys = domain.AppendOverrideKey(r.keys, r.entriesOf(d), d.override.Algo)
+		r.addCheck(i, d, d.override, from, domain)
+	case d.rule != nil:
+		for at := range d.rule.limits {
+			l := &d.rule.limits[at]
+			if l.Name != "" && slices.Contains(r.replaced, l.Name) {
+				continue
+			}
+			from := len(r.keys)
+			r.keys = d.rule.match.AppendKey(r.keys, r.entriesOf(d), l.index)
+			r.addCheck(i, d, l, from, domain)
+		}
+	}
+	d.last = len(r.limits)
+}
+
+// addCheck adds a check whose key is what r.keys holds from there on. The key stays
+// when r.keys moves to more memory, for the old memory is written no more.
+func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *descriptor.Domain) {
+	r.limits = append(r.limits, l)
+	r.ask.Checks = extend(r.ask.Checks)
+	c := &r.ask.Checks[len(r.ask.Checks)-1] // may be a used one: each field is written
+	c.Key = r.keys[from:len(r.keys):len(r.keys)]
+	c.Shard, c.Joint = domain.Shard(c.Key), domain.Consume() == config.AllOrNothing
+	c.Lease, c.Limit, c.Hits, c.Descriptor, c.Role = l.lease, l.Algo, d.cost, i, d.role
+	if l.candidate {
+		c.Role = backend.Shadow
+	}
+}
+
+// costOf returns the cost of a descriptor: its own hits_addend if it has one, even 0,
+// else the request's, where 0 is absent and means 1.
+func (r *Request) costOf(d *Descriptor) int64 {
+	n := int64(max(r.Hits, 1))
+	if d.HasHits {
+		n = int64(min(d.Hits, math.MaxInt64))
+	}
+	if d.Negative {
+		n = -n
+	}
+	return n
+}
+
+// countHottest counts the request's counters, with the given weight, among the hottest
+// of their rules.
+func (r *Request) countHottest(weight int64, now time.Time) {
+	for i := range r.Descriptors {
+		if d := &r.Descriptors[i]; d.rule != nil && d.first < d.last {
+			d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
+		}
+	}
+}

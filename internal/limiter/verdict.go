@@ -1,0 +1,250 @@
+package limiter
+
+import (
+	"maps"
+	"math"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/stats"
+)
+
+// Verdict is the answer to a request as a whole.
+type Verdict struct {
+	// OverLimit refuses the request.
+	OverLimit bool
+	// Minimum is the status with the least room among those that are enforced; nil if
+	// there is none.
+	Minimum *Status
+	// RetryAfter is when the request would pass, if it is refused; algo.Never if never.
+	RetryAfter time.Duration
+
+	refused bool // over limit, but for Options.ShadowMode
+}
+
+// Status is the answer to one descriptor.
+type Status struct {
+	// OverLimit reports that it is refused.
+	OverLimit bool
+	passes    bool // in shadow mode, too
+	// Remaining hits of Limit; math.MaxUint32 if the descriptor is unlimited.
+	Remaining uint32
+	// Limit is the reported one, of those that apply that with the least room; nil:
+	// none applies.
+	Limit *Limit
+	// ResetAfter is when the counter of Limit is unused again.
+	ResetAfter time.Duration
+	// PassesAfter is when the same descriptor would pass, if it is over limit and ever
+	// passes; otherwise the time until its counters are unused.
+	PassesAfter time.Duration
+
+	check int // that of Limit
+}
+
+// judge reads the decisions into a status of each descriptor and a verdict on the
+// request.
+func (l *Limiter) judge(r *Request) {
+	r.Verdict = Verdict{}
+	quotas, refusingQuotas, quotaWait := 0, 0, algo.Never
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		if d.unlimited() {
+			d.Status = Status{Remaining: math.MaxUint32, passes: true}
+			continue
+		}
+		wait := r.report(d)
+		if d.role == backend.Quota && (d.Limit != nil || l.opts.QuotaMode) {
+			quotas++
+		}
+		if d.Limit == nil || d.role == backend.Shadow {
+			continue
+		}
+		if m := r.Minimum; m == nil || !m.OverLimit && d.Remaining < m.Remaining {
+			r.Minimum = &d.Status
+		}
+		if d.passes {
+			continue
+		}
+		d.OverLimit = true
+		if d.role == backend.Quota {
+			refusingQuotas++
+			quotaWait = min(quotaWait, wait)
+			continue
+		}
+		r.Minimum = &d.Status
+		r.RetryAfter = max(r.RetryAfter, wait)
+		r.refused = true
+	}
+	if quotas > 0 && refusingQuotas == quotas {
+		r.refused = true
+		r.RetryAfter = max(r.RetryAfter, quotaWait)
+	}
+	r.OverLimit = r.refused
+	if l.opts.ShadowMode { // no limit is enforced, so that headers report none
+		r.OverLimit, r.Minimum = false, nil
+	}
+}
+
+// report reads the decisions on a descriptor into its status, candidates aside. It
+// reports the limit with the least room and, of a refusal, the longest wait of all
+// limits that refuse: only then would the same request pass. It returns that wait,
+// Never if none is long enough; the status then has the time until the counter is
+// unused.
+func (r *Request) report(d *Descriptor) (wait time.Duration) {
+	d.passes, d.OverLimit, d.Limit, d.Remaining = true, false, nil, 0
+	var least *algo.Decision
+	var until time.Duration
+	for i := d.first; i < d.last; i++ {
+		if r.limits[i].candidate {
+			continue
+		}
+		x := &r.decisions[i]
+		if !x.Allowed {
+			d.passes = false
+			wait = max(wait, x.RetryAfter)
+			if x.RetryAfter == algo.Never {
+				until = max(until, x.ResetAfter)
+			} else {
+				until = max(until, x.RetryAfter)
+			}
+		}
+		if least == nil || tighter(x, least) {
+			least, d.check = x, i
+		}
+	}
+	if least == nil {
+		return 0
+	}
+	d.Limit = r.limits[d.check]
+	d.Remaining = uint32(min(max(least.Remaining, 0), math.MaxUint32))
+	d.ResetAfter, d.PassesAfter = least.ResetAfter, least.ResetAfter
+	if !d.passes && d.role != backend.Shadow {
+		d.PassesAfter = until
+	}
+	return wait
+}
+
+// charged reports whether the store has charged the descriptor's checks that fitted.
+// Candidates that stand alone, because the limits beside them are replaced, are so
+// all or none, though whatever they say their descriptor passes.
+func (r *Request) charged(d *Descriptor) bool {
+	return backend.Passes(r.ask.Checks[d.first:d.last], r.decisions[d.first:d.last])
+}
+
+// tighter reports whether a is to be reported rather than b: it refuses and b does
+// not, or has less room or, with as much of it, the longer wait.
+func tighter(a, b *algo.Decision) bool {
+	if a.Allowed != b.Allowed {
+		return b.Allowed
+	}
+	return a.Remaining < b.Remaining || a.Remaining == b.Remaining && a.RetryAfter > b.RetryAfter
+}
+
+// RawBody returns the body of the first refusing limit that has one; nil for none.
+func (r *Request) RawBody() []byte {
+	for i := range r.Descriptors {
+		if d := &r.Descriptors[i]; d.OverLimit && len(d.Limit.RawBody) > 0 {
+			return d.Limit.RawBody
+		}
+	}
+	return nil
+}
+
+// Metadata returns the metadata of the rules whose limits the request passed, merged:
+// of two values for one key the earlier descriptor's wins.
+func (r *Request) Metadata() map[string]any {
+	passed := map[string]any{}
+	for i := range r.Descriptors {
+		if d := &r.Descriptors[i]; !d.OverLimit && d.first < d.last && d.rule != nil {
+			passed = merge(passed, d.rule.match.Config.Metadata)
+		}
+	}
+	return passed
+}
+
+// merge returns a with what only b has; maps that both have are merged. Neither is
+// changed, for they belong to the rules.
+func merge(a, b map[string]any) map[string]any {
+	out := maps.Clone(a)
+	for key, v := range b {
+		have, both := out[key]
+		if !both {
+			out[key] = v
+			continue
+		}
+		x, isMap := have.(map[string]any)
+		if y, alsoMap := v.(map[string]any); isMap && alsoMap {
+			out[key] = merge(x, y)
+		}
+	}
+	return out
+}
+
+// count counts a judged request in the statistics.
+func (l *Limiter) count(r *Request, now time.Time) {
+	if r.refused && !r.OverLimit {
+		l.opts.Stats.GlobalShadowMode.Add(1)
+	}
+	whole := r.refused && (r.ask.AllOrNothing || r.givesBack) // nothing was charged that counts no denied hits
+	for i := range r.Descriptors {
+		d := &r.Descriptors[i]
+		hits := max(d.cost, 0)
+		switch {
+		case d.Limit != nil:
+			switch u := r.usage(d.check, hits, d.passes); {
+			case !d.passes:
+				d.stats.Deny(u, now, d.role == backend.Shadow)
+				if r.decisions[d.check].Remembered {
+					d.stats.DenyLocally(hits)
+				}
+			case whole && d.Limit.Algo.DeniedHits() != algo.Count:
+				d.stats.AllowWithoutCharge(hits)
+			default:
+				d.stats.Allow(u)
+			}
+		case d.unlimited() && whole:
+			d.stats.AllowWithoutCharge(hits)
+		case d.unlimited():
+			d.stats.Allow(stats.Usage{Hits: hits, Near: math.MaxInt64})
+		}
+		if d.last-d.first > 1 || d.Limit == nil {
+			r.countCandidates(d, hits, whole, now)
+		}
+	}
+}
+
+// countCandidates counts the limits in shadow mode beside others, each on its own.
+func (r *Request) countCandidates(d *Descriptor, hits int64, whole bool, now time.Time) {
+	for at := d.first; at < d.last; at++ {
+		l, fits := r.limits[at], r.decisions[at].Allowed
+		if !l.candidate {
+			continue
+		}
+		u := r.usage(at, hits, fits)
+		switch {
+		case !fits:
+			over := l.stats.Deny(u, now, true)
+			if d.passes {
+				d.stats.LetThrough(over)
+			}
+		case (whole || !r.charged(d)) && l.Algo.DeniedHits() != algo.Count:
+			l.stats.AllowWithoutCharge(hits)
+		default:
+			l.stats.Allow(u)
+		}
+	}
+}
+
+// usage returns how a check moved its counter, which was charged if it was allowed
+// or if its limit counts denied hits.
+func (r *Request) usage(at int, hits int64, allowed bool) stats.Usage {
+	l := r.limits[at]
+	capacity := l.Algo.Capacity()
+	u := stats.Usage{Hits: hits, After: capacity - r.decisions[at].Remaining, Near: l.near, Limit: capacity}
+	u.Before = u.After
+	if allowed || l.Algo.DeniedHits() == algo.Count {
+		u.Before = max(0, u.After-u.Hits)
+	}
+	return u
+}

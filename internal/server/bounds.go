@@ -1,0 +1,61 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/distlimiter/ratelimit/internal/limiter"
+)
+
+// Bounds on a request, against mistakes and attacks; 0 means the default.
+type Bounds struct {
+	Descriptors int // DefaultMaxDescriptors
+	Entries     int // of one descriptor; DefaultMaxEntries
+	EntryBytes  int // of the keys and values of one descriptor together; DefaultMaxEntryBytes
+}
+
+// Defaults of Bounds.
+const (
+	DefaultMaxDescriptors = 64
+	DefaultMaxEntries     = 32
+	DefaultMaxEntryBytes  = 8 << 10
+)
+
+// The bounds by name, as a *limiter.OptionError has them.
+const (
+	BoundDescriptors = "Bounds.Descriptors"
+	BoundEntries     = "Bounds.Entries"
+	BoundEntryBytes  = "Bounds.EntryBytes"
+)
+
+func (b Bounds) orDefaults() Bounds {
+	return Bounds{
+		Descriptors: cmp.Or(b.Descriptors, DefaultMaxDescriptors),
+		Entries:     cmp.Or(b.Entries, DefaultMaxEntries),
+		EntryBytes:  cmp.Or(b.EntryBytes, DefaultMaxEntryBytes),
+	}
+}
+
+// excess returns the error of a descriptor that has more entries, or keys and values of
+// more bytes, than it may; nil if it is within the bounds.
+func (b *Bounds) excess(descriptor, entries, bytes int) error {
+	switch {
+	case entries > b.Entries:
+		return tooLarge(BoundEntries, "descriptors[%d] has %d entries: at most %d are accepted", descriptor, entries, b.Entries)
+	case bytes > b.EntryBytes:
+		return tooLarge(BoundEntryBytes, "descriptors[%d] has keys and values of %d bytes: at most %d are accepted", descriptor, bytes, b.EntryBytes)
+	}
+	return nil
+}
+
+// tooLarge returns the error of a request that exceeds a bound; nil if it does not.
+func (r *request) tooLarge() error {
+	if r.count > r.bounds.Descriptors {
+		return tooLarge(BoundDescriptors, "%d descriptors in a request: at most %d are accepted", r.count, r.bounds.Descriptors)
+	}
+	return r.excess
+}
+
+func tooLarge(bound, format string, args ...any) error {
+	return &limiter.RequestError{Err: &limiter.OptionError{Option: bound, Err: fmt.Errorf(format, args...)}}
+}
