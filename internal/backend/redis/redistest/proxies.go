@@ -61,14 +61,15 @@ func StartTwemproxy(t testing.TB, servers ...*Server) string {
 	}
 	listen, stats, dir := freeport.ForTest(t), freeport.ForTest(t), t.TempDir()
 	path := filepath.Join(dir, "nutcracker.yml")
-	config := fmt.Sprintf("redis:\n  listen: %s\n  redis: true\n  hash: fnv1a_64\n  hash_tag: \"{}\"\n  distribution: ketama\n  preconnect: true\n  servers:\n", listen.Addr())
+	var config strings.Builder
+	fmt.Fprintf(&config, "redis:\n  listen: %s\n  redis: true\n  hash: fnv1a_64\n  hash_tag: \"{}\"\n  distribution: ketama\n  preconnect: true\n  servers:\n", listen.Addr())
 	for _, s := range servers {
-		config += fmt.Sprintf("   - %s:1\n", s.Addr)
+		fmt.Fprintf(&config, "   - %s:1\n", s.Addr)
 	}
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	startProxy(t, listen, program, "-c", path, "-m", "65536", "-o", filepath.Join(dir, "log"), "-s", strconv.Itoa(stats.Number), "-a", "127.0.0.1")
+	startProxy(t, listen, program, "-c", path, "-o", filepath.Join(dir, "log"), "-s", strconv.Itoa(stats.Number), "-a", "127.0.0.1")
 	return listen.Addr()
 }
 
@@ -126,7 +127,10 @@ func relay(client net.Conn, addr string, refused []string) {
 		return
 	}
 	defer server.Close()
-	go func() { _, _ = io.Copy(client, server) }() // until one of them is closed
+	go func() {
+		_, _ = io.Copy(client, server) // until one of them is closed
+		client.Close()
+	}()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(buffer)
