@@ -149,7 +149,7 @@ func (c *rulesApplyCmd) Run(con console) error {
 		for _, w := range result.Warnings {
 			fmt.Fprintf(con.err, "warning: %s\n", w.In(p.file))
 		}
-		failed = cmp.Or(sayWritten(con, &result, c.DryRun), failed)
+		failed = cmp.Or(sayWritten(con, &result), failed)
 	}
 	return failed
 }
@@ -162,15 +162,9 @@ func readRules(file string) ([]byte, error) {
 }
 
 // sayWritten lists the changes. Rules that are stored, but not in force, are a failure.
-func sayWritten(con console, r *adminclient.WriteResult, dryRun bool) error {
-	for _, c := range r.Changes {
-		verb := ""
-		if dryRun && c.Change != "unchanged" {
-			verb = "would be "
-		}
-		fmt.Fprintf(con.out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
-	}
-	if dryRun || r.InForce {
+func sayWritten(con console, r *adminclient.WriteResult) error {
+	r.WriteChanges(con.out)
+	if r.DryRun || r.InForce {
 		return nil
 	}
 	fmt.Fprintln(con.err, "The rules are stored, but not in force, because loading failed:")
@@ -196,7 +190,7 @@ func (c *rulesDeleteCmd) Run(con console) error {
 		if err != nil {
 			return c.explain(err)
 		}
-		if err := sayWritten(con, &result, c.DryRun); err != nil {
+		if err := sayWritten(con, &result); err != nil {
 			return err
 		}
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 type explainCmd struct {
-	Paths      paths   `arg:"" name:"path ..." help:"YAML files, or directories of them."`
-	Descriptor entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
+	Paths      paths              `arg:"" name:"path ..." help:"YAML files, or directories of them."`
+	Descriptor descriptor.Entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain that Envoy would send."`
 	ruleOptions

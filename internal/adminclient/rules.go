@@ -181,11 +181,23 @@ func plain(n *yaml.Node) {
 
 // WriteResult is the answer to a write of rules.
 type WriteResult struct {
+	DryRun   bool `json:"dry_run"`
 	Revision uint64
 	InForce  bool `json:"in_force"`
 	Changes  []struct{ Change, Key, Domain, Path string }
 	Warnings []RuleProblem
 	Problems []string
+}
+
+// WriteChanges writes a line for each change; of a dry run, for each that would be.
+func (r *WriteResult) WriteChanges(out io.Writer) {
+	for _, c := range r.Changes {
+		verb := ""
+		if r.DryRun && c.Change != "unchanged" {
+			verb = "would be "
+		}
+		fmt.Fprintf(out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
+	}
 }
 
 // flags are parameters that are 1 or absent.

@@ -125,7 +125,8 @@ func Run(o Options) (err error) {
 	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	o.Started(Started{
-		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), Rules: s.rules.Rules(), Log: s.log,
+		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), TLS: o.GRPC.TLS != nil,
+		Rules: s.rules.Rules(), Matcher: s.limiter.Matcher(), Log: s.log,
 	})
 	err = s.serve(stopping, drain, stop, timeUp, hangups)
 	return errors.Join(err, s.save())

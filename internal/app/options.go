@@ -12,6 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server"
@@ -132,6 +133,8 @@ type Log struct {
 // Started is what a service that answers has to say of itself.
 type Started struct {
 	GRPC, HTTP, Admin net.Addr
+	TLS               bool          // of GRPC
 	Rules             *config.Rules // nil: none yet
+	Matcher           *descriptor.Matcher
 	Log               *zap.Logger
 }
