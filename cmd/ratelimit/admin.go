@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/adminclient"
+	"github.com/distlimiter/ratelimit/internal/check"
 )
 
 // adminClient says where the admin address of a running service is.
@@ -63,7 +64,7 @@ func report(out io.Writer, file string, err error) error {
 	for _, wrong := range p.Problems {
 		fmt.Fprintln(out, wrong.In(file))
 	}
-	fmt.Fprintln(out, count(len(p.Problems), "error"))
+	fmt.Fprintln(out, check.Count(len(p.Problems), "error"))
 	return errReported
 }
 

@@ -26,6 +26,7 @@ type hitCmd struct {
 	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
 	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
 	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
+	Output      string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one answer a line as gRPC has it."`
 
 	TLS clientTLS `embed:"" envprefix:"GRPC_"`
 }
@@ -69,7 +70,7 @@ func (c *hitCmd) Run(con console) error {
 	defer conn.Close()
 	requests := hit.Requests{
 		Domain: c.Domain, Descriptors: c.Descriptors, Hits: c.Hits, Count: c.Requests,
-		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout,
+		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout, JSON: c.Output == "json",
 	}
 	return c.explain(requests.Send(conn, con.out))
 }

@@ -24,10 +24,10 @@ import (
 )
 
 // options returns what the flags, and the variables that no flag has, say.
-func (c *serveCmd) options(getenv settings.Getenv) (o app.Options, err error) {
+func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Options, err error) {
 	o = app.Options{
 		Version: buildVersion(),
-		Rules:   c.ruleSources(),
+		Rules:   c.ruleSources(names),
 		Limiter: c.limits(),
 		Server:  c.answers(),
 		Memory:  app.Memory{MaxKeys: c.MaxKeys, MaxBytes: c.MaxBytes, Snapshot: c.Snapshot},
@@ -40,6 +40,7 @@ func (c *serveCmd) options(getenv settings.Getenv) (o app.Options, err error) {
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Traces: c.Traces, OTLPMetrics: c.TelemetryMetrics,
 		GCIsTuned: settings.TunesGC(getenv),
+		Names:     names,
 		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == settings.JSONLog},
 	}
 	if c.TLS {
@@ -83,9 +84,9 @@ func (c *serveCmd) withFlags(getenv settings.Getenv) settings.Getenv {
 }
 
 // ruleSources say where rules come from.
-func (c *serveCmd) ruleSources() app.Rules {
+func (c *serveCmd) ruleSources(names named.Fields) app.Rules {
 	r := app.Rules{
-		Grammar: c.grammar(), Paths: c.paths(), Files: c.files(),
+		Grammar: c.grammar(names), Paths: c.paths(), Files: c.files(),
 		AllowNoRules: c.AllowNoRules, ReloadDelay: c.ReloadDelay, ForceStart: c.ForceStart, HealthyWithRules: c.HealthyWithRules,
 	}
 	r.Files.AnyName = r.Files.AnyName || len(c.Config) == 0 // as envoyproxy/ratelimit

@@ -84,10 +84,9 @@ func (c *serveCmd) Validate(command *kong.Context) (err error) {
 	if err := c.checkPaths(); err != nil {
 		return err
 	}
-	if c.opts, err = c.options(os.Getenv); err != nil {
+	if c.opts, err = c.options(os.Getenv, names(command.Selected())); err != nil {
 		return err
 	}
-	c.opts.Names = names(command.Selected())
 	return c.opts.Check()
 }
 

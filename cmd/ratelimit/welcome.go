@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/app"
+	"github.com/distlimiter/ratelimit/internal/check"
 	"github.com/distlimiter/ratelimit/internal/hit"
 )
 
@@ -36,7 +37,7 @@ func welcome(out io.Writer, s app.Started, inLog bool) {
 		fmt.Fprintln(out, "Rules   none yet")
 		return
 	}
-	fmt.Fprintf(out, "Rules   %s, %s\nTry     %s\n", count(domains, "domain"), count(rules, "rule"), try)
+	fmt.Fprintf(out, "Rules   %s, %s\nTry     %s\n", check.Count(domains, "domain"), check.Count(rules, "rule"), try)
 }
 
 // firstCommand returns a hit command that shows a limit of the rules at work, or what

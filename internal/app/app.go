@@ -28,7 +28,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
-	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
@@ -143,7 +142,7 @@ func (s *service) loadRules(ctx context.Context) error {
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
 	s.rules = reload.New(reload.Options{
 		Providers:    providers,
-		Load:         rulefile.NewParser(s.opts.Rules.Grammar).Parse,
+		Load:         s.load(),
 		AllowNoRules: s.opts.Rules.AllowNoRules,
 		Delay:        s.opts.Rules.ReloadDelay,
 		Complete: func(err error) error {

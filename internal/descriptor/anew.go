@@ -30,11 +30,11 @@ type CounterChange struct {
 // CountedLimit is a limit that has counters.
 type CountedLimit struct {
 	// Path is the rule's, as in Rule.
-	Path string
+	Path string `json:"path"`
 	// Limit is the limit in words, such as "token_bucket, 100 per minute, burst 20".
-	Limit string
+	Limit string `json:"limit"`
 	// Pos is where it is written: file:line:column.
-	Pos string
+	Pos string `json:"pos"`
 }
 
 // Replace says which counters begin anew when next replaces old: those whose keys
