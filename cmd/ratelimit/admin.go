@@ -114,45 +114,26 @@ Example: ratelimit rules apply slower.yaml --dry-run`
 }
 
 func (c *rulesApplyCmd) Run(con console) error {
-	type part struct {
-		file string
-		text []byte
-	}
-	var parts []part
-	for _, file := range c.Files {
-		text, err := readRules(file)
+	files := make([]adminclient.File, len(c.Files))
+	for i, name := range c.Files {
+		text, err := readRules(name)
 		if err != nil {
 			return err
 		}
-		parts = append(parts, part{file, text})
+		files[i] = adminclient.File{Name: name, Text: text}
 	}
 	client, err := c.client()
 	if err != nil {
 		return err
 	}
-	apply := func(p part, dryRun bool) (adminclient.WriteResult, error) {
-		result, err := client.Apply(p.text, dryRun, c.Replace)
-		return result, report(con.err, p.file, c.explain(err))
-	}
-	if len(parts) > 1 && !c.DryRun { // all of them or, as far as mistakes go, none
-		for _, p := range parts {
-			if _, err := apply(p, true); err != nil {
-				return err
-			}
-		}
-	}
 	var failed error
-	for _, p := range parts {
-		result, err := apply(p, c.DryRun)
-		if err != nil {
-			return err
+	file, err := client.ApplyAll(files, c.DryRun, c.Replace, func(file string, r *adminclient.WriteResult) {
+		for _, w := range r.Warnings {
+			fmt.Fprintf(con.err, "warning: %s\n", w.In(file))
 		}
-		for _, w := range result.Warnings {
-			fmt.Fprintf(con.err, "warning: %s\n", w.In(p.file))
-		}
-		failed = cmp.Or(sayWritten(con, &result), failed)
-	}
-	return failed
+		failed = cmp.Or(sayWritten(con, r), failed)
+	})
+	return cmp.Or(report(con.err, file, c.explain(err)), failed)
 }
 
 func readRules(file string) ([]byte, error) {

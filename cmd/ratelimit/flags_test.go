@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,7 +89,7 @@ func TestMessagesNameWhatSetsAField(t *testing.T) {
 }
 
 // inner are the files of packages that do not know how an operator sets anything:
-// all below internal/ but settings, and the tools of tests.
+// all below internal/ but settings and commandline, and the tools of tests.
 func inner(t *testing.T) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir("../../internal", func(path string, entry fs.DirEntry, err error) error {
@@ -96,7 +97,7 @@ func inner(t *testing.T) (files []string) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && (strings.HasSuffix(name, "test") || name == "testprogram" || name == "settings"):
+		case entry.IsDir() && (strings.HasSuffix(name, "test") || slices.Contains([]string{"testprogram", "settings", "commandline"}, name)):
 			return filepath.SkipDir
 		case strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go"):
 			files = append(files, path)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"math"
 	"strconv"
 	"strings"
 
@@ -32,7 +31,11 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 		Server:  c.answers(),
 		Memory:  app.Memory{MaxKeys: c.MaxKeys, MaxBytes: c.MaxBytes, Snapshot: c.Snapshot},
 		GRPC: app.GRPC{
-			Addr: c.GRPCAddr, Socket: c.GRPCSocket, Keepalive: c.keepalive(), MaxMessageSize: c.MaxMessageSize,
+			Addr: c.GRPCAddr, Socket: c.GRPCSocket, MaxMessageSize: c.MaxMessageSize,
+			Keepalive: keepalive.ServerParameters{
+				MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
+				Time: c.KeepaliveInterval, Timeout: c.KeepaliveTimeout,
+			},
 			MaxConnections: c.MaxConnections, MaxStreams: c.MaxStreams, MaxHeaderBytes: c.MaxHeaderBytes, MaxWait: c.MaxWait,
 		},
 		HTTPAddr:   c.HTTPAddr,
@@ -131,19 +134,6 @@ func (c *serveCmd) answers() server.Options {
 	}
 	o.Headers.Draft = c.DraftHeaders
 	return o
-}
-
-// keepalive says how long connections may live. Never is so long that it does not
-// come, for grpc-go takes 0 for its default.
-func (c *serveCmd) keepalive() keepalive.ServerParameters {
-	interval := c.KeepaliveInterval
-	if interval == 0 {
-		interval = math.MaxInt64
-	}
-	return keepalive.ServerParameters{
-		MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
-		Time: interval, Timeout: c.KeepaliveTimeout,
-	}
 }
 
 // counts say where counts are sent. Without a word of it they are not: most of those

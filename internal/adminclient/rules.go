@@ -218,6 +218,30 @@ func (c *Client) Apply(text []byte, dryRun, replace bool) (result WriteResult, e
 	return result, err
 }
 
+// File is a text of rules, and what it is called.
+type File struct {
+	Name string
+	Text []byte
+}
+
+// ApplyAll applies files one after the other and hands each result to done: all of
+// them or, as far as mistakes go, none. An error is about the file of that name.
+func (c *Client) ApplyAll(files []File, dryRun, replace bool, done func(file string, r *WriteResult)) (name string, err error) {
+	if len(files) > 1 && !dryRun {
+		if name, err := c.ApplyAll(files, true, replace, func(string, *WriteResult) {}); err != nil {
+			return name, err
+		}
+	}
+	for _, f := range files {
+		result, err := c.Apply(f.Text, dryRun, replace)
+		if err != nil {
+			return f.Name, err
+		}
+		done(f.Name, &result)
+	}
+	return "", nil
+}
+
 // Delete deletes the rule of a key.
 func (c *Client) Delete(key string, dryRun bool) (result WriteResult, err error) {
 	err = c.Do(http.MethodDelete, rulesPath+"/"+key, flags(map[string]bool{"dry_run": dryRun}), "", nil, &result)

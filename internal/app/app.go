@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -293,7 +294,11 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() *grpc.Server {
-	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, s.opts.GRPC.Keepalive)
+	alive := s.opts.GRPC.Keepalive
+	if alive.Time == 0 {
+		alive.Time = math.MaxInt64 // so long that it does not come
+	}
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, alive)
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.handshakes != nil {
 		options = append(options, grpc.Creds(s.handshakes))

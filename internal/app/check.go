@@ -85,7 +85,7 @@ func (c *checker) times() {
 			c.wrong(wait.field, "%v: use a time of at least 0", wait.d)
 		}
 	}
-	if d := o.GRPC.Keepalive.Time; d < time.Second {
+	if d := o.GRPC.Keepalive.Time; d != 0 && d < time.Second {
 		c.wrong("Keepalive.Time", "%v: use at least 1s, or 0 for never", d)
 	}
 	if d := o.GRPC.Keepalive.Timeout; d <= 0 {

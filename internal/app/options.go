@@ -86,9 +86,11 @@ type Memory struct {
 
 // GRPC is how Envoy is answered.
 type GRPC struct {
-	Addr      string
-	Socket    string          // instead of Addr, a path; empty for none
-	TLS       *tlsfiles.Files // nil for none
+	Addr   string
+	Socket string          // instead of Addr, a path; empty for none
+	TLS    *tlsfiles.Files // nil for none
+	// Keepalive says how long connections may live. A Time of 0 asks for no signs of
+	// life, other than in grpc-go.
 	Keepalive keepalive.ServerParameters
 
 	MaxMessageSize int
