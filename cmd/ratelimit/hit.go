@@ -19,7 +19,7 @@ import (
 )
 
 type hitCmd struct {
-	Descriptors []entries `arg:"" sep:"none" name:"descriptor" help:"Descriptors of each request, such as user=alice,path=/x. Write \\, for a comma in a value."`
+	Descriptors []descriptor.Entries `arg:"" sep:"none" name:"descriptor" help:"Descriptors of each request, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain      string        `short:"d" required:"" placeholder:"NAME" help:"Domain of the rules."`
 	Addr        string        `env:"GRPC_ADDR" default:"${grpcAddr}" help:"Where the service answers gRPC."`
@@ -28,6 +28,7 @@ type hitCmd struct {
 	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
 	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
 	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
+	Output      string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one answer a line as gRPC has it."`
 
 	TLS   clientTLS   `embed:"" envprefix:"GRPC_"`
 	Admin adminClient `embed:"" prefix:"admin-"`
@@ -77,7 +78,7 @@ func (c *hitCmd) Run(con console) error {
 	defer conn.Close()
 	requests := hit.Requests{
 		Domain: c.Domain, Descriptors: c.Descriptors, Hits: c.Hits, Count: c.Requests,
-		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout,
+		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout, JSON: c.Output == "json",
 	}
 	result, err := requests.Send(conn, con.out)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -28,7 +29,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
-	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/overload"
@@ -131,7 +131,8 @@ func Run(o Options) (err error) {
 	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	o.Started(Started{
-		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), Rules: s.rules.Rules(), Log: s.log,
+		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), TLS: o.GRPC.TLS != nil,
+		Rules: s.rules.Rules(), Matcher: s.limiter.Matcher(), Log: s.log,
 	})
 	err = s.serve(stopping, drain, stop, timeUp, hangups)
 	return errors.Join(err, s.save())
@@ -148,7 +149,7 @@ func (s *service) loadRules(ctx context.Context) error {
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
 	s.rules = reload.New(reload.Options{
 		Providers:    providers,
-		Load:         rulefile.NewParser(s.opts.Rules.Grammar).Parse,
+		Load:         s.load(),
 		AllowNoRules: s.opts.Rules.AllowNoRules,
 		Delay:        s.opts.Rules.ReloadDelay,
 		Complete: func(err error) error {
@@ -300,7 +301,11 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() *grpc.Server {
-	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, s.opts.GRPC.Keepalive)
+	alive := s.opts.GRPC.Keepalive
+	if alive.Time == 0 {
+		alive.Time = math.MaxInt64 // so long that it does not come
+	}
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, alive)
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.handshakes != nil {
 		options = append(options, grpc.Creds(s.handshakes))
