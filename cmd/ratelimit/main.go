@@ -30,6 +30,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
 	exitUsage   = 2 // the command line or the environment is wrong
+	exitOver    = 4 // hit: a request was over its limit
 	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew
 )
 
@@ -68,9 +69,10 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
 	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
-	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
+	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions: exit 0 if all were OK, 4 if one was OVER_LIMIT."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
+	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -119,6 +121,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	switch err := ctx.Run(); {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errOverLimit):
+		return exitOver // the table says so
 	case errors.Is(err, errBeginAnew):
 		return exitAnew // it is listed
 	default:

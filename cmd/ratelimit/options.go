@@ -113,12 +113,13 @@ func (c *serveCmd) ruleSources() app.Rules {
 // limits say how to decide.
 func (c *serveCmd) limits() limiter.Options {
 	return limiter.Options{
-		ShadowMode:     c.ShadowMode,
-		QuotaMode:      c.QuotaMode,
-		DropRefused:    c.DropDenied,
-		NearLimitRatio: c.NearLimitRatio,
-		Replicas:       c.Replicas,
-		OnBackendError: config.BackendErrorMode(c.OnBackendError),
+		ShadowMode:       c.ShadowMode,
+		QuotaMode:        c.QuotaMode,
+		DropRefused:      c.DropDenied,
+		NearLimitRatio:   c.NearLimitRatio,
+		OverridesByValue: c.OverridesByValue,
+		Replicas:         c.Replicas,
+		OnBackendError:   config.BackendErrorMode(c.OnBackendError),
 	}
 }
 

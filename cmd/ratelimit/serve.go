@@ -50,6 +50,8 @@ type serveCmd struct {
 	RetryAfterHeader string `group:"headers" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
 	DraftHeaders     bool   `group:"headers" negatable:"" env:"LIMIT_DRAFT_HEADERS_ENABLED" help:"Add RateLimit-Policy and RateLimit as in the IETF's draft (draft-ietf-httpapi-ratelimit-headers-10)."`
 
+	OverridesByValue bool `group:"stats" name:"overrides-by-value" negatable:"" env:"OVERRIDES_BY_VALUE" help:"Count calls under limits that requests bring by the values of their descriptors, as envoyproxy/ratelimit does, rather than under their rule."`
+
 	Backend        backendKind `group:"store" placeholder:"KIND" env:"BACKEND_TYPE" help:"Where counters live: memory or redis. Without, redis if any REDIS_ variable says where, else memory."`
 	RedisURL       string      `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/migrating.md lists the other REDIS_ variables."`
 	RedisPerSecond bool        `group:"store" name:"redis-per-second" negatable:"" env:"REDIS_PERSECOND" help:"Keep counters of limits per second in a Redis of their own, given by REDIS_PERSECOND_ variables."`

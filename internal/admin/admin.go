@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -37,6 +38,8 @@ type Options struct {
 	Limiter  *limiter.Limiter
 	Counters Resetter
 	Stats    *stats.Stats
+	// Live shows decisions as they happen.
+	Live *live.Feed
 	// Metrics answers scrapes.
 	Metrics http.Handler
 	Health  grpc_health_v1.HealthServer
@@ -56,6 +59,7 @@ type page struct {
 func New(o Options) http.Handler {
 	api := o.api()
 	pages := []page{
+		{livePath, "decisions as they happen, until you leave", api},
 		{"/admin/reloads", "when rules were loaded and what failed", api},
 		{"/admin/replica", "this process, its version and its store", api},
 		{"/admin/rules", "the rules in force; POST changes them", api},

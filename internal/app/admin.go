@@ -96,7 +96,7 @@ func (s *service) adminHandler() http.Handler {
 			Store: s.opts.Store.Name, StoreHealthy: func() bool { return backend.Healthy(s.backend) },
 		},
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.adminRules,
-		Limiter: s.limiter, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
+		Limiter: s.limiter, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Live: &s.live, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
@@ -52,6 +53,7 @@ type service struct {
 	metrics  []prometheus.Collector
 	scrapes  *scrape.Handler // of all metrics
 	stats    *stats.Stats
+	live     live.Feed // of decisions
 	limiter  *limiter.Limiter
 	server   *server.Service
 	shedder  *overload.Shedder
@@ -113,6 +115,7 @@ func Run(o Options) (err error) {
 	limits, answers := o.Limiter, o.Server
 	limits.Spread, limits.Encode = o.Store.Spread, server.EncodeLimit
 	limits.Backend, limits.Local, limits.Log, limits.Stats = s.traced(s.backend), s.store, s.log, s.stats
+	limits.Live = &s.live
 	s.limiter = limiter.New(limits)
 	answers.Admit, answers.Stats, answers.Names = s.shedder.Admit, s.stats, o.Names
 	s.server = server.New(s.limiter, answers)
@@ -254,6 +257,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		listener net.Listener
 	}{{s.httpHandler(), s.httpListener}, {s.adminHandler(), s.adminListener}} {
 		web := httpServer(h.handler, s.log)
+		web.RegisterOnShutdown(s.live.Close) // an answer that would not end
 		group.Add(func() error {
 			return ignore(web.Serve(h.listener), http.ErrServerClosed)
 		}, func(error) {

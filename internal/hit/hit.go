@@ -30,14 +30,28 @@ type Requests struct {
 	Timeout     time.Duration // of one answer
 }
 
+// Result is what the answers were.
+type Result struct {
+	OverLimit int // requests
+	// Unlimited are the descriptors to which no limit applied, in any answer, and no
+	// rule that says unlimited.
+	Unlimited []descriptor.Entries
+}
+
 // Send sends the requests on a connection, and writes a line for each descriptor of
 // each answer. It stops at the first error, which is that of gRPC.
-func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) error {
+func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) (Result, error) {
 	table := newDecisions(out, r.Descriptors)
 	start := time.Now()
 	err := r.send(rls.NewRateLimitServiceClient(conn), table.add)
 	table.total(time.Since(start))
-	return err
+	result := Result{OverLimit: table.count[rls.RateLimitResponse_OVER_LIMIT]}
+	for i, d := range r.Descriptors {
+		if !table.limited[i] {
+			result.Unlimited = append(result.Unlimited, d)
+		}
+	}
+	return result, err
 }
 
 // send sends the requests and hands each answer, as it comes, to add, which is
@@ -124,12 +138,13 @@ type decisions struct {
 	out         io.Writer
 	descriptors []string // shown only when there are several
 	width       int
+	limited     []bool // whether a limit, or unlimited, applied to a descriptor
 	count       map[rls.RateLimitResponse_Code]int
 	n           int
 }
 
 func newDecisions(out io.Writer, descriptors []descriptor.Entries) *decisions {
-	t := &decisions{out: out, count: map[rls.RateLimitResponse_Code]int{}}
+	t := &decisions{out: out, limited: make([]bool, len(descriptors)), count: map[rls.RateLimitResponse_Code]int{}}
 	if len(descriptors) > 1 {
 		t.width = len("DESCRIPTOR")
 		for _, d := range descriptors {
@@ -152,6 +167,9 @@ func (t *decisions) add(answer *rls.RateLimitResponse) {
 			name = t.descriptors[i]
 		}
 		limit, remaining, reset := describe(s)
+		if i < len(t.limited) && limit != "-" {
+			t.limited[i] = true
+		}
 		t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset)
 	}
 }

@@ -207,8 +207,8 @@ func TestRefusedConnections(t *testing.T) {
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
 		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: &tlsfiles.Files{CA: files.CA}}, "not connected yet: "},
-		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
-		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use Mode=SINGLE"},
+		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use Mode=SINGLE"},
 		"no permission":  {redis.Options{Mode: redis.Cluster, Addrs: []string{guarded.Addr}, Username: "app", Password: "pw"}, "cluster|slots"},
 		"nobody there":   {redis.Options{Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 	}
