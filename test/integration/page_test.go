@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
@@ -304,6 +305,9 @@ func TestPage(t *testing.T) {
 		if text := b.text("#rules"); !strings.Contains(text, "token_bucket, 7 per minute") {
 			t.Errorf("after the change the rules are\n%s", text)
 		}
+		if !value[bool](b, `document.activeElement === document.querySelector('`+button+`')`) {
+			t.Error("the focus does not come back from the editor")
+		}
 		b.run(chromedp.Click(button, chromedp.ByQuery), chromedp.WaitVisible("#delete", chromedp.ByQuery), chromedp.Click("#delete", chromedp.ByQuery))
 		b.waitFor(`document.querySelector('#rules').innerText.includes('token_bucket, 3 per minute')`)
 		b.open("#/reloads")
@@ -324,17 +328,67 @@ func TestPage(t *testing.T) {
 			}
 		}
 	})
+	t.Run("decisions as they happen", func(t *testing.T) {
+		b := b.in(t)
+		b.open("#/live?domain=edge&verdict=over,shadow")
+		b.run(chromedp.Click(".watch", chromedp.ByQuery))
+		b.waitFor(`document.querySelector('.live').innerText.includes('Watching.')`)
+		for range 5 {
+			service.Ask(t, harness.Request("edge", 1, "user", "b\u202eob"))
+		}
+		b.waitFor(`document.querySelectorAll('.live tbody tr').length === 2`)
+		const row = `document.querySelector('.live tbody tr')`
+		if text := value[string](b, row+`.innerText`); !strings.Contains(text, "over") || !strings.Contains(text, "per_user: token_bucket, 3 per minute") || !strings.Contains(text, "s") {
+			t.Errorf("a refusal is shown as %q", text)
+		}
+		links := value[[]string](b, `[...`+row+`.querySelectorAll('a')].map((a) => a.hash)`)
+		if len(links) != 2 || links[0] != "#/explain?domain=edge&descriptor=user%3Db%E2%80%AEob" || !strings.HasPrefix(links[1], "#/rules/") {
+			t.Errorf("it leads to %q", links)
+		}
+		if lone := value[bool](b, row+`.querySelector('.first a').lastChild.tagName === 'BDI'`); !lone {
+			t.Error("a value can turn the direction of what is beside it")
+		}
+		b.choose(".verdict", "unmatched")
+		b.waitFor(`document.querySelector('.live').innerText.includes('Watching.')`)
+		service.Ask(t, harness.Request("edge", 1, "nobody", "x"))
+		b.waitFor(row + `.innerText.includes('nobody=x')`)
+		if address := value[string](b, "location.hash"); address != "#/live?domain=edge&verdict=unmatched" {
+			t.Errorf("the address is %s", address)
+		}
+		b.run(chromedp.Click(".watch", chromedp.ByQuery))
+		b.waitFor(`document.querySelector('.live').innerText.includes('Stopped.')`)
+	})
+	t.Run("what no rule limits", func(t *testing.T) {
+		b := b.in(t)
+		service.Ask(t, harness.Request("shop", 1, "user", "alice"))
+		b.open("#/")
+		b.waitFor(`document.querySelector('#banners').innerText.includes('Requests ask for domains that have no rules, and pass:')`)
+		if text := b.text("#banners"); !strings.Contains(text, "shop") {
+			t.Errorf("the banner is %q", text)
+		}
+		b.waitFor(`document.querySelectorAll('main section:nth-child(1) ~ div tbody tr').length === 2`)
+		if text := b.text("main section:nth-child(1) ~ div"); !strings.Contains(text, "shop") || !strings.Contains(text, "descriptors that no rule matches") {
+			t.Errorf("the overview shows\n%s", text)
+		}
+	})
 	t.Run("dark", func(t *testing.T) {
 		b := b.in(t)
 		const ground = `getComputedStyle(document.body).backgroundColor`
 		b.open("#/")
-		b.waitFor(`document.querySelector('main svg')`)
+		b.run(chromedp.Click(".watch", chromedp.ByQuery))
+		b.waitFor(`document.querySelector('.live').innerText.includes('Watching.')`)
+		for i := range 30 {
+			service.Ask(t, harness.Request("edge", 1, "path", "/search/x", "remote_address", fmt.Sprintf("10.0.0.%d", 1+i%3*i%2)))
+			service.Ask(t, harness.Request("edge", 1, "user", []string{"alice", "bob", "carol"}[i%3]))
+		}
+		b.waitFor(`document.querySelectorAll('main > div > section:first-child tbody tr').length === 2 && document.querySelector('.live tbody tr')`)
 		light := value[string](b, ground)
 		b.picture("page.png")
 		b.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
 		if dark := value[string](b, ground); light == dark {
 			t.Errorf("the ground is %s in both", light)
 		}
+		b.run(chromedp.Click("main tbody tr a", chromedp.ByQuery), chromedp.WaitVisible(".hottest td", chromedp.ByQuery))
 		b.picture("page-dark.png")
 	})
 }
@@ -355,6 +409,11 @@ func TestPageOnAPhone(t *testing.T) {
 			t.Errorf("%s of the first rule is not on the screen", label)
 		}
 	}
+	// Rates are those of the last second.
+	harness.Eventually(t, "the page shows a rate", func() bool {
+		service.Ask(t, harness.Request("edge", 1, "user", "alice"))
+		return value[bool](b, `/[1-9]/.test(document.querySelector('#rules td[data-label="Denied/s"]').innerText)`)
+	})
 	b.picture("page-phone.png")
 	key := value[string](b, `document.querySelector('#rules tbody tr').dataset.key`)
 	for _, address := range []string{"#/", "#/live", "#/explain?domain=edge&descriptor=user%3Dalice", "#/reloads", "#/rules/" + key, "#/rules"} {
@@ -495,5 +554,29 @@ func TestPageTellsOfBadSources(t *testing.T) {
 	if err := os.WriteFile(path, []byte(pageRules), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	b.waitFor(`document.querySelector('#banners').innerText === ''`)
+}
+
+// TestPageTellsOfStoredRulesSetAside starts with stored rules of which one domain is damaged.
+func TestPageTellsOfStoredRulesSetAside(t *testing.T) {
+	stored := filepath.Join(t.TempDir(), "admin.json")
+	if err := os.WriteFile(stored, []byte("{\"revision\": 4, \"domains\": {\"edge\": {\"domain\": \"edge\", \"descriptors\": [{\"key\": \"a\x7f\", \"rate_limit\": {\"unit\": \"day\", \"requests_per_unit\": 1}}]}}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := openPage(t, harness.StartService(t, writeRules(t, pageRules), "--admin-rules-file", stored), "")
+	b.waitFor(`document.querySelector('#banners').innerText.includes('Stored rules were set aside')`)
+	if text := b.text("#banners"); !strings.Contains(text, `the domain "edge"`) {
+		t.Errorf("the banner is %q", text)
+	}
+}
+
+// TestPageTellsThatTheStoreIsAway kills Redis under an open page.
+func TestPageTellsThatTheStoreIsAway(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	b := openPage(t, harness.StartService(t, writeRules(t, pageRules), "--redis-url", "redis://"+server.Addr), "")
+	b.waitFor(`document.querySelector('#facts').innerText.includes('Redis, well')`)
+	server.Kill()
+	b.waitFor(`document.querySelector('#banners').innerText.includes('Redis is away: on_backend_error decides.')`)
+	server.Restart()
 	b.waitFor(`document.querySelector('#banners').innerText === ''`)
 }

@@ -44,12 +44,15 @@ export function parseDescriptors(text) {
   return all.filter((entries) => entries.length > 1 || entries[0].key || entries[0].value);
 }
 
-// ruleLink leads to the page of a rule.
-export function ruleLink(rule) {
+// ruleName is how a rule is called: its domain, and the way that leads to it.
+export function ruleName(rule) {
   const names = rule.entries.map(entryText);
-  return el('a', { href: href(`rules/${rule.key}`) }, el('small', {}, code(rule.domain)), ' ',
-    el('bdi', { class: 'code' }, names.slice(0, -1).map((n) => el('span', { class: 'above' }, `${n} › `)), names.at(-1)));
+  return [el('small', {}, code(rule.domain)), ' ',
+    el('bdi', { class: 'code' }, names.slice(0, -1).map((n) => el('span', { class: 'above' }, `${n} › `)), names.at(-1) || rule.path)];
 }
+
+// ruleLink leads to the page of a rule.
+export const ruleLink = (rule) => el('a', { href: href(`rules/${rule.key}`) }, ruleName(rule));
 
 // explainLink leads to why a rule applies to a descriptor.
 export const explainLink = (domain, entries, ...text) =>

@@ -5,7 +5,7 @@ import * as api from './api.js';
 import { replace } from './address.js';
 import { code, el, number, seconds, section } from './dom.js';
 import { descriptorText, entryText, limitsOf, parseDescriptors, ruleLink } from './descriptor.js';
-import { known } from './known.js';
+import { known, ruleAt } from './known.js';
 
 export function explainView({ params }) {
   const domain = el('input', { id: 'explain-domain', list: 'domains', required: true, autocomplete: 'off' });
@@ -54,38 +54,41 @@ export function explainView({ params }) {
 // look asks what applies to a descriptor, and how much is left of it.
 async function look(domain, entries) {
   const { data: explanation } = await api.explain(domain, entries);
-  const matched = explanation.outcome === 'matched';
-  const found = matched && known.replica.values ? (await api.counters(domain, descriptorText(entries))).data.counters : [];
-  return {
-    entries, explanation, matched, rule: known.byKey.get(explanation.key),
-    counters: found.map((c) => ({ ...c, limit: explanation.rule.limits.find((l) => l.counter_key === c.counter) })),
-  };
+  const applying = [explanation.rule, ...(explanation.limits ?? [])].filter(Boolean);
+  const found = applying.length && known.replica.values ? (await api.counters(domain, descriptorText(entries))).data.counters : [];
+  const counters = found.map((c) => {
+    const rule = applying.find((r) => r.limits.some((l) => l.counter_key === c.counter)) ?? applying[0];
+    return { ...c, rule, shadow: Boolean(rule.shadow_mode || rule.limits.find((l) => l.counter_key === c.counter)?.shadow_mode) };
+  });
+  return { entries, explanation, applying, rules: applying.map((r) => ruleAt(domain, r.path)).filter(Boolean), counters };
 }
 
 // whole tells of more than one descriptor what becomes of their request.
 function whole(parts) {
-  const replaced = new Set(parts.flatMap((p) => (p.rule ? limitsOf(p.rule.rule).flatMap((l) => l.replaces ?? []) : [])).map((r) => r.name));
-  for (const p of parts) {
-    for (const c of p.counters) c.replaced = Boolean(c.name) && replaced.has(c.name);
-    const enforced = p.counters.filter((c) => !c.replaced && !p.explanation.rule.shadow_mode && !c.limit?.shadow_mode);
-    p.over = enforced.some((c) => !c.allowed);
-    p.quota = enforced.length > 0 && Boolean(p.explanation.rule.quota_mode);
+  const replaced = new Set(parts.flatMap((p) => p.rules).flatMap((r) => limitsOf(r.rule)).flatMap((l) => l.replaces ?? []).map((r) => r.name));
+  const [required, quotas] = [[], []];
+  for (const { counters } of parts) {
+    for (const c of counters) c.replaced = Boolean(c.name) && replaced.has(c.name);
+    const enforced = counters.filter((c) => !c.replaced && !c.shadow);
+    const quota = enforced.filter((c) => c.rule.quota_mode);
+    required.push(...enforced.filter((c) => !c.rule.quota_mode && !c.allowed));
+    if (quota.length) quotas.push(quota.filter((c) => !c.allowed));
   }
   if (parts.length < 2 || !known.replica.values) return [];
-  const quotas = parts.filter((p) => p.quota);
-  const refusing = [...parts.filter((p) => p.over && !p.quota), ...(quotas.every((p) => p.over) ? quotas : [])];
+  const refusing = [...required, ...(quotas.every((over) => over.length) ? quotas.flat() : [])]; // a quota alone refuses nothing
   return [el('p', {}, el('strong', { class: refusing.length ? 'denied' : 'allowed' }, refusing.length ? 'The request would be refused' : 'The request would pass'),
-    refusing.length ? [' by ', code(refusing.map((p) => p.explanation.rule.path).join(', '))] : '', '.')];
+    refusing.length ? [' by ', code([...new Set(refusing.map((c) => c.rule.path))].join(', '))] : '', '.')];
 }
 
-function part({ entries, explanation: e, matched, rule, counters }, reset) {
+function part({ entries, explanation: e, applying, rules, counters }, reset) {
   return el('article', { class: 'part' }, el('h3', {}, code(descriptorText(entries))),
-    el('p', {}, el('strong', {}, matched ? `Rule ${e.rule.path} applies.` : 'No limit applies.'), ' ', matched ? rule && ruleLink(rule) : e.reason,
-      e.nearest?.length ? ` Nearest: ${e.nearest.join(', ')}.` : ''),
+    applying.length
+      ? el('p', {}, el('strong', {}, applying.map((r) => `Rule ${r.path} applies.`).join(' ')), rules.map((r) => [' ', ruleLink(r)]).flat())
+      : el('p', {}, el('strong', {}, 'No limit applies.'), ' ', e.reason, e.nearest?.length ? ` Nearest: ${e.nearest.join(', ')}.` : ''),
     el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
     counters.map((c) => el('p', {},
       el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
-      e.rule.shadow_mode || c.limit?.shadow_mode ? ', in shadow mode' : '', c.replaced ? ', replaced in this request' : '',
+      c.shadow ? ', in shadow mode' : '', c.replaced ? ', replaced in this request' : '',
       ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit_multiplier ? `${c.unit_multiplier} ` : ''}${c.unit.toLowerCase()}: ${number(c.remaining)} left${c.reset_after_seconds > 0 ? `, resets in ${seconds(c.reset_after_seconds)}` : ''} · counter `,
       code(c.counter))),
     counters.length && !known.replica.read_only ? el('button', { type: 'button', class: 'reset', onclick: () => reset(entries) }, counters.length > 1 ? 'Reset these counters' : 'Reset this counter') : '');

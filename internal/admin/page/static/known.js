@@ -35,7 +35,7 @@ export async function refresh() {
     if (rules.data) learn(rules.data);
     Object.assign(known, {
       etag: rules.etag, replica: replica.data, reloads: reloads.data, service: stats.data.service,
-      unmatched: stats.data.unmatched ?? known.unmatched, stats: new Map(stats.data.rules.map((s) => [s.key, s])),
+      unmatched: stats.data.unmatched, stats: new Map(stats.data.rules.map((s) => [s.key, s])),
     });
     told(null);
   } catch (failure) {

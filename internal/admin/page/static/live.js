@@ -8,6 +8,8 @@ import { known, ruleAt } from './known.js';
 
 const most = 200; // decisions that are shown
 
+const head = ['Time', 'Verdict', 'Descriptor', 'Rule', { text: 'Left', number: true }, 'Again in'];
+
 const choices = [['', 'all'], ['over,shadow', 'over limit, also in shadow mode'], ['unmatched', 'no rule applies'], ['error', 'errors'], ['ok', 'within the limit']];
 
 // live watches decisions. What filter has of domain and rule stays; changed is called
@@ -16,7 +18,7 @@ export function live(filter, changed = () => {}) {
   const note = el('p', {}, 'Values that clients send are not shown on this address, which is for anyone.');
   const state = el('span', { role: 'status' });
   const lost = el('span');
-  const seen = table(['Time', 'Verdict', 'Descriptor', 'Rule', { text: 'Left', number: true }, 'Again in'], []);
+  const seen = table(head, []);
   seen.hidden = true;
   const body = seen.tBodies[0];
   const button = el('button', { type: 'button', class: 'watch', onclick: () => (stop ? end('Stopped.') : begin()) }, 'Watch');
@@ -67,7 +69,7 @@ export function live(filter, changed = () => {}) {
 
   function draw() {
     seen.hidden = false;
-    body.prepend(...table(['Time', 'Verdict', 'Descriptor', 'Rule', { text: 'Left', number: true }, 'Again in'], waiting.slice(-most).reverse().map(row)).tBodies[0].rows);
+    body.prepend(...table(head, waiting.slice(-most).reverse().map(row)).tBodies[0].rows);
     waiting = [];
     while (body.rows.length > most) body.lastChild.remove();
   }
@@ -86,12 +88,12 @@ function row(d) {
   const rule = ruleAt(d.domain, d.rule);
   const text = [el('small', {}, code(d.domain)), ' ', code(d.entries.map(entryText).join(', ') + (d.abridged ? ' …' : ''))];
   return el('tr', {},
-    el('td', {}, new Date(d.time).toLocaleTimeString(), d.sampled > 1 && el('small', {}, ` one of ${number(d.sampled)}`)),
+    el('td', { class: 'short' }, new Date(d.time).toLocaleTimeString(), d.sampled > 1 && el('small', {}, ` one of ${number(d.sampled)}`)),
     el('td', { class: d.verdict === 'over' ? 'denied' : d.verdict === 'ok' ? 'allowed' : '' }, d.verdict, d.hits !== 1 && el('small', {}, ` ${number(d.hits)} hits`)),
     el('td', { class: 'first' }, d.abridged ? text : explainLink(d.domain, d.entries, ...text)),
-    el('td', {}, rule ? ruleLink(rule) : d.rule ? code(d.rule) : '', d.limit && el('small', {}, ` ${d.name ? `${d.name}: ` : ''}${d.limit}${d.brought ? ', from the request' : ''}`), d.error && el('span', { class: 'error' }, d.error)),
+    el('td', {}, rule ? ruleLink(rule) : d.rule ? code(d.rule) : '', d.limit && el('small', {}, ` ${d.limit}${d.brought ? ', from the request' : ''}`), d.error && el('span', { class: 'error' }, d.error)),
     el('td', {}, d.left === undefined ? '' : number(d.left)),
-    el('td', {}, d.retry_seconds ? seconds(d.retry_seconds) : ''));
+    el('td', { class: 'short' }, d.retry_seconds ? seconds(d.retry_seconds) : ''));
 }
 
 // liveView is the stream on a page of its own.

@@ -24,7 +24,7 @@ export function overview() {
         .sort((a, b) => of(b).denied - of(a).denied || of(b).shadow_denied - of(a).shadow_denied);
       none.hidden = now.length > 0;
       refused.node.hidden = !now.length;
-      refused.show(now.slice(0, most).map((key) => ({ key: known.etag + key, rule: known.byKey.get(key), stats: known.stats.get(key) })), true);
+      refused.show(now.slice(0, most).map((key) => ({ key, rule: known.byKey.get(key), stats: known.stats.get(key) })), true);
       more.hidden = now.length <= most;
       more.textContent = `and ${counted(now.length - most, 'other rule')}`;
       update(unmatched, known.unmatched, without);
@@ -34,10 +34,12 @@ export function overview() {
 }
 
 function row({ rule }) {
+  const limit = el('td', { class: 'wide' });
   const [denied, shadow, allowed, last, when] = Array.from({ length: 5 }, () => el('td'));
   return {
-    row: el('tr', { 'data-key': rule.key }, el('td', { class: 'first' }, ruleLink(rule)), el('td', { class: 'wide' }, rule.limits), denied, shadow, allowed, last, when),
-    paint({ stats: s }) {
+    row: el('tr', { 'data-key': rule.key }, el('td', { class: 'first' }, ruleLink(rule)), limit, denied, shadow, allowed, last, when),
+    paint({ rule: { limits }, stats: s }) {
+      limit.textContent = limits;
       const now = s.rates['1s'];
       denied.textContent = number(now.denied);
       denied.className = 'number denied';

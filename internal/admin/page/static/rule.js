@@ -2,10 +2,10 @@
 
 import * as api from './api.js';
 import { code, el, number, plot, section, table, time, update } from './dom.js';
-import { entryText, explainLink } from './descriptor.js';
-import { edit } from './editor.js';
-import { known, refresh } from './known.js';
+import { entryText, explainLink, ruleName } from './descriptor.js';
+import { known } from './known.js';
 import { live } from './live.js';
+import { editButton } from './rules.js';
 
 export function ruleView({ path: [, key] }) {
   const about = el('div');
@@ -44,9 +44,9 @@ export function ruleView({ path: [, key] }) {
     close: () => watch?.close(),
     update() {
       const rule = known.byKey.get(key);
-      update(about, [rule, known.writable, known.etag], () => (rule
-        ? [el('h2', {}, el('small', {}, code(rule.domain)), ' ', code(rule.entries.map(entryText).join(' › '))),
-          el('p', {}, rule.limits, ' ', known.writable && el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit'))]
+      update(about, [rule, known.writable], () => (rule
+        ? [el('h2', {}, ruleName(rule)),
+          el('p', {}, rule.limits, ' ', known.writable && editButton(rule))]
         : el('p', { class: 'error' }, 'No rule in force has this address: it was deleted, or its domain, keys or values have changed.')));
       facts.hidden = below.hidden = !rule;
       const stats = known.stats.get(key);

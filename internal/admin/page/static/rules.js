@@ -1,7 +1,7 @@
 // The list of rules: filtered, ordered, and a page of it at a time.
 
 import { replace } from './address.js';
-import { counted, el, list, number, plot, section } from './dom.js';
+import { counted, el, list, number, plot, section, update } from './dom.js';
 import { ruleLink } from './descriptor.js';
 import { edit } from './editor.js';
 import { known, refresh } from './known.js';
@@ -40,7 +40,7 @@ export function rulesView({ params }) {
     if (by) found.sort((a, b) => rate(b) - rate(a));
     const last = Math.max(1, Math.ceil(found.length / perPage));
     page = Math.min(page, last);
-    rows.show(found.slice((page - 1) * perPage, page * perPage).map((rule) => ({ key: known.etag + rule.key, rule, stats: known.stats.get(rule.key) })), hold);
+    rows.show(found.slice((page - 1) * perPage, page * perPage).map((rule) => ({ key: rule.key, rule, stats: known.stats.get(rule.key) })), hold);
     const text = words.length ? `${number(found.length)} of ${counted(known.rules.length, 'rule')}` : counted(known.rules.length, 'rule');
     if (count.textContent !== text) count.textContent = text;
     pages.hidden = last === 1;
@@ -62,13 +62,21 @@ export function rulesView({ params }) {
   };
 }
 
+// editButton opens the form on a rule as it is then.
+export function editButton({ key, domain, path }) {
+  return el('button', { type: 'button', 'aria-label': `Edit ${domain} ${path}`, onclick: () => edit(known.byKey.get(key), known.etag, refresh) }, 'Edit');
+}
+
 function row({ rule }) {
-  const [allowed, denied, last] = Array.from({ length: 3 }, () => el('td'));
+  const limit = el('td', { class: 'wide' });
+  const [allowed, denied, last, from] = Array.from({ length: 4 }, () => el('td'));
+  const button = editButton(rule);
   return {
-    row: el('tr', { 'data-key': rule.key }, el('td', { class: 'first' }, ruleLink(rule)), el('td', { class: 'wide' }, rule.limits), allowed, denied, last,
-      el('td', {}, el('span', { class: `tag ${rule.source}`, title: rule.location }, rule.overrides ? `${rule.source}, overrides ${rule.overrides.source}` : rule.source)),
-      el('td', {}, known.writable && el('button', { type: 'button', 'aria-label': `Edit ${rule.domain} ${rule.path}`, onclick: () => edit(rule, known.etag, refresh) }, 'Edit'))),
-    paint({ stats: s }) {
+    row: el('tr', { 'data-key': rule.key }, el('td', { class: 'first' }, ruleLink(rule)), limit, allowed, denied, last, from, el('td', {}, button)),
+    paint({ rule: { limits, source, location, overrides }, stats: s }) {
+      limit.textContent = limits;
+      update(from, [source, location, overrides?.source], () => el('span', { class: `tag ${source}`, title: location }, overrides ? `${source}, overrides ${overrides.source}` : source));
+      button.hidden = !known.writable;
       if (!s) return;
       allowed.textContent = number(s.rates['1s'].allowed);
       denied.textContent = number(s.rates['1s'].denied);
