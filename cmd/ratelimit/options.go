@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"os"
 	"strconv"
 
 	"go.uber.org/zap"
@@ -36,6 +37,7 @@ func (c *serveCmd) options(getenv settings.Getenv) (o app.Options, err error) {
 		Admin:      app.Admin{Addr: c.AdminAddr, TokenFile: c.Admin.TokenFile, ReadOnly: c.Admin.ReadOnly, RulesFile: c.Admin.RulesFile},
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Traces: c.Traces, OTLPMetrics: c.TelemetryMetrics,
+		Warnings:  settings.WithoutEffect(os.Environ()),
 		GCIsTuned: settings.TunesGC(getenv),
 		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == jsonLog},
 		Names:     names,

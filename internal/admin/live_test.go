@@ -16,8 +16,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/live"
 )
 
-// watchStream asks for decisions and returns the answer and what reads its next event.
-func watchStream(t *testing.T, f *fixture, query string) (*http.Response, func() (event, data string)) {
+// watchStream asks for decisions and returns the status of the answer, its header and
+// what reads its next event.
+func watchStream(t *testing.T, f *fixture, query string) (code int, header http.Header, next func() (event, data string)) {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	t.Cleanup(leave)
@@ -31,7 +32,7 @@ func watchStream(t *testing.T, f *fixture, query string) (*http.Response, func()
 	}
 	t.Cleanup(func() { answer.Body.Close() })
 	lines := bufio.NewScanner(answer.Body)
-	return answer, func() (event, data string) {
+	return answer.StatusCode, answer.Header, func() (event, data string) {
 		for lines.Scan() {
 			switch name, value, _ := strings.Cut(lines.Text(), ": "); name {
 			case "event":
@@ -53,9 +54,9 @@ func watchStream(t *testing.T, f *fixture, query string) (*http.Response, func()
 func TestLiveDecisions(t *testing.T) {
 	feed := new(live.Feed)
 	f := newFixture(t, func(o *Options) { o.Live = feed })
-	answer, next := watchStream(t, f, "?domain=edge&verdict=over")
-	if kind := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || kind != "text/event-stream" {
-		t.Fatalf("%s, %s", answer.Status, kind)
+	code, header, next := watchStream(t, f, "?domain=edge&verdict=over")
+	if kind := header.Get("Content-Type"); code != http.StatusOK || kind != "text/event-stream" {
+		t.Fatalf("%d, %s", code, kind)
 	}
 	if event, data := next(); event != "begin" || !strings.Contains(data, fmt.Sprintf(`"per_second":%d`, live.PerSecond)) {
 		t.Errorf("%s %s", event, data)
@@ -63,7 +64,7 @@ func TestLiveDecisions(t *testing.T) {
 	left := int64(0)
 	offer := func(user string) {
 		feed.Watchers().Offer(&live.Subject{Domain: "edge", Rule: "user", Verdict: live.Over}, func() live.Decision {
-			d := live.Decision{Time: time.Now(), Verdict: live.Over, Rule: "user", Limit: "fixed_window, 5 per 1m", Left: &left, Hits: 1, ResetSeconds: 3, RetrySeconds: 3}
+			d := live.Decision{Time: time.Now(), Verdict: live.Over, Rule: "user", Limit: "fixed_window, 5 per minute", Left: &left, Hits: 1, ResetSeconds: 3, RetrySeconds: 3}
 			d.SetRequest("edge", []descriptor.Entry{{Key: "user", Value: user}})
 			return d
 		})
@@ -93,8 +94,8 @@ func TestLiveDecisions(t *testing.T) {
 	if event, data := next(); event != "end" {
 		t.Errorf("after the end: %s %s", event, data)
 	}
-	if again, _ := watchStream(t, f, ""); again.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("a closed feed: %s", again.Status)
+	if again, _, _ := watchStream(t, f, ""); again != http.StatusServiceUnavailable {
+		t.Errorf("a closed feed: %d", again)
 	}
 }
 
@@ -102,12 +103,12 @@ func TestWatchersAreBounded(t *testing.T) {
 	feed := new(live.Feed)
 	f := newFixture(t, func(o *Options) { o.Live = feed })
 	for range live.MaxWatchers {
-		if answer, _ := watchStream(t, f, ""); answer.StatusCode != http.StatusOK {
-			t.Fatal(answer.Status)
+		if code, _, _ := watchStream(t, f, ""); code != http.StatusOK {
+			t.Fatal(code)
 		}
 	}
-	if answer, _ := watchStream(t, f, ""); answer.StatusCode != http.StatusTooManyRequests || answer.Header.Get("Retry-After") == "" {
-		t.Errorf("one too many: %s", answer.Status)
+	if code, header, _ := watchStream(t, f, ""); code != http.StatusTooManyRequests || header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %d", code)
 	}
 	feed.Close() // else the server would wait for them
 }

@@ -36,7 +36,7 @@ func (c *Client) Tail(ctx context.Context, l Live, out, notes io.Writer) error {
 		ever = ever || connected
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end of ctx is the cause
 		case err != nil && (!ever || !mayPass(err)):
 			return err
 		case connected:

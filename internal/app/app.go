@@ -93,6 +93,9 @@ func Run(o Options) (err error) {
 			err = ErrLogged
 		}
 	}()
+	for _, w := range o.Warnings {
+		s.log.Warn("a setting has no effect", zap.String("warning", w))
+	}
 	s.store = memory.New(memory.Options{MaxKeys: o.Memory.MaxKeys, MaxBytes: s.counterBytes()})
 	drain, timeUp := context.WithCancel(context.Background())
 	defer timeUp()

@@ -48,6 +48,9 @@ type Options struct {
 	Telemetry           telemetry.Settings
 	Traces, OTLPMetrics bool
 
+	// Warnings name settings that have no effect, and say why.
+	Warnings []string
+
 	// GCIsTuned leaves the garbage collector as the operator has set it.
 	GCIsTuned bool
 

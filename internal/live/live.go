@@ -86,7 +86,7 @@ type Decision struct {
 	Hits int64 `json:"hits"`
 	// Left is what is left of the limit; nil where none decided.
 	Left *int64 `json:"left,omitempty"`
-	// ResetSeconds is after how long the counter is as good as unused, RetrySeconds
+	// ResetSeconds is after how long the counter is unused again, RetrySeconds
 	// after how long what is over the limit would pass; 0 if never.
 	ResetSeconds float64 `json:"reset_seconds,omitempty"`
 	RetrySeconds float64 `json:"retry_seconds,omitempty"`

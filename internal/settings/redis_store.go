@@ -46,7 +46,7 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 	s := app.Store{
 		Kind:            "redis",
 		Name:            "Redis",
-		Spread:          two || main.Options.Mode == redis.Cluster,
+		Spread:          two || main.Options.Mode.Spreads(),
 		NeededForHealth: main.NeededForHealth,
 		Certificates:    map[string]tlsfiles.Files{},
 		Open:            func(log *zap.Logger) (*app.OpenStore, error) { return openRedis(servers, log) },

@@ -734,3 +734,84 @@ func TestOracleAcceptsDebtOfALongCall(t *testing.T) {
 		t.Errorf("%v", v.findings)
 	}
 }
+
+// An answer may hold what the store has decided beside what it has not: one that is
+// refused stands for all, and shows of the others that all is left. Seed 30000.
+func TestOracleTellsErrorsOfSomeDescriptors(t *testing.T) {
+	const at = int64(1_700_000_000_000_000)
+	p := algo.Params{Algorithm: algo.TokenBucket, Limit: 5, Window: 900 * time.Millisecond, Burst: 1, DeniedHits: algo.Count}
+	for _, test := range []struct {
+		name, mode string
+		over       bool // whether the other descriptor is refused
+		remaining  uint32
+		well       bool   // whether the store was
+		finding    string // empty: none
+	}{
+		{"allowed", "allow", false, 1, false, ""},
+		{"allowed beside a refusal", "allow", true, 1, false, ""},
+		{"failed beside a refusal", "error", true, 1, false, ""},
+		{"failed beside a refusal, by default", noFailure, true, 1, false, ""},
+		{"failed with a store that is well", "error", true, 1, true, "answered without the store, which was well"},
+		{"failed, and no error", "error", false, 1, false, "3 hits admitted"},
+		{"refused, and said to pass", "deny", true, 1, false, "3 hits admitted"},
+		{"admitted beside a refusal", "error", true, 0, false, "3 hits admitted"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := blank(p, 1, 0)
+			d := r.plan.domains[0]
+			d.rules[3].mode = test.mode
+			d.rules = append(d.rules, &rule{limits: []algo.Params{p}, mode: "deny"})
+			d.versions[1] = append(d.versions[1], variant{{Params: p}})
+			r.calls = []call{{
+				sent: at, got: at + 100, over: test.over,
+				asks: []ask{{rule: 4, values: []string{"y"}, hits: 1}, {rule: 3, values: []string{"x"}, hits: 3}},
+				answers: []answer{
+					{ok: !test.over, name: limitName(4, 0, 1), limit: p.Limit, wait: 1},
+					{ok: true, name: limitName(3, 0, 1), limit: p.Limit, remaining: test.remaining},
+				},
+			}}
+			if !test.well {
+				r.faults = []fault{{span: span{at - 1000, at + 1000}}}
+			}
+			v := r.judge()
+			switch {
+			case test.finding == "" && len(v.findings) > 0:
+				t.Errorf("%v", v.findings)
+			case test.finding != "" && (len(v.findings) == 0 || !strings.Contains(v.findings[0].what, test.finding)):
+				t.Errorf("found %v, want %q", v.findings, test.finding)
+			}
+		})
+	}
+}
+
+// Of two limits in two stores an answer shows one, of which the store may have been
+// well; the other may have been admitted without.
+func TestOracleTellsErrorsOfOneOfTwoStores(t *testing.T) {
+	const at = int64(1_700_000_000_000_000)
+	p := algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: 900 * time.Millisecond, Burst: 1, DeniedHits: algo.Drop}
+	q := algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: time.Second, Burst: 1, DeniedHits: algo.Drop}
+	for _, test := range []struct {
+		name     string
+		topology topology
+		findings int
+	}{{"of two stores", perSecond, 0}, {"of one", single, 2}} {
+		t.Run(test.name, func(t *testing.T) {
+			r := blank(p, 1, 0)
+			r.plan.topology = test.topology
+			d := r.plan.domains[0]
+			d.rules[3].limits, d.rules[3].mode = []algo.Params{p, q}, "allow"
+			d.versions[1][3] = variant{{Params: p}, {Params: q}}
+			for i := range 2 { // the answers show each limit once, with nothing left
+				r.calls = append(r.calls, call{
+					step: i, sent: at + int64(i)*1000, got: at + int64(i)*1000 + 100,
+					asks:    []ask{{rule: 3, values: []string{"x"}, hits: 1}},
+					answers: []answer{{ok: true, name: limitName(3, i, 1), limit: 1}},
+				})
+			}
+			r.faults = []fault{{span: span{at - 1000, at + 5000}}}
+			if v := r.judge(); len(v.findings) != test.findings {
+				t.Errorf("%v, want %d", v.findings, test.findings)
+			}
+		})
+	}
+}
