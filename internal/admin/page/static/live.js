@@ -63,7 +63,7 @@ export function live(filter, changed = () => {}) {
       lost.textContent = ` ${number(missed)} decisions came too fast for this page.`;
     } else if (event === 'decision') {
       if (!waiting.length) requestAnimationFrame(draw);
-      waiting.push(data);
+      if (waiting.push(data) > most) waiting.shift(); // nothing is drawn while the page is out of sight
     }
   }
 
