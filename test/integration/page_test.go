@@ -331,7 +331,6 @@ func TestPage(t *testing.T) {
 	t.Run("decisions as they happen", func(t *testing.T) {
 		b := b.in(t)
 		b.open("#/live?domain=edge&verdict=over,shadow")
-		b.run(chromedp.Click(".watch", chromedp.ByQuery))
 		b.waitFor(`document.querySelector('.live').innerText.includes('Watching.')`)
 		for range 5 {
 			service.Ask(t, harness.Request("edge", 1, "user", "b\u202eob"))

@@ -1,4 +1,5 @@
-// Decisions as they happen. Nothing is asked for until somebody wants to watch.
+// Decisions as they happen. Nothing is asked for until somebody wants to watch: opens
+// the view that has them alone, or asks for them on another.
 
 import * as api from './api.js';
 import { replace } from './address.js';
@@ -76,6 +77,7 @@ export function live(filter, changed = () => {}) {
 
   return {
     node: el('div', { class: 'live' }, note, el('div', { class: 'bar' }, el('label', {}, 'Verdict', verdict), button, el('span', {}, state, lost)), seen),
+    begin,
     close: () => end(''),
     update() {
       note.hidden = known.replica.values;
@@ -105,8 +107,8 @@ export function liveView({ params }) {
   const open = (filter) => {
     watch?.close();
     watch = live(filter, (f) => replace('live', f));
-    if (known.replica) watch.update();
     place.replaceChildren(watch.node);
+    if (known.replica) begin();
   };
   for (const [name, input] of Object.entries(inputs)) {
     input.value = params.get(name) ?? '';
@@ -116,11 +118,17 @@ export function liveView({ params }) {
       open(filter);
     });
   }
+  let begun = false;
+  const begin = () => {
+    watch.update();
+    if (known.replica.values) watch.begin();
+    begun = true;
+  };
   open({ ...chosen(), verdict: params.get('verdict') ?? '' });
   return {
     title: 'Live',
     node: section('Decisions as they happen', el('div', { class: 'bar' }, el('label', {}, 'Domain', inputs.domain), el('label', {}, 'Rule', inputs.rule)), place),
     close: () => watch.close(),
-    update: () => watch.update(),
+    update: () => (begun ? watch.update() : begin()),
   };
 }

@@ -1,7 +1,7 @@
 // What is refused now, whatever the domain, and what no rule limits.
 
 import { href } from './address.js';
-import { between, code, counted, el, list, number, plot, section, sum, table, update } from './dom.js';
+import { between, code, counted, el, list, number, plot, section, sum, table, time, update } from './dom.js';
 import { ruleLink } from './descriptor.js';
 import { known } from './known.js';
 import { live } from './live.js';
@@ -56,7 +56,7 @@ function without() {
   const { domains, descriptors } = known.unmatched;
   if (domains.length + descriptors.length === 0) return '';
   const rows = (missed, what) => missed.map((m) => el('tr', {},
-    el('td', { class: 'first' }, code(m.domain)), el('td', {}, what), el('td', {}, number(m.count)), el('td', {}, `${between(m.last, known.replica.time)} ago`),
+    el('td', { class: 'first' }, code(m.domain)), el('td', {}, what), el('td', {}, number(m.count)), el('td', {}, time(m.last)),
     el('td', {}, el('a', { href: href('live', { domain: m.domain, verdict: 'unmatched' }), 'aria-label': `Watch ${m.domain}` }, 'Watch'))));
   return section('Not limited by any rule', table(['Domain', 'What', { text: 'Since the start', number: true }, 'Last', ''],
     [...rows(domains, 'requests: the domain has no rules'), ...rows(descriptors, 'descriptors that no rule matches')]));

@@ -51,6 +51,7 @@ export function ruleView({ path: [, key] }) {
       facts.hidden = below.hidden = !rule;
       const stats = known.stats.get(key);
       if (!rule || !stats) return;
+      document.title = `${rule.domain} ${rule.path} · DistLimiter`;
       facts.replaceChildren(...numbers(rule, stats));
       if (!watch) {
         watch = live({ domain: rule.domain, rule: rule.path });
