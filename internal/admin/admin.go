@@ -32,7 +32,9 @@ type Options struct {
 	Reloads func() reload.Status
 	Reload  func(context.Context) error
 	// Store keeps the rules that come from here. Nil: none can.
-	Store    *rulestore.Provider
+	Store *rulestore.Provider
+	// Replica tells which process this is and how its store is.
+	Replica  Replica
 	Limiter  *limiter.Limiter
 	Counters Resetter
 	Stats    *stats.Stats
@@ -59,6 +61,7 @@ func New(o Options) http.Handler {
 	pages := []page{
 		{livePath, "decisions as they happen, until you leave", api},
 		{"/admin/reloads", "when rules were loaded and what failed", api},
+		{"/admin/replica", "this process, its version and its store", api},
 		{"/admin/rules", "the rules in force; POST changes them", api},
 		{"/admin/stats", "counts and rates of each rule", api},
 		{"/debug/pprof/", "profiles of the running process, for go tool pprof", oneAtATime(pprof.Index)},

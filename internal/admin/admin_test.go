@@ -80,7 +80,8 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	core, audit := observer.New(zap.InfoLevel)
 	f.audit = audit
 	o := Options{
-		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Limiter: f.limiter,
+		Replica: Replica{StoreHealthy: func() bool { return true }},
+		Rules:   f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Limiter: f.limiter,
 		Counters: inMemory{counters}, Stats: f.stats, Live: new(live.Feed), Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
 	}
 	for _, s := range set {

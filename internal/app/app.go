@@ -43,6 +43,7 @@ import (
 // service is the parts of the service, wired.
 type service struct {
 	opts     Options
+	started  time.Time
 	log      *zap.Logger
 	audit    *zap.Logger
 	store    *memory.Store    // the backend, or what stands in for it
@@ -82,7 +83,7 @@ func Run(o Options) (err error) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	s := &service{opts: o, stats: stats.New(0), health: health.NewServer()}
+	s := &service{opts: o, started: time.Now(), stats: stats.New(0), health: health.NewServer()}
 	s.log, s.audit = newLogs(o.Log)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	defer takeLogs(s.log)()
