@@ -1,3 +1,6 @@
+// Package rulefile owns the grammar of rules: YAML to rules, and back, with file, line
+// and column of all that is wrong, and what to write instead. Where texts come from, and
+// when they are read again, is for reload.
 package rulefile
 
 import (
