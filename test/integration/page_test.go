@@ -404,7 +404,7 @@ func TestPageOnAPhone(t *testing.T) {
 	const outside = `[...document.querySelectorAll('main *, header *, dialog[open] *')].filter((e) => e.checkVisibility() && !e.closest('thead'))
 		.filter((e) => { const r = e.getBoundingClientRect(); return r.width > 0 && (r.left < 0 || r.right > 390.5) }).map((e) => e.outerHTML.slice(0, 200))`
 	for _, label := range []string{"Allowed/s", "Denied/s"} {
-		if shown := value[bool](b, fmt.Sprintf(`(() => { const r = document.querySelector('#rules td[data-label="%s"]').getBoundingClientRect(); return r.width > 40 && r.bottom < 844 })()`, label)); !shown {
+		if shown := value[bool](b, fmt.Sprintf(`(() => { const r = document.querySelector('#rules td[data-label=%q]').getBoundingClientRect(); return r.width > 40 && r.bottom < 844 })()`, label)); !shown {
 			t.Errorf("%s of the first rule is not on the screen", label)
 		}
 	}
