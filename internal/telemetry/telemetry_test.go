@@ -87,7 +87,7 @@ func TestSpanSaysWhatARequestIsOver(t *testing.T) {
 	}
 	var got []string
 	for _, a := range recorder.Ended()[1].Attributes() {
-		got = append(got, string(a.Key)+"="+a.Value.Emit())
+		got = append(got, string(a.Key)+"="+a.Value.String())
 	}
 	want := []string{
 		`ratelimit.over.verdict=["over","shadow"]`, `ratelimit.over.rule=["user",""]`,
