@@ -130,10 +130,11 @@ func (c *serveCmd) limits() limiter.Options {
 func (c *serveCmd) answers() server.Options {
 	o := server.Options{
 		DynamicMetadata: c.DynamicMetadata,
+		WhyMetadata:     c.WhyMetadata,
 		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
 	}
 	if c.ResponseHeaders {
-		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader}
+		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader, Rule: c.RuleHeader}
 	}
 	o.Headers.Draft = c.DraftHeaders
 	return o

@@ -41,12 +41,14 @@ type serveCmd struct {
 	OnBackendError  settings.BackendError `group:"decisions" field:"OnBackendError" default:"error" env:"ON_BACKEND_ERROR" help:"What to answer when the store fails, for rules that do not say: error, allow, deny or local (error: Envoy's failure_mode_deny decides)."`
 	NearLimitRatio  float64               `group:"decisions" field:"Limiter.NearLimitRatio" default:"${nearLimitRatio}" env:"NEAR_LIMIT_RATIO" help:"Part of a limit above which hits count as near it."`
 	DynamicMetadata bool                  `group:"decisions" negatable:"" env:"RESPONSE_DYNAMIC_METADATA" help:"Add the domain, the descriptors and the rules' metadata to each answer."`
+	WhyMetadata     bool                  `group:"decisions" negatable:"" env:"RESPONSE_WHY_METADATA" help:"Say in an answer's dynamic metadata what a request is over: descriptor, rule, limit, what is left and when to come back."`
 
 	ResponseHeaders  bool   `group:"headers" negatable:"" env:"LIMIT_RESPONSE_HEADERS_ENABLED" help:"Add the headers below to each answer that reports a limit."`
 	LimitHeader      string `group:"headers" field:"Headers.Limit" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Requests per unit."`
 	RemainingHeader  string `group:"headers" field:"Headers.Remaining" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Requests left."`
 	ResetHeader      string `group:"headers" field:"Headers.Reset" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Seconds until the limit is whole again."`
 	RetryAfterHeader string `group:"headers" field:"Headers.RetryAfter" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Seconds until the request would pass, on refusals."`
+	RuleHeader       string `group:"headers" field:"Headers.Rule" placeholder:"NAME" env:"LIMIT_RULE_HEADER" help:"The rule that decided, as explain prints it. Without a name no answer has it: clients see how you write your rules."`
 	DraftHeaders     bool   `group:"headers" negatable:"" env:"LIMIT_DRAFT_HEADERS_ENABLED" help:"Add RateLimit-Policy and RateLimit as in the IETF's draft (draft-ietf-httpapi-ratelimit-headers-10)."`
 
 	OverridesByValue bool `group:"stats" name:"overrides-by-value" negatable:"" env:"OVERRIDES_BY_VALUE" help:"Count calls under limits that requests bring by the values of their descriptors, as envoyproxy/ratelimit does, rather than under their rule."`

@@ -121,6 +121,9 @@ func Run(o Options) (err error) {
 	limits.Live = &s.live
 	s.limiter = limiter.New(limits)
 	answers.Admit, answers.Stats, answers.Names = s.shedder.Admit, s.stats, o.Names
+	if s.traces != nil {
+		answers.Why = s.traces.Why
+	}
 	s.server = server.New(s.limiter, answers)
 	if err := s.loadRules(stopping); err != nil {
 		return err

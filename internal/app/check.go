@@ -22,6 +22,7 @@ func (o *Options) Check() error {
 	c.headers(o.Server.Headers.Remaining, "Headers.Remaining")
 	c.headers(o.Server.Headers.Reset, "Headers.Reset")
 	c.headers(o.Server.Headers.RetryAfter, "Headers.RetryAfter")
+	c.headers(o.Server.Headers.Rule, "Headers.Rule")
 	if path := o.Prometheus.Path; o.Prometheus.Addr != "" && (path == "" || path[0] != '/') {
 		c.wrong("Prometheus.Path", "%q: write a path that begins with /", path)
 	}

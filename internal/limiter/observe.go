@@ -7,7 +7,6 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/live"
 )
@@ -37,10 +36,7 @@ type outcome struct {
 }
 
 func (l *Limiter) outcome(r *Request, d *Descriptor, err error) (o outcome) {
-	o.Domain = r.Domain
-	if d.match != nil {
-		o.Rule = d.match.Path
-	}
+	o.Domain, o.Rule = r.Domain, d.path()
 	switch o.decided, o.at = d.Limit, d.check; {
 	case err != nil:
 		o.Verdict, o.decided = live.Error, nil
@@ -82,15 +78,6 @@ func (r *Request) describeOutcome(d *Descriptor, o *outcome, err error, now time
 		out.Limit = d.match.Config.LimitsText()
 	}
 	return out
-}
-
-// textOf returns the text of a limit that applies to the descriptor.
-func (d *Descriptor) textOf(l *Limit) string {
-	if l.index >= 0 {
-		return d.match.Config.Limits[l.index].String()
-	}
-	brought := config.Limit{Algo: l.Algo, RequestsPerUnit: l.RequestsPerUnit, Unit: l.Unit, UnitMultiplier: l.UnitMultiplier}
-	return brought.String()
 }
 
 // unmatched reports whether no rule applies and the request brought no limit.
