@@ -17,6 +17,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -52,13 +53,33 @@ func BenchmarkWire(b *testing.B) {
 		})
 	}
 	for _, a := range algo.Algorithms() {
-		run(a, benchmarked(b, a, Options{}), 1)
+		run(a, benchmarked(b, a, Options{}, nil), 1)
 	}
-	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}), 8)
-	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}), 1)
+	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}, nil), 8)
+	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}, nil), 1)
+	for _, watchers := range []int{0, 1, 3} {
+		feed := new(live.Feed)
+		for range watchers {
+			w, err := feed.Watch(live.Filter{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			go func() {
+				for {
+					select {
+					case <-w.Events():
+					case <-w.Done():
+						return
+					}
+				}
+			}()
+		}
+		run(fmt.Sprintf("watchers=%d", watchers), benchmarked(b, algo.TokenBucket.String(), Options{}, feed), 1)
+		feed.Close()
+	}
 }
 
-func benchmarked(b *testing.B, algorithm string, o Options) *Service {
+func benchmarked(b *testing.B, algorithm string, o Options, feed *live.Feed) *Service {
 	store := memory.New(memory.Options{})
 	b.Cleanup(func() {
 		if err := store.Close(); err != nil {
@@ -66,7 +87,7 @@ func benchmarked(b *testing.B, algorithm string, o Options) *Service {
 		}
 	})
 	o.Stats = stats.New(0)
-	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Encode: EncodeLimit})
+	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Live: feed, Encode: EncodeLimit})
 	yaml := fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm)
 	rules, err := rulefile.Parse([]rulefile.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {

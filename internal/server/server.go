@@ -127,11 +127,13 @@ func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
 	if s.opts.Admit != nil {
 		if err := s.opts.Admit(ctx); err != nil {
+			s.limiter.Refused(&r.Request, plain{err}, now)
 			return nil, err
 		}
 	}
 	if err := r.tooLarge(); err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
+		s.limiter.Refused(&r.Request, err, now)
 		return nil, s.refusal(err)
 	}
 	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
@@ -141,6 +143,12 @@ func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 	a.data = s.encode(a.data[:0], &r.Request)
 	return a, nil
 }
+
+// plain is a gRPC error whose text is its message alone.
+type plain struct{ error }
+
+// Error implements error.
+func (p plain) Error() string { return status.Convert(p.error).Message() }
 
 // refusal returns an error with its gRPC code.
 func (s *Service) refusal(err error) error {

@@ -6,6 +6,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile/reread"
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 // DefaultMaxBytes is the largest source that is read unless Options say otherwise.
@@ -20,6 +21,8 @@ type Options struct {
 	DropDenied bool
 	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
 	MaxBytes int64
+	// Names say how an operator sets these options.
+	Names named.Fields
 }
 
 func (o Options) maxBytes() int64 {
