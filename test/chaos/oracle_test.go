@@ -217,6 +217,45 @@ func TestOracleAcceptsWhatAStepBackRevivesOfAHybrid(t *testing.T) {
 	}
 }
 
+// A bucket that was full of room for long is found to be used up by whoever asks first
+// after a step back, also by one who is refused for it and charges nothing: from then on
+// it drains, and not from the step. Seed 2011.
+func TestOracleAcceptsABucketThatDrainsFromItsFirstUseAfterAStepBack(t *testing.T) {
+	p := algo.Params{Algorithm: algo.Hybrid, Limit: 8, Window: 900 * time.Millisecond, Burst: 3, Strict: true, DeniedHits: algo.Drop}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start, stepped, back = int64(1_700_000_000_000_000), 300_000, time.Hour + 1100*time.Millisecond
+	r := blank(p, 1, 0)
+	r.plan.topology = clocked
+	var state algo.State
+	var decisions []algo.Decision
+	for _, at := range []int64{0, 2_340_000, 2_560_000} {
+		clock := start + at
+		if at > stepped {
+			clock -= back.Microseconds()
+		}
+		next, decision := limit.Step(state, clock, 1)
+		state = next
+		r.says(start+at, 1, decision.Allowed)
+		c := &r.calls[len(r.calls)-1]
+		c.answers[0] = answerOf(c.answers[0].name, limit.Params(), decision, decision.Allowed)
+		decisions = append(decisions, decision)
+	}
+	if decisions[1].Allowed || !decisions[2].Allowed || decisions[2].Remaining != 0 {
+		t.Fatalf("after the step it is decided %+v and %+v: want a refusal, and an admission that leaves nothing", decisions[1], decisions[2])
+	}
+	r.cuts = []cut{{span: span{start + stepped, start + stepped + 100}, replica: -1, back: back}}
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
+	}
+	r.cuts = nil
+	if v := r.judge(); len(v.findings) == 0 {
+		t.Error("without the step nothing is found")
+	}
+}
+
 // A loss of all counters is a reason to admit anew, once.
 func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
