@@ -69,6 +69,13 @@ conformance: tools ## STEPS random requests through each store, each decision co
 	BACKENDTEST_STEPS=$(STEPS) $(GO) test -count=1 -timeout 0 -run 'Conformance$$' -v ./internal/backend/memory ./internal/backend/redis
 .PHONY: conformance
 
+test-servers: tools ## the store's tests on a server of each family, STEPS=20000 random requests each; see docs/redis.md
+	.ci/servers
+	BACKENDTEST_STEPS=$(if $(filter file,$(origin STEPS)),20000,$(STEPS)) \
+		REDIS_SERVERS="redis-server redis-server-6.2 redis-server-8.0 redis-server-8.2 valkey-server-8.0 valkey-server-8.1 valkey-server-9.1 redict-server-7.3" \
+		$(GO) test -count=1 -timeout 0 -v -run '^(TestServers|TestConformanceBehindShardingProxies|TestShardingProxyWithADeadServer)$$' ./internal/backend/redis
+.PHONY: test-servers
+
 chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/dev/reliability.md
 	cd test && $(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))
 .PHONY: chaos

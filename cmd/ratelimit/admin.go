@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/adminclient"
+	"github.com/distlimiter/ratelimit/internal/check"
 )
 
 // adminClient says where the admin address of a running service is.
@@ -63,7 +64,7 @@ func report(out io.Writer, file string, err error) error {
 	for _, wrong := range p.Problems {
 		fmt.Fprintln(out, wrong.In(file))
 	}
-	fmt.Fprintln(out, count(len(p.Problems), "error"))
+	fmt.Fprintln(out, check.Count(len(p.Problems), "error"))
 	return errReported
 }
 
@@ -113,45 +114,26 @@ Example: ratelimit rules apply slower.yaml --dry-run`
 }
 
 func (c *rulesApplyCmd) Run(con console) error {
-	type part struct {
-		file string
-		text []byte
-	}
-	var parts []part
-	for _, file := range c.Files {
-		text, err := readRules(file)
+	files := make([]adminclient.File, len(c.Files))
+	for i, name := range c.Files {
+		text, err := readRules(name)
 		if err != nil {
 			return err
 		}
-		parts = append(parts, part{file, text})
+		files[i] = adminclient.File{Name: name, Text: text}
 	}
 	client, err := c.client()
 	if err != nil {
 		return err
 	}
-	apply := func(p part, dryRun bool) (adminclient.WriteResult, error) {
-		result, err := client.Apply(p.text, dryRun, c.Replace)
-		return result, report(con.err, p.file, c.explain(err))
-	}
-	if len(parts) > 1 && !c.DryRun { // all of them or, as far as mistakes go, none
-		for _, p := range parts {
-			if _, err := apply(p, true); err != nil {
-				return err
-			}
-		}
-	}
 	var failed error
-	for _, p := range parts {
-		result, err := apply(p, c.DryRun)
-		if err != nil {
-			return err
+	file, err := client.ApplyAll(files, c.DryRun, c.Replace, func(file string, r *adminclient.WriteResult) {
+		for _, w := range r.Warnings {
+			fmt.Fprintf(con.err, "warning: %s\n", w.In(file))
 		}
-		for _, w := range result.Warnings {
-			fmt.Fprintf(con.err, "warning: %s\n", w.In(p.file))
-		}
-		failed = cmp.Or(sayWritten(con, &result, c.DryRun), failed)
-	}
-	return failed
+		failed = cmp.Or(sayWritten(con, r), failed)
+	})
+	return cmp.Or(report(con.err, file, c.explain(err)), failed)
 }
 
 func readRules(file string) ([]byte, error) {
@@ -162,15 +144,9 @@ func readRules(file string) ([]byte, error) {
 }
 
 // sayWritten lists the changes. Rules that are stored, but not in force, are a failure.
-func sayWritten(con console, r *adminclient.WriteResult, dryRun bool) error {
-	for _, c := range r.Changes {
-		verb := ""
-		if dryRun && c.Change != "unchanged" {
-			verb = "would be "
-		}
-		fmt.Fprintf(con.out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
-	}
-	if dryRun || r.InForce {
+func sayWritten(con console, r *adminclient.WriteResult) error {
+	r.WriteChanges(con.out)
+	if r.DryRun || r.InForce {
 		return nil
 	}
 	fmt.Fprintln(con.err, "The rules are stored, but not in force, because loading failed:")
@@ -196,7 +172,7 @@ func (c *rulesDeleteCmd) Run(con console) error {
 		if err != nil {
 			return c.explain(err)
 		}
-		if err := sayWritten(con, &result, c.DryRun); err != nil {
+		if err := sayWritten(con, &result); err != nil {
 			return err
 		}
 	}

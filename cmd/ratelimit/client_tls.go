@@ -2,10 +2,12 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
 // clientTLS says how to speak TLS with a running service.
@@ -21,26 +23,12 @@ func (c *clientTLS) on() bool { return c.On || *c != (clientTLS{}) }
 
 // config returns the configuration that the flags describe.
 func (c *clientTLS) config() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CA != "" {
-		text, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, fmt.Errorf("--ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", c.CA)
-		}
-	}
-	switch {
-	case (c.Cert == "") != (c.Key == ""):
+	if (c.Cert == "") != (c.Key == "") {
 		return nil, errors.New("--cert and --key belong together")
-	case c.Cert != "":
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("--cert and --key: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
 	}
-	return config, nil
+	next, err := tlsfiles.ClientConfig(tlsfiles.Files{Cert: c.Cert, Key: c.Key, CA: c.CA, Name: c.ServerName, Log: zap.NewNop()})
+	if err != nil {
+		return nil, fmt.Errorf("--ca, --cert or --key: %w", err)
+	}
+	return next(), nil
 }

@@ -6,14 +6,17 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/distlimiter/ratelimit/internal/check"
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
 type explainCmd struct {
-	Paths      paths   `arg:"" name:"path ..." help:"YAML files, or directories of them."`
-	Descriptor entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
+	Paths      paths              `arg:"" name:"path ..." help:"YAML files, or directories of them; - for standard input."`
+	Descriptor descriptor.Entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain that Envoy would send."`
+	Output string `short:"o" enum:"text,json" default:"text" help:"text, or json as the admin API answers."`
 	ruleOptions
 }
 
@@ -56,17 +59,22 @@ func (c *explainCmd) Validate() error {
 	return nil
 }
 
-func (c *explainCmd) Run(con console) error {
-	rules, err := c.load(con.err, c.Paths, nil)
-	if err != nil {
+func (c *explainCmd) Run(con console, command *kong.Context) error {
+	rules, err := c.reader(command.Selected()).Read(c.Paths, nil)
+	if bad, ok := errors.AsType[*config.Invalid](err); ok {
+		fmt.Fprintf(con.err, "%v\n%s\n", bad, check.Count(len(bad.Problems), "error"))
+		return errReported
+	} else if err != nil {
 		return err
 	}
 	explanation := descriptor.Compile(rules).Explain(c.Domain, c.Descriptor)
-	if _, err := fmt.Fprint(con.out, explanation); err != nil {
-		return err
+	if c.Output == "json" {
+		err = explanation.WriteJSON(con.out)
+	} else {
+		_, err = explanation.WriteTo(con.out)
 	}
-	if explanation.Outcome != descriptor.Matched {
-		return errReported
+	if err == nil && explanation.Outcome != descriptor.Matched {
+		err = errReported
 	}
-	return nil
+	return err
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"time"
@@ -12,11 +14,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/hit"
 )
 
 type hitCmd struct {
-	Descriptors []entries `arg:"" sep:"none" name:"descriptor" help:"Descriptors of each request, such as user=alice,path=/x. Write \\, for a comma in a value."`
+	Descriptors []descriptor.Entries `arg:"" sep:"none" name:"descriptor" help:"Descriptors of each request, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain      string        `short:"d" required:"" placeholder:"NAME" help:"Domain of the rules."`
 	Addr        string        `env:"GRPC_ADDR" default:"${grpcAddr}" help:"Where the service answers gRPC."`
@@ -25,13 +28,20 @@ type hitCmd struct {
 	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
 	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
 	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
+	Output      string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one answer a line as gRPC has it."`
 
-	TLS clientTLS `embed:"" envprefix:"GRPC_"`
+	TLS   clientTLS   `embed:"" envprefix:"GRPC_"`
+	Admin adminClient `embed:"" prefix:"admin-"`
 }
+
+// errOverLimit ends the command with exitOver.
+var errOverLimit = errors.New("over limit")
 
 // Help describes the table that the command prints.
 func (hitCmd) Help() string {
-	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets.
+	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets. Of descriptors that no limit applies to it says why, as far as the admin address (--admin-addr) tells.
+
+Exit codes: 0 all requests were OK, 4 one was OVER_LIMIT, 1 one was not answered.
 
 Example: ratelimit hit --domain edge user=alice -n 20`
 }
@@ -68,16 +78,43 @@ func (c *hitCmd) Run(con console) error {
 	defer conn.Close()
 	requests := hit.Requests{
 		Domain: c.Domain, Descriptors: c.Descriptors, Hits: c.Hits, Count: c.Requests,
-		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout,
+		Rate: c.Rate, Concurrency: c.Concurrency, Timeout: c.Timeout, JSON: c.Output == "json",
 	}
-	return c.explain(requests.Send(conn, con.out))
+	result, err := requests.Send(conn, con.out)
+	if err != nil {
+		return c.explain(err)
+	}
+	c.sayWhy(con.err, result.Unlimited)
+	if result.OverLimit > 0 {
+		return errOverLimit
+	}
+	return nil
+}
+
+// sayWhy says of descriptors why nothing limits them, if the admin address knows.
+func (c *hitCmd) sayWhy(out io.Writer, unlimited []descriptor.Entries) {
+	if len(unlimited) == 0 {
+		return
+	}
+	c.Admin.Timeout = min(c.Admin.Timeout, c.Timeout)
+	client, err := c.Admin.client()
+	for _, d := range unlimited {
+		var why descriptor.Explanation
+		if err == nil {
+			why, err = client.Explain(c.Domain, d)
+		}
+		switch {
+		case err != nil:
+			fmt.Fprintf(out, "%s: no limit applies; ratelimit explain, or the service's admin address (--admin-addr), says why\n", d)
+		case why.Outcome != descriptor.Matched:
+			fmt.Fprintf(out, "%s: no limit applies: %s\n", d, why.Reason)
+		}
+	}
 }
 
 // explain says which flag mends an error of gRPC.
 func (c *hitCmd) explain(err error) error {
 	switch s := status.Convert(err); {
-	case err == nil:
-		return nil
 	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
 		return fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):

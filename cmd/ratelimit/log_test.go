@@ -76,7 +76,7 @@ func TestJSONLog(t *testing.T) {
 				t.Errorf("started with %v %q", field, addr)
 			}
 		}
-		if try, _ := started["try"].(string); !strings.HasPrefix(try, "ratelimit hit --addr ") {
+		if try, _ := started["try"].(string); !strings.HasPrefix(try, "ratelimit hit --domain ") {
 			t.Errorf("to try: %q", try)
 		}
 	})

@@ -10,18 +10,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
+	"github.com/distlimiter/ratelimit/internal/commandline"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/settings"
-	"github.com/distlimiter/ratelimit/internal/spell"
 	"github.com/distlimiter/ratelimit/internal/visible"
 )
 
@@ -30,6 +28,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
 	exitUsage   = 2 // the command line or the environment is wrong
+	exitOver    = 4 // hit: a request was over its limit
 	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew
 )
 
@@ -68,10 +67,14 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
 	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
-	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions."`
+	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions: exit 0 if all were OK, 4 if one was OVER_LIMIT."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
+	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Completion completionCmd `cmd:"" help:"Print a script by which a shell completes commands, flags and values."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"List the words that may follow."`
 }
 
 // console is where commands write.
@@ -108,54 +111,24 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err, exitUsage)
 	}
-	unsetEmpty(parser.Model.Node)
-	ctx, err := parser.Parse(asCommand(args))
+	args = commandline.AsCommand(args)
+	commandline.UnsetEmpty(parser.Model.Node)
+	ctx, err := parser.Parse(args)
 	if err != nil {
-		command, what := misuse(parser.Model, args, err)
-		text := fromVariable.ReplaceAllString(what.Error(), "(from $$$1)")
-		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", text, command)
+		command, what := commandline.Misuse(parser.Model, args, err)
+		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", what, command)
 		return exitUsage
 	}
 	switch err := ctx.Run(); {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errOverLimit):
+		return exitOver // the table says so
 	case errors.Is(err, errBeginAnew):
 		return exitAnew // it is listed
 	default:
 		return fail(stderr, err, exitFailure)
 	}
-}
-
-// asCommand takes what people try first for what it stands for: help, help check
-// and --version.
-func asCommand(args []string) []string {
-	switch {
-	case len(args) > 0 && args[0] == "help":
-		return append(slices.Clone(args[1:]), "--help")
-	case len(args) == 1 && args[0] == "--version":
-		return []string{"version"}
-	}
-	return args
-}
-
-// fromVariable is how kong says that a value comes from the environment: with all
-// of it, which may hold a secret.
-var fromVariable = regexp.MustCompile(`\(from envar (\w+)="(?:[^"\\]|\\.)*"\)`)
-
-// misuse returns whose help to read and what is wrong with a command line.
-func misuse(app *kong.Application, args []string, err error) (command string, what error) {
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") && !slices.ContainsFunc(app.Children, func(n *kong.Node) bool { return n.Name == args[0] }) {
-		names := make([]string, len(app.Children))
-		for i, n := range app.Children {
-			names[i] = n.Name
-		}
-		return app.Name, fmt.Errorf("unknown command %q: %s", args[0], spell.Suggest(args[0], names))
-	}
-	var wrong *kong.ParseError
-	if errors.As(err, &wrong) && wrong.Context != nil && wrong.Context.Selected() != nil {
-		return wrong.Context.Selected().FullPath(), err
-	}
-	return app.Name, err
 }
 
 func fail(stderr io.Writer, err error, code int) int {
@@ -176,19 +149,4 @@ func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		return nil, err
 	}
 	return addr, nil
-}
-
-// unsetEmpty makes an empty environment variable the same as none, which is what
-// compose files and manifests mean by it.
-func unsetEmpty(n *kong.Node) {
-	for _, flag := range n.Flags {
-		for _, env := range flag.Envs {
-			if os.Getenv(env) == "" {
-				os.Unsetenv(env)
-			}
-		}
-	}
-	for _, child := range n.Children {
-		unsetEmpty(child)
-	}
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
-	"fmt"
-	"math"
+	"errors"
+	"os"
 	"strconv"
+	"strings"
 
+	"github.com/alecthomas/kong"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc/keepalive"
@@ -12,6 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/app"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
@@ -21,30 +24,35 @@ import (
 )
 
 // options returns what the flags, and the variables that no flag has, say.
-func (c *serveCmd) options(getenv settings.Getenv) (o app.Options, err error) {
+func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Options, err error) {
 	o = app.Options{
 		Version: buildVersion(),
-		Rules:   c.ruleSources(),
+		Rules:   c.ruleSources(names),
 		Limiter: c.limits(),
 		Server:  c.answers(),
 		Memory:  app.Memory{MaxKeys: c.MaxKeys, MaxBytes: c.MaxBytes, Snapshot: c.Snapshot},
 		GRPC: app.GRPC{
-			Addr: c.GRPCAddr, Socket: c.GRPCSocket, Keepalive: c.keepalive(), MaxMessageSize: c.MaxMessageSize,
+			Addr: c.GRPCAddr, Socket: c.GRPCSocket, MaxMessageSize: c.MaxMessageSize,
+			Keepalive: keepalive.ServerParameters{
+				MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
+				Time: c.KeepaliveInterval, Timeout: c.KeepaliveTimeout,
+			},
 			MaxConnections: c.MaxConnections, MaxStreams: c.MaxStreams, MaxHeaderBytes: c.MaxHeaderBytes, MaxWait: c.MaxWait,
 		},
 		HTTPAddr:   c.HTTPAddr,
 		Admin:      app.Admin{Addr: c.AdminAddr, TokenFile: c.Admin.TokenFile, ReadOnly: c.Admin.ReadOnly, RulesFile: c.Admin.RulesFile},
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Traces: c.Traces, OTLPMetrics: c.TelemetryMetrics,
+		Warnings:  settings.WithoutEffect(os.Environ()),
 		GCIsTuned: settings.TunesGC(getenv),
-		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == jsonLog},
 		Names:     names,
+		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == settings.JSONLog},
 	}
 	if c.TLS {
 		o.GRPC.TLS = &tlsfiles.Files{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCACert, Name: c.TLSName}
 	}
-	if c.Admin.TLSCert != "" {
-		o.Admin.TLS = &tlsfiles.Files{Cert: c.Admin.TLSCert, Key: c.Admin.TLSKey, CA: c.Admin.TLSClientCA, Name: c.Admin.TLSName}
+	if f := (tlsfiles.Files{Cert: c.Admin.TLSCert, Key: c.Admin.TLSKey, CA: c.Admin.TLSClientCA, Name: c.Admin.TLSName}); f != (tlsfiles.Files{}) {
+		o.Admin.TLS = &f
 	}
 	if o.Admin.OpenedBy, err = settings.OpenedBy(getenv, "ADMIN_ADDR", defaultAdminAddr, c.AdminAddr); err != nil {
 		return o, err
@@ -62,13 +70,8 @@ func (c *serveCmd) options(getenv settings.Getenv) (o app.Options, err error) {
 	if err := settings.CompleteTelemetry(getenv, &o.Telemetry, o.Traces, o.OTLPMetrics); err != nil {
 		return o, err
 	}
-	if o.Store, err = settings.ReadStore(c.withFlags(getenv)); err != nil {
-		return o, err
-	}
-	if o.Store.Open != nil && c.Snapshot != "" {
-		return o, fmt.Errorf("--snapshot is for counters in memory, and these are in %s, which keeps them over a restart: leave it out", o.Store.Name)
-	}
-	return o, nil
+	o.Store, err = settings.ReadStore(c.withFlags(getenv))
+	return o, err
 }
 
 // withFlags is getenv as the flags change it.
@@ -86,13 +89,13 @@ func (c *serveCmd) withFlags(getenv settings.Getenv) settings.Getenv {
 }
 
 // ruleSources say where rules come from.
-func (c *serveCmd) ruleSources() app.Rules {
+func (c *serveCmd) ruleSources(names named.Fields) app.Rules {
 	r := app.Rules{
-		Grammar: c.grammar(), Paths: c.paths(), Files: c.files(),
+		Grammar: c.grammar(names), Paths: c.paths(), Files: c.files(),
 		AllowNoRules: c.AllowNoRules, ReloadDelay: c.ReloadDelay, ForceStart: c.ForceStart, HealthyWithRules: c.HealthyWithRules,
 	}
 	r.Files.AnyName = r.Files.AnyName || len(c.Config) == 0 // as envoyproxy/ratelimit
-	if c.ConfigType != fromXDS {
+	if c.ConfigType != settings.FromXDS {
 		return r
 	}
 	vary := 0.0
@@ -113,12 +116,13 @@ func (c *serveCmd) ruleSources() app.Rules {
 // limits say how to decide.
 func (c *serveCmd) limits() limiter.Options {
 	return limiter.Options{
-		ShadowMode:     c.ShadowMode,
-		QuotaMode:      c.QuotaMode,
-		DropRefused:    c.DropDenied,
-		NearLimitRatio: c.NearLimitRatio,
-		Replicas:       c.Replicas,
-		OnBackendError: config.BackendErrorMode(c.OnBackendError),
+		ShadowMode:       c.ShadowMode,
+		QuotaMode:        c.QuotaMode,
+		DropRefused:      c.DropDenied,
+		NearLimitRatio:   c.NearLimitRatio,
+		OverridesByValue: c.OverridesByValue,
+		Replicas:         c.Replicas,
+		OnBackendError:   config.BackendErrorMode(c.OnBackendError),
 	}
 }
 
@@ -126,31 +130,22 @@ func (c *serveCmd) limits() limiter.Options {
 func (c *serveCmd) answers() server.Options {
 	o := server.Options{
 		DynamicMetadata: c.DynamicMetadata,
+		WhyMetadata:     c.WhyMetadata,
 		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
 	}
 	if c.ResponseHeaders {
-		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader}
+		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader, Rule: c.RuleHeader}
 	}
 	o.Headers.Draft = c.DraftHeaders
 	return o
 }
 
-// keepalive says how long connections may live. Never is so long that it does not
-// come, for grpc-go takes 0 for its default.
-func (c *serveCmd) keepalive() keepalive.ServerParameters {
-	interval := c.KeepaliveInterval
-	if interval == 0 {
-		interval = math.MaxInt64
-	}
-	return keepalive.ServerParameters{
-		MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
-		Time: interval, Timeout: c.KeepaliveTimeout,
-	}
-}
-
 // counts say where counts are sent. Without a word of it they are not: most of those
 // who run this service have no statsd server.
 func (c *serveCmd) counts(getenv settings.Getenv) (app.Counts, error) {
+	if c.UseStatsd && c.UseDogStatsd {
+		return app.Counts{}, errors.New("--use-statsd and --use-dog-statsd: choose one")
+	}
 	mogrifiers, err := settings.ReadMogrifiers(getenv, c.Mogrifiers)
 	return app.Counts{Interval: c.FlushInterval, Sink: func(log *zap.Logger) (statsd.Sink, error) {
 		switch {
@@ -165,30 +160,28 @@ func (c *serveCmd) counts(getenv settings.Getenv) (app.Counts, error) {
 	}}, err
 }
 
-// setBy are the flags and variables that set the fields which messages name.
-var setBy = map[string]struct{ flag, variable string }{
-	"GRPC.Addr":          {"--grpc-addr", "GRPC_ADDR"},
-	"GRPC.Socket":        {"--grpc-socket", "GRPC_UDS"},
-	"GRPC.MaxWait":       {"--max-wait", "MAX_WAIT"},
-	"HTTPAddr":           {"--http-addr", "HTTP_ADDR"},
-	"Prometheus.Addr":    {"--prometheus-addr", "PROMETHEUS_ADDR"},
-	"Admin.Addr":         {"--admin-addr", "ADMIN_ADDR"},
-	"Admin.TokenFile":    {"--admin-token-file", "ADMIN_TOKEN_FILE"},
-	"Admin.ReadOnly":     {"--admin-read-only", "ADMIN_READ_ONLY"},
-	"Admin.RulesFile":    {"--admin-rules-file", "ADMIN_RULES_FILE"},
-	"Admin.TLS":          {"--admin-tls-cert, --admin-tls-key and --admin-tls-client-ca", "ADMIN_TLS_CERT, ADMIN_TLS_KEY and ADMIN_TLS_CLIENT_CA"},
-	"AllowNoRules":       {"--allow-no-rules", "ALLOW_NO_RULES"},
-	"OnBackendError":     {"--on-backend-error", "ON_BACKEND_ERROR"},
-	"Bounds.Descriptors": {"--max-descriptors", "MAX_DESCRIPTORS"},
-	"Bounds.Entries":     {"--max-entries", "MAX_ENTRIES"},
-	"Bounds.EntryBytes":  {"--max-entry-bytes", "MAX_ENTRY_BYTES"},
-	"Memory.Snapshot":    {"--snapshot", "SNAPSHOT_FILE"},
-	"DrainTimeout":       {"--drain-timeout", "DRAIN_TIMEOUT"},
-	"MemoryLimit":        {"", "GOMEMLIMIT"}, // Go reads it by itself
+// names returns what sets the fields of options that messages name: the flags that are
+// tagged with them.
+func names(serve *kong.Node) named.Fields {
+	type way struct{ flags, variables []string }
+	ways := map[string]way{"MemoryLimit": {variables: []string{"GOMEMLIMIT"}}} // Go reads it by itself
+	for _, flag := range serve.Flags {
+		for _, field := range strings.Fields(flag.Tag.Get("field")) {
+			w := ways[field]
+			ways[field] = way{append(w.flags, "--"+flag.Name), append(w.variables, flag.Envs...)}
+		}
+	}
+	return func(field string) (flag, variable string) {
+		w := ways[field]
+		return listed(w.flags), listed(w.variables)
+	}
 }
 
-// names implements named.Fields.
-func names(field string) (flag, variable string) {
-	by := setBy[field]
-	return by.flag, by.variable
+// listed returns "a", "a and b" or "a, b and c".
+func listed(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }

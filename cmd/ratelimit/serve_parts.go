@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/telemetry"
 )
 
@@ -16,17 +17,17 @@ const runtimeRoot = "/srv/runtime_data/current"
 
 // runtimeOptions are the places that envoyproxy/ratelimit takes rules from.
 type runtimeOptions struct {
-	ConfigType          configType `group:"rules" default:"file" env:"CONFIG_TYPE" help:"file, or grpc_xds_sotw for rules from an xDS server, beside those of --config if there are any."`
-	RuntimeRoot         string     `group:"rules" default:"${runtimeRoot}" env:"RUNTIME_ROOT" help:"Without --config, rules are all files in this directory's subdirectory's app directory, whatever their names, as for envoyproxy/ratelimit."`
-	RuntimeSubdirectory string     `group:"rules" placeholder:"DIR" env:"RUNTIME_SUBDIRECTORY" help:"See --runtime-root."`
-	RuntimeAppdirectory string     `group:"rules" default:"config" env:"RUNTIME_APPDIRECTORY" help:"See --runtime-root."`
-	ForceStart          bool       `group:"rules" negatable:"" env:"FORCE_START_WITHOUT_INITIAL_CONFIG" help:"Serve, and be healthy, before there are any valid rules. Decisions fail until then."`
-	HealthyWithRules    bool       `group:"rules" negatable:"" env:"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED" help:"Be healthy only while there is at least one domain."`
+	ConfigType          settings.ConfigType `group:"rules" default:"file" env:"CONFIG_TYPE" help:"file, or grpc_xds_sotw for rules from an xDS server, beside those of --config if there are any."`
+	RuntimeRoot         string              `group:"rules" default:"${runtimeRoot}" env:"RUNTIME_ROOT" help:"Without --config, rules are all files in this directory's subdirectory's app directory, whatever their names, as for envoyproxy/ratelimit."`
+	RuntimeSubdirectory string              `group:"rules" placeholder:"DIR" env:"RUNTIME_SUBDIRECTORY" help:"See --runtime-root."`
+	RuntimeAppdirectory string              `group:"rules" default:"config" env:"RUNTIME_APPDIRECTORY" help:"See --runtime-root."`
+	ForceStart          bool                `group:"rules" negatable:"" env:"FORCE_START_WITHOUT_INITIAL_CONFIG" help:"Serve, and be healthy, before there are any valid rules. Decisions fail until then."`
+	HealthyWithRules    bool                `group:"rules" negatable:"" env:"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED" help:"Be healthy only while there is at least one domain."`
 }
 
 // paths are those of the files and directories with rules.
 func (c *serveCmd) paths() []string {
-	if len(c.Config) > 0 || c.ConfigType == fromXDS {
+	if len(c.Config) > 0 || c.ConfigType == settings.FromXDS {
 		return c.Config
 	}
 	return []string{filepath.Join(c.RuntimeRoot, c.RuntimeSubdirectory, c.RuntimeAppdirectory)}
@@ -34,7 +35,7 @@ func (c *serveCmd) paths() []string {
 
 // checkPaths asks for rules where none of the usual places is there.
 func (c *serveCmd) checkPaths() error {
-	if len(c.Config) > 0 || c.ConfigType == fromXDS || c.ForceStart || c.RuntimeRoot != runtimeRoot {
+	if len(c.Config) > 0 || c.ConfigType == settings.FromXDS || c.ForceStart || c.RuntimeRoot != runtimeRoot {
 		return nil
 	}
 	if _, err := os.Stat(c.paths()[0]); errors.Is(err, fs.ErrNotExist) {
@@ -45,94 +46,57 @@ func (c *serveCmd) checkPaths() error {
 
 // xdsOptions say which xDS server to follow, and how.
 type xdsOptions struct {
-	Server          string        `group:"xds" default:"localhost:18000" env:"CONFIG_GRPC_XDS_SERVER_URL" help:"The xDS server, a gRPC target."`
-	NodeID          string        `group:"xds" default:"default" env:"CONFIG_GRPC_XDS_NODE_ID" help:"As whom to ask it for rules."`
-	NodeMetadata    equalPairs    `group:"xds" placeholder:"KEY=VALUE,..." env:"CONFIG_GRPC_XDS_NODE_METADATA" help:"More about who asks."`
-	Headers         colonPairs    `group:"xds" placeholder:"NAME:VALUE,..." env:"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS" help:"Headers of the stream."`
-	ConnectRetry    time.Duration `group:"xds" default:"3s" env:"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL" help:"First wait after a connection that failed."`
-	BackoffInitial  time.Duration `group:"xds" default:"10s" env:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" help:"First wait after a stream that ended."`
-	BackoffMax      time.Duration `group:"xds" default:"60s" env:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" help:"Longest wait."`
-	BackoffFactor   float64       `group:"xds" default:"0.5" env:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" help:"Part of 1 by which waits vary."`
-	BackoffJitter   bool          `group:"xds" default:"true" negatable:"" env:"XDS_CLIENT_BACKOFF_JITTER" help:"Have waits vary."`
-	MaxMessageBytes int           `group:"xds" placeholder:"BYTES" env:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" help:"Most bytes of a response. Without, 4 MiB."`
-	TLS             bool          `group:"xds" name:"tls" negatable:"" env:"CONFIG_GRPC_XDS_SERVER_USE_TLS" help:"Ask by TLS. Files are read again when they change."`
-	TLSCert         string        `group:"xds" name:"tls-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_CERT" help:"This client's certificate."`
-	TLSKey          string        `group:"xds" name:"tls-key" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_KEY" help:"Its key."`
-	TLSCACert       string        `group:"xds" name:"tls-ca-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_SERVER_TLS_CACERT" help:"Authorities that sign the server's certificate. Without, the system's."`
-	TLSName         string        `group:"xds" name:"tls-name" placeholder:"NAME" env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" help:"Name in the server's certificate. Without, that of its address."`
-}
-
-// check refuses waits that no client could keep.
-func (o *xdsOptions) check() error {
-	switch {
-	case o.ConnectRetry <= 0 || o.BackoffInitial <= 0 || o.BackoffMax < o.BackoffInitial:
-		return fmt.Errorf("--xds-backoff-initial %v, --xds-backoff-max %v, --xds-connect-retry %v: use times above 0, and a longest wait no shorter than the first", o.BackoffInitial, o.BackoffMax, o.ConnectRetry)
-	case !(o.BackoffFactor >= 0):
-		return fmt.Errorf("--xds-backoff-factor: %v: use a number from 0 to 1", o.BackoffFactor)
-	case o.MaxMessageBytes < 0:
-		return fmt.Errorf("--xds-max-message-bytes: %d: use a number above 0", o.MaxMessageBytes)
-	}
-	return nil
+	Server          string              `group:"xds" default:"localhost:18000" env:"CONFIG_GRPC_XDS_SERVER_URL" help:"The xDS server, a gRPC target."`
+	NodeID          string              `group:"xds" default:"default" env:"CONFIG_GRPC_XDS_NODE_ID" help:"As whom to ask it for rules."`
+	NodeMetadata    settings.EqualPairs `group:"xds" placeholder:"KEY=VALUE,..." env:"CONFIG_GRPC_XDS_NODE_METADATA" help:"More about who asks."`
+	Headers         settings.ColonPairs `group:"xds" placeholder:"NAME:VALUE,..." env:"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS" help:"Headers of the stream."`
+	ConnectRetry    time.Duration       `group:"xds" field:"XDS.ConnectRetry" default:"3s" env:"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL" help:"First wait after a connection that failed."`
+	BackoffInitial  time.Duration       `group:"xds" field:"Backoff.Initial" default:"10s" env:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" help:"First wait after a stream that ended."`
+	BackoffMax      time.Duration       `group:"xds" field:"Backoff.Max" default:"60s" env:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" help:"Longest wait."`
+	BackoffFactor   float64             `group:"xds" field:"Backoff.Jitter" default:"0.5" env:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" help:"Part of 1 by which waits vary."`
+	BackoffJitter   bool                `group:"xds" default:"true" negatable:"" env:"XDS_CLIENT_BACKOFF_JITTER" help:"Have waits vary."`
+	MaxMessageBytes int                 `group:"xds" field:"XDS.MaxMessageBytes" placeholder:"BYTES" env:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" help:"Most bytes of a response. Without, 4 MiB."`
+	TLS             bool                `group:"xds" name:"tls" negatable:"" env:"CONFIG_GRPC_XDS_SERVER_USE_TLS" help:"Ask by TLS. Files are read again when they change."`
+	TLSCert         string              `group:"xds" name:"tls-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_CERT" help:"This client's certificate."`
+	TLSKey          string              `group:"xds" name:"tls-key" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_KEY" help:"Its key."`
+	TLSCACert       string              `group:"xds" name:"tls-ca-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_SERVER_TLS_CACERT" help:"Authorities that sign the server's certificate. Without, the system's."`
+	TLSName         string              `group:"xds" name:"tls-name" placeholder:"NAME" env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" help:"Name in the server's certificate. Without, that of its address."`
 }
 
 // adminOptions say who may use the admin address, and where its rules are kept.
 type adminOptions struct {
-	RulesFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_RULES_FILE" help:"Keep rules that come from the admin API here, over restarts. With counters in Redis they are kept there, and this is a copy for a start without Redis."`
-	TokenFile   string `group:"admin" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
-	TLSCert     string `group:"admin" name:"tls-cert" placeholder:"FILE" env:"ADMIN_TLS_CERT" help:"Serve HTTPS with this certificate. Files are read again when they change."`
-	TLSKey      string `group:"admin" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
-	ReadOnly    bool   `group:"admin" negatable:"" env:"ADMIN_READ_ONLY" help:"Let nobody change anything at the admin address. It may then be one that others can reach: they see rules, counts and profiles, but no values that clients send."`
-	TLSClientCA string `group:"admin" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
-	TLSName     string `group:"admin" name:"tls-client-name" placeholder:"NAME" env:"ADMIN_TLS_CLIENT_NAME" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
-}
-
-// Validate refuses what does not go together.
-func (o *adminOptions) Validate() error {
-	if (o.TLSCert == "") != (o.TLSKey == "") || o.TLSCert == "" && o.TLSClientCA != "" {
-		return errors.New("--admin-tls-cert and --admin-tls-key belong together, and --admin-tls-client-ca needs both")
-	}
-	if o.TLSName != "" && o.TLSClientCA == "" {
-		return errors.New("--admin-tls-client-name needs --admin-tls-client-ca: without, nobody says who a client is")
-	}
-	return nil
+	RulesFile   string `group:"admin" field:"Admin.RulesFile" placeholder:"FILE" env:"ADMIN_RULES_FILE" help:"Keep rules that come from the admin API here, over restarts. With counters in Redis they are kept there, and this is a copy for a start without Redis."`
+	TokenFile   string `group:"admin" field:"Admin.TokenFile" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
+	TLSCert     string `group:"admin" field:"Admin.TLS" name:"tls-cert" placeholder:"FILE" env:"ADMIN_TLS_CERT" help:"Serve HTTPS with this certificate. Files are read again when they change."`
+	TLSKey      string `group:"admin" field:"Admin.TLS" name:"tls-key" placeholder:"FILE" env:"ADMIN_TLS_KEY" help:"Its key."`
+	ReadOnly    bool   `group:"admin" field:"Admin.ReadOnly" negatable:"" env:"ADMIN_READ_ONLY" help:"Let nobody change anything at the admin address. It may then be one that others can reach: they see rules, counts and profiles, but no values that clients send."`
+	TLSClientCA string `group:"admin" field:"Admin.TLS Admin.TLS.CA" name:"tls-client-ca" placeholder:"FILE" env:"ADMIN_TLS_CLIENT_CA" help:"Take only connections with a client certificate that these authorities have signed."`
+	TLSName     string `group:"admin" field:"Admin.TLS.Name" name:"tls-client-name" placeholder:"NAME" env:"ADMIN_TLS_CLIENT_NAME" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
 }
 
 // overloadOptions bound what clients of gRPC may ask of the service at once.
 type overloadOptions struct {
-	MaxWait        time.Duration `group:"bounds" default:"5ms" env:"MAX_WAIT" help:"How long work may wait for a processor on average before a part of the gRPC requests is refused with ResourceExhausted. 0: refuse none."`
-	MaxConnections int           `group:"bounds" default:"10000" env:"MAX_CONNECTIONS" help:"Most gRPC connections; those beyond are closed at once."`
-	MaxStreams     uint32        `group:"bounds" default:"1024" env:"MAX_STREAMS" help:"Most gRPC requests under way on one connection; clients hold those beyond back."`
-	MaxHeaderBytes uint32        `group:"bounds" default:"65536" env:"MAX_HEADER_BYTES" help:"Most bytes of a gRPC request's headers."`
+	MaxWait        time.Duration `group:"bounds" field:"GRPC.MaxWait" default:"5ms" env:"MAX_WAIT" help:"How long work may wait for a processor on average before a part of the gRPC requests is refused with ResourceExhausted. 0: refuse none."`
+	MaxConnections int           `group:"bounds" field:"GRPC.MaxConnections" default:"10000" env:"MAX_CONNECTIONS" help:"Most gRPC connections; those beyond are closed at once."`
+	MaxStreams     uint32        `group:"bounds" field:"GRPC.MaxStreams" default:"1024" env:"MAX_STREAMS" help:"Most gRPC requests under way on one connection; clients hold those beyond back."`
+	MaxHeaderBytes uint32        `group:"bounds" field:"GRPC.MaxHeaderBytes" default:"65536" env:"MAX_HEADER_BYTES" help:"Most bytes of a gRPC request's headers."`
 }
 
 // statsOptions say where counts are sent, and where they are shown beside the
 // admin address.
 type statsOptions struct {
-	UseStatsd      bool          `group:"stats" name:"use-statsd" negatable:"" env:"USE_STATSD" help:"Send counts to a statsd server."`
-	UseDogStatsd   bool          `group:"stats" name:"use-dog-statsd" negatable:"" env:"USE_DOG_STATSD" help:"Send counts to a DogStatsD server instead."`
-	Mogrifiers     []string      `group:"stats" name:"dog-statsd-mogrifiers" placeholder:"NAME,..." env:"USE_DOG_STATSD_MOGRIFIERS" help:"Make tags of parts of names as DOG_STATSD_MOGRIFIER_NAME_PATTERN, _NAME and _TAGS say."`
-	StatsdHost     string        `group:"stats" default:"localhost" env:"STATSD_HOST" help:"Its host. Given without --use-statsd, it turns that on."`
-	StatsdPort     int           `group:"stats" default:"8125" env:"STATSD_PORT" help:"Its port."`
-	StatsdProtocol string        `group:"stats" enum:"tcp,udp" default:"tcp" env:"STATSD_PROTOCOL" help:"${enum}; DogStatsD is always udp."`
-	ExtraTags      colonPairs    `group:"stats" placeholder:"NAME:VALUE,..." env:"EXTRA_TAGS" help:"Tags of all counts."`
-	FlushInterval  time.Duration `group:"stats" name:"stats-flush-interval" default:"10s" env:"STATS_FLUSH_INTERVAL" help:"How often counts are sent."`
-	DisableStats   bool          `group:"stats" negatable:"" env:"DISABLE_STATS" help:"Send nothing, whatever else is set."`
-	UsePrometheus  bool          `group:"stats" negatable:"" env:"USE_PROMETHEUS" help:"Show /metrics at an address of its own, too."`
-	PrometheusAddr string        `group:"stats" default:":9090" env:"PROMETHEUS_ADDR" help:"That address."`
-	PrometheusPath string        `group:"stats" default:"/metrics" env:"PROMETHEUS_PATH" help:"The path there."`
-}
-
-// check refuses what contradicts itself.
-func (o *statsOptions) check() error {
-	switch {
-	case o.UseStatsd && o.UseDogStatsd:
-		return errors.New("--use-statsd and --use-dog-statsd: choose one")
-	case o.FlushInterval <= 0:
-		return fmt.Errorf("--stats-flush-interval: %v: use a time above 0", o.FlushInterval)
-	case o.UsePrometheus && (o.PrometheusPath == "" || o.PrometheusPath[0] != '/'):
-		return fmt.Errorf("--prometheus-path: %q: write a path that begins with /", o.PrometheusPath)
-	}
-	return nil
+	UseStatsd      bool                `group:"stats" name:"use-statsd" negatable:"" env:"USE_STATSD" help:"Send counts to a statsd server."`
+	UseDogStatsd   bool                `group:"stats" name:"use-dog-statsd" negatable:"" env:"USE_DOG_STATSD" help:"Send counts to a DogStatsD server instead."`
+	Mogrifiers     []string            `group:"stats" name:"dog-statsd-mogrifiers" placeholder:"NAME,..." env:"USE_DOG_STATSD_MOGRIFIERS" help:"Make tags of parts of names as DOG_STATSD_MOGRIFIER_NAME_PATTERN, _NAME and _TAGS say."`
+	StatsdHost     string              `group:"stats" default:"localhost" env:"STATSD_HOST" help:"Its host. Given without --use-statsd, it turns that on."`
+	StatsdPort     int                 `group:"stats" default:"8125" env:"STATSD_PORT" help:"Its port."`
+	StatsdProtocol string              `group:"stats" enum:"tcp,udp" default:"tcp" env:"STATSD_PROTOCOL" help:"${enum}; DogStatsD is always udp."`
+	ExtraTags      settings.ColonPairs `group:"stats" placeholder:"NAME:VALUE,..." env:"EXTRA_TAGS" help:"Tags of all counts."`
+	FlushInterval  time.Duration       `group:"stats" field:"Counts.Interval" name:"stats-flush-interval" default:"10s" env:"STATS_FLUSH_INTERVAL" help:"How often counts are sent."`
+	DisableStats   bool                `group:"stats" negatable:"" env:"DISABLE_STATS" help:"Send nothing, whatever else is set."`
+	UsePrometheus  bool                `group:"stats" negatable:"" env:"USE_PROMETHEUS" help:"Show /metrics at an address of its own, too."`
+	PrometheusAddr string              `group:"stats" field:"Prometheus.Addr" default:":9090" env:"PROMETHEUS_ADDR" help:"That address."`
+	PrometheusPath string              `group:"stats" field:"Prometheus.Path" default:"/metrics" env:"PROMETHEUS_PATH" help:"The path there."`
 }
 
 // telemetryOptions say whether traces and metrics are sent by OTLP. Where to and
@@ -143,14 +107,6 @@ type telemetryOptions struct {
 	TraceNamespace   string             `group:"telemetry" name:"tracing-service-namespace" placeholder:"NAME" env:"TRACING_SERVICE_NAMESPACE" help:"What it is part of."`
 	TraceInstance    string             `group:"telemetry" name:"tracing-service-instance-id" placeholder:"ID" env:"TRACING_SERVICE_INSTANCE_ID" help:"This replica. Without, a random one at each start."`
 	TraceProtocol    telemetry.Protocol `group:"telemetry" name:"tracing-exporter-protocol" placeholder:"PROTOCOL" env:"TRACING_EXPORTER_PROTOCOL" help:"How to send: http or grpc. Without, as OTEL_EXPORTER_OTLP_PROTOCOL says, else http."`
-	TraceSampling    float64            `group:"telemetry" name:"tracing-sampling-rate" default:"1" env:"TRACING_SAMPLING_RATE" help:"Part of the traces that begin here to record, from 0 to 1; of others those that their senders record."`
+	TraceSampling    float64            `group:"telemetry" field:"Telemetry.SamplingRate" name:"tracing-sampling-rate" default:"1" env:"TRACING_SAMPLING_RATE" help:"Part of the traces that begin here to record, from 0 to 1; of others those that their senders record."`
 	TelemetryMetrics bool               `group:"telemetry" name:"otlp-metrics" negatable:"" env:"OTLP_METRICS_ENABLED" help:"Send metrics by OTLP, too: those of /metrics, every OTEL_METRIC_EXPORT_INTERVAL milliseconds (60000)."`
-}
-
-// check refuses what OpenTelemetry could not work with.
-func (o *telemetryOptions) check() error {
-	if !(o.TraceSampling >= 0 && o.TraceSampling <= 1) {
-		return fmt.Errorf("--tracing-sampling-rate (TRACING_SAMPLING_RATE): %v: use a number from 0 to 1", o.TraceSampling)
-	}
-	return nil
 }

@@ -3,14 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
+	"os"
+	"strconv"
 	"strings"
 
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/app"
-	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/check"
+	"github.com/distlimiter/ratelimit/internal/hit"
 )
 
 // welcome prints where the service listens, what it serves and what to try first;
@@ -18,7 +19,7 @@ import (
 func welcome(out io.Writer, s app.Started, inLog bool) {
 	domains, rules, try := 0, 0, ""
 	if s.Rules != nil {
-		domains, rules, try = len(s.Rules.Domains), s.Rules.Len(), firstCommand(s.Rules, s.GRPC.String())
+		domains, rules, try = len(s.Rules.Domains), s.Rules.Len(), firstCommand(s, os.Args[0])
 	}
 	if inLog {
 		fields := []zap.Field{
@@ -36,81 +37,43 @@ func welcome(out io.Writer, s app.Started, inLog bool) {
 		fmt.Fprintln(out, "Rules   none yet")
 		return
 	}
-	fmt.Fprintf(out, "Rules   %s, %s\nTry     %s\n", count(domains, "domain"), count(rules, "rule"), try)
+	fmt.Fprintf(out, "Rules   %s, %s\nTry     %s\n", check.Count(domains, "domain"), check.Count(rules, "rule"), try)
 }
 
-// firstCommand returns a hit command that shows the first limit of the rules at work,
-// or what to do if there is none.
-func firstCommand(rules *config.Rules, addr string) string {
-	for _, domain := range rules.Domains {
-		e := firstLimited(domain.Descriptors, nil)
-		if e == nil {
-			e = firstMet(domain.Limits)
-		}
-		if e != nil {
-			command := "ratelimit hit"
-			if addr != defaultGRPCAddr {
-				command += " --addr " + shellWord(addr)
-			}
-			return command + " --domain " + shellWord(domain.Name) + " " + shellWord(e.String()) + " -n 20"
-		}
+// firstCommand returns a hit command that shows a limit of the rules at work, or what
+// to do if there is none.
+func firstCommand(s app.Started, program string) string {
+	first, ok := hit.First(s.Rules, s.Matcher)
+	if !ok {
+		return "add a rate_limit to the rules: they limit nothing yet"
 	}
-	return "add a rate_limit to the rules: they limit nothing yet"
+	words := []string{program, "hit", "--domain", first.Domain, first.Descriptors[0].String(), "-n", strconv.Itoa(first.Count)}
+	if first.Hits > 1 {
+		words = append(words, "--hits", strconv.FormatInt(first.Hits, 10))
+	}
+	addr := s.GRPC.String()
+	if s.GRPC.Network() == "unix" {
+		addr = "unix:" + addr
+	}
+	if addr != defaultGRPCAddr {
+		words = append(words, "--addr", addr)
+	}
+	if s.TLS {
+		words = append(words, "--tls")
+	}
+	for i, word := range words {
+		words[i] = shellWord(word)
+	}
+	return strings.Join(words, " ")
 }
 
-// firstLimited returns entries that lead to the first descriptor with a limit of
-// a level or below it; nil if there is none.
-func firstLimited(level []*config.Descriptor, above entries) entries {
-	for _, d := range level {
-		path := slices.Concat(above, entries{example(d)})
-		for _, l := range d.Limits {
-			if !l.Unlimited {
-				return path
-			}
-		}
-		if below := firstLimited(d.Descriptors, path); below != nil {
-			return below
-		}
+// shellWord quotes s for a POSIX shell if it needs it.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.,:=/@%+", r)
 	}
-	return nil
-}
-
-// firstMet returns entries that likely meet the conditions of the first limit on sets
-// of entries; nil if there is none.
-func firstMet(limits []*config.Descriptor) entries {
-	for _, d := range limits {
-		if d.Limits[0].Unlimited {
-			continue
-		}
-		var met entries
-		for _, c := range d.Set.Match {
-			switch as := (&config.Descriptor{Key: c.Key}); {
-			case c.Absent:
-				continue
-			case len(c.Any.Values) > 0:
-				as.Value = c.Any.Values[0]
-				met = append(met, example(as))
-			case len(c.Any.CIDRs) > 0:
-				address, _, _ := strings.Cut(c.Any.CIDRs[0], "/")
-				met = append(met, descriptor.Entry{Key: c.Key, Value: address})
-			default:
-				met = append(met, example(as))
-			}
-		}
-		if met == nil {
-			met = entries{{Key: "demo", Value: "demo"}}
-		}
-		return met
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
 	}
-	return nil
-}
-
-// example returns an entry that the descriptor matches: any value will do for a
-// key alone, and each * of a pattern may stand for nothing.
-func example(d *config.Descriptor) descriptor.Entry {
-	value := strings.ReplaceAll(d.Value, "*", "")
-	if d.Value == "" || value == "" {
-		value = "demo"
-	}
-	return descriptor.Entry{Key: d.Key, Value: value}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

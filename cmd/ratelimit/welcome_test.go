@@ -1,47 +1,53 @@
 package main
 
 import (
+	"net"
+	"os/exec"
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/app"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
 func TestFirstCommand(t *testing.T) {
+	tcp := net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8081})
 	const limit = "rate_limit: {unit: minute, requests_per_unit: 10}"
-	for _, tt := range []struct{ name, descriptors, want string }{
-		{"key alone", "[{key: user, " + limit + "}]", "user=demo"},
-		{"exact value", "[{key: user, value: alice, " + limit + "}]", "user=alice"},
-		{"pattern", "[{key: path, value: /api/*/x*, " + limit + "}]", "path=/api//x"},
-		{"any value", "[{key: path, value: '*', " + limit + "}]", "path=demo"},
-		{"unlimited is passed over", "[{key: a, rate_limit: {unlimited: true}}, {key: b, " + limit + "}]", "b=demo"},
-		{"nested", "[{key: a, descriptors: [{key: b, value: x, " + limit + "}]}]", "a=demo,b=x"},
-		{"quoted for the shell", `[{key: q, value: "it's, $HOME", ` + limit + "}]", `'q=it'\''s\, $HOME'`},
+	for _, tt := range []struct {
+		name, descriptors, program string
+		addr                       net.Addr
+		tls                        bool
+		want                       string
+	}{
+		{"as it comes", "[{key: user, " + limit + "}]", "ratelimit", tcp, false, "ratelimit hit --domain edge user=demo -n 20"},
+		{"from elsewhere", "[{key: user, " + limit + "}]", "bin/rate limit", tcp, false, "'bin/rate limit' hit --domain edge user=demo -n 20"},
+		{"quoted for the shell", `[{key: q, value: "it's, $HOME", ` + limit + "}]", "ratelimit", tcp, false, `ratelimit hit --domain edge 'q=it'\''s\, $HOME' -n 20`},
+		{"many hits", "[{key: a, rate_limit: {unit: day, requests_per_unit: 1000}}]", "ratelimit", tcp, false, "ratelimit hit --domain edge a=demo -n 20 --hits 100"},
+		{"another address", "[{key: user, " + limit + "}]", "ratelimit", &net.TCPAddr{IP: net.IPv6zero, Port: 1}, false, "ratelimit hit --domain edge user=demo -n 20 --addr '[::]:1'"},
+		{"a socket with TLS", "[{key: user, " + limit + "}]", "ratelimit", &net.UnixAddr{Net: "unix", Name: "/run/r.sock"}, true, "ratelimit hit --domain edge user=demo -n 20 --addr unix:/run/r.sock --tls"},
+		{"nothing limited", "[{key: a, rate_limit: {unlimited: true}}]", "ratelimit", tcp, false, "add a rate_limit to the rules: they limit nothing yet"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rules := parse(t, "{domain: edge, descriptors: "+tt.descriptors+"}")
-			want := "ratelimit hit --domain edge " + tt.want + " -n 20"
-			if got := firstCommand(rules, defaultGRPCAddr); got != want {
-				t.Errorf("got  %s\nwant %s", got, want)
+			rules, err := rulefile.Parse([]rulefile.Source{{Name: "r.yaml", Data: []byte("{domain: edge, descriptors: " + tt.descriptors + "}")}}, rulefile.Options{})
+			if err != nil {
+				t.Fatal(err)
 			}
-			e := firstLimited(rules.Domains[0].Descriptors, nil)
-			if rule := descriptor.Compile(rules).Domain("edge").Lookup(e); rule == nil {
-				t.Errorf("%v matches no rule", e)
+			started := app.Started{GRPC: tt.addr, TLS: tt.tls, Rules: rules, Matcher: descriptor.Compile(rules)}
+			if got := firstCommand(started, tt.program); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
 	}
-	if got, want := firstCommand(parse(t, "{domain: edge, descriptors: [{key: a, rate_limit: {unlimited: true}}]}"), defaultGRPCAddr),
-		"add a rate_limit to the rules: they limit nothing yet"; got != want {
-		t.Errorf("without a limit: %s, want %s", got, want)
-	}
 }
 
-func parse(t *testing.T, text string) *config.Rules {
-	t.Helper()
-	rules, err := rulefile.Parse([]rulefile.Source{{Name: "rules.yaml", Data: []byte(text)}}, rulefile.Options{})
-	if err != nil {
-		t.Fatal(err)
+func TestShellWord(t *testing.T) {
+	for _, word := range []string{"user=alice,path=/x", "", "a b", "it's", `$HOME`, "`x`", "a\nb", "*"} {
+		printed, err := exec.Command("sh", "-c", "printf %s "+shellWord(word)).Output()
+		if err != nil || string(printed) != word {
+			t.Errorf("a shell reads %s as %q, want %q (error %v)", shellWord(word), printed, word, err)
+		}
 	}
-	return rules
+	if got := shellWord("user=alice"); got != "user=alice" {
+		t.Errorf("quoted without need: %s", got)
+	}
 }

@@ -183,9 +183,9 @@ func (a Access) secured() string {
 }
 
 // showsValues says whether an answer holds values that clients have sent, such as
-// names of users: the hottest counters of a rule, or the state of one.
+// names of users: the hottest counters of a rule, the state of one, or decisions.
 func showsValues(path string) bool {
-	return strings.HasPrefix(path, "/admin/stats/") || strings.HasPrefix(path, "/admin/counters")
+	return path == livePath || strings.HasPrefix(path, "/admin/stats/") || strings.HasPrefix(path, "/admin/counters")
 }
 
 // checkToken says why a request is not let through by its token.

@@ -11,9 +11,34 @@ import (
 
 // statsList is the answer of GET /admin/stats.
 type statsList struct {
-	Time    time.Time      `json:"time"`
-	Service serviceCounts  `json:"service"`
-	Rules   []ruleActivity `json:"rules"`
+	Time      time.Time      `json:"time"`
+	Service   serviceCounts  `json:"service"`
+	Unmatched unmatched      `json:"unmatched"`
+	Rules     []ruleActivity `json:"rules"`
+}
+
+// unmatched is what met no rule since the process started.
+type unmatched struct {
+	Domains     []missed `json:"domains"`     // without rules, by requests
+	Descriptors []missed `json:"descriptors"` // of domains with rules
+}
+
+type missed struct {
+	Domain string    `json:"domain"`
+	Count  uint64    `json:"count"`
+	Last   time.Time `json:"last"`
+}
+
+func newUnmatched(s *stats.Stats) unmatched {
+	list := func(from []stats.Missed) []missed {
+		out := make([]missed, len(from))
+		for i, m := range from {
+			out[i] = missed(m)
+		}
+		return out
+	}
+	unknown, known := s.Unmatched()
+	return unmatched{Domains: list(unknown), Descriptors: list(known)}
 }
 
 type serviceCounts struct {
@@ -86,7 +111,7 @@ func (a api) listStats(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	domain := r.URL.Query().Get("domain")
-	list := statsList{Time: time.Now(), Rules: []ruleActivity{}, Service: serviceCounts{
+	list := statsList{Time: time.Now(), Unmatched: newUnmatched(a.Stats), Rules: []ruleActivity{}, Service: serviceCounts{
 		BackendErrors: a.Stats.BackendErrors.Load(), ServiceErrors: a.Stats.ServiceErrors.Load(),
 		DomainNotFound: a.Stats.DomainNotFound.Load(), GlobalShadowMode: a.Stats.GlobalShadowMode.Load(),
 	}}

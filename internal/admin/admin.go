@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
@@ -31,10 +32,14 @@ type Options struct {
 	Reloads func() reload.Status
 	Reload  func(context.Context) error
 	// Store keeps the rules that come from here. Nil: none can.
-	Store    *rulestore.Provider
+	Store *rulestore.Provider
+	// Replica tells which process this is and how its store is.
+	Replica  Replica
 	Limiter  *limiter.Limiter
 	Counters Resetter
 	Stats    *stats.Stats
+	// Live shows decisions as they happen.
+	Live *live.Feed
 	// Metrics answers scrapes.
 	Metrics http.Handler
 	Health  grpc_health_v1.HealthServer
@@ -54,7 +59,9 @@ type page struct {
 func New(o Options) http.Handler {
 	api := o.api()
 	pages := []page{
+		{livePath, "decisions as they happen, until you leave", api},
 		{"/admin/reloads", "when rules were loaded and what failed", api},
+		{"/admin/replica", "this process, its version and its store", api},
 		{"/admin/rules", "the rules in force; POST changes them", api},
 		{"/admin/stats", "counts and rates of each rule", api},
 		{"/debug/pprof/", "profiles of the running process, for go tool pprof", oneAtATime(pprof.Index)},

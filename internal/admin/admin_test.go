@@ -27,6 +27,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -79,8 +80,9 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	core, audit := observer.New(zap.InfoLevel)
 	f.audit = audit
 	o := Options{
-		Rules: f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Limiter: f.limiter,
-		Counters: inMemory{counters}, Stats: f.stats, Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
+		Replica: Replica{StoreHealthy: func() bool { return true }},
+		Rules:   f.rules.Rules, Reloads: f.rules.Status, Reload: f.rules.Reload, Store: provider, Limiter: f.limiter,
+		Counters: inMemory{counters}, Stats: f.stats, Live: new(live.Feed), Metrics: scrape.New(registry), Health: f.health, Audit: zap.New(core),
 	}
 	for _, s := range set {
 		s(&o)
@@ -172,6 +174,10 @@ func TestIndexListsPagesThatAnswer(t *testing.T) {
 	}
 	for _, line := range lines {
 		path, _, _ := strings.Cut(line, ": ")
+		if path == livePath { // which does not end
+			watchStream(t, f, "")
+			continue
+		}
 		f.get(t, path)
 	}
 }
@@ -242,7 +248,7 @@ func TestStatusAfterBadReload(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	f := newFixture(t)
-	counters := f.stats.Bind([]stats.Name{{Domain: "edge", Path: "remote_address_10.0.0.1"}, {Domain: "a:b|c\nd", Path: "user"}})
+	counters := f.stats.Bind([]stats.Name{{Domain: "edge", Path: "remote_address_10.0.0.1"}, {Domain: "a:b|c\nd", Path: "user"}}, nil)
 	counters[0].Allow(stats.Usage{Hits: 8, Before: 0, After: 8, Near: 8, Limit: 10})
 	counters[0].Deny(stats.Usage{Hits: 5, Before: 8, After: 8, Near: 8, Limit: 10}, time.Unix(1700000000, 0), false)
 	f.stats.BackendErrors.Add(3)

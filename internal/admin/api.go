@@ -52,6 +52,8 @@ func (o Options) api() http.Handler {
 		"POST /admin/reset":         a.reset,
 		"POST " + explainPath:       a.explain,
 		"GET /admin/reloads":        a.listReloads,
+		"GET /admin/replica":        a.getReplica,
+		"GET " + livePath:           a.watch,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := answer(w, r); err != nil {

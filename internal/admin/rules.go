@@ -233,7 +233,7 @@ func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 			warnings = slices.DeleteFunc(all.Warnings, func(p config.Problem) bool { return p.File != own.Name })
 		}
 	}
-	return rules.Domains, ruleProblems(warnings), nil
+	return rules.Domains, ruleProblems(append(warnings, descriptor.Hidden(rules)...)), nil
 }
 
 // inForce returns the rules in force of a domain, in the grammar.

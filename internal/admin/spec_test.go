@@ -2,9 +2,11 @@ package admin
 
 import (
 	"bytes"
+	stderrors "errors"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pb33f/libopenapi"
@@ -20,15 +22,21 @@ type specified struct {
 	spec validator.Validator
 }
 
-func newSpecified(t *testing.T) specified {
-	t.Helper()
+// readSpecification reads openapi.yaml, once: that takes a good part of a second, and each test needs it.
+var readSpecification = sync.OnceValues(func() (validator.Validator, error) {
 	document, err := libopenapi.NewDocument(openapi)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	spec, errs := validator.NewValidator(document)
-	if len(errs) > 0 {
-		t.Fatal(errs)
+	return spec, stderrors.Join(errs...)
+})
+
+func newSpecified(t *testing.T) specified {
+	t.Helper()
+	spec, err := readSpecification()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return specified{t: t, spec: spec}
 }

@@ -45,6 +45,18 @@ const maxAnswer = 256 << 20
 // Do sends a request and reads the answer into out. kind is the type of the body. A
 // problem is returned as a *Problem.
 func (c *Client) Do(method, path string, query url.Values, kind string, body []byte, out any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
+	defer cancel()
+	answer, err := c.send(ctx, method, path, query, kind, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	return c.read(answer, out)
+}
+
+// send sends a request and returns the answer, whose body the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, kind string, body []byte) (*http.Response, error) {
 	base := c.Addr
 	if !strings.Contains(base, "://") {
 		scheme := "http"
@@ -55,14 +67,12 @@ func (c *Client) Do(method, path string, query url.Values, kind string, body []b
 	}
 	target, err := url.Parse(base)
 	if err != nil || target.Host == "" {
-		return ErrAddr
+		return nil, ErrAddr
 	}
 	target.Path, target.RawQuery = path, query.Encode()
-	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if kind != "" {
 		request.Header.Set("Content-Type", kind)
@@ -70,14 +80,12 @@ func (c *Client) Do(method, path string, query url.Values, kind string, body []b
 	if c.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}
-	transport := &http.Transport{TLSClientConfig: c.TLS, Proxy: http.ProxyFromEnvironment}
-	defer transport.CloseIdleConnections()
+	transport := &http.Transport{TLSClientConfig: c.TLS, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	answer, err := transport.RoundTrip(request) // redirects would take the token elsewhere
 	if err != nil {
-		return &UnreachableError{target.Host, err}
+		return nil, &UnreachableError{target.Host, err}
 	}
-	defer answer.Body.Close()
-	return c.read(answer, out)
+	return answer, nil
 }
 
 func (c *Client) read(answer *http.Response, out any) error {

@@ -192,11 +192,23 @@ func plain(n *yaml.Node) {
 
 // WriteResult is the answer to a write of rules.
 type WriteResult struct {
+	DryRun   bool `json:"dry_run"`
 	Revision uint64
 	InForce  bool `json:"in_force"`
 	Changes  []struct{ Change, Key, Domain, Path string }
 	Warnings []RuleProblem
 	Problems []string
+}
+
+// WriteChanges writes a line for each change; of a dry run, for each that would be.
+func (r *WriteResult) WriteChanges(out io.Writer) {
+	for _, c := range r.Changes {
+		verb := ""
+		if r.DryRun && c.Change != "unchanged" {
+			verb = "would be "
+		}
+		fmt.Fprintf(out, "%s%s  %s  %s  %s\n", verb, c.Change, c.Key, c.Domain, c.Path)
+	}
 }
 
 // flags are parameters that are 1 or absent.
@@ -215,6 +227,30 @@ func flags(set map[string]bool) url.Values {
 func (c *Client) Apply(text []byte, dryRun, replace bool) (result WriteResult, err error) {
 	err = c.Do(http.MethodPost, rulesPath, flags(map[string]bool{"dry_run": dryRun, "replace": replace}), "application/yaml", text, &result)
 	return result, err
+}
+
+// File is a text of rules, and what it is called.
+type File struct {
+	Name string
+	Text []byte
+}
+
+// ApplyAll applies files one after the other and hands each result to done: all of
+// them or, as far as mistakes go, none. An error is about the file of that name.
+func (c *Client) ApplyAll(files []File, dryRun, replace bool, done func(file string, r *WriteResult)) (name string, err error) {
+	if len(files) > 1 && !dryRun {
+		if name, err := c.ApplyAll(files, true, replace, func(string, *WriteResult) {}); err != nil {
+			return name, err
+		}
+	}
+	for _, f := range files {
+		result, err := c.Apply(f.Text, dryRun, replace)
+		if err != nil {
+			return f.Name, err
+		}
+		done(f.Name, &result)
+	}
+	return "", nil
 }
 
 // Delete deletes the rule of a key.

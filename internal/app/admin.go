@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 
 	"go.uber.org/zap"
 
@@ -90,10 +91,23 @@ func (s *service) openRuleStore() (err error) {
 
 func (s *service) adminHandler() http.Handler {
 	return admin.New(admin.Options{
+		Replica: admin.Replica{
+			Name: s.hostname(), Version: s.opts.Version, Started: s.started,
+			Store: s.opts.Store.Name, StoreHealthy: func() bool { return backend.Healthy(s.backend) },
+		},
 		Rules: s.rules.Rules, Reloads: s.rules.Status, Reload: s.rules.Reload, Store: s.adminRules,
-		Limiter: s.limiter, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Metrics: s.scrapes, Health: s.health,
+		Limiter: s.limiter, Counters: counters{s.backend, s.snapshot}, Stats: s.stats, Live: &s.live, Metrics: s.scrapes, Health: s.health,
 		Access: s.access, Audit: s.audit,
 	})
+}
+
+// hostname tells this replica from others. In Kubernetes it is the pod's name.
+func (s *service) hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		s.log.Warn("this host has no name", zap.Error(err))
+	}
+	return name
 }
 
 // counters has the stores forget counters, and their snapshot too.

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -28,8 +29,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
-	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/overload"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
@@ -42,6 +43,7 @@ import (
 // service is the parts of the service, wired.
 type service struct {
 	opts     Options
+	started  time.Time
 	log      *zap.Logger
 	audit    *zap.Logger
 	store    *memory.Store    // the backend, or what stands in for it
@@ -51,6 +53,7 @@ type service struct {
 	metrics  []prometheus.Collector
 	scrapes  *scrape.Handler // of all metrics
 	stats    *stats.Stats
+	live     live.Feed // of decisions
 	limiter  *limiter.Limiter
 	server   *server.Service
 	shedder  *overload.Shedder
@@ -80,7 +83,7 @@ func Run(o Options) (err error) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	s := &service{opts: o, stats: stats.New(0), health: health.NewServer()}
+	s := &service{opts: o, started: time.Now(), stats: stats.New(0), health: health.NewServer()}
 	s.log, s.audit = newLogs(o.Log)
 	defer func() { _ = s.log.Sync() }() // nobody is left to tell
 	defer takeLogs(s.log)()
@@ -90,6 +93,9 @@ func Run(o Options) (err error) {
 			err = ErrLogged
 		}
 	}()
+	for _, w := range o.Warnings {
+		s.log.Warn("a setting has no effect", zap.String("warning", w))
+	}
 	s.store = memory.New(memory.Options{MaxKeys: o.Memory.MaxKeys, MaxBytes: s.counterBytes()})
 	drain, timeUp := context.WithCancel(context.Background())
 	defer timeUp()
@@ -112,8 +118,12 @@ func Run(o Options) (err error) {
 	limits, answers := o.Limiter, o.Server
 	limits.Spread, limits.Encode = o.Store.Spread, server.EncodeLimit
 	limits.Backend, limits.Local, limits.Log, limits.Stats = s.traced(s.backend), s.store, s.log, s.stats
+	limits.Live = &s.live
 	s.limiter = limiter.New(limits)
 	answers.Admit, answers.Stats, answers.Names = s.shedder.Admit, s.stats, o.Names
+	if s.traces != nil {
+		answers.Why = s.traces.Why
+	}
 	s.server = server.New(s.limiter, answers)
 	if err := s.loadRules(stopping); err != nil {
 		return err
@@ -125,7 +135,8 @@ func Run(o Options) (err error) {
 	s.scrapes = scrape.New(s.registry())
 	s.sayHealth()
 	o.Started(Started{
-		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), Rules: s.rules.Rules(), Log: s.log,
+		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), TLS: o.GRPC.TLS != nil,
+		Rules: s.rules.Rules(), Matcher: s.limiter.Matcher(), Log: s.log,
 	})
 	err = s.serve(stopping, drain, stop, timeUp, hangups)
 	return errors.Join(err, s.save())
@@ -142,7 +153,7 @@ func (s *service) loadRules(ctx context.Context) error {
 	quiet := zap.NewAtomicLevelAt(zap.FatalLevel)
 	s.rules = reload.New(reload.Options{
 		Providers:    providers,
-		Load:         rulefile.NewParser(s.opts.Rules.Grammar).Parse,
+		Load:         s.load(),
 		AllowNoRules: s.opts.Rules.AllowNoRules,
 		Delay:        s.opts.Rules.ReloadDelay,
 		Complete: func(err error) error {
@@ -253,6 +264,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		listener net.Listener
 	}{{s.httpHandler(), s.httpListener}, {s.adminHandler(), s.adminListener}} {
 		web := httpServer(h.handler, s.log)
+		web.RegisterOnShutdown(s.live.Close) // an answer that would not end
 		group.Add(func() error {
 			return ignore(web.Serve(h.listener), http.ErrServerClosed)
 		}, func(error) {
@@ -293,7 +305,11 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 }
 
 func (s *service) grpcServer() *grpc.Server {
-	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, s.opts.GRPC.Keepalive)
+	alive := s.opts.GRPC.Keepalive
+	if alive.Time == 0 {
+		alive.Time = math.MaxInt64 // so long that it does not come
+	}
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, alive)
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.handshakes != nil {
 		options = append(options, grpc.Creds(s.handshakes))

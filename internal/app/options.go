@@ -12,6 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server"
@@ -47,6 +48,9 @@ type Options struct {
 	// Telemetry is for traces and metrics by OTLP.
 	Telemetry           telemetry.Settings
 	Traces, OTLPMetrics bool
+
+	// Warnings name settings that have no effect, and say why.
+	Warnings []string
 
 	// GCIsTuned leaves the garbage collector as the operator has set it.
 	GCIsTuned bool
@@ -85,9 +89,11 @@ type Memory struct {
 
 // GRPC is how Envoy is answered.
 type GRPC struct {
-	Addr      string
-	Socket    string          // instead of Addr, a path; empty for none
-	TLS       *tlsfiles.Files // nil for none
+	Addr   string
+	Socket string          // instead of Addr, a path; empty for none
+	TLS    *tlsfiles.Files // nil for none
+	// Keepalive says how long connections may live. A Time of 0 asks for no signs of
+	// life, other than in grpc-go.
 	Keepalive keepalive.ServerParameters
 
 	MaxMessageSize int
@@ -132,6 +138,8 @@ type Log struct {
 // Started is what a service that answers has to say of itself.
 type Started struct {
 	GRPC, HTTP, Admin net.Addr
+	TLS               bool          // of GRPC
 	Rules             *config.Rules // nil: none yet
+	Matcher           *descriptor.Matcher
 	Log               *zap.Logger
 }

@@ -2,15 +2,31 @@ package app
 
 import (
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
+
+// load returns what makes rules of sources, with warnings of what can never apply.
+func (s *service) load() reload.Load {
+	parser := rulefile.NewParser(s.opts.Rules.Grammar)
+	return func(sources []rulefile.Source) (*config.Rules, error) {
+		rules, err := parser.Parse(sources)
+		if err == nil {
+			rules.Warnings = slices.Concat(rules.Warnings, descriptor.Hidden(rules))
+		}
+		return rules, err
+	}
+}
 
 // providers are where the rules come from.
 func (s *service) providers() ([]reload.Provider, error) {

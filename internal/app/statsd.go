@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"net/http"
+	"runtime"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,16 +11,32 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/config/reload"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 )
 
 // registry returns all metrics.
 func (s *service) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(s.stats, reload.Metrics(s.rules.Status), storeMetrics(s.store.Stats),
+	r.MustRegister(s.stats, reload.Metrics(s.rules.Status), &reload.RulesMetrics{Rules: s.rules.Rules}, storeMetrics(s.store.Stats),
+		liveMetrics(&s.live), buildMetric(s.opts.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.MustRegister(s.metrics...)
 	return r
+}
+
+// liveMetrics counts who watches decisions.
+func liveMetrics(feed *live.Feed) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ratelimit_live_watchers", Help: "Clients that watch decisions as they happen."},
+		func() float64 { return float64(len(feed.Watchers())) })
+}
+
+// buildMetric tells dashboards what runs.
+func buildMetric(version string) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "ratelimit_build_info", Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
+	g.Set(1)
+	return g
 }
 
 // export adds to the group what sends and shows counts.

@@ -1,7 +1,7 @@
-// Package config owns the rules as people write them: the YAML grammar, its
-// validation with file, line and column, the files and directories rules come
-// from, and noticing when those change. It hands out validated [Rules]; how they
-// are matched and decided is left to descriptor and algo.
+// Package config owns what rules are: domains, descriptors and limits, their names, the
+// one text of a limit, and how rules of one source override those of another. It reads
+// no YAML and no files: rulefile makes rules of texts, reload of what changes, and
+// descriptor matches them.
 package config
 
 import (

@@ -30,11 +30,11 @@ type CounterChange struct {
 // CountedLimit is a limit that has counters.
 type CountedLimit struct {
 	// Path is the rule's, as in Rule.
-	Path string
+	Path string `json:"path"`
 	// Limit is the limit in words, such as "token_bucket, 100 per minute, burst 20".
-	Limit string
+	Limit string `json:"limit"`
 	// Pos is where it is written: file:line:column.
-	Pos string
+	Pos string `json:"pos"`
 }
 
 // Replace says which counters begin anew when next replaces old: those whose keys
@@ -67,7 +67,7 @@ func (c *comparison) compare(rule config.Rule, of *Matcher) {
 	if set := rule.Descriptor().Set; set != nil {
 		before, after = countersOfSet(c.old, domain, set.Name), countersOfSet(c.next, domain, set.Name)
 	} else {
-		entries := exampleOf(rule, of.Domain(domain))
+		entries := of.Domain(domain).Example(rule, fillers...)
 		if entries == nil {
 			return
 		}
@@ -101,18 +101,22 @@ func (c *comparison) compare(rule config.Rule, of *Matcher) {
 // be what another rule is for.
 var fillers = []string{"any value", "", "0", "~"}
 
-// exampleOf returns entries that lead to the rule; nil if there are none, for
-// others always go before it.
-func exampleOf(rule config.Rule, in *Domain) []Entry {
+// Example returns entries that lead to the rule; nil if there are none, because others
+// always go before it. The fillers stand, one after the other until one will do, for
+// what the rule leaves open.
+func (d *Domain) Example(rule config.Rule, fillers ...string) Entries {
+	if set := rule.Descriptor().Set; set != nil {
+		return d.exampleOfSet(set, fillers)
+	}
 	for _, filler := range fillers {
-		entries := make([]Entry, len(rule.Path))
-		for i, d := range rule.Path {
-			entries[i] = Entry{Key: strings.ReplaceAll(d.Key, "*", filler), Value: strings.ReplaceAll(d.Value, "*", filler)}
-			if d.Value == "" {
+		entries := make(Entries, len(rule.Path))
+		for i, c := range rule.Path {
+			entries[i] = Entry{strings.ReplaceAll(c.Key, "*", filler), strings.ReplaceAll(c.Value, "*", filler)}
+			if c.Value == "" {
 				entries[i].Value = filler
 			}
 		}
-		if r := in.Lookup(entries); r != nil && r.Config == rule.Descriptor() {
+		if r := d.Lookup(entries); r != nil && r.Config == rule.Descriptor() {
 			return entries
 		}
 	}

@@ -197,6 +197,10 @@ func (b *builder) markOdd(l *level, up, k int) {
 func (b *builder) addRule(at int, levels []*node, path string) {
 	c := levels[len(levels)-1].config
 	r := Rule{Domain: b.domain.config.Name, Path: path, Config: c, Detailed: c.DetailedMetric}
+	r.ends[0] = uint32(len(levels[0].joined))
+	if r.ends[1] = r.ends[0]; len(levels) > 1 {
+		r.ends[1] += uint32(len(".") + len(levels[1].joined))
+	}
 	shares := false
 	for _, n := range levels {
 		shares = shares || n.shared != ""

@@ -40,6 +40,7 @@ type Rule struct {
 	// Domain and Path name the rule in statistics and logs. Path joins the
 	// configured keys and values, as envoyproxy/ratelimit does: "user_alice.path".
 	Domain, Path string
+	ends         [2]uint32 // of the first two levels in Path
 	// Config is the node the rule was compiled from.
 	Config *config.Descriptor
 	// Detailed says that AppendMetricKey depends on the entries. Otherwise it

@@ -2,6 +2,7 @@ package descriptor
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -164,8 +165,15 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 	switch {
 	case d == nil:
 		x.Outcome = UnknownDomain
-		x.Nearest = nearest(slices.Sorted(maps.Keys(m.domains)), domain, func(s string) string { return s })
+		all := slices.Sorted(maps.Keys(m.domains))
+		x.Nearest = nearest(all, domain, func(s string) string { return s })
 		x.Reason = fmt.Sprintf("there are no rules for domain %s%s", config.Quote(domain), listed("; nearest: ", x.Nearest, config.Quote))
+		if len(all) > len(x.Nearest) {
+			x.Reason += listed("; there are: ", all[:min(len(all), maxListed)], config.Quote)
+		}
+		if len(all) > maxListed {
+			x.Reason += fmt.Sprintf(" and %d more", len(all)-maxListed)
+		}
 		return x
 	case len(entries) == 0:
 		x.Outcome, x.Reason = NoEntries, "the descriptor has no entries"
@@ -279,6 +287,9 @@ func (s *Step) Won() *Attempt {
 // maxNearest is how many likely alternatives are named.
 const maxNearest = 3
 
+// maxListed is how many domains are named.
+const maxListed = 20
+
 // nearest returns the descriptors most like e: by value if there are any of its
 // key, else the first of each key.
 func (l *level) nearest(e Entry) []*config.Descriptor {
@@ -374,6 +385,14 @@ func (r *ExplainedRule) write(b *strings.Builder) {
 func (x Explanation) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.WriteString(w, x.String())
 	return int64(n), err
+}
+
+// WriteJSON writes the explanation to w as one JSON object, indented.
+func (x Explanation) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(x)
 }
 
 // String returns the limit in one or two lines.

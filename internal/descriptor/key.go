@@ -186,24 +186,52 @@ func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
 	if r.set != nil {
 		return r.appendSetMetricKey(dst, entries)
 	}
-	levels := r.keys.levels
-	shares := false
-	for i := range entries {
-		n := levels[i]
-		shares = shares || n.config.ShareThreshold && n.byPattern(&entries[i])
-	}
+	shares := r.shares(entries)
 	for i := range entries {
 		if i > 0 {
 			dst = append(dst, '.')
 		}
-		e := &entries[i]
-		dst = append(dst, e.Key...)
-		value := levels[i].metricValue(e, r.Config.DetailedMetric)
-		if value != "" || r.Config.DetailedMetric && !shares {
-			dst = append(append(dst, '_'), value...)
-		}
+		dst = r.appendMetricLevel(dst, i, &entries[i], shares)
 	}
 	return dst
+}
+
+// shares reports whether the entries share a threshold with others.
+func (r *Rule) shares(entries []Entry) bool {
+	for i := range entries {
+		if n := r.keys.levels[i]; n.config.ShareThreshold && n.byPattern(&entries[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Rule) appendMetricLevel(dst []byte, i int, e *Entry, shares bool) []byte {
+	dst = append(dst, e.Key...)
+	value := r.keys.levels[i].metricValue(e, r.Config.DetailedMetric)
+	if value != "" || r.Config.DetailedMetric && !shares {
+		dst = append(append(dst, '_'), value...)
+	}
+	return dst
+}
+
+// MetricLevels returns the first two levels of what AppendMetricKey appends; the second
+// is empty if there is none. Without entries they are those of the rule's path.
+func (r *Rule) MetricLevels(entries []Entry) (first, second string) {
+	if !r.Detailed || entries == nil {
+		first, second = r.Path[:r.ends[0]], r.Path[r.ends[0]:r.ends[1]]
+		return first, strings.TrimPrefix(second, ".")
+	}
+	if r.set != nil {
+		first, second, _ = strings.Cut(string(r.appendSetMetricKey(nil, entries)), ".")
+		return first, second
+	}
+	shares := r.shares(entries)
+	first = string(r.appendMetricLevel(nil, 0, &entries[0], shares))
+	if len(entries) > 1 {
+		second = string(r.appendMetricLevel(nil, 1, &entries[1], shares))
+	}
+	return first, second
 }
 
 // metricValue returns how e's value is shown in metrics.

@@ -2,6 +2,9 @@ package descriptor
 
 import (
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
@@ -35,6 +38,33 @@ func (d *Domain) LookupSets(dst []*Rule, found []int, entries []Entry, first boo
 	return dst, found, nil
 }
 
+// exampleOfSet is Example for a rule on sets of entries.
+func (d *Domain) exampleOfSet(rule *sets.Rule, fillers []string) Entries {
+	for _, filler := range fillers {
+		var entries Entries
+		for _, c := range rule.Match {
+			value := filler
+			switch {
+			case c.Absent:
+				continue
+			case len(c.Any.Values) > 0:
+				value = strings.ReplaceAll(c.Any.Values[0], "*", filler)
+			case len(c.Any.CIDRs) > 0:
+				value, _, _ = strings.Cut(c.Any.CIDRs[0], "/")
+			}
+			entries = append(entries, Entry{Key: c.Key, Value: value})
+		}
+		if entries == nil {
+			entries = Entries{{Key: "any", Value: filler}}
+		}
+		found, _ := d.limits.Lookup(nil, entries, math.MaxInt)
+		if slices.Contains(found, d.byName[rule.Name]) {
+			return entries
+		}
+	}
+	return nil
+}
+
 // addLimits adds the rules on sets of entries to the domain. Rules that are not valid,
 // which is for config to find, are left out.
 func (b *builder) addLimits(limits []*config.Descriptor, rules []*Rule) []*Rule {
@@ -52,7 +82,7 @@ func (b *builder) addLimits(limits []*config.Descriptor, rules []*Rule) []*Rule 
 		d.byName[c.Set.Name] = i
 		d.limitRules[i] = Rule{
 			Index: len(rules), Domain: d.Name(), Path: c.Joined(), Config: c, Detailed: c.DetailedMetric && len(c.Set.CountBy) > 0,
-			keys: b.keyForm(c.Limits), set: &setRule{index, i},
+			keys: b.keyForm(c.Limits), set: &setRule{index, i}, ends: [2]uint32{uint32(len("limits")), uint32(len(c.Joined()))},
 		}
 		rules = append(rules, &d.limitRules[i])
 		b.task.Step()

@@ -3,7 +3,9 @@
 package hit
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -14,6 +16,7 @@ import (
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/distlimiter/ratelimit/internal/descriptor"
@@ -28,21 +31,46 @@ type Requests struct {
 	Rate        float64 // per second; 0: as fast as they are answered
 	Concurrency int
 	Timeout     time.Duration // of one answer
+	JSON        bool          // write answers as gRPC has them
+}
+
+// Result is what the answers were.
+type Result struct {
+	OverLimit int // requests
+	// Unlimited are the descriptors to which no limit applied, in any answer, and no
+	// rule that says unlimited.
+	Unlimited []descriptor.Entries
 }
 
 // Send sends the requests on a connection, and writes a line for each descriptor of
-// each answer. It stops at the first error, which is that of gRPC.
-func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) error {
+// each answer, or as JSON one for each answer. It stops at the first error, which is
+// that of gRPC or of out.
+func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) (Result, error) {
 	table := newDecisions(out, r.Descriptors)
+	add := table.add
+	if r.JSON {
+		add = func(answer *rls.RateLimitResponse) error {
+			table.tally(answer)
+			return writeJSON(out, answer)
+		}
+	}
 	start := time.Now()
-	err := r.send(rls.NewRateLimitServiceClient(conn), table.add)
-	table.total(time.Since(start))
-	return err
+	err := r.send(rls.NewRateLimitServiceClient(conn), add)
+	if !r.JSON {
+		table.total(time.Since(start))
+	}
+	result := Result{OverLimit: table.count[rls.RateLimitResponse_OVER_LIMIT]}
+	for i, d := range r.Descriptors {
+		if !table.limited[i] {
+			result.Unlimited = append(result.Unlimited, d)
+		}
+	}
+	return result, err
 }
 
 // send sends the requests and hands each answer, as it comes, to add, which is
 // called by one goroutine at a time. It stops at the first error.
-func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse)) error {
+func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse) error) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	var (
@@ -60,8 +88,12 @@ func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLim
 					return
 				}
 				mu.Lock()
-				add(answer)
+				err = add(answer)
 				mu.Unlock()
+				if err != nil {
+					cancel(err)
+					return
+				}
 			}
 		})
 	}
@@ -124,12 +156,13 @@ type decisions struct {
 	out         io.Writer
 	descriptors []string // shown only when there are several
 	width       int
+	limited     []bool // whether a limit, or unlimited, applied to a descriptor
 	count       map[rls.RateLimitResponse_Code]int
 	n           int
 }
 
 func newDecisions(out io.Writer, descriptors []descriptor.Entries) *decisions {
-	t := &decisions{out: out, count: map[rls.RateLimitResponse_Code]int{}}
+	t := &decisions{out: out, limited: make([]bool, len(descriptors)), count: map[rls.RateLimitResponse_Code]int{}}
 	if len(descriptors) > 1 {
 		t.width = len("DESCRIPTOR")
 		for _, d := range descriptors {
@@ -140,12 +173,22 @@ func newDecisions(out io.Writer, descriptors []descriptor.Entries) *decisions {
 	return t
 }
 
-func (t *decisions) add(answer *rls.RateLimitResponse) {
+// tally counts an answer.
+func (t *decisions) tally(answer *rls.RateLimitResponse) {
+	t.n++
+	t.count[answer.OverallCode]++
+	for i, s := range answer.Statuses {
+		if limit, _, _ := describe(s); i < len(t.limited) && limit != "-" {
+			t.limited[i] = true
+		}
+	}
+}
+
+func (t *decisions) add(answer *rls.RateLimitResponse) error {
 	if t.n == 0 {
 		t.line("#", "DESCRIPTOR", "CODE", "LIMIT", "REMAINING", "RESET")
 	}
-	t.n++
-	t.count[answer.OverallCode]++
+	t.tally(answer)
 	for i, s := range answer.Statuses {
 		name := ""
 		if i < len(t.descriptors) {
@@ -154,6 +197,22 @@ func (t *decisions) add(answer *rls.RateLimitResponse) {
 		limit, remaining, reset := describe(s)
 		t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset)
 	}
+	return nil
+}
+
+// writeJSON writes an answer in one line. What is 0 is written, too.
+func writeJSON(out io.Writer, answer *rls.RateLimitResponse) error {
+	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	var line bytes.Buffer // protojson varies its spaces
+	if err := json.Compact(&line, text); err != nil {
+		return err
+	}
+	line.WriteByte('\n')
+	_, err = line.WriteTo(out)
+	return err
 }
 
 func (t *decisions) line(n, descriptor, code, limit, remaining, reset string) {

@@ -173,10 +173,10 @@ func (f *fixture) ask(descriptors ...*ask) answer {
 const noon = int64(1_700_000_000/86400*86400+43200) * 1e6
 
 func logger(t testing.TB) *zap.Logger {
-	if _, is := t.(*testing.B); is {
+	if _, is := t.(*testing.T); !is { // a fuzzer must not log to the whole
 		return zap.NewNop()
 	}
-	return zaptest.NewLogger(t)
+	return zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))
 }
 
 func store(t testing.TB, now *atomic.Int64) *memory.Store {

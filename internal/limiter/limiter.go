@@ -17,6 +17,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -40,9 +41,14 @@ type Options struct {
 	// Spread is set for a Backend that can't decide all counters of a request in one
 	// step. DropRefused then gives back after the refusal, in a second call.
 	Spread bool
+	// Live gets decisions for those who watch. Nil: nobody can.
+	Live *live.Feed
 	// NearLimitRatio is the part of a limit above which hits count as near it; 0
 	// means DefaultNearLimitRatio.
 	NearLimitRatio float64
+	// OverridesByValue counts calls under limits that requests bring by the values of
+	// their entries, as envoyproxy/ratelimit does, rather than under their rule.
+	OverridesByValue bool
 
 	// OnBackendError is the answer for limits that the backend failed to decide, where
 	// their rules name none; BackendErrorDefault means BackendErrorError.
@@ -92,6 +98,7 @@ type Limiter struct {
 	opts      Options
 	rules     atomic.Pointer[ruleset]
 	setRules  sync.Mutex
+	debug     bool       // Log takes a line for each request
 	overrides stats.Rule // counts overrides that find no place of their own
 
 	givingBack atomic.Int32   // requests, beside their answers
@@ -107,7 +114,7 @@ func New(o Options) *Limiter {
 		o.OnBackendError = config.BackendErrorError
 	}
 	o.Replicas = max(o.Replicas, 1)
-	return &Limiter{opts: o}
+	return &Limiter{opts: o, debug: o.Log.Core().Enabled(zap.DebugLevel)}
 }
 
 // SetRules makes rules the ones in force: requests that begin later see all of
@@ -136,7 +143,13 @@ func (l *Limiter) Matcher() *descriptor.Matcher {
 // the Status of each descriptor. Its error is a *RequestError, ErrNoRules, a
 // *BackendError, or that of ctx if the client has left; r has no verdict then.
 func (l *Limiter) Decide(ctx context.Context, r *Request, now time.Time) error {
-	if err := l.limitsToCheck(r); err != nil {
+	err := l.decide(ctx, r, now)
+	l.observe(r, err, now)
+	return err
+}
+
+func (l *Limiter) decide(ctx context.Context, r *Request, now time.Time) error {
+	if err := l.limitsToCheck(r, now); err != nil {
 		l.opts.Stats.ServiceErrors.Add(1)
 		return err
 	}
@@ -164,7 +177,7 @@ func (l *Limiter) Decide(ctx context.Context, r *Request, now time.Time) error {
 }
 
 // limitsToCheck matches the request's descriptors and makes it one for the backend.
-func (l *Limiter) limitsToCheck(r *Request) error {
+func (l *Limiter) limitsToCheck(r *Request, now time.Time) error {
 	switch {
 	case r.Domain == "":
 		return &RequestError{errors.New("rate limit domain must not be empty: set domain in Envoy's rate limit filter")}
@@ -177,14 +190,19 @@ func (l *Limiter) limitsToCheck(r *Request) error {
 	}
 	domain := rules.matcher.Domain(r.Domain)
 	if domain == nil {
-		l.opts.Stats.DomainNotFound.Add(1)
+		l.missDomain(r, rules, now)
 		return nil
 	}
 	if err := l.match(r, rules, domain); err != nil {
 		return &RequestError{err}
 	}
+	l.missRules(r, rules, domain, now)
 	return nil
 }
+
+// Refused shows a request that its caller has refused, and that Decide never saw, to
+// those who watch and to the log.
+func (l *Limiter) Refused(r *Request, err error, now time.Time) { l.observe(r, err, now) }
 
 // Close waits until the hits that requests give back beside their answers have been
 // given back, or could not be. No request may be under way or follow.

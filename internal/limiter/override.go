@@ -69,22 +69,46 @@ func (l *Limiter) override(r *Request, i int, domain *descriptor.Domain) error {
 	if l.opts.QuotaMode {
 		d.role = backend.Quota
 	}
-	// Counted by its values, as envoyproxy/ratelimit does, as far as there is room.
-	r.path = r.path[:0]
-	for i, e := range r.entriesOf(d) {
-		if i > 0 {
-			r.path = append(r.path, '.')
-		}
-		r.path = append(r.path, e.Key...)
-		if e.Value != "" {
-			r.path = append(append(r.path, '_'), e.Value...)
-		}
+	l.countOverride(r, d, domain)
+	return nil
+}
+
+// countOverride says where calls under a limit that the request brings are counted:
+// under their rule, where there is none under the keys of the entries, and with
+// OverridesByValue under keys and values, as envoyproxy/ratelimit does.
+func (l *Limiter) countOverride(r *Request, d *Descriptor, domain *descriptor.Domain) {
+	if d.stats != nil && !l.opts.OverridesByValue {
+		return
 	}
+	entries := r.entriesOf(d)
 	if d.stats == nil {
 		d.stats = &l.overrides
 	}
-	d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats)
-	return nil
+	if len(entries) == 0 {
+		return
+	}
+	r.path = r.path[:0]
+	for i := range entries {
+		if i > 0 {
+			r.path = append(r.path, '.')
+		}
+		r.path = l.appendOverrideLevel(r.path, &entries[i])
+	}
+	d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats, func() (first, second string) {
+		first = string(l.appendOverrideLevel(nil, &entries[0]))
+		if len(entries) > 1 {
+			second = string(l.appendOverrideLevel(nil, &entries[1]))
+		}
+		return first, second
+	})
+}
+
+func (l *Limiter) appendOverrideLevel(b []byte, e *descriptor.Entry) []byte {
+	b = append(b, e.Key...)
+	if e.Value != "" && l.opts.OverridesByValue {
+		b = append(append(b, '_'), e.Value...)
+	}
+	return b
 }
 
 // first returns the limit whose algorithm an override takes: the first that is

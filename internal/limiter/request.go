@@ -53,9 +53,10 @@ type Descriptor struct {
 	Override *Override
 	Status
 
-	rule     *rule       // nil: none applies
-	override *Limit      // replaces the rule's limits
-	stats    *stats.Rule // nil: nothing to count
+	match    *descriptor.Rule // nil: none applies
+	rule     *rule            // of match; nil: none, or override
+	override *Limit           // replaces the rule's limits
+	stats    *stats.Rule      // nil: nothing to count
 	cost     int64
 	first    int // range in request.limits and the other slices by check
 	last     int
@@ -131,11 +132,11 @@ func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) e
 		}
 		entries := r.entriesOf(d)
 		if match := domain.Lookup(entries); match != nil {
-			d.rule = &rules.rules[match.Index]
+			d.match, d.rule = match, &rules.rules[match.Index]
 			d.role, d.stats = d.rule.role, d.rule.stats
 			if match.Detailed {
 				r.path = match.AppendMetricKey(r.path[:0], entries)
-				d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats)
+				d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats, func() (first, second string) { return match.MetricLevels(entries) })
 			}
 		}
 		if d.Override != nil {

@@ -19,6 +19,7 @@ import (
 type ruleset struct {
 	matcher *descriptor.Matcher
 	rules   []rule // by descriptor.Rule.Index
+	domains map[string]*stats.Domain
 }
 
 // rule is a matched rule, ready to be checked.
@@ -92,7 +93,17 @@ func (l *Limiter) compile(rules *config.Rules) (*ruleset, error) {
 		}
 		task.Step()
 	}
-	counters := l.opts.Stats.Bind(slices.Concat(names, candidateNames))
+	counters := l.opts.Stats.Bind(slices.Concat(names, candidateNames), func(i int) (first, second string) {
+		if i >= len(matched) { // a candidate has no such metrics
+			return "", ""
+		}
+		return matched[i].MetricLevels(nil)
+	})
+	domains := make([]string, len(rules.Domains))
+	for i, d := range rules.Domains {
+		domains[i] = d.Name
+	}
+	rs.domains = l.opts.Stats.BindDomains(domains)
 	for i := range rs.rules {
 		rs.rules[i].stats = counters[i]
 	}

@@ -107,6 +107,9 @@ func FuzzWhatIsAcceptedLoadsAgain(f *testing.F) {
 // TestTheDoorRefusesWhatIsTooLarge adds to a domain until its stored form is over the
 // bound: what was there stays.
 func TestTheDoorRefusesWhatIsTooLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it parses megabytes several times")
+	}
 	store, path := newFile(t)
 	p := &rulestore.Provider{Store: store, MaxBytes: 1 << 20, Log: zap.NewNop()}
 	body := strings.Repeat("x", 65_000)

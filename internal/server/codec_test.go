@@ -226,7 +226,7 @@ func encodesWhatTheLibraryReads(t *rapid.T) {
 	header := rapid.SampledFrom([]string{"", "x-ratelimit", "größe"})
 	s := New(nil, Options{
 		DynamicMetadata: rapid.Bool().Draw(t, "metadata"),
-		Headers:         Headers{header.Draw(t, "limit"), header.Draw(t, "remaining"), header.Draw(t, "reset"), header.Draw(t, "retry after"), rapid.Bool().Draw(t, "draft")},
+		Headers:         Headers{header.Draw(t, "limit"), header.Draw(t, "remaining"), header.Draw(t, "reset"), header.Draw(t, "retry after"), rapid.Bool().Draw(t, "draft"), ""},
 	})
 	r := new(limiter.Request)
 	r.Domain, r.Hits = rapid.String().Draw(t, "domain"), rapid.Uint32().Draw(t, "hits")
@@ -300,7 +300,7 @@ func messageOf(s *Service, r *limiter.Request) *pb.RateLimitResponse {
 		want.Statuses = append(want.Statuses, st)
 	}
 	if s.opts.DynamicMetadata {
-		want.DynamicMetadata = metadata(r)
+		want.DynamicMetadata = requestMetadata(r)
 	}
 	if r.Minimum == nil {
 		return want

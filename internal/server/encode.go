@@ -45,7 +45,7 @@ func (s *Service) encode(b []byte, r *limiter.Request) []byte {
 		b = appendStatus(b, &r.Descriptors[i].Status)
 	}
 	if r.Minimum != nil && s.headers {
-		b = s.opts.Headers.append(b, &r.Verdict)
+		b = s.opts.Headers.append(b, r)
 	}
 	if r.OverLimit {
 		if body := r.RawBody(); len(body) > 0 {
@@ -53,8 +53,8 @@ func (s *Service) encode(b []byte, r *limiter.Request) []byte {
 			b = protowire.AppendBytes(b, body)
 		}
 	}
-	if s.opts.DynamicMetadata {
-		b = appendMessage(b, responseMetadata, metadata(r))
+	if m := s.metadata(r); m != nil {
+		b = appendMessage(b, responseMetadata, m)
 	}
 	return b
 }
@@ -109,9 +109,9 @@ func EncodeLimit(l *limiter.Limit) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, statusCurrent, protowire.BytesType), m)
 }
 
-// append adds the headers that report the verdict's Minimum.
-func (h *Headers) append(b []byte, v *limiter.Verdict) []byte {
-	st := v.Minimum
+// append adds the headers that report the request's Minimum.
+func (h *Headers) append(b []byte, r *limiter.Request) []byte {
+	v, st := &r.Verdict, r.Minimum
 	b = appendNumber(b, h.Limit, int64(st.Limit.RequestsPerUnit))
 	b = appendNumber(b, h.Remaining, int64(st.Remaining))
 	b = appendNumber(b, h.Reset, seconds(st.ResetAfter))
@@ -122,6 +122,11 @@ func (h *Headers) append(b []byte, v *limiter.Verdict) []byte {
 		policy, state := draft(st)
 		b = appendHeader(b, "RateLimit-Policy", policy)
 		b = appendHeader(b, "RateLimit", state)
+	}
+	if h.Rule != "" {
+		if rule := r.RuleOf(st); rule != "" {
+			b = appendHeader(b, h.Rule, headerText(rule))
+		}
 	}
 	return b
 }
@@ -193,6 +198,15 @@ func structuredString(s string) string {
 		return `"default"`
 	}
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// headerText returns s as the value of a header: as it is if it is visible ASCII, else
+// as a string of Go, for rules may hold anything.
+func headerText(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) || strings.TrimSpace(s) != s {
+		return strconv.QuoteToASCII(s)
+	}
+	return s
 }
 
 // seconds rounds up to whole seconds: Envoy's headers drop the fraction, and a client

@@ -18,6 +18,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -53,7 +54,29 @@ func BenchmarkWire(b *testing.B) {
 		})
 	}
 	for _, a := range algo.Algorithms() {
-		run(a, benchmarked(b, a, Options{}), 1)
+		run(a, benchmarked(b, a, Options{}, nil), 1)
+	}
+	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}, nil), 8)
+	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}, nil), 1)
+	for _, watchers := range []int{0, 1, 3} {
+		feed := new(live.Feed)
+		for range watchers {
+			w, err := feed.Watch(live.Filter{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			go func() {
+				for {
+					select {
+					case <-w.Events():
+					case <-w.Done():
+						return
+					}
+				}
+			}()
+		}
+		run(fmt.Sprintf("watchers=%d", watchers), benchmarked(b, algo.TokenBucket.String(), Options{}, feed), 1)
+		feed.Close()
 	}
 	for _, n := range []int{10, 100_000} { // one of which applies as well
 		var limits strings.Builder
@@ -61,18 +84,16 @@ func BenchmarkWire(b *testing.B) {
 			fmt.Fprintf(&limits, "\n  - {name: n%d, match: {user: \"%d\"}, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 10000}}", i, i)
 		}
 		yaml := "domain: edge\nlimits:" + limits.String() + "\ndescriptors: [{key: user, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 10000}}]"
-		run(fmt.Sprintf("limits=%d, none applies", n), benchmarkedRules(b, yaml, Options{}), 1)
-		run(fmt.Sprintf("limits=%d, one applies", n), benchmarkedRules(b, strings.Replace(yaml, `"5"`, "alice", 1), Options{}), 1)
+		run(fmt.Sprintf("limits=%d, none applies", n), benchmarkedRules(b, yaml, Options{}, nil), 1)
+		run(fmt.Sprintf("limits=%d, one applies", n), benchmarkedRules(b, strings.Replace(yaml, `"5"`, "alice", 1), Options{}, nil), 1)
 	}
-	run("eight", benchmarked(b, algo.TokenBucket.String(), Options{}), 8)
-	run("headers", benchmarked(b, algo.TokenBucket.String(), Options{Headers: Headers{Limit: "RateLimit-Limit", Remaining: "RateLimit-Remaining", Reset: "RateLimit-Reset"}}), 1)
 }
 
-func benchmarked(b *testing.B, algorithm string, o Options) *Service {
-	return benchmarkedRules(b, fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm), o)
+func benchmarked(b *testing.B, algorithm string, o Options, feed *live.Feed) *Service {
+	return benchmarkedRules(b, fmt.Sprintf("domain: edge\ndescriptors: [{key: user, rate_limit: {algorithm: %s, unit: hour, requests_per_unit: 10000}}]", algorithm), o, feed)
 }
 
-func benchmarkedRules(b *testing.B, yaml string, o Options) *Service {
+func benchmarkedRules(b *testing.B, yaml string, o Options, feed *live.Feed) *Service {
 	store := memory.New(memory.Options{})
 	b.Cleanup(func() {
 		if err := store.Close(); err != nil {
@@ -80,7 +101,7 @@ func benchmarkedRules(b *testing.B, yaml string, o Options) *Service {
 		}
 	})
 	o.Stats = stats.New(0)
-	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Encode: EncodeLimit})
+	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Live: feed, Encode: EncodeLimit})
 	rules, err := rulefile.Parse([]rulefile.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		b.Fatal(err)

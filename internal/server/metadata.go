@@ -1,18 +1,83 @@
 package server
 
 import (
+	"iter"
+
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/live"
 )
 
-// metadata returns the answer's dynamic metadata in the form that envoyproxy/ratelimit
-// gives it: domain, descriptors, hitsAddend, and under metadata what the rules of
-// the descriptors that passed bring, earlier ones first.
-func metadata(r *limiter.Request) *structpb.Struct {
+// metadata returns the answer's dynamic metadata; nil for none.
+func (s *Service) metadata(r *limiter.Request) *structpb.Struct {
+	var m *structpb.Struct
+	if s.opts.DynamicMetadata {
+		m = requestMetadata(r)
+	}
+	if !s.opts.WhyMetadata {
+		return m
+	}
+	if why := whyMetadata(s.limiter.Reasons(r)); why != nil {
+		if m == nil {
+			m = &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		}
+		m.Fields["why"] = structpb.NewStructValue(why)
+	}
+	return m
+}
+
+// whyMetadata names what a request is over; nil for nothing. An access log prints values
+// by a path of keys, which finds nothing in a list: so the first refusal and the first
+// verdict in shadow mode have keys of their own, beside the list of all.
+func whyMetadata(reasons iter.Seq[limiter.Reason]) *structpb.Struct {
+	var all []*structpb.Value
+	fields := map[string]*structpb.Value{}
+	for why := range reasons {
+		verdict := live.Over
+		if why.Shadow {
+			verdict = live.Shadow
+		}
+		value := structpb.NewStructValue(describeReason(&why, verdict))
+		all = append(all, value)
+		if fields[verdict.String()] == nil {
+			fields[verdict.String()] = value
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	fields["all"] = structpb.NewListValue(&structpb.ListValue{Values: all})
+	return &structpb.Struct{Fields: fields}
+}
+
+func describeReason(why *limiter.Reason, verdict live.Verdict) *structpb.Struct {
+	fields := map[string]*structpb.Value{
+		"verdict":    structpb.NewStringValue(verdict.String()),
+		"descriptor": structpb.NewStringValue(descriptor.Entries(why.Entries).String()),
+		"limit":      structpb.NewStringValue(why.Limit),
+		"left":       structpb.NewNumberValue(float64(why.Remaining)),
+	}
+	for key, text := range map[string]string{"rule": why.Rule, "name": why.Name} {
+		if text != "" {
+			fields[key] = structpb.NewStringValue(text)
+		}
+	}
+	if why.RetryAfter != algo.Never {
+		fields["retry_after_seconds"] = structpb.NewNumberValue(float64(seconds(why.RetryAfter)))
+	}
+	return &structpb.Struct{Fields: fields}
+}
+
+// requestMetadata is in the form that envoyproxy/ratelimit gives it: domain,
+// descriptors, hitsAddend, and under metadata what the rules of the descriptors that
+// passed bring, earlier ones first.
+func requestMetadata(r *limiter.Request) *structpb.Struct {
 	fields := map[string]*structpb.Value{"domain": structpb.NewStringValue(r.Domain)}
 	descriptors := make([]*structpb.Value, 0, len(r.Descriptors))
 	for i := range r.Descriptors {

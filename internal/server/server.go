@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"time"
 
@@ -28,6 +29,11 @@ type Options struct {
 	// DynamicMetadata adds the domain, the descriptors and the metadata of the
 	// rules that passed to each answer.
 	DynamicMetadata bool
+	// WhyMetadata adds to each answer which rules and limits the request is over.
+	WhyMetadata bool
+	// Why gets, if it is set, the reasons of each request that is over a limit, with the
+	// context of its call. They are valid until it returns.
+	Why func(context.Context, iter.Seq[limiter.Reason])
 	// Headers are added to each answer that reports a limit.
 	Headers Headers
 	// Bounds on requests.
@@ -48,6 +54,7 @@ type Headers struct {
 	RetryAfter string // seconds until the request would pass; on refusals
 	// Draft adds RateLimit-Policy and RateLimit as the IETF's draft has them.
 	Draft bool
+	Rule  string // path of the rule that the status belongs to, as explain prints it
 }
 
 // Service implements envoy.service.ratelimit.v3.RateLimitService by a limiter. It
@@ -127,20 +134,31 @@ func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
 	if s.opts.Admit != nil {
 		if err := s.opts.Admit(ctx); err != nil {
+			s.limiter.Refused(&r.Request, plain{err}, now)
 			return nil, err
 		}
 	}
 	if err := r.tooLarge(); err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
+		s.limiter.Refused(&r.Request, err, now)
 		return nil, s.refusal(err)
 	}
 	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
 		return nil, s.refusal(err)
 	}
+	if s.opts.Why != nil {
+		s.opts.Why(ctx, s.limiter.Reasons(&r.Request))
+	}
 	a := s.answers.Get().(*answer)
 	a.data = s.encode(a.data[:0], &r.Request)
 	return a, nil
 }
+
+// plain is a gRPC error whose text is its message alone.
+type plain struct{ error }
+
+// Error implements error.
+func (p plain) Error() string { return status.Convert(p.error).Message() }
 
 // refusal returns an error with its gRPC code.
 func (s *Service) refusal(err error) error {

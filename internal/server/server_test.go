@@ -78,10 +78,10 @@ func serve(t testing.TB, yaml string, set ...func(*options)) *fixture {
 }
 
 func logger(t testing.TB) *zap.Logger {
-	if _, is := t.(*testing.B); is {
+	if _, is := t.(*testing.T); !is { // a fuzzer must not log to the whole
 		return zap.NewNop()
 	}
-	return zaptest.NewLogger(t)
+	return zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))
 }
 
 func store(t testing.TB, now *atomic.Int64) *memory.Store {

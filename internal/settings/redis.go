@@ -45,7 +45,6 @@ var withoutEffect = map[string]string{
 	"REDIS_STARTUP_INITIAL_INTERVAL":     "the service starts without Redis, and connects when it can",
 	"REDIS_STARTUP_MAX_INTERVAL":         "the service starts without Redis, and connects when it can",
 	"REDIS_STARTUP_MAX_ELAPSED_TIME":     "the service starts without Redis, and connects when it can",
-	"EXPIRATION_JITTER_MAX_SECONDS":      "keys expire when their state means nothing any more",
 }
 
 // ReadRedis reads the settings of a Redis in both dialects: that of
@@ -99,8 +98,8 @@ func (e *environment) redisOptions() redis.Options {
 			e.wrong("the database is %q: use a number", db)
 		}
 		o.DB = n
-		if o.Mode == redis.Cluster && n != 0 {
-			e.wrong("REDIS_TYPE is CLUSTER, and the database %d: a cluster has only 0; leave REDIS_DB out", n)
+		if o.Mode.Spreads() && n != 0 {
+			e.wrong("REDIS_TYPE is %s, and the database %d: a %[1]s has only 0; leave REDIS_DB out", o.Mode, n)
 		}
 	}
 	return o
@@ -126,8 +125,10 @@ func (e *environment) location() location {
 		at.mode = redis.Sentinel
 	case "cluster":
 		at.mode = redis.Cluster
+	case "proxy":
+		at.mode = redis.Proxy
 	default:
-		e.wrong("REDIS_TYPE is %q: use SINGLE, SENTINEL or CLUSTER", kind)
+		e.wrong("REDIS_TYPE is %q: use SINGLE, SENTINEL, CLUSTER or PROXY", kind)
 	}
 	var networks, hosts []choice[string]
 	if v := e.get("REDIS_URL"); v != "" {

@@ -24,7 +24,7 @@ const perSecond = "REDIS_PERSECOND"
 // readRedisStore reads the settings of Redis, and of the one for limits per second
 // if there is one.
 func readRedisStore(getenv Getenv) (app.Store, error) {
-	main, err := ReadRedis(mainRedis(getenv))
+	main, err := ReadRedis(getenv)
 	if err != nil {
 		return app.Store{}, err
 	}
@@ -46,7 +46,7 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 	s := app.Store{
 		Kind:            "redis",
 		Name:            "Redis",
-		Spread:          two || main.Options.Mode == redis.Cluster,
+		Spread:          two || main.Options.Mode.Spreads(),
 		NeededForHealth: main.NeededForHealth,
 		Certificates:    map[string]tlsfiles.Files{},
 		Open:            func(log *zap.Logger) (*app.OpenStore, error) { return openRedis(servers, log) },
@@ -58,18 +58,6 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 		}
 	}
 	return s, nil
-}
-
-// mainRedis leaves out what is not for this service.
-func mainRedis(getenv Getenv) Getenv {
-	return func(name string) string {
-		value := getenv(name)
-		// What Docker and Kubernetes set for a service called redis is no number.
-		if name == "REDIS_PORT" && strings.Contains(value, "://") {
-			return ""
-		}
-		return value
-	}
 }
 
 // perSecondRedis gives the settings of the Redis for limits per second, as if it were

@@ -53,6 +53,7 @@ func StoreKind(text string) (string, error) {
 // ReadStore returns the store that the environment chooses: BACKEND_TYPE, or else any
 // variable of just one store. Everything wrong with its settings is in the error.
 func ReadStore(getenv Getenv) (app.Store, error) {
+	getenv = withoutLinks(getenv)
 	e := environment{get: getenv}
 	e.seconds("RATE_LIMITER_DEFAULT_TTL", time.Hour) // counters outlive their meaning by less than any
 	chosen, err := choose(getenv)
@@ -60,6 +61,18 @@ func ReadStore(getenv Getenv) (app.Store, error) {
 		return app.Store{}, err
 	}
 	return chosen.read(getenv)
+}
+
+// withoutLinks leaves out what Docker and Kubernetes set for a service called redis:
+// its REDIS_PORT is no number, such as tcp://10.0.0.1:6379.
+func withoutLinks(getenv Getenv) Getenv {
+	return func(name string) string {
+		value := getenv(name)
+		if name == "REDIS_PORT" && strings.Contains(value, "://") {
+			return ""
+		}
+		return value
+	}
 }
 
 func choose(getenv Getenv) (store, error) {

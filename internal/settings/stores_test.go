@@ -19,6 +19,7 @@ func TestReadStore(t *testing.T) {
 		"redis, and no address": {env{"BACKEND_TYPE": "Redis"}, "redis", false},
 		"any setting of Redis":  {env{"REDIS_POOL_SIZE": "10"}, "redis", false},
 		"Docker's port":         {env{"REDIS_HOST": "r", "REDIS_PORT": "tcp://10.0.0.1:6379"}, "redis", false},
+		"no port but Docker's":  {env{"REDIS_PORT": "tcp://10.0.0.1:6379"}, "memory", false},
 		"a cluster":             {env{"REDIS_URL": "a:1,b:2", "REDIS_TYPE": "CLUSTER"}, "redis", true},
 		"a Redis per second":    {env{"REDIS_URL": "r:1", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "s:1"}, "redis", true},
 		"none per second":       {env{"REDIS_PERSECOND": "false"}, "memory", false},

@@ -74,7 +74,7 @@ func (s *Stats) Run(ctx context.Context) error {
 
 // Tick ends a second. It is for tests; otherwise Run calls it.
 func (s *Stats) Tick(now time.Time) {
-	s.pace.relax(now)
+	s.pace.Relax(now)
 	s.sampling.Lock()
 	defer s.sampling.Unlock()
 	s.ticked = now

@@ -24,7 +24,7 @@ func TestActivity(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := stats.New(0)
 		names := []stats.Name{{Domain: "edge", Path: "a"}, {Domain: "edge", Path: "b"}}
-		rules := s.Bind(names)
+		rules := s.Bind(names, nil)
 		now := time.Unix(1_700_000_000, 0)
 		seconds := make([][]stats.Calls, len(rules))
 		for range rapid.IntRange(1, 4).Draw(t, "stretches") {
@@ -101,9 +101,9 @@ func near(a, b stats.Rates) bool {
 func TestActivityOfParts(t *testing.T) {
 	s := stats.New(0)
 	name := stats.Name{Domain: "edge", Path: "user"}
-	rule := s.Bind([]stats.Name{name})[0]
-	alice := s.Detailed("edge", []byte("user_alice"), rule)
-	override := s.Detailed("edge", []byte("user_alice!"), alice)
+	rule := s.Bind([]stats.Name{name}, nil)[0]
+	alice := s.Detailed("edge", []byte("user_alice"), rule, levels)
+	override := s.Detailed("edge", []byte("user_alice!"), alice, levels)
 	last := time.Unix(1_700_000_000, 0)
 	allow(rule, 1)
 	allow(alice, 2)
@@ -116,7 +116,7 @@ func TestActivityOfParts(t *testing.T) {
 		if len(got) != 1 || a.Allowed != 6 || a.Denied != 1 || a.Second.Allowed != 6 || !a.LastDenied.Equal(last) || a.History != nil {
 			t.Errorf("%+v", got)
 		}
-		s.Bind([]stats.Name{name})
+		s.Bind([]stats.Name{name}, nil)
 	}
 	allow(rule, 4)
 	s.Tick(last.Add(time.Second))
@@ -138,7 +138,7 @@ func TestActivityOfParts(t *testing.T) {
 func TestHottestBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := stats.New(0)
-		rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}})[0]
+		rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
 		now := time.Unix(1_700_000_000, 0)
 		keys := rapid.IntRange(1, 100).Draw(t, "keys")
 		truth := map[string]int64{}
@@ -183,7 +183,7 @@ func TestHottestBounds(t *testing.T) {
 // TestHottestForgets holds that what was hot is forgotten in two minutes at most.
 func TestHottestForgets(t *testing.T) {
 	s := stats.New(0)
-	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}})[0]
+	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
 	start := time.Unix(1_700_000_000, 0)
 	at := func(after time.Duration) string {
 		text := ""
@@ -212,7 +212,7 @@ func TestHottestForgets(t *testing.T) {
 // looked at, and the estimates are right all the same.
 func TestSampling(t *testing.T) {
 	s := stats.New(0)
-	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}})[0]
+	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
 	var samplers [4]stats.Sampler
 	start := time.Unix(1_700_000_000, 0)
 	const perSecond, seconds = 200_000, 5
@@ -262,7 +262,7 @@ func TestSampling(t *testing.T) {
 // BenchmarkSample is what looking for hot counters costs a request.
 func BenchmarkSample(b *testing.B) {
 	s := stats.New(0)
-	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}})[0]
+	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
 	var sampler stats.Sampler
 	key := []byte("4:edge|4:user=5:alice|fw:1m")
 	now := time.Now()

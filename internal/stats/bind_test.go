@@ -18,7 +18,7 @@ func TestBindWhileCounting(t *testing.T) {
 	for i := range names {
 		names[i] = stats.Name{Domain: "edge", Path: fmt.Sprintf("user_%d", i)}
 	}
-	first := s.Bind(names)
+	first := s.Bind(names, nil)
 	done := make(chan struct{})
 	var requests sync.WaitGroup
 	for range 2 {
@@ -28,18 +28,18 @@ func TestBindWhileCounting(t *testing.T) {
 				case <-done:
 					return
 				default:
-					s.Detailed("edge", fmt.Appendf(nil, "user_0_%d", i%100), first[0]).Allow(stats.Usage{Hits: 1})
+					s.Detailed("edge", fmt.Appendf(nil, "user_0_%d", i%100), first[0], levels).Allow(stats.Usage{Hits: 1})
 				}
 			}
 		})
 	}
 	for i := range 20 {
-		s.Bind(names[i:])
-		s.Bind(names[:2000])
+		s.Bind(names[i:], nil)
+		s.Bind(names[:2000], nil)
 	}
 	close(done)
 	requests.Wait()
-	again := s.Bind(names)
+	again := s.Bind(names, nil)
 	for i := 20; i < 2000; i++ {
 		if again[i] != first[i] {
 			t.Fatalf("rule %d has new counters, though it was there all along", i)
@@ -50,7 +50,7 @@ func TestBindWhileCounting(t *testing.T) {
 	}
 	own := 0
 	for i := range 2 * most {
-		if s.Detailed("edge", fmt.Appendf(nil, "user_1_%d", i), again[1]) != again[1] {
+		if s.Detailed("edge", fmt.Appendf(nil, "user_1_%d", i), again[1], levels) != again[1] {
 			own++
 		}
 	}

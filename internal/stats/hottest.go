@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -29,7 +28,7 @@ type Sampler struct{ skip, period uint32 }
 // Sample returns for how many requests the present one stands, which is then to
 // be counted by Heat; 0 if it is passed over.
 func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
-	if x.skip > 0 && x.period <= s.pace.period.Load() {
+	if x.skip > 0 && x.period <= s.pace.Period() {
 		x.skip--
 		return 0
 	}
@@ -37,57 +36,11 @@ func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
 	if x.skip == 0 { // otherwise the period has become shorter meanwhile
 		weight = max(weight, int64(x.period))
 	}
-	x.period = s.pace.take(now)
+	x.period = s.pace.Take(now)
 	// On average one of every period: the gaps are random, lest they fall in with
 	// the rhythm of the requests.
 	x.skip = rand.Uint32N(2*x.period - 1)
 	return weight
-}
-
-// pace adapts how often is sampled to how many requests come.
-type pace struct {
-	period atomic.Uint32 // one request of so many; a power of two, or 0 for 1
-
-	mu     sync.Mutex
-	second int64 // Unix time
-	taken  int   // in that second, since the period last changed
-}
-
-const maxPeriod = 1 << 20
-
-// take counts a sample and returns the period.
-func (p *pace) take(now time.Time) uint32 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.settle(now)
-	p.taken++
-	period := max(p.period.Load(), 1)
-	if p.taken >= hotSamples && period < maxPeriod {
-		p.taken = 0
-		period *= 2
-		p.period.Store(period)
-	}
-	return period
-}
-
-// settle halves the period for each second that has brought few samples.
-func (p *pace) settle(now time.Time) {
-	gone := now.Unix() - p.second
-	if gone <= 0 {
-		return
-	}
-	if p.taken >= hotSamples/2 {
-		gone--
-	}
-	p.period.Store(max(p.period.Load(), 1) >> min(gone, 31))
-	p.second, p.taken = now.Unix(), 0
-}
-
-// relax is settle for when there may be no samples at all.
-func (p *pace) relax(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.settle(now)
 }
 
 // Hot is one of a rule's hottest counters.
@@ -205,7 +158,7 @@ func (s *Stats) Hottest(rule Name, now time.Time) Hottest {
 		h.begun = now
 	}
 	h.turn(now)
-	out := Hottest{Since: h.begun, Sampled: int(max(s.pace.period.Load(), 1))}
+	out := Hottest{Since: h.begun, Sampled: int(s.pace.Period())}
 	if h.previous != nil {
 		out.Since = h.previousBegun
 	}

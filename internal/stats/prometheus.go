@@ -2,6 +2,7 @@ package stats
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ func newLatency() *latency {
 		Name:        "ratelimit_service_response_time_seconds",
 		Help:        "Time from a decoded request to its answer.",
 		ConstLabels: byMethod,
-		Buckets:     []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 1},
+		Buckets:     []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
 	})}
 }
 
@@ -40,9 +41,12 @@ var byMethod = prometheus.Labels{"grpc_method": "ShouldRateLimit"}
 
 // The metrics that name a rule. Those called ratelimit_service_… have the names
 // and labels of envoyproxy/ratelimit's exporter, on which dashboards are built;
-// their keys are the first two levels of the rule's path.
+// their keys are the first two levels of the rule's path, in whose values _ stands for
+// . : and |.
 var (
 	decisions = prometheus.NewDesc("ratelimit_decisions_total", "Calls by rule and result: allowed, denied, shadow_denied or error.", []string{"domain", "rule", "result"}, nil)
+
+	unmatched = prometheus.NewDesc("ratelimit_unmatched_total", "What met no rule, by domain: requests whose domain has none, or descriptors.", []string{"domain", "what"}, nil)
 
 	candidateDecisions = prometheus.NewDesc("ratelimit_candidate_decisions_total", "Calls by limit in shadow mode beside enforced ones, and result: allowed or shadow_denied.", []string{"domain", "rule", "limit", "result"}, nil)
 	candidateOver      = prometheus.NewDesc("ratelimit_candidate_over_limit_hits_total", "Hits beyond a limit in shadow mode beside enforced ones.", []string{"domain", "rule", "limit"}, nil)
@@ -126,6 +130,7 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 	for _, d := range serviceDescs {
 		out <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.read(s)))
 	}
+	s.collectUnmatched(out)
 	task := background.New()
 	defer task.Close()
 	rules := s.Rules()
@@ -135,7 +140,7 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 		if name := label(r.Name.Domain); name != *domain.Value {
 			domain = labelPair("domain", name)
 		}
-		counts[i] = ruleCounts{r.Counts(), domain, labelPair("rule", label(r.Name.Path))}
+		counts[i] = ruleCounts{r, r.Counts(), domain, labelPair("rule", label(r.Name.Path))}
 		task.Step()
 	}
 	for _, result := range results {
@@ -163,8 +168,29 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
+// collectUnmatched also gives envoyproxy/ratelimit's metrics for domains without rules,
+// whose names hold those of the domains.
+func (s *Stats) collectUnmatched(out chan<- prometheus.Metric) {
+	unknown, known := s.Unmatched()
+	theirs := map[string]uint64{}
+	for _, m := range unknown {
+		out <- prometheus.MustNewConstMetric(unmatched, prometheus.CounterValue, float64(m.Count), label(m.Domain), "domain")
+		theirs["ratelimit_service_rate_limit_"+notInNames.ReplaceAllString(m.Domain, "_")+"_domain_not_found"] += m.Count
+	}
+	for _, m := range known {
+		out <- prometheus.MustNewConstMetric(unmatched, prometheus.CounterValue, float64(m.Count), label(m.Domain), "descriptor")
+	}
+	for name, n := range theirs {
+		desc := prometheus.NewDesc(name, "Requests for a domain without rules, under envoyproxy/ratelimit's name.", nil, nil)
+		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n))
+	}
+}
+
+var notInNames = regexp.MustCompile(`[^a-zA-Z0-9_]`)
+
 // ruleCounts are the counts of a rule with its labels.
 type ruleCounts struct {
+	of *Rule
 	Counts
 	domain, rule *dto.LabelPair
 }
@@ -183,8 +209,7 @@ func sumByLevels(rules []ruleCounts, task *background.Task) []*levelCounts {
 	byKeys := map[[3]string]*levelCounts{}
 	var all []*levelCounts
 	for _, r := range rules {
-		key1, rest, _ := strings.Cut(*r.rule.Value, ".")
-		key2, _, _ := strings.Cut(rest, ".")
+		key1, key2 := label(r.of.key1), label(r.of.key2)
 		keys := [3]string{*r.domain.Value, key1, key2}
 		l := byKeys[keys]
 		if l == nil {

@@ -13,7 +13,7 @@ import (
 // would look like a restart.
 func TestHitsSaturate(t *testing.T) {
 	s := stats.New(0)
-	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}})[0]
+	rule := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
 	const huge = math.MaxInt64
 	var calls sync.WaitGroup
 	for range 8 {
@@ -42,7 +42,7 @@ func TestHitsSaturate(t *testing.T) {
 func TestCandidatesAreCountedApart(t *testing.T) {
 	s := stats.New(0)
 	names := []stats.Name{{Domain: "edge", Path: "user"}, {Domain: "edge", Path: "user", Limit: "b"}, {Domain: "edge", Path: "user", Limit: "a"}}
-	counters := s.Bind(names)
+	counters := s.Bind(names, nil)
 	counters[0].Allow(stats.Usage{Hits: 2, Limit: 5, Near: 4, After: 2})
 	if over := counters[1].Deny(stats.Usage{Hits: 2, Limit: 1}, time.Now(), true); over != 2 {
 		t.Errorf("%d hits over the limit, want 2", over)
@@ -60,7 +60,7 @@ func TestCandidatesAreCountedApart(t *testing.T) {
 	if c := counters[1].Counts(); c.ShadowDenied != 1 || c.OverLimit != 2 || c.WithinLimit != 0 {
 		t.Errorf("the candidate: %+v", c)
 	}
-	if again := s.Bind(names[:2]); again[1] != counters[1] || len(s.Candidates()) != 1 {
+	if again := s.Bind(names[:2], nil); again[1] != counters[1] || len(s.Candidates()) != 1 {
 		t.Error("a candidate does not survive a reload, or one that is gone does")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/pace"
 )
 
 // Name is what a rule's counts are known by.
@@ -60,6 +61,9 @@ type Rule struct {
 	within, deniedHits, over, near, shadow, localCache atomic.Uint64
 	allowed, denied, shadowDenied, errors              atomic.Uint64
 	lastDenied                                         atomic.Int64 // Unix µs
+
+	// What dashboards for envoyproxy/ratelimit know the rule by.
+	key1, key2 string
 
 	of   *Rule // what this counts a value or an override of; nil: it is a rule itself
 	heat heat
@@ -174,6 +178,7 @@ type Stats struct {
 	ServiceErrors atomic.Uint64
 
 	latency *latency
+	domains domains
 
 	mu       sync.RWMutex
 	rules    map[Name]*Rule
@@ -181,7 +186,7 @@ type Stats struct {
 	limit    int    // on rules that are not bound: values of detailed metrics
 	extra    int
 
-	pace pace
+	pace *pace.Pace // of looking for what is hot
 
 	sampling sync.Mutex // before mu
 	ticks    uint64
@@ -200,7 +205,10 @@ func New(maxDetailed int) *Stats {
 	if maxDetailed == 0 {
 		maxDetailed = DefaultMaxDetailed
 	}
-	return &Stats{rules: map[Name]*Rule{}, limit: maxDetailed, latency: newLatency()}
+	s := &Stats{rules: map[Name]*Rule{}, limit: maxDetailed, latency: newLatency(), pace: pace.New(hotSamples)}
+	s.domains.unknown.Store(&map[string]*Domain{})
+	s.domains.others.name = OtherDomains
+	return s
 }
 
 // bindAtOnce is how many names are bound, or forgotten, before requests that look
@@ -209,8 +217,9 @@ const bindAtOnce = 512
 
 // Bind returns the counters of the named rules, in order: those that exist
 // already go on, others start at zero, and counters of rules that are not named
-// are forgotten.
-func (s *Stats) Bind(names []Name) []*Rule {
+// are forgotten. Levels returns the first two levels of the path of the i-th of them;
+// without it they end at the path's dots.
+func (s *Stats) Bind(names []Name, levels func(i int) (first, second string)) []*Rule {
 	s.sampling.Lock()
 	defer s.sampling.Unlock()
 	s.mu.Lock()
@@ -232,6 +241,13 @@ func (s *Stats) Bind(names []Name) []*Rule {
 		switch {
 		case r == nil:
 			r = &Rule{Name: n, born: s.ticks}
+			if levels != nil {
+				r.setLevels(levels(i))
+			} else {
+				first, rest, _ := strings.Cut(n.Path, ".")
+				second, _, _ := strings.Cut(rest, ".")
+				r.setLevels(first, second)
+			}
 			s.rules[n] = r
 		case r.bound == 0:
 			s.extra--
@@ -259,8 +275,8 @@ func (s *Stats) Bind(names []Name) []*Rule {
 // Detailed returns the counter of one value of a rule with detailed_metric. New
 // values share fallback once the bound is reached, and so do those whose path is
 // another rule's: a client that chooses its value must not count there. Path is
-// copied if kept.
-func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
+// copied if kept. Levels returns the first two levels of it.
+func (s *Stats) Detailed(domain string, path []byte, fallback *Rule, levels func() (first, second string)) *Rule {
 	s.mu.RLock()
 	r := s.rules[Name{Domain: domain, Path: string(path)}]
 	s.mu.RUnlock()
@@ -279,9 +295,17 @@ func (s *Stats) Detailed(domain string, path []byte, fallback *Rule) *Rule {
 		return fallback
 	}
 	r = &Rule{Name: n, of: fallback}
+	r.setLevels(levels())
 	s.rules[n] = r
 	s.extra++
 	return r
+}
+
+// levelDots are what would be taken for the end of a level, or of a name.
+var levelDots = strings.NewReplacer(".", "_", ":", "_", "|", "_")
+
+func (r *Rule) setLevels(first, second string) {
+	r.key1, r.key2 = levelDots.Replace(first), levelDots.Replace(second)
 }
 
 // Rules returns the counters of all rules, ordered by domain and path.

@@ -10,19 +10,19 @@ import (
 // another rule, or of another rule's value: they count for the rule that they met.
 func TestValuesCountForTheirOwnRule(t *testing.T) {
 	s := stats.New(0)
-	rules := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}, {Domain: "edge", Path: "user_x.plan_gold"}, {Domain: "edge", Path: "route"}})
+	rules := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}, {Domain: "edge", Path: "user_x.plan_gold"}, {Domain: "edge", Path: "route"}}, nil)
 	user, gold, route := rules[0], rules[1], rules[2]
-	if got := s.Detailed("edge", []byte("user_alice"), user); got == user || got.Name.Path != "user_alice" {
+	if got := s.Detailed("edge", []byte("user_alice"), user, levels); got == user || got.Name.Path != "user_alice" {
 		t.Errorf("a value counts as %q", got.Name.Path)
 	}
 	for path, fallback := range map[string]*stats.Rule{"user_x.plan_gold": user, "user_alice": route} {
 		for range 2 {
-			if got := s.Detailed("edge", []byte(path), fallback); got != fallback {
+			if got := s.Detailed("edge", []byte(path), fallback, levels); got != fallback {
 				t.Errorf("a value of %s counts as %q", fallback.Name.Path, got.Name.Path)
 			}
 		}
 	}
-	if got := s.Detailed("edge", []byte("user_x.plan_gold"), gold); got != gold {
+	if got := s.Detailed("edge", []byte("user_x.plan_gold"), gold, levels); got != gold {
 		t.Errorf("a rule's own path counts as %q", got.Name.Path)
 	}
 	if n := s.Folded.Load(); n != 4 {
@@ -34,9 +34,9 @@ func TestValuesCountForTheirOwnRule(t *testing.T) {
 func TestSeriesAreBounded(t *testing.T) {
 	const most = 10
 	s := stats.New(most)
-	user := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}})[0]
+	user := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
 	for i := range 1000 {
-		s.Detailed("edge", []byte{'u', byte(i), byte(i >> 8)}, user).Allow(stats.Usage{Hits: 1, Limit: 10, Near: 8})
+		s.Detailed("edge", []byte{'u', byte(i), byte(i >> 8)}, user, levels).Allow(stats.Usage{Hits: 1, Limit: 10, Near: 8})
 	}
 	if n := len(s.Rules()); n != most+1 {
 		t.Errorf("%d series, want %d", n, most+1)
@@ -45,3 +45,6 @@ func TestSeriesAreBounded(t *testing.T) {
 		t.Errorf("%d calls folded, want %d", n, 1000-most)
 	}
 }
+
+// levels are those of values that these tests do not look at.
+func levels() (first, second string) { return "user", "" }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"testing"
+	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"go.opentelemetry.io/otel/codes"
@@ -18,6 +20,8 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // TestOff: without traces everything is what it was.
@@ -62,6 +66,36 @@ func TestStore(t *testing.T) {
 	}
 	if has["ratelimit.backend"] != "redis" || has["ratelimit.limits"] != "3" {
 		t.Errorf("attributes %v", has)
+	}
+}
+
+// TestSpanSaysWhatARequestIsOver, an element for each limit, and holds no value of a
+// descriptor. A request that is over nothing has no such attributes.
+func TestSpanSaysWhatARequestIsOver(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	on := &Traces{provider: sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))}
+	for _, reasons := range [][]limiter.Reason{nil, {
+		{Entries: []descriptor.Entry{{Key: "user", Value: "alice"}}, Rule: "user", Limit: "per_user: fixed_window, 1 per minute", RetryAfter: 1500 * time.Millisecond},
+		{Entries: []descriptor.Entry{{Key: "path", Value: "/x"}}, Limit: "fixed_window, 7 per hour", Shadow: true, Remaining: 3, RetryAfter: algo.Never},
+	}} {
+		ctx, span := on.provider.Tracer("test").Start(t.Context(), "request")
+		on.Why(ctx, slices.Values(reasons))
+		span.End()
+	}
+	if got := recorder.Ended()[0].Attributes(); len(got) != 0 {
+		t.Errorf("over nothing: %v", got)
+	}
+	var got []string
+	for _, a := range recorder.Ended()[1].Attributes() {
+		got = append(got, string(a.Key)+"="+a.Value.String())
+	}
+	want := []string{
+		`ratelimit.over.verdict=["over","shadow"]`, `ratelimit.over.rule=["user",""]`,
+		`ratelimit.over.limit=["per_user: fixed_window, 1 per minute","fixed_window, 7 per hour"]`,
+		`ratelimit.over.left=[0,3]`, `ratelimit.over.retry_after_ms=[1500,-1]`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 

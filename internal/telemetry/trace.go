@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"iter"
 	"net/http"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
 // The attributes of spans.
@@ -25,8 +27,15 @@ const (
 	attrDomain      = attribute.Key("ratelimit.domain")
 	attrDescriptors = attribute.Key("ratelimit.descriptors") // how many
 	attrCode        = attribute.Key("ratelimit.code")        // overall: OK or OVER_LIMIT
-	attrBackend     = attribute.Key("ratelimit.backend")     // memory or redis
-	attrLimits      = attribute.Key("ratelimit.limits")      // how many are decided
+	// Of what a request is over, one element for each limit.
+	attrVerdicts = attribute.Key("ratelimit.over.verdict") // over or shadow
+	attrRules    = attribute.Key("ratelimit.over.rule")    // empty: the request brought the limit
+	attrOver     = attribute.Key("ratelimit.over.limit")
+	attrLeft     = attribute.Key("ratelimit.over.left")
+	attrRetry    = attribute.Key("ratelimit.over.retry_after_ms") // -1: never
+
+	attrBackend = attribute.Key("ratelimit.backend") // memory or redis
+	attrLimits  = attribute.Key("ratelimit.limits")  // how many are decided
 )
 
 // scope names what the spans come from.
@@ -86,6 +95,32 @@ func (s service) ShouldRateLimit(ctx context.Context, req *pb.RateLimitRequest) 
 		}
 	}
 	return resp, err
+}
+
+// Why says in the span of a request which rules and limits it is over: one element in
+// each attribute for each reason. Values of descriptors are left out.
+func (t *Traces) Why(ctx context.Context, reasons iter.Seq[limiter.Reason]) {
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	var verdicts, rules, limits []string
+	var left, retry []int64
+	for why := range reasons {
+		verdict, wait := "over", int64(-1)
+		if why.Shadow {
+			verdict = "shadow"
+		}
+		if why.RetryAfter != algo.Never {
+			wait = why.RetryAfter.Milliseconds()
+		}
+		verdicts, rules, limits = append(verdicts, verdict), append(rules, why.Rule), append(limits, why.Limit)
+		left, retry = append(left, why.Remaining), append(retry, wait)
+	}
+	if verdicts != nil {
+		span.SetAttributes(attrVerdicts.StringSlice(verdicts), attrRules.StringSlice(rules), attrOver.StringSlice(limits),
+			attrLeft.Int64Slice(left), attrRetry.Int64Slice(retry))
+	}
 }
 
 // Backend records the calls of a store as parts of the requests that make them.

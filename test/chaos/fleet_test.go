@@ -124,9 +124,10 @@ func startFleet(t *testing.T, p *plan) *fleet {
 }
 
 func (f *fleet) serverConfig() redistest.Config {
+	c := redistest.Config{Program: f.p.program}
 	switch f.p.topology {
 	case durable:
-		return redistest.Config{Args: []string{"--appendonly", "yes", "--appendfsync", "always"}}
+		c.Args = []string{"--appendonly", "yes", "--appendfsync", "always"}
 	case clocked:
 		path := filepath.Join(f.t.TempDir(), "offset")
 		file, err := os.Create(path)
@@ -136,9 +137,9 @@ func (f *fleet) serverConfig() redistest.Config {
 		f.t.Cleanup(func() { file.Close() })
 		f.clock = file
 		f.setClock(0)
-		return redistest.Config{Env: []string{"LD_PRELOAD=" + clockLibrary(f.t), "CHAOS_CLOCK_FILE=" + path}}
+		c.Env = []string{"LD_PRELOAD=" + clockLibrary(f.t), "CHAOS_CLOCK_FILE=" + path}
 	}
-	return redistest.Config{}
+	return c
 }
 
 // clockLibrary builds what lets a server's clock be stepped.
@@ -161,8 +162,12 @@ func (f *fleet) setClock(off time.Duration) {
 // startProxy puts a network before the server. Its port is held, so that it stays
 // free while the network is down.
 func (f *fleet) startProxy() {
+	to := f.server.Addr
+	if f.p.plain {
+		to = redistest.StartClosing(f.t, f.server, "HELLO")
+	}
 	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	f.proxy = toxiproxy.NewProxy(api, "redis", freeport.ForTest(f.t).Addr(), f.server.Addr)
+	f.proxy = toxiproxy.NewProxy(api, "redis", freeport.ForTest(f.t).Addr(), to)
 	if err := f.proxy.Start(); err != nil {
 		f.t.Fatal(err)
 	}
@@ -746,7 +751,7 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 
 // print writes a record's log and findings.
 func (r *record) print(w io.Writer, v *verdict) {
-	fmt.Fprintf(w, "what was done, seed %d, %s:\n", r.plan.seed, r.plan.topology)
+	fmt.Fprintf(w, "what was done, seed %d, %s:\n", r.plan.seed, r.plan.store())
 	for _, line := range r.log {
 		fmt.Fprintln(w, "  "+line)
 	}

@@ -372,7 +372,7 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 	of, rule := d.versions[ref.version][ref.rule], d.rules[ref.rule]
 	troubled, undone := r.troubled(c), d.allOrNothing && c.over
 	passed := said.ok && !undone
-	without := a.hits > 0 && passed && !of.rehearsed() && rule.mode == "allow" && int64(said.remaining) == capacity(of[ref.limit].Params)
+	without := passed && r.showsNoStore(c, i, of[ref.limit].Params) && !of.rehearsed()
 	if without {
 		if !troubled {
 			v.add([]*call{c}, "%s: answered without the store, which was well", said.name)
@@ -388,6 +388,8 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 		if of.rehearsed() { // a refusal leaves less than what it refused
 			h.fits = len(of) == 1 && !undone && !troubled && int64(said.remaining) >= a.hits
 		}
+		// Of two stores that decide a descriptor's limits one may be away.
+		unsaid := troubled && at != ref.limit && of.inTwoStores(r.plan.topology)
 		said := report{hit: h, answer: said, of: of}
 		said.decided = at == ref.limit && !troubled && !without && !undone && !said.vague && rule.lease == 0 && !r.staleAnswer(c)
 		switch {
@@ -395,7 +397,7 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 			k.perhaps(r, h) // what a request gives back it does even when it is refused
 		case p.DeniedHits == algo.Count || h.fits && passed:
 			said.own, said.owned = a.hits, a.hits
-			if h.fits && passed && !without && !r.staleAnswer(c) {
+			if h.fits && passed && !without && !unsaid && !r.staleAnswer(c) {
 				k.admitted = append(k.admitted, h)
 				v.admitted += h.n
 			}
@@ -422,6 +424,23 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 			k.brief = append(k.brief, h)
 		}
 	}
+}
+
+// showsNoStore reports whether an answer says of a descriptor what no store does: that
+// it has charged it and all is left. With mode allow that is an answer; with an error it
+// is what comes beside another descriptor's refusal, which outweighs the error.
+func (r *record) showsNoStore(c *call, i int, p algo.Params) bool {
+	if c.asks[i].hits <= 0 || int64(c.answers[i].remaining) != capacity(p) {
+		return false
+	}
+	ref, _ := r.plan.domains[c.domain].parse(c.answers[i].name) // as judgeVersions has checked
+	switch r.plan.domains[c.domain].rules[ref.rule].mode {
+	case "allow":
+		return true
+	case "error", noFailure:
+		return c.over
+	}
+	return false
 }
 
 // widest returns what of all versions of a limit is charged the most.

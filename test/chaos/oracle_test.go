@@ -217,6 +217,45 @@ func TestOracleAcceptsWhatAStepBackRevivesOfAHybrid(t *testing.T) {
 	}
 }
 
+// A bucket that was full of room for long is found to be used up by whoever asks first
+// after a step back, also by one who is refused for it and charges nothing: from then on
+// it drains, and not from the step. Seed 2011.
+func TestOracleAcceptsABucketThatDrainsFromItsFirstUseAfterAStepBack(t *testing.T) {
+	p := algo.Params{Algorithm: algo.Hybrid, Limit: 8, Window: 900 * time.Millisecond, Burst: 3, Strict: true, DeniedHits: algo.Drop}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start, stepped, back = int64(1_700_000_000_000_000), 300_000, time.Hour + 1100*time.Millisecond
+	r := blank(p, 1, 0)
+	r.plan.topology = clocked
+	var state algo.State
+	var decisions []algo.Decision
+	for _, at := range []int64{0, 2_340_000, 2_560_000} {
+		clock := start + at
+		if at > stepped {
+			clock -= back.Microseconds()
+		}
+		next, decision := limit.Step(state, clock, 1)
+		state = next
+		r.says(start+at, 1, decision.Allowed)
+		c := &r.calls[len(r.calls)-1]
+		c.answers[0] = answerOf(c.answers[0].name, limit.Params(), decision, decision.Allowed)
+		decisions = append(decisions, decision)
+	}
+	if decisions[1].Allowed || !decisions[2].Allowed || decisions[2].Remaining != 0 {
+		t.Fatalf("after the step it is decided %+v and %+v: want a refusal, and an admission that leaves nothing", decisions[1], decisions[2])
+	}
+	r.cuts = []cut{{span: span{start + stepped, start + stepped + 100}, replica: -1, back: back}}
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
+	}
+	r.cuts = nil
+	if v := r.judge(); len(v.findings) == 0 {
+		t.Error("without the step nothing is found")
+	}
+}
+
 // A loss of all counters is a reason to admit anew, once.
 func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
@@ -732,5 +771,86 @@ func TestOracleAcceptsDebtOfALongCall(t *testing.T) {
 	r.calls[0].got = start + 100_000
 	if v := r.judge(); len(v.findings) != 0 {
 		t.Errorf("%v", v.findings)
+	}
+}
+
+// An answer may hold what the store has decided beside what it has not: one that is
+// refused stands for all, and shows of the others that all is left. Seed 30000.
+func TestOracleTellsErrorsOfSomeDescriptors(t *testing.T) {
+	const at = int64(1_700_000_000_000_000)
+	p := algo.Params{Algorithm: algo.TokenBucket, Limit: 5, Window: 900 * time.Millisecond, Burst: 1, DeniedHits: algo.Count}
+	for _, test := range []struct {
+		name, mode string
+		over       bool // whether the other descriptor is refused
+		remaining  uint32
+		well       bool   // whether the store was
+		finding    string // empty: none
+	}{
+		{"allowed", "allow", false, 1, false, ""},
+		{"allowed beside a refusal", "allow", true, 1, false, ""},
+		{"failed beside a refusal", "error", true, 1, false, ""},
+		{"failed beside a refusal, by default", noFailure, true, 1, false, ""},
+		{"failed with a store that is well", "error", true, 1, true, "answered without the store, which was well"},
+		{"failed, and no error", "error", false, 1, false, "3 hits admitted"},
+		{"refused, and said to pass", "deny", true, 1, false, "3 hits admitted"},
+		{"admitted beside a refusal", "error", true, 0, false, "3 hits admitted"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := blank(p, 1, 0)
+			d := r.plan.domains[0]
+			d.rules[3].mode = test.mode
+			d.rules = append(d.rules, &rule{limits: []algo.Params{p}, mode: "deny"})
+			d.versions[1] = append(d.versions[1], variant{{Params: p}})
+			r.calls = []call{{
+				sent: at, got: at + 100, over: test.over,
+				asks: []ask{{rule: 4, values: []string{"y"}, hits: 1}, {rule: 3, values: []string{"x"}, hits: 3}},
+				answers: []answer{
+					{ok: !test.over, name: limitName(4, 0, 1), limit: p.Limit, wait: 1},
+					{ok: true, name: limitName(3, 0, 1), limit: p.Limit, remaining: test.remaining},
+				},
+			}}
+			if !test.well {
+				r.faults = []fault{{span: span{at - 1000, at + 1000}}}
+			}
+			v := r.judge()
+			switch {
+			case test.finding == "" && len(v.findings) > 0:
+				t.Errorf("%v", v.findings)
+			case test.finding != "" && (len(v.findings) == 0 || !strings.Contains(v.findings[0].what, test.finding)):
+				t.Errorf("found %v, want %q", v.findings, test.finding)
+			}
+		})
+	}
+}
+
+// Of two limits in two stores an answer shows one, of which the store may have been
+// well; the other may have been admitted without.
+func TestOracleTellsErrorsOfOneOfTwoStores(t *testing.T) {
+	const at = int64(1_700_000_000_000_000)
+	p := algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: 900 * time.Millisecond, Burst: 1, DeniedHits: algo.Drop}
+	q := algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: time.Second, Burst: 1, DeniedHits: algo.Drop}
+	for _, test := range []struct {
+		name     string
+		topology topology
+		findings int
+	}{{"of two stores", perSecond, 0}, {"of one", single, 2}} {
+		t.Run(test.name, func(t *testing.T) {
+			r := blank(p, 1, 0)
+			r.plan.topology = test.topology
+			d := r.plan.domains[0]
+			d.rules[3].limits, d.rules[3].mode = []algo.Params{p, q}, "allow"
+			d.versions[1][3] = variant{{Params: p}, {Params: q}}
+			for i := range 2 { // the answers show each limit once, with nothing left
+				r.calls = append(r.calls, call{
+					step: i, sent: at + int64(i)*1000, got: at + int64(i)*1000 + 100,
+					asks:    []ask{{rule: 3, values: []string{"x"}, hits: 1}},
+					answers: []answer{{ok: true, name: limitName(3, i, 1), limit: 1}},
+				})
+			}
+			r.faults = []fault{{span: span{at - 1000, at + 5000}}}
+			if v := r.judge(); len(v.findings) != test.findings {
+				t.Errorf("%v, want %d", v.findings, test.findings)
+			}
+		})
 	}
 }

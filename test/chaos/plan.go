@@ -16,6 +16,8 @@ import (
 type plan struct {
 	seed     uint64
 	topology topology
+	program  string // of a single server
+	plain    bool   // before it is a proxy that closes connections which ask for RESP3
 	replicas int
 	clients  int
 	pause    time.Duration     // of a client between two requests, on average
@@ -79,11 +81,14 @@ func (v variant) rehearsed() bool {
 	return !slices.ContainsFunc(v, func(l limit) bool { return !l.shadow })
 }
 
-// apart reports whether a descriptor's limits are decided by two stores, of which one
-// gives back what it has charged when the other refuses.
-func (v variant) apart(d *domain, t topology) bool {
-	return t == perSecond && !d.allOrNothing && len(v) == 2 && (v[0].Window == time.Second) != (v[1].Window == time.Second)
+// inTwoStores reports whether a descriptor's limits are decided by two stores.
+func (v variant) inTwoStores(t topology) bool {
+	return t == perSecond && len(v) == 2 && (v[0].Window == time.Second) != (v[1].Window == time.Second)
 }
+
+// apart reports whether of two such stores one gives back what it has charged when the
+// other refuses.
+func (v variant) apart(d *domain, t topology) bool { return v.inTwoStores(t) && !d.allOrNothing }
 
 // event is something that is done to the fleet at a time of the run.
 type event struct {
@@ -123,7 +128,23 @@ func newPlan(seed uint64, length time.Duration) *plan {
 		p.domains = append(p.domains, newDomain(rng, name, i == 1, p.topology))
 	}
 	p.schedule(rng)
+	// Drawn apart, so that what else a seed decides stays.
+	others := rand.New(rand.NewPCG(seed, 2))
+	p.program = pick(others, "redis-server", "redis-server", "redis-server-6.2")
+	p.plain = chance(others, 30)
 	return p
+}
+
+// store says where counters live, for people.
+func (p *plan) store() string {
+	if !slices.Contains([]topology{single, perSecond, durable, clocked}, p.topology) {
+		return string(p.topology)
+	}
+	text := fmt.Sprintf("%s of %s", p.topology, p.program)
+	if p.plain {
+		text += " behind a proxy without HELLO"
+	}
+	return text
 }
 
 func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -119,4 +120,45 @@ func TestDryRunRefusesNobodyUntilEnforced(t *testing.T) {
 		t.Fatal(err)
 	}
 	get(t, envoy, http.StatusTooManyRequests, "x-user", "alice")
+}
+
+// TestAccessLogSaysWhichRule refused a request, and which would have but for shadow mode.
+func TestAccessLogSaysWhichRule(t *testing.T) {
+	_, envoy := start(t, "access-log.yaml", `
+domain: edge
+descriptors:
+  - {key: user, rate_limit: {name: per_user, unit: year, requests_per_unit: 1}}
+  - {key: plan, shadow_mode: true, rate_limit: {unit: year, requests_per_unit: 1}}
+`, "--why-metadata")
+	get(t, envoy, http.StatusOK, "x-user", "alice", "x-plan", "free")
+	get(t, envoy, http.StatusTooManyRequests, "x-user", "alice", "x-plan", "free")
+	var lines []map[string]any
+	harness.Eventually(t, "two lines of the access log", func() bool {
+		lines = nil
+		for line := range strings.Lines(envoy.Output()) {
+			var fields map[string]any
+			if json.Unmarshal([]byte(line), &fields) == nil && fields["path"] == "/" {
+				lines = append(lines, fields)
+			}
+		}
+		return len(lines) == 2
+	})
+	for field, want := range map[string]any{
+		"status": 200.0, "rule": nil, "limit": nil, "descriptor": nil, "left": nil, "shadow_rule": nil,
+	} {
+		if got := lines[0][field]; got != want {
+			t.Errorf("passed: %s: %v, want %v", field, got, want)
+		}
+	}
+	for field, want := range map[string]any{
+		"status": 429.0, "flags": "RL", "rule": "user", "limit": "per_user: fixed_window, 1 per year", "descriptor": "user=alice", "left": 0.0,
+		"shadow_rule": "plan", "shadow_limit": "fixed_window, 1 per year",
+	} {
+		if got := lines[1][field]; got != want {
+			t.Errorf("refused: %s: %v, want %v", field, got, want)
+		}
+	}
+	if wait, ok := lines[1]["retry_after_seconds"].(float64); !ok || wait < 1 {
+		t.Errorf("refused: retry_after_seconds: %v", lines[1]["retry_after_seconds"])
+	}
 }

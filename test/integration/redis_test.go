@@ -165,6 +165,37 @@ descriptors:
 	}
 }
 
+// TestOnlyThePerSecondRedisHasTLS: the files of REDIS_TLS_… are for the connection that
+// has TLS on, as with envoyproxy/ratelimit.
+func TestOnlyThePerSecondRedisHasTLS(t *testing.T) {
+	patiently(t)
+	files := redistest.NewTLS(t)
+	others, seconds := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{TLS: files})
+	for name, value := range map[string]string{
+		"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": others.Addr,
+		"REDIS_PERSECOND": "true", "REDIS_PERSECOND_SOCKET_TYPE": "tcp", "REDIS_PERSECOND_URL": seconds.Addr, "REDIS_PERSECOND_TLS": "true",
+		"REDIS_TLS_CACERT": files.CA, "REDIS_TLS_CLIENT_CERT": files.ClientCert, "REDIS_TLS_CLIENT_KEY": files.ClientKey,
+	} {
+		t.Setenv(name, value)
+	}
+	service := startService(t, `
+domain: edge
+descriptors:
+  - {key: fast, rate_limit: {unit: second, requests_per_unit: 1000000}}
+  - {key: slow, rate_limit: {unit: year, requests_per_unit: 10}}
+`)
+	for _, key := range []string{"fast", "slow"} {
+		if answer := service.Ask(t, harness.Request("edge", 1, key, "x")); answer.OverallCode != rls.RateLimitResponse_OK {
+			t.Errorf("%s: %v", key, answer)
+		}
+	}
+	for _, redis := range []string{"main", "per_second"} {
+		if n := service.Metric(t, `ratelimit_redis_calls_total{redis="`+redis+`",result="ok"}`); n != 1 {
+			t.Errorf("%v calls of the Redis %s, want 1", n, redis)
+		}
+	}
+}
+
 // httpStatus returns that of a page.
 func httpStatus(t *testing.T, addr, path string) int {
 	t.Helper()

@@ -55,7 +55,7 @@ func TestASeventhAlgorithm(t *testing.T) {
 		}
 		return string(out)
 	}
-	if out := run("explain", rules, "--domain", "edge", "user=a"); !strings.Contains(out, "cooldown, 5 per 1h") || !strings.Contains(out, "|cd:1h") {
+	if out := run("explain", rules, "--domain", "edge", "user=a"); !strings.Contains(out, "cooldown, 5 per hour") || !strings.Contains(out, "|cd:1h") {
 		t.Errorf("explain says\n%s", out)
 	}
 	server := redistest.Start(t, redistest.Config{})

@@ -154,6 +154,11 @@ func TestStartedByEnvoyGateway(t *testing.T) {
 	harness.Eventually(t, "the service is ready with rules", func() bool {
 		return httpStatus(t, service.HTTP, "/healthcheck") == http.StatusOK
 	})
+	for series, want := range map[string]float64{"success": 1, "error": 0} { // waiting is no failure
+		if got := service.Metric(t, "ratelimit_service_config_load_"+series); got != want {
+			t.Errorf("config_load_%s is %v after the start, want %v", series, got, want)
+		}
+	}
 
 	clientCert, clientKey := authority.Issue("envoy", "envoy", time.Hour)
 	ask := func(files tlsfiles.Files) (*rls.RateLimitResponse, error) {

@@ -75,7 +75,8 @@ func newFixture(f *testing.F) *fixture {
 		f.Fatal(err)
 	}
 	return &fixture{store: store, rules: coordinator, handler: admin.New(admin.Options{
-		Rules: coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Limiter: limits,
+		Replica: admin.Replica{StoreHealthy: func() bool { return true }},
+		Rules:   coordinator.Rules, Reloads: coordinator.Status, Reload: coordinator.Reload, Store: provider, Limiter: limits,
 		Counters: resetter{counters}, Stats: counts, Metrics: scrape.New(prometheus.NewRegistry()), Health: health.NewServer(), Audit: zap.NewNop(),
 	})}
 }

@@ -1,7 +1,7 @@
-// Package page owns the web page on the admin address: rules with their live
-// rates, one rule's details, explaining a descriptor, editing a rule, and what
-// became of reloads. It is static, needs no other host, and speaks to the admin
-// API alone.
+// Package page owns the web page on the admin address: the replica and what is wrong
+// with it, what is refused now, decisions as they happen, rules with their rates,
+// explaining a request, editing a rule, and what became of reloads. It is static, needs
+// no other host, and speaks to the admin API alone.
 package page
 
 import (
@@ -18,7 +18,7 @@ import (
 var files embed.FS
 
 // policy lets the page load and call only what this server gives.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 // Handler serves the page at / and its files below /page/.
 func Handler() http.Handler {

@@ -43,9 +43,10 @@ func (b *breaker) do(slot uint16, until time.Time, call func(ctx context.Context
 
 // report counts what became of a call. A failure of a call that began before
 // another one was counted is no further one: a server that is held up for a
-// moment, and a connection that is closed, fail all calls at once.
+// moment, and a connection that is closed, fail all calls at once. A proxy that
+// answers for one of its servers is there.
 func (b *breaker) report(began time.Time, slot uint16, err error) {
-	if !errors.Is(err, ErrUnavailable) {
+	if !errors.Is(err, ErrUnavailable) || errors.Is(err, errUpstream) {
 		if b.failures.Load() != 0 {
 			b.failures.Store(0)
 		}

@@ -36,7 +36,7 @@ func TestKeysWithoutASlot(t *testing.T) {
 func TestTrialsGoToTheirSlots(t *testing.T) {
 	t.Parallel()
 	b := &Backend{opts: Options{Mode: Cluster, Prefix: defaultPrefix}}
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redistest.StartClusterOfOne(t).Addr}, DisableCache: true})
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redistest.StartClusterOfOne(t, redistest.Config{}).Addr}, DisableCache: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,6 +130,8 @@ func (b *Backend) failed(err error) error {
 		return fmt.Errorf("%w: it is a replica: %s", ErrUnavailable, text)
 	case away.Server(text):
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
+	case away.Proxy(text) && b.opts.Mode == Proxy:
+		return fmt.Errorf("%w: %s", errUpstream, text)
 	case away.Proxy(text):
 		return fmt.Errorf("%w: its proxy: %s", ErrUnavailable, text)
 	}
@@ -145,11 +147,10 @@ func refusesLogin(text string) bool {
 		return true
 	case "NOPERM":
 		return strings.Contains(rest, "'select'") || strings.Contains(rest, "'hello'") || strings.Contains(rest, "'auth'")
-	case "ERR":
-		for _, text := range []string{"max number of clients", "DB index", "invalid DB index", "AUTH", "Client sent AUTH", "invalid password"} {
-			if strings.HasPrefix(rest, text) {
-				return true
-			}
+	}
+	for _, start := range []string{"max number of clients", "DB index", "invalid DB index", "AUTH", "Client sent AUTH", "invalid password"} {
+		if strings.HasPrefix(text, start) { // the library cuts ERR off
+			return true
 		}
 	}
 	return false

@@ -11,7 +11,7 @@ import (
 )
 
 // lanes combine requests. A lane is of calls that may carry each other's
-// requests: all to one server or, in a cluster, to one slot. While a call is under
+// requests: all to one server or, where keys are spread, of one hash tag. While a call is under
 // way, later requests queue, and then go together in the next one, which decides
 // them in the order in which they came. So what a call costs is shared by the more
 // requests the more there are, a hot key costs a few calls a round trip whatever

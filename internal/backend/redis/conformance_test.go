@@ -1,10 +1,17 @@
 package redis_test
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
@@ -31,6 +38,78 @@ func TestConformanceOfRedis62(t *testing.T) {
 		t.Fatalf("it is Redis %s", version)
 	}
 	conforms(t, server)
+}
+
+// TestServers does so with each of the servers that REDIS_SERVERS lists, single and
+// as a cluster, and measures how many bytes a counter takes.
+func TestServers(t *testing.T) {
+	list := os.Getenv("REDIS_SERVERS")
+	if list == "" {
+		t.Skip("make test-servers runs it")
+	}
+	for program := range strings.FieldsSeq(list) {
+		t.Run(program, func(t *testing.T) {
+			single := redistest.Start(t, redistest.Config{Program: program})
+			t.Run("single", func(t *testing.T) {
+				backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
+					single.Do("FLUSHALL")
+					var now atomic.Int64
+					return backendtest.Fixture{Backend: open(t, redis.Options{
+						Addrs: []string{single.Addr}, Clock: now.Load, Timeout: unhurried, DialTimeout: unhurried,
+					}), SetClock: now.Store}
+				})
+			})
+			t.Run("cluster", func(t *testing.T) {
+				if strings.HasPrefix(program, "redis-server-6") {
+					t.Skip("it can't choose the port of the cluster's bus")
+				}
+				s := redistest.StartClusterOfOne(t, redistest.Config{Program: program})
+				backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
+					s.Do("FLUSHALL")
+					var now atomic.Int64
+					return backendtest.Fixture{Backend: oneTag{open(t, redis.Options{
+						Mode: redis.Cluster, Addrs: []string{s.Addr}, Clock: now.Load, Timeout: unhurried, DialTimeout: unhurried,
+					})}, SetClock: now.Store}
+				})
+			})
+			t.Logf("%s %s: %s bytes for a fixed window, %s for a bucket", program, single.Info("redis_version"),
+				bytesPerKey(t, single, algo.FixedWindow), bytesPerKey(t, single, algo.TokenBucket))
+		})
+	}
+}
+
+// bytesPerKey returns what a counter takes of the server's memory, all included.
+func bytesPerKey(t *testing.T, s *redistest.Server, a algo.Algorithm) string {
+	t.Helper()
+	const keys = 50_000
+	b := open(t, redis.Options{Addrs: []string{s.Addr}, Timeout: unhurried, DialTimeout: unhurried})
+	l := limit(t, algo.Params{Algorithm: a, Limit: 100, Window: 24 * time.Hour})
+	used := func() int {
+		n, err := strconv.Atoi(s.Info("used_memory"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if _, err := hit(b, "first", l, 1); err != nil { // the script is known
+		t.Fatal(err)
+	}
+	s.Do("FLUSHALL", "SYNC")
+	before := used()
+	out := make([]algo.Decision, 50)
+	for n := range keys / len(out) {
+		checks := make([]backend.Check, len(out))
+		for i := range checks {
+			checks[i] = backend.Check{Key: fmt.Append(nil, n, i), Limit: l, Hits: 1, Descriptor: i}
+		}
+		if err := b.Decide(context.Background(), &backend.Request{Checks: checks}, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Text("DBSIZE"); got != strconv.Itoa(keys) {
+		t.Fatalf("there are %s keys, want %d", got, keys)
+	}
+	return strconv.Itoa((used() - before) / keys)
 }
 
 func conforms(t *testing.T, server *redistest.Server) {

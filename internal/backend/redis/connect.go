@@ -92,7 +92,7 @@ func newConnector(o *Options) (*connector, error) {
 		PipelineMultiplex:   bits.Len(uint(o.Connections)) - 1,
 		ReadBufferEachConn:  bufferSize,
 		WriteBufferEachConn: bufferSize,
-		ForceSingleClient:   o.Mode == Single,
+		ForceSingleClient:   o.Mode == Single || o.Mode == Proxy,
 		DisableCache:        true,
 		DisableRetry:        true, // a call that may have charged is not made again
 		AlwaysPipelining:    true,
@@ -106,6 +106,7 @@ func newConnector(o *Options) (*connector, error) {
 	if o.Mode != Sentinel {
 		c.option.Sentinel = rueidis.SentinelOption{}
 	}
+	c.plainly(o.Mode == Proxy)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.stopped.Go(func() { c.run(ctx) })
@@ -160,6 +161,9 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 		if client != nil {
 			client.Close()
 		}
+		if errors.Is(again, errSharded) { // it speaks RESP2, and is found to be something else
+			return nil, again
+		}
 		return nil, err
 	}
 	c.log.Info("Redis does not speak RESP3: using RESP2", zap.NamedError("refusal", err))
@@ -187,8 +191,11 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	if err == nil {
 		err = checkMode(ctx, client, c.mode, c.option.Dialer.Timeout)
 	}
-	if err == nil {
+	if err == nil && c.mode != Proxy { // as for evictions
 		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
+	}
+	if err == nil && (c.mode == Single || c.mode == Proxy) {
+		err = c.checkPlaces(ctx, client)
 	}
 	if refusal, ok := rueidis.IsRedisErr(err); ok && refusesLogin(refusal.Error()) || refusesTLS(err) {
 		err = fmt.Errorf("%w: %w", errLogin, err)
@@ -196,8 +203,13 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	if err != nil && c.mode == Cluster && strings.Contains(err.Error(), "cluster support disabled") {
 		err = errNoCluster
 	}
-	if errors.Is(err, errNoCluster) {
-		err = fmt.Errorf("%w: use %s=SINGLE", err, c.names.Of("Mode"))
+	switch mode := c.names.Of("Mode"); {
+	case errors.Is(err, errNoCluster):
+		err = fmt.Errorf("%w: use %s=SINGLE", err, mode)
+	case errors.Is(err, errSharded):
+		err = fmt.Errorf("%w: use %s=PROXY, or CLUSTER for a cluster without a proxy", err, mode)
+	case errors.Is(err, errMoved):
+		err = fmt.Errorf("%w: use %s=CLUSTER", err, mode)
 	}
 	if err != nil && client != nil {
 		client.Close()

@@ -197,7 +197,7 @@ func TestRefusedConnections(t *testing.T) {
 	secured := redistest.Start(t, redistest.Config{TLS: files})
 	protected := redistest.Start(t, redistest.Config{Password: "right"})
 	alone, another := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})
-	guarded := redistest.StartClusterOfOne(t)
+	guarded := redistest.StartClusterOfOne(t, redistest.Config{})
 	guarded.Do("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-cluster|slots")
 	tests := map[string]struct {
 		options redis.Options
@@ -207,9 +207,13 @@ func TestRefusedConnections(t *testing.T) {
 		"no password":    {redis.Options{Addrs: []string{protected.Addr}}, "NOAUTH"},
 		"plain text":     {redis.Options{Addrs: []string{secured.Addr}}, "not connected yet: "},
 		"no certificate": {redis.Options{Addrs: []string{secured.Addr}, TLS: &tlsfiles.Files{CA: files.CA}}, "not connected yet: "},
-		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
-		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use REDIS_TYPE=SINGLE"},
+		"no cluster":     {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr}}, "is not a cluster: use Mode=SINGLE"},
+		"no clusters":    {redis.Options{Mode: redis.Cluster, Addrs: []string{alone.Addr, another.Addr}}, "is not a cluster: use Mode=SINGLE"},
 		"no permission":  {redis.Options{Mode: redis.Cluster, Addrs: []string{guarded.Addr}, Username: "app", Password: "pw"}, "cluster|slots"},
+		"many servers":   {redis.Options{Addrs: []string{redistest.StartEnvoy(t, alone, another)}}, "use Mode=PROXY"},
+		"a cluster":      {redis.Options{Addrs: []string{guarded.Addr}}, "use Mode=PROXY, or CLUSTER"},
+		"no hash tags":   {redis.Options{Mode: redis.Proxy, Addrs: []string{redistest.StartEnvoyWithoutTags(t, alone, another)}}, "enable_hashtagging: true"},
+		"no proxy":       {redis.Options{Mode: redis.Proxy, Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 		"nobody there":   {redis.Options{Addrs: []string{freeport.ForTest(t).Addr()}}, "refused"},
 	}
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 3, Window: time.Minute})

@@ -21,8 +21,8 @@ import (
 var namings = map[string]keys.Naming{
 	"hashed":         {Prefix: "p"},
 	"plain":          {Prefix: "p", Plain: true},
-	"cluster":        {Prefix: "p", Cluster: true},
-	"plain, cluster": {Prefix: "p", Cluster: true, Plain: true},
+	"cluster":        {Prefix: "p", Tagged: true},
+	"plain, cluster": {Prefix: "p", Tagged: true, Plain: true},
 }
 
 // hashTag returns what of a key chooses its slot in a cluster, as Redis defines
@@ -45,7 +45,7 @@ func checkName(t *testing.T, n keys.Naming, name string, c *backend.Check) {
 	}
 	tag, tagged := hashTag(name)
 	switch {
-	case n.Cluster && c.Shard > 0:
+	case n.Tagged && c.Shard > 0:
 		shard := keys.IDOf(c.Key[:c.Shard])
 		if want := hex.EncodeToString(shard[:3]); tag != want {
 			t.Fatalf("%q: the hash tag is %q, want %q", name, tag, want)
@@ -80,7 +80,7 @@ func FuzzNamesAndDecisions(f *testing.F) {
 	now := int64(1_700_000_000_000_000)
 	clock := func() int64 { return now }
 	alone := redistest.Start(f, redistest.Config{})
-	cluster := redistest.StartClusterOfOne(f)
+	cluster := redistest.StartClusterOfOne(f, redistest.Config{})
 	var backends []*Backend
 	open := func(server *redistest.Server, o Options) {
 		o.Addrs, o.Clock, o.Timeout, o.DialTimeout = []string{server.Addr}, clock, 30*time.Second, 30*time.Second

@@ -22,12 +22,17 @@ const (
 	Single   Mode = iota // one server
 	Sentinel             // a master that sentinels know
 	Cluster
+	Proxy // a proxy that shards: each key leads to one of several servers
 )
 
-var modeNames = [...]string{"single", "sentinel", "cluster"}
+var modeNames = [...]string{"single", "sentinel", "cluster", "proxy"}
 
 // String returns the name of the mode, such as "cluster".
 func (m Mode) String() string { return modeNames[m] }
+
+// Spreads reports whether keys are spread over several servers. What is decided in
+// one step must then have one hash tag.
+func (m Mode) Spreads() bool { return m == Cluster || m == Proxy }
 
 // Secret is text that is never printed.
 type Secret string
@@ -68,7 +73,7 @@ type Options struct {
 	UsernameFile         string
 	PasswordFile         string
 	SentinelPasswordFile string
-	// DB is the number of the database. A cluster has 0 only.
+	// DB is the number of the database. A cluster and a proxy have 0 only.
 	DB int
 	// TLS is nil for plain text. The files are read again when they change, for each
 	// connection to the servers and to the sentinels. Its Log is that of these options.
@@ -205,8 +210,8 @@ func (o *Options) check() error {
 			}
 		}
 	case "unix":
-		if len(o.Addrs) > 1 || o.Mode != Single {
-			wrong("a unix socket leads to one single server: use tcp for %s", o.Mode)
+		if len(o.Addrs) > 1 || o.Mode == Sentinel || o.Mode == Cluster {
+			wrong("a unix socket leads to one server or proxy: use tcp for %s", o.Mode)
 		}
 	default:
 		wrong("network %q: use tcp or unix", o.Network)
@@ -214,14 +219,17 @@ func (o *Options) check() error {
 	if o.Mode == Single && len(o.Addrs) > 1 {
 		wrong("%d addresses of a single server: give one, or say that they are sentinels or a cluster", len(o.Addrs))
 	}
+	if o.Mode == Proxy && len(o.Addrs) > 1 {
+		wrong("%d addresses of a proxy: give one", len(o.Addrs))
+	}
 	if (o.Mode == Sentinel) != (o.MasterName != "") {
 		wrong("mode %s and master name %q: sentinels need the name of a master, others have none", o.Mode, o.MasterName)
 	}
 	if o.Password != "" && o.PasswordFile != "" || o.Username != "" && o.UsernameFile != "" || o.SentinelPassword != "" && o.SentinelPasswordFile != "" {
 		wrong("a user or password and a file of it: give one of them")
 	}
-	if o.DB < 0 || o.Mode == Cluster && o.DB > 0 {
-		wrong("database %d: use 0 or more, in a cluster 0", o.DB)
+	if o.DB < 0 || o.Mode.Spreads() && o.DB > 0 {
+		wrong("database %d: use 0 or more, in a cluster or behind a proxy 0", o.DB)
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
 		wrong("key prefix %q: braces would choose the slots of a cluster; leave them out", o.Prefix)

@@ -1,7 +1,12 @@
 package redis_test
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,6 +15,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
@@ -60,6 +67,96 @@ func TestProxies(t *testing.T) {
 			if n := lines.FilterMessage("Redis does not speak RESP3: using RESP2").Len(); n != 1 {
 				t.Errorf("RESP2 was found out %d times, want once", n)
 			}
+		})
+	}
+}
+
+// sharded are the proxies that spread keys over servers.
+var sharded = map[string]func(t testing.TB, servers ...*redistest.Server) string{
+	"Envoy's redis_proxy": redistest.StartEnvoy, "twemproxy": redistest.StartTwemproxy,
+}
+
+// oneTag is a backend all of whose counters have one hash tag.
+type oneTag struct{ backend.Backend }
+
+// Decide implements [backend.Backend].
+func (b oneTag) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
+	tagged := *req
+	tagged.Checks = slices.Clone(req.Checks)
+	for i := range tagged.Checks {
+		c := &tagged.Checks[i]
+		c.Key, c.Shard = append([]byte("tag"), c.Key...), len("tag")
+	}
+	return b.Backend.Decide(ctx, &tagged, out)
+}
+
+// TestConformanceBehindShardingProxies compares every field of every decision with
+// the reference, for counters that share a hash tag.
+func TestConformanceBehindShardingProxies(t *testing.T) {
+	t.Parallel()
+	for name, start := range sharded {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			servers := []*redistest.Server{redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})}
+			addr := start(t, servers...)
+			backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
+				for _, s := range servers {
+					s.Do("FLUSHALL")
+				}
+				var now atomic.Int64
+				b := open(t, redis.Options{
+					Mode: redis.Proxy, Addrs: []string{addr}, Clock: now.Load, Timeout: unhurried, DialTimeout: unhurried,
+				})
+				return backendtest.Fixture{Backend: oneTag{b}, SetClock: now.Store}
+			})
+		})
+	}
+}
+
+// TestShardingProxyWithADeadServer: what the other server holds is decided as ever,
+// and its calls are not suspended.
+func TestShardingProxyWithADeadServer(t *testing.T) {
+	t.Parallel()
+	l := limit(t, algo.Params{Algorithm: algo.TokenBucket, Limit: 100, Window: 24 * time.Hour})
+	for name, start := range sharded {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dead, well := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})
+			core, lines := observer.New(zapcore.InfoLevel)
+			b := open(t, redis.Options{Mode: redis.Proxy, Addrs: []string{start(t, dead, well)}, Log: zap.New(core)})
+			keys := map[bool][]string{} // by whether the server is well
+			for n := range 40 {
+				key, held := strconv.Itoa(n), well.Text("DBSIZE")
+				if _, err := hit(b, key, l, 1); err != nil {
+					t.Fatal(err)
+				}
+				is := well.Text("DBSIZE") != held
+				keys[is] = append(keys[is], key)
+			}
+			if len(keys[true]) == 0 || len(keys[false]) == 0 {
+				t.Fatalf("the counters are on the servers like this: %v", keys)
+			}
+			dead.Kill()
+			for range 3 {
+				for _, key := range keys[false] {
+					if _, err := hit(b, key, l, 1); !errors.Is(err, redis.ErrUnavailable) || errors.Is(err, redis.ErrSuspended) {
+						t.Errorf("a counter of the dead server: %v", err)
+					}
+				}
+				for _, key := range keys[true] {
+					if _, err := hit(b, key, l, 1); err != nil {
+						t.Errorf("a counter of the other server: %v", err)
+					}
+				}
+			}
+			if !b.Healthy() || lines.Len() > 0 {
+				t.Errorf("healthy: %v, with the log %v", b.Healthy(), lines.All())
+			}
+			dead.Restart()
+			redistest.Eventually(t, "all is decided again", func() bool {
+				_, err := hit(b, keys[false][0], l, 1)
+				return err == nil
+			})
 		})
 	}
 }

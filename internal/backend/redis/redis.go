@@ -38,8 +38,9 @@ var (
 	// ErrReply is that of an answer that makes no sense.
 	ErrReply = errors.New("redis answered strangely")
 	// ErrSpread is that of a request whose counters must be decided together,
-	// but live in different slots of a cluster: see backend.Check.Shard.
-	ErrSpread = errors.New("counters that are decided together live in different slots of the cluster")
+	// but have different hash tags, or live in different slots of a cluster: see
+	// backend.Check.Shard.
+	ErrSpread = errors.New("counters that are decided together live in different slots")
 	// ErrTooMany is that of a request with more checks than one call takes.
 	ErrTooMany = errors.New("too many checks in one request")
 )
@@ -47,6 +48,9 @@ var (
 var (
 	errTimeout = fmt.Errorf("%w: no answer in time", ErrUnavailable)
 	errTooLate = fmt.Errorf("%w: the caller's deadline leaves no time to ask", ErrUnavailable)
+	// errUpstream is that of a proxy that shards, whose server of a key is away. The
+	// proxy itself answers, and its other servers may be well.
+	errUpstream = fmt.Errorf("%w: a server behind the proxy is away", ErrUnavailable)
 	// errLogin is that of a server that takes connections, and not this service.
 	errLogin = fmt.Errorf("%w: it refuses the connection", ErrUnavailable)
 	// errNotYet is that of the time before the first connection.
@@ -98,7 +102,7 @@ func New(opts Options) (*Backend, error) {
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is what Redis calls a script by
 	b := &Backend{
 		opts:     opts,
-		naming:   keys.Naming{Prefix: opts.Prefix, Cluster: opts.Mode == Cluster, Plain: opts.PlainKeys},
+		naming:   keys.Naming{Prefix: opts.Prefix, Tagged: opts.Mode.Spreads(), Plain: opts.PlainKeys},
 		script:   script,
 		sha:      hex.EncodeToString(sum[:]),
 		teaching: make(chan struct{}, 1),
@@ -113,7 +117,9 @@ func New(opts Options) (*Backend, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	b.stopped.Go(func() { b.returnLeases(ctx) })
-	b.stopped.Go(func() { b.watchEvictions(ctx) })
+	if opts.Mode != Proxy { // which need not know INFO, and may close the connection for it
+		b.stopped.Go(func() { b.watchEvictions(ctx) })
+	}
 	return b, nil
 }
 
@@ -174,7 +180,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	case b.breakers.allOpen():
 		b.metrics.suspended.Inc()
 		err = ErrSuspended
-	case b.opts.Mode == Cluster && len(o.checks) > 1:
+	case b.opts.Mode.Spreads() && len(o.checks) > 1:
 		err = b.spread(o)
 	default:
 		err = b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))

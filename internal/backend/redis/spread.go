@@ -4,18 +4,20 @@ import (
 	"fmt"
 
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// spread decides a request in a cluster: one call for each slot that its keys
-// are in, all at once, and one more where a descriptor passes in one slot and not in
-// another. A request that is all or nothing must be in one slot. Where the master of a
-// slot is gone, the others' decisions stand.
+// spread decides a request whose keys are spread over several servers: one call for
+// each slot that its keys are in, all at once; behind a proxy, whose hashing is not
+// known here, for each hash tag; and one call more where a descriptor passes in one
+// slot and not in another. A request that is all or nothing must be in one slot. Where
+// the server of a slot is gone, the others' decisions stand.
 func (b *Backend) spread(o *op) error {
 	slots, err := b.slots(o)
 	if err != nil {
 		return err
 	}
-	parts := backend.Split(o.checks, func(i int) uint16 { return slots[i] })
+	parts := backend.Split(o.checks, func(i int) keys.Place { return slots[i] })
 	if len(parts) == 1 {
 		return b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))
 	}
@@ -32,18 +34,22 @@ func (b *Backend) spread(o *op) error {
 	})
 }
 
-// slots returns the slot of each check's counter. The error is that of counters in
-// different slots that must be decided in one step.
-func (b *Backend) slots(o *op) (slots []uint16, err error) {
+// slots returns the slot of each check's counter, or the place behind a proxy. The
+// error is that of counters in different slots that must be decided in one step.
+func (b *Backend) slots(o *op) (slots []keys.Place, err error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return nil, err
 	}
 	for i := range o.checks {
 		c := &o.checks[i]
-		key := string(b.naming.Append(nil, c, o.ids[i]))
-		probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
-		slots = append(slots, probe.Slot())
+		at := b.naming.Place(c, o.ids[i])
+		if b.opts.Mode == Cluster {
+			key := string(b.naming.Append(nil, c, o.ids[i]))
+			probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
+			at = keys.Place(probe.Slot())
+		}
+		slots = append(slots, at)
 		if i > 0 && o.allOrNothing && slots[i] != slots[i-1] {
 			return nil, fmt.Errorf("%w: %q and %q", ErrSpread, o.checks[i-1].Key, c.Key)
 		}

@@ -8,8 +8,8 @@ import (
 )
 
 // trial asks the server of a slot for what changes nothing and only a server that
-// can be charged answers: to delete a key that there is not. The error is an
-// ErrUnavailable.
+// can be charged answers: to delete a key that there is not. A proxy that shards need
+// only answer itself. The error is an ErrUnavailable.
 func (b *Backend) trial(ctx context.Context, slot uint16) error {
 	client, err := b.conn.current()
 	if err != nil {
@@ -19,7 +19,7 @@ func (b *Backend) trial(ctx context.Context, slot uint16) error {
 	if err == nil {
 		return nil
 	}
-	if err = b.failed(err); errors.Is(err, ErrUnavailable) {
+	if err = b.failed(err); errors.Is(err, ErrUnavailable) && !errors.Is(err, errUpstream) {
 		return err
 	}
 	return nil

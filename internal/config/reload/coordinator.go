@@ -1,3 +1,6 @@
+// Package reload owns how rules come into force: the files that hold them, noticing that
+// a source has changed, one attempt at a time, what is kept when it fails, and the history
+// and metrics of all that. It knows the grammar as a function, Load.
 package reload
 
 import (

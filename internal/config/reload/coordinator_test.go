@@ -145,6 +145,9 @@ func TestReload(t *testing.T) {
 		if got := len(applied) > before; got != step.applied {
 			t.Errorf("%s: subscribers called: %t, want %t", step.name, got, step.applied)
 		}
+		if got := status.InForceSince.Equal(status.Last.Time); got != step.applied {
+			t.Errorf("%s: rules came into force now: %t, want %t", step.name, got, step.applied)
+		}
 		if step.outcome == reload.Failed && (len(status.Last.Problems) == 0 || !strings.Contains(strings.Join(status.Last.Problems, "\n"), step.err)) {
 			t.Errorf("%s: problems %q, want %q", step.name, status.Last.Problems, step.err)
 		}

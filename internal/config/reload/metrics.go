@@ -1,6 +1,13 @@
 package reload
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
 
 var (
 	reloadsDesc     = prometheus.NewDesc("ratelimit_config_reloads_total", "Attempts to load the rules, by result: success or failure.", []string{"result"}, nil)
@@ -14,6 +21,32 @@ var (
 	loadSuccessDesc = prometheus.NewDesc("ratelimit_service_config_load_success", "Attempts to load the rules that succeeded, under envoyproxy/ratelimit's name.", nil, nil)
 	loadErrorDesc   = prometheus.NewDesc("ratelimit_service_config_load_error", "Attempts to load the rules that failed, under envoyproxy/ratelimit's name.", nil, nil)
 )
+
+var rulesHashDesc = prometheus.NewDesc("ratelimit_config_rules_hash", "A hash of the rules in force, of 48 bits: replicas with the same rules have the same. 0: there are none yet.", nil, nil)
+
+// RulesMetrics is a prometheus.Collector of what rules are in force.
+type RulesMetrics struct {
+	// Rules returns them; nil before there are any.
+	Rules func() *config.Rules
+
+	mu    sync.Mutex
+	known *config.Rules // whose hash is
+	hash  float64
+}
+
+// Describe implements prometheus.Collector.
+func (m *RulesMetrics) Describe(out chan<- *prometheus.Desc) { out <- rulesHashDesc }
+
+// Collect implements prometheus.Collector.
+func (m *RulesMetrics) Collect(out chan<- prometheus.Metric) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if rules := m.Rules(); rules != nil && rules != m.known {
+		digest := rules.Digest()
+		m.known, m.hash = rules, float64(binary.BigEndian.Uint64(digest[:])>>16)
+	}
+	out <- prometheus.MustNewConstMetric(rulesHashDesc, prometheus.GaugeValue, m.hash)
+}
 
 // Metrics is a prometheus.Collector of how loading the rules has gone.
 type Metrics func() Status

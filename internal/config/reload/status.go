@@ -46,6 +46,8 @@ type Status struct {
 	Last Attempt `json:"last"`
 	// LastSuccess is when all sources were last found valid.
 	LastSuccess time.Time `json:"last_success,omitzero"`
+	// InForceSince is when the rules in force came into force.
+	InForceSince time.Time `json:"in_force_since,omitzero"`
 	// Successes and Failures count attempts, those that changed nothing too. An
 	// attempt with a bad source is a failure.
 	Successes uint64 `json:"successes"`
@@ -132,8 +134,11 @@ func (c *Coordinator) logOutcome(r Attempt) {
 // c.mu is held.
 func (c *Coordinator) remember(r Attempt, news bool) {
 	s := &c.status
-	last := s.Last.Outcome
+	last, generation := s.Last.Outcome, s.Last.Generation
 	s.Last = r
+	if r.Generation != generation {
+		s.InForceSince = r.Time
+	}
 	switch r.Outcome {
 	case Loaded, Unchanged:
 		s.Successes++

@@ -82,7 +82,7 @@ func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 	if !b.opts.MergeDomains {
 		d.problems = append(d.problems, config.Problem{Pos: domain.Pos, Path: "domain",
 			What:   fmt.Sprintf("the domain %q is already given at %s", abridge(domain.Name), into.Pos),
-			Remedy: "write its rules in one file, or allow domains to be merged"})
+			Remedy: "write its rules in one file, or allow domains to be merged: " + b.opts.Names.Either("MergeDomains")})
 		return
 	}
 	b.entries[into] = d.unique(domain, b.entries[into], b.task)

@@ -235,7 +235,23 @@ func (r *reader) unknownKey(key *yaml.Node, k *keys) {
 		r.warnIn(key.Value, key, fmt.Sprintf("%q has no effect here", key.Value), "write one of "+strings.Join(k.names, ", "))
 		return
 	}
-	r.problemIn(key.Value, key, fmt.Sprintf("unknown key %q", abridge(key.Value)), spell.Suggest(key.Value, k.names))
+	r.problemIn(key.Value, key, fmt.Sprintf("unknown key %q", abridge(key.Value)), suggest(key.Value, k))
+}
+
+// bursts are what others call the capacity of a bucket: Envoy Gateway, Kong and nginx,
+// and Envoy's own local limits.
+var bursts = map[string]bool{"burst_limit": true, "burst_size": true, "burst_capacity": true, "max_burst": true, "max_tokens": true}
+
+// suggest returns what to write for a key that mappings with these do not have.
+func suggest(key string, k *keys) string {
+	_, isLimit := limitKeys.index[key]
+	switch {
+	case bursts[key] && (k == limitKeys || k == descriptorKeys):
+		return "for bursts write burst, with algorithm: token_bucket, in rate_limit"
+	case isLimit && k == descriptorKeys:
+		return "write it in rate_limit"
+	}
+	return spell.Suggest(key, k.names)
 }
 
 func isMerge(key *yaml.Node) bool {

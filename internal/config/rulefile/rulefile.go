@@ -1,3 +1,6 @@
+// Package rulefile owns the grammar of rules: YAML to rules, and back, with file, line
+// and column of all that is wrong, and what to write instead. Where texts come from, and
+// when they are read again, is for reload.
 package rulefile
 
 import (
@@ -6,6 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile/reread"
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 // DefaultMaxBytes is the largest source that is read unless Options say otherwise.
@@ -20,6 +24,8 @@ type Options struct {
 	DropDenied bool
 	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
 	MaxBytes int64
+	// Names say how an operator sets these options.
+	Names named.Fields
 }
 
 func (o Options) maxBytes() int64 {

@@ -185,6 +185,10 @@ func (e *Exporter) read(now map[string]uint64) {
 		now[prefix+"within_limit"] += c.WithinLimit
 		now[prefix+"shadow_mode"] += c.ShadowMode
 	}
+	unknown, _ := e.Stats.Unmatched()
+	for _, m := range unknown {
+		now["ratelimit.service.rate_limit."+Sanitize(m.Domain)+".domain_not_found"] += m.Count
+	}
 	now["ratelimit_server.ShouldRateLimit.total_requests"] = e.Stats.Requests()
 	const service = "ratelimit.service."
 	now[service+"global_shadow_mode"] = e.Stats.GlobalShadowMode.Load()

@@ -20,7 +20,7 @@ import (
 // counted returns statistics in which one rule has seen three calls.
 func counted() (*stats.Stats, *stats.Rule) {
 	s := stats.New(0)
-	r := s.Bind([]stats.Name{{Domain: "edge", Path: "address_10.0.0.1.user_a:b"}})[0]
+	r := s.Bind([]stats.Name{{Domain: "edge", Path: "address_10.0.0.1.user_a:b"}}, nil)[0]
 	r.Allow(stats.Usage{Hits: 2, Before: 7, After: 9, Near: 8, Limit: 10})
 	r.Deny(stats.Usage{Hits: 3, Before: 9, After: 12, Near: 8, Limit: 10}, time.Now(), false)
 	s.ServiceErrors.Add(4)

@@ -73,7 +73,8 @@ func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy 
 		t.Fatal(err)
 	}
 	e.Process = Start(t, "envoy", Tool(t, "envoy"),
-		"--config-path", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
+		"--config-path", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning",
+		"--file-flush-interval-msec", "100") // of access logs
 	Eventually(t, "Envoy is ready", func() bool {
 		e.running(t)
 		answer, err := e.client.Get(e.URL(adminPort, "/ready"))

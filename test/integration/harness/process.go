@@ -52,6 +52,9 @@ func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	return p
 }
 
+// Output is what the program has printed so far.
+func (p *Process) Output() string { return p.output.String() }
+
 // Printed reports whether the program has printed the text so far.
 func (p *Process) Printed(text string) bool { return strings.Contains(p.output.String(), text) }
 

@@ -12,10 +12,11 @@ const tokenKey = 'distlimiter-token';
 
 export function setToken(token) { sessionStorage.setItem(tokenKey, token); }
 
-async function call(method, path, { body, headers = {} } = {}) {
+async function send(method, path, { body, headers = {}, signal } = {}) {
   const token = sessionStorage.getItem(tokenKey);
   const answer = await fetch(path, {
     method,
+    signal,
     cache: 'no-store',
     headers: {
       ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
@@ -24,15 +25,20 @@ async function call(method, path, { body, headers = {} } = {}) {
     },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
+  if (answer.ok || answer.status === 304) return answer;
   const text = await answer.text();
-  let data;
+  let problem;
   try {
-    data = JSON.parse(text);
+    problem = JSON.parse(text);
   } catch {
-    data = { title: text || answer.statusText, status: answer.status };
+    problem = { title: text || answer.statusText };
   }
-  if (!answer.ok) throw new Failure({ status: answer.status, ...data });
-  return { data, etag: answer.headers.get('ETag') };
+  throw new Failure({ status: answer.status, ...problem });
+}
+
+async function call(...request) {
+  const answer = await send(...request);
+  return { data: answer.status === 304 ? null : await answer.json(), etag: answer.headers.get('ETag') };
 }
 
 const query = (values) => {
@@ -40,7 +46,9 @@ const query = (values) => {
   return given.length ? '?' + new URLSearchParams(given) : '';
 };
 
-export const rules = () => call('GET', 'admin/rules');
+export const replica = () => call('GET', 'admin/replica');
+// rules has no data if the rules are still those of the etag.
+export const rules = (etag) => call('GET', 'admin/rules', { headers: etag ? { 'If-None-Match': etag } : {} });
 export const stats = () => call('GET', 'admin/stats?history=1');
 export const ruleStats = (key) => call('GET', `admin/stats/${key}`);
 export const reloads = () => call('GET', 'admin/reloads');
@@ -51,3 +59,21 @@ export const apply = (domain, { dryRun, etag } = {}) =>
   call('POST', 'admin/rules' + query({ dry_run: dryRun ? '1' : '' }), { body: domain, headers: etag ? { 'If-Match': etag } : {} });
 export const remove = (key, etag) =>
   call('DELETE', `admin/rules/${key}`, { headers: etag ? { 'If-Match': etag } : {} });
+
+// watch calls on with the name and the data of each event of the live stream, until
+// it ends or the signal aborts it. EventSource could not send the token.
+export async function watch(filter, on, signal) {
+  const answer = await send('GET', 'admin/live' + query(filter), { signal });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split('\n\n');
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const [, event, data] = /^event: (.*)\ndata: (.*)$/.exec(block) ?? [];
+      if (event) on(event, JSON.parse(data));
+    }
+  }
+}

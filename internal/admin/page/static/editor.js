@@ -3,7 +3,7 @@
 import { algorithms } from './algorithms.js';
 import * as api from './api.js';
 import { $, el, show } from './dom.js';
-import { limitsOf } from './limit.js';
+import { limitsOf } from './descriptor.js';
 
 const units = ['', 'second', 'minute', 'hour', 'day', 'week', 'month', 'year'];
 

@@ -1,5 +1,6 @@
 // Package away owns which errors that Redis answers with mean that it can't work now
-// and may be well in a moment, rather than that it refuses the call.
+// and may be well in a moment, rather than that it refuses the call. An answer is what
+// the client library hands on, without the code ERR.
 package away
 
 import "strings"
@@ -24,7 +25,7 @@ func Server(answer string) bool {
 func Proxy(answer string) bool {
 	for _, start := range []string{
 		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys
-		"ERR Connection refused", "ERR Connection timed out", "ERR Connection reset by peer", "ERR Host is down", "ERR No route to host",
+		"Connection refused", "Connection timed out", "Connection reset by peer", "Host is down", "No route to host",
 	} {
 		if strings.HasPrefix(answer, start) {
 			return true

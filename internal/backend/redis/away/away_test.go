@@ -13,11 +13,11 @@ func TestAnswersOfARedisThatIsAway(t *testing.T) {
 		"CLUSTERDOWN The cluster is down":                                   true,
 		"READONLY You can't write against a read only replica.":             true,
 		"upstream failure":                                                  true,
-		"ERR Connection refused":                                            true,
+		"Connection refused":                                                true,
 		"OOM command not allowed when used memory > 'maxmemory'.":           false,
 		"NOPERM this user has no permissions to run the 'eval' command":     false,
 		"WRONGTYPE Operation against a key holding the wrong kind of value": false,
-		"ERR unknown command 'EVALSHA'":                                     false,
+		"unknown command 'EVALSHA'":                                         false,
 		"":                                                                  false,
 	} {
 		if got := away.Is(answer); got != want {

@@ -26,21 +26,21 @@ func IDOf(key []byte) ID {
 // Naming is how counters are named in Redis:
 //
 //	prefix:id             by default
-//	prefix:{shard}:id     in a cluster, when the check has a shard
+//	prefix:{shard}:id     where keys are spread, when the check has a shard
 //	prefix:{shard}:key    when keys are to be read by people; {shard} as above
 //
 // A hash tag is always a hash of fixed length: a descriptor's own braces are
 // written as \x7b, so that none of them makes one.
 type Naming struct {
-	Prefix  string
-	Cluster bool
-	Plain   bool // for people
+	Prefix string
+	Tagged bool // keys have hash tags, for they are spread over several servers
+	Plain  bool // for people
 }
 
 // Append appends the name of the counter of a check, whose ID is of.
 func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 	dst = append(append(dst, n.Prefix...), ':')
-	if n.Cluster && c.Shard > 0 {
+	if n.Tagged && c.Shard > 0 {
 		shard := IDOf(c.Key[:c.Shard])
 		dst = hex.AppendEncode(append(dst, '{'), shard[:3])
 		dst = append(dst, '}', ':')
@@ -52,13 +52,13 @@ func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 }
 
 // Place is what keys have in common that go in one call: 0 for all of a server;
-// in a cluster it is made of what chooses their slot.
+// where keys are spread it is made of what chooses their slot.
 type Place uint64
 
 // Place returns the place of the counter of a check, whose ID is of.
 func (n Naming) Place(c *backend.Check, of ID) Place {
 	switch {
-	case !n.Cluster:
+	case !n.Tagged:
 		return 0
 	case c.Shard > 0:
 		of = IDOf(c.Key[:c.Shard])

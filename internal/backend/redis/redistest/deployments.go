@@ -151,10 +151,12 @@ func StartCluster(t testing.TB) *Cluster {
 }
 
 // StartClusterOfOne starts a node that is a cluster by itself: it has all slots,
-// and refuses what a cluster refuses.
-func StartClusterOfOne(t testing.TB) *Server {
+// and refuses what a cluster refuses. Servers before 7.0 have no port of their own
+// choice for the bus, and no ADDSLOTSRANGE.
+func StartClusterOfOne(t testing.TB, c Config) *Server {
 	t.Helper()
-	s := Start(t, Config{Args: []string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freeport.ForTest(t).Number)}})
+	c.Args = append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freeport.ForTest(t).Number)}, c.Args...)
+	s := Start(t, c)
 	s.Do("CLUSTER", "ADDSLOTSRANGE", "0", strconv.Itoa(slots-1))
 	Eventually(t, "the cluster is up", func() bool { return strings.Contains(s.Text("CLUSTER", "INFO"), "cluster_state:ok") })
 	return s

@@ -3,6 +3,7 @@ package redistest
 import (
 	"bytes"
 	_ "embed"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,18 +21,62 @@ import (
 //go:embed testdata/envoy.yaml
 var envoyConfig string
 
-// StartEnvoy starts an Envoy whose redis_proxy passes everything on to the server,
-// and returns its address.
-func StartEnvoy(t testing.TB, s *Server) string {
+// StartEnvoy starts an Envoy whose redis_proxy spreads the keys over the servers, by
+// their hash tags if they have any, and returns its address.
+func StartEnvoy(t testing.TB, servers ...*Server) string {
+	t.Helper()
+	return startEnvoy(t, "true", servers)
+}
+
+// StartEnvoyWithoutTags is StartEnvoy of one that does not know hash tags.
+func StartEnvoyWithoutTags(t testing.TB, servers ...*Server) string {
+	t.Helper()
+	return startEnvoy(t, "false", servers)
+}
+
+func startEnvoy(t testing.TB, tags string, servers []*Server) string {
 	t.Helper()
 	program := testprogram.Path(t, "envoy")
 	listen := freeport.ForTest(t)
 	path := filepath.Join(t.TempDir(), "envoy.yaml")
-	config := strings.NewReplacer("LISTEN", strconv.Itoa(listen.Number), "SERVER", strconv.Itoa(s.conf.port)).Replace(envoyConfig)
+	var endpoints []string
+	for _, s := range servers {
+		endpoints = append(endpoints, fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}", s.conf.port))
+	}
+	config := strings.NewReplacer("LISTEN", strconv.Itoa(listen.Number), "TAGS", tags, "ENDPOINTS", strings.Join(endpoints, ", ")).Replace(envoyConfig)
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-c", path, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
+	startProxy(t, listen, program, "-c", path, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
+	return listen.Addr()
+}
+
+// StartTwemproxy starts a twemproxy before the servers, and returns its address.
+// Without the program on the path the test is skipped: it is one of .ci/servers.
+func StartTwemproxy(t testing.TB, servers ...*Server) string {
+	t.Helper()
+	program, err := exec.LookPath("nutcracker-0.5")
+	if err != nil {
+		t.Skip("twemproxy is not installed: run .ci/servers")
+	}
+	listen, stats, dir := freeport.ForTest(t), freeport.ForTest(t), t.TempDir()
+	path := filepath.Join(dir, "nutcracker.yml")
+	var config strings.Builder
+	fmt.Fprintf(&config, "redis:\n  listen: %s\n  redis: true\n  hash: fnv1a_64\n  hash_tag: \"{}\"\n  distribution: ketama\n  preconnect: true\n  servers:\n", listen.Addr())
+	for _, s := range servers {
+		fmt.Fprintf(&config, "   - %s:1\n", s.Addr)
+	}
+	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startProxy(t, listen, program, "-c", path, "-o", filepath.Join(dir, "log"), "-s", strconv.Itoa(stats.Number), "-a", "127.0.0.1")
+	return listen.Addr()
+}
+
+// startProxy runs the program until the test ends, and waits until it listens.
+func startProxy(t testing.TB, listen freeport.Port, program string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(program, args...)
 	testprogram.EndWithParent(cmd)
 	var log bytes.Buffer
 	cmd.Stderr = &log
@@ -42,17 +87,16 @@ func StartEnvoy(t testing.TB, s *Server) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 		if t.Failed() {
-			t.Logf("Envoy's log:\n%s", &log)
+			t.Logf("the log of %s:\n%s", filepath.Base(program), &log)
 		}
 	})
-	Eventually(t, "Envoy listens", func() bool {
+	Eventually(t, "the proxy listens", func() bool {
 		conn, err := net.DialTimeout("tcp", listen.Addr(), time.Second)
 		if err != nil {
 			return false
 		}
 		return conn.Close() == nil
 	})
-	return listen.Addr()
 }
 
 // StartClosing starts a proxy that passes everything on to the server, and closes a
@@ -83,7 +127,10 @@ func relay(client net.Conn, addr string, refused []string) {
 		return
 	}
 	defer server.Close()
-	go func() { _, _ = io.Copy(client, server) }() // until one of them is closed
+	go func() {
+		_, _ = io.Copy(client, server) // until one of them is closed
+		client.Close()
+	}()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(buffer)

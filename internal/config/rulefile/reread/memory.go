@@ -1,3 +1,6 @@
+// Package reread owns what of a text need not be read again: it splits texts into
+// documents and runs of descriptors, and remembers what each was parsed to. It does not
+// know the grammar.
 package reread
 
 import (

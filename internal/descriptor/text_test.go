@@ -1,7 +1,6 @@
-package main
+package descriptor_test
 
 import (
-	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
@@ -14,23 +13,23 @@ import (
 func TestEntries(t *testing.T) {
 	for _, tt := range []struct {
 		text string
-		want entries
+		want descriptor.Entries
 		err  string
 	}{
-		{text: "user=alice", want: entries{{Key: "user", Value: "alice"}}},
-		{text: "user=alice,path=/x", want: entries{{Key: "user", Value: "alice"}, {Key: "path", Value: "/x"}}},
-		{text: "user", want: entries{{Key: "user"}}},
-		{text: "user=", want: entries{{Key: "user"}}},
-		{text: "q=a=b", want: entries{{Key: "q", Value: "a=b"}}},
-		{text: `list=a\,b,back=\\`, want: entries{{Key: "list", Value: "a,b"}, {Key: "back", Value: `\`}}},
-		{text: `a\=b=c`, want: entries{{Key: "a=b", Value: "c"}}},
+		{text: "user=alice", want: descriptor.Entries{{Key: "user", Value: "alice"}}},
+		{text: "user=alice,path=/x", want: descriptor.Entries{{Key: "user", Value: "alice"}, {Key: "path", Value: "/x"}}},
+		{text: "user", want: descriptor.Entries{{Key: "user"}}},
+		{text: "user=", want: descriptor.Entries{{Key: "user"}}},
+		{text: "q=a=b", want: descriptor.Entries{{Key: "q", Value: "a=b"}}},
+		{text: `list=a\,b,back=\\`, want: descriptor.Entries{{Key: "list", Value: "a,b"}, {Key: "back", Value: `\`}}},
+		{text: `a\=b=c`, want: descriptor.Entries{{Key: "a=b", Value: "c"}}},
 		{text: "", err: "entry 1"},
 		{text: "a=b,", err: "entry 2"},
 		{text: "a=b,=c", err: "entry 2"},
 		{text: `a=\`, err: "escapes nothing"},
 	} {
 		t.Run(tt.text, func(t *testing.T) {
-			var got entries
+			var got descriptor.Entries
 			err := got.UnmarshalText([]byte(tt.text))
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -48,24 +47,12 @@ func TestEntries(t *testing.T) {
 func TestEntriesRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOfN(rapid.RuneFrom([]rune(`ab,=\ '"`+"\n")), 1, -1, -1)
-		want := entries(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) descriptor.Entry {
+		want := descriptor.Entries(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) descriptor.Entry {
 			return descriptor.Entry{Key: text.Draw(t, "key"), Value: rapid.OneOf(text, rapid.Just("")).Draw(t, "value")}
 		}), 1, 4).Draw(t, "entries"))
-		var got entries
+		var got descriptor.Entries
 		if err := got.UnmarshalText([]byte(want.String())); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%q became %q, error %v", want.String(), got, err)
 		}
 	})
-}
-
-func TestShellWord(t *testing.T) {
-	for _, word := range []string{"user=alice,path=/x", "", "a b", "it's", `$HOME`, "`x`", "a\nb", "*"} {
-		printed, err := exec.Command("sh", "-c", "printf %s "+shellWord(word)).Output()
-		if err != nil || string(printed) != word {
-			t.Errorf("a shell reads %s as %q, want %q (error %v)", shellWord(word), printed, word, err)
-		}
-	}
-	if got := shellWord("user=alice"); got != "user=alice" {
-		t.Errorf("quoted without need: %s", got)
-	}
 }

@@ -1,4 +1,4 @@
-package main
+package settings
 
 import (
 	"fmt"
@@ -7,35 +7,34 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
-// backendKind is where counters live; empty leaves it to the other settings.
-type backendKind string
+// BackendKind says where counters live; empty leaves it to the other settings.
+type BackendKind string
 
 // UnmarshalText implements encoding.TextUnmarshaler. Case does not matter.
-func (k *backendKind) UnmarshalText(text []byte) error {
-	kind, err := settings.StoreKind(string(text))
-	*k = backendKind(kind)
+func (k *BackendKind) UnmarshalText(text []byte) error {
+	kind, err := StoreKind(string(text))
+	*k = BackendKind(kind)
 	return err
 }
 
-// backendError is a config.BackendErrorMode as a flag.
-type backendError config.BackendErrorMode
+// BackendError is a config.BackendErrorMode as text.
+type BackendError config.BackendErrorMode
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *backendError) UnmarshalText(text []byte) error {
+func (b *BackendError) UnmarshalText(text []byte) error {
 	mode, err := config.ParseBackendErrorMode(string(text))
-	*b = backendError(mode)
+	*b = BackendError(mode)
 	return err
 }
 
-// logLevel is the least level to log.
-type logLevel zapcore.Level
+// LogLevel is the least level to log.
+type LogLevel zapcore.Level
 
 // UnmarshalText implements encoding.TextUnmarshaler. Case does not matter, and
 // the names that envoyproxy/ratelimit's log has besides stand for the nearest.
-func (l *logLevel) UnmarshalText(text []byte) error {
+func (l *LogLevel) UnmarshalText(text []byte) error {
 	name := strings.ToLower(string(text))
 	switch name {
 	case "trace":
@@ -47,53 +46,55 @@ func (l *logLevel) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("unknown log level %q: write debug, info, warn or error", text)
 	}
-	*l = logLevel(level)
+	*l = LogLevel(level)
 	return nil
 }
 
-// logFormat is how lines of the log look.
-type logFormat string
+// LogFormat is how lines of the log look.
+type LogFormat string
 
+// The formats of the log.
 const (
-	textLog logFormat = "text"
-	jsonLog logFormat = "json"
+	TextLog LogFormat = "text"
+	JSONLog LogFormat = "json"
 )
 
 // UnmarshalText implements encoding.TextUnmarshaler. Case does not matter.
-func (f *logFormat) UnmarshalText(text []byte) error {
-	switch lower := logFormat(strings.ToLower(string(text))); lower {
-	case textLog, jsonLog:
+func (f *LogFormat) UnmarshalText(text []byte) error {
+	switch lower := LogFormat(strings.ToLower(string(text))); lower {
+	case TextLog, JSONLog:
 		*f = lower
 		return nil
 	}
 	return fmt.Errorf("unknown log format %q: write text or json", text)
 }
 
-// configType is a kind of place that rules come from.
-type configType string
+// ConfigType is a kind of place that rules come from.
+type ConfigType string
 
+// The kinds of places.
 const (
-	fromFiles configType = "file"
-	fromXDS   configType = "grpc_xds_sotw"
+	FromFiles ConfigType = "file"
+	FromXDS   ConfigType = "grpc_xds_sotw"
 )
 
 // UnmarshalText implements encoding.TextUnmarshaler. Case does not matter.
-func (t *configType) UnmarshalText(text []byte) error {
-	switch lower := configType(strings.ToLower(string(text))); lower {
-	case fromFiles, fromXDS:
+func (t *ConfigType) UnmarshalText(text []byte) error {
+	switch lower := ConfigType(strings.ToLower(string(text))); lower {
+	case FromFiles, FromXDS:
 		*t = lower
 		return nil
 	}
 	return fmt.Errorf("unknown kind of configuration %q: write file or grpc_xds_sotw", text)
 }
 
-// equalPairs are written key=value,key=value; what has no = is left out, as in
+// EqualPairs are written key=value,key=value; what has no = is left out, as in
 // envoyproxy/ratelimit.
-type equalPairs map[string]string
+type EqualPairs map[string]string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *equalPairs) UnmarshalText(text []byte) error { //nolint:unparam // the interface has an error
-	*p = equalPairs{}
+func (p *EqualPairs) UnmarshalText(text []byte) error { //nolint:unparam // the interface has an error
+	*p = EqualPairs{}
 	for pair := range strings.SplitSeq(string(text), ",") {
 		if key, value, ok := strings.Cut(pair, "="); ok {
 			(*p)[key] = value
@@ -102,12 +103,12 @@ func (p *equalPairs) UnmarshalText(text []byte) error { //nolint:unparam // the 
 	return nil
 }
 
-// colonPairs are written key:value,key:value.
-type colonPairs map[string]string
+// ColonPairs are written key:value,key:value.
+type ColonPairs map[string]string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *colonPairs) UnmarshalText(text []byte) error {
-	*p = colonPairs{}
+func (p *ColonPairs) UnmarshalText(text []byte) error {
+	*p = ColonPairs{}
 	for i, pair := range strings.Split(string(text), ",") {
 		key, value, ok := strings.Cut(pair, ":")
 		if !ok || key == "" { // it may be part of a token: not shown

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/adminclient"
+	"github.com/distlimiter/ratelimit/internal/live"
+)
+
+type tailCmd struct {
+	adminClient
+	Domain  string        `short:"d" placeholder:"NAME" help:"Only decisions of this domain."`
+	Rule    string        `short:"r" placeholder:"PATH" help:"Only decisions of the rule with this path, as explain and rules list show it, or of the limit with this name."`
+	Verdict tailVerdicts  `short:"v" placeholder:"VERDICT,..." help:"Only decisions with these verdicts: ok, over, shadow, unmatched or error."`
+	Output  string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one object a line as the API sends it."`
+	Again   time.Duration `name:"reconnect-after" default:"1s" help:"How long to wait before connecting again."`
+}
+
+// tailVerdicts are names of verdicts that are known.
+type tailVerdicts string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (v *tailVerdicts) UnmarshalText(text []byte) error {
+	*v = tailVerdicts(text)
+	return new(live.Verdicts).UnmarshalText(text)
+}
+
+// Help says how to stop and what is shown.
+func (tailCmd) Help() string {
+	return `It goes on until it is interrupted (^C), and connects again when the service was restarted. A service that decides more than about a hundred times a second shows a sample: then a decision stands for as many as its line says.
+
+Example: ratelimit tail --domain edge --verdict over,shadow,unmatched`
+}
+
+func (c *tailCmd) Run(con console) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	shown := adminclient.Live{Domain: c.Domain, Rule: c.Rule, Verdicts: string(c.Verdict), JSON: c.Output == "json", Again: c.Again}
+	return c.explain(client.Tail(ctx, shown, con.out, con.err))
+}

@@ -1,0 +1,72 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+var (
+	// errSharded is that of an address behind which keys are spread over servers.
+	errSharded = errors.New("keys lead to different servers, as behind a proxy that shards")
+	// errMoved is that of a server of a cluster, without a proxy.
+	errMoved = errors.New("the server is one of a cluster")
+	// errUntagged is that of a proxy that spreads keys by the whole of their name.
+	errUntagged = errors.New("the proxy sends keys with one hash tag to different servers: Envoy needs enable_hashtagging: true and lb_policy: MAGLEV or RING_HASH, twemproxy hash_tag: \"{}\"")
+)
+
+// whereScript tells which server its first key has led to, as far as the server
+// tells: each has a run_id of its own. It changes nothing.
+const whereScript = `local info = redis.pcall('INFO', 'server')
+return type(info) == 'string' and info:match('run_id:(%w+)') or ''`
+
+// placesTried is how many pairs of keys are asked for. By chance all keys of two
+// servers lead to one once in 2^31 times, and the tags of a proxy without tags agree
+// once in 2^16 times.
+const placesTried = 16
+
+// checkPlaces finds out whether keys lead to one server where they must: all of
+// them with Single, with Proxy those that have one hash tag. A server that does not
+// tell is taken to be right.
+func (c *connector) checkPlaces(ctx context.Context, client rueidis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, c.option.Dialer.Timeout)
+	defer cancel()
+	calls := make(rueidis.Commands, 2*placesTried)
+	for i := range calls {
+		key, other := fmt.Sprintf("%s:%d", c.probe, i), fmt.Sprintf("%s:%d", c.probe, i+1)
+		if c.mode == Proxy { // two calls for a tag, whose first keys differ
+			tag := fmt.Sprintf("%s:{%d}", c.probe, i/2)
+			key, other = fmt.Sprintf("%s:%d", tag, i%2), fmt.Sprintf("%s:%d", tag, (i+1)%2)
+		}
+		calls[i] = client.B().Eval().Script(whereScript).Numkeys(2).Key(key, other).Build()
+	}
+	var servers [2 * placesTried]string
+	for i, answer := range client.DoMulti(ctx, calls...) {
+		id, err := answer.ToString()
+		if refusal, ok := rueidis.IsRedisErr(err); ok {
+			switch {
+			case strings.HasPrefix(refusal.Error(), "MOVED"):
+				return errMoved
+			case !strings.HasPrefix(refusal.Error(), "CROSSSLOT"):
+			case c.mode == Proxy:
+				return errUntagged
+			default:
+				return errSharded
+			}
+		}
+		if servers[i] = id; i == 0 || id == "" {
+			continue
+		}
+		switch before := servers[i-1]; {
+		case before == "" || before == id:
+		case c.mode == Single:
+			return errSharded
+		case i%2 == 1:
+			return errUntagged
+		}
+	}
+	return nil
+}

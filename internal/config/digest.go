@@ -1,0 +1,45 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/background"
+)
+
+// Digest returns a digest of all that the rules say, wherever they come from: rules
+// that decide alike because they are the same have the same. The order of domains is
+// no part of it, that of descriptors is.
+func (r *Rules) Digest() [sha256.Size]byte {
+	task := background.New()
+	defer task.Close()
+	h := sha256.New()
+	domains := slices.SortedFunc(slices.Values(r.Domains), func(a, b *Domain) int { return strings.Compare(a.Name, b.Name) })
+	for _, domain := range domains {
+		fmt.Fprintf(h, "%q %v\n", domain.Name, domain.Consume)
+		var level func(depth int, descriptors []*Descriptor)
+		level = func(depth int, descriptors []*Descriptor) {
+			for _, d := range descriptors {
+				metadata, _ := json.Marshal(d.Metadata) // JSON-like values only
+				fmt.Fprintf(h, "%d %q %q %t %t %t %t %t %s\n", depth, d.Key, d.Value,
+					d.ShadowMode, d.QuotaMode, d.ShareThreshold, d.DetailedMetric, d.ValueToMetric, metadata)
+				for _, l := range d.Limits {
+					var p algo.Params
+					if l.Algo != nil {
+						p = l.Algo.Params()
+					}
+					fmt.Fprintf(h, "%q %t %t %+v %d %d %d %q %d %v %q\n", l.Name, l.Unlimited, l.ShadowMode, p,
+						l.RequestsPerUnit, l.Unit, l.UnitMultiplier, l.Replaces, l.OnBackendError, l.Lease, l.RawBody)
+				}
+				task.Step()
+				level(depth+1, d.Descriptors)
+			}
+		}
+		level(0, domain.Descriptors)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}

@@ -1,0 +1,48 @@
+package hit
+
+import (
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// firstCount is how many requests First sends.
+const firstCount = 20
+
+// First returns requests that show a limit at work: in the beginning they are OK, and
+// before their end one is over limit. It is false if no limit of the rules shows that.
+func First(rules *config.Rules, matcher *descriptor.Matcher) (first Requests, ok bool) {
+	for rule := range rules.All() {
+		hits := hitsThatShow(rule.Descriptor())
+		if hits == 0 {
+			continue
+		}
+		if e := matcher.Domain(rule.Domain.Name).Example(rule, "demo", "", "0"); e != nil {
+			return Requests{Domain: rule.Domain.Name, Descriptors: []descriptor.Entries{e}, Hits: hits, Count: firstCount}, true
+		}
+	}
+	return Requests{}, false
+}
+
+// hitsThatShow returns the hits of which some requests pass and firstCount do not; 0 if
+// there are none, because nothing is refused, or all, or because it fills again as fast.
+func hitsThatShow(d *config.Descriptor) (hits int64) {
+	if d.ShadowMode {
+		return 0
+	}
+	for _, l := range d.Limits {
+		if l.Unlimited || l.ShadowMode {
+			continue
+		}
+		most, p := l.Algo.Capacity(), l.Algo.Params()
+		while := float64(20 * time.Millisecond) // that the requests take, and more
+		if most == 0 || float64(p.Limit)*while/float64(p.Window) > float64(most)/2 {
+			return 0
+		}
+		if h := (most + firstCount/2 - 1) / (firstCount / 2); hits == 0 || h < hits {
+			hits = h
+		}
+	}
+	return hits
+}

@@ -1,0 +1,47 @@
+package limiter
+
+import (
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// How often the log says of a domain that it has no rules, and that descriptors meet
+// none. The latter may be meant.
+const (
+	tellUnknownDomain = 10 * time.Minute
+	tellUnmatched     = time.Hour
+)
+
+// missDomain counts a request for a domain without rules.
+func (l *Limiter) missDomain(r *Request, rules *ruleset, now time.Time) {
+	l.opts.Stats.DomainNotFound.Add(1)
+	if l.opts.Stats.UnknownDomain(r.Domain).Miss(1, now, tellUnknownDomain) {
+		l.opts.Log.Warn("a request is not limited: its domain has no rules", zap.String("domain", r.Domain),
+			zap.String("why", rules.matcher.Explain(r.Domain, nil).Reason))
+	}
+}
+
+// missRules counts the descriptors of a request that meet no rule and bring no limit.
+func (l *Limiter) missRules(r *Request, rules *ruleset, domain *descriptor.Domain, now time.Time) {
+	missed, first := 0, -1
+	for i := range r.Descriptors {
+		if d := &r.Descriptors[i]; d.unmatched() {
+			if missed++; first < 0 {
+				first = i
+			}
+		}
+	}
+	if missed == 0 || !rules.domains[domain.Name()].Miss(missed, now, tellUnmatched) {
+		return
+	}
+	var keys []string // without values, for those are clients' data
+	for _, e := range r.entriesOf(&r.Descriptors[first]) {
+		keys = append(keys, e.Key)
+	}
+	l.opts.Log.Info("a descriptor is not limited: it meets no rule; ratelimit explain says why", zap.String("domain", r.Domain),
+		zap.String("keys", strings.Join(keys, ",")))
+}

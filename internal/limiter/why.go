@@ -1,0 +1,91 @@
+package limiter
+
+import (
+	"iter"
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// Reason is a limit that a descriptor is over.
+type Reason struct {
+	Entries []descriptor.Entry // of the descriptor; they are the request's
+	// Rule is the path of the rule that applies; empty: none does, and the request
+	// brought the limit along.
+	Rule  string
+	Name  string // of the limit; may be empty
+	Limit string // as a text
+	// Shadow reports that the limit is in shadow mode, and refuses nobody.
+	Shadow    bool
+	Remaining int64 // hits, of the limit
+	// RetryAfter is when the same descriptor would pass; algo.Never if never.
+	RetryAfter time.Duration
+}
+
+// Reasons returns why a decided request is over limit: for each descriptor its refusal
+// or what would be one but for shadow mode, and after it each of its limits that are in
+// shadow mode beside others.
+func (l *Limiter) Reasons(r *Request) iter.Seq[Reason] {
+	return func(yield func(Reason) bool) {
+		for i := range r.Descriptors {
+			d := &r.Descriptors[i]
+			if d.Limit != nil && !d.passes && !yield(r.reason(d, d.check, d.role == backend.Shadow || l.opts.ShadowMode)) {
+				return
+			}
+			for at := d.first; at < d.last; at++ {
+				if r.limits[at].candidate && !r.decisions[at].Allowed && !yield(r.reason(d, at, true)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// reason returns why the check refuses. What is reported of a refusal that several limits
+// cause is the one with the least room, and the longest wait of all.
+func (r *Request) reason(d *Descriptor, check int, shadow bool) Reason {
+	l := r.limits[check]
+	out := Reason{
+		Entries: r.entriesOf(d), Rule: d.path(), Name: l.Name, Limit: d.textOf(l), Shadow: shadow,
+		Remaining: max(r.decisions[check].Remaining, 0), RetryAfter: r.decisions[check].RetryAfter,
+	}
+	if l.candidate {
+		return out
+	}
+	for i := d.first; i < d.last; i++ {
+		if x := &r.decisions[i]; !x.Allowed && !r.limits[i].candidate {
+			out.RetryAfter = max(out.RetryAfter, x.RetryAfter)
+		}
+	}
+	return out
+}
+
+// path returns that of the rule that applies; empty: none.
+func (d *Descriptor) path() string {
+	if d.match == nil {
+		return ""
+	}
+	return d.match.Path
+}
+
+// textOf returns the text of a limit that applies to the descriptor.
+func (d *Descriptor) textOf(l *Limit) string {
+	if l.index >= 0 {
+		return d.match.Config.Limits[l.index].String()
+	}
+	brought := config.Limit{Algo: l.Algo, RequestsPerUnit: l.RequestsPerUnit, Unit: l.Unit, UnitMultiplier: l.UnitMultiplier}
+	return brought.String()
+}
+
+// RuleOf returns the path of the rule to which a status of the request belongs; empty if
+// the request brought the limit along and no rule applies.
+func (r *Request) RuleOf(st *Status) string {
+	for i := range r.Descriptors {
+		if d := &r.Descriptors[i]; st == &d.Status {
+			return d.path()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,121 @@
+package stats
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds on the names that are kept of domains without rules.
+const (
+	MaxUnknownDomains = 100
+	maxDomainName     = 255 // bytes
+)
+
+// OtherDomains stands for domains without rules beyond the bounds.
+const OtherDomains = "(other)"
+
+// Domain counts what meets no rule in a domain: of one with rules descriptors, of one
+// without requests. It is safe for concurrent use.
+type Domain struct {
+	name         string
+	missed       atomic.Uint64
+	last, toldAt atomic.Int64 // Unix µs
+}
+
+// Miss counts what met no rule, and reports whether it is time to say so: no one has
+// for as long as every.
+func (d *Domain) Miss(n int, now time.Time, every time.Duration) (tell bool) {
+	d.missed.Add(uint64(n))
+	at := now.UnixMicro()
+	d.last.Store(at)
+	told := d.toldAt.Load()
+	return (told == 0 || at-told >= every.Microseconds()) && d.toldAt.CompareAndSwap(told, at)
+}
+
+// Missed is how much met no rule in a domain since the process started.
+type Missed struct {
+	Domain string
+	Count  uint64
+	Last   time.Time
+}
+
+// domains are those with rules, and some of those without.
+type domains struct {
+	mu      sync.Mutex
+	known   map[string]*Domain                 // guarded by mu
+	unknown atomic.Pointer[map[string]*Domain] // replaced under mu
+	others  Domain
+}
+
+// BindDomains returns the counts of the domains that have rules now. Those that exist
+// already go on.
+func (s *Stats) BindDomains(names []string) map[string]*Domain {
+	d := &s.domains
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := make(map[string]*Domain, len(names))
+	for _, name := range names {
+		if known[name] = d.known[name]; known[name] == nil {
+			known[name] = &Domain{name: name}
+		}
+	}
+	d.known = known
+	unknown := maps.Clone(*d.unknown.Load())
+	maps.DeleteFunc(unknown, func(name string, _ *Domain) bool { return known[name] != nil })
+	d.unknown.Store(&unknown)
+	return known
+}
+
+// UnknownDomain returns the counts of a domain that has no rules. The name is copied if
+// it is kept; names beyond the bounds share one.
+func (s *Stats) UnknownDomain(name string) *Domain {
+	d := &s.domains
+	if have := (*d.unknown.Load())[name]; have != nil {
+		return have
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := *d.unknown.Load()
+	switch have := before[name]; {
+	case have != nil:
+		return have
+	case len(before) >= MaxUnknownDomains || len(name) > maxDomainName:
+		return &d.others
+	}
+	unknown := maps.Clone(before)
+	name = strings.Clone(name)
+	unknown[name] = &Domain{name: name}
+	d.unknown.Store(&unknown)
+	return unknown[name]
+}
+
+// Unmatched returns the domains without rules that requests came for, and those with
+// rules in which descriptors met none, both by name.
+func (s *Stats) Unmatched() (unknown, known []Missed) {
+	d := &s.domains
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := func(domains map[string]*Domain) (out []Missed) {
+		for _, x := range domains {
+			if x.missed.Load() > 0 {
+				out = append(out, x.read())
+			}
+		}
+		slices.SortFunc(out, func(a, b Missed) int { return cmp.Compare(a.Domain, b.Domain) })
+		return out
+	}
+	unknown = list(*d.unknown.Load())
+	if d.others.missed.Load() > 0 {
+		unknown = append(unknown, d.others.read())
+	}
+	return unknown, list(d.known)
+}
+
+func (d *Domain) read() Missed {
+	return Missed{Domain: d.name, Count: d.missed.Load(), Last: time.UnixMicro(d.last.Load())}
+}
