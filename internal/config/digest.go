@@ -25,8 +25,9 @@ func (r *Rules) Digest() [sha256.Size]byte {
 		level = func(depth int, descriptors []*Descriptor) {
 			for _, d := range descriptors {
 				metadata, _ := json.Marshal(d.Metadata) // JSON-like values only
-				fmt.Fprintf(h, "%d %q %q %t %t %t %t %t %s\n", depth, d.Key, d.Value,
-					d.ShadowMode, d.QuotaMode, d.ShareThreshold, d.DetailedMetric, d.ValueToMetric, metadata)
+				set, _ := json.Marshal(d.Set)           // texts alone
+				fmt.Fprintf(h, "%d %q %q %t %t %t %t %t %s %s\n", depth, d.Key, d.Value,
+					d.ShadowMode, d.QuotaMode, d.ShareThreshold, d.DetailedMetric, d.ValueToMetric, metadata, set)
 				for _, l := range d.Limits {
 					var p algo.Params
 					if l.Algo != nil {
@@ -40,6 +41,7 @@ func (r *Rules) Digest() [sha256.Size]byte {
 			}
 		}
 		level(0, domain.Descriptors)
+		level(0, domain.Limits)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 // TestDigestTellsRulesApart that are equal in number, and not the same rules read from
@@ -70,7 +71,7 @@ func TestDigestKnowsEachField(t *testing.T) {
 		t.Fatal(err)
 	}
 	special := map[string]any{
-		"Domain.Descriptors": []*config.Descriptor{}, "Descriptor.Descriptors": []*config.Descriptor{{Key: "path"}},
+		"Domain.Descriptors": []*config.Descriptor{}, "Domain.Limits": []*config.Descriptor{{Set: &sets.Rule{Name: "all"}}}, "Descriptor.Set": &sets.Rule{Name: "all"}, "Descriptor.Descriptors": []*config.Descriptor{{Key: "path"}},
 		"Descriptor.Limits": []*config.Limit{}, "Descriptor.Metadata": map[string]any{"a": 1}, "Limit.Algo": limit,
 	}
 	before, structs := build()

@@ -111,7 +111,7 @@ func (d *Domain) Example(rule config.Rule, fillers ...string) Entries {
 	for _, filler := range fillers {
 		entries := make(Entries, len(rule.Path))
 		for i, c := range rule.Path {
-			entries[i] = Entry{strings.ReplaceAll(c.Key, "*", filler), strings.ReplaceAll(c.Value, "*", filler)}
+			entries[i] = Entry{Key: strings.ReplaceAll(c.Key, "*", filler), Value: strings.ReplaceAll(c.Value, "*", filler)}
 			if c.Value == "" {
 				entries[i].Value = filler
 			}

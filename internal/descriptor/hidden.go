@@ -63,7 +63,7 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem) []config.Pr
 func hiddenBy(c, by *config.Descriptor, remedy string) config.Problem {
 	return config.Problem{
 		Pos:    c.Pos,
-		What:   fmt.Sprintf("%s can never apply: %s matches all that it matches, and goes before it", Entry{c.Key, c.Value}, *newPlace(by)),
+		What:   fmt.Sprintf("%s can never apply: %s matches all that it matches, and goes before it", entryText(Entry{Key: c.Key, Value: c.Value}), *newPlace(by)),
 		Remedy: remedy,
 	}
 }

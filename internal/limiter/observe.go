@@ -19,16 +19,19 @@ func (l *Limiter) observe(r *Request, err error, now time.Time) {
 		return
 	}
 	for i := range r.Descriptors {
-		d := &r.Descriptors[i]
-		o := l.outcome(r, d, err)
-		watchers.Offer(&o.Subject, func() live.Decision { return r.describeOutcome(d, &o, err, now) })
+		parts, hits := r.partsOf(i), r.costOf(&r.Descriptors[i])
+		for p := range parts {
+			part := &parts[p]
+			o := l.outcome(r, part, err)
+			watchers.Offer(&o.Subject, func() live.Decision { return r.describeOutcome(part, &o, hits, err, now) })
+		}
 	}
 	if l.debug {
 		l.logRequest(r, err, now)
 	}
 }
 
-// outcome is what became of a descriptor.
+// outcome is what became of a descriptor under a rule.
 type outcome struct {
 	live.Subject
 	decided *Limit // nil if no limit did
@@ -60,8 +63,8 @@ func (l *Limiter) outcome(r *Request, d *Descriptor, err error) (o outcome) {
 	return o
 }
 
-func (r *Request) describeOutcome(d *Descriptor, o *outcome, err error, now time.Time) live.Decision {
-	out := live.Decision{Time: now, Verdict: o.Verdict, Rule: o.Rule, Brought: d.override != nil, Hits: r.costOf(d)}
+func (r *Request) describeOutcome(d *Descriptor, o *outcome, hits int64, err error, now time.Time) live.Decision {
+	out := live.Decision{Time: now, Verdict: o.Verdict, Rule: o.Rule, Brought: d.override != nil, Hits: hits}
 	out.SetRequest(r.Domain, r.entriesOf(d))
 	switch {
 	case err != nil:
@@ -81,7 +84,9 @@ func (r *Request) describeOutcome(d *Descriptor, o *outcome, err error, now time
 }
 
 // unmatched reports whether no rule applies and the request brought no limit.
-func (d *Descriptor) unmatched() bool { return d.match == nil && d.override == nil }
+func (d *Descriptor) unmatched() bool {
+	return d.match == nil && d.override == nil && d.fromPart >= d.toPart
+}
 
 // logRequest logs a request with its look-ups, the keys of its counters and what was
 // decided.
@@ -94,25 +99,27 @@ func (l *Limiter) logRequest(r *Request, err error, now time.Time) {
 	if rules := l.rules.Load(); rules != nil {
 		matcher = rules.matcher
 	}
-	lines := make(lookups, len(r.Descriptors))
+	var lines lookups
 	for i := range r.Descriptors {
-		d := &r.Descriptors[i]
-		o := l.outcome(r, d, err)
-		line := &lines[i]
-		line.Decision = r.describeOutcome(d, &o, err, now)
-		entries := r.entriesOf(d)
-		line.entries = descriptor.Entries(entries).String()
-		if o.Verdict == live.Unmatched && matcher != nil {
-			line.reason = matcher.Explain(r.Domain, entries).Reason
-		}
-		for _, c := range r.ask.Checks[min(d.first, len(r.ask.Checks)):min(d.last, len(r.ask.Checks))] {
-			line.keys = append(line.keys, string(c.Key))
+		parts, hits := r.partsOf(i), r.costOf(&r.Descriptors[i])
+		for p := range parts {
+			part := &parts[p]
+			o := l.outcome(r, part, err)
+			entries := r.entriesOf(part)
+			line := lookup{Decision: r.describeOutcome(part, &o, hits, err, now), entries: descriptor.Entries(entries).String()}
+			if o.Verdict == live.Unmatched && matcher != nil {
+				line.reason = matcher.Explain(r.Domain, entries).Reason
+			}
+			for _, c := range r.ask.Checks[min(part.first, len(r.ask.Checks)):min(part.last, len(r.ask.Checks))] {
+				line.keys = append(line.keys, string(c.Key))
+			}
+			lines = append(lines, line)
 		}
 	}
 	l.opts.Log.Debug("request", append(fields, zap.Array("descriptors", lines))...)
 }
 
-// lookup is one descriptor of a request in the log.
+// lookup is one descriptor of a request in the log, under one of its rules.
 type lookup struct {
 	live.Decision
 	entries string

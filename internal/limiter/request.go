@@ -183,10 +183,10 @@ func (l *Limiter) matchSets(r *Request, i int, rules *ruleset, domain *descripto
 	}
 	for _, match := range r.sets {
 		rule := &rules.rules[match.Index]
-		part := Descriptor{From: d.From, To: d.To, cost: d.cost, rule: rule, role: rule.role, stats: rule.stats}
+		part := Descriptor{From: d.From, To: d.To, cost: d.cost, match: match, rule: rule, role: rule.role, stats: rule.stats}
 		if match.Detailed {
 			r.path = match.AppendMetricKey(r.path[:0], entries)
-			part.stats = l.opts.Stats.Detailed(domain.Name(), r.path, rule.stats)
+			part.stats = l.opts.Stats.Detailed(domain.Name(), r.path, rule.stats, func() (first, second string) { return match.MetricLevels(entries) })
 		}
 		r.parts = append(r.parts, part)
 		r.replaced = append(r.replaced, rule.replaces...)

@@ -226,7 +226,7 @@ func TestSetsAgainstAModel(t *testing.T) {
 	t.Run("redis, with another per second", func(t *testing.T) {
 		testSets(t, &persecond.Backend{Seconds: store(t, &now), Others: single}, true)
 	})
-	cluster := redistest.StartClusterOfOne(t)
+	cluster := redistest.StartClusterOfOne(t, redistest.Config{})
 	t.Run("cluster", func(t *testing.T) {
 		testSets(t, openRedis(t, redis.Options{Mode: redis.Cluster, Addrs: []string{cluster.Addr}, Clock: now.Load}), true)
 	})

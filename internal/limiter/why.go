@@ -30,17 +30,28 @@ type Reason struct {
 func (l *Limiter) Reasons(r *Request) iter.Seq[Reason] {
 	return func(yield func(Reason) bool) {
 		for i := range r.Descriptors {
-			d := &r.Descriptors[i]
-			if d.Limit != nil && !d.passes && !yield(r.reason(d, d.check, d.role == backend.Shadow || l.opts.ShadowMode)) {
-				return
-			}
-			for at := d.first; at < d.last; at++ {
-				if r.limits[at].candidate && !r.decisions[at].Allowed && !yield(r.reason(d, at, true)) {
+			parts := r.partsOf(i)
+			for p := range parts {
+				if !l.reasonsOf(r, &parts[p], yield) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// reasonsOf yields those of a descriptor under one of its rules. It reports whether more
+// are wanted.
+func (l *Limiter) reasonsOf(r *Request, d *Descriptor, yield func(Reason) bool) bool {
+	if d.Limit != nil && !d.passes && !yield(r.reason(d, d.check, d.role == backend.Shadow || l.opts.ShadowMode)) {
+		return false
+	}
+	for at := d.first; at < d.last; at++ {
+		if r.limits[at].candidate && !r.decisions[at].Allowed && !yield(r.reason(d, at, true)) {
+			return false
+		}
+	}
+	return true
 }
 
 // reason returns why the check refuses. What is reported of a refusal that several limits
@@ -83,8 +94,14 @@ func (d *Descriptor) textOf(l *Limit) string {
 // the request brought the limit along and no rule applies.
 func (r *Request) RuleOf(st *Status) string {
 	for i := range r.Descriptors {
-		if d := &r.Descriptors[i]; st == &d.Status {
-			return d.path()
+		if st != &r.Descriptors[i].Status {
+			continue
+		}
+		parts := r.partsOf(i)
+		for p := range parts {
+			if parts[p].Limit == st.Limit && parts[p].check == st.check {
+				return parts[p].path()
+			}
 		}
 	}
 	return ""

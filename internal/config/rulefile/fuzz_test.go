@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 // FuzzParse feeds anything to Parse. It must end with rules or with problems
@@ -70,6 +73,7 @@ func withoutPlaces(d *config.Domain) *config.Domain {
 	c := *d
 	c.Pos = config.Pos{}
 	c.Descriptors = levelWithoutPlaces(d.Descriptors)
+	c.Limits = levelWithoutPlaces(d.Limits)
 	return &c
 }
 
@@ -77,6 +81,11 @@ func levelWithoutPlaces(level []*config.Descriptor) (copies []*config.Descriptor
 	for _, d := range level {
 		c := *d
 		c.Pos = config.Pos{}
+		if d.Set != nil { // conditions have no order
+			set := *d.Set
+			set.Match = slices.SortedFunc(slices.Values(set.Match), func(a, b sets.Condition) int { return strings.Compare(a.Key, b.Key) })
+			c.Set = &set
+		}
 		c.Limits = nil
 		for _, l := range d.Limits {
 			limit := *l
