@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -98,6 +99,57 @@ func TestDecisionsAreSeenAsTheyAreAnswered(t *testing.T) {
 	}
 	if got := next(); got != "nothing" {
 		t.Errorf("too much: %s", got)
+	}
+}
+
+// TestDecisionsOnSetsAreSeen: one for each rule that a descriptor meets, with its reason
+// and its place in metrics; a descriptor that meets only rules on sets is not unmatched.
+func TestDecisionsOnSetsAreSeen(t *testing.T) {
+	feed, next := watched(t)
+	f := serve(t, `
+domain: edge
+limits:
+  - {name: writes, match: {method: POST, user: {}}, count_by: [user], detailed_metric: true, rate_limit: {unit: year, requests_per_unit: 1}}
+descriptors:
+  - {key: user, rate_limit: {unit: year, requests_per_unit: 5}}
+`, func(o *limiter.Options) { o.Live = feed })
+	const (
+		tree = `{"domain":"edge","entries":[{"key":"user","value":"al"}],"hits":1,"left":4,"limit":"fixed_window, 5 per year","rule":"user","sampled":1,"verdict":"ok"}`
+		set  = `{"domain":"edge","entries":[{"key":"method","value":"POST"},{"key":"user","value":"al"}],"hits":1,"left":0,"limit":"fixed_window, 1 per year, denied_hits drop","rule":"limits.writes","sampled":1,"verdict":"`
+	)
+	for _, c := range []struct {
+		d       *ask
+		want    string
+		reasons string
+	}{
+		{desc("user=al"), tree, ""},
+		{desc("method=POST,user=al"), set + `ok"}`, ""},
+		{desc("method=POST,user=al"), set + `over"}`, "limits.writes: fixed_window, 1 per year, denied_hits drop"},
+	} {
+		r := &limiter.Request{Domain: "edge"}
+		r.AddDescriptor(c.d.entries...)
+		if err := f.Decide(context.Background(), r, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if got := next(); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+		var reasons []string
+		for why := range f.Reasons(r) {
+			reasons = append(reasons, why.Rule+": "+why.Limit)
+		}
+		if got := strings.Join(reasons, "; "); got != c.reasons {
+			t.Errorf("reasons %q, want %q", got, c.reasons)
+		}
+		if c.reasons != "" && r.RuleOf(r.Minimum) != "limits.writes" {
+			t.Errorf("the rule that decided is %q", r.RuleOf(r.Minimum))
+		}
+	}
+	if _, known := f.stats.Unmatched(); len(known) != 0 {
+		t.Errorf("unmatched: %v", known)
+	}
+	if got := labelsOf(t, f.stats, "ratelimit_service_rate_limit_total_hits"); len(got) == 0 || !strings.Contains(strings.Join(got, " "), "key2=writes_user_al") {
+		t.Errorf("labels %q", got)
 	}
 }
 
