@@ -36,7 +36,9 @@ type completeCmd struct {
 
 func (c *completeCmd) Run(con console, command *kong.Context) error {
 	for _, w := range commandline.Complete(command.Model, c.Words) {
-		fmt.Fprintf(con.out, "%s\t%s\n", w.Word, w.Help)
+		if _, err := fmt.Fprintf(con.out, "%s\t%s\n", w.Word, w.Help); err != nil {
+			return err
+		}
 	}
 	return nil
 }

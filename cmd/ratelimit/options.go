@@ -166,7 +166,7 @@ func names(serve *kong.Node) named.Fields {
 	type way struct{ flags, variables []string }
 	ways := map[string]way{"MemoryLimit": {variables: []string{"GOMEMLIMIT"}}} // Go reads it by itself
 	for _, flag := range serve.Flags {
-		for _, field := range strings.Fields(flag.Tag.Get("field")) {
+		for field := range strings.FieldsSeq(flag.Tag.Get("field")) {
 			w := ways[field]
 			ways[field] = way{append(w.flags, "--"+flag.Name), append(w.variables, flag.Envs...)}
 		}

@@ -35,9 +35,9 @@ type OpenStore struct {
 	Metrics []prometheus.Collector
 	// Ready waits for the first connection. Its error says why there is none when ctx is done.
 	Ready func(ctx context.Context) error
-	// Rules returns where it keeps the rules of the admin API. The copy is for a start
-	// without the store; nil for none. Where Rules is nil the file is their only place.
-	Rules func(copy *rulestore.File, log *zap.Logger) rulestore.Store
+	// Rules returns where it keeps the rules of the admin API. The fallback is for a
+	// start without the store; nil for none. Where Rules is nil the file is their only place.
+	Rules func(fallback *rulestore.File, log *zap.Logger) rulestore.Store
 	Close func()
 }
 

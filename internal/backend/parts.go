@@ -171,7 +171,7 @@ func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, de
 	failed := decideParts(all, amended, decide)
 	for _, p := range all {
 		for _, at := range p.At {
-			if failed == nil || failed[at] == nil {
+			if len(failed) == 0 || failed[at] == nil {
 				out[at] = amended[at]
 				out[at].Allowed, out[at].RetryAfter = true, 0 // as was found first
 			}

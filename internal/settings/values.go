@@ -93,7 +93,7 @@ func (t *ConfigType) UnmarshalText(text []byte) error {
 type EqualPairs map[string]string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *EqualPairs) UnmarshalText(text []byte) error { //nolint:unparam // the interface has an error
+func (p *EqualPairs) UnmarshalText(text []byte) error {
 	*p = EqualPairs{}
 	for pair := range strings.SplitSeq(string(text), ",") {
 		if key, value, ok := strings.Cut(pair, "="); ok {

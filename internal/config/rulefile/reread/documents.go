@@ -6,17 +6,17 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// maxDocuments is how many documents one source may hold.
+// MaxDocuments is how many documents one source may hold.
 const MaxDocuments = 10000
 
-// span is one YAML document of a source.
+// Document is one YAML document of a source.
 type Document struct {
 	Data  []byte
 	Lines int // before it
 }
 
-// cut cuts a source into its documents and leaves out those in which nothing is
-// written, unless that is all there is.
+// Cut returns the documents of a source without those in which nothing is written,
+// unless that is all there is.
 //
 // It looks only at lines that begin with --- or ...: YAML allows them nowhere in a
 // document, not even in a quoted string or a block scalar. What it does not see, a

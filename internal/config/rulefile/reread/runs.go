@@ -12,8 +12,8 @@ import (
 // runs that were there before are not parsed again. It has another advantage: what
 // YAML makes of a run, some twenty times its size, is garbage before the next.
 
-// run is some of the top-level descriptors of a document. As a document of its
-// own it is a list of so many.
+// Run is some of the top-level descriptors of a document. As a document of its own it
+// is a list of Count of them.
 type Run struct {
 	Text  []byte
 	First int // index of the first
@@ -21,7 +21,7 @@ type Run struct {
 	Lines int // before the text
 }
 
-// layout is how a document is written whose list of descriptors is its last
+// Layout is how a document is written whose list of descriptors is its last
 // part and in block style, as people and programs mostly write it.
 type Layout struct {
 	Head []byte // all before the first descriptor: ends with the key descriptors
@@ -38,19 +38,20 @@ const (
 	largestRun = 64 << 10 // bytes from which a run takes no more
 )
 
-// splitter cuts documents into runs. Where runs end is up to the text of the
+// Splitter cuts documents into runs. Where runs end is up to the text of the
 // descriptor there alone, mostly, so that a change moves no other ends.
 type Splitter struct {
 	seed   maphash.Seed
 	Length uint64 // of runs, on average, and at most four times as long; 0: documents stay whole
 }
 
+// NewSplitter returns one of runs of RunLength.
 func NewSplitter() Splitter { return Splitter{maphash.MakeSeed(), RunLength} }
 
-// split cuts a document into runs, or says that it can't. It looks at how lines
-// begin and no closer; what it takes for the start of a descriptor may be in the
-// middle of a string. So the parts have to be parsed before one can tell, and it
-// is right if each of them alone is a document without error, and the last key of
+// Split returns the layout of a document, with its runs, and whether it has one that
+// can be split. It looks at how lines begin and no closer; what it takes for the start
+// of a descriptor may be in the middle of a string. So the parts have to be parsed
+// before one can tell, and it is right if each of them alone is a document without error, and the last key of
 // the first is descriptors, without a value:
 //
 // YAML is read from left to right. If the reader meets the end of a part without
