@@ -194,11 +194,7 @@ func (t *transaction) commit() error {
 // TestFileStore is all that a store needs to show that it is one.
 func TestFileStore(t *testing.T) {
 	if os.Getenv("BACKENDTEST_STEPS") == "" {
-		steps := "1000" // files are slow
-		if testing.Short() {
-			steps = "100"
-		}
-		t.Setenv("BACKENDTEST_STEPS", steps)
+		t.Setenv("BACKENDTEST_STEPS", "1000") // files are slow
 	}
 	backendtest.Run(t, func(t testing.TB) backendtest.Fixture {
 		var now int64
