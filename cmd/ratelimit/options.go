@@ -70,6 +70,9 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 	if err := settings.CompleteTelemetry(getenv, &o.Telemetry, o.Traces, o.OTLPMetrics); err != nil {
 		return o, err
 	}
+	if c.RuleHeader != "" && !c.ResponseHeaders {
+		return o, errors.New("--rule-header or LIMIT_RULE_HEADER names one of the headers that --response-headers or LIMIT_RESPONSE_HEADERS_ENABLED adds: set that too, or leave it out")
+	}
 	o.Store, err = settings.ReadStore(c.withFlags(getenv))
 	return o, err
 }

@@ -85,7 +85,7 @@ func (r *Request) describeOutcome(d *Descriptor, o *outcome, hits int64, err err
 
 // unmatched reports whether no rule applies and the request brought no limit.
 func (d *Descriptor) unmatched() bool {
-	return d.match == nil && d.override == nil && d.fromPart >= d.toPart
+	return d.match == nil && d.override == nil && d.fromPart >= d.toPart && !d.byFirst
 }
 
 // logRequest logs a request with its look-ups, the keys of its counters and what was

@@ -153,6 +153,23 @@ descriptors:
 	}
 }
 
+// TestALimitOnAllRequestsLeavesNoDescriptorUnmatched, though the first alone charges it.
+func TestALimitOnAllRequestsLeavesNoDescriptorUnmatched(t *testing.T) {
+	feed, next := watched(t)
+	f := serve(t, "domain: edge\nlimits: [{name: all, rate_limit: {unit: year, requests_per_unit: 9}}]\n", func(o *limiter.Options) { o.Live = feed })
+	if _, err := f.decide(context.Background(), "edge", desc("a=1"), desc("b=2")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"left":8`, `"verdict":"ok"`} {
+		if got := next(); !strings.Contains(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if _, known := f.stats.Unmatched(); len(known) != 0 {
+		t.Errorf("unmatched: %v", known)
+	}
+}
+
 // TestServiceWideShadowIsSeen: what shadow mode for all lets through is no refusal.
 func TestServiceWideShadowIsSeen(t *testing.T) {
 	feed, next := watched(t)

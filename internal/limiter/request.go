@@ -61,7 +61,8 @@ type Descriptor struct {
 	first    int // range in request.limits and the other slices by check
 	last     int
 
-	fromPart, toPart int // range in Request.parts; empty: it is one part itself
+	fromPart, toPart int  // range in Request.parts; empty: it is one part itself
+	byFirst          bool // a limit on all requests applies, which the first descriptor charges
 }
 
 // Reset makes r empty. It drops all references to the request's text and to rules.
@@ -175,6 +176,7 @@ func (l *Limiter) matchSets(r *Request, i int, rules *ruleset, domain *descripto
 	d := &r.Descriptors[i]
 	entries := r.entriesOf(d)
 	if r.sets, r.found, err = domain.LookupSets(r.sets[:0], r.found, entries, i == 0); err != nil || len(r.sets) == 0 {
+		d.byFirst = len(r.found) > 0
 		return err
 	}
 	d.fromPart = len(r.parts)

@@ -131,12 +131,16 @@ func (d *Descriptor) take(part *Descriptor, first bool) {
 	}
 }
 
-// tighter reports whether a is to be reported rather than b; see the function.
+// tie is how far waits may be apart that are the same: stores and what they remember
+// read the clock one after the other.
+const tie = 10 * time.Millisecond
+
+// tighter reports whether a, which comes after b, is to be reported rather than b.
 func (a *Status) tighter(b *Status) bool {
 	if a.passes != b.passes {
 		return b.passes
 	}
-	return a.Remaining < b.Remaining || a.Remaining == b.Remaining && a.PassesAfter > b.PassesAfter
+	return a.Remaining < b.Remaining || a.Remaining == b.Remaining && a.PassesAfter-b.PassesAfter > tie
 }
 
 // report reads the decisions on a descriptor into its status, candidates aside. It

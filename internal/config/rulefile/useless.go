@@ -40,8 +40,10 @@ func Useless(r *config.Rules) (warnings []config.Problem) {
 		for _, n := range found.Never {
 			warn(n.Rule, fmt.Sprintf("never applies: no value of %s meets its condition", abridge(n.Key)), "mend the condition, or remove the limit")
 		}
+		told := make([]bool, len(domain.Limits)) // one rule that hides it is enough
 		for _, c := range found.Covered {
-			if by := domain.Limits[c.By]; hides(by, domain.Limits[c.Rule], replaced) {
+			if by := domain.Limits[c.By]; !told[c.Rule] && hides(by, domain.Limits[c.Rule], replaced) {
+				told[c.Rule] = true
 				warn(c.Rule, fmt.Sprintf("never refuses: whenever it applies, %q (%s) does, which is as strict", abridge(by.Set.Name), by.Pos), "remove it, or make it stricter")
 			}
 		}
