@@ -134,11 +134,7 @@ func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) e
 		entries := r.entriesOf(d)
 		if match := domain.Lookup(entries); match != nil {
 			d.match, d.rule = match, &rules.rules[match.Index]
-			d.role, d.stats = d.rule.role, d.rule.stats
-			if match.Detailed {
-				r.path = match.AppendMetricKey(r.path[:0], entries)
-				d.stats = l.opts.Stats.Detailed(domain.Name(), r.path, d.stats, func() (first, second string) { return match.MetricLevels(entries) })
-			}
+			d.role, d.stats = d.rule.role, l.statsOf(r, d.rule, entries)
 		}
 		if d.Override != nil {
 			if err := l.override(r, i, domain); err != nil {
@@ -185,16 +181,24 @@ func (l *Limiter) matchSets(r *Request, i int, rules *ruleset, domain *descripto
 	}
 	for _, match := range r.sets {
 		rule := &rules.rules[match.Index]
-		part := Descriptor{From: d.From, To: d.To, cost: d.cost, match: match, rule: rule, role: rule.role, stats: rule.stats}
-		if match.Detailed {
-			r.path = match.AppendMetricKey(r.path[:0], entries)
-			part.stats = l.opts.Stats.Detailed(domain.Name(), r.path, rule.stats, func() (first, second string) { return match.MetricLevels(entries) })
-		}
-		r.parts = append(r.parts, part)
+		r.parts = append(r.parts, Descriptor{
+			From: d.From, To: d.To, cost: d.cost, match: match, rule: rule, role: rule.role, stats: l.statsOf(r, rule, entries),
+		})
 		r.replaced = append(r.replaced, rule.replaces...)
 	}
 	d.toPart = len(r.parts)
+	clear(r.sets) // a used request holds on to no rules
 	return nil
+}
+
+// statsOf returns where a rule counts a descriptor with these entries.
+func (l *Limiter) statsOf(r *Request, rule *rule, entries []descriptor.Entry) *stats.Rule {
+	match := rule.match
+	if !match.Detailed {
+		return rule.stats
+	}
+	r.path = match.AppendMetricKey(r.path[:0], entries)
+	return l.opts.Stats.Detailed(match.Domain, r.path, rule.stats, func() (first, second string) { return match.MetricLevels(entries) })
 }
 
 // hasFreeQuota reports whether there is a quota without a limit in force, which with

@@ -3,11 +3,13 @@ package limiter_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"pgregory.net/rapid"
 
@@ -347,4 +349,23 @@ func TestSetsKeepTheirCounters(t *testing.T) {
 	f.load("domain: other\ndescriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]\n---" + sets)
 	want(t, f.admitted(1, desc("user=a,method=POST")), 0)
 	want(t, f.admitted(1, desc("user=b,method=POST")), 1)
+}
+
+// TestAResetRequestHoldsOnToNoRules, so that a request kept for its memory does not keep
+// the rules of before a reload.
+func TestAResetRequestHoldsOnToNoRules(t *testing.T) {
+	f := serve(t, "domain: edge\nlimits: [{name: all, rate_limit: {unit: year, requests_per_unit: 9}}]\n")
+	r := &limiter.Request{Domain: "edge"}
+	r.AddDescriptor(desc("a=1").entries...)
+	if err := f.Decide(context.Background(), r, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	rule := weak.Make(f.Matcher().Rules()[0])
+	r.Reset()
+	f.load("domain: edge\ndescriptors: [{key: b, rate_limit: {unit: year, requests_per_unit: 9}}]\n")
+	runtime.GC()
+	if rule.Value() != nil {
+		t.Error("the request still refers to a rule that is no longer in force")
+	}
+	runtime.KeepAlive(r)
 }
