@@ -68,6 +68,16 @@ func Descriptors(checks []Check) iter.Seq2[int, int] {
 	}
 }
 
+// DescriptorAt returns from where to where the checks of the descriptor are that has the
+// i-th.
+func DescriptorAt(checks []Check, i int) (start, end int) {
+	for start = i; start > 0 && checks[start-1].Descriptor == checks[i].Descriptor; start-- {
+	}
+	for end = i + 1; end < len(checks) && checks[end].Descriptor == checks[i].Descriptor; end++ {
+	}
+	return start, end
+}
+
 // RoleOf returns the role of the descriptor that has these checks: that of those
 // which are enforced, or Shadow if none is.
 func RoleOf(checks []Check) Role {

@@ -141,7 +141,7 @@ func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, de
 	for _, p := range parts {
 		amends := &Part{}
 		for from, to := range Descriptors(p.Checks) {
-			start, end := descriptorAt(checks, p.At[from])
+			start, end := DescriptorAt(checks, p.At[from])
 			if errs != nil && Failure(errs[start:end]) != nil {
 				continue
 			}
@@ -177,13 +177,4 @@ func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, de
 			}
 		}
 	}
-}
-
-// descriptorAt returns the range of the checks of the descriptor of the i-th.
-func descriptorAt(checks []Check, i int) (start, end int) {
-	for start = i; start > 0 && checks[start-1].Descriptor == checks[i].Descriptor; start-- {
-	}
-	for end = i + 1; end < len(checks) && checks[end].Descriptor == checks[i].Descriptor; end++ {
-	}
-	return start, end
 }

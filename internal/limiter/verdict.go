@@ -189,12 +189,7 @@ func (r *Request) charged(d *Descriptor) bool {
 	if d.first == d.last {
 		return true
 	}
-	first, last := d.first, d.last // of all that are decided together with it
-	group := r.ask.Checks[first].Descriptor
-	for ; first > 0 && r.ask.Checks[first-1].Descriptor == group; first-- {
-	}
-	for ; last < len(r.ask.Checks) && r.ask.Checks[last].Descriptor == group; last++ {
-	}
+	first, last := backend.DescriptorAt(r.ask.Checks, d.first) // all that are decided together with it
 	return backend.Passes(r.ask.Checks[first:last], r.decisions[first:last])
 }
 
