@@ -156,13 +156,8 @@ func (s *service) loadRules(ctx context.Context) error {
 		Load:         s.load(),
 		AllowNoRules: s.opts.Rules.AllowNoRules,
 		Delay:        s.opts.Rules.ReloadDelay,
-		Complete: func(err error) error {
-			if errors.Is(err, reload.ErrNoRulesLeft) {
-				return fmt.Errorf("%w, or start with %s to go on without", err, s.opts.Names.Of("AllowNoRules"))
-			}
-			return err
-		},
-		Log: s.log.WithOptions(zap.IncreaseLevel(quiet)),
+		Names:        s.opts.Names,
+		Log:          s.log.WithOptions(zap.IncreaseLevel(quiet)),
 	})
 	s.rules.Subscribe(s.limiter.SetRules)
 	err = s.rules.Reload(ctx)

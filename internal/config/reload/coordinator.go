@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
+	"github.com/distlimiter/ratelimit/internal/named"
 )
 
 const (
@@ -35,10 +37,8 @@ type Options struct {
 	// AllowNoRules takes files without any rule where there were some. Otherwise
 	// that is a mistake, ErrNoRulesLeft, and the rules that were there stay.
 	AllowNoRules bool
-	// Complete adds to the reason why sources can't come into force what only the
-	// program knows, such as how to set AllowNoRules. It is called before the reason
-	// is recorded and logged. Nil: there is nothing to add.
-	Complete func(error) error
+	// Names say how an operator sets these.
+	Names named.Fields
 	// Delay is how long sources must be quiet after a change before they are
 	// read; changes that go on for ten times as long are read on the way.
 	// 0 means 100 ms.
@@ -289,9 +289,6 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 			continue
 		}
 		err := c.try(offers)
-		if err != nil && c.opts.Complete != nil {
-			err = c.opts.Complete(err)
-		}
 		tried[set] = err
 		if err != nil {
 			continue
@@ -342,7 +339,7 @@ func (c *Coordinator) try(offers []*offer) error {
 		return err
 	}
 	if !c.opts.AllowNoRules && old.Has(config.FromFile) && !rules.Has(config.FromFile) {
-		return ErrNoRulesLeft
+		return fmt.Errorf("%w, or start with %s to go on without", ErrNoRulesLeft, c.opts.Names.Of("AllowNoRules"))
 	}
 	if err := c.apply(rules); err != nil {
 		return err
