@@ -7,6 +7,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/live"
 )
 
 // Reason is a limit that a descriptor is over.
@@ -22,6 +23,14 @@ type Reason struct {
 	Remaining int64 // hits, of the limit
 	// RetryAfter is when the same descriptor would pass; algo.Never if never.
 	RetryAfter time.Duration
+}
+
+// Verdict returns live.Shadow or live.Over.
+func (r *Reason) Verdict() live.Verdict {
+	if r.Shadow {
+		return live.Shadow
+	}
+	return live.Over
 }
 
 // Reasons returns why a decided request is over limit: for each descriptor its refusal

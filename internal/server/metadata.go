@@ -11,7 +11,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/limiter"
-	"github.com/distlimiter/ratelimit/internal/live"
 )
 
 // metadata returns the answer's dynamic metadata; nil for none.
@@ -39,14 +38,10 @@ func whyMetadata(reasons iter.Seq[limiter.Reason]) *structpb.Struct {
 	var all []*structpb.Value
 	fields := map[string]*structpb.Value{}
 	for why := range reasons {
-		verdict := live.Over
-		if why.Shadow {
-			verdict = live.Shadow
-		}
-		value := structpb.NewStructValue(describeReason(&why, verdict))
+		value, verdict := structpb.NewStructValue(describeReason(&why)), why.Verdict().String()
 		all = append(all, value)
-		if fields[verdict.String()] == nil {
-			fields[verdict.String()] = value
+		if fields[verdict] == nil {
+			fields[verdict] = value
 		}
 	}
 	if all == nil {
@@ -56,9 +51,9 @@ func whyMetadata(reasons iter.Seq[limiter.Reason]) *structpb.Struct {
 	return &structpb.Struct{Fields: fields}
 }
 
-func describeReason(why *limiter.Reason, verdict live.Verdict) *structpb.Struct {
+func describeReason(why *limiter.Reason) *structpb.Struct {
 	fields := map[string]*structpb.Value{
-		"verdict":    structpb.NewStringValue(verdict.String()),
+		"verdict":    structpb.NewStringValue(why.Verdict().String()),
 		"descriptor": structpb.NewStringValue(descriptor.Entries(why.Entries).String()),
 		"limit":      structpb.NewStringValue(why.Limit),
 		"left":       structpb.NewNumberValue(float64(why.Remaining)),

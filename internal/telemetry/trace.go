@@ -107,14 +107,11 @@ func (t *Traces) Why(ctx context.Context, reasons iter.Seq[limiter.Reason]) {
 	var verdicts, rules, limits []string
 	var left, retry []int64
 	for why := range reasons {
-		verdict, wait := "over", int64(-1)
-		if why.Shadow {
-			verdict = "shadow"
-		}
+		wait := int64(-1)
 		if why.RetryAfter != algo.Never {
 			wait = why.RetryAfter.Milliseconds()
 		}
-		verdicts, rules, limits = append(verdicts, verdict), append(rules, why.Rule), append(limits, why.Limit)
+		verdicts, rules, limits = append(verdicts, why.Verdict().String()), append(rules, why.Rule), append(limits, why.Limit)
 		left, retry = append(left, why.Remaining), append(retry, wait)
 	}
 	if verdicts != nil {
