@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/distlimiter/ratelimit/internal/config"
 )
 
 // Client talks to the admin address of a running service.
@@ -53,6 +55,17 @@ func (c *Client) Do(method, path string, query url.Values, kind string, body []b
 	}
 	defer answer.Body.Close()
 	return c.read(answer, out)
+}
+
+// given returns the parameters that have a value.
+func given(values map[string]string) url.Values {
+	query := url.Values{}
+	for name, value := range values {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return query
 }
 
 // send sends a request and returns the answer, whose body the caller closes.
@@ -129,17 +142,5 @@ func (p *Problem) Error() string {
 
 // In returns the problem as `check` would print it of a file.
 func (p RuleProblem) In(file string) string {
-	var b strings.Builder
-	b.WriteString(file)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
-	}
-	if p.Path != "" {
-		b.WriteString(": " + p.Path)
-	}
-	b.WriteString(": " + p.What)
-	if p.Remedy != "" {
-		b.WriteString("; " + p.Remedy)
-	}
-	return b.String()
+	return config.Problem{Pos: config.Pos{File: file, Line: p.Line, Column: p.Column}, Path: p.Path, What: p.What, Remedy: p.Remedy}.Error()
 }

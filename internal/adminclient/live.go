@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -61,12 +60,7 @@ func mayPass(err error) bool {
 
 // follow hands events to each until the stream ends, and reports whether there was one.
 func (c *Client) follow(ctx context.Context, l Live, each func(event string, data []byte) error) (connected bool, err error) {
-	query := url.Values{}
-	for name, value := range map[string]string{"domain": l.Domain, "rule": l.Rule, "verdict": l.Verdicts} {
-		if value != "" {
-			query.Set(name, value)
-		}
-	}
+	query := given(map[string]string{"domain": l.Domain, "rule": l.Rule, "verdict": l.Verdicts})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	silence := time.AfterFunc(c.Timeout, cancel) // a comment comes every few seconds

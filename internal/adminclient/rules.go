@@ -33,12 +33,7 @@ type RuleList struct {
 // Rules lists the rules in force of a domain, with a limit of a name and from a
 // source (file, xds or admin); each is empty for any.
 func (c *Client) Rules(domain, name, source string) (*RuleList, error) {
-	query := url.Values{}
-	for key, value := range map[string]string{"domain": domain, "name": name, "source": source} {
-		if value != "" {
-			query.Set(key, value)
-		}
-	}
+	query := given(map[string]string{"domain": domain, "name": name, "source": source})
 	var list RuleList
 	if err := c.Do(http.MethodGet, rulesPath, query, "", nil, &list.text); err != nil {
 		return nil, err

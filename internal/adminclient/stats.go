@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"text/tabwriter"
 	"time"
 
@@ -43,15 +42,12 @@ type ruleStats struct {
 // Stats writes to out, as the service sends them if inJSON, what it has counted: of a
 // domain, or of all if it is empty, or of the rule of a key, with its hottest counters.
 func (c *Client) Stats(out io.Writer, domain, key string, inJSON bool) error {
-	path, query := "/admin/stats", url.Values{}
-	if domain != "" {
-		query.Set("domain", domain)
-	}
+	path := "/admin/stats"
 	if key != "" {
 		path += "/" + key
 	}
 	var text json.RawMessage
-	if err := c.Do(http.MethodGet, path, query, "", nil, &text); err != nil {
+	if err := c.Do(http.MethodGet, path, given(map[string]string{"domain": domain}), "", nil, &text); err != nil {
 		return err
 	}
 	if inJSON {
