@@ -36,6 +36,7 @@ func TestRedisIsLookedForOften(t *testing.T) {
 	if took := time.Since(started); took > 200*time.Millisecond+busyMachine {
 		t.Errorf("it took %v to find Redis", took)
 	}
+	redistest.Eventually(t, "the log tells of the connection", func() bool { return lines.FilterMessage("connected to Redis").Len() > 0 })
 	connected := lines.FilterMessage("connected to Redis").All()
 	if missing := lines.FilterMessage("no connection to Redis: trying until there is one"); missing.Len() != 1 || len(connected) != 1 || lines.Len() != 2 {
 		t.Fatalf("the log has %v, want a line without Redis and one with it", lines.All())

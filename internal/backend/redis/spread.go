@@ -43,13 +43,13 @@ func (b *Backend) slots(o *op) (slots []keys.Place, err error) {
 	}
 	for i := range o.checks {
 		c := &o.checks[i]
-		at := b.naming.Place(c, o.ids[i])
 		if b.opts.Mode == Cluster {
 			key := string(b.naming.Append(nil, c, o.ids[i]))
 			probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
-			at = keys.Place(probe.Slot())
+			slots = append(slots, keys.Place(probe.Slot()))
+		} else {
+			slots = append(slots, b.naming.Place(c, o.ids[i]))
 		}
-		slots = append(slots, at)
 		if i > 0 && o.allOrNothing && slots[i] != slots[i-1] {
 			return nil, fmt.Errorf("%w: %q and %q", ErrSpread, o.checks[i-1].Key, c.Key)
 		}
