@@ -5,7 +5,7 @@ import { code, el, number, plot, section, table, time, update } from './dom.js';
 import { entryText, explainLink, ruleName } from './descriptor.js';
 import { known } from './known.js';
 import { live } from './live.js';
-import { editButton } from './rules.js';
+import { editable, editButton } from './rules.js';
 
 export function ruleView({ path: [, key] }) {
   const about = el('div');
@@ -46,7 +46,7 @@ export function ruleView({ path: [, key] }) {
       const rule = known.byKey.get(key);
       update(about, [rule, known.writable], () => (rule
         ? [el('h2', {}, ruleName(rule)),
-          el('p', {}, rule.limits, ' ', known.writable && rule.entries.length > 0 && editButton(rule))]
+          el('p', {}, rule.limits, ' ', editable(rule) && editButton(rule))]
         : el('p', { class: 'error' }, 'No rule in force has this address: it was deleted, or its domain, keys or values have changed.')));
       facts.hidden = below.hidden = !rule;
       const stats = known.stats.get(key);

@@ -62,6 +62,9 @@ export function rulesView({ params }) {
   };
 }
 
+// editable reports whether the form can change a rule: it knows trees only.
+export const editable = (rule) => known.writable && rule.entries.length > 0;
+
 // editButton opens the form on a rule as it is then.
 export function editButton({ key, domain, path }) {
   return el('button', { type: 'button', 'aria-label': `Edit ${domain} ${path}`, onclick: () => edit(known.byKey.get(key), known.etag, refresh) }, 'Edit');
@@ -76,7 +79,7 @@ function row({ rule }) {
     paint({ rule: { limits, source, location, overrides }, stats: s }) {
       limit.textContent = limits;
       update(from, [source, location, overrides?.source], () => el('span', { class: `tag ${source}`, title: location }, overrides ? `${source}, overrides ${overrides.source}` : source));
-      button.hidden = !known.writable || !rule.entries.length; // the form knows trees only
+      button.hidden = !editable(rule);
       if (!s) return;
       allowed.textContent = number(s.rates['1s'].allowed);
       denied.textContent = number(s.rates['1s'].denied);
