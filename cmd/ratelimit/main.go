@@ -1,8 +1,8 @@
 // Command ratelimit is a rate-limit service for Envoy, with the tools to check
 // its rules, to explain them and to try them out.
 //
-// This package owns the command line: flags, exit codes and what is printed. It makes
-// options of what is said there, for the packages that do the work.
+// This package owns the command line: flags, exit codes and output. It turns flags into
+// the options of the packages that do the work.
 package main
 
 import (
