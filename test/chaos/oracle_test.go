@@ -256,6 +256,39 @@ func TestOracleAcceptsABucketThatDrainsFromItsFirstUseAfterAStepBack(t *testing.
 	}
 }
 
+// Of two calls under way at once either may be decided first, whichever began first.
+func TestOracleLetsACallPassThatOverlapsARefusal(t *testing.T) {
+	p := algo.Params{Algorithm: algo.SlidingLog, Limit: 1, Window: 10 * time.Second, DeniedHits: algo.Drop}
+	limit, err := algo.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const start = int64(1_700_000_000_000_000)
+	passedAt, refusedAt := start+400, start+900
+	state, passed := limit.Step(algo.State{}, passedAt, 1)
+	_, refused := limit.Step(state, refusedAt, 1)
+	if !passed.Allowed || refused.Allowed {
+		t.Fatalf("%+v, %+v: want an admission and a refusal", passed, refused)
+	}
+	r := blank(p, 1, 0)
+	for _, c := range []struct {
+		sent, got int64
+		decision  algo.Decision
+	}{{start, start + 1000, refused}, {start + 10, start + 500, passed}} {
+		r.says(c.sent, 1, c.decision.Allowed)
+		last := &r.calls[len(r.calls)-1]
+		last.sent, last.got = c.sent, c.got
+		last.answers[0] = answerOf(last.answers[0].name, limit.Params(), c.decision, c.decision.Allowed)
+	}
+	if v := r.judge(); len(v.findings) != 0 {
+		t.Errorf("%v", v.findings)
+	}
+	r.calls[1].sent, r.calls[1].got = start+1001, start+1500
+	if v := r.judge(); len(v.findings) == 0 {
+		t.Error("nothing is found when it passes after the refusal")
+	}
+}
+
 // A loss of all counters is a reason to admit anew, once.
 func TestOracleCutsWhereCountersAreLost(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))

@@ -440,6 +440,7 @@ func (r *record) judgeWaits(v *verdict, u *usage) {
 				break
 			}
 			switch {
+			case o.from < s.to: // either may have been decided first
 			case o.fits && o.n >= s.n && o.to < s.from+told-1_000_000-slack.Microseconds():
 				v.add([]*call{s.call, o.call}, "%+v: passes before the time that a refusal named", k.name)
 				return
