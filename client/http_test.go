@@ -1,0 +1,229 @@
+package client_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/distlimiter/ratelimit/client"
+)
+
+// site serves what the middleware lets through; the handler answers as long as asked.
+func site(t *testing.T, c *client.Client, o client.HTTPOptions) string {
+	t.Helper()
+	if o.Domain == "" {
+		o.Domain = "edge"
+	}
+	if o.Entries == nil {
+		o.Entries = []client.HTTPEntry{{Key: "user", Value: client.Header("X-User")}}
+	}
+	limit, err := client.NewMiddleware(c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("bytes"))
+		_, _ = io.WriteString(w, strings.Repeat("x", n))
+	})))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// reply is a response that has been read.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func get(t *testing.T, method, url, user string) reply {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if user != "" {
+		r.Header.Set("X-User", user)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{response.StatusCode, response.Header, string(body)}
+}
+
+func TestMiddlewareAnswers429WithHeaders(t *testing.T) {
+	url := site(t, started(t, client.Options{}), client.HTTPOptions{})
+	for i := range 10 {
+		r := get(t, http.MethodGet, url, "alice")
+		if left := r.header.Get("RateLimit-Remaining"); r.status != http.StatusOK || left != strconv.Itoa(9-i) || r.header.Get("RateLimit-Limit") != "10" || r.header.Get("Retry-After") != "" {
+			t.Fatalf("request %d: %d %v", i, r.status, r.header)
+		}
+	}
+	r := get(t, http.MethodGet, url, "alice")
+	wait, err := strconv.Atoi(r.header.Get("Retry-After"))
+	if r.status != http.StatusTooManyRequests || err != nil || wait < 1 || wait > 3600 || r.header.Get("RateLimit-Reset") != r.header.Get("Retry-After") || r.body != "too many requests\n" {
+		t.Errorf("the eleventh: %d %v %q", r.status, r.header, r.body)
+	}
+}
+
+func TestMiddlewareTakesStatusAndBodyFromItsOptions(t *testing.T) {
+	url := site(t, started(t, client.Options{}), client.HTTPOptions{Status: 420, Body: `{"error":"slow down"}`, ContentType: "application/json", NoHeaders: true, Cost: func(*http.Request) uint64 { return 11 }})
+	r := get(t, http.MethodGet, url, "alice")
+	if r.status != 420 || r.body != `{"error":"slow down"}` || r.header.Get("Content-Type") != "application/json" || r.header.Get("RateLimit-Limit") != "" || r.header.Get("Retry-After") == "" {
+		t.Errorf("%d %v %q", r.status, r.header, r.body)
+	}
+}
+
+func TestExemptRequestsAreNotCharged(t *testing.T) {
+	url := site(t, started(t, client.Options{}), client.HTTPOptions{ExemptPaths: []string{"/healthz", "/static/*"}, ExemptMethods: []string{http.MethodOptions}})
+	for range 3 {
+		for _, ask := range [][3]string{{"GET", "/healthz", "alice"}, {"GET", "/static/a/b.png", "alice"}, {"OPTIONS", "/", "alice"}, {"GET", "/", ""}} {
+			if r := get(t, ask[0], url+ask[1], ask[2]); r.header.Get("RateLimit-Limit") != "" {
+				t.Errorf("%v was charged", ask)
+			}
+		}
+	}
+	if r := get(t, http.MethodGet, url+"/healthz2", "alice"); r.header.Get("RateLimit-Remaining") != "9" {
+		t.Errorf("a path that only begins as an exempt one, or others were charged: %v", r.header)
+	}
+}
+
+func TestDefaultStandsForAMissingValue(t *testing.T) {
+	url := site(t, started(t, client.Options{}), client.HTTPOptions{Entries: []client.HTTPEntry{{Key: "user", Value: client.Header("X-User"), Default: "anonymous"}}})
+	get(t, http.MethodGet, url, "")
+	if r := get(t, http.MethodGet, url, "anonymous"); r.header.Get("RateLimit-Remaining") != "8" {
+		t.Errorf("%v", r.header)
+	}
+}
+
+func TestPeerAddressTrustsOnlyItsProxies(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
+	for _, c := range []struct {
+		peer, forwarded, want string
+		trusted               []netip.Prefix
+	}{
+		{"192.0.2.1:5", "", "192.0.2.1", nil},
+		{"192.0.2.1:5", "203.0.113.9", "192.0.2.1", trusted}, // written by the client
+		{"10.0.0.1:5", "203.0.113.9", "203.0.113.9", trusted},
+		{"10.0.0.1:5", "198.51.100.7, 203.0.113.9, 10.1.1.1", "203.0.113.9", trusted},
+		{"10.0.0.1:5", "", "10.0.0.1", trusted},
+		{"10.0.0.1:5", "10.0.0.2", "10.0.0.2", trusted},
+		{"10.0.0.1:5", "unknown", "10.0.0.1", trusted},
+		{"10.0.0.1:5", "203.0.113.9, unknown", "10.0.0.1", trusted},
+		{"10.0.0.1:5", "203.0.113.9", "10.0.0.1", nil},
+		{"[::ffff:192.0.2.1]:5", "", "192.0.2.1", nil},
+		{"[fd00::1]:5", "2001:db8::1", "2001:db8::1", trusted},
+		{"[fe80::1%eth0]:5", "", "fe80::1", nil},
+		{"@", "203.0.113.9", "", trusted},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.RemoteAddr = c.peer
+		if c.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", c.forwarded)
+		}
+		if got := client.PeerAddress(c.trusted...)(r); got != c.want {
+			t.Errorf("peer %s, forwarded for %q: %q, want %q", c.peer, c.forwarded, got, c.want)
+		}
+	}
+}
+
+func TestCostAfterTheResponseIsCharged(t *testing.T) {
+	c := started(t, client.Options{})
+	var status atomic.Int64
+	url := site(t, c, client.HTTPOptions{
+		Entries: []client.HTTPEntry{{Key: "tokens", Value: client.Header("X-User")}},
+		CostAfter: func(_ *http.Request, code int, written int64) uint64 {
+			status.Store(int64(code))
+			return uint64(written)
+		},
+	})
+	left := func() uint32 {
+		return decided(t)(c.Peek(t.Context(), "edge", client.Entry{Key: "tokens", Value: "alice"})).Remaining
+	}
+	// The charge follows the last byte, so a client may be back before it.
+	await := func(want uint32) {
+		t.Helper()
+		for began := time.Now(); left() != want; time.Sleep(time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("%d left, want %d", left(), want)
+			}
+		}
+	}
+	get(t, http.MethodGet, url+"/?bytes=60", "alice")
+	await(40)
+	if status.Load() != http.StatusOK {
+		t.Errorf("status %d", status.Load())
+	}
+	if r := get(t, http.MethodGet, url+"/?bytes=60", "alice"); r.status != http.StatusOK {
+		t.Errorf("40 are left, so a request whose cost nobody knows passes: %d", r.status)
+	}
+	await(0)
+	get(t, http.MethodGet, url+"/?bytes=1", "alice")
+	if r := get(t, http.MethodGet, url+"/?bytes=1", "alice"); r.status != http.StatusTooManyRequests {
+		t.Errorf("nothing is left: %d", r.status)
+	}
+}
+
+func TestFiftyClientsGetExactlyTheLimit(t *testing.T) {
+	url := site(t, started(t, client.Options{}), client.HTTPOptions{Entries: []client.HTTPEntry{{Key: "bulk", Value: client.Header("X-User")}}})
+	var passed, refused atomic.Int64
+	var done sync.WaitGroup
+	for range 50 {
+		done.Go(func() {
+			for range 3 {
+				switch r := get(t, http.MethodGet, url, "alice"); r.status {
+				case http.StatusOK:
+					passed.Add(1)
+				case http.StatusTooManyRequests:
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	done.Wait()
+	if passed.Load() != 100 || refused.Load() != 50 {
+		t.Errorf("%d passed and %d were refused, want 100 and 50", passed.Load(), refused.Load())
+	}
+}
+
+func TestMiddlewareWithoutADecision(t *testing.T) {
+	for mode, want := range map[client.OnError]int{client.Return: 503, client.Allow: 200, client.Deny: 503} {
+		url := site(t, dial(t, closed(t), client.Options{Timeout: 50 * time.Millisecond, OnError: mode}), client.HTTPOptions{})
+		if r := get(t, http.MethodGet, url, "alice"); r.status != want {
+			t.Errorf("mode %d: %d, want %d", mode, r.status, want)
+		}
+	}
+	url := site(t, dial(t, closed(t), client.Options{Timeout: 50 * time.Millisecond}), client.HTTPOptions{
+		Failed: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
+	})
+	if r := get(t, http.MethodGet, url, "alice"); r.status != http.StatusBadGateway || !strings.Contains(r.body, "rate-limit service at") {
+		t.Errorf("%d %q", r.status, r.body)
+	}
+}
+
+func TestWrongHTTPOptionsAreNamedAllAtOnce(t *testing.T) {
+	_, err := client.NewMiddleware(nil, client.HTTPOptions{Entries: []client.HTTPEntry{{Key: "user"}}, Status: 200, ExemptPaths: []string{"healthz", "/a*b"}})
+	for _, want := range []string{"HTTPOptions.Domain", "HTTPOptions.Entries[0]", "HTTPOptions.Status is 200", `"healthz"`, `"/a*b"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+	if _, err := client.NewMiddleware(nil, client.HTTPOptions{Domain: "edge"}); err == nil || !strings.Contains(err.Error(), "HTTPOptions.Entries is empty") {
+		t.Error(err)
+	}
+}
