@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -45,30 +46,11 @@ descriptors:
 		"USE_STATSD": "true", "STATSD_HOST": sent.host, "STATSD_PORT": sent.port, "STATS_FLUSH_INTERVAL": "50ms",
 		"RUNTIME_ROOT": dir, "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": ".",
 	}
-	with := func(more map[string]string) map[string]string {
-		all := map[string]string{}
-		for _, m := range []map[string]string{environment, more} {
-			for name, value := range m {
-				all[name] = value
-			}
-		}
-		return all
-	}
-	// A service that takes gRPC by TLS is only scraped.
-	overTLS := harness.StartBare(t, with(map[string]string{
-		"BACKEND_TYPE": "memory", "GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificates.ServerCert, "GRPC_SERVER_TLS_KEY": certificates.ServerKey,
-	}))
-	harness.Eventually(t, "the service over TLS answers", func() bool {
-		conn, err := net.Dial("tcp", overTLS.Admin)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	inMemory := harness.StartBare(t, with(map[string]string{"BACKEND_TYPE": "memory", "SHADOW_MODE": "true", "GRPC_SERVER_USE_TLS": "", "GRPC_SERVER_TLS_CERT": "", "GRPC_SERVER_TLS_KEY": ""}))
+	overTLS := startOverTLS(t, certificates, environment)
+	inMemory := harness.StartBare(t, with(environment, map[string]string{"BACKEND_TYPE": "memory", "SHADOW_MODE": "true"}))
 	inMemory.AwaitHealthy(t)
 	patiently(t)
-	inRedis := harness.StartBare(t, with(map[string]string{
+	inRedis := harness.StartBare(t, with(environment, map[string]string{
 		"BACKEND_TYPE": "redis", "SHADOW_MODE": "", "REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": server.Addr, "REDIS_TLS": "true", "LOCAL_CACHE_SIZE_IN_BYTES": "100000",
 		"REDIS_TLS_CACERT": certificates.CA, "REDIS_TLS_CLIENT_CERT": certificates.ClientCert, "REDIS_TLS_CLIENT_KEY": certificates.ClientKey,
 	}))
@@ -118,6 +100,34 @@ descriptors:
 			t.Errorf("new: %s", line)
 		}
 	}
+}
+
+// with returns both together.
+func with(environment, more map[string]string) map[string]string {
+	all := maps.Clone(environment)
+	maps.Copy(all, more)
+	return all
+}
+
+// startOverTLS starts a service that takes gRPC by TLS. The harness can't ask it. The
+// variables that it was given are empty afterwards.
+func startOverTLS(t *testing.T, certificates *redistest.TLS, environment map[string]string) *harness.Service {
+	t.Helper()
+	environment = with(environment, map[string]string{
+		"BACKEND_TYPE": "memory", "GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificates.ServerCert, "GRPC_SERVER_TLS_KEY": certificates.ServerKey,
+	})
+	s := harness.StartBare(t, environment)
+	harness.Eventually(t, "the service over TLS answers", func() bool {
+		conn, err := net.Dial("tcp", s.Admin)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	for name := range environment {
+		t.Setenv(name, "") // as good as none
+	}
+	return s
 }
 
 // metricsList returns the lines of testdata/metrics.txt, and the names among them that
