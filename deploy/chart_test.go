@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -347,11 +348,54 @@ func TestPasswordComesFromItsSecret(t *testing.T) {
 	}
 }
 
+// TestVariablesAreTheServices: each that a pod is given is one of env.example, for the
+// service ignores a name that it does not know, and is given once. The chart's env takes
+// all of the others.
+func TestVariablesAreTheServices(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "env.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]any{}
+	for _, m := range regexp.MustCompile(`(?m)^#([A-Z][A-Z0-9_]*)=`).FindAllStringSubmatch(string(text), -1) {
+		known[m[1]] = "x"
+	}
+	if len(known) < 100 {
+		t.Fatalf("only %d variables", len(known))
+	}
+	for _, name := range valueFiles(t) {
+		seen := map[string]bool{}
+		for _, e := range only[*appsv1.Deployment](rendered(t, name))[0].Spec.Template.Spec.Containers[0].Env {
+			if known[e.Name] == nil {
+				t.Errorf("%s: the service has no variable %s", name, e.Name)
+			}
+			if seen[e.Name] {
+				t.Errorf("%s: %s is given twice", name, e.Name)
+			}
+			seen[e.Name] = true
+		}
+	}
+	if _, err := render(map[string]any{"env": known}, "Helm"); err != nil {
+		t.Errorf("env does not take all variables: %v", err)
+	}
+}
+
+func TestAnswersAreVariables(t *testing.T) {
+	for name, want := range map[string][4]string{"": {}, "everything.yaml": {"true", "x-ratelimit-rule", "true", "true"}} {
+		c := only[*appsv1.Deployment](rendered(t, name))[0].Spec.Template.Spec.Containers[0]
+		if got := [4]string{env(c, "LIMIT_RESPONSE_HEADERS_ENABLED"), env(c, "LIMIT_RULE_HEADER"), env(c, "RESPONSE_WHY_METADATA"), env(c, "OVERRIDES_BY_VALUE")}; got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestWhatWouldNotWorkIsRefused(t *testing.T) {
 	for _, c := range []struct{ values, want string }{
 		{"{replicas: 2}", "redis.url"},
 		{"{autoscaling: {enabled: true}}", "redis.url"},
 		{"{grpc: {clientCASecret: ca}}", "grpc.tlsSecret"},
+		{"{answers: {ruleHeader: x-rule}}", "answers.headers"},
+		{"{answers: {headers: true, ruleHeader: x rule}}", "/answers/ruleHeader"},
 		{"{replica: 2}", "'replica' not allowed"},
 		{"{redis: {uri: x}}", "'uri' not allowed"},
 		{"{shutdown: {delay: 5}}", "/shutdown/delay"},

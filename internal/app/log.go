@@ -26,9 +26,10 @@ func onceAMinute(log *zap.Logger) *zap.Logger {
 	}))
 }
 
-// newLogs returns a log, and one of who has changed what. Of a
-// message that comes again and again the log has a hundred a second, then every
-// hundredth; the audit has everything.
+// newLogs returns a log, and one of who has changed what. Of a message that comes
+// again and again the log has a hundred a second, then every hundredth, so that a
+// flood of one warning does not drown the others. The audit has everything, and so
+// has the log at debug level: each of its lines is about another request.
 func newLogs(o Log) (log, audit *zap.Logger) {
 	fields := zap.NewProductionEncoderConfig()
 	fields.EncodeTime = zapcore.RFC3339NanoTimeEncoder
@@ -39,7 +40,11 @@ func newLogs(o Log) (log, audit *zap.Logger) {
 		encoder = zapcore.NewJSONEncoder(fields)
 	}
 	sink := zapcore.Lock(zapcore.AddSync(visible.Writer{To: o.To, OneLine: true}))
-	core := zapcore.NewCore(encoder, sink, o.Level)
-	log = zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))
-	return log, zap.New(zapcore.NewCore(encoder.Clone(), sink, zapcore.InfoLevel)).Named("audit")
+	core := func(takes zap.LevelEnablerFunc) zapcore.Core {
+		return zapcore.NewCore(encoder.Clone(), sink, takes)
+	}
+	debug := core(func(l zapcore.Level) bool { return l < zapcore.InfoLevel && o.Level.Enabled(l) })
+	above := core(func(l zapcore.Level) bool { return l >= zapcore.InfoLevel && o.Level.Enabled(l) })
+	log = zap.New(zapcore.NewTee(debug, zapcore.NewSamplerWithOptions(above, time.Second, 100, 100)))
+	return log, zap.New(core(zapcore.InfoLevel.Enabled)).Named("audit")
 }

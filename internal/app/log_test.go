@@ -41,6 +41,51 @@ func TestLogLinesCannotBeForged(t *testing.T) {
 	}
 }
 
+// TestOnlyFloodsAreSampled holds that of a warning that comes again and again the log
+// has some, but every line of the audit and every line that was asked for by the level
+// debug.
+func TestOnlyFloodsAreSampled(t *testing.T) {
+	const written = 1000
+	for _, json := range []bool{false, true} {
+		for name, test := range map[string]struct {
+			write func(log, audit *zap.Logger)
+			all   bool
+		}{
+			"debug":        {func(log, _ *zap.Logger) { log.Debug("request") }, true},
+			"debug, named": {func(log, _ *zap.Logger) { log.Named("redis").With(zap.Int("n", 1)).Debug("m") }, true},
+			"audit":        {func(_, audit *zap.Logger) { audit.Info("admin write") }, true},
+			"refusal":      {func(_, audit *zap.Logger) { audit.Warn("admin request refused") }, true},
+			"warning":      {func(log, _ *zap.Logger) { log.Warn("the backend did not take back") }, false},
+			"error":        {func(log, _ *zap.Logger) { log.Error("m") }, false},
+			"library":      {func(log, _ *zap.Logger) { log.Named("library").Info("m") }, false},
+		} {
+			var out bytes.Buffer
+			log, audit := newLogs(Log{To: &out, Level: zapcore.DebugLevel, JSON: json})
+			for range written {
+				test.write(log, audit)
+			}
+			if lines := strings.Count(out.String(), "\n"); (lines == written) != test.all || lines < 100 {
+				t.Errorf("%s, JSON %v: %d lines of %d", name, json, lines, written)
+			}
+		}
+	}
+}
+
+// TestLogLevel holds that each level has what is at it and above, once.
+func TestLogLevel(t *testing.T) {
+	for level, want := range map[zapcore.Level]int{zapcore.DebugLevel: 4, zapcore.InfoLevel: 3, zapcore.WarnLevel: 2, zapcore.ErrorLevel: 1} {
+		var out bytes.Buffer
+		log, _ := newLogs(Log{To: &out, Level: level})
+		log.Debug("m")
+		log.Info("m")
+		log.Warn("m")
+		log.Error("m")
+		if lines := strings.Count(out.String(), "\n"); lines != want || log.Level() != level {
+			t.Errorf("%s: %d lines, want %d; the log's level is %s", level, lines, want, log.Level())
+		}
+	}
+}
+
 func checkLine(t *testing.T, what, text string) {
 	t.Helper()
 	line, ok := strings.CutSuffix(text, "\n")

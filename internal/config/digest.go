@@ -33,8 +33,8 @@ func (r *Rules) Digest() [sha256.Size]byte {
 					if l.Algo != nil {
 						p = l.Algo.Params()
 					}
-					fmt.Fprintf(h, "%q %t %t %+v %d %d %d %q %d %v %q\n", l.Name, l.Unlimited, l.ShadowMode, p,
-						l.RequestsPerUnit, l.Unit, l.UnitMultiplier, l.Replaces, l.OnBackendError, l.Lease, l.RawBody)
+					fmt.Fprintf(h, "%q %t %t %+v %d %d %d %q %d %v %q %q\n", l.Name, l.Unlimited, l.ShadowMode, p,
+						l.RequestsPerUnit, l.Unit, l.UnitMultiplier, l.Replaces, l.OnBackendError, l.Lease, l.RawBody, l.RequestHeaders)
 				}
 				task.Step()
 				level(depth+1, d.Descriptors)

@@ -30,8 +30,14 @@ type Limit struct {
 	Lease float64
 	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
 	RawBody string
-	Pos     Pos
+	// RequestHeaders mark a request for which there is no room and that passes all the
+	// same, as in ShadowMode. Sorted by name.
+	RequestHeaders []Header
+	Pos            Pos
 }
+
+// Header is an HTTP header.
+type Header struct{ Name, Value string }
 
 // BackendErrorMode says what to answer when the store fails.
 type BackendErrorMode uint8

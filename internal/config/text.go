@@ -80,6 +80,11 @@ func (l *Limit) details() (all []detail) {
 	add(l.OnBackendError != BackendErrorDefault, "on_backend_error", l.OnBackendError)
 	add(l.Lease != 0, "lease", l.Lease)
 	add(l.RawBody != "", "raw_body", fmt.Sprintf("%d bytes", len(l.RawBody)))
+	headers := make([]string, len(l.RequestHeaders))
+	for i, h := range l.RequestHeaders {
+		headers[i] = h.Name + "=" + Quote(h.Value)
+	}
+	add(len(headers) > 0, "request_headers", strings.Join(headers, " "))
 	return all
 }
 

@@ -32,6 +32,7 @@ func TestEverySurfaceSaysAllOfALimit(t *testing.T) {
 			{"unit: day, on_backend_error: local", ", on_backend_error local", ", on_backend_error: local", true},
 			{"unit: day, lease: 0.25", ", lease 0.25", ", lease: 0.25", true},
 			{"unit: day, raw_body: hello", ", raw_body 5 bytes", ", raw_body: 5 bytes", true},
+			{"unit: day, request_headers: {X-B: two words, x-a: 1}", `, request_headers x-a=1 x-b="two words"`, `, request_headers: x-a=1 x-b="two words"`, true},
 			{"unit: day, shadow_mode: true", ", shadow_mode", "shadow_mode: true", true},
 			{"unit: day, name: by day", `"by day": `, "unit=DAY", true},
 			{"unit: day, replaces: [{name: x}]", ", replaces x", "unit=DAY", true},

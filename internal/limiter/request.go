@@ -35,6 +35,7 @@ type Request struct {
 	ask       backend.Request
 	decisions []algo.Decision
 	givesBack bool // what was charged if it is refused; otherwise the backend sees to it
+	marked    bool // there are limits with RequestHeaders
 	replaced  []string
 	path      []byte
 	sampler   stats.Sampler
@@ -77,7 +78,7 @@ func (r *Request) Reset() {
 	clear(r.replaced)
 	r.Descriptors, r.Entries, r.limits = r.Descriptors[:0], r.Entries[:0], r.limits[:0]
 	r.ask.Checks, r.replaced, r.parts = r.ask.Checks[:0], r.replaced[:0], r.parts[:0]
-	r.ask.AllOrNothing, r.givesBack = false, false
+	r.ask.AllOrNothing, r.givesBack, r.marked = false, false, false
 	r.keys, r.decisions = r.keys[:0], r.decisions[:0]
 	r.Domain, r.Hits, r.Verdict = "", 0, Verdict{}
 }
@@ -288,6 +289,7 @@ func (r *Request) addPart(i int, d *Descriptor, domain *descriptor.Domain) {
 // when r.keys moves to more memory, for the old memory is written no more.
 func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *descriptor.Domain) {
 	r.limits = append(r.limits, l)
+	r.marked = r.marked || len(l.RequestHeaders) > 0
 	r.ask.Checks = extend(r.ask.Checks)
 	c := &r.ask.Checks[len(r.ask.Checks)-1] // may be a used one: each field is written
 	c.Key = r.keys[from:len(r.keys):len(r.keys)]

@@ -42,6 +42,7 @@ type Limit struct {
 	Unit            config.Unit
 	UnitMultiplier  uint32
 	RawBody         []byte // of the 429 that it causes; empty: the proxy's own
+	RequestHeaders  []config.Header
 	Encoded         []byte // see Options.Encode
 
 	index   int                     // in the rule; -1 for an override
@@ -134,7 +135,7 @@ func (l *Limiter) compileRule(r *rule, c *config.Descriptor, limits []Limit) ([]
 		}
 		compiled := Limit{
 			Name: limit.Name, Algo: limit.Algo, RequestsPerUnit: limit.RequestsPerUnit, Unit: limit.Unit, UnitMultiplier: limit.UnitMultiplier,
-			index: i, lease: limit.Lease, RawBody: []byte(limit.RawBody), onError: limit.OnBackendError, candidate: c.Candidate(limit),
+			index: i, lease: limit.Lease, RawBody: []byte(limit.RawBody), RequestHeaders: limit.RequestHeaders, onError: limit.OnBackendError, candidate: c.Candidate(limit),
 		}
 		if err := l.compileLimit(&compiled); err != nil {
 			return nil, err

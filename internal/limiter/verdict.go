@@ -3,10 +3,12 @@ package limiter
 import (
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -210,6 +212,29 @@ func (r *Request) RawBody() []byte {
 		}
 	}
 	return nil
+}
+
+// MaxRequestHeaders is how many headers at most mark one request.
+const MaxRequestHeaders = 16
+
+// RequestHeaders returns the headers that mark the request if it passes: those of the
+// limits that it is over all the same, because they are in shadow mode, or because
+// another quota has room. Of equal ones there is one. Nil for none.
+func (r *Request) RequestHeaders() (headers []config.Header) {
+	if !r.marked || r.OverLimit {
+		return nil
+	}
+	for at, l := range r.limits {
+		if r.decisions[at].Allowed {
+			continue
+		}
+		for _, h := range l.RequestHeaders {
+			if len(headers) < MaxRequestHeaders && !slices.Contains(headers, h) {
+				headers = append(headers, h)
+			}
+		}
+	}
+	return headers
 }
 
 // Metadata returns the metadata of the rules whose limits the request passed, merged:

@@ -231,3 +231,29 @@ func TestHeadersReportNoLimitWhenAllAreInShadowMode(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestHeadersAreSentUpstream with answers that let a request pass, beside those
+// for the client.
+func TestRequestHeadersAreSentUpstream(t *testing.T) {
+	f := serve(t, `
+domain: edge
+descriptors:
+  - key: user
+    rate_limits:
+      - {unit: hour, requests_per_unit: 2}
+      - {unit: hour, requests_per_unit: 1, shadow_mode: true, request_headers: {x-over-limit: hourly, priority: "u=7"}}
+`, withHeaders)
+	for i, want := range []string{"", "priority=u=7 x-over-limit=hourly", ""} {
+		resp := f.ask(desc("user=a"))
+		var got []string
+		for _, h := range resp.RequestHeadersToAdd {
+			got = append(got, h.Key+"="+h.Value)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("request %d: headers %v, want %s", i+1, got, want)
+		}
+		if len(resp.ResponseHeadersToAdd) == 0 {
+			t.Errorf("request %d: no headers for the client", i+1)
+		}
+	}
+}

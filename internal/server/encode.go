@@ -19,6 +19,7 @@ const (
 	responseCode     protowire.Number = 1
 	responseStatuses protowire.Number = 2
 	responseHeaders  protowire.Number = 3
+	requestHeaders   protowire.Number = 4
 	responseBody     protowire.Number = 5
 	responseMetadata protowire.Number = 6
 
@@ -46,6 +47,9 @@ func (s *Service) encode(b []byte, r *limiter.Request) []byte {
 	}
 	if r.Minimum != nil && s.headers {
 		b = s.opts.Headers.append(b, r)
+	}
+	for _, h := range r.RequestHeaders() {
+		b = appendHeader(b, requestHeaders, h.Name, h.Value)
 	}
 	if r.OverLimit {
 		if body := r.RawBody(); len(body) > 0 {
@@ -120,12 +124,12 @@ func (h *Headers) append(b []byte, r *limiter.Request) []byte {
 	}
 	if h.Draft {
 		policy, state := draft(st)
-		b = appendHeader(b, "RateLimit-Policy", policy)
-		b = appendHeader(b, "RateLimit", state)
+		b = appendHeader(b, responseHeaders, "RateLimit-Policy", policy)
+		b = appendHeader(b, responseHeaders, "RateLimit", state)
 	}
 	if h.Rule != "" {
 		if rule := r.RuleOf(st); rule != "" {
-			b = appendHeader(b, h.Rule, headerText(rule))
+			b = appendHeader(b, responseHeaders, h.Rule, headerText(rule))
 		}
 	}
 	return b
@@ -137,12 +141,13 @@ func appendNumber(b []byte, name string, value int64) []byte {
 		return b
 	}
 	var digits [20]byte
-	return appendHeader(b, name, strconv.AppendInt(digits[:0], value, 10))
+	return appendHeader(b, responseHeaders, name, strconv.AppendInt(digits[:0], value, 10))
 }
 
-func appendHeader[T string | []byte](b []byte, name string, value T) []byte {
+// appendHeader adds a header to one of the answer's lists of them.
+func appendHeader[T string | []byte](b []byte, list protowire.Number, name string, value T) []byte {
 	size := protowire.SizeTag(headerKey) + protowire.SizeBytes(len(name)) + protowire.SizeTag(headerValue) + protowire.SizeBytes(len(value))
-	b = protowire.AppendTag(b, responseHeaders, protowire.BytesType)
+	b = protowire.AppendTag(b, list, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
 	b = protowire.AppendTag(b, headerKey, protowire.BytesType)
 	b = protowire.AppendString(b, name)

@@ -122,6 +122,25 @@ func TestDryRunRefusesNobodyUntilEnforced(t *testing.T) {
 	get(t, envoy, http.StatusTooManyRequests, "x-user", "alice")
 }
 
+// TestSoftLimitMarksWhatPasses: the service behind Envoy sees the mark of a limit in
+// shadow mode, and none that a client has set.
+func TestSoftLimitMarksWhatPasses(t *testing.T) {
+	_, envoy := start(t, "soft-limit.yaml", `
+domain: edge
+descriptors:
+  - key: user
+    rate_limits:
+      - {unit: year, requests_per_unit: 3}
+      - {unit: year, requests_per_unit: 1, shadow_mode: true, request_headers: {X-Over-Limit: soft}}
+`)
+	for i, want := range []string{"", "soft", "soft"} {
+		if got := get(t, envoy, http.StatusOK, "x-user", "alice", "x-over-limit", "forged").Header.Values("X-Upstream-Saw"); strings.Join(got, " ") != want {
+			t.Errorf("request %d: the service saw %q, want %q", i+1, got, want)
+		}
+	}
+	get(t, envoy, http.StatusTooManyRequests, "x-user", "alice")
+}
+
 // TestAccessLogSaysWhichRule refused a request, and which would have but for shadow mode.
 func TestAccessLogSaysWhichRule(t *testing.T) {
 	_, envoy := start(t, "access-log.yaml", `

@@ -177,10 +177,11 @@ descriptors:
     descriptors:
       - {key: path, shadow_mode: true, rate_limit: {unit: year, requests_per_unit: 2}}
 `)
+	certificates := redistest.NewTLS(t) // whose end is a metric
 	services := []*harness.Service{harness.StartService(t, rules)}
+	overTLS := startOverTLS(t, certificates, map[string]string{"RUNTIME_ROOT": filepath.Dir(rules), "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": "."})
 	patiently(t)
 	t.Setenv("REDIS_SOCKET_TYPE", "tcp")
-	certificates := redistest.NewTLS(t) // whose end is a metric
 	for name, value := range map[string]string{
 		"REDIS_URL": redistest.Start(t, redistest.Config{TLS: certificates}).Addr, "REDIS_TLS": "true",
 		"REDIS_TLS_CACERT": certificates.CA, "REDIS_TLS_CLIENT_CERT": certificates.ClientCert, "REDIS_TLS_CLIENT_KEY": certificates.ClientKey,
@@ -195,7 +196,7 @@ descriptors:
 			s.Ask(t, harness.Request("nobody", 1, "user", "alice"))
 		}
 	}
-	p := startPrometheus(t, services...)
+	p := startPrometheus(t, append(services, overTLS)...)
 	d := readDashboard(t)
 
 	for _, v := range d.Templating.List {

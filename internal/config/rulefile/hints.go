@@ -13,12 +13,20 @@ import (
 const smallLimit = 10
 
 // Hints returns what is right as it stands but may surprise: small limits that
-// admit more in some windows than they say.
+// admit more in some windows than they say, and marks that may never be sent.
 func Hints(r *config.Rules) (hints []config.Problem) {
 	for rule := range r.All() {
-		for _, limit := range rule.Descriptor().Limits {
+		d := rule.Descriptor()
+		for _, limit := range d.Limits {
 			if limit.Unlimited {
 				continue
+			}
+			if len(limit.RequestHeaders) > 0 && !d.ShadowMode && !d.QuotaMode && !limit.ShadowMode {
+				hints = append(hints, config.Problem{
+					Pos:    limit.Pos,
+					What:   "request_headers mark requests that are over the limit and pass, and this limit refuses those",
+					Remedy: "consider shadow_mode: true, unless the whole service is in shadow mode",
+				})
 			}
 			p := limit.Algo.Params()
 			if most := mostEstimated(p); p.Limit < smallLimit && most > p.Limit {

@@ -47,3 +47,23 @@ descriptors:
 		t.Errorf("warnings: %v", got.Warnings)
 	}
 }
+
+// TestHintsAreAboutMarksThatAreNeverSent: request_headers of a limit that refuses what
+// they would mark.
+func TestHintsAreAboutMarksThatAreNeverSent(t *testing.T) {
+	const rules = `domain: edge
+descriptors:
+  - {key: a, rate_limit: {unit: day, requests_per_unit: 1, request_headers: {x-a: b}}}
+  - {key: b, rate_limit: {unit: day, requests_per_unit: 1, request_headers: {x-a: b}, shadow_mode: true}}
+  - {key: c, shadow_mode: true, rate_limit: {unit: day, requests_per_unit: 1, request_headers: {x-a: b}}}
+  - {key: d, quota_mode: true, rate_limit: {unit: day, requests_per_unit: 1, request_headers: {x-a: b}}}
+`
+	got, err := Parse([]Source{{Name: "r.yaml", Data: []byte(rules)}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hints := Hints(got)
+	if len(hints) != 1 || !strings.HasPrefix(hints[0].Error(), "r.yaml:3:24: request_headers mark requests that are over the limit and pass") {
+		t.Errorf("hints %v", hints)
+	}
+}

@@ -18,7 +18,7 @@ const maxRawBody = 64 << 10
 
 var (
 	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
-		"sub_windows", "token_bucket", "sliding_window", "unlimited", "shadow_mode", "replaces", "on_backend_error", "lease", "raw_body")
+		"sub_windows", "token_bucket", "sliding_window", "unlimited", "shadow_mode", "replaces", "on_backend_error", "lease", "raw_body", "request_headers")
 	replacesKeys = newKeys(true, "name")
 	bucketKeys   = newKeys(false, "capacity", "refill_rate")
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
@@ -39,6 +39,7 @@ type rawLimit struct {
 	strict, unlimited, shadowMode                                field[bool]
 	lease                                                        field[float64]
 	replaces                                                     field[[]field[string]]
+	requestHeaders                                               field[[]rawHeader]
 	bucket, sliding                                              *yaml.Node // the blocks of hybrid
 	inner                                                        rawRate    // of sliding
 	unread                                                       bool       // no mapping: reported
@@ -78,6 +79,8 @@ func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 			d.share(value, &raw.lease)
 		case "raw_body":
 			d.text(value, &raw.rawBody)
+		case "request_headers":
+			d.setRequestHeaders(raw, value)
 		}
 	})
 }
@@ -149,6 +152,7 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 	if len(raw.rawBody.v) > maxRawBody {
 		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
 	}
+	d.checkRequestHeaders(raw, l)
 	if l.Unlimited {
 		l.ShadowMode = false
 		d.checkUnlimited(raw)
@@ -240,6 +244,7 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 		{"sliding_window", raw.sliding, false},
 		{"on_backend_error", raw.onBackendError.n, false},
 		{"lease", raw.lease.n, false},
+		{"request_headers", raw.requestHeaders.n, false},
 	} {
 		switch {
 		case f.n == nil:

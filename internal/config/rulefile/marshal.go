@@ -62,6 +62,7 @@ type limitDocument struct {
 	OnBackendError  string             `yaml:"on_backend_error,omitempty" json:"on_backend_error,omitempty"`
 	Lease           float64            `yaml:"lease,omitempty" json:"lease,omitempty"`
 	RawBody         string             `yaml:"raw_body,omitempty" json:"raw_body,omitempty"`
+	RequestHeaders  map[string]string  `yaml:"request_headers,omitempty" json:"request_headers,omitempty"`
 }
 
 type bucketDocument struct {
@@ -203,6 +204,12 @@ func limitOf(l *config.Limit) limitDocument {
 	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Lease: l.Lease, RawBody: l.RawBody}
 	for _, name := range l.Replaces {
 		doc.Replaces = append(doc.Replaces, replacesDocument{name})
+	}
+	for _, h := range l.RequestHeaders {
+		if doc.RequestHeaders == nil {
+			doc.RequestHeaders = map[string]string{}
+		}
+		doc.RequestHeaders[h.Name] = h.Value
 	}
 	if l.OnBackendError != config.BackendErrorDefault {
 		doc.OnBackendError = l.OnBackendError.String()

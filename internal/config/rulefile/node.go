@@ -230,6 +230,52 @@ func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml
 	return true
 }
 
+// ownKeys says what to write in a mapping whose keys are the user's own.
+type ownKeys struct {
+	of    string // the mapping
+	want  string // in place of what is none
+	key   string // what a key is
+	empty string // is wrong with an empty key
+	again string // in place of a key that comes twice
+}
+
+// ownKeys reads n as such a mapping and calls each for its keys, with the path leading
+// to the value.
+func (r *reader) ownKeys(n *yaml.Node, k ownKeys, each func(key, value *yaml.Node)) {
+	target, ok := r.enter(n)
+	if !ok {
+		return
+	}
+	defer r.leave(n)
+	if target.Kind != yaml.MappingNode {
+		r.problem(n, "want a mapping, found "+describe(target), k.want)
+		return
+	}
+	seen := make(map[string]bool, len(target.Content)/2)
+	for i := 0; i+1 < len(target.Content); i += 2 {
+		key, value := resolve(target.Content[i]), target.Content[i+1]
+		switch {
+		case isMerge(key):
+			r.problem(key, "<< in "+k.of, "write its keys out")
+			continue
+		case key.Kind != yaml.ScalarNode || isNull(key):
+			r.problem(key, "a key must be a string, found "+describe(key), "write "+k.key)
+			continue
+		case key.Value == "":
+			r.problem(key, k.empty, "write "+k.key)
+			continue
+		case seen[key.Value]:
+			r.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", abridge(key.Value)), k.again)
+			continue
+		}
+		seen[key.Value] = true
+		r.copies(target.Content[i], key)
+		r.push(key.Value)
+		each(key, value)
+		r.pop()
+	}
+}
+
 func (r *reader) unknownKey(key *yaml.Node, k *keys) {
 	if _, ok := incumbentKeys.index[key.Value]; ok && k.lenient {
 		r.warnIn(key.Value, key, fmt.Sprintf("%q has no effect here", key.Value), "write one of "+strings.Join(k.names, ", "))

@@ -128,40 +128,14 @@ func (d *decoder) match(n *yaml.Node) (conditions []sets.Condition) {
 	if isNull(n) {
 		return nil
 	}
-	target, ok := d.enter(n)
-	if !ok {
-		return nil
-	}
-	defer d.leave(n)
-	if target.Kind != yaml.MappingNode {
-		d.problem(n, "want a mapping, found "+describe(target), "write the keys of entries with the values that they must have, such as method: [POST, PUT]")
-		return nil
-	}
-	seen := make(map[string]bool, len(target.Content)/2)
-	for i := 0; i+1 < len(target.Content); i += 2 {
-		key, value := resolve(target.Content[i]), target.Content[i+1]
-		switch {
-		case isMerge(key):
-			d.problem(key, "<< in match", "write its conditions out")
-			continue
-		case key.Kind != yaml.ScalarNode || isNull(key):
-			d.problem(key, "a key must be a string, found "+describe(key), "write the key of an entry")
-			continue
-		case key.Value == "":
-			d.problem(key, "a condition without a key", "write the key of an entry")
-			continue
-		case seen[key.Value]:
-			d.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", abridge(key.Value)), "write all that is asked of a key in one place")
-			continue
-		}
-		seen[key.Value] = true
-		d.copies(target.Content[i], key)
+	d.ownKeys(n, ownKeys{
+		of: "match", want: "write the keys of entries with the values that they must have, such as method: [POST, PUT]", key: "the key of an entry",
+		empty: "a condition without a key", again: "write all that is asked of a key in one place",
+	}, func(key, value *yaml.Node) {
 		c := sets.Condition{Key: key.Value}
-		d.push(key.Value)
 		d.condition(value, &c)
-		d.pop()
 		conditions = append(conditions, c)
-	}
+	})
 	return conditions
 }
 

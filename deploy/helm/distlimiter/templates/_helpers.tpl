@@ -32,6 +32,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (not .redis.url) .autoscaling.enabled }}
 {{- fail "autoscaling.enabled: replicas with counters in memory would each grant the whole limit: set redis.url" }}
 {{- end }}
+{{- if and .answers.ruleHeader (not .answers.headers) (not .env.LIMIT_RESPONSE_HEADERS_ENABLED) }}
+{{- fail "answers.ruleHeader names one of the headers that answers.headers adds: set that too" }}
+{{- end }}
 {{- if and .grpc.clientCASecret (not .grpc.tlsSecret) }}
 {{- fail "grpc.clientCASecret: clients can be verified over TLS only: set grpc.tlsSecret" }}
 {{- end }}
