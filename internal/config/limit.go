@@ -16,6 +16,8 @@ type Limit struct {
 	ShadowMode bool
 	// Algo is the compiled algorithm.
 	Algo *algo.Limit
+	// AlgorithmGiven reports whether the algorithm was written, rather than the default.
+	AlgorithmGiven bool
 	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
 	// A window that is not a whole number of units has Unit UnitUnknown.
 	RequestsPerUnit uint32
@@ -30,7 +32,10 @@ type Limit struct {
 	Lease float64
 	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
 	RawBody string
-	Pos     Pos
+	// AdjustedBy are the adjustments that made the limit what it is, in their order.
+	// Shared with other limits.
+	AdjustedBy []*Adjustment
+	Pos        Pos
 }
 
 // BackendErrorMode says what to answer when the store fails.
