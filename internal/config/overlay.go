@@ -167,6 +167,9 @@ func (y *layer) level(domain *Domain, list []*Descriptor, above string) []*Descr
 
 func (y *layer) descriptor(domain *Domain, d *Descriptor, path string) *Descriptor {
 	limits, inShadow := y.limitsOf(domain, d, path)
+	if d.Overridden != nil { // it must be valid on the day when it is in force again
+		_, _ = y.limitsOf(domain, d.Overridden, path)
+	}
 	below := y.level(domain, d.Descriptors, path)
 	if limits == nil && same(below, d.Descriptors) {
 		return d

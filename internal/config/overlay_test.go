@@ -246,6 +246,7 @@ func TestAdjustmentThatMakesARuleInvalid(t *testing.T) {
 	const (
 		file   = "domain: files\ndescriptors:\n  - key: user\n    rate_limit: {unit: second, requests_per_unit: 5}\n  - key: path\n    rate_limit: {unit: second, requests_per_unit: 5}\n"
 		xds    = "# xds\ndomain: plane\ndescriptors:\n  - key: user\n    rate_limit: {unit: second, requests_per_unit: 5}\n"
+		bucket = "domain: files\ndescriptors:\n  - key: user\n    rate_limit: {algorithm: token_bucket, unit: second, requests_per_unit: 5}\n"
 		admin  = "# admin\ndomain: files\ndescriptors:\n  - key: user\n    rate_limit: {unit: second, requests_per_unit: 6}\n  - key: path\n    rate_limit: {unit: second, requests_per_unit: 6}\n"
 		adjust = "adjust:\n  - rules: {domain: \"*\"}\n    set: {denied_hits: drop}\n  - rules: {domain: \"*\"}\n    set: {burst: 20%, lease: 0.1}\n"
 	)
@@ -253,6 +254,10 @@ func TestAdjustmentThatMakesARuleInvalid(t *testing.T) {
 	const want = "2.yaml:4:5: adjust[1].set: the limit of user in domain files (0.yaml:4:17) can't be so: fixed_window has no burst (and 1 more); remove it, or write algorithm: token_bucket, leaky_bucket or hybrid; or select other rules"
 	if bad, ok := errors.AsType[*config.Invalid](err); !ok || bad.Error() != want {
 		t.Errorf("error\n%v\nwant\n%s", err, want)
+	}
+	// Also while the rule is overridden: it must not matter when the other is removed.
+	if _, err := config.NewOverlay(config.Default{}).Apply(assemble(t, rulefile.Options{}, file, admin, adjust)); err == nil || err.Error() != want {
+		t.Errorf("overridden: error\n%v\nwant\n%s", err, want)
 	}
 	for _, tt := range []struct {
 		name   string
@@ -265,8 +270,8 @@ func TestAdjustmentThatMakesARuleInvalid(t *testing.T) {
 			"1.yaml:4:5: adjust[1].set: the limit of user in domain plane (0.yaml:5:17) can't be so: fixed_window has no burst: it goes on without this adjustment; remove it, or write algorithm: token_bucket, leaky_bucket or hybrid; or select other rules",
 		},
 		{
-			"admin", []string{file, admin, adjust}, []string{"files user: fixed_window, 6 per second, denied_hits drop", "files path: fixed_window, 6 per second, denied_hits drop"},
-			"2.yaml:4:5: adjust[1].set: the limit of user in domain files (1.yaml:5:17) can't be so: fixed_window has no burst (and 1 more): it goes on without this adjustment; remove it, or write algorithm: token_bucket, leaky_bucket or hybrid; or select other rules",
+			"admin", []string{bucket, admin, adjust}, []string{"files path: fixed_window, 6 per second, denied_hits drop", "files user: fixed_window, 6 per second, denied_hits drop"},
+			"2.yaml:4:5: adjust[1].set: the limit of path in domain files (1.yaml:7:17) can't be so: fixed_window has no burst (and 1 more): it goes on without this adjustment; remove it, or write algorithm: token_bucket, leaky_bucket or hybrid; or select other rules",
 		},
 	} {
 		adjusted, err := config.NewOverlay(config.Default{}).Apply(assemble(t, rulefile.Options{}, tt.texts...))
