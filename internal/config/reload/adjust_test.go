@@ -87,7 +87,9 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 			err: "it goes on without this adjustment",
 		},
 		{
-			name: "until the adjustment leaves it out", change: func() { files.set(nil, "adjust: [{rules: {domain: plane}, set: {burst: 7}}, {rules: {domain: nowhere}, set: {burst: 7}}]\n") }, outcome: reload.Loaded,
+			name: "until the adjustment leaves it out", change: func() {
+				files.set(nil, "adjust: [{rules: {domain: plane}, set: {burst: 7}}, {rules: {domain: nowhere}, set: {burst: 7}}]\n")
+			}, outcome: reload.Loaded,
 			rules: []string{
 				"plane: token_bucket, 10 per second, burst 7, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 2, denied_hits count",
 			},
