@@ -389,6 +389,15 @@ func TestAnswersAreVariables(t *testing.T) {
 	}
 }
 
+func TestDefaultAlgorithmReachesTheService(t *testing.T) {
+	for values, want := range map[string][2]string{"xds.yaml": {"token_bucket", "20%"}, "redis.yaml": {}} {
+		c := only[*appsv1.Deployment](rendered(t, values))[0].Spec.Template.Spec.Containers[0]
+		if got := [2]string{env(c, "DEFAULT_ALGORITHM"), env(c, "DEFAULT_BURST")}; got != want {
+			t.Errorf("%s: %q, want %q", values, got, want)
+		}
+	}
+}
+
 func TestWhatWouldNotWorkIsRefused(t *testing.T) {
 	for _, c := range []struct{ values, want string }{
 		{"{replicas: 2}", "redis.url"},
@@ -402,6 +411,8 @@ func TestWhatWouldNotWorkIsRefused(t *testing.T) {
 		{"{log: {level: loud}}", "/log/level"},
 		{"{rules: {edge: 'domain: edge'}}", "propertyName 'edge'"},
 		{"{metrics: {port: 80}}", "/metrics/port"},
+		{"{defaultBurst: much}", "/defaultBurst"},
+		{"{defaultBurst: 0}", "/defaultBurst"},
 	} {
 		var values map[string]any
 		if err := yaml.Unmarshal([]byte(c.values), &values); err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -85,3 +86,60 @@ func TestManifestsElsewhere(t *testing.T) {
 
 // notAtHand is an API whose types no module proxy has.
 const notAtHand = "apiVersion: aigateway.envoyproxy.io/"
+
+// What test/integration gives the service must be what Envoy Gateway sends it.
+func TestRecordOfWhatEnvoyGatewaySends(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "test", "integration", "testdata", "envoy-gateway.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := filepath.Join(moduleDir(t, "github.com/envoyproxy/gateway"), "internal", "xds", "translator", "testdata", "out", "ratelimit-config")
+	for _, doc := range documents(t, text) {
+		var record struct {
+			From      string           `json:"from"`
+			Resources []map[string]any `json:"resources"`
+		}
+		if err := yaml.Unmarshal(doc, &record); err != nil {
+			t.Fatal(err)
+		}
+		sent, err := os.ReadFile(filepath.Join(theirs, record.From+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var resources []map[string]any
+		for _, doc := range documents(t, sent) {
+			var r map[string]any
+			if err := yaml.Unmarshal(doc, &r); err != nil {
+				t.Fatal(err)
+			}
+			resources = append(resources, withoutEmpty(r).(map[string]any))
+		}
+		if !reflect.DeepEqual(record.Resources, resources) {
+			a, _ := yaml.Marshal(record.Resources)
+			b, _ := yaml.Marshal(resources)
+			t.Errorf("%s: recorded\n%s\nEnvoy Gateway's\n%s", record.From, a, b)
+		}
+	}
+}
+
+// withoutEmpty returns a value without fields that say nothing.
+func withoutEmpty(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, field := range v {
+			if field = withoutEmpty(field); field == nil || field == false || field == "" {
+				delete(v, key)
+			} else {
+				v[key] = field
+			}
+		}
+	case []any:
+		if len(v) == 0 {
+			return nil
+		}
+		for i := range v {
+			v[i] = withoutEmpty(v[i])
+		}
+	}
+	return v
+}

@@ -60,7 +60,11 @@ func (c *explainCmd) Validate() error {
 }
 
 func (c *explainCmd) Run(con console, command *kong.Context) error {
-	rules, err := c.reader(command.Selected()).Read(c.Paths, nil)
+	reader, err := c.reader(command.Selected())
+	if err != nil {
+		return err
+	}
+	rules, err := reader.Read(c.Paths, nil)
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
 		fmt.Fprintf(con.err, "%v\n%s\n", bad, check.Count(len(bad.Problems), "error"))
 		return errReported

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/app"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/limiter"
@@ -72,6 +74,13 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 	}
 	if c.RuleHeader != "" && !c.ResponseHeaders {
 		return o, errors.New("--rule-header or LIMIT_RULE_HEADER names one of the headers that --response-headers or LIMIT_RESPONSE_HEADERS_ENABLED adds: set that too, or leave it out")
+	}
+	if o.Rules.Default, err = c.defaults(names); err != nil {
+		return o, err
+	}
+	if c.QuotaMode && o.Rules.Default.Algorithm != algo.FixedWindow {
+		o.Rules.Default = config.Default{}
+		o.Warnings = append(o.Warnings, fmt.Sprintf("%s has no effect together with %s, by which every rule is a quota: name the algorithm in rules, or in an adjust file", names.Either("DefaultAlgorithm"), names.Either("QuotaMode")))
 	}
 	o.Store, err = settings.ReadStore(c.withFlags(getenv))
 	return o, err

@@ -37,7 +37,7 @@ type serveCmd struct {
 	TLSName   string `group:"tls" name:"tls-client-name" placeholder:"NAME" env:"GRPC_CLIENT_TLS_SAN" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
 
 	ShadowMode      bool                  `group:"decisions" negatable:"" env:"SHADOW_MODE" help:"Decide and count, but answer OK."`
-	QuotaMode       bool                  `group:"decisions" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as one with quota_mode."`
+	QuotaMode       bool                  `group:"decisions" field:"QuotaMode" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as one with quota_mode."`
 	OnBackendError  settings.BackendError `group:"decisions" field:"OnBackendError" default:"error" env:"ON_BACKEND_ERROR" help:"What to answer when the store fails, for rules that do not say: error, allow, deny or local (error: Envoy's failure_mode_deny decides)."`
 	NearLimitRatio  float64               `group:"decisions" field:"Limiter.NearLimitRatio" default:"${nearLimitRatio}" env:"NEAR_LIMIT_RATIO" help:"Part of a limit above which hits count as near it."`
 	DynamicMetadata bool                  `group:"decisions" negatable:"" env:"RESPONSE_DYNAMIC_METADATA" help:"Add the domain, the descriptors and the rules' metadata to each answer."`

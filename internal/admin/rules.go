@@ -41,7 +41,9 @@ type ruleJSON struct {
 	Source    string              `json:"source"`
 	Location  string              `json:"location"`
 	Limits    string              `json:"limits"` // in words
-	Rule      rulefile.Descriptor `json:"rule"`
+	Rule      rulefile.Descriptor `json:"rule"`   // as written
+	Written   string              `json:"written,omitempty"`
+	Adjusted  []config.AdjustedBy `json:"adjusted,omitempty"`
 	Overrides *overridden         `json:"overrides,omitempty"`
 }
 
@@ -70,6 +72,9 @@ func describeRule(r config.Rule) ruleJSON {
 		if step.Set == nil {
 			out.Entries = append(out.Entries, pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric})
 		}
+	}
+	if out.Adjusted = config.Told(d.AdjustedBy()); out.Adjusted != nil {
+		out.Written = d.AsWritten().LimitsText()
 	}
 	if d.Overridden != nil {
 		out.Overrides = &overridden{d.Overridden.Origin.String(), location(d.Overridden), d.Overridden.LimitsText(), rulefile.Descriptor{Descriptor: d.Overridden}}
@@ -298,7 +303,13 @@ func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings
 	if dryRun {
 		result.Revision, next = prev.Revision, prev
 	} else {
+		before := a.rulesInForce().Unadjusted
 		result.InForce, result.Problems = a.bringIntoForce(r.Context())
+		for _, p := range a.rulesInForce().Unadjusted {
+			if !slices.Contains(before, p) { // it is about what was written
+				result.Warnings = append(result.Warnings, ruleProblem{What: p.Error()})
+			}
+		}
 		a.audit(r, "rules", append(changed(result.Changes), zap.Uint64("revision", next.Revision), zap.Bool("in_force", result.InForce))...)
 		if !result.InForce {
 			status = http.StatusAccepted

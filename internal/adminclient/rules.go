@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config"
 )
 
 // rulesPath is where a running service takes, and lists, rules.
@@ -19,7 +21,9 @@ const rulesPath = "/admin/rules"
 type ListedRule struct {
 	Key, Domain, Path, Source, Location, Limits string
 	Entries                                     []ListedEntry
-	Rule                                        json.RawMessage // in the grammar of rule files
+	Rule                                        json.RawMessage // in the grammar of rule files, before adjustments
+	Written                                     string          // its limits before them
+	Adjusted                                    []config.AdjustedBy
 	Overrides                                   *struct{ Source, Location string }
 }
 
@@ -61,6 +65,9 @@ func (l *RuleList) WriteTable(out io.Writer) error {
 		from := r.Location
 		if r.Overrides != nil {
 			from += ", overrides " + r.Overrides.Location
+		}
+		for _, a := range r.Adjusted {
+			from += ", adjusted by " + a.By
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, from)
 	}

@@ -168,7 +168,11 @@ func (s *service) loadRules(ctx context.Context) error {
 	}
 	if failures, ok := errors.AsType[reload.Failures](err); ok {
 		for _, f := range failures {
-			s.log.Error("starting without the rules of a source", zap.Stringer("source", f.Source), zap.Error(f.Err))
+			what := "starting without the rules of a source"
+			if _, partial := errors.AsType[*reload.Partial](f.Err); partial {
+				what = "starting without some of what a source says"
+			}
+			s.log.Error(what, zap.Stringer("source", f.Source), zap.Error(f.Err))
 		}
 	}
 	switch {

@@ -65,6 +65,8 @@ type Options struct {
 // Rules say where rules come from.
 type Rules struct {
 	Grammar rulefile.Options
+	// Default is the algorithm of limits for which none is written.
+	Default config.Default
 	// Paths of files and directories, which are read as Files says.
 	Paths []string
 	Files reload.FileOptions

@@ -18,9 +18,9 @@ import (
 
 // load returns what makes rules of sources, with warnings of what can never apply.
 func (s *service) load() reload.Load {
-	parser := rulefile.NewParser(s.opts.Rules.Grammar)
+	load := reload.Adjusted(rulefile.NewParser(s.opts.Rules.Grammar).Parse, s.opts.Rules.Default)
 	return func(sources []rulefile.Source) (*config.Rules, error) {
-		rules, err := parser.Parse(sources)
+		rules, err := load(sources)
 		if err == nil {
 			rules.Warnings = slices.Concat(rules.Warnings, descriptor.Hidden(rules))
 		}

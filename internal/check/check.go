@@ -4,6 +4,7 @@
 package check
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 // Reader reads rules as the service would.
 type Reader struct {
 	Grammar rulefile.Options
+	Default config.Default // the algorithm of limits for which none is written
 	Files   reload.FileOptions
 	Stdin   io.Reader // what the path "-" stands for
 }
@@ -27,8 +29,9 @@ type Reader struct {
 // rules that can't be used the error is a *config.Invalid. skipped may be nil; see
 // [reload.Files].
 func (r *Reader) Read(paths []string, skipped func(path, why string)) (*config.Rules, error) {
+	load := reload.Adjusted(rulefile.NewParser(r.Grammar).Parse, r.Default)
 	if !slices.Contains(paths, "-") {
-		return (&reload.Files{Paths: paths, Options: r.Files, Skipped: skipped}).Load(rulefile.NewParser(r.Grammar).Parse)
+		return (&reload.Files{Paths: paths, Options: r.Files, Skipped: skipped}).Load(load)
 	}
 	if len(paths) > 1 {
 		return nil, errors.New("- is standard input: give it alone")
@@ -37,7 +40,7 @@ func (r *Reader) Read(paths []string, skipped func(path, why string)) (*config.R
 	if err != nil {
 		return nil, fmt.Errorf("reading standard input: %w", err)
 	}
-	return rulefile.Parse([]rulefile.Source{{Name: "stdin", Data: data}}, r.Grammar)
+	return load([]rulefile.Source{{Name: "stdin", Data: data}})
 }
 
 // Report is on rules at some paths.
@@ -49,6 +52,8 @@ type Report struct {
 	Warnings []Problem `json:"warnings"` // what loads all the same
 	Hints    []Problem `json:"hints"`    // what may surprise
 	Skipped  []Skipped `json:"skipped"`
+	// Adjustments are those that change rules, in the order in which they apply.
+	Adjustments []Adjustment `json:"adjustments"`
 	// Against is about the rules that these would replace; nil if that was not asked.
 	Against *Against `json:"against,omitempty"`
 }
@@ -61,6 +66,21 @@ type Problem struct {
 	Path   string `json:"path,omitempty"` // within the file, such as descriptors[0].key
 	What   string `json:"what"`
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// Adjustment is a default or an adjustment with the rules that it changes.
+type Adjustment struct {
+	config.AdjustedBy
+	Rules []Adjusted `json:"rules"` // never empty
+}
+
+// Adjusted is a rule that is not as it is written. Written and Limits are its limits in
+// words, before and after all adjustments.
+type Adjusted struct {
+	Domain  string `json:"domain"`
+	Path    string `json:"path"`
+	Written string `json:"written"`
+	Limits  string `json:"limits"`
 }
 
 // Skipped is a file that is not read because of its name.
@@ -91,7 +111,7 @@ type Change struct {
 // New reports on the rules at paths and, unless it is empty, on what becomes of the
 // counters of those at against. Its error is about neither.
 func New(r *Reader, paths, against []string) (*Report, error) {
-	report := &Report{Errors: []Problem{}, Warnings: []Problem{}, Hints: []Problem{}, Skipped: []Skipped{}}
+	report := &Report{Errors: []Problem{}, Warnings: []Problem{}, Hints: []Problem{}, Skipped: []Skipped{}, Adjustments: []Adjustment{}}
 	rules, err := r.Read(paths, func(path, why string) { report.Skipped = append(report.Skipped, Skipped{path, why}) })
 	if report.Errors, err = problems(err); err != nil || rules == nil {
 		return report, err
@@ -99,6 +119,7 @@ func New(r *Reader, paths, against []string) (*Report, error) {
 	report.Valid, report.Domains, report.Rules = true, len(rules.Domains), rules.Len()
 	report.Warnings = newProblems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.Useless(rules)))
 	report.Hints = newProblems(rulefile.Hints(rules))
+	report.Adjustments = append(report.Adjustments, adjustments(rules)...)
 	if len(against) == 0 {
 		return report, nil
 	}
@@ -109,6 +130,33 @@ func New(r *Reader, paths, against []string) (*Report, error) {
 	}
 	report.Against.count(descriptor.Replace(old, rules))
 	return report, nil
+}
+
+// adjustments returns what adjusts the rules: a default comes before what is written.
+func adjustments(rules *config.Rules) (all []Adjustment) {
+	at := map[*config.Adjustment]int{}
+	var order []*config.Adjustment
+	for r := range rules.All() {
+		d := r.Descriptor()
+		for _, by := range d.AdjustedBy() {
+			i, known := at[by]
+			if !known {
+				i = len(all)
+				at[by] = i
+				order = append(order, by)
+				all = append(all, Adjustment{AdjustedBy: config.Told([]*config.Adjustment{by})[0]})
+			}
+			all[i].Rules = append(all[i].Rules, Adjusted{r.Domain.Name, r.Name(), d.AsWritten().LimitsText(), d.LimitsText()})
+		}
+	}
+	slices.SortFunc(order, func(a, b *config.Adjustment) int {
+		return cmp.Compare(slices.Index(rules.Adjust, a), slices.Index(rules.Adjust, b))
+	})
+	sorted := make([]Adjustment, len(all))
+	for i, by := range order {
+		sorted[i] = all[at[by]]
+	}
+	return sorted
 }
 
 func (a *Against) count(r descriptor.Replacement) {
@@ -165,6 +213,11 @@ func (r *Report) WriteText(out io.Writer) {
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", w)
+	}
+	for _, a := range r.Adjustments {
+		first := a.Rules[0]
+		fmt.Fprintf(out, "adjusted: %s by %s; the first is %s in domain %s: %s (written %s)\n",
+			Count(len(a.Rules), "rule"), a.AdjustedBy, config.Quote(first.Path), config.Quote(first.Domain), first.Limits, first.Written)
 	}
 	if n := len(r.Hints); n == 1 {
 		fmt.Fprintf(out, "hint: %s\n", r.Hints[0])

@@ -17,6 +17,10 @@ type Rules struct {
 	Domains []*Domain
 	// Warnings are oddities that load all the same, as they do in envoyproxy/ratelimit.
 	Warnings []Problem
+	// Adjust are the rules about rules, in the order in which an [Overlay] applies them.
+	Adjust []*Adjustment
+	// Unadjusted tells of rules that go on without an adjustment; see [Overlay.Apply].
+	Unadjusted []Problem
 }
 
 // Consume says what a request with several descriptors is charged.
@@ -72,7 +76,10 @@ type Descriptor struct {
 	// Overridden is what is not in force because of this rule, without what is
 	// below it. Nil: nothing.
 	Overridden *Descriptor
-	Pos        Pos
+	// Written is the rule before its limits were adjusted; see [Descriptor.AsWritten].
+	// Nil: they are as written.
+	Written *Descriptor
+	Pos     Pos
 }
 
 // Len returns the number of descriptors that have limits.

@@ -55,8 +55,8 @@ func TestDigestTellsRulesApart(t *testing.T) {
 func TestDigestKnowsEachField(t *testing.T) {
 	silent := map[string]bool{ // where rules come from, not what they say
 		"Domain.Pos": true, "Domain.ConsumeGiven": true,
-		"Descriptor.Pos": true, "Descriptor.Origin": true, "Descriptor.Overridden": true,
-		"Limit.Pos": true,
+		"Descriptor.Pos": true, "Descriptor.Origin": true, "Descriptor.Overridden": true, "Descriptor.Written": true,
+		"Limit.Pos": true, "Limit.AlgorithmGiven": true, "Limit.AdjustedBy": true,
 	}
 	build := func() (*config.Rules, map[string]reflect.Value) {
 		limit := &config.Limit{Unlimited: true}

@@ -16,6 +16,8 @@ type Limit struct {
 	ShadowMode bool
 	// Algo is the compiled algorithm.
 	Algo *algo.Limit
+	// AlgorithmGiven reports whether the algorithm was written, rather than the default.
+	AlgorithmGiven bool
 	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
 	// A window that is not a whole number of units has Unit UnitUnknown.
 	RequestsPerUnit uint32
@@ -33,7 +35,10 @@ type Limit struct {
 	// RequestHeaders mark a request for which there is no room and that passes all the
 	// same, as in ShadowMode. Sorted by name.
 	RequestHeaders []Header
-	Pos            Pos
+	// AdjustedBy are the adjustments that made the limit what it is, in their order.
+	// Shared with other limits.
+	AdjustedBy []*Adjustment
+	Pos        Pos
 }
 
 // Header is an HTTP header.

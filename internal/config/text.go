@@ -122,6 +122,9 @@ func dumpLevel(b *strings.Builder, parent string, level []*Descriptor) {
 			for _, f := range append(l.beyondRate(), l.details()...) {
 				fmt.Fprintf(b, ", %s: %s", f.key, f.value)
 			}
+			for _, a := range l.AdjustedBy {
+				fmt.Fprintf(b, ", adjusted_by: %s", a.By)
+			}
 			b.WriteByte('\n')
 		}
 		dumpLevel(b, path, d.Descriptors)

@@ -112,6 +112,10 @@ type ExplainedLimit struct {
 	Algorithm string `json:"algorithm,omitempty"`
 	// Limit is the text of the limit, with its name; see [config.Limit.String].
 	Limit string `json:"limit"`
+	// Adjusted are the adjustments that made the limit so of what is Written, in their
+	// order. Both are empty if none did.
+	Adjusted []config.AdjustedBy `json:"adjusted,omitempty"`
+	Written  string              `json:"written,omitempty"`
 	// CounterKey is the key of the entries' counter, before what the store puts
 	// around it. Empty if unlimited.
 	CounterKey string `json:"counter_key,omitempty"`
@@ -257,6 +261,9 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 			limit.Algorithm = l.Algo.Params().Algorithm.String()
 			limit.CounterKey = string(r.AppendKey(nil, entries, i))
 		}
+		if limit.Adjusted = config.Told(l.AdjustedBy); limit.Adjusted != nil {
+			limit.Written = r.Config.WrittenText(i)
+		}
 		x.Limits = append(x.Limits, limit)
 	}
 	return x
@@ -395,12 +402,19 @@ func (x Explanation) WriteJSON(w io.Writer) error {
 	return encoder.Encode(x)
 }
 
-// String returns the limit in one or two lines.
+// String returns the limit in one line or more.
 func (l ExplainedLimit) String() string {
 	if l.Unlimited {
 		return l.Limit
 	}
-	return fmt.Sprintf("%s\n   counter   %s", l.Limit, config.Quote(l.CounterKey))
+	text := l.Limit
+	if l.Written != "" {
+		text += "\n   written   " + l.Written
+	}
+	for _, a := range l.Adjusted {
+		text += "\n   adjusted  " + a.String()
+	}
+	return text + "\n   counter   " + config.Quote(l.CounterKey)
 }
 
 // String returns the place as key=value (file:line:column).

@@ -6,7 +6,9 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
 // BackendKind says where counters live; empty leaves it to the other settings.
@@ -26,6 +28,29 @@ type BackendError config.BackendErrorMode
 func (b *BackendError) UnmarshalText(text []byte) error {
 	mode, err := config.ParseBackendErrorMode(string(text))
 	*b = BackendError(mode)
+	return err
+}
+
+// Algorithm is an algo.Algorithm as text.
+type Algorithm algo.Algorithm
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Algorithm) UnmarshalText(text []byte) error {
+	parsed, err := algo.ParseAlgorithm(string(text))
+	if err != nil {
+		return fmt.Errorf("unknown algorithm %q: %s", text, spell.Suggest(string(text), algo.Algorithms()))
+	}
+	*a = Algorithm(parsed)
+	return nil
+}
+
+// Burst is a config.Burst as text.
+type Burst config.Burst
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Burst) UnmarshalText(text []byte) error {
+	parsed, err := config.ParseBurst(string(text))
+	*b = Burst(parsed)
 	return err
 }
 

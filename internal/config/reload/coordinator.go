@@ -192,6 +192,7 @@ func (c *Coordinator) Reload(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	changed := c.adopt(offers)
+	c.tellUnadjusted(offers)
 	err := failuresOf(offers)
 	r := Attempt{Time: start, Outcome: Unchanged, Duration: time.Since(start)}
 	switch {
@@ -285,10 +286,13 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 		for i, o := range news {
 			o.chosen = set&(1<<i) != 0
 		}
-		if set == 0 || c.rules.Load() == nil && isNothing(offers) {
+		if set == 0 {
 			continue
 		}
 		err := c.try(offers)
+		if errors.Is(err, ErrWaiting) { // no source is to blame
+			continue
+		}
 		tried[set] = err
 		if err != nil {
 			continue
@@ -308,22 +312,28 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 	return false
 }
 
-// isNothing reports whether the offers that are chosen have no rules, and others
-// may still come. Serving without any limit would then be worse than not to serve.
-func isNothing(offers []*offer) bool {
-	n, all := 0, true
+// tellUnadjusted gives the files, in which adjustments are, an error for those that are
+// not in force for rules from elsewhere.
+func (c *Coordinator) tellUnadjusted(offers []*offer) {
+	rules := c.rules.Load()
+	if rules == nil || len(rules.Unadjusted) == 0 {
+		return
+	}
 	for _, o := range offers {
-		if o.chosen {
-			n += len(o.sources)
-		} else {
-			all = false
+		if o.Origin() == config.FromFile {
+			o.refused(&Partial{rules.Unadjusted})
 		}
 	}
-	return n == 0 && !all
+}
+
+// mayGrow reports whether others than the offers that are chosen may have rules later.
+func mayGrow(offers []*offer) bool {
+	return slices.ContainsFunc(offers, func(o *offer) bool { return !o.chosen })
 }
 
 // try brings into force the sources of the offers that are chosen, with those in
-// force of the others. If it fails nothing has changed.
+// force of the others. If it fails nothing has changed. While there are no rules, and
+// others may come, it fails with ErrWaiting.
 func (c *Coordinator) try(offers []*offer) error {
 	var sources []rulefile.Source
 	for _, o := range offers {
@@ -337,6 +347,9 @@ func (c *Coordinator) try(offers []*offer) error {
 	rules, err := c.opts.Load(sources)
 	if err != nil {
 		return err
+	}
+	if old == nil && len(rules.Domains) == 0 && mayGrow(offers) {
+		return ErrWaiting // to serve without any limit would be worse than not to serve
 	}
 	if !c.opts.AllowNoRules && old.Has(config.FromFile) && !rules.Has(config.FromFile) {
 		return fmt.Errorf("%w, or start with %s to go on without", ErrNoRulesLeft, c.opts.Names.Of("AllowNoRules"))

@@ -41,7 +41,8 @@ var ErrWaiting = errors.New("no rules yet")
 var ErrNoRulesLeft = errors.New("no rule is left in the files, which had some; put the rules back")
 
 // Partial is the error of a provider some of whose sources can't be used. It
-// returns the others, or older ones in their place, beside it.
+// returns the others, or older ones in their place, beside it. A coordinator gives it to
+// the files whose adjustments are not in force for all rules.
 type Partial struct {
 	Problems []config.Problem // never empty
 }
@@ -70,6 +71,18 @@ func allOf(errs ...error) error {
 		}
 	}
 	return invalid(problems)
+}
+
+// Adjusted returns what loads rules and then applies their adjustments, after a default.
+func Adjusted(load Load, d config.Default) Load {
+	overlay := config.NewOverlay(d)
+	return func(sources []rulefile.Source) (*config.Rules, error) {
+		rules, err := load(sources)
+		if err != nil {
+			return nil, err
+		}
+		return overlay.Apply(rules)
+	}
 }
 
 // Load makes rules of sources: it is all that this package knows of their grammar.

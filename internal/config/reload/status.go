@@ -100,7 +100,7 @@ func (c *Coordinator) record(r Attempt, offers []*offer) {
 		r.Problems = append(r.Problems, status.Problems...)
 		r.Omitted += status.Omitted
 		if anyNews = anyNews || news; news && status.State == SourceBad {
-			c.logBad(status)
+			c.logBad(status, o.err)
 		}
 	}
 	c.logOutcome(r)
@@ -112,10 +112,12 @@ func (c *Coordinator) record(r Attempt, offers []*offer) {
 }
 
 // logBad tells what is wrong with a source.
-func (c *Coordinator) logBad(s SourceStatus) {
+func (c *Coordinator) logBad(s SourceStatus, err error) {
 	what := "rules not loaded: the old ones stay"
 	if !s.InForce {
 		what = "rules not loaded: there are none from this source"
+	} else if _, partial := errors.AsType[*Partial](err); partial {
+		what = "some of what a source says is not in force"
 	}
 	c.opts.Log.Error(what, zap.String("source", s.Source), zap.Strings("problems", s.Problems), zap.Int("omitted", s.Omitted))
 }

@@ -20,6 +20,7 @@ type builder struct {
 	consume  map[*config.Domain]config.Pos             // where a domain says how it consumes
 	settled  map[*config.Domain]bool                   // finished before
 	replaced []reference
+	adjust   []*config.Adjustment
 	problems []config.Problem
 	warnings []config.Problem
 }
@@ -65,6 +66,10 @@ func (b *builder) add(doc *document) {
 			b.replaced = append(b.replaced, ref)
 		}
 	}
+	if source.Origin == config.FromAdmin && d.adjustAt != (config.Pos{}) {
+		d.problemAt(d.adjustAt, "adjust is for files", "write it in a file that the service reads; a rule itself may be written here")
+	}
+	b.adjust = append(b.adjust, d.adjust...)
 	b.problems = append(b.problems, inOrder(d.problems)...)
 	b.warnings = append(b.warnings, inOrder(d.warnings)...)
 }

@@ -159,7 +159,7 @@ func (d *document) split(s reread.Splitter, task *background.Task) (ok bool) {
 	if d.layout, ok = s.Split(d.Data, task); !ok {
 		return false
 	}
-	if d.head, ok = single(d.layout.Head, task); !ok {
+	if d.head, ok = single(d.layout.Head, task); !ok || adjustIn(d.head) != nil {
 		return false
 	}
 	if d.elsewhere, ok = listKey(&d.layout, d.head); ok {

@@ -13,6 +13,8 @@ type decoder struct {
 	reader
 	replaced []reference // without their domain
 	consume  field[string]
+	adjust   []*config.Adjustment
+	adjustAt config.Pos // where they are; zero in a document that has a domain
 
 	// elsewhere is the empty list of descriptors that stands for those that are
 	// in other parts, which are read already. Nil: none.
@@ -20,13 +22,18 @@ type decoder struct {
 	read      []*config.Descriptor
 }
 
-var rootKeys = newKeys(true, "domain", descriptors, "consume", limits)
+var rootKeys = newKeys(true, "domain", descriptors, "consume", limits, adjust)
 
 func (d *decoder) problemAt(pos config.Pos, what, remedy string) {
 	d.problems = append(d.problems, config.Problem{Pos: pos, What: what, Remedy: remedy})
 }
 
+// root reads a document. It returns nil for one of adjustments, which has no domain.
 func (d *decoder) root(n *yaml.Node) *config.Domain {
+	if at := adjustIn(n); at != nil {
+		d.adjustments(n, at)
+		return nil
+	}
 	domain := &config.Domain{Pos: d.pos(n)}
 	var name field[string]
 	d.mapping(n, rootKeys, func(key string, value *yaml.Node) {
@@ -41,6 +48,8 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 			}
 		case limits:
 			domain.Limits = d.sets(value)
+		case adjust:
+			d.problem(value, "adjust by a merge key", "write it out, in a document of its own")
 		}
 	})
 	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()

@@ -10,6 +10,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
@@ -17,7 +18,7 @@ import (
 
 // FuzzParse feeds anything to Parse. It must end with rules or with problems
 // that name their place; and rules written back, as YAML and as JSON, must be
-// read as the same rules.
+// read as the same rules, also when they have been adjusted.
 func FuzzParse(f *testing.F) {
 	rulefile.AddSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -27,7 +28,31 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		checkRoundTrip(t, rules)
+		checkAdjusted(t, rules)
 	})
+}
+
+// checkAdjusted adjusts rules, by themselves and by a default: that gives rules or
+// problems, and what is written back is what was written.
+func checkAdjusted(t *testing.T, rules *config.Rules) {
+	t.Helper()
+	overlay := config.NewOverlay(config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20}, By: "a.yaml"})
+	adjusted, err := overlay.Apply(rules)
+	if err != nil {
+		checkProblems(t, err)
+		return
+	}
+	_ = adjusted.String()
+	for i, domain := range adjusted.Domains {
+		got, err := json.Marshal(rulefile.Domain{Domain: domain})
+		want, err2 := json.Marshal(rulefile.Domain{Domain: rules.Domains[i]})
+		if err != nil || err2 != nil || string(got) != string(want) {
+			t.Fatalf("adjusted rules are written as\n%s\nwant\n%s (%v, %v)", got, want, err, err2)
+		}
+	}
+	if again, err := overlay.Apply(rules); err != nil || !slices.Equal(again.Domains, adjusted.Domains) {
+		t.Errorf("the same rules are adjusted anew: %v", err)
+	}
 }
 
 func checkProblems(t *testing.T, err error) {

@@ -141,7 +141,7 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 	if raw.unread {
 		return &config.Limit{}
 	}
-	l := &config.Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, UnitMultiplier: 1, Pos: d.pos(raw.n)}
+	l := &config.Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, AlgorithmGiven: raw.algorithm.given(), UnitMultiplier: 1, Pos: d.pos(raw.n)}
 	d.checkName(raw)
 	d.checkReplaces(raw, l)
 	if raw.onBackendError.given() {
@@ -149,9 +149,7 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 		l.OnBackendError = mode
 		d.problemFrom("on_backend_error", raw.onBackendError.n, err)
 	}
-	if len(raw.rawBody.v) > maxRawBody {
-		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
-	}
+	d.checkRawBody(raw)
 	d.checkRequestHeaders(raw, l)
 	if l.Unlimited {
 		l.ShadowMode = false
@@ -191,6 +189,12 @@ func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
 func (d *decoder) problemFrom(key string, n *yaml.Node, err error) {
 	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
 		d.problemIn(key, n, bad.What, bad.Remedy)
+	}
+}
+
+func (d *decoder) checkRawBody(raw *rawLimit) {
+	if len(raw.rawBody.v) > maxRawBody {
+		d.problemIn("raw_body", raw.rawBody.n, fmt.Sprintf("longer than %d bytes", maxRawBody), "write a shorter body")
 	}
 }
 
@@ -260,14 +264,8 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 // answer reports of it.
 func (d *decoder) params(raw *rawLimit, l *config.Limit) algo.Params {
 	var p algo.Params
-	known := !raw.algorithm.bad
-	if raw.algorithm.given() {
-		var err error
-		if p.Algorithm, err = algo.ParseAlgorithm(raw.algorithm.v); err != nil {
-			d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
-			known = false
-		}
-	}
+	var known bool
+	p.Algorithm, known = d.algorithm(raw)
 	if raw.deniedHits.given() {
 		var err error
 		p.DeniedHits, err = algo.ParseDeniedHits(raw.deniedHits.v)
@@ -285,6 +283,18 @@ func (d *decoder) params(raw *rawLimit, l *config.Limit) algo.Params {
 	d.rate(raw, l, &p)
 	d.bucket(raw, &p)
 	return p
+}
+
+// algorithm returns the algorithm of a limit, and whether it is one.
+func (d *decoder) algorithm(raw *rawLimit) (a algo.Algorithm, known bool) {
+	if !raw.algorithm.given() {
+		return algo.FixedWindow, !raw.algorithm.bad
+	}
+	a, err := algo.ParseAlgorithm(raw.algorithm.v)
+	if err != nil {
+		d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
+	}
+	return a, err == nil
 }
 
 // checkFields refuses fields that belong to other algorithms.

@@ -75,7 +75,7 @@ type replacesDocument struct {
 }
 
 // Domain is a domain to be written as YAML or JSON in the grammar. What is read back
-// means the same.
+// means the same: it has the limits that its source has, which will be adjusted again.
 type Domain struct{ *config.Domain }
 
 // MarshalYAML implements yaml.Marshaler.
@@ -134,11 +134,12 @@ func documents(level []*config.Descriptor) []descriptorDocument {
 }
 
 func descriptorOf(d *config.Descriptor) descriptorDocument {
+	written := d.AsWritten()
 	doc := descriptorDocument{
-		Key: d.Key, Value: d.Value, ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
+		Key: d.Key, Value: d.Value, ShadowMode: written.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
 		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
 	}
-	doc.RateLimit, doc.RateLimits = limitsOf(d)
+	doc.RateLimit, doc.RateLimits = limitsOf(written)
 	return doc
 }
 
@@ -151,6 +152,7 @@ func documentOf(d *config.Descriptor) any {
 }
 
 func setOf(d *config.Descriptor) setDocument {
+	d = d.AsWritten()
 	doc := setDocument{
 		Name: d.Set.Name, CountBy: d.Set.CountBy, ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode,
 		DetailedMetric: d.DetailedMetric, Metadata: d.Metadata, Match: make(map[string]any, len(d.Set.Match)),
@@ -221,7 +223,7 @@ func limitOf(l *config.Limit) limitDocument {
 	doc.RequestsPerUnit = &p.Limit
 	doc.Unit, doc.Window = l.Window()
 	doc.Burst, doc.Strict, doc.SubWindows = p.Burst, p.Strict, p.SubWindows
-	if p.Algorithm != algo.FixedWindow {
+	if l.AlgorithmGiven || p.Algorithm != algo.FixedWindow {
 		doc.Algorithm = p.Algorithm.String()
 	}
 	if p.DeniedHits != algo.DeniedDefault {

@@ -291,11 +291,14 @@ var bursts = map[string]bool{"burst_limit": true, "burst_size": true, "burst_cap
 // suggest returns what to write for a key that mappings with these do not have.
 func suggest(key string, k *keys) string {
 	_, isLimit := limitKeys.index[key]
+	_, isDescriptor := descriptorKeys.index[key]
 	switch {
 	case bursts[key] && (k == limitKeys || k == descriptorKeys):
 		return "for bursts write burst, with algorithm: token_bucket, in rate_limit"
 	case isLimit && k == descriptorKeys:
 		return "write it in rate_limit"
+	case k == changeKeys && (isLimit || isDescriptor):
+		return "that is for the rule to say; write one of " + strings.Join(k.names, ", ")
 	}
 	return spell.Suggest(key, k.names)
 }

@@ -35,8 +35,8 @@ func (o Options) maxBytes() int64 {
 	return DefaultMaxBytes
 }
 
-// Source is a text of rules, YAML (or JSON) documents, each of them a domain; or,
-// with Read, one domain in another form.
+// Source is a text of rules, YAML (or JSON) documents, each of them a domain, or a list
+// of adjustments; or, with Read, one domain in another form.
 type Source struct {
 	// Name is the file, or what else says where the rules come from. It is the
 	// File of every Pos.
@@ -50,7 +50,8 @@ type Source struct {
 }
 
 // Parse reads and validates the rules of all sources. The error is an *Invalid
-// with every problem of every source. No sources make empty rules.
+// with every problem of every source. No sources make empty rules. Adjustments are
+// read, and left to a config.Overlay to apply.
 func Parse(sources []Source, opts Options) (*config.Rules, error) {
 	return newParser(opts).Parse(sources)
 }
@@ -97,5 +98,5 @@ func (p *Parser) Parse(sources []Source) (*config.Rules, error) {
 	b.finish()
 	p.keep(documents)
 	p.workers = max(1, runtime.GOMAXPROCS(0)/2)
-	return &config.Rules{Domains: b.order, Warnings: b.warnings}, nil
+	return &config.Rules{Domains: b.order, Warnings: b.warnings, Adjust: b.adjust}, nil
 }

@@ -9,7 +9,7 @@ const units = ['', 'second', 'minute', 'hour', 'day', 'week', 'month', 'year'];
 
 // The fields of a limit that have an input. Others stay as they are.
 const limitFields = [
-  { key: 'algorithm', choices: algorithms },
+  { key: 'algorithm', choices: ['', ...algorithms] },
   { key: 'requests_per_unit', type: 'number' },
   { key: 'unit', choices: units },
   { key: 'window', placeholder: '90s, instead of unit' },
@@ -94,7 +94,8 @@ export function edit(rule, etag, changed) {
       },
     }, 'Delete') || '');
   show($('editor'), rule ? `Edit ${rule.domain}: ${rule.path}` : 'New rule',
-    rule && rule.source !== 'admin' && el('p', {}, `This rule is from ${rule.location}. What you save here is in force instead of it.`), form);
+    rule && rule.source !== 'admin' && el('p', {}, `This rule is from ${rule.location}. What you save here is in force instead of it.`),
+    rule?.adjusted && el('p', { id: 'adjusted' }, `The limits below are as written. Once saved, they are adjusted again: ${rule.adjusted.map((a) => `${a.by} (${a.set})`).join(', ')}.`), form);
   form.querySelector('input:not([readonly]), select')?.focus();
 }
 

@@ -86,6 +86,7 @@ function part({ entries, explanation: e, applying, rules, counters }, reset) {
       ? el('p', {}, el('strong', {}, applying.map((r) => `Rule ${r.path} applies.`).join(' ')), rules.map((r) => [' ', ruleLink(r)]).flat())
       : el('p', {}, el('strong', {}, 'No limit applies.'), ' ', e.reason, e.nearest?.length ? ` Nearest: ${e.nearest.join(', ')}.` : ''),
     el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
+    applying.flatMap((r) => r.limits).filter((l) => l.adjusted).map((l) => el('p', {}, `${l.limit}: adjusted by `, code(l.adjusted.map((a) => a.by).join(', ')), `, written as ${l.written}.`)),
     counters.map((c) => el('p', {},
       el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
       c.shadow ? ', in shadow mode' : '', c.replaced ? ', replaced in this request' : '',

@@ -44,7 +44,7 @@ export async function refresh() {
 }
 
 function learn({ rules, domains, writable }) {
-  for (const r of rules) r.text = [r.domain, r.path, ...r.entries.flatMap((e) => [`${e.key}=${e.value}`]), r.limits, r.location, r.key, JSON.stringify(r.rule)].join(' ').toLowerCase();
+  for (const r of rules) r.text = [r.domain, r.path, ...r.entries.flatMap((e) => [`${e.key}=${e.value}`]), r.limits, r.location, ...(r.adjusted ?? []).map((a) => `adjusted by ${a.by}`), r.key, JSON.stringify(r.rule)].join(' ').toLowerCase();
   Object.assign(known, {
     rules, domains, writable,
     byKey: new Map(rules.map((r) => [r.key, r])),

@@ -75,6 +75,7 @@ function numbers(rule, stats) {
       term('Let through by shadow mode', number(t.shadow_denied)), term('Near the limit', `${number(t.near_limit)} hits`),
       ...(stats.candidates ?? []).map((c) => term(`${c.limit} in shadow mode`, `${number(c.totals.shadow_denied)} of ${number(c.totals.allowed + c.totals.shadow_denied)} would be denied`)),
       term('Last denied', time(stats.last_denied)), term('Written at', code(rule.location)),
+      ...(rule.adjusted ? [term('Limits as written', rule.written), term('Adjusted by', rule.adjusted.map((a) => el('div', {}, code(a.by), `: ${a.set}`)))] : []),
       rule.overrides ? term('Overrides', `${rule.overrides.location}: ${rule.overrides.limits}`) : [],
       term('Name in metrics', code(rule.path))),
   ];

@@ -76,8 +76,8 @@ function row({ rule }) {
   const button = editButton(rule);
   return {
     row: el('tr', { 'data-key': rule.key }, el('td', { class: 'first' }, ruleLink(rule)), limit, allowed, denied, last, from, el('td', {}, button)),
-    paint({ rule: { limits, source, location, overrides }, stats: s }) {
-      limit.textContent = limits;
+    paint({ rule: { limits, written, adjusted, source, location, overrides }, stats: s }) {
+      update(limit, [limits, written, adjusted], () => [limits, adjusted && ' ', adjusted && el('span', { class: 'tag', title: `${adjusted.map((a) => `${a.by}: ${a.set}`).join('\n')}\nas written: ${written}` }, 'adjusted')]);
       update(from, [source, location, overrides?.source], () => el('span', { class: `tag ${source}`, title: location }, overrides ? `${source}, overrides ${overrides.source}` : source));
       button.hidden = !editable(rule);
       if (!s) return;
