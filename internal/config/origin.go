@@ -60,14 +60,18 @@ func lay(base, over []*Descriptor, before bool) []*Descriptor {
 	return append(base, added...)
 }
 
-// Place tells a descriptor from the others of its list.
-type Place struct{ Set, Key, Value string }
+// Place tells a descriptor from the others of its list. List is the text of a list of
+// values, in the place of Value.
+type Place struct{ Set, Key, Value, List string }
 
 // Place returns where the descriptor is among the others of its list: by its name if
 // it is a rule on sets of entries, otherwise by its key and value.
 func (d *Descriptor) Place() Place {
 	if d.Set != nil {
 		return Place{Set: d.Set.Name}
+	}
+	if d.HasList() {
+		return Place{Key: d.Key, List: d.ValueText()}
 	}
 	return Place{Key: d.Key, Value: d.Value}
 }

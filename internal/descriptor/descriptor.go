@@ -6,7 +6,9 @@
 // A descriptor is matched entry by entry, from the domain's top level down. On
 // each level
 //
-//   - a configured key and value that are the entry's win over
+//   - a configured key and value that are the entry's, also in a list of values, win over
+//   - a configured key with the longest range of addresses that covers the entry's value,
+//     which wins over
 //   - the first in the file whose value is a pattern (each * stands for zero or
 //     more characters) that matches, which wins over
 //   - a configured key without a value,
@@ -70,6 +72,7 @@ type Domain struct {
 	first  int    // index of the first rule
 	wild   table  // prefixEdge and suffixEdge
 	sets   []set
+	ranges []ranges
 	levels []level
 
 	limits     *sets.Index    // the rules on sets of entries; nil: none
@@ -86,7 +89,7 @@ type Domain struct {
 type node struct {
 	config  *config.Descriptor
 	joined  string   // key, or key_value
-	match   *pattern // nil if joined has no *
+	match   *pattern // nil if joined has no *, or of a list
 	starKey bool     // the key has one
 	shared  string   // what stands for the entry in counter keys if all values share one; else empty
 }
@@ -149,7 +152,15 @@ func (d *Domain) step(at place, key, value string) place {
 	if r.flags()&hasValues != 0 || r.set != 0 && strings.IndexByte(value, '*') >= 0 {
 		valueWay := hash(way, valueEdge, value)
 		if v, r := d.tree.find(valueWay, k, valueEdge, value); r != nil {
+			if r.flags()&isMember != 0 {
+				return d.member(r)
+			}
 			return place{v, r.flags(), valueWay}
+		}
+	}
+	if r.flags()&hasRanges != 0 {
+		if c := d.ranges[r.land].longest(value); c.slot != none {
+			return d.landing(c)
 		}
 	}
 	if r.set != 0 {

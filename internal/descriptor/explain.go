@@ -32,6 +32,7 @@ type How string
 // The ways to match, the preferred first.
 const (
 	Exact    How = "exact"
+	Range    How = "range" // of addresses, the longest; listed only if there is one
 	Wildcard How = "wildcard"
 	KeyOnly  How = "key_only"
 )
@@ -82,8 +83,10 @@ type Attempt struct {
 
 // Place is a descriptor of the configuration.
 type Place struct {
-	Key   string `json:"key"`
+	Key string `json:"key"`
+	// Value is the text of the list where List.
 	Value string `json:"value,omitempty"`
+	List  bool   `json:"list,omitempty"`
 	// Pos is where it is written: file:line:column.
 	Pos string `json:"pos"`
 	// HasLimit says whether it has a limit, HasDescriptors whether there are
@@ -213,6 +216,11 @@ func (d *Domain) explainStep(at place, e Entry) Step {
 		{How: Wildcard, Found: d.placeOf(d.landing(d.firstWildcard(at, splits, e.Key, e.Value)))},
 		{How: KeyOnly, Found: d.placeOf(d.keyOnly(at, e.Key))},
 	}}
+	if len(d.ranges) > 0 {
+		if found := d.placeOf(d.landing(d.inRange(at, e.Key, e.Value))); found != nil {
+			step.Tried = slices.Insert(step.Tried, 1, Attempt{How: Range, Found: found})
+		}
+	}
 	if step.Won() == nil {
 		for _, c := range d.level(at).nearest(e) {
 			step.Nearest = append(step.Nearest, *newPlace(c))
@@ -263,7 +271,7 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 }
 
 func newPlace(c *config.Descriptor) *Place {
-	return &Place{Key: c.Key, Value: c.Value, Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
+	return &Place{Key: c.Key, Value: c.ValueText(), List: c.HasList(), Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
 }
 
 // placeOf returns the descriptor at a place; nil if it is nowhere.
@@ -305,7 +313,7 @@ func (l *level) nearest(e Entry) []*config.Descriptor {
 		}
 	}
 	if same != nil {
-		return nearest(same, e.Value, func(c *config.Descriptor) string { return c.Value })
+		return nearest(same, e.Value, (*config.Descriptor).ValueText)
 	}
 	return nearest(first, e.Key, func(c *config.Descriptor) string { return c.Key })
 }
