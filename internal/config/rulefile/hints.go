@@ -13,7 +13,7 @@ import (
 const smallLimit = 10
 
 // Hints returns what is right as it stands but may surprise: small limits that
-// admit more in some windows than they say.
+// admit more in some windows than they say, and ranges of addresses that are texts.
 func Hints(r *config.Rules) (hints []config.Problem) {
 	for rule := range r.All() {
 		for _, limit := range rule.Descriptor().Limits {
@@ -30,7 +30,7 @@ func Hints(r *config.Rules) (hints []config.Problem) {
 			}
 		}
 	}
-	return hints
+	return append(hints, prefixHints(r)...)
 }
 
 // mostEstimated returns the most that a limit that estimates the last window admits

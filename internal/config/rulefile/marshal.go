@@ -33,7 +33,7 @@ type setDocument struct {
 
 type descriptorDocument struct {
 	Key            string               `yaml:"key" json:"key"`
-	Value          string               `yaml:"value,omitempty" json:"value,omitempty"`
+	Value          any                  `yaml:"value,omitempty" json:"value,omitempty"`
 	RateLimit      *limitDocument       `yaml:"rate_limit,omitempty" json:"rate_limit,omitempty"`
 	RateLimits     []limitDocument      `yaml:"rate_limits,omitempty" json:"rate_limits,omitempty"`
 	ShadowMode     bool                 `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
@@ -134,7 +134,7 @@ func documents(level []*config.Descriptor) []descriptorDocument {
 
 func descriptorOf(d *config.Descriptor) descriptorDocument {
 	doc := descriptorDocument{
-		Key: d.Key, Value: d.Value, ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
+		Key: d.Key, Value: writtenValue(d), ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
 		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
 	}
 	doc.RateLimit, doc.RateLimits = limitsOf(d)
