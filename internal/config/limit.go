@@ -16,6 +16,12 @@ type Limit struct {
 	ShadowMode bool
 	// Algo is the compiled algorithm.
 	Algo *algo.Limit
+	// Table makes the limit follow an entry. RequestsPerUnit and Algo are its default
+	// then. Nil: it has none. See [Limit.For].
+	Table *Table
+	// BurstPercent is the burst as a part of the limit, if it is written so: of Algo's
+	// parameters it follows.
+	BurstPercent Percent
 	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
 	// A window that is not a whole number of units has Unit UnitUnknown.
 	RequestsPerUnit uint32

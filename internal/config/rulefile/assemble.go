@@ -55,6 +55,7 @@ func (b *builder) add(doc *document) {
 			b.task.Step()
 			node.Origin = source.Origin
 		})
+		d.followedOnTheWay(domain)
 		if source.Origin == config.FromAdmin {
 			b.override(d, domain)
 		} else {
@@ -127,7 +128,10 @@ func (b *builder) finish() {
 			b.task.Step()
 			for _, l := range d.Limits {
 				names[limitID{domain.Name, l.Name}] = true
-				settleDeniedHits(l, b.opts.DropDenied || domain.Consume == config.AllOrNothing || d.Set != nil || hasOthers(d, l))
+				drop := b.opts.DropDenied || domain.Consume == config.AllOrNothing || d.Set != nil || hasOthers(d, l)
+				for l := range l.All() {
+					settleDeniedHits(l, drop)
+				}
 			}
 		})
 	}

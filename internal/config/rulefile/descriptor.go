@@ -18,6 +18,7 @@ type rawDescriptor struct {
 	key, value                                                         field[string]
 	anyOf                                                              sets.Set   // instead of value
 	listAt                                                             *yaml.Node // where it is
+	listBad                                                            bool       // reported
 	limit                                                              *rawLimit
 	limits                                                             field[[]*rawLimit]
 	shadowMode, quotaMode, shareThreshold, detailedMetric, valueMetric field[bool]
@@ -56,6 +57,7 @@ func (d *decoder) descriptor(n *yaml.Node) *config.Descriptor {
 	}
 	d.checkEntry(n, &raw)
 	out.Limits = d.limitsOf(&raw)
+	d.checkFollowed(&raw, out)
 	d.checkEffect(&raw, out)
 	d.checkShadow(&raw)
 	if len(out.Descriptors) > 1 {

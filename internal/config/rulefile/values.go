@@ -20,7 +20,9 @@ func (d *decoder) setValue(raw *rawDescriptor, n *yaml.Node) {
 	switch resolve(n).Kind {
 	case yaml.SequenceNode, yaml.MappingNode:
 		raw.listAt = n
+		before := len(d.problems)
 		d.values(n, &raw.anyOf)
+		raw.listBad = len(d.problems) > before
 	default:
 		d.text(n, &raw.value)
 	}
@@ -50,7 +52,7 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 	if strings.Contains(raw.key.v, "*") {
 		d.problem(raw.listAt, "a list of values beside a * in the key", "write the keys out, each with the list")
 	}
-	if len(values)+len(cidrs) == 0 {
+	if len(values)+len(cidrs) == 0 && !raw.listBad {
 		d.problem(raw.listAt, "an empty list, which no value is in", "list values, or remove it to match any value")
 	}
 	again := func(text, shown string) {
