@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
@@ -14,7 +15,7 @@ import (
 type Table struct {
 	// By is the key of the entry.
 	By string
-	// Rows are in the order in which they are written.
+	// Rows are in the order of their values.
 	Rows []Row
 }
 
@@ -51,10 +52,9 @@ func (l *Limit) For(entries []sets.Entry) (limit *Limit, row string, ok bool) {
 		if e.Key != l.Table.By {
 			continue
 		}
-		for _, r := range l.Table.Rows {
-			if r.Value == e.Value {
-				return r.Limit, r.Value, true
-			}
+		i, found := slices.BinarySearchFunc(l.Table.Rows, e.Value, func(r Row, value string) int { return strings.Compare(r.Value, value) })
+		if found {
+			return l.Table.Rows[i].Limit, e.Value, true
 		}
 	}
 	return l.Default(), "", false

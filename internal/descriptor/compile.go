@@ -225,6 +225,12 @@ func (b *builder) addRule(at int, levels []*node, path string) {
 		anyValue := n.config.Value == "" && !n.config.HasList() || (n.match != nil || n.config.HasList()) && !n.config.ShareThreshold
 		r.Detailed = r.Detailed || n.config.ValueToMetric && anyValue || n.starKey
 	}
+	if key := c.Follows(); key != "" {
+		r.follow = &follow{key, len(levels), b.domain}
+		if !slices.Contains(b.domain.followed, key) {
+			b.domain.followed = append(b.domain.followed, key)
+		}
+	}
 	r.keys = b.keyForm(c.Limits)
 	if shares || r.Detailed {
 		r.keys = &keyForm{prefix: r.keys.prefix, tags: r.keys.tags, levels: slices.Clone(levels)}

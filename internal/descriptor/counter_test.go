@@ -47,7 +47,7 @@ func TestParseKey(t *testing.T) {
 		}), 0, 3).Draw(t, "entries")
 		l := perMinute(5)
 		d := descriptor.Compile(rules(name)).Domain(name)
-		key := d.AppendOverrideKey(nil, entries, l.Algo)
+		key := d.AppendOverrideKey(nil, nil, entries, l.Algo)
 		want := descriptor.Counter{Domain: name, Tag: "tb", Override: true}
 		for _, e := range entries {
 			want.Entries = append(want.Entries, descriptor.CounterEntry{Entry: e})

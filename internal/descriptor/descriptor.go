@@ -13,8 +13,9 @@
 //     more characters) that matches, which wins over
 //   - a configured key without a value,
 //
-// and the choice is final, whether or not it leads to a limit. The rule on which
-// the last entry lands applies, and beside it all rules on sets of entries whose
+// and the choice is final, whether or not it leads to a limit. An entry that leads nowhere
+// is skipped if the rule on which the others land follows it: see config.Table. The rule
+// on which the last entry lands applies, and beside it all rules on sets of entries whose
 // conditions the descriptor meets: see package sets.
 //
 // As in envoyproxy/ratelimit, keys and values are compared joined by "_": the
@@ -39,6 +40,8 @@ type Rule struct {
 	Index int
 	keys  *keyForm
 	set   *setRule // nil: it is in the tree
+	// follow is nil for rules without tables, and those on sets of entries.
+	follow *follow
 	// Domain and Path name the rule in statistics and logs. Path joins the
 	// configured keys and values, as envoyproxy/ratelimit does: "user_alice.path".
 	Domain, Path string
@@ -74,6 +77,8 @@ type Domain struct {
 	sets   []set
 	ranges []ranges
 	levels []level
+	// followed are the keys of entries that tables of the tree's limits follow.
+	followed []string
 
 	limits     *sets.Index    // the rules on sets of entries; nil: none
 	byName     map[string]int // their index by name
@@ -124,11 +129,13 @@ func (d *Domain) Lookup(entries []Entry) *Rule {
 	at := d.top
 	for i := range entries {
 		if at.flags&hasLevel == 0 {
-			return nil
+			return d.skip(at, entries, i)
 		}
-		if at = d.step(at, entries[i].Key, entries[i].Value); at.slot == none {
-			return nil
+		next := d.step(at, entries[i].Key, entries[i].Value)
+		if next.slot == none {
+			return d.skip(at, entries, i)
 		}
+		at = next
 	}
 	if at.flags&hasRule == 0 {
 		return nil

@@ -73,6 +73,9 @@ type Step struct {
 	Tried []Attempt `json:"tried"`
 	// Nearest are the descriptors most like the entry, if none matches.
 	Nearest []Place `json:"nearest,omitempty"`
+	// Skipped reports that the entry leads nowhere, and that the rule on which the others
+	// land follows it.
+	Skipped bool `json:"skipped,omitempty"`
 }
 
 // Attempt is one way to match an entry and the descriptor that it finds, if any.
@@ -115,9 +118,24 @@ type ExplainedLimit struct {
 	Algorithm string `json:"algorithm,omitempty"`
 	// Limit is the text of the limit, with its name; see [config.Limit.String].
 	Limit string `json:"limit"`
+	// Table says which row of the table applies; nil if the limit has none. Limit is the
+	// text of that row.
+	Table *ExplainedTable `json:"table,omitempty"`
 	// CounterKey is the key of the entries' counter, before what the store puts
 	// around it. Empty if unlimited.
 	CounterKey string `json:"counter_key,omitempty"`
+}
+
+// ExplainedTable is the table of a limit.
+type ExplainedTable struct {
+	// By is the key of the entry that the limit follows, Value its value in the row that
+	// applies.
+	By    string `json:"by"`
+	Value string `json:"value,omitempty"`
+	// Default: none does, but the table's default.
+	Default bool `json:"default,omitempty"`
+	// All is the text of the limit with its table.
+	All string `json:"all"`
 }
 
 // Explain looks entries up as Lookup and LookupSets do and says what happens on the way.
@@ -186,7 +204,12 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 		return x
 	}
 	at := d.top
+	follows := d.followedBy(entries)
 	for i, e := range entries {
+		if follows != "" && e.Key == follows && (at.flags&hasLevel == 0 || d.step(at, e.Key, e.Value).slot == none) {
+			x.Levels = append(x.Levels, Step{Entry: e, Skipped: true})
+			continue
+		}
 		if at.flags&hasLevel == 0 {
 			x.Outcome = TooDeep
 			x.Reason = fmt.Sprintf("there is nothing below %s: it takes descriptors of %d, this one has %d", d.placeOf(at), i, len(entries))
@@ -207,6 +230,15 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 	x.Outcome, x.Rule = Matched, explainRule(&d.rules[at.slot], entries)
 	x.Reason = fmt.Sprintf("rule %s applies", located(config.Quote(x.Rule.Path), x.Rule.Pos))
 	return x
+}
+
+// followedBy returns the key of the entry that the rule follows that applies; empty if
+// there is none.
+func (d *Domain) followedBy(entries []Entry) string {
+	if r := d.Lookup(entries); r != nil && r.follow != nil {
+		return r.follow.key
+	}
+	return ""
 }
 
 func (d *Domain) explainStep(at place, e Entry) Step {
@@ -260,7 +292,11 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 		ShadowMode: r.Config.ShadowMode, QuotaMode: r.Config.QuotaMode,
 	}
 	for i, l := range r.Config.Limits {
+		l, row, found := l.For(entries)
 		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Limit: l.String()}
+		if t := r.Config.Limits[i].Table; t != nil {
+			limit.Table = &ExplainedTable{By: t.By, Value: row, Default: !found, All: r.Config.Limits[i].String()}
+		}
 		if !l.Unlimited {
 			limit.Algorithm = l.Algo.Params().Algorithm.String()
 			limit.CounterKey = string(r.AppendKey(nil, entries, i))
@@ -348,6 +384,9 @@ func (x Explanation) String() string {
 	fmt.Fprintf(&b, "%s\n", x.Reason)
 	for i, s := range x.Levels {
 		fmt.Fprintf(&b, "\n%d. %s\n", i+1, entryText(s.Entry))
+		if s.Skipped {
+			b.WriteString("   skipped: the rule's limit follows it, and it leads nowhere\n")
+		}
 		won := s.Won()
 		for j := range s.Tried {
 			a := &s.Tried[j]
@@ -403,12 +442,18 @@ func (x Explanation) WriteJSON(w io.Writer) error {
 	return encoder.Encode(x)
 }
 
-// String returns the limit in one or two lines.
+// String returns the limit in one to three lines.
 func (l ExplainedLimit) String() string {
 	if l.Unlimited {
 		return l.Limit
 	}
-	return fmt.Sprintf("%s\n   counter   %s", l.Limit, config.Quote(l.CounterKey))
+	table := ""
+	if t := l.Table; t != nil && t.Default {
+		table = fmt.Sprintf("\n   table     no row for %s: its default, of %s", config.Quote(t.By), t.All)
+	} else if t != nil {
+		table = fmt.Sprintf("\n   table     the row for %s, of %s", entryText(Entry{Key: t.By, Value: t.Value}), t.All)
+	}
+	return fmt.Sprintf("%s%s\n   counter   %s", l.Limit, table, config.Quote(l.CounterKey))
 }
 
 // String returns the place as key=value (file:line:column).

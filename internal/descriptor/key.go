@@ -23,7 +23,8 @@ import (
 // configured one. The tag at the end is the algorithm and, of one that counts in
 // windows, its window; #2 for the second limit of that tag; and ! before it for a
 // limit that came with the request. What may change while a counter lives on is no
-// part of it: limit, burst, the rate of a bucket, and how strict a window is. The
+// part of it: limit, burst, the rate of a bucket, how strict a window is, and the entry
+// that a table follows. The
 // 2 in sw2 and hy2 tells their states from those of versions before.
 
 // AppendKey appends the key of the counter of one of the rule's limits, by its
@@ -39,6 +40,8 @@ func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
 		return r.appendSetKey(dst, entries, tag)
 	}
 	dst = append(dst, f.prefix...)
+	var room [8]Entry
+	entries = r.leading(room[:0], entries)
 	for i := range entries {
 		e := &entries[i]
 		if f.levels != nil {
@@ -60,9 +63,13 @@ type keyForm struct {
 }
 
 // AppendOverrideKey appends the key of the counter of a limit that came with the
-// request.
-func (d *Domain) AppendOverrideKey(dst []byte, entries []Entry, l *algo.Limit) []byte {
+// request, instead of those of rule; nil if no rule applies.
+func (d *Domain) AppendOverrideKey(dst []byte, rule *Rule, entries []Entry, l *algo.Limit) []byte {
 	dst = append(dst, d.prefix...)
+	var room [8]Entry
+	if rule != nil {
+		entries = rule.leading(room[:0], entries)
+	}
 	for i := range entries {
 		dst = appendEntry(dst, &entries[i])
 	}
@@ -195,6 +202,8 @@ func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
 	if r.set != nil {
 		return r.appendSetMetricKey(dst, entries)
 	}
+	var room [8]Entry
+	entries = r.leading(room[:0], entries)
 	shares := r.shares(entries)
 	for i := range entries {
 		if i > 0 {
@@ -235,6 +244,7 @@ func (r *Rule) MetricLevels(entries []Entry) (first, second string) {
 		first, second, _ = strings.Cut(string(r.appendSetMetricKey(nil, entries)), ".")
 		return first, second
 	}
+	entries = r.leading(nil, entries)
 	shares := r.shares(entries)
 	first = string(r.appendMetricLevel(nil, 0, &entries[0], shares))
 	if len(entries) > 1 {

@@ -90,6 +90,15 @@ func levelWithoutPlaces(level []*config.Descriptor) (copies []*config.Descriptor
 		for _, l := range d.Limits {
 			limit := *l
 			limit.Pos = config.Pos{}
+			if l.Table != nil {
+				table := &config.Table{By: l.Table.By}
+				for _, r := range l.Table.Rows {
+					row := *r.Limit
+					row.Pos = config.Pos{}
+					table.Rows = append(table.Rows, config.Row{Value: r.Value, Limit: &row})
+				}
+				limit.Table = table
+			}
 			c.Limits = append(c.Limits, &limit)
 		}
 		c.Descriptors = levelWithoutPlaces(d.Descriptors)

@@ -133,6 +133,7 @@ func (d *decoder) table(raw *rawLimit, l *config.Limit, p algo.Params) {
 		d.problemIn("lease", raw.lease.n, "lease together with a table", "remove one of the two: what replicas take ahead is a part of one limit")
 	}
 	l.Table = &config.Table{By: t.by.v}
+	slices.SortFunc(t.rows, func(a, b rawRow) int { return strings.Compare(a.value, b.value) })
 	for _, row := range t.rows {
 		r := *l
 		r.Table, r.RequestsPerUnit = nil, row.requests.v
