@@ -138,27 +138,35 @@ type landing struct {
 	how
 }
 
-// modelWalk returns where the entries land one after the other, as far as they do.
-func modelWalk(domain *config.Domain, entries []descriptor.Entry) (way []landing) {
+// modelWalk returns where entries land one after the other, those entries, and the others,
+// which lead nowhere.
+func modelWalk(domain *config.Domain, entries []descriptor.Entry) (way []landing, leading, others []descriptor.Entry) {
 	level := domain.Descriptors
 	for _, e := range entries {
 		d, how := modelStep(level, e)
 		if d == nil {
-			break
+			others = append(others, e)
+			continue
 		}
-		way = append(way, landing{d, how})
+		way, leading = append(way, landing{d, how}), append(leading, e)
 		level = d.Descriptors
 	}
-	return way
+	return way, leading, others
 }
 
 // modelLookup returns the descriptor whose limits apply; nil if none.
 func modelLookup(domain *config.Domain, entries []descriptor.Entry) *config.Descriptor {
-	way := modelWalk(domain, entries)
-	if len(way) == 0 || len(way) < len(entries) || len(way[len(way)-1].Limits) == 0 {
+	way, _, others := modelWalk(domain, entries)
+	if len(way) == 0 || len(way[len(way)-1].Limits) == 0 {
 		return nil
 	}
-	return way[len(way)-1].Descriptor
+	rule := way[len(way)-1].Descriptor
+	for _, e := range others {
+		if e.Key != rule.Follows() || e.Key == "" {
+			return nil
+		}
+	}
+	return rule
 }
 
 // modelMetric returns the name of statistics as envoyproxy/ratelimit builds it,

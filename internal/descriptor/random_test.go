@@ -41,7 +41,7 @@ var (
 	addresses = []string{"10.1.2.3", "10.1.2.9", "10.9.9.9", "192.0.2.1", "::ffff:10.1.2.3", "::ffff:10.9.0.0/112", "2001:db8::1", "2001:db9::1", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2", "10.1.2.300"}
 	entry     = rapid.Custom(func(t *rapid.T) descriptor.Entry {
 		return descriptor.Entry{
-			Key:   rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b"}), text("ab_*", 0, 5)).Draw(t, "key"),
+			Key:   rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b", "f"}), text("ab_*", 0, 5)).Draw(t, "key"),
 			Value: rapid.OneOf(text("ab_*", 0, 7), text("ab_*", 0, 7), rapid.SampledFrom(addresses)).Draw(t, "value"),
 		}
 	})
@@ -71,6 +71,9 @@ func drawLevel(t *rapid.T, depth, size int) []*config.Descriptor {
 		d.ShareThreshold, d.DetailedMetric, d.ValueToMetric = flags&1 != 0, flags&6 == 6, flags&8 != 0
 		if flags&48 != 0 {
 			d.Limits = []*config.Limit{perMinute(1)}
+			if flags&128 != 0 {
+				d.Limits[0].Table = &config.Table{By: rapid.SampledFrom([]string{"f", "f", "a", "b"}).Draw(t, "by")}
+			}
 		}
 		if depth > 1 && flags&64 != 0 {
 			d.Descriptors = drawLevel(t, depth-1, size/2)
@@ -102,7 +105,7 @@ type failer interface {
 
 func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []descriptor.Entry) {
 	t.Helper()
-	want, got := modelLookup(model, entries), d.Lookup(entries)
+	want, got, all := modelLookup(model, entries), d.Lookup(entries), entries
 	switch {
 	case want == nil && got == nil:
 		return
@@ -111,15 +114,18 @@ func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []
 	case got == nil || got.Config != want:
 		t.Fatalf("%q: got %+v, want %q", entries, got, joined(want))
 	}
-	way := modelWalk(model, entries)
+	way, entries, _ := modelWalk(model, entries)
 	metric := modelMetric(way, entries)
 	for i, l := range way {
 		if !got.Detailed && (l.Key != entries[i].Key || entries[i].Value == "") {
 			metric = got.Path // whichever of its spellings the request uses
 		}
 	}
-	if got := string(got.AppendMetricKey(nil, entries)); got != metric {
-		t.Fatalf("%q: metric %q, want %q", entries, got, metric)
+	if got := string(got.AppendMetricKey(nil, all)); got != metric {
+		t.Fatalf("%q: metric %q, want %q", all, got, metric)
+	}
+	if with, without := string(got.AppendKey(nil, all, 0)), string(got.AppendKey(nil, entries, 0)); with != without {
+		t.Fatalf("%q: counter %q, and %q without what is skipped", all, with, without)
 	}
 }
 
