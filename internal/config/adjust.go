@@ -127,42 +127,50 @@ func (d *Descriptor) AsWritten() *Descriptor {
 	return d
 }
 
-// Burst is a capacity: a number of hits, or a percentage of the limit. The zero Burst is
-// none.
-type Burst struct{ Hits, Percent uint32 }
+// Burst is a capacity: a number of hits, or a part of the limit. The zero Burst is none.
+type Burst struct {
+	Hits    uint32
+	Percent Percent
+}
 
 // ParseBurst reads "20" or "20%". The error is a *algo.ParamError.
-func ParseBurst(text string) (Burst, error) {
+func ParseBurst(text string) (b Burst, err error) {
 	digits, isPart := strings.CutSuffix(strings.TrimSpace(text), "%")
-	n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 32)
-	switch {
-	case err != nil || n == 0:
-		return Burst{}, &algo.ParamError{Param: "burst", What: fmt.Sprintf("%q is no burst", text),
-			Remedy: fmt.Sprintf("write a whole number from 1 to %d, or a whole percentage of the limit, such as 20%%", uint32(math.MaxUint32))}
-	case isPart:
-		return Burst{Percent: uint32(n)}, nil
+	ok := false
+	if isPart {
+		b.Percent, ok = ParsePercent(strings.TrimSpace(digits))
+	} else {
+		n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 32)
+		b.Hits, ok = uint32(n), err == nil && n > 0
 	}
-	return Burst{Hits: uint32(n)}, nil
+	if !ok {
+		return Burst{}, &algo.ParamError{Param: "burst", What: fmt.Sprintf("%q is no burst", text),
+			Remedy: fmt.Sprintf("write a whole number from 1 to %d, or a percentage of the limit, such as 20%%", uint32(math.MaxUint32))}
+	}
+	return b, nil
 }
 
 // String writes what ParseBurst reads; nothing for none.
 func (b Burst) String() string {
 	switch {
 	case b.Percent > 0:
-		return fmt.Sprintf("%d%%", b.Percent)
+		return b.Percent.String()
 	case b.Hits > 0:
 		return strconv.FormatUint(uint64(b.Hits), 10)
 	}
 	return ""
 }
 
-// Of returns the burst of a limit. A percentage is rounded up, to at least 1.
+// Of returns the burst of a limit. A percentage is rounded up, to at least 1 and at most
+// what a limit may be.
 func (b Burst) Of(limit uint32) uint32 {
 	if b.Percent == 0 {
 		return b.Hits
 	}
-	part := (uint64(limit)*uint64(b.Percent) + 99) / 100
-	return uint32(min(max(part, 1), math.MaxUint32))
+	if part, ok := b.Percent.Of(limit); ok {
+		return part
+	}
+	return math.MaxUint32
 }
 
 // Default is the algorithm of limits for which none is written. It is not for those whose

@@ -61,6 +61,9 @@ type Descriptor struct {
 	// Value is empty (any value), exact, or a pattern in which each * stands for
 	// zero or more characters.
 	Value string
+	// AnyOf stands instead of Value: a list of exact values and patterns, and ranges of
+	// addresses. Each of them leads here as a Value of its own would.
+	AnyOf sets.Set
 	// Limits is empty when the node only leads to others. All of them must pass.
 	Limits         []*Limit
 	ShadowMode     bool

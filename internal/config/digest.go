@@ -26,14 +26,21 @@ func (r *Rules) Digest() [sha256.Size]byte {
 			for _, d := range descriptors {
 				metadata, _ := json.Marshal(d.Metadata) // JSON-like values only
 				set, _ := json.Marshal(d.Set)           // texts alone
-				fmt.Fprintf(h, "%d %q %q %t %t %t %t %t %s %s\n", depth, d.Key, d.Value,
+				fmt.Fprintf(h, "%d %q %q %q %t %t %t %t %t %s %s\n", depth, d.Key, d.Value, d.AnyOf,
 					d.ShadowMode, d.QuotaMode, d.ShareThreshold, d.DetailedMetric, d.ValueToMetric, metadata, set)
-				for _, l := range d.Limits {
+				for _, l := range slices.Concat(d.Limits, rowsOf(d.Limits)) {
 					var p algo.Params
 					if l.Algo != nil {
 						p = l.Algo.Params()
 					}
-					fmt.Fprintf(h, "%q %t %t %+v %d %d %d %q %d %v %q %q\n", l.Name, l.Unlimited, l.ShadowMode, p,
+					by := ""
+					if l.Table != nil {
+						by = "by " + l.Table.By
+						for _, r := range l.Table.Rows {
+							fmt.Fprintf(h, "%q ", r.Value)
+						}
+					}
+					fmt.Fprintf(h, "%q %d %q %t %t %+v %d %d %d %q %d %v %q %q\n", by, l.BurstPercent, l.Name, l.Unlimited, l.ShadowMode, p,
 						l.RequestsPerUnit, l.Unit, l.UnitMultiplier, l.Replaces, l.OnBackendError, l.Lease, l.RawBody, l.RequestHeaders)
 				}
 				task.Step()
@@ -44,4 +51,16 @@ func (r *Rules) Digest() [sha256.Size]byte {
 		level(0, domain.Limits)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// rowsOf returns the limits of the tables of limits.
+func rowsOf(limits []*Limit) (rows []*Limit) {
+	for _, l := range limits {
+		if l.Table != nil {
+			for _, r := range l.Table.Rows {
+				rows = append(rows, r.Limit)
+			}
+		}
+	}
+	return rows
 }

@@ -18,6 +18,12 @@ type Limit struct {
 	Algo *algo.Limit
 	// AlgorithmGiven reports whether the algorithm was written, rather than the default.
 	AlgorithmGiven bool
+	// Table makes the limit follow an entry. RequestsPerUnit and Algo are its default
+	// then. Nil: it has none. See [Limit.For].
+	Table *Table
+	// BurstPercent is the burst as a part of the limit, if it is written so: of Algo's
+	// parameters it follows.
+	BurstPercent Percent
 	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
 	// A window that is not a whole number of units has Unit UnitUnknown.
 	RequestsPerUnit uint32

@@ -1,13 +1,19 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"iter"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+)
 
 // Origin is the kind of place that rules come from.
 //
 // What comes from FromAdmin overrides the rest: a descriptor with limits takes
 // the place of the one with the same domain, keys and values, or name, of which only
 // what is below it stays. Others are added, before those of their level, so that they
-// are the first to match. What an overriding domain says of consume counts.
+// are the first to match. A value that another list has is taken from it, see makeRoom.
+// What an overriding domain says of consume counts.
 type Origin uint8
 
 // The origins.
@@ -42,6 +48,7 @@ func (d *Domain) lay(over *Domain, before bool) {
 // lay returns a level of base with that of over laid over it, and what only over
 // has before or after the rest. It may change both.
 func lay(base, over []*Descriptor, before bool) []*Descriptor {
+	base = makeRoom(base, over)
 	places := make(map[Place]int, len(base))
 	for i, d := range base {
 		places[d.Place()] = i
@@ -60,8 +67,9 @@ func lay(base, over []*Descriptor, before bool) []*Descriptor {
 	return append(base, added...)
 }
 
-// Place tells a descriptor from the others of its list.
-type Place struct{ Set, Key, Value string }
+// Place tells a descriptor from the others of its list. List is the text of a list of
+// values, in the place of Value.
+type Place struct{ Set, Key, Value, List string }
 
 // Place returns where the descriptor is among the others of its list: by its name if
 // it is a rule on sets of entries, otherwise by its key and value.
@@ -69,7 +77,31 @@ func (d *Descriptor) Place() Place {
 	if d.Set != nil {
 		return Place{Set: d.Set.Name}
 	}
+	if d.HasList() {
+		return Place{Key: d.Key, List: d.ValueText()}
+	}
 	return Place{Key: d.Key, Value: d.Value}
+}
+
+// Places returns the places that the descriptor takes, of which no other one of its list
+// may have any: its own, or of a list those of its values, and its ranges in List.
+func (d *Descriptor) Places() iter.Seq[Place] {
+	return func(yield func(Place) bool) {
+		if !d.HasList() {
+			yield(d.Place())
+			return
+		}
+		for _, v := range d.AnyOf.Values {
+			if !yield(Place{Key: d.Key, Value: v}) {
+				return
+			}
+		}
+		for _, text := range d.AnyOf.CIDRs {
+			if p, err := cidr.Parse(text); err == nil && !yield(Place{Key: d.Key, List: p.String()}) {
+				return
+			}
+		}
+	}
 }
 
 // laidUnder returns d as it is with over, of the same key and value, in force.

@@ -242,13 +242,10 @@ func (y *layer) limit(domain *Domain, d *Descriptor, l *Limit, path string) (adj
 // change makes a limit of what some adjustments, one at least, set of it.
 func (y *layer) change(d *Descriptor, l *Limit, by []*selector) (out *Limit, shadow *bool, err *algo.ParamError) {
 	c := *l
-	p := l.Algo.Params()
-	denied := l.Algo.DeniedHits()
 	for _, s := range by {
 		set := &s.Set
-		set.onParams(&p)
-		if set.DeniedHits != algo.DeniedDefault {
-			denied = set.DeniedHits
+		if set.Lease != 0 && l.Table != nil {
+			return nil, nil, &algo.ParamError{Param: "lease", What: "a limit from a table takes no lease", Remedy: "leave lease out for such limits"}
 		}
 		if set.OnBackendError != BackendErrorDefault {
 			c.OnBackendError = set.OnBackendError
@@ -263,15 +260,46 @@ func (y *layer) change(d *Descriptor, l *Limit, by []*selector) (out *Limit, sha
 			shadow, c.ShadowMode = set.ShadowMode, *set.ShadowMode && !d.ShadowMode
 		}
 	}
-	if p != l.Algo.Params() {
-		compiled, bad := y.compile(p, denied)
-		if bad != nil {
-			return nil, nil, bad
+	if err := y.setParams(&c, by); err != nil {
+		return nil, nil, err
+	}
+	if l.Table != nil {
+		c.Table = &Table{By: l.Table.By, Rows: slices.Clone(l.Table.Rows)}
+		for i := range c.Table.Rows {
+			row := *c.Table.Rows[i].Limit
+			if err := y.setParams(&row, by); err != nil {
+				return nil, nil, err
+			}
+			c.Table.Rows[i].Limit = &row
 		}
-		c.Algo = compiled
 	}
 	c.AdjustedBy = y.told(by)
 	return &c, shadow, nil
+}
+
+// setParams sets what some adjustments say of a limit's algorithm.
+func (y *layer) setParams(l *Limit, by []*selector) *algo.ParamError {
+	p, denied := l.Algo.Params(), l.Algo.DeniedHits()
+	for _, s := range by {
+		s.Set.onParams(&p)
+		if s.Set.DeniedHits != algo.DeniedDefault {
+			denied = s.Set.DeniedHits
+		}
+		if s.Set.Burst != (Burst{}) {
+			l.BurstPercent = s.Set.Burst.Percent
+		}
+	}
+	if p.Burst == 0 {
+		l.BurstPercent = 0
+	}
+	if p == l.Algo.Params() {
+		return nil
+	}
+	compiled, err := y.compile(p, denied)
+	if err == nil {
+		l.Algo = compiled
+	}
+	return err
 }
 
 // onParams sets what the change says of an algorithm.
@@ -363,6 +391,8 @@ func (c *Change) sets(param string) bool {
 		return c.SubWindows != 0
 	case "denied_hits":
 		return c.DeniedHits != algo.DeniedDefault
+	case "lease":
+		return c.Lease != 0
 	}
 	return false
 }

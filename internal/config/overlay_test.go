@@ -3,6 +3,7 @@ package config_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 )
 
 // smooth is the default of most tests.
-var smooth = config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20}, By: "DEFAULT_ALGORITHM"}
+var smooth = config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20 * config.OnePercent}, By: "DEFAULT_ALGORITHM"}
 
 // assemble reads texts, named 0.yaml and so on, as rules that are not adjusted. A text that
 // begins with "# xds" or "# admin" comes from there.
@@ -69,8 +70,8 @@ func TestDefaultAlgorithm(t *testing.T) {
 		want       string
 		warning    string // part of one
 	}{
-		{name: "names none", text: limit("unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20, denied_hits count"},
-		{name: "null is none", text: limit("algorithm: null, unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20, denied_hits count"},
+		{name: "names none", text: limit("unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20 (20%), denied_hits count"},
+		{name: "null is none", text: limit("algorithm: null, unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20 (20%), denied_hits count"},
 		{name: "explicit fixed_window", text: limit("algorithm: fixed_window, unit: minute, requests_per_unit: 100"), want: "fixed_window, 100 per minute"},
 		{name: "another algorithm", text: limit("algorithm: sliding_log, unit: minute, requests_per_unit: 100"), want: "sliding_log, 100 per minute"},
 		{name: "a bucket without burst", text: limit("algorithm: token_bucket, unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute"},
@@ -79,19 +80,19 @@ func TestDefaultAlgorithm(t *testing.T) {
 		{name: "a day", text: limit("unit: day, requests_per_unit: 100"), want: "fixed_window, 100 per day"},
 		{name: "a month", text: limit("unit: month, requests_per_unit: 100"), want: "fixed_window, 100 per month"},
 		{name: "24 hours", text: limit("window: 24h, requests_per_unit: 100"), want: "fixed_window, 100 per day"},
-		{name: "23 hours", text: limit("window: 23h, requests_per_unit: 100"), want: "token_bucket, 100 per 23h, burst 20, denied_hits count"},
-		{name: "charges nothing", text: limit("unit: minute, requests_per_unit: 100, denied_hits: drop"), want: "token_bucket, 100 per minute, burst 20, denied_hits drop"},
-		{name: "all or nothing", text: "consume: all_or_nothing\n" + limit("unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20, denied_hits drop"},
-		{name: "nothing is charged", opts: rulefile.Options{DropDenied: true}, text: limit("unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20, denied_hits drop"},
+		{name: "23 hours", text: limit("window: 23h, requests_per_unit: 100"), want: "token_bucket, 100 per 23h, burst 20 (20%), denied_hits count"},
+		{name: "charges nothing", text: limit("unit: minute, requests_per_unit: 100, denied_hits: drop"), want: "token_bucket, 100 per minute, burst 20 (20%), denied_hits drop"},
+		{name: "all or nothing", text: "consume: all_or_nothing\n" + limit("unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20 (20%), denied_hits drop"},
+		{name: "nothing is charged", opts: rulefile.Options{DropDenied: true}, text: limit("unit: minute, requests_per_unit: 100"), want: "token_bucket, 100 per minute, burst 20 (20%), denied_hits drop"},
 		{
 			name: "several", text: rule("rate_limits: [{unit: second, requests_per_unit: 10}, {unit: day, requests_per_unit: 1000}, {algorithm: fixed_window, unit: hour, requests_per_unit: 100}]"),
-			want: "token_bucket, 10 per second, burst 2, denied_hits drop; fixed_window, 1000 per day, denied_hits drop; fixed_window, 100 per hour, denied_hits drop",
+			want: "token_bucket, 10 per second, burst 2 (20%), denied_hits drop; fixed_window, 1000 per day, denied_hits drop; fixed_window, 100 per hour, denied_hits drop",
 		},
-		{name: "what else it has", text: rule("shadow_mode: true, rate_limit: {name: a, unit: minute, requests_per_unit: 5, on_backend_error: allow, replaces: [{name: b}]}"), want: "a: token_bucket, 5 per minute, burst 1, denied_hits count, on_backend_error allow, replaces b (shadow_mode)"},
-		{name: "rounded up", text: limit("unit: minute, requests_per_unit: 6"), want: "token_bucket, 6 per minute, burst 2, denied_hits count"},
-		{name: "at least 1", text: limit("unit: minute, requests_per_unit: 0"), want: "token_bucket, 0 per minute, burst 1, denied_hits count"},
-		{name: "more than the limit", by: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 250}}, text: limit("unit: minute, requests_per_unit: 3"), want: "token_bucket, 3 per minute, burst 8, denied_hits count"},
-		{name: "more than a number", by: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 250}}, text: limit("unit: minute, requests_per_unit: 4294967295"), want: "token_bucket, 4294967295 per minute, burst 4294967295, denied_hits count"},
+		{name: "what else it has", text: rule("shadow_mode: true, rate_limit: {name: a, unit: minute, requests_per_unit: 5, on_backend_error: allow, replaces: [{name: b}]}"), want: "a: token_bucket, 5 per minute, burst 1 (20%), denied_hits count, on_backend_error allow, replaces b (shadow_mode)"},
+		{name: "rounded up", text: limit("unit: minute, requests_per_unit: 6"), want: "token_bucket, 6 per minute, burst 2 (20%), denied_hits count"},
+		{name: "at least 1", text: limit("unit: minute, requests_per_unit: 0"), want: "token_bucket, 0 per minute, burst 1 (20%), denied_hits count"},
+		{name: "more than the limit", by: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 250 * config.OnePercent}}, text: limit("unit: minute, requests_per_unit: 3"), want: "token_bucket, 3 per minute, burst 8 (250%), denied_hits count"},
+		{name: "more than a number", by: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 250 * config.OnePercent}}, text: limit("unit: minute, requests_per_unit: 4294967295"), want: "token_bucket, 4294967295 per minute, burst 4294967295 (250%), denied_hits count"},
 		{name: "a number", by: config.Default{Algorithm: algo.LeakyBucket, Burst: config.Burst{Hits: 7}}, text: limit("unit: minute, requests_per_unit: 100"), want: "leaky_bucket, 100 per minute, burst 7, denied_hits count"},
 		{name: "no burst", by: config.Default{Algorithm: algo.SlidingWindow}, text: limit("unit: minute, requests_per_unit: 100"), want: "sliding_window, 100 per minute, denied_hits count"},
 		{name: "that rules have anyway", by: config.Default{Algorithm: algo.FixedWindow, By: "DEFAULT_ALGORITHM"}, text: limit("unit: minute, requests_per_unit: 100"), want: "fixed_window, 100 per minute"},
@@ -173,7 +174,7 @@ descriptors:
 	}{
 		{
 			name: "path", adjust: `[{rules: {path: "*masked_remote_address*"}, set: {algorithm: token_bucket, burst: 20%}}]`,
-			want: []string{"edge route_a.masked_remote_address_10.0.0.0/8: token_bucket, 50 per second, burst 10, denied_hits count"},
+			want: []string{"edge route_a.masked_remote_address_10.0.0.0/8: token_bucket, 50 per second, burst 10 (20%), denied_hits count"},
 			by0:  "1.yaml:1:10: algorithm token_bucket, burst 20%",
 		},
 		{name: "exact path", adjust: `[{rules: {path: route_a.remote_address}, set: {lease: 0.1}}]`, want: []string{"edge route_a.remote_address: each: fixed_window, 5 per second, lease 0.1"}},
@@ -190,7 +191,7 @@ descriptors:
 		{name: "more parts", adjust: `[{rules: {path: sliding}, set: {strict: true, sub_windows: 20}}]`, want: []string{"edge sliding: sliding_window, 9 per minute, strict, sub_windows 20"}},
 		{
 			name: "the later wins", adjust: `[{rules: {domain: other}, set: {algorithm: token_bucket, burst: 5, lease: 0.5}}, {rules: {domain: "*", path: user}, set: {burst: 100%}}]`,
-			want: []string{"other user: token_bucket, 7 per second, burst 7, denied_hits count, lease 0.5"}, by0: "1.yaml:1:10: algorithm token_bucket, burst 5, lease 0.5; 1.yaml:1:90: burst 100%",
+			want: []string{"other user: token_bucket, 7 per second, burst 7 (100%), denied_hits count, lease 0.5"}, by0: "1.yaml:1:10: algorithm token_bucket, burst 5, lease 0.5; 1.yaml:1:90: burst 100%",
 		},
 		{name: "a later algorithm leaves an earlier burst", adjust: `[{rules: {domain: other}, set: {algorithm: token_bucket, burst: 5}}, {rules: {path: user}, set: {algorithm: sliding_window}}]`, want: []string{"other user: sliding_window, 7 per second, denied_hits count"}},
 		{name: "a burst before its algorithm", adjust: `[{rules: {path: user}, set: {burst: 5}}, {rules: {path: user}, set: {algorithm: token_bucket}}]`, want: []string{"other user: token_bucket, 7 per second, burst 5, denied_hits count"}},
@@ -201,8 +202,8 @@ descriptors:
 		{
 			name: "beside a default", by: smooth, adjust: `[{rules: {path: "*.remote_address"}, set: {algorithm: fixed_window}}, {rules: {path: user}, set: {burst: 50%}}]`,
 			want: []string{
-				"edge route_a.masked_remote_address_10.0.0.0/8: token_bucket, 50 per second, burst 10, denied_hits count",
-				"edge limits.writes: token_bucket, 30 per minute, burst 6, denied_hits drop", "other user: token_bucket, 7 per second, burst 4, denied_hits count",
+				"edge route_a.masked_remote_address_10.0.0.0/8: token_bucket, 50 per second, burst 10 (20%), denied_hits count",
+				"edge limits.writes: token_bucket, 30 per minute, burst 6 (20%), denied_hits drop", "other user: token_bucket, 7 per second, burst 4 (50%), denied_hits count",
 			},
 			by0: "DEFAULT_ALGORITHM: algorithm token_bucket, burst 20%",
 		},
@@ -306,8 +307,8 @@ func TestUnchangedDomainsComeOutTheSame(t *testing.T) {
 		limit   string // of a
 		fails   bool
 	}{
-		{"at first", []string{a, b, adjust}, "ab", "token_bucket, 5 per second, burst 1, denied_hits count", false},
-		{"the same", []string{a, b, adjust}, "", "token_bucket, 5 per second, burst 1, denied_hits count", false},
+		{"at first", []string{a, b, adjust}, "ab", "token_bucket, 5 per second, burst 1 (20%), denied_hits count", false},
+		{"the same", []string{a, b, adjust}, "", "token_bucket, 5 per second, burst 1 (20%), denied_hits count", false},
 		{"another burst", []string{a, b, strings.Replace(adjust, "20%", "3", 1)}, "a", "token_bucket, 5 per second, burst 3, denied_hits count", false},
 		{"a comment above, which moves its place", []string{a, b, "# smooth\n" + strings.Replace(adjust, "20%", "3", 1)}, "a", "token_bucket, 5 per second, burst 3, denied_hits count", false},
 		{"another rule", []string{strings.Replace(a, "5}", "10}", 1), b, "# smooth\n" + strings.Replace(adjust, "20%", "3", 1)}, "a", "token_bucket, 10 per second, burst 3, denied_hits count", false},
@@ -350,13 +351,42 @@ func TestUnchangedDomainsComeOutTheSame(t *testing.T) {
 	}
 }
 
+// TestAdjustmentsReachTheRowsOfTables: each row is a limit of its own.
+func TestAdjustmentsReachTheRowsOfTables(t *testing.T) {
+	const rules = `domain: edge
+descriptors:
+  - key: user
+    rate_limit: {unit: minute, requests_per_unit: {by: plan, values: {gold: 1000, silver: 95}, default: 10}}
+`
+	adjusted, err := config.NewOverlay(smooth).Apply(assemble(t, rulefile.Options{}, rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := adjusted.Domains[0].Descriptors[0].Limits[0]
+	bursts := map[string]uint32{"": l.Algo.Params().Burst}
+	for _, r := range l.Table.Rows {
+		p := r.Limit.Algo.Params()
+		if p.Algorithm != algo.TokenBucket || r.Limit.BurstPercent != 20*config.OnePercent {
+			t.Errorf("%s: %+v, burst of %v", r.Value, p, r.Limit.BurstPercent)
+		}
+		bursts[r.Value] = p.Burst
+	}
+	if want := map[string]uint32{"": 2, "gold": 200, "silver": 19}; !maps.Equal(bursts, want) {
+		t.Errorf("bursts %v, want %v", bursts, want)
+	}
+	adjusted, err = config.NewOverlay(config.Default{}).Apply(assemble(t, rulefile.Options{}, rules, "adjust: [{rules: {path: user}, set: {lease: 0.1}}]"))
+	if err == nil || !strings.Contains(err.Error(), "a limit from a table takes no lease") {
+		t.Errorf("%v, %v: a lease is an error", limits(adjusted), err)
+	}
+}
+
 func TestBurstAsText(t *testing.T) {
-	for text, want := range map[string]config.Burst{"20": {Hits: 20}, "20%": {Percent: 20}, " 7 % ": {Percent: 7}, "4294967295": {Hits: 4294967295}, "1000%": {Percent: 1000}} {
+	for text, want := range map[string]config.Burst{"20": {Hits: 20}, "20%": {Percent: 20 * config.OnePercent}, "12.5%": {Percent: 1250}, " 7 % ": {Percent: 7 * config.OnePercent}, "4294967295": {Hits: 4294967295}, "1000%": {Percent: 1000 * config.OnePercent}} {
 		if got, err := config.ParseBurst(text); err != nil || got != want {
 			t.Errorf("%q is %v (%v), want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "%", "0", "0%", "-1", "1.5", "12.5%", "20 %%", "4294967296", "much"} {
+	for _, text := range []string{"", "%", "0", "0%", "-1", "1.5", "12.345%", "20 %%", "4294967296", "much"} {
 		if got, err := config.ParseBurst(text); err == nil {
 			t.Errorf("%q is %v, want an error", text, got)
 		}

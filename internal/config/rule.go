@@ -68,15 +68,15 @@ func (r Rule) Name() string {
 }
 
 // Joined is the descriptor's part of the names of rules: "user_alice", or "user" if it
-// has no value. That of a rule on sets of entries is "limits." and its name.
+// has no value, or "method_[GET,POST]" of a list. That of a rule on sets of entries is "limits." and its name.
 func (d *Descriptor) Joined() string {
 	if d.Set != nil {
 		return "limits." + d.Set.Name
 	}
-	if d.Value == "" {
+	if d.Value == "" && !d.HasList() {
 		return d.Key
 	}
-	return d.Key + "_" + d.Value
+	return d.Key + "_" + d.ValueText()
 }
 
 func (d *Descriptor) nameBelow(parent string) string { return parent + "." + d.Joined() }
@@ -103,8 +103,11 @@ func (r Rule) ID() string {
 			write(d.Set.Name)
 			continue
 		}
+		if d.HasList() {
+			write("") // which is no key: a list is no value with the same text
+		}
 		write(d.Key)
-		write(d.Value)
+		write(d.ValueText())
 	}
 	return idEncoding.EncodeToString(h.Sum(nil))[:idLength]
 }

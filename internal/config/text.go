@@ -23,7 +23,11 @@ func (l *Limit) String() string {
 	} else {
 		p := l.Algo.Params()
 		unit, window := l.Window()
-		fmt.Fprintf(&b, "%s, %d per %s", p.Algorithm, p.Limit, unit+window)
+		rate := strconv.FormatUint(uint64(p.Limit), 10)
+		if l.Table != nil {
+			rate = l.Table.text(p.Limit)
+		}
+		fmt.Fprintf(&b, "%s, %s per %s", p.Algorithm, rate, unit+window)
 	}
 	for _, d := range l.details() {
 		b.WriteString(", " + d.key)
@@ -69,7 +73,14 @@ func (l *Limit) details() (all []detail) {
 	}
 	if !l.Unlimited {
 		p := l.Algo.Params()
-		add(p.Burst != 0, "burst", p.Burst)
+		switch {
+		case l.BurstPercent != 0 && l.Table != nil:
+			add(true, "burst", l.BurstPercent)
+		case l.BurstPercent != 0:
+			add(true, "burst", fmt.Sprintf("%d (%s)", p.Burst, l.BurstPercent))
+		default:
+			add(p.Burst != 0, "burst", p.Burst)
+		}
 		if p.Refill != (algo.Rate{}) {
 			add(true, "refill_rate", FormatRate(p.Refill))
 		}
@@ -141,6 +152,9 @@ func (l *Limit) beyondRate() (all []detail) {
 	}
 	if _, window := l.Window(); window != "" {
 		all = append(all, detail{"window", window})
+	}
+	if l.Table != nil {
+		all = append(all, detail{"by " + l.Table.By, l.Table.text(l.RequestsPerUnit)})
 	}
 	return all
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
 // Replacement is what becomes of counters when rules replace others.
@@ -110,17 +111,46 @@ func (d *Domain) Example(rule config.Rule, fillers ...string) Entries {
 	}
 	for _, filler := range fillers {
 		entries := make(Entries, len(rule.Path))
+		examples := make([][]string, len(rule.Path))
+		tries := 1
 		for i, c := range rule.Path {
-			entries[i] = Entry{Key: strings.ReplaceAll(c.Key, "*", filler), Value: strings.ReplaceAll(c.Value, "*", filler)}
-			if c.Value == "" {
-				entries[i].Value = filler
-			}
+			entries[i].Key = strings.ReplaceAll(c.Key, "*", filler)
+			examples[i] = exampleValues(c, filler)
+			tries = max(tries, len(examples[i]))
 		}
-		if r := d.Lookup(entries); r != nil && r.Config == rule.Descriptor() {
-			return entries
+		for try := range tries {
+			for i := range entries {
+				entries[i].Value = examples[i][min(try, len(examples[i])-1)]
+			}
+			if r := d.Lookup(entries); r != nil && r.Config == rule.Descriptor() {
+				return entries
+			}
 		}
 	}
 	return nil
+}
+
+// mostExamples bounds how many values of a list are tried.
+const mostExamples = 100
+
+// exampleValues returns values that lead to the descriptor, if no other one goes before
+// it. Of a range they are the first address, the last, and the range itself.
+func exampleValues(c *config.Descriptor, filler string) (all []string) {
+	if !c.HasList() {
+		if c.Value == "" {
+			return []string{filler}
+		}
+		return []string{strings.ReplaceAll(c.Value, "*", filler)}
+	}
+	for _, v := range c.AnyOf.Values {
+		all = append(all, strings.ReplaceAll(v, "*", filler))
+	}
+	for _, text := range c.AnyOf.CIDRs {
+		if p, err := cidr.Parse(text); err == nil {
+			all = append(all, p.Addr().String(), cidr.Last(p).String(), p.String())
+		}
+	}
+	return all[:min(len(all), mostExamples)]
 }
 
 // counters are those that a descriptor charges.

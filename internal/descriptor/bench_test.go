@@ -42,6 +42,26 @@ func one(key, format string) func(i, n int) []descriptor.Entry {
 	}
 }
 
+// addressRules are rules for n ranges of three lengths, each by its format, of which most
+// have the first.
+func addressRules(formats ...string) func(n int) []*config.Descriptor {
+	return func(n int) (level []*config.Descriptor) {
+		for i := range n {
+			d := leaf("remote_address", "")
+			d.AnyOf.CIDRs = []string{fmt.Sprintf(formats[max(0, i%10-7)], 10+i>>16, i>>8&0xff, i&0xff)}
+			level = append(level, d)
+		}
+		return level
+	}
+}
+
+// addressIn returns addresses of those ranges.
+func addressIn(format string) func(i, n int) []descriptor.Entry {
+	return func(i, _ int) []descriptor.Entry {
+		return []descriptor.Entry{{Key: "remote_address", Value: fmt.Sprintf(format, 10+i>>16, i>>8&0xff, i&0xff)}}
+	}
+}
+
 // tree nests n rules in three levels, most of them on the last.
 func tree(n int) (top []*config.Descriptor) {
 	for i := 0; n > 0; i++ {
@@ -89,6 +109,20 @@ var shapes = []shape{
 		request: one("tenant", "unknown-%06d"),
 	},
 	{name: "miss", rules: leaves("tenant", "customer-%06d"), request: one("tenant", "unknown-%06d"), misses: true},
+	{
+		name: "list", // of two values
+		rules: func(n int) (level []*config.Descriptor) {
+			for i := range n {
+				d := leaf("tenant", "")
+				d.AnyOf.Values = []string{fmt.Sprintf("customer-%06d", i), fmt.Sprintf("client-%06d", i)}
+				level = append(level, d)
+			}
+			return level
+		},
+		request: one("tenant", "client-%06d"),
+	},
+	{name: "ipv4-range", rules: addressRules("%d.%d.%d.0/24", "%d.%d.%d.7/32", "%d.%d.%d.0/25"), request: addressIn("%d.%d.%d.7")},
+	{name: "ipv6-range", rules: addressRules("2001:db8:%x:%02x%02x::/64", "2001:db8:%x:%02x%02x::7/128", "2001:db8:%x:%02x%02x::/72"), request: addressIn("2001:db8:%x:%02x%02x::7")},
 	{name: "wildcard-prefix", rules: leaves("path", "/tenant-%06d/*"), request: one("path", "/tenant-%06d/orders/4711")},
 	{name: "wildcard-suffix", rules: leaves("host", "*.shop-%06d.example.com"), request: one("host", "www.shop-%06d.example.com")},
 	{name: "wildcard-both", rules: leaves("path", "/api/*/shop-%06d"), request: one("path", "/api/v1/shop-%06d")},

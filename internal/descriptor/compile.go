@@ -1,6 +1,7 @@
 package descriptor
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -103,6 +104,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 	keys := make([]int, 0, len(descriptors)) // edges
 	var anyKey []pattern
 	byKey := map[int][]pattern{}
+	ranged := map[int]*rangesBuilder{}
 	for order, c := range descriptors {
 		b.task.Step()
 		key, at := b.addNode(up, c)
@@ -119,21 +121,32 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 		if len(c.Descriptors) > 0 {
 			b.addLevel(at, c.Descriptors, levels, path+".")
 		}
-		if n.match == nil {
-			continue
+		to := candidate{slot: uint32(at), order: uint32(order), flags: b.tree.list[at].flags}
+		for _, p := range n.patternsOf() {
+			p.candidate = to
+			if n.starKey {
+				anyKey = append(anyKey, p)
+			} else {
+				byKey[key] = append(byKey[key], p.after(c.Key+"_"))
+			}
 		}
-		p := *n.match
-		p.candidate = candidate{slot: uint32(at), order: uint32(order), flags: b.tree.list[at].flags}
-		if n.starKey {
-			anyKey = append(anyKey, p)
-		} else {
-			byKey[key] = append(byKey[key], p.after(c.Key+"_"))
+		if len(c.AnyOf.CIDRs) > 0 {
+			if ranged[key] == nil {
+				ranged[key] = &rangesBuilder{seen: map[netip.Prefix]bool{}}
+			}
+			ranged[key].add(c.AnyOf.CIDRs, to)
 		}
 	}
 	for _, k := range keys {
 		if patterns := byKey[k]; patterns != nil {
 			b.tree.list[k].set = 1 + b.addSet(patterns, prefixEdge)
 			delete(byKey, k)
+		}
+		if r := ranged[k]; r != nil {
+			b.tree.list[k].flags |= hasRanges
+			b.tree.list[k].land = uint32(len(b.domain.ranges))
+			b.domain.ranges = append(b.domain.ranges, r.build(b.task))
+			delete(ranged, k)
 		}
 		if len(anyKey) > 0 {
 			b.tree.list[k].flags |= isOdd
@@ -152,30 +165,35 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 // addNode adds a descriptor below up and returns the edges of its key and to
 // itself; rootEdge if one like it is there already.
 func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
-	b.nodes = append(b.nodes, node{config: c, joined: c.Joined(), starKey: strings.Contains(c.Key, "*")})
+	b.nodes = append(b.nodes, node{config: c, joined: c.Joined(), starKey: isPattern(c.Key)})
 	n := &b.nodes[len(b.nodes)-1]
 	key = b.tree.add(up, keyEdge, c.Key)
 	at = key
-	if c.Value != "" {
+	switch {
+	case c.HasList():
+		at = b.addList(key, n)
+	case c.Value != "":
 		at = b.tree.add(key, valueEdge, c.Value)
 	}
-	if b.tree.list[at].node != nil {
+	if at == rootEdge || b.tree.list[at].node != nil || b.tree.list[at].flags&isMember != 0 {
 		return key, rootEdge
 	}
 	b.tree.list[at].node = n
 	switch {
-	case c.Value == "":
-		b.tree.list[key].flags |= isNode
-	case !strings.Contains(c.Value, "*"):
+	case hasExact(c):
 		b.tree.list[key].flags |= hasValues
+	case at == key:
+		b.tree.list[key].flags |= isNode
 	}
-	if strings.Contains(n.joined, "*") {
+	if !c.HasList() && isPattern(n.joined) {
 		p := newPattern(n.joined)
 		n.match = &p
 	}
 	n.shared = sharedText(n)
 	return key, at
 }
+
+func isPattern(s string) bool { return strings.Contains(s, "*") }
 
 // markOdd marks a key and others of the level that are its start up to an
 // underscore.
@@ -204,8 +222,14 @@ func (b *builder) addRule(at int, levels []*node, path string) {
 	shares := false
 	for _, n := range levels {
 		shares = shares || n.shared != ""
-		anyValue := n.config.Value == "" || n.match != nil && !n.config.ShareThreshold
+		anyValue := n.config.Value == "" && !n.config.HasList() || (n.match != nil || n.config.HasList()) && !n.config.ShareThreshold
 		r.Detailed = r.Detailed || n.config.ValueToMetric && anyValue || n.starKey
+	}
+	if key := c.Follows(); key != "" {
+		r.follow = &follow{key, len(levels), b.domain}
+		if !slices.Contains(b.domain.followed, key) {
+			b.domain.followed = append(b.domain.followed, key)
+		}
 	}
 	r.keys = b.keyForm(c.Limits)
 	if shares || r.Detailed {
@@ -224,6 +248,12 @@ func (b *builder) finish(rules []*Rule) []*Rule {
 		b.wild.list[i].land = slots[b.wild.list[i].land]
 	}
 	d.wild, _ = newTable(b.wild.list, b.task)
+	for _, r := range d.ranges {
+		for i := range r.land {
+			r.land[i].slot = slots[r.land[i].slot]
+		}
+		b.task.Step()
+	}
 	for _, w := range d.sets {
 		for i := range w.patterns {
 			w.patterns[i].slot = slots[w.patterns[i].slot]

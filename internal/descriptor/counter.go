@@ -20,8 +20,9 @@ type Counter struct {
 // CounterEntry is an entry as it is counted.
 type CounterEntry struct {
 	Entry
-	// Shared says that all values that match the pattern Value share the counter.
-	Shared bool
+	// Shared says that all values that match the pattern Value share the counter, or
+	// with List all those of the list with that text.
+	Shared, List bool
 }
 
 // ParseKey reads what AppendKey or AppendOverrideKey wrote, or the start of it,
@@ -44,7 +45,7 @@ func ParseKey(key []byte) (c Counter, complete bool) {
 		if e.Key, rest, ok = cutSized(key); !ok || len(rest) == 0 {
 			return c, false
 		}
-		e.Shared = rest[0] != '='
+		e.Shared, e.List = rest[0] != '=', rest[0] == '&'
 		if e.Value, rest, ok = cutSized(rest[1:]); !ok || len(rest) == 0 {
 			return c, false
 		}
@@ -74,18 +75,18 @@ func (m *Matcher) RuleOf(key []byte) *Rule {
 	if !complete || c.Override || d == nil {
 		return nil
 	}
-	entries := make([]Entry, len(c.Entries))
-	for i, e := range c.Entries {
-		entries[i] = e.Entry // a pattern lands where it is written
-	}
 	var r *Rule
 	if i, is := d.byName[c.Limit]; is && c.Limit != "" {
 		r = &d.limitRules[i]
 	} else if c.Limit == "" {
-		r = d.Lookup(entries)
+		r = d.ruleOf(c.Entries)
 	}
 	if r == nil {
 		return nil
+	}
+	entries := make([]Entry, len(c.Entries))
+	for i, e := range c.Entries {
+		entries[i] = e.Entry
 	}
 	for i := range r.Config.Limits {
 		if bytes.Equal(r.AppendKey(nil, entries, i), key) {
@@ -93,4 +94,27 @@ func (m *Matcher) RuleOf(key []byte) *Rule {
 		}
 	}
 	return nil
+}
+
+// ruleOf returns the rule to which counted entries lead. A pattern lands where it is
+// written.
+func (d *Domain) ruleOf(entries []CounterEntry) *Rule {
+	at := d.top
+	for i := range entries {
+		if at.flags&hasLevel == 0 {
+			return nil
+		}
+		if e := &entries[i]; e.List {
+			at = d.listAt(at, e.Key, e.Value)
+		} else {
+			at = d.step(at, e.Key, e.Value)
+		}
+		if at.slot == none {
+			return nil
+		}
+	}
+	if at.flags&hasRule == 0 {
+		return nil
+	}
+	return &d.rules[at.slot]
 }

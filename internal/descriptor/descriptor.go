@@ -6,13 +6,16 @@
 // A descriptor is matched entry by entry, from the domain's top level down. On
 // each level
 //
-//   - a configured key and value that are the entry's win over
+//   - a configured key and value that are the entry's, also in a list of values, win over
+//   - a configured key with the longest range of addresses that covers the entry's value,
+//     which wins over
 //   - the first in the file whose value is a pattern (each * stands for zero or
 //     more characters) that matches, which wins over
 //   - a configured key without a value,
 //
-// and the choice is final, whether or not it leads to a limit. The rule on which
-// the last entry lands applies, and beside it all rules on sets of entries whose
+// and the choice is final, whether or not it leads to a limit. An entry that leads nowhere
+// is skipped if the rule on which the others land follows it: see config.Table. The rule
+// on which the last entry lands applies, and beside it all rules on sets of entries whose
 // conditions the descriptor meets: see package sets.
 //
 // As in envoyproxy/ratelimit, keys and values are compared joined by "_": the
@@ -37,6 +40,8 @@ type Rule struct {
 	Index int
 	keys  *keyForm
 	set   *setRule // nil: it is in the tree
+	// follow is nil for rules without tables, and those on sets of entries.
+	follow *follow
 	// Domain and Path name the rule in statistics and logs. Path joins the
 	// configured keys and values, as envoyproxy/ratelimit does: "user_alice.path".
 	Domain, Path string
@@ -70,7 +75,10 @@ type Domain struct {
 	first  int    // index of the first rule
 	wild   table  // prefixEdge and suffixEdge
 	sets   []set
+	ranges []ranges
 	levels []level
+	// followed are the keys of entries that tables of the tree's limits follow.
+	followed []string
 
 	limits     *sets.Index    // the rules on sets of entries; nil: none
 	byName     map[string]int // their index by name
@@ -86,7 +94,7 @@ type Domain struct {
 type node struct {
 	config  *config.Descriptor
 	joined  string   // key, or key_value
-	match   *pattern // nil if joined has no *
+	match   *pattern // nil if joined has no *, or of a list
 	starKey bool     // the key has one
 	shared  string   // what stands for the entry in counter keys if all values share one; else empty
 }
@@ -121,11 +129,13 @@ func (d *Domain) Lookup(entries []Entry) *Rule {
 	at := d.top
 	for i := range entries {
 		if at.flags&hasLevel == 0 {
-			return nil
+			return d.skip(at, entries, i)
 		}
-		if at = d.step(at, entries[i].Key, entries[i].Value); at.slot == none {
-			return nil
+		next := d.step(at, entries[i].Key, entries[i].Value)
+		if next.slot == none {
+			return d.skip(at, entries, i)
 		}
+		at = next
 	}
 	if at.flags&hasRule == 0 {
 		return nil
@@ -149,7 +159,15 @@ func (d *Domain) step(at place, key, value string) place {
 	if r.flags()&hasValues != 0 || r.set != 0 && strings.IndexByte(value, '*') >= 0 {
 		valueWay := hash(way, valueEdge, value)
 		if v, r := d.tree.find(valueWay, k, valueEdge, value); r != nil {
+			if r.flags()&isMember != 0 {
+				return d.member(r)
+			}
 			return place{v, r.flags(), valueWay}
+		}
+	}
+	if r.flags()&hasRanges != 0 {
+		if c := d.ranges[r.land].longest(value); c.slot != none {
+			return d.landing(c)
 		}
 	}
 	if r.set != 0 {

@@ -32,6 +32,7 @@ type How string
 // The ways to match, the preferred first.
 const (
 	Exact    How = "exact"
+	Range    How = "range" // of addresses, the longest; listed only if there is one
 	Wildcard How = "wildcard"
 	KeyOnly  How = "key_only"
 )
@@ -72,6 +73,9 @@ type Step struct {
 	Tried []Attempt `json:"tried"`
 	// Nearest are the descriptors most like the entry, if none matches.
 	Nearest []Place `json:"nearest,omitempty"`
+	// Skipped reports that the entry leads nowhere, and that the rule on which the others
+	// land follows it.
+	Skipped bool `json:"skipped,omitempty"`
 }
 
 // Attempt is one way to match an entry and the descriptor that it finds, if any.
@@ -82,8 +86,10 @@ type Attempt struct {
 
 // Place is a descriptor of the configuration.
 type Place struct {
-	Key   string `json:"key"`
+	Key string `json:"key"`
+	// Value is the text of the list where List.
 	Value string `json:"value,omitempty"`
+	List  bool   `json:"list,omitempty"`
 	// Pos is where it is written: file:line:column.
 	Pos string `json:"pos"`
 	// HasLimit says whether it has a limit, HasDescriptors whether there are
@@ -116,9 +122,24 @@ type ExplainedLimit struct {
 	// order. Both are empty if none did.
 	Adjusted []config.AdjustedBy `json:"adjusted,omitempty"`
 	Written  string              `json:"written,omitempty"`
+	// Table says which row of the table applies; nil if the limit has none. Limit is the
+	// text of that row.
+	Table *ExplainedTable `json:"table,omitempty"`
 	// CounterKey is the key of the entries' counter, before what the store puts
 	// around it. Empty if unlimited.
 	CounterKey string `json:"counter_key,omitempty"`
+}
+
+// ExplainedTable is the table of a limit.
+type ExplainedTable struct {
+	// By is the key of the entry that the limit follows, Value its value in the row that
+	// applies.
+	By    string `json:"by"`
+	Value string `json:"value,omitempty"`
+	// Default: none does, but the table's default.
+	Default bool `json:"default,omitempty"`
+	// All is the text of the limit with its table.
+	All string `json:"all"`
 }
 
 // Explain looks entries up as Lookup and LookupSets do and says what happens on the way.
@@ -187,7 +208,12 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 		return x
 	}
 	at := d.top
+	follows := d.followedBy(entries)
 	for i, e := range entries {
+		if follows != "" && e.Key == follows && (at.flags&hasLevel == 0 || d.step(at, e.Key, e.Value).slot == none) {
+			x.Levels = append(x.Levels, Step{Entry: e, Skipped: true})
+			continue
+		}
 		if at.flags&hasLevel == 0 {
 			x.Outcome = TooDeep
 			x.Reason = fmt.Sprintf("there is nothing below %s: it takes descriptors of %d, this one has %d", d.placeOf(at), i, len(entries))
@@ -210,6 +236,15 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 	return x
 }
 
+// followedBy returns the key of the entry that the rule follows that applies; empty if
+// there is none.
+func (d *Domain) followedBy(entries []Entry) string {
+	if r := d.Lookup(entries); r != nil && r.follow != nil {
+		return r.follow.key
+	}
+	return ""
+}
+
 func (d *Domain) explainStep(at place, e Entry) Step {
 	splits := d.splits(at, e.Key, e.Value)
 	step := Step{Entry: e, Tried: []Attempt{
@@ -217,6 +252,11 @@ func (d *Domain) explainStep(at place, e Entry) Step {
 		{How: Wildcard, Found: d.placeOf(d.landing(d.firstWildcard(at, splits, e.Key, e.Value)))},
 		{How: KeyOnly, Found: d.placeOf(d.keyOnly(at, e.Key))},
 	}}
+	if len(d.ranges) > 0 {
+		if found := d.placeOf(d.landing(d.inRange(at, e.Key, e.Value))); found != nil {
+			step.Tried = slices.Insert(step.Tried, 1, Attempt{How: Range, Found: found})
+		}
+	}
 	if step.Won() == nil {
 		for _, c := range d.level(at).nearest(e) {
 			step.Nearest = append(step.Nearest, *newPlace(c))
@@ -256,7 +296,11 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 		ShadowMode: r.Config.ShadowMode, QuotaMode: r.Config.QuotaMode,
 	}
 	for i, l := range r.Config.Limits {
+		l, row, found := l.For(entries)
 		limit := ExplainedLimit{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Limit: l.String()}
+		if t := r.Config.Limits[i].Table; t != nil {
+			limit.Table = &ExplainedTable{By: t.By, Value: row, Default: !found, All: r.Config.Limits[i].String()}
+		}
 		if !l.Unlimited {
 			limit.Algorithm = l.Algo.Params().Algorithm.String()
 			limit.CounterKey = string(r.AppendKey(nil, entries, i))
@@ -270,7 +314,7 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 }
 
 func newPlace(c *config.Descriptor) *Place {
-	return &Place{Key: c.Key, Value: c.Value, Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
+	return &Place{Key: c.Key, Value: c.ValueText(), List: c.HasList(), Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
 }
 
 // placeOf returns the descriptor at a place; nil if it is nowhere.
@@ -312,7 +356,7 @@ func (l *level) nearest(e Entry) []*config.Descriptor {
 		}
 	}
 	if same != nil {
-		return nearest(same, e.Value, func(c *config.Descriptor) string { return c.Value })
+		return nearest(same, e.Value, (*config.Descriptor).ValueText)
 	}
 	return nearest(first, e.Key, func(c *config.Descriptor) string { return c.Key })
 }
@@ -347,6 +391,9 @@ func (x Explanation) String() string {
 	fmt.Fprintf(&b, "%s\n", x.Reason)
 	for i, s := range x.Levels {
 		fmt.Fprintf(&b, "\n%d. %s\n", i+1, entryText(s.Entry))
+		if s.Skipped {
+			b.WriteString("   skipped: the rule's limit follows it, and it leads nowhere\n")
+		}
 		won := s.Won()
 		for j := range s.Tried {
 			a := &s.Tried[j]
@@ -413,6 +460,11 @@ func (l ExplainedLimit) String() string {
 	}
 	for _, a := range l.Adjusted {
 		text += "\n   adjusted  " + a.String()
+	}
+	if t := l.Table; t != nil && t.Default {
+		text += fmt.Sprintf("\n   table     no row for %s: its default, of %s", config.Quote(t.By), t.All)
+	} else if t != nil {
+		text += fmt.Sprintf("\n   table     the row for %s, of %s", entryText(Entry{Key: t.By, Value: t.Value}), t.All)
 	}
 	return text + "\n   counter   " + config.Quote(l.CounterKey)
 }

@@ -19,11 +19,12 @@ import (
 // a key, whatever bytes they hold. Those of a rule on sets of entries name the rule
 // and, of the entries, those that it counts by: 4:edge|@6:writes|4:user=5:alice|tb.
 // ~ stands before a pattern whose values share
-// the counter, * before the joined key and pattern if the entry's key is not the
+// the counter, & before the text of a list of values or ranges, * before the joined key and pattern if the entry's key is not the
 // configured one. The tag at the end is the algorithm and, of one that counts in
 // windows, its window; #2 for the second limit of that tag; and ! before it for a
 // limit that came with the request. What may change while a counter lives on is no
-// part of it: limit, burst, the rate of a bucket, and how strict a window is. The
+// part of it: limit, burst, the rate of a bucket, how strict a window is, and the entry
+// that a table follows. The
 // 2 in sw2 and hy2 tells their states from those of versions before.
 
 // AppendKey appends the key of the counter of one of the rule's limits, by its
@@ -39,6 +40,8 @@ func (r *Rule) AppendKey(dst []byte, entries []Entry, limit int) []byte {
 		return r.appendSetKey(dst, entries, tag)
 	}
 	dst = append(dst, f.prefix...)
+	var room [8]Entry
+	entries = r.leading(room[:0], entries)
 	for i := range entries {
 		e := &entries[i]
 		if f.levels != nil {
@@ -60,9 +63,13 @@ type keyForm struct {
 }
 
 // AppendOverrideKey appends the key of the counter of a limit that came with the
-// request.
-func (d *Domain) AppendOverrideKey(dst []byte, entries []Entry, l *algo.Limit) []byte {
+// request, instead of those of rule; nil if no rule applies.
+func (d *Domain) AppendOverrideKey(dst []byte, rule *Rule, entries []Entry, l *algo.Limit) []byte {
 	dst = append(dst, d.prefix...)
+	var room [8]Entry
+	if rule != nil {
+		entries = rule.leading(room[:0], entries)
+	}
 	for i := range entries {
 		dst = appendEntry(dst, &entries[i])
 	}
@@ -84,7 +91,7 @@ func appendSized(dst []byte, s string) []byte {
 // envoyproxy/ratelimit, entries that match by another key than is configured, by
 // way of the joint or of a * in the key, share it with those of their own key.
 func (n *node) appendShared(dst []byte, e *Entry) []byte {
-	if !n.starKey && (len(e.Key) == len(n.config.Key) || strings.HasPrefix(n.joined, e.Key+"_")) {
+	if n.config.HasList() || !n.starKey && (len(e.Key) == len(n.config.Key) || strings.HasPrefix(n.joined, e.Key+"_")) {
 		return append(dst, n.shared...)
 	}
 	dst = append(appendSized(dst, e.Key), '*')
@@ -94,16 +101,25 @@ func (n *node) appendShared(dst []byte, e *Entry) []byte {
 // sharedText returns what stands in counter keys for entries that land on n, if
 // their values share a counter.
 func sharedText(n *node) string {
-	if !n.config.ShareThreshold || n.match == nil {
+	mark := byte('~')
+	switch {
+	case !n.config.ShareThreshold:
+		return ""
+	case n.config.HasList():
+		mark = '&'
+	case n.match == nil:
 		return ""
 	}
-	text := append(appendSized(nil, n.config.Key), '~')
-	return string(appendSized(text, n.config.Value)) + "|"
+	text := append(appendSized(nil, n.config.Key), mark)
+	return string(appendSized(text, n.config.ValueText())) + "|"
 }
 
-// matches says whether e, which landed on n, matches n's pattern. Otherwise it
-// landed there by its key alone.
+// matches says whether e, which landed on n, matches n's pattern, or is one of n's list.
+// Otherwise it landed there by its key alone.
 func (n *node) matches(e *Entry) bool {
+	if n.config.HasList() {
+		return true
+	}
 	if n.match == nil {
 		return false
 	}
@@ -186,6 +202,8 @@ func (r *Rule) AppendMetricKey(dst []byte, entries []Entry) []byte {
 	if r.set != nil {
 		return r.appendSetMetricKey(dst, entries)
 	}
+	var room [8]Entry
+	entries = r.leading(room[:0], entries)
 	shares := r.shares(entries)
 	for i := range entries {
 		if i > 0 {
@@ -226,6 +244,7 @@ func (r *Rule) MetricLevels(entries []Entry) (first, second string) {
 		first, second, _ = strings.Cut(string(r.appendSetMetricKey(nil, entries)), ".")
 		return first, second
 	}
+	entries = r.leading(nil, entries)
 	shares := r.shares(entries)
 	first = string(r.appendMetricLevel(nil, 0, &entries[0], shares))
 	if len(entries) > 1 {

@@ -80,7 +80,7 @@ func TestTags(t *testing.T) {
 			if got, want := string(d.Lookup(e).AppendKey(nil, e, 0)), "1:e|1:k=1:v|"+test.want; got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			if got, want := string(d.AppendOverrideKey(nil, e, l.Algo)), "1:e|1:k=1:v|!"+test.want; got != want {
+			if got, want := string(d.AppendOverrideKey(nil, nil, e, l.Algo)), "1:e|1:k=1:v|!"+test.want; got != want {
 				t.Errorf("override: got %q, want %q", got, want)
 			}
 		})
@@ -201,7 +201,7 @@ func keysAreInjective(t *rapid.T) {
 		}
 	}
 	check(r.AppendKey(nil, entries, 0), want, marks, "tb")
-	check(d.AppendOverrideKey(nil, entries, r.Config.Limits[0].Algo), entries, strings.Repeat("=", len(entries)), "!tb")
+	check(d.AppendOverrideKey(nil, nil, entries, r.Config.Limits[0].Algo), entries, strings.Repeat("=", len(entries)), "!tb")
 }
 
 func TestKeysAreInjective(t *testing.T) { rapid.Check(t, keysAreInjective) }

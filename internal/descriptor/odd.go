@@ -44,6 +44,9 @@ func (d *Domain) stepOddly(at place, key, value string) place {
 	if p := d.exact(at, splits, key, value); p != nowhere {
 		return p
 	}
+	if c := d.inRange(at, key, value); c.slot != none {
+		return d.landing(c)
+	}
 	if c := d.firstWildcard(at, splits, key, value); c.slot != none {
 		return d.landing(c)
 	}
@@ -61,6 +64,16 @@ func (d *Domain) exact(at place, splits []split, key, value string) place {
 		return nowhere
 	}
 	return d.keyNode(at, key+"_"+value)
+}
+
+// inRange finds the longest range of the entry's own key that covers its value: an
+// address has no joint.
+func (d *Domain) inRange(at place, key, value string) candidate {
+	_, r := d.tree.find(hash(at.way, keyEdge, key), at.slot, keyEdge, key)
+	if r == nil || r.flags()&hasRanges == 0 {
+		return nothing
+	}
+	return d.ranges[r.land].longest(value)
 }
 
 // firstWildcard finds the first pattern of the level that matches the entry.
@@ -117,8 +130,11 @@ func (d *Domain) keyNode(at place, key string) place {
 func (d *Domain) value(k place, value string) place {
 	way := hash(k.way, valueEdge, value)
 	v, r := d.tree.find(way, k.slot, valueEdge, value)
-	if r == nil {
+	switch {
+	case r == nil:
 		return nowhere
+	case r.flags()&isMember != 0:
+		return d.member(r)
 	}
 	return place{v, r.flags(), way}
 }

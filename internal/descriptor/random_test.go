@@ -1,6 +1,7 @@
 package descriptor_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,10 +37,12 @@ func text(letters string, least, most int) *rapid.Generator[string] {
 var (
 	ruleKeys  = []*rapid.Generator[string]{text("ab", 1, 2), text("ab_", 1, 4), text("ab_*", 1, 4)}
 	ruleValue = rapid.OneOf(rapid.Just(""), text("ab_", 1, 4), text("ab_**", 1, 6), text("ab_**", 1, 6))
+	ruleRange = rapid.SampledFrom([]string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "0.0.0.0/0", "::/0", "2001:db8::/32", "2001:db8::1/128"})
+	addresses = []string{"10.1.2.3", "10.1.2.9", "10.9.9.9", "192.0.2.1", "::ffff:10.1.2.3", "::ffff:10.9.0.0/112", "2001:db8::1", "2001:db9::1", "10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "10.1.2", "10.1.2.300"}
 	entry     = rapid.Custom(func(t *rapid.T) descriptor.Entry {
 		return descriptor.Entry{
-			Key:   rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b"}), text("ab_*", 0, 5)).Draw(t, "key"),
-			Value: text("ab_*", 0, 7).Draw(t, "value"),
+			Key:   rapid.OneOf(rapid.SampledFrom([]string{"a", "b", "a_b", "f"}), text("ab_*", 0, 5)).Draw(t, "key"),
+			Value: rapid.OneOf(text("ab_*", 0, 7), text("ab_*", 0, 7), rapid.SampledFrom(addresses)).Draw(t, "value"),
 		}
 	})
 )
@@ -50,14 +53,27 @@ func drawLevel(t *rapid.T, depth, size int) []*config.Descriptor {
 	ruleKey := rapid.SampledFrom(ruleKeys).Draw(t, "keys")
 	for range rapid.IntRange(0, size).Draw(t, "descriptors") {
 		d := &config.Descriptor{Key: ruleKey.Draw(t, "key"), Value: ruleValue.Draw(t, "value")}
-		if seen[[2]string{d.Key, d.Value}] {
+		if !strings.Contains(d.Key, "*") && rapid.Uint8Range(0, 3).Draw(t, "list") == 0 {
+			d.Value = ""
+			d.AnyOf.Values = rapid.SliceOfN(ruleValue.Filter(func(v string) bool { return v != "" }), 0, 4).Draw(t, "values")
+			d.AnyOf.CIDRs = rapid.SliceOfN(ruleRange, 0, 3).Draw(t, "ranges")
+		}
+		again := func(list []string) bool {
+			return slices.ContainsFunc(list, func(v string) bool { return seen[[2]string{d.Key, v}] })
+		}
+		if again(values(d)) || again(d.AnyOf.CIDRs) || d.HasList() && len(d.AnyOf.Values)+len(d.AnyOf.CIDRs) == 0 {
 			continue
 		}
-		seen[[2]string{d.Key, d.Value}] = true
+		for _, v := range append(values(d), d.AnyOf.CIDRs...) {
+			seen[[2]string{d.Key, v}] = true
+		}
 		flags := rapid.Uint8().Draw(t, "flags")
 		d.ShareThreshold, d.DetailedMetric, d.ValueToMetric = flags&1 != 0, flags&6 == 6, flags&8 != 0
 		if flags&48 != 0 {
 			d.Limits = []*config.Limit{perMinute(1)}
+			if flags&128 != 0 {
+				d.Limits[0].Table = &config.Table{By: rapid.SampledFrom([]string{"f", "f", "a", "b"}).Draw(t, "by")}
+			}
 		}
 		if depth > 1 && flags&64 != 0 {
 			d.Descriptors = drawLevel(t, depth-1, size/2)
@@ -89,7 +105,7 @@ type failer interface {
 
 func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []descriptor.Entry) {
 	t.Helper()
-	want, got := modelLookup(model, entries), d.Lookup(entries)
+	want, got, all := modelLookup(model, entries), d.Lookup(entries), entries
 	switch {
 	case want == nil && got == nil:
 		return
@@ -98,15 +114,18 @@ func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []
 	case got == nil || got.Config != want:
 		t.Fatalf("%q: got %+v, want %q", entries, got, joined(want))
 	}
-	way := modelWalk(model, entries)
+	way, entries, _ := modelWalk(model, entries)
 	metric := modelMetric(way, entries)
 	for i, l := range way {
 		if !got.Detailed && (l.Key != entries[i].Key || entries[i].Value == "") {
 			metric = got.Path // whichever of its spellings the request uses
 		}
 	}
-	if got := string(got.AppendMetricKey(nil, entries)); got != metric {
-		t.Fatalf("%q: metric %q, want %q", entries, got, metric)
+	if got := string(got.AppendMetricKey(nil, all)); got != metric {
+		t.Fatalf("%q: metric %q, want %q", all, got, metric)
+	}
+	if with, without := string(got.AppendKey(nil, all, 0)), string(got.AppendKey(nil, entries, 0)); with != without {
+		t.Fatalf("%q: counter %q, and %q without what is skipped", all, with, without)
 	}
 }
 

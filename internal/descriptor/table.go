@@ -36,7 +36,8 @@ type record struct {
 	// 0: none.
 	set uint32
 	// land is the slot, and order the order, of the pattern of which nothing is
-	// left after a prefix or suffix; the flags are that slot's. noOrder: none.
+	// left after a prefix or suffix; the flags are that slot's. noOrder: none. See
+	// also isMember and hasRanges.
 	land, order uint32
 	inline      [inlineSize]byte // the text, if it fits
 }
@@ -61,6 +62,8 @@ const (
 	isNode                // of a key: a descriptor has it and no value
 	hasValues             // of a key: descriptors have it and a value without a *
 	isOdd                 // of a key: others of its level may match too, see odd.go
+	hasRanges             // of a key: land is the index of its ranges
+	isMember              // of a value: it is one of a list, and land is the list's slot
 )
 
 // kind tells apart the edges that leave from one place.
@@ -69,13 +72,14 @@ type kind uint32
 const (
 	keyEdge    kind = iota // from a descriptor to those below it, by key
 	valueEdge              // from a key, by value
+	listEdge               // from a key, by the text of a list of values
 	prefixEdge             // from a set of wildcards, by how they start
 	suffixEdge             // from a set of wildcards, by how they end
 	kinds
 )
 
 // fromEdge says whether such edges leave from the end of another.
-func (k kind) fromEdge() bool { return k == keyEdge || k == valueEdge }
+func (k kind) fromEdge() bool { return k != prefixEdge && k != suffixEdge }
 
 // edgeFrom is never 0, which is what empty slots hold.
 func edgeFrom(at uint32, k kind) uint32 { return (at+1)*uint32(kinds) + uint32(k) }
@@ -268,7 +272,11 @@ func (t *table) fill(edges []edge, slots []uint32, task *background.Task) {
 		if e.kind.fromEdge() {
 			up = slots[up]
 		}
-		r := record{head: head(e.way, up, e.kind, e.text) | uint64(e.flags)<<56, set: e.set, land: e.land, order: e.order}
+		land, flags := e.land, e.flags
+		if e.kind == valueEdge && flags&isMember != 0 {
+			land, flags = slots[e.land], edges[e.land].flags|isMember
+		}
+		r := record{head: head(e.way, up, e.kind, e.text) | uint64(flags)<<56, set: e.set, land: land, order: e.order}
 		copy(r.inline[:], e.text)
 		t.records[slots[i]], t.texts[slots[i]] = r, e.text
 		task.Step()

@@ -54,7 +54,8 @@ func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.
 	counters := make([]Counter, len(r.limits))
 	for i, limit := range r.limits {
 		rule := r.partAt(i).rule.match
-		counters[i] = Counter{Rule: rule, Check: r.ask.Checks[i], Limit: rule.Config.Limits[limit.index], Decision: r.decisions[i]}
+		applies, _, _ := rule.Config.Limits[limit.index].For(entries)
+		counters[i] = Counter{Rule: rule, Check: r.ask.Checks[i], Limit: applies, Decision: r.decisions[i]}
 	}
 	return match, counters, nil
 }

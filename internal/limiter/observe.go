@@ -72,7 +72,7 @@ func (r *Request) describeOutcome(d *Descriptor, o *outcome, hits int64, err err
 	case o.decided != nil:
 		x := &r.decisions[o.at]
 		left := max(x.Remaining, 0)
-		out.Name, out.Limit, out.Left = o.decided.Name, d.textOf(o.decided), &left
+		out.Name, out.Limit, out.Left = o.decided.Name, d.textOf(o.decided, r.entriesOf(d)), &left
 		out.ResetSeconds = x.ResetAfter.Seconds()
 		if !x.Allowed && x.RetryAfter != algo.Never {
 			out.RetrySeconds = x.RetryAfter.Seconds()

@@ -51,9 +51,16 @@ func (l *Limiter) override(r *Request, i int, domain *descriptor.Domain) error {
 	}
 	p := algo.Params{Limit: d.Override.RequestsPerUnit, Window: window}
 	limit := &Limit{RequestsPerUnit: p.Limit, Unit: d.Override.Unit, UnitMultiplier: d.Override.UnitMultiplier, index: -1}
-	switch first := d.rule.first(); {
+	switch first := d.rule.first(r.entriesOf(d)); {
 	case first != nil:
 		p = scale(first.Algo.Params(), p.Limit, window)
+		if first.percent != 0 {
+			burst, fits := first.percent.Of(p.Limit)
+			if !fits {
+				return fmt.Errorf("descriptors[%d].limit.requests_per_unit: %d: its burst, %v of it, is more than %d: use a smaller limit", i, p.Limit, first.percent, uint32(math.MaxUint32))
+			}
+			p.Burst = burst
+		}
 		p.DeniedHits, limit.onError = first.Algo.DeniedHits(), first.onError
 	case domain.Consume() == config.AllOrNothing || l.opts.DropRefused:
 		p.DeniedHits = algo.Drop
@@ -111,18 +118,18 @@ func (l *Limiter) appendOverrideLevel(b []byte, e *descriptor.Entry) []byte {
 	return b
 }
 
-// first returns the limit whose algorithm an override takes: the first that is
-// enforced, or else the first; nil if there is none.
-func (r *rule) first() *Limit {
+// first returns the limit whose algorithm an override takes for a descriptor with these
+// entries: the first that is enforced, or else the first; nil if there is none.
+func (r *rule) first(entries []descriptor.Entry) *Limit {
 	if r == nil || len(r.limits) == 0 {
 		return nil
 	}
 	for i := range r.limits {
 		if !r.limits[i].candidate {
-			return &r.limits[i]
+			return r.limits[i].of(entries)
 		}
 	}
-	return &r.limits[0]
+	return r.limits[0].of(entries)
 }
 
 // scale returns p with another limit. What else p says of numbers stays in

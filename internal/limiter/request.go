@@ -269,7 +269,7 @@ func (r *Request) addPart(i int, d *Descriptor, domain *descriptor.Domain) {
 	d.first = len(r.limits)
 	switch from := len(r.keys); {
 	case d.override != nil:
-		r.keys = domain.AppendOverrideKey(r.keys, r.entriesOf(d), d.override.Algo)
+		r.keys = domain.AppendOverrideKey(r.keys, d.match, r.entriesOf(d), d.override.Algo)
 		r.addCheck(i, d, d.override, from, domain)
 	case d.rule != nil:
 		for at := range d.rule.limits {
@@ -277,9 +277,9 @@ func (r *Request) addPart(i int, d *Descriptor, domain *descriptor.Domain) {
 			if l.Name != "" && slices.Contains(r.replaced, l.Name) {
 				continue
 			}
-			from := len(r.keys)
-			r.keys = d.rule.match.AppendKey(r.keys, r.entriesOf(d), l.index)
-			r.addCheck(i, d, l, from, domain)
+			from, entries := len(r.keys), r.entriesOf(d)
+			r.keys = d.rule.match.AppendKey(r.keys, entries, l.index)
+			r.addCheck(i, d, l.of(entries), from, domain)
 		}
 	}
 	d.last = len(r.limits)

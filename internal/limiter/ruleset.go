@@ -51,6 +51,9 @@ type Limit struct {
 	onError config.BackendErrorMode // never BackendErrorDefault
 	local   *algo.Limit             // for BackendErrorLocal
 
+	table   *table         // nil: it follows no entry
+	percent config.Percent // that the burst is of the limit, if it is written so
+
 	candidate bool        // in shadow mode beside others, which it does not affect
 	stats     *stats.Rule // of a candidate
 }
@@ -109,7 +112,7 @@ func (l *Limiter) compile(rules *config.Rules) (*ruleset, error) {
 		rs.rules[i].stats = counters[i]
 	}
 	for i, c := range candidates {
-		c.stats = counters[len(rs.rules)+i]
+		c.countIn(counters[len(rs.rules)+i])
 	}
 	return rs, nil
 }
@@ -135,7 +138,11 @@ func (l *Limiter) compileRule(r *rule, c *config.Descriptor, limits []Limit) ([]
 		}
 		compiled := Limit{
 			Name: limit.Name, Algo: limit.Algo, RequestsPerUnit: limit.RequestsPerUnit, Unit: limit.Unit, UnitMultiplier: limit.UnitMultiplier,
-			index: i, lease: limit.Lease, RawBody: []byte(limit.RawBody), RequestHeaders: limit.RequestHeaders, onError: limit.OnBackendError, candidate: c.Candidate(limit),
+			index: i, lease: limit.Lease, RawBody: []byte(limit.RawBody), RequestHeaders: limit.RequestHeaders, onError: limit.OnBackendError, candidate: c.Candidate(limit), percent: limit.BurstPercent,
+		}
+		var err error
+		if compiled.table, err = l.compileTable(&compiled, limit.Table); err != nil {
+			return nil, err
 		}
 		if err := l.compileLimit(&compiled); err != nil {
 			return nil, err

@@ -68,7 +68,7 @@ func (l *Limiter) reasonsOf(r *Request, d *Descriptor, yield func(Reason) bool) 
 func (r *Request) reason(d *Descriptor, check int, shadow bool) Reason {
 	l := r.limits[check]
 	out := Reason{
-		Entries: r.entriesOf(d), Rule: d.path(), Name: l.Name, Limit: d.textOf(l), Shadow: shadow,
+		Entries: r.entriesOf(d), Rule: d.path(), Name: l.Name, Limit: d.textOf(l, r.entriesOf(d)), Shadow: shadow,
 		Remaining: max(r.decisions[check].Remaining, 0), RetryAfter: r.decisions[check].RetryAfter,
 	}
 	if l.candidate {
@@ -91,9 +91,10 @@ func (d *Descriptor) path() string {
 }
 
 // textOf returns the text of a limit that applies to the descriptor.
-func (d *Descriptor) textOf(l *Limit) string {
+func (d *Descriptor) textOf(l *Limit, entries []descriptor.Entry) string {
 	if l.index >= 0 {
-		return d.match.Config.Limits[l.index].String()
+		applies, _, _ := d.match.Config.Limits[l.index].For(entries)
+		return applies.String()
 	}
 	brought := config.Limit{Algo: l.Algo, RequestsPerUnit: l.RequestsPerUnit, Unit: l.Unit, UnitMultiplier: l.UnitMultiplier}
 	return brought.String()

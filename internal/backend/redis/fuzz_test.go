@@ -108,7 +108,7 @@ func FuzzNamesAndDecisions(f *testing.F) {
 		first, second := []descriptor.Entry{{Key: key, Value: value}}, []descriptor.Entry{{Key: otherKey, Value: otherValue}}
 		var checks [2]backend.Check
 		for i, entries := range [][]descriptor.Entry{first, second} {
-			checks[i] = backend.Check{Key: domain.AppendOverrideKey(nil, entries, l), Limit: l, Descriptor: i}
+			checks[i] = backend.Check{Key: domain.AppendOverrideKey(nil, nil, entries, l), Limit: l, Descriptor: i}
 		}
 		for _, shard := range []bool{false, true} {
 			for i := range checks {

@@ -26,7 +26,7 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 	plane := verdicts{memory: memory{origin: config.FromXDS, err: reload.ErrWaiting}}
 	core, logs := observer.New(zap.ErrorLevel)
 	c := reload.New(reload.Options{
-		Load:      reload.Adjusted(rulefile.NewParser(rulefile.Options{}).Parse, config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20}, By: "DEFAULT_ALGORITHM"}),
+		Load:      reload.Adjusted(rulefile.NewParser(rulefile.Options{}).Parse, config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20 * config.OnePercent}, By: "DEFAULT_ALGORITHM"}),
 		Providers: []reload.Provider{&files, &plane, &admin}, Log: zap.New(core),
 	})
 	for _, step := range []struct {
@@ -45,17 +45,17 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 		},
 		{
 			name: "another adjustment meets what is unchanged", change: func() { files.set(nil, adjust("burst: 50%, shadow_mode: true")) }, outcome: reload.Loaded,
-			rules: []string{"plane: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode"},
+			rules: []string{"plane: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode"},
 		},
 		{
 			name: "a bad file is set aside", change: func() { files.set(nil, adjust("burst: 0")) }, outcome: reload.Failed,
-			rules: []string{"plane: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode"}, err: "0.yaml:1:46: adjust[0].set.burst: burst of 0 admits nothing",
+			rules: []string{"plane: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode"}, err: "0.yaml:1:46: adjust[0].set.burst: burst of 0 admits nothing",
 		},
 		{
 			name: "and holds up neither the plane nor the admin API", change: func() { plane.set(nil, perSecond("plane"), perSecond("more")); admin.set(nil, perSecond("own")) }, outcome: reload.Partly,
 			rules: []string{
-				"plane: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode", "more: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode",
-				"own: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode",
+				"plane: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode", "more: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode",
+				"own: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode",
 			},
 			err: "burst of 0 admits nothing",
 		},
@@ -64,8 +64,8 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 				files.set(nil, strings.Replace(perSecond("file"), "unit: second", "algorithm: fixed_window, unit: second", 1), adjust("burst: 50%"))
 			}, outcome: reload.Failed,
 			rules: []string{
-				"plane: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode", "more: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode",
-				"own: token_bucket, 10 per second, burst 5, denied_hits count, shadow_mode",
+				"plane: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode", "more: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode",
+				"own: token_bucket, 10 per second, burst 5 (50%), denied_hits count, shadow_mode",
 			},
 			err: "1.yaml:1:10: adjust[0].set: the limit of user in domain file (0.yaml:2:39) can't be so: fixed_window has no burst; remove it",
 		},
@@ -75,14 +75,14 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 				plane.set(nil, perSecond("plane"), strings.Replace(perSecond("more"), "unit: second", "algorithm: fixed_window, unit: second", 1))
 			}, outcome: reload.Partly,
 			rules: []string{
-				"plane: token_bucket, 10 per second, burst 5, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 5, denied_hits count",
+				"plane: token_bucket, 10 per second, burst 5 (50%), denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 5 (50%), denied_hits count",
 			},
 			err: "0.yaml:1:10: adjust[0].set: the limit of user in domain more (1.yaml:2:39) can't be so: fixed_window has no burst: it goes on without this adjustment",
 		},
 		{
 			name: "which is told as long as it is so", change: func() {}, outcome: reload.Failed,
 			rules: []string{
-				"plane: token_bucket, 10 per second, burst 5, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 5, denied_hits count",
+				"plane: token_bucket, 10 per second, burst 5 (50%), denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 5 (50%), denied_hits count",
 			},
 			err: "it goes on without this adjustment",
 		},
@@ -91,14 +91,14 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 				files.set(nil, "adjust: [{rules: {domain: plane}, set: {burst: 7}}, {rules: {domain: nowhere}, set: {burst: 7}}]\n")
 			}, outcome: reload.Loaded,
 			rules: []string{
-				"plane: token_bucket, 10 per second, burst 7, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 2, denied_hits count",
+				"plane: token_bucket, 10 per second, burst 7, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 2 (20%), denied_hits count",
 			},
 			warning: "0.yaml:1:53: adjust[1].rules: no limit is selected",
 		},
 		{
 			name: "bad rules of the plane are refused", change: func() { plane.set(nil, "domain: plane\ndescriptors: 5\n") }, outcome: reload.Failed, refused: true,
 			rules: []string{
-				"plane: token_bucket, 10 per second, burst 7, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 2, denied_hits count",
+				"plane: token_bucket, 10 per second, burst 7, denied_hits count", "more: fixed_window, 10 per second", "own: token_bucket, 10 per second, burst 2 (20%), denied_hits count",
 			},
 		},
 	} {

@@ -56,6 +56,7 @@ func (b *builder) add(doc *document) {
 			b.task.Step()
 			node.Origin = source.Origin
 		})
+		d.followedOnTheWay(domain)
 		if source.Origin == config.FromAdmin {
 			b.override(d, domain)
 		} else {
@@ -132,7 +133,10 @@ func (b *builder) finish() {
 			b.task.Step()
 			for _, l := range d.Limits {
 				names[limitID{domain.Name, l.Name}] = true
-				settleDeniedHits(l, b.opts.DropDenied || domain.Consume == config.AllOrNothing || d.Set != nil || hasOthers(d, l))
+				drop := b.opts.DropDenied || domain.Consume == config.AllOrNothing || d.Set != nil || hasOthers(d, l)
+				for l := range l.All() {
+					settleDeniedHits(l, drop)
+				}
 			}
 		})
 	}
@@ -172,22 +176,24 @@ func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[conf
 	}
 	for i, descriptor := range level {
 		task.Step()
-		e := descriptor.Place()
-		first, exists := seen[e]
-		switch {
-		case e.Key == "" && e.Set == "": // reported already
-		case exists:
-			at := first.String()
-			if first.Line == 0 { // it was no text
-				at += ": " + pathTo(first.index)
+		for e := range descriptor.Places() {
+			first, exists := seen[e]
+			switch {
+			case e.Key == "" && e.Set == "": // reported already
+			case exists && first.index == i && first.Pos == descriptor.Pos: // so is what a list repeats
+			case exists:
+				at := first.String()
+				if first.Line == 0 { // it was no text
+					at += ": " + pathTo(first.index)
+				}
+				what, remedy := entryText(e), "remove one, or write both limits as rate_limits of one"
+				if descriptor.Set != nil {
+					what, remedy = fmt.Sprintf("the name %q", abridge(e.Set)), "give it a name of its own: it names the counters"
+				}
+				d.problems = append(d.problems, config.Problem{Pos: descriptor.Pos, Path: pathTo(i), What: fmt.Sprintf("%s is already given at %s", what, at), Remedy: remedy})
+			default:
+				seen[e] = place{descriptor.Pos, i}
 			}
-			what, remedy := entryText(descriptor), "remove one, or write both limits as rate_limits of one"
-			if descriptor.Set != nil {
-				what, remedy = fmt.Sprintf("the name %q", abridge(e.Set)), "give it a name of its own: it names the counters"
-			}
-			d.problems = append(d.problems, config.Problem{Pos: descriptor.Pos, Path: pathTo(i), What: fmt.Sprintf("%s is already given at %s", what, at), Remedy: remedy})
-		default:
-			seen[e] = place{descriptor.Pos, i}
 		}
 	}
 	return seen
@@ -216,11 +222,11 @@ func hasOthers(d *config.Descriptor, l *config.Limit) bool {
 }
 
 // entryText returns the key and value as people quote them: user or user=alice.
-func entryText(d *config.Descriptor) string {
-	if d.Value == "" {
-		return abridge(d.Key)
+func entryText(e config.Place) string {
+	if value := e.Value + e.List; value != "" {
+		return abridge(e.Key) + "=" + abridge(value)
 	}
-	return abridge(d.Key) + "=" + abridge(d.Value)
+	return abridge(e.Key)
 }
 
 // limitID names a limit in a domain.

@@ -7,6 +7,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 var descriptorKeys = newKeys(true, "key", "value", "rate_limit", "rate_limits", "shadow_mode", "quota_mode",
@@ -15,6 +16,9 @@ var descriptorKeys = newKeys(true, "key", "value", "rate_limit", "rate_limits", 
 // rawDescriptor is a descriptor as written.
 type rawDescriptor struct {
 	key, value                                                         field[string]
+	anyOf                                                              sets.Set   // instead of value
+	listAt                                                             *yaml.Node // where it is
+	listBad                                                            bool       // reported
 	limit                                                              *rawLimit
 	limits                                                             field[[]*rawLimit]
 	shadowMode, quotaMode, shareThreshold, detailedMetric, valueMetric field[bool]
@@ -41,8 +45,9 @@ func (d *decoder) descriptors(n *yaml.Node) []*config.Descriptor {
 func (d *decoder) descriptor(n *yaml.Node) *config.Descriptor {
 	var raw rawDescriptor
 	raw.unread = !d.mapping(n, descriptorKeys, func(key string, value *yaml.Node) { d.setDescriptor(&raw, key, value) })
+	d.checkList(&raw)
 	out := &config.Descriptor{
-		Key: raw.key.v, Value: raw.value.v,
+		Key: raw.key.v, Value: raw.value.v, AnyOf: raw.anyOf,
 		ShadowMode: raw.shadowMode.v, QuotaMode: raw.quotaMode.v, ShareThreshold: raw.shareThreshold.v,
 		DetailedMetric: raw.detailedMetric.v, ValueToMetric: raw.valueMetric.v,
 		Metadata: raw.metadata, Descriptors: raw.descriptors, Pos: d.pos(n),
@@ -52,6 +57,7 @@ func (d *decoder) descriptor(n *yaml.Node) *config.Descriptor {
 	}
 	d.checkEntry(n, &raw)
 	out.Limits = d.limitsOf(&raw)
+	d.checkFollowed(&raw, out)
 	d.checkEffect(&raw, out)
 	d.checkShadow(&raw)
 	if len(out.Descriptors) > 1 {
@@ -65,7 +71,7 @@ func (d *decoder) setDescriptor(raw *rawDescriptor, key string, value *yaml.Node
 	case "key":
 		d.text(value, &raw.key)
 	case "value":
-		d.text(value, &raw.value)
+		d.setValue(raw, value)
 	case "rate_limit":
 		d.setRateLimit(raw, value)
 	case "rate_limits":
@@ -182,8 +188,8 @@ func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
 	if inKey {
 		d.warnIn("key", raw.key.n, "a * in a key", "wildcards are meant for values: write them there")
 	}
-	if raw.shareThreshold.v && !inKey && !strings.Contains(raw.value.v, "*") {
-		d.problemIn("share_threshold", raw.shareThreshold.n, "share_threshold without a wildcard", "write a value with *, or remove share_threshold")
+	if raw.shareThreshold.v && !inKey && raw.listAt == nil && !strings.Contains(raw.value.v, "*") {
+		d.problemIn("share_threshold", raw.shareThreshold.n, "share_threshold without a wildcard", "write a value with *, a list or a range, or remove share_threshold")
 	}
 }
 

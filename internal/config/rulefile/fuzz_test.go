@@ -36,7 +36,7 @@ func FuzzParse(f *testing.F) {
 // problems, and what is written back is what was written.
 func checkAdjusted(t *testing.T, rules *config.Rules) {
 	t.Helper()
-	overlay := config.NewOverlay(config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20}, By: "a.yaml"})
+	overlay := config.NewOverlay(config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20 * config.OnePercent}, By: "a.yaml"})
 	adjusted, err := overlay.Apply(rules)
 	if err != nil {
 		checkProblems(t, err)
@@ -115,6 +115,15 @@ func levelWithoutPlaces(level []*config.Descriptor) (copies []*config.Descriptor
 		for _, l := range d.Limits {
 			limit := *l
 			limit.Pos = config.Pos{}
+			if l.Table != nil {
+				table := &config.Table{By: l.Table.By}
+				for _, r := range l.Table.Rows {
+					row := *r.Limit
+					row.Pos = config.Pos{}
+					table.Rows = append(table.Rows, config.Row{Value: r.Value, Limit: &row})
+				}
+				limit.Table = table
+			}
 			c.Limits = append(c.Limits, &limit)
 		}
 		c.Descriptors = levelWithoutPlaces(d.Descriptors)

@@ -13,7 +13,8 @@ import (
 const smallLimit = 10
 
 // Hints returns what is right as it stands but may surprise: small limits that
-// admit more in some windows than they say, and marks that may never be sent.
+// admit more in some windows than they say, marks that may never be sent, and ranges
+// of addresses that are texts.
 func Hints(r *config.Rules) (hints []config.Problem) {
 	for rule := range r.All() {
 		d := rule.Descriptor()
@@ -38,7 +39,7 @@ func Hints(r *config.Rules) (hints []config.Problem) {
 			}
 		}
 	}
-	return hints
+	return append(hints, prefixHints(r)...)
 }
 
 // mostEstimated returns the most that a limit that estimates the last window admits

@@ -1,9 +1,12 @@
 package rulefile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"time"
 	"unicode"
 
 	"gopkg.in/yaml.v3"
@@ -17,17 +20,18 @@ import (
 const maxRawBody = 64 << 10
 
 var (
-	limitKeys = newKeys(true, "unit", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
+	limitKeys = newKeys(true, "unit", "unit_multiplier", "requests_per_unit", "algorithm", "window", "burst", "name", "denied_hits", "strict",
 		"sub_windows", "token_bucket", "sliding_window", "unlimited", "shadow_mode", "replaces", "on_backend_error", "lease", "raw_body", "request_headers")
 	replacesKeys = newKeys(true, "name")
 	bucketKeys   = newKeys(false, "capacity", "refill_rate")
-	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
+	windowKeys   = newKeys(false, "requests_per_unit", "unit", "unit_multiplier", "window")
 )
 
 // rawRate is a number of requests in a unit or window, as written.
 type rawRate struct {
-	requests     field[uint32]
-	unit, window field[string]
+	requests, multiplier field[uint32]
+	table                rawTable // of requests, which is its default then
+	unit, window         field[string]
 }
 
 // rawLimit is a rate limit as written.
@@ -36,6 +40,7 @@ type rawLimit struct {
 	n                                                            *yaml.Node
 	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
 	burst, subWindows, capacity                                  field[uint32]
+	burstPercent, capacityPercent                                field[config.Percent] // instead
 	strict, unlimited, shadowMode                                field[bool]
 	lease                                                        field[float64]
 	replaces                                                     field[[]field[string]]
@@ -49,12 +54,12 @@ func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 	raw.n = n
 	raw.unread = !d.mapping(n, limitKeys, func(key string, value *yaml.Node) {
 		switch key {
-		case "unit", "requests_per_unit", "window":
+		case "unit", "unit_multiplier", "requests_per_unit", "window":
 			d.setRate(&raw.rawRate, key, value)
 		case "algorithm":
 			d.text(value, &raw.algorithm)
 		case "burst":
-			d.number(value, &raw.burst)
+			d.setBurst(value, &raw.burst, &raw.burstPercent)
 		case "name":
 			d.text(value, &raw.name)
 		case "denied_hits":
@@ -90,7 +95,9 @@ func (d *decoder) setRate(raw *rawRate, key string, n *yaml.Node) {
 	case "unit":
 		d.text(n, &raw.unit)
 	case "requests_per_unit":
-		d.number(n, &raw.requests)
+		d.setRequests(raw, n)
+	case "unit_multiplier":
+		d.number(n, &raw.multiplier)
 	case "window":
 		d.text(n, &raw.window)
 	}
@@ -105,7 +112,7 @@ func (d *decoder) setBucket(raw *rawLimit, n *yaml.Node) {
 	d.mapping(n, bucketKeys, func(key string, value *yaml.Node) {
 		switch key {
 		case "capacity":
-			d.number(value, &raw.capacity)
+			d.setBurst(value, &raw.capacity, &raw.capacityPercent)
 		case "refill_rate":
 			d.text(value, &raw.refill)
 		}
@@ -169,7 +176,16 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 		d.paramProblem(raw, bad)
 	}
 	l.Algo = compiled
+	d.table(raw, l, params)
 	return l
+}
+
+// rate returns where the sustained rate is written: of hybrid it may be in its window.
+func (raw *rawLimit) rate() *rawRate {
+	if raw.sliding != nil {
+		return &raw.inner
+	}
+	return &raw.rawRate
 }
 
 // paramProblem reports what is wrong with a parameter where it is written, or at
@@ -180,6 +196,8 @@ func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
 		d.problemIn(bad.Param, raw.requests.n, bad.What, bad.Remedy)
 	case bad.Param == "burst" && raw.burst.n != nil:
 		d.problemIn(bad.Param, raw.burst.n, bad.What, bad.Remedy)
+	case bad.Param == "burst" && raw.burstPercent.n != nil:
+		d.problemIn(bad.Param, raw.burstPercent.n, bad.What, bad.Remedy)
 	default:
 		d.problem(raw.n, bad.What, bad.Remedy)
 	}
@@ -236,11 +254,13 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 		fine bool
 	}{
 		{"unit", raw.unit.n, config.ParseUnit(raw.unit.v) == config.UnitUnknown},
-		{"requests_per_unit", raw.requests.n, true},
+		{"unit_multiplier", raw.multiplier.n, raw.table.n == nil && config.ParseUnit(raw.unit.v) == config.UnitUnknown},
+		{"requests_per_unit", raw.requests.n, raw.table.n == nil},
 		{"shadow_mode", raw.shadowMode.n, true},
 		{"window", raw.window.n, false},
 		{"algorithm", raw.algorithm.n, false},
 		{"burst", raw.burst.n, false},
+		{"burst", raw.burstPercent.n, false},
 		{"denied_hits", raw.deniedHits.n, false},
 		{"strict", raw.strict.n, false},
 		{"sub_windows", raw.subWindows.n, false},
@@ -281,7 +301,7 @@ func (d *decoder) params(raw *rawLimit, l *config.Limit) algo.Params {
 		p.SubWindows = int(raw.subWindows.v)
 	}
 	d.rate(raw, l, &p)
-	d.bucket(raw, &p)
+	d.bucket(raw, l, &p)
 	return p
 }
 
@@ -305,6 +325,7 @@ func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
 		takes algo.Takes
 	}{
 		{"burst", raw.burst.n, algo.TakesBurst},
+		{"burst", raw.burstPercent.n, algo.TakesBurst},
 		{"strict", raw.strict.n, algo.TakesStrict},
 		{"sub_windows", raw.subWindows.n, algo.TakesStrict},
 		{"token_bucket", raw.bucket, algo.TakesRefill},
@@ -330,7 +351,7 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 		for _, f := range []struct {
 			key string
 			n   *yaml.Node
-		}{{"requests_per_unit", rate.requests.n}, {"unit", rate.unit.n}, {"window", rate.window.n}} {
+		}{{"requests_per_unit", rate.requests.n}, {"unit", rate.unit.n}, {"unit_multiplier", rate.multiplier.n}, {"window", rate.window.n}} {
 			if f.n != nil {
 				d.problemIn(f.key, f.n, f.key+" beside sliding_window", "write it in one of the two places")
 			}
@@ -339,6 +360,7 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 		defer d.pop()
 		rate, n = &raw.inner, raw.sliding
 	}
+	d.checkTable(&rate.table)
 	p.Limit, l.RequestsPerUnit = rate.requests.v, rate.requests.v
 	if rate.requests.missing() {
 		d.warnIn("requests_per_unit", n, "requests_per_unit is missing: every request is over the limit", "write a number, or 0 if that is meant")
@@ -346,6 +368,8 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 	switch unit := config.ParseUnit(rate.unit.v); {
 	case rate.unit.given() && rate.window.given():
 		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
+	case rate.multiplier.given() && rate.window.given():
+		d.problemIn("unit_multiplier", rate.multiplier.n, "unit_multiplier and window together", "write one of them")
 	case rate.window.given():
 		window, what, remedy := parseWindow(rate.window.v)
 		if what != "" {
@@ -361,19 +385,36 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 		d.problemIn("unit", rate.unit.n, fmt.Sprintf("unknown unit %q", abridge(rate.unit.v)), "write "+unitList)
 	default:
 		p.Window, l.Unit = unit.Duration(), unit
+		d.multiply(rate, l, p)
+	}
+}
+
+// multiply makes the window as many units long as is written.
+func (d *decoder) multiply(rate *rawRate, l *config.Limit, p *algo.Params) {
+	if !rate.multiplier.given() {
+		return
+	}
+	switch n, most := rate.multiplier.v, uint32(algo.MaxWindow/p.Window); {
+	case n == 0:
+		d.problemIn("unit_multiplier", rate.multiplier.n, "a unit_multiplier of 0", "write at least 1, or leave it out")
+	case n > most:
+		d.problemIn("unit_multiplier", rate.multiplier.n, fmt.Sprintf("%d times %s is too long", n, l.Unit), fmt.Sprintf("write at most %d: no window is longer than %d days", most, algo.MaxWindow/config.Day.Duration()))
+	default:
+		p.Window *= time.Duration(n)
+		l.UnitMultiplier = n
 	}
 }
 
 // bucket validates burst and the bucket of hybrid.
-func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
-	burst, key := raw.burst, "burst"
+func (d *decoder) bucket(raw *rawLimit, l *config.Limit, p *algo.Params) {
+	burst, percent, key := raw.burst, raw.burstPercent, "burst"
 	if raw.bucket != nil && p.Algorithm.Takes(algo.TakesRefill) {
-		if raw.burst.given() {
-			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
+		if raw.burst.given() || raw.burstPercent.given() {
+			d.problemIn("burst", cmp.Or(raw.burst.n, raw.burstPercent.n), "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
 		}
 		d.push("token_bucket")
 		defer d.pop()
-		burst, key = raw.capacity, "capacity"
+		burst, percent, key = raw.capacity, raw.capacityPercent, "capacity"
 		if raw.refill.given() {
 			rate, what, remedy := parseRate(raw.refill.v)
 			if what != "" {
@@ -383,6 +424,13 @@ func (d *decoder) bucket(raw *rawLimit, p *algo.Params) {
 		}
 	}
 	p.Burst = burst.v
+	if percent.given() {
+		l.BurstPercent = percent.v
+		var fits bool
+		if p.Burst, fits = percent.v.Of(p.Limit); !fits {
+			d.problemIn(key, percent.n, fmt.Sprintf("%v of %d is more than %d", percent.v, p.Limit, uint32(math.MaxUint32)), "write a smaller percentage")
+		}
+	}
 	if burst.given() && burst.v == 0 {
 		d.problemIn(key, burst.n, key+" of 0 admits nothing", "write at least 1, or leave it out for the default")
 	}

@@ -33,7 +33,7 @@ type setDocument struct {
 
 type descriptorDocument struct {
 	Key            string               `yaml:"key" json:"key"`
-	Value          string               `yaml:"value,omitempty" json:"value,omitempty"`
+	Value          any                  `yaml:"value,omitempty" json:"value,omitempty"`
 	RateLimit      *limitDocument       `yaml:"rate_limit,omitempty" json:"rate_limit,omitempty"`
 	RateLimits     []limitDocument      `yaml:"rate_limits,omitempty" json:"rate_limits,omitempty"`
 	ShadowMode     bool                 `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
@@ -48,10 +48,11 @@ type descriptorDocument struct {
 type limitDocument struct {
 	Name            string             `yaml:"name,omitempty" json:"name,omitempty"`
 	Algorithm       string             `yaml:"algorithm,omitempty" json:"algorithm,omitempty"`
-	RequestsPerUnit *uint32            `yaml:"requests_per_unit,omitempty" json:"requests_per_unit,omitempty"`
+	RequestsPerUnit any                `yaml:"requests_per_unit,omitempty" json:"requests_per_unit,omitempty"`
 	Unit            string             `yaml:"unit,omitempty" json:"unit,omitempty"`
+	UnitMultiplier  uint32             `yaml:"unit_multiplier,omitempty" json:"unit_multiplier,omitempty"`
 	Window          string             `yaml:"window,omitempty" json:"window,omitempty"`
-	Burst           uint32             `yaml:"burst,omitempty" json:"burst,omitempty"`
+	Burst           any                `yaml:"burst,omitempty" json:"burst,omitempty"`
 	TokenBucket     *bucketDocument    `yaml:"token_bucket,omitempty" json:"token_bucket,omitempty"`
 	Strict          bool               `yaml:"strict,omitempty" json:"strict,omitempty"`
 	SubWindows      int                `yaml:"sub_windows,omitempty" json:"sub_windows,omitempty"`
@@ -66,7 +67,7 @@ type limitDocument struct {
 }
 
 type bucketDocument struct {
-	Capacity   uint32 `yaml:"capacity,omitempty" json:"capacity,omitempty"`
+	Capacity   any    `yaml:"capacity,omitempty" json:"capacity,omitempty"`
 	RefillRate string `yaml:"refill_rate,omitempty" json:"refill_rate,omitempty"`
 }
 
@@ -136,7 +137,7 @@ func documents(level []*config.Descriptor) []descriptorDocument {
 func descriptorOf(d *config.Descriptor) descriptorDocument {
 	written := d.AsWritten()
 	doc := descriptorDocument{
-		Key: d.Key, Value: d.Value, ShadowMode: written.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
+		Key: d.Key, Value: writtenValue(d), ShadowMode: written.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
 		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
 	}
 	doc.RateLimit, doc.RateLimits = limitsOf(written)
@@ -220,9 +221,12 @@ func limitOf(l *config.Limit) limitDocument {
 		return doc
 	}
 	p := l.Algo.Params()
-	doc.RequestsPerUnit = &p.Limit
+	doc.RequestsPerUnit = writtenRequests(l, p.Limit)
 	doc.Unit, doc.Window = l.Window()
-	doc.Burst, doc.Strict, doc.SubWindows = p.Burst, p.Strict, p.SubWindows
+	if unit, n := config.Measure(p.Window); unit != l.Unit || n != l.UnitMultiplier {
+		doc.Unit, doc.UnitMultiplier, doc.Window = l.Unit.String(), l.UnitMultiplier, "" // as current_limit reports it
+	}
+	doc.Burst, doc.Strict, doc.SubWindows = writtenBurst(l, p.Burst), p.Strict, p.SubWindows
 	if l.AlgorithmGiven || p.Algorithm != algo.FixedWindow {
 		doc.Algorithm = p.Algorithm.String()
 	}
@@ -230,8 +234,8 @@ func limitOf(l *config.Limit) limitDocument {
 		doc.DeniedHits = p.DeniedHits.String()
 	}
 	if p.Refill != (algo.Rate{}) {
-		doc.TokenBucket = &bucketDocument{Capacity: p.Burst, RefillRate: config.FormatRate(p.Refill)}
-		doc.Burst = 0
+		doc.TokenBucket = &bucketDocument{Capacity: doc.Burst, RefillRate: config.FormatRate(p.Refill)}
+		doc.Burst = nil
 	}
 	return doc
 }

@@ -75,6 +75,7 @@ func (d *decoder) setRule(n *yaml.Node) *config.Descriptor {
 		d.problemIn("match", match, fmt.Sprintf("%d conditions", len(set.Match)), fmt.Sprintf("write at most %d", maxConditions))
 	}
 	out.Limits = d.limitsOf(&raw)
+	d.checkFollowed(&raw, out)
 	d.checkShadow(&raw)
 	if wrong, is := errors.AsType[sets.Errors](sets.Check([]sets.Rule{*set}, nil)); is {
 		for _, e := range wrong {

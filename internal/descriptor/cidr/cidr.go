@@ -60,6 +60,16 @@ func Covers(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
+// Last returns the last address of a prefix.
+func Last(p netip.Prefix) netip.Addr {
+	bytes := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(bytes); bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(bytes) // of 4 or 16 bytes
+	return last
+}
+
 // parse returns a prefix with the bits beyond its length as they are written.
 func parse(text string) (netip.Prefix, bool) {
 	address, length, hasLength := strings.Cut(text, "/")

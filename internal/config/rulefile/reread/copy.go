@@ -52,6 +52,7 @@ func (m *mover) level(level []*config.Descriptor) []*config.Descriptor {
 			for j, l := range d.Limits {
 				limits[j] = *l
 				limits[j].Pos = m.pos(l.Pos)
+				limits[j].Table = m.table(l.Table)
 				c.Limits[j] = &limits[j]
 			}
 		}
@@ -59,6 +60,20 @@ func (m *mover) level(level []*config.Descriptor) []*config.Descriptor {
 		out[i] = c
 	}
 	return out
+}
+
+// table copies a table, which few limits have.
+func (m *mover) table(t *config.Table) *config.Table {
+	if t == nil {
+		return nil
+	}
+	c := &config.Table{By: t.By, Rows: make([]config.Row, len(t.Rows))}
+	for i, r := range t.Rows {
+		limit := *r.Limit
+		limit.Pos = m.pos(limit.Pos)
+		c.Rows[i] = config.Row{Value: r.Value, Limit: &limit}
+	}
+	return c
 }
 
 // take cuts the first n off.

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+)
+
+// makeRoom returns a level of base in which no list shares a value with over that it
+// does not share as a whole. A value of over stands alone then, with all that it leads to;
+// what a list of over has is gone from others, with all that it leads to.
+func makeRoom(base, over []*Descriptor) []*Descriptor {
+	taken := map[Place]*Descriptor{}
+	lists := false
+	for _, d := range over {
+		for place := range d.Places() {
+			taken[place] = d
+		}
+		lists = lists || d.HasList()
+	}
+	if !lists && !slices.ContainsFunc(base, (*Descriptor).HasList) {
+		return base
+	}
+	whole := make(map[Place]bool, len(over))
+	for _, d := range over {
+		whole[d.Place()] = true
+	}
+	var out []*Descriptor
+	for _, d := range base {
+		switch {
+		case whole[d.Place()]:
+			out = append(out, d)
+		case d.HasList():
+			out = append(out, d.without(taken)...)
+		case taken[d.Place()] == nil:
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// without returns a list without what is taken, if anything is left of it, and what is
+// taken by single values as descriptors of their own.
+func (d *Descriptor) without(taken map[Place]*Descriptor) (out []*Descriptor) {
+	rest := *d
+	rest.AnyOf.Values = slices.DeleteFunc(slices.Clone(d.AnyOf.Values), func(v string) bool {
+		by := taken[Place{Key: d.Key, Value: v}]
+		if by != nil && !by.HasList() {
+			single := d.clone()
+			single.Value, single.AnyOf.Values, single.AnyOf.CIDRs = v, nil, nil
+			single.ShareThreshold = d.ShareThreshold && strings.Contains(v, "*")
+			out = append(out, single)
+		}
+		return by != nil
+	})
+	rest.AnyOf.CIDRs = slices.DeleteFunc(slices.Clone(d.AnyOf.CIDRs), func(text string) bool {
+		p, err := cidr.Parse(text)
+		return err == nil && taken[Place{Key: d.Key, List: p.String()}] != nil
+	})
+	switch values, ranges := rest.AnyOf.Values, rest.AnyOf.CIDRs; {
+	case len(values)+len(ranges) == 0:
+		return out
+	case len(values) == 1 && len(ranges) == 0: // as it would be read
+		rest.Value, rest.AnyOf.Values, rest.AnyOf.CIDRs = values[0], nil, nil
+		rest.ShareThreshold = d.ShareThreshold && strings.Contains(values[0], "*")
+	case len(values) == 0:
+		rest.AnyOf.Values = nil
+	case len(ranges) == 0:
+		rest.AnyOf.CIDRs = nil
+	}
+	return append([]*Descriptor{&rest}, out...)
+}
+
+// clone returns a copy that shares nothing that laying others over it changes.
+func (d *Descriptor) clone() *Descriptor {
+	c := *d
+	c.Descriptors = slices.Clone(d.Descriptors)
+	for i, below := range c.Descriptors {
+		c.Descriptors[i] = below.clone()
+	}
+	return &c
+}

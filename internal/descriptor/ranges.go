@@ -1,0 +1,115 @@
+package descriptor
+
+import (
+	"net/netip"
+
+	"github.com/distlimiter/ratelimit/internal/background"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+)
+
+// A descriptor with a list of values is found by each of them: an exact one has an edge
+// that leads to the edge of the whole list, a pattern is one of the patterns of its key,
+// and a range is among the ranges of its key. So all that a list leads to is there once.
+
+// ranges finds the longest range of a key that covers a value.
+type ranges struct {
+	table *cidr.Table
+	land  []candidate // by index in table
+}
+
+// longest returns where the longest range leads that covers all that the value stands
+// for.
+func (r *ranges) longest(value string) candidate {
+	if p, ok := cidr.Of(value); ok {
+		if i := r.table.Longest(p); i >= 0 {
+			return r.land[i]
+		}
+	}
+	return nothing
+}
+
+// member returns where the edge of one value of a list leads.
+func (d *Domain) member(r *record) place {
+	return d.landing(candidate{slot: r.land, flags: r.flags() &^ isMember})
+}
+
+// rangesBuilder collects the ranges of a key.
+type rangesBuilder struct {
+	prefixes []netip.Prefix
+	land     []candidate // as long as the domain is not finished, edges
+	seen     map[netip.Prefix]bool
+}
+
+// add adds the ranges of a descriptor, but those that another one has: the first counts.
+func (b *rangesBuilder) add(texts []string, to candidate) {
+	for _, text := range texts {
+		p, err := cidr.Parse(text)
+		if err != nil || b.seen[p] { // rules are valid
+			continue
+		}
+		b.seen[p] = true
+		b.prefixes, b.land = append(b.prefixes, p), append(b.land, to)
+	}
+}
+
+func (b *rangesBuilder) build(task *background.Task) ranges {
+	return ranges{cidr.New(b.prefixes, task), b.land}
+}
+
+// addList adds the edges of a list's values below its key, and returns the edge of the
+// list; rootEdge if all its members are those of descriptors before it.
+func (b *builder) addList(key int, n *node) int {
+	at := b.tree.add(key, listEdge, n.config.ValueText())
+	if b.tree.list[at].node != nil {
+		return rootEdge
+	}
+	for _, v := range n.config.AnyOf.Values {
+		m := b.tree.add(key, valueEdge, v)
+		if e := &b.tree.list[m]; e.node == nil && e.flags&isMember == 0 {
+			e.flags |= isMember
+			e.land = uint32(at)
+		}
+	}
+	return at
+}
+
+// patternsOf returns those of a node, what is to match of its key and value joined.
+func (n *node) patternsOf() (all []pattern) {
+	if n.match != nil {
+		return []pattern{*n.match}
+	}
+	for _, v := range n.config.AnyOf.Values {
+		if isPattern(v) {
+			all = append(all, newPattern(n.config.Key+"_"+v))
+		}
+	}
+	return all
+}
+
+// listAt finds a list of the level below by its key and text.
+func (d *Domain) listAt(at place, key, text string) place {
+	k, r := d.tree.find(hash(at.way, keyEdge, key), at.slot, keyEdge, key)
+	if r == nil {
+		return nowhere
+	}
+	way := hash(hash(at.way, keyEdge, key), listEdge, text)
+	l, r := d.tree.find(way, k, listEdge, text)
+	if r == nil {
+		return nowhere
+	}
+	return place{l, r.flags(), way}
+}
+
+// hasExact reports whether the descriptor has an exact value.
+func hasExact(c *config.Descriptor) bool {
+	if !c.HasList() {
+		return c.Value != "" && !isPattern(c.Value)
+	}
+	for _, v := range c.AnyOf.Values {
+		if !isPattern(v) {
+			return true
+		}
+	}
+	return false
+}
