@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,40 +44,50 @@ func migrationRows(t *testing.T) map[string]string {
 	return rows
 }
 
-// TestMigration starts the bare binary with each of the incumbent's variables, and
-// wants docs/migrating.md to have a row for each. What the table calls without effect
-// is said to be so in the log, and nothing else is.
+// TestMigration starts the bare binary with each variable of envoyproxy/ratelimit, and
+// wants docs/migrating.md to have a row for each. What the table calls without effect is
+// said to be so in the log, and nothing else is; of all others the effect is seen.
 func TestMigration(t *testing.T) {
 	list, err := os.ReadFile("testdata/incumbent.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	given := migrationGivens(t)
-	rows := migrationRows(t)
+	given, servers := migrationGivens(t)
+	rows, unseen := migrationRows(t), maps.Clone(effects)
 	t.Run("variables", func(t *testing.T) {
 		for line := range strings.Lines(string(list)) {
 			if strings.HasPrefix(line, "#") {
 				continue
 			}
-			fields := strings.Fields(os.Expand(line, func(name string) string {
-				value, known := given[name]
-				if !known {
-					t.Fatalf("nothing stands for $%s in %q", name, line)
-				}
-				return value
-			}))
-			name := fields[0]
-			state := rows[name]
+			name, _, _ := strings.Cut(line, " ")
+			state, effect := rows[name], effects[name]
 			if state == "" {
 				t.Errorf("docs/migrating.md has no row for %s", name)
 			}
 			delete(rows, name)
+			delete(unseen, name)
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				log := startAndStop(t, append(fields[2:], name+"="+fields[1], "RUNTIME_ROOT="+given["dir"])...)
+				m := &migrated{T: t, name: name, given: given, servers: servers}
+				fields := strings.Fields(os.Expand(line, m.give))
+				variables := slices.Concat(fields[2:], []string{name + "=" + fields[1]})
+				if strings.Contains(line, "REDIS_") {
+					variables = append(variables, "REDIS_PLAIN_KEYS=true") // that tell whose they are
+				}
+				log := m.startAndStop(effect.live, append(variables, "RUNTIME_ROOT="+given["dir"])...)
 				said := strings.Contains(log, strings.Replace(name, "_PERSECOND", "", 1)+" has no effect")
-				if ignored := state == "no effect"; said != ignored {
+				ignored := state == "no effect"
+				if said != ignored {
 					t.Errorf("docs/migrating.md says %q; the log says that it has no effect: %v; it is:\n%s", state, said, log)
+				}
+				switch {
+				case effect.test != "":
+					exists(t, effect.test)
+				case effect.after != nil:
+					effect.after(m, log)
+				}
+				if seen := effect.live != nil || effect.after != nil || effect.test != ""; seen == ignored {
+					t.Errorf("docs/migrating.md says %q; its effect is looked at: %v", state, seen)
 				}
 			})
 		}
@@ -84,39 +95,62 @@ func TestMigration(t *testing.T) {
 	for name := range rows {
 		t.Errorf("docs/migrating.md has a row for %s, which testdata/incumbent.txt does not list", name)
 	}
+	for name := range unseen {
+		t.Errorf("testdata/incumbent.txt does not list %s, of which there is an effect", name)
+	}
 }
 
 // migrationGivens makes what variables need: rules, certificates, servers.
-func migrationGivens(t *testing.T) map[string]string {
+func migrationGivens(t *testing.T) (given map[string]string, servers map[string]*redistest.Server) {
 	t.Helper()
-	given := map[string]string{"dir": t.TempDir(), "password": "hush"}
-	const rules = "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: year, requests_per_unit: 5}}\n"
-	for _, path := range []string{"config", "app", "sub/config"} {
-		dir := filepath.Join(given["dir"], path)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	given = map[string]string{"dir": t.TempDir(), "password": "hush"}
+	domain := func(name, more string) string {
+		return "domain: " + name + "\ndescriptors:\n  - {key: user, rate_limit: {unit: year, requests_per_unit: 5}}\n" + more
+	}
+	edge := domain("edge", `  - {key: other, rate_limit: {unit: year, requests_per_unit: 100}}
+  - {key: second, rate_limit: {unit: second, requests_per_unit: 1000000}}
+  - {key: bucket, rate_limit: {algorithm: token_bucket, unit: year, requests_per_unit: 1}}
+`)
+	for path, text := range map[string]string{
+		"config/rules.yaml": edge, "app/rules.yaml": domain("app", ""), "sub/config/rules.yaml": domain("sub", ""),
+		"broken/config/rules.yaml": "domain: [", "dots/config/rules.yaml": edge, "dots/config/.rules.yaml": "domain: [",
+		"merge/config/a.yaml": edge, "merge/config/b.yaml": "domain: edge\ndescriptors:\n  - {key: plan, rate_limit: {unit: year, requests_per_unit: 5}}\n",
+	} {
+		file := filepath.Join(given["dir"], path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "rules.yaml"), []byte(rules), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	authority := tlstest.NewAuthority(t)
 	given["ca"] = authority.File
 	given["cert"], given["key"] = authority.Issue("server", "127.0.0.1", time.Hour)
-	given["redis"] = redistest.Start(t, redistest.Config{}).Addr
-	given["guarded"] = redistest.Start(t, redistest.Config{Password: given["password"]}).Addr
-	return given
+	given["envoycert"], given["envoykey"] = authority.Issue("envoy", "envoy", time.Hour)
+	redisTLS := redistest.NewTLS(t)
+	given["redisca"], given["rediscert"], given["rediskey"] = redisTLS.CA, redisTLS.ClientCert, redisTLS.ClientKey
+	servers = map[string]*redistest.Server{
+		"redis": redistest.Start(t, redistest.Config{}), "second": redistest.Start(t, redistest.Config{}),
+		"guarded": redistest.Start(t, redistest.Config{Password: given["password"]}), "secure": redistest.Start(t, redistest.Config{TLS: redisTLS}),
+	}
+	for name, server := range servers {
+		given[name] = server.Addr
+	}
+	return given, servers
 }
 
-// startAndStop runs the bare binary with these variables until it serves, ends it, and
-// returns its log.
-func startAndStop(t *testing.T, variables ...string) string {
-	t.Helper()
+var address = regexp.MustCompile(`(?i)(?m)^(grpc|http|admin) +(\S+)$|"(grpc|http|admin)":"([^"]+)"`)
+
+// startAndStop runs the bare binary with these variables until it serves, looks at it,
+// ends it, and returns its log.
+func (m *migrated) startAndStop(look func(*migrated), variables ...string) string {
+	m.Helper()
 	program, err := exec.LookPath("ratelimit")
 	if err != nil {
-		t.Fatal(err)
+		m.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program)
+	cmd := exec.CommandContext(m.Context(), program)
 	// What is given last counts: a variable may be one of these.
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=10",
@@ -124,27 +158,50 @@ func startAndStop(t *testing.T, variables ...string) string {
 	}, slices.Concat(variables[len(variables)-1:], variables[:len(variables)-1])...)
 	out, write, err := os.Pipe()
 	if err != nil {
-		t.Fatal(err)
+		m.Fatal(err)
 	}
 	defer func() { _ = out.Close() }()
 	cmd.Stdout, cmd.Stderr = write, write
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		m.Fatal(err)
 	}
 	_ = write.Close() // the process has it
-	var log strings.Builder
-	serves := false
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		fmt.Fprintln(&log, lines.Text())
-		if strings.HasPrefix(lines.Text(), "Rules ") || strings.Contains(lines.Text(), `"@message":"started"`) {
-			serves = true
-			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Error(err)
+	serves, written := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(written)
+		once := false
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			fmt.Fprintln(&m.log, lines.Text())
+			if !once && (strings.HasPrefix(lines.Text(), "Rules ") || strings.Contains(lines.Text(), `"@message":"started"`)) {
+				once = true
+				close(serves)
 			}
 		}
+	}()
+	select {
+	case <-serves:
+		for _, found := range address.FindAllStringSubmatch(m.log.String(), -1) {
+			switch strings.ToLower(found[1] + found[3]) {
+			case "grpc":
+				m.grpc = found[2] + found[4]
+			case "http":
+				m.http = found[2] + found[4]
+			case "admin":
+				m.admin = found[2] + found[4]
+			}
+		}
+		if look != nil {
+			look(m)
+		}
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			m.Error(err)
+		}
+	case <-written:
+		m.Errorf("with %q: does not serve", variables)
 	}
-	if err := cmd.Wait(); err != nil || !serves {
-		t.Errorf("with %q: serves: %v, ended with %v; its log:\n%s", variables, serves, err, log.String())
+	<-written
+	if err := cmd.Wait(); err != nil {
+		m.Errorf("with %q: ended with %v; its log:\n%s", variables, err, m.log.String())
 	}
-	return log.String()
+	return m.log.String()
 }

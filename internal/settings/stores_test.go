@@ -1,6 +1,7 @@
 package settings_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -34,6 +35,24 @@ func TestReadStore(t *testing.T) {
 				t.Errorf("got %+v, want %s, spread: %v", s, test.want, test.spread)
 			}
 		})
+	}
+}
+
+// TestPerSecondVariablesAreReadAsTheOthers, which TestReadRedis looks at: what is wrong or
+// odd about one is said.
+func TestPerSecondVariablesAreReadAsTheOthers(t *testing.T) {
+	base := env{"REDIS_URL": "r:1", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "s:1"}
+	for _, name := range []string{"TIMEOUT", "POOL_SIZE", "PIPELINE_WINDOW"} {
+		e := maps.Clone(base)
+		e["REDIS_PERSECOND_"+name] = "much"
+		if _, err := settings.ReadStore(e.get); err == nil || !strings.Contains(err.Error(), "REDIS_PERSECOND_ settings") || !strings.Contains(err.Error(), "REDIS_"+name+` is "much"`) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	e := maps.Clone(base)
+	e["REDIS_PERSECOND_SENTINEL_AUTH"] = "hush"
+	if s, err := settings.ReadStore(e.get); err != nil || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "REDIS_SENTINEL_AUTH has no effect") {
+		t.Errorf("%v, warnings %q", err, s.Warnings)
 	}
 }
 
