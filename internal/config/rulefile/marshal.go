@@ -135,7 +135,7 @@ func documents(level []*config.Descriptor) []descriptorDocument {
 
 func descriptorOf(d *config.Descriptor) descriptorDocument {
 	doc := descriptorDocument{
-		Key: d.Key, Value: writtenValue(d), ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
+		Key: d.Key, Value: Values(d), ShadowMode: d.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
 		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
 	}
 	doc.RateLimit, doc.RateLimits = limitsOf(d)
