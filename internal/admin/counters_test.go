@@ -37,6 +37,7 @@ type lookedAt struct {
 		Counter, Name, Algorithm, Unit string
 		Allowed                        bool
 		Remaining                      int64
+		RequestsPerUnit                uint32   `json:"requests_per_unit"`
 		Reset                          float64  `json:"reset_after_seconds"`
 		Retry                          *float64 `json:"retry_after_seconds"`
 	}

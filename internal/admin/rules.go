@@ -48,9 +48,10 @@ type ruleJSON struct {
 }
 
 // pathEntry is one step of the way to a rule, with what it says of the keys and
-// metrics of rules below it.
+// metrics of rules below it. The value of one with a list of values is their text.
 type pathEntry struct {
 	descriptor.Entry
+	Values         any  `json:"values,omitempty"` // the list, in the grammar
 	ShareThreshold bool `json:"share_threshold,omitempty"`
 	ValueToMetric  bool `json:"value_to_metric,omitempty"`
 }
@@ -70,7 +71,11 @@ func describeRule(r config.Rule) ruleJSON {
 	}
 	for _, step := range r.Path {
 		if step.Set == nil {
-			out.Entries = append(out.Entries, pathEntry{descriptor.Entry{Key: step.Key, Value: step.Value}, step.ShareThreshold, step.ValueToMetric})
+			entry := pathEntry{Entry: descriptor.Entry{Key: step.Key, Value: step.ValueText()}, ShareThreshold: step.ShareThreshold, ValueToMetric: step.ValueToMetric}
+			if step.HasList() {
+				entry.Values = rulefile.Values(step)
+			}
+			out.Entries = append(out.Entries, entry)
 		}
 	}
 	if out.Adjusted = config.Told(d.AdjustedBy()); out.Adjusted != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"text/tabwriter"
 
 	"gopkg.in/yaml.v3"
@@ -87,6 +88,7 @@ func indent(out io.Writer, text []byte) error {
 // ListedEntry is one step of the way to a rule.
 type ListedEntry struct {
 	Key, Value     string
+	Values         json.RawMessage // the list of which Value is the text
 	ShareThreshold bool `json:"share_threshold"`
 	ValueToMetric  bool `json:"value_to_metric"`
 }
@@ -167,13 +169,13 @@ func below(n *yaml.Node, e ListedEntry) *yaml.Node {
 	level := list(n, "descriptors")
 	for _, d := range level.Content {
 		v := get(d, "value")
-		if get(d, "key").Value == e.Key && (v == nil && e.Value == "" || v != nil && v.Value == e.Value) {
+		if get(d, "key").Value == e.Key && sameValue(v, e.value()) {
 			return d
 		}
 	}
 	d := mapping("key", e.Key)
-	if e.Value != "" {
-		set(d, "value", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: e.Value})
+	if v := e.value(); v != nil {
+		set(d, "value", v)
 	}
 	for key, on := range map[string]bool{"share_threshold": e.ShareThreshold, "value_to_metric": e.ValueToMetric} {
 		if on {
@@ -182,6 +184,27 @@ func below(n *yaml.Node, e ListedEntry) *yaml.Node {
 	}
 	level.Content = append(level.Content, d)
 	return d
+}
+
+// value returns the value as a rule has it; nil if it has none.
+func (e *ListedEntry) value() *yaml.Node {
+	var list yaml.Node
+	switch {
+	case e.Values != nil && yaml.Unmarshal(e.Values, &list) == nil && len(list.Content) > 0:
+		plain(list.Content[0])
+		return list.Content[0]
+	case e.Value != "":
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: e.Value}
+	}
+	return nil
+}
+
+// sameValue reports whether two values, of which each may be nil, are the same.
+func sameValue(a, b *yaml.Node) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Kind == b.Kind && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, sameValue)
 }
 
 // plain takes the style of JSON off.

@@ -150,8 +150,8 @@ func (l *Limit) beyondRate() (all []detail) {
 	if a := l.Algo.Params().Algorithm; a != algo.FixedWindow {
 		all = append(all, detail{"algorithm", a.String()})
 	}
-	if _, window := l.Window(); window != "" {
-		all = append(all, detail{"window", window})
+	if length := l.Algo.Params().Window; l.Unit.Duration() != length {
+		all = append(all, detail{"window", FormatDuration(length)})
 	}
 	if l.Table != nil {
 		all = append(all, detail{"by " + l.Table.By, l.Table.text(l.RequestsPerUnit)})

@@ -211,7 +211,7 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 	follows := d.followedBy(entries)
 	for i, e := range entries {
 		if follows != "" && e.Key == follows && (at.flags&hasLevel == 0 || d.step(at, e.Key, e.Value).slot == none) {
-			x.Levels = append(x.Levels, Step{Entry: e, Skipped: true})
+			x.Levels = append(x.Levels, Step{Entry: e, Tried: []Attempt{}, Skipped: true})
 			continue
 		}
 		if at.flags&hasLevel == 0 {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/distlimiter/ratelimit/internal/backend/redis"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
@@ -133,5 +136,27 @@ func TestReasonsNameTheRowThatRefused(t *testing.T) {
 	reasons := slices.Collect(f.Reasons(r))
 	if len(reasons) != 1 || reasons[0].Limit != "per_user: token_bucket, 4 per minute" {
 		t.Errorf("refused because of %+v", reasons)
+	}
+}
+
+// TestTableInRedis: a refusal that is remembered under one plan refuses nothing under
+// another, and what was used stays used.
+func TestTableInRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Config{})
+	for _, algorithm := range []string{"fixed_window, denied_hits: drop", "sliding_window", "sliding_log", "token_bucket", "hybrid"} {
+		server.Do("FLUSHALL")
+		f := serve(t, fmt.Sprintf(byPlan, algorithm), func(o *limiter.Options) {
+			now := &atomic.Int64{}
+			now.Store(noon)
+			o.Backend = openRedis(t, redis.Options{Addrs: []string{server.Addr}, Clock: now.Load, LocalCacheBytes: 1 << 20})
+		})
+		silver, gold, other := desc("user=u,plan=silver"), desc("plan=gold,user=u"), desc("user=u")
+		if n := f.admitted(6, silver); n != 4 {
+			t.Errorf("%s: %d pass under silver, want 4", algorithm, n)
+		}
+		if n := f.admitted(1, gold) + f.admitted(2, silver) + f.admitted(2, other) + f.admitted(9, gold) + f.admitted(2, silver); n != 6 {
+			t.Errorf("%s: %d pass after 4 of 10 were used, want 6, all under gold", algorithm, n)
+		}
 	}
 }

@@ -32,7 +32,8 @@ type Change struct {
 
 // Put returns the set with the rules of a domain added, or in place of those it
 // has with the same keys and values; with replace, in place of all that it has
-// of the domain. The changes are in the order of the rules, then what goes. A
+// of the domain. A value that another list has is taken from it. The changes are in the
+// order of the rules, then what becomes of such lists, then what goes. A
 // set to which nothing happens keeps its revision. The domain must not be used
 // any more.
 func (s Set) Put(domain *config.Domain, replace bool) (Set, []Change, error) {
@@ -63,12 +64,21 @@ func (s Set) Put(domain *config.Domain, replace bool) (Set, []Change, error) {
 	if !replace {
 		before.Put(domain)
 		after = before
-	} else {
-		for _, c := range old.order {
-			if given.byID[c.ID] == nil {
-				c.Kind, c.Before, c.After = Deleted, c.After, nil
-				changes = append(changes, c)
-			}
+	}
+	all, err := rulesOf(after)
+	if err != nil {
+		return Set{}, nil, err
+	}
+	for _, c := range all.order {
+		if given.byID[c.ID] == nil && old.byID[c.ID] == nil { // what is left of a list
+			c.Kind = Created
+			changes = append(changes, c)
+		}
+	}
+	for _, c := range old.order {
+		if all.byID[c.ID] == nil {
+			c.Kind, c.Before, c.After = Deleted, c.After, nil
+			changes = append(changes, c)
 		}
 	}
 	next, err := s.with(after)

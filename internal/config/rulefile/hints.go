@@ -29,13 +29,16 @@ func Hints(r *config.Rules) (hints []config.Problem) {
 					Remedy: "consider shadow_mode: true, unless the whole service is in shadow mode",
 				})
 			}
-			p := limit.Algo.Params()
-			if most := mostEstimated(p); p.Limit < smallLimit && most > p.Limit {
-				hints = append(hints, config.Problem{
-					Pos:    limit.Pos,
-					What:   fmt.Sprintf("a %s of %d admits up to %d in some windows", p.Algorithm, p.Limit, most),
-					Remedy: "consider sliding_log, which is exact, or strict",
-				})
+			for row := range limit.All() {
+				p := row.Algo.Params()
+				if most := mostEstimated(p); p.Limit < smallLimit && most > p.Limit {
+					hints = append(hints, config.Problem{
+						Pos:    limit.Pos,
+						What:   fmt.Sprintf("a %s of %d admits up to %d in some windows", p.Algorithm, p.Limit, most),
+						Remedy: "consider sliding_log, which is exact, or strict",
+					})
+					break // one row is enough
+				}
 			}
 		}
 	}

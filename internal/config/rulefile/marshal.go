@@ -137,7 +137,7 @@ func documents(level []*config.Descriptor) []descriptorDocument {
 func descriptorOf(d *config.Descriptor) descriptorDocument {
 	written := d.AsWritten()
 	doc := descriptorDocument{
-		Key: d.Key, Value: writtenValue(d), ShadowMode: written.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
+		Key: d.Key, Value: Values(d), ShadowMode: written.ShadowMode, QuotaMode: d.QuotaMode, ShareThreshold: d.ShareThreshold,
 		DetailedMetric: d.DetailedMetric, ValueToMetric: d.ValueToMetric, Metadata: d.Metadata, Descriptors: documents(d.Descriptors),
 	}
 	doc.RateLimit, doc.RateLimits = limitsOf(written)

@@ -74,7 +74,19 @@ func hides(by, rule *config.Descriptor, replaced map[string]bool) bool {
 
 // asStrict reports whether m, which counts at least what l counts, refuses whatever l
 // refuses. It knows limits that differ in nothing but their numbers.
+// Of limits with tables each row of m must be as strict as each of l.
 func asStrict(m, l *config.Limit) bool {
+	for a := range m.All() {
+		for b := range l.All() {
+			if !rowAsStrict(a, b) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func rowAsStrict(m, l *config.Limit) bool {
 	a, b := m.Algo.Params(), l.Algo.Params()
 	fits := a.Limit <= b.Limit && m.Algo.Capacity() <= l.Algo.Capacity()
 	a.Limit, a.Burst, b.Limit, b.Burst = 0, 0, 0, 0

@@ -101,8 +101,9 @@ func findTexts(n *yaml.Node, levels int, places map[string]*yaml.Node) {
 	}
 }
 
-// writtenValue returns a descriptor's value as it is written; nil if it has none.
-func writtenValue(d *config.Descriptor) any {
+// Values returns a descriptor's value as it is written: a text or a list. Nil: it has
+// none.
+func Values(d *config.Descriptor) any {
 	if d.HasList() {
 		return valuesOf(d.AnyOf)
 	}

@@ -6,6 +6,7 @@
 package cidr
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -131,38 +132,40 @@ func number(text string) int {
 // probes of a hash map for IPv4 and 8 for IPv6. It is immutable and safe for
 // concurrent use.
 type Table struct {
-	v4, v6 family
+	v4     family[key4]
+	v6     family[key6]
 	parent []int
 }
 
 // family is the prefixes of one length of addresses.
-type family struct {
-	table *prefix.Table[key]
+type family[K prefix.Key[K]] struct {
+	table *prefix.Table[K]
 	ids   []int // by index in table: as given to New
 }
 
 // New returns a table of prefixes as [Parse] returns them, which must be distinct.
 func New(prefixes []netip.Prefix, task *background.Task) *Table {
 	t := &Table{parent: make([]int, len(prefixes))}
-	for _, f := range []struct {
-		*family
-		is4 bool
-	}{{&t.v4, true}, {&t.v6, false}} {
-		var keys []key
-		for i, p := range prefixes {
-			if p.Addr().Is4() == f.is4 {
-				keys, f.ids = append(keys, key(p)), append(f.ids, i)
-			}
-		}
-		f.table = prefix.New(keys, task)
-		for i, id := range f.ids {
-			t.parent[id] = f.id(f.table.Parent(i))
-		}
-	}
+	t.v4 = newFamily(prefixes, true, newKey4, t.parent, task)
+	t.v6 = newFamily(prefixes, false, newKey6, t.parent, task)
 	return t
 }
 
-func (f *family) id(i int) int {
+func newFamily[K prefix.Key[K]](prefixes []netip.Prefix, is4 bool, keyOf func(netip.Prefix) K, parent []int, task *background.Task) (f family[K]) {
+	var keys []K
+	for i, p := range prefixes {
+		if p.Addr().Is4() == is4 {
+			keys, f.ids = append(keys, keyOf(p)), append(f.ids, i)
+		}
+	}
+	f.table = prefix.New(keys, task)
+	for i, id := range f.ids {
+		parent[id] = f.id(f.table.Parent(i))
+	}
+	return f
+}
+
+func (f *family[K]) id(i int) int {
 	if i < 0 {
 		return -1
 	}
@@ -172,25 +175,47 @@ func (f *family) id(i int) int {
 // Longest returns the index, as given to New, of the longest prefix that covers all
 // of p; -1 if there is none. p is as [Of] returns it.
 func (t *Table) Longest(p netip.Prefix) int {
-	f := &t.v6
 	if p.Addr().Is4() {
-		f = &t.v4
+		return t.v4.id(t.v4.table.Longest(newKey4(p)))
 	}
-	return f.id(f.table.Longest(key(p)))
+	return t.v6.id(t.v6.table.Longest(newKey6(p)))
 }
 
 // Parent returns the index of the longest other prefix that covers prefix i; -1 if
 // there is none.
 func (t *Table) Parent(i int) int { return t.parent[i] }
 
-// key is a prefix as [prefix.Table] takes it.
-type key netip.Prefix
+// The keys are prefixes as small as can be, which makes large tables fast.
+type (
+	// key4 is an IPv4 prefix: the address, then 8 bits of its length.
+	key4 uint64
+	// key6 is an IPv6 prefix.
+	key6 struct{ high, low, length uint64 }
+)
+
+func newKey4(p netip.Prefix) key4 {
+	b := p.Addr().As4()
+	return key4(binary.BigEndian.Uint32(b[:]))<<8 | key4(p.Bits())
+}
 
 // Len returns the length in bits.
-func (k key) Len() int { return netip.Prefix(k).Bits() }
+func (k key4) Len() int { return int(k & 0xff) }
 
 // Cut returns the first so many bits.
-func (k key) Cut(length int) key {
-	p, _ := netip.Prefix(k).Addr().Prefix(length) // an error would be a length beyond the address
-	return key(p)
+func (k key4) Cut(length int) key4 {
+	return k>>8>>(32-length)<<(32-length)<<8 | key4(length)
+}
+
+func newKey6(p netip.Prefix) key6 {
+	b := p.Addr().As16()
+	return key6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), uint64(p.Bits())}
+}
+
+// Len returns the length in bits.
+func (k key6) Len() int { return int(k.length) }
+
+// Cut returns the first so many bits.
+func (k key6) Cut(length int) key6 {
+	high, low := min(length, 64), max(length-64, 0)
+	return key6{k.high >> (64 - high) << (64 - high), k.low >> (64 - low) << (64 - low), uint64(length)}
 }

@@ -98,6 +98,6 @@ function part({ entries, explanation: e, applying, rules, counters }, reset) {
 function level(l) {
   const won = l.tried.find((t) => t.found);
   return el('li', {}, code(entryText(l.entry)), ': ',
-    won ? `${won.how.replace('_', ' ')} at ${won.found.pos}` : 'nothing matches',
+    l.skipped ? 'skipped: the limit follows it' : won ? `${won.how.replace('_', ' ')} at ${won.found.pos}` : 'nothing matches',
     l.nearest?.length ? [' (nearest: ', code(l.nearest.map(entryText).join(', ')), ')'] : '');
 }

@@ -2,7 +2,7 @@
 
 import { replace } from './address.js';
 import { counted, el, list, number, plot, section, update } from './dom.js';
-import { ruleLink } from './descriptor.js';
+import { limitsOf, ruleLink } from './descriptor.js';
 import { edit } from './editor.js';
 import { known, refresh } from './known.js';
 
@@ -62,8 +62,10 @@ export function rulesView({ params }) {
   };
 }
 
-// editable reports whether the form can change a rule: it knows trees only.
-export const editable = (rule) => known.writable && rule.entries.length > 0;
+// editable reports whether the form can change a rule: it knows trees of single values, and
+// limits that are numbers.
+export const editable = (rule) => known.writable && rule.entries.length > 0 && !rule.entries.some((e) => e.values)
+  && !limitsOf(rule.rule).some((l) => typeof l.requests_per_unit === 'object');
 
 // editButton opens the form on a rule as it is then.
 export function editButton({ key, domain, path }) {
