@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"text/tabwriter"
 
 	"gopkg.in/yaml.v3"
@@ -62,14 +63,14 @@ func (l *RuleList) WriteTable(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KEY\tDOMAIN\tRULE\tLIMIT\tFROM")
 	for _, r := range l.Rules {
-		from := r.Location
+		from := []string{r.Location}
 		if r.Overrides != nil {
-			from += ", overrides " + r.Overrides.Location
+			from = append(from, "overrides "+r.Overrides.Location)
 		}
 		for _, a := range r.Adjusted {
-			from += ", adjusted by " + a.By
+			from = append(from, "adjusted by "+a.By)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, from)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, strings.Join(from, ", "))
 	}
 	return table.Flush()
 }

@@ -351,7 +351,7 @@ func TestUnchangedDomainsComeOutTheSame(t *testing.T) {
 }
 
 func TestBurstAsText(t *testing.T) {
-	for text, want := range map[string]config.Burst{"20": {Hits: 20}, "20%": {Percent: 20}, " 7 % ": {Percent: 7}, "4294967295": {Hits: 4294967295}, "1000%": {Percent: 1000}} {
+	for text, want := range map[string]config.Burst{"20": {Hits: 20}, "20%": {Percent: 20}, "7 %": {Percent: 7}, "4294967295": {Hits: 4294967295}, "1000%": {Percent: 1000}} {
 		if got, err := config.ParseBurst(text); err != nil || got != want {
 			t.Errorf("%q is %v (%v), want %v", text, got, err, want)
 		}

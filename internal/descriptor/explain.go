@@ -407,14 +407,14 @@ func (l ExplainedLimit) String() string {
 	if l.Unlimited {
 		return l.Limit
 	}
-	text := l.Limit
+	lines := []string{l.Limit}
 	if l.Written != "" {
-		text += "\n   written   " + l.Written
+		lines = append(lines, "written   "+l.Written)
 	}
 	for _, a := range l.Adjusted {
-		text += "\n   adjusted  " + a.String()
+		lines = append(lines, "adjusted  "+a.String())
 	}
-	return text + "\n   counter   " + config.Quote(l.CounterKey)
+	return strings.Join(append(lines, "counter   "+config.Quote(l.CounterKey)), "\n   ")
 }
 
 // String returns the place as key=value (file:line:column).

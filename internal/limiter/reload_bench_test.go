@@ -79,9 +79,9 @@ func BenchmarkReload(b *testing.B) {
 		{"100 files/the adjustment of all changed", 100, func(int) (int, bool) { return 0, false }, func(i int) string { return fmt.Sprintf("%d%%", 20+i%2) }},
 	} {
 		b.Run(bm.name, func(b *testing.B) {
-			provider := make(documents, bm.files)
-			for i := range provider {
-				provider[i] = document(fmt.Sprintf("edge%d", i), rules/bm.files, 0, false)
+			var provider documents
+			for i := range bm.files {
+				provider = append(provider, document(fmt.Sprintf("edge%d", i), rules/bm.files, 0, false))
 			}
 			versions, adjustments := [2][]byte{}, [2][]byte{}
 			for i := range versions {
