@@ -22,7 +22,7 @@ type ruleOptions struct {
 	SkipDotFiles     bool               `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
 	AnyName          bool               `group:"rules" negatable:"" env:"CONFIG_ANY_NAME" help:"In directories read files of any name, not only .yaml, .yml and .json. Those of --runtime-root always are."`
 	DefaultAlgorithm settings.Algorithm `group:"rules" field:"DefaultAlgorithm" placeholder:"NAME" env:"DEFAULT_ALGORITHM" help:"Algorithm of limits for which their rules name none, such as those that come by xDS: instead of fixed_window. Quotas and windows of a day or more keep theirs."`
-	DefaultBurst     settings.Burst     `group:"rules" field:"DefaultBurst" placeholder:"N|N%" env:"DEFAULT_BURST" help:"Burst that goes with --default-algorithm: a number, or a percentage of the limit, rounded up."`
+	DefaultBurst     settings.Burst     `group:"rules" field:"DefaultBurst" placeholder:"BURST" env:"DEFAULT_BURST" help:"Burst that goes with --default-algorithm: a number, or a percentage of the limit, rounded up."`
 	DropDenied       bool               `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Requests that are refused charge nothing: neither the limit that refuses, under fixed_window too, unless a rule says otherwise, nor those of the other descriptors."`
 }
 
@@ -58,7 +58,7 @@ type checkCmd struct {
 
 // Help says what the errors look like.
 func (checkCmd) Help() string {
-	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped.
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. A line "adjusted" tells of each default or adjustment how many rules it changes, and the first of them; json has all.
 
 With --against each limit whose counters do not go on is a line: "begins anew" says why, and what it was; "gone" limits apply no more; "new" ones forget nothing. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters go on, 1 the rules of either side are invalid, 3 some counters begin anew or are gone.
 

@@ -147,9 +147,14 @@ func Healthcheck(health grpc_health_v1.HealthServer, reloads func() reload.Statu
 		}
 		fmt.Fprint(w, "OK")
 		for _, s := range reloads().Sources {
-			if s.State == reload.SourceBad {
-				fmt.Fprintf(w, "\nrules from %s: bad, the last good ones stay; see /admin/reloads of the admin address", s.Source)
+			if s.State != reload.SourceBad {
+				continue
 			}
+			how := "bad, the last good ones stay"
+			if s.Partial {
+				how = "not all of them are in force"
+			}
+			fmt.Fprintf(w, "\nrules from %s: %s; see /admin/reloads of the admin address", s.Source, how)
 		}
 	})
 }

@@ -70,7 +70,7 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	counters := memory.New(memory.Options{Clock: f.now.Load})
 	f.limiter = limiter.New(limiter.Options{Backend: counters, Log: zaptest.NewLogger(t), Stats: f.stats})
 	provider := &rulestore.Provider{Store: store, Log: zaptest.NewLogger(t)}
-	f.rules = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
+	f.rules = reload.New(reload.Options{Load: reload.Adjusted(rulefile.NewParser(rulefile.Options{}).Parse, config.Default{}), Providers: []reload.Provider{
 		&reload.Files{Paths: []string{f.file}}, provider,
 	}})
 	provider.Check = func(sources []rulefile.Source) error { return f.rules.Check(config.FromAdmin, sources) }

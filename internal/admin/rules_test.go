@@ -86,9 +86,11 @@ func (r reply) into(t *testing.T, status int, v any) {
 
 // listed is a rule as a client reads it.
 type listed struct {
-	Key, Domain, Path, Source, Location, Limits string
-	Rule                                        map[string]any
-	Overrides                                   *listed
+	Key, Domain, Path, Source, Location, Limits, Written string
+
+	Rule      map[string]any
+	Adjusted  []config.AdjustedBy
+	Overrides *listed
 }
 
 func (f *fixture) list(t *testing.T, query string) (rules []listed, etag string) {

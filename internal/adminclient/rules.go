@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"gopkg.in/yaml.v3"
@@ -63,14 +64,14 @@ func (l *RuleList) WriteTable(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KEY\tDOMAIN\tRULE\tLIMIT\tFROM")
 	for _, r := range l.Rules {
-		from := r.Location
+		from := []string{r.Location}
 		if r.Overrides != nil {
-			from += ", overrides " + r.Overrides.Location
+			from = append(from, "overrides "+r.Overrides.Location)
 		}
 		for _, a := range r.Adjusted {
-			from += ", adjusted by " + a.By
+			from = append(from, "adjusted by "+a.By)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, from)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Key, r.Domain, r.Path, r.Limits, strings.Join(from, ", "))
 	}
 	return table.Flush()
 }
@@ -89,8 +90,8 @@ func indent(out io.Writer, text []byte) error {
 type ListedEntry struct {
 	Key, Value     string
 	Values         json.RawMessage // the list of which Value is the text
-	ShareThreshold bool `json:"share_threshold"`
-	ValueToMetric  bool `json:"value_to_metric"`
+	ShareThreshold bool            `json:"share_threshold"`
+	ValueToMetric  bool            `json:"value_to_metric"`
 }
 
 // writeDomains writes rules as one document for each domain.

@@ -381,7 +381,7 @@ descriptors:
 }
 
 func TestBurstAsText(t *testing.T) {
-	for text, want := range map[string]config.Burst{"20": {Hits: 20}, "20%": {Percent: 20 * config.OnePercent}, "12.5%": {Percent: 1250}, " 7 % ": {Percent: 7 * config.OnePercent}, "4294967295": {Hits: 4294967295}, "1000%": {Percent: 1000 * config.OnePercent}} {
+	for text, want := range map[string]config.Burst{"20": {Hits: 20}, "20%": {Percent: 20 * config.OnePercent}, "12.5%": {Percent: 1250}, "7 %": {Percent: 7 * config.OnePercent}, "4294967295": {Hits: 4294967295}, "1000%": {Percent: 1000 * config.OnePercent}} {
 		if got, err := config.ParseBurst(text); err != nil || got != want {
 			t.Errorf("%q is %v (%v), want %v", text, got, err, want)
 		}

@@ -454,19 +454,19 @@ func (l ExplainedLimit) String() string {
 	if l.Unlimited {
 		return l.Limit
 	}
-	text := l.Limit
+	lines := []string{l.Limit}
 	if l.Written != "" {
-		text += "\n   written   " + l.Written
+		lines = append(lines, "written   "+l.Written)
 	}
 	for _, a := range l.Adjusted {
-		text += "\n   adjusted  " + a.String()
+		lines = append(lines, "adjusted  "+a.String())
 	}
 	if t := l.Table; t != nil && t.Default {
-		text += fmt.Sprintf("\n   table     no row for %s: its default, of %s", config.Quote(t.By), t.All)
+		lines = append(lines, fmt.Sprintf("table     no row for %s: its default, of %s", config.Quote(t.By), t.All))
 	} else if t != nil {
-		text += fmt.Sprintf("\n   table     the row for %s, of %s", entryText(Entry{Key: t.By, Value: t.Value}), t.All)
+		lines = append(lines, fmt.Sprintf("table     the row for %s, of %s", entryText(Entry{Key: t.By, Value: t.Value}), t.All))
 	}
-	return text + "\n   counter   " + config.Quote(l.CounterKey)
+	return strings.Join(append(lines, "counter   "+config.Quote(l.CounterKey)), "\n   ")
 }
 
 // String returns the place as key=value (file:line:column).

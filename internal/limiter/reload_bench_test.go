@@ -68,25 +68,36 @@ func BenchmarkReload(b *testing.B) {
 		name  string
 		files int
 		next  func(i int) (salt int, edited bool) // of the first file
+		// adjust changes every rule; nil: nothing does.
+		adjust func(i int) (burst string)
 	}{
-		{"one file/every rule changed", 1, func(i int) (int, bool) { return 1 + i%2, false }},
-		{"one file/one rule changed", 1, func(i int) (int, bool) { return 0, i%2 == 0 }},
-		{"100 files/one rule changed", 100, func(i int) (int, bool) { return 0, i%2 == 0 }},
+		{"one file/every rule changed", 1, func(i int) (int, bool) { return 1 + i%2, false }, nil},
+		{"one file/one rule changed", 1, func(i int) (int, bool) { return 0, i%2 == 0 }, nil},
+		{"100 files/one rule changed", 100, func(i int) (int, bool) { return 0, i%2 == 0 }, nil},
+		{"one file/one rule changed, all adjusted", 1, func(i int) (int, bool) { return 0, i%2 == 0 }, func(int) string { return "20%" }},
+		{"100 files/one rule changed, all adjusted", 100, func(i int) (int, bool) { return 0, i%2 == 0 }, func(int) string { return "20%" }},
+		{"100 files/the adjustment of all changed", 100, func(int) (int, bool) { return 0, false }, func(i int) string { return fmt.Sprintf("%d%%", 20+i%2) }},
 	} {
 		b.Run(bm.name, func(b *testing.B) {
-			provider := make(documents, bm.files)
-			for i := range provider {
-				provider[i] = document(fmt.Sprintf("edge%d", i), rules/bm.files, 0, false)
+			var provider documents
+			for i := range bm.files {
+				provider = append(provider, document(fmt.Sprintf("edge%d", i), rules/bm.files, 0, false))
 			}
-			versions := [2][]byte{}
+			versions, adjustments := [2][]byte{}, [2][]byte{}
 			for i := range versions {
+				if bm.adjust != nil {
+					adjustments[i] = fmt.Appendf(nil, "adjust: [{rules: {path: user*}, set: {burst: %s}}]\n", bm.adjust(i))
+				}
 				salt, edited := bm.next(i)
 				versions[i] = document("edge0", rules/bm.files, salt, edited)
+			}
+			if bm.adjust != nil {
+				provider = append(provider, adjustments[0])
 			}
 			store := memory.New(memory.Options{})
 			b.Cleanup(func() { _ = store.Close() })
 			service := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: stats.New(0)})
-			coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{&provider}})
+			coordinator := reload.New(reload.Options{Load: reload.Adjusted(rulefile.NewParser(rulefile.Options{}).Parse, config.Default{}), Providers: []reload.Provider{&provider}})
 			coordinator.Subscribe(service.SetRules)
 			if err := coordinator.Reload(b.Context()); err != nil {
 				b.Fatal(err)
@@ -95,6 +106,9 @@ func BenchmarkReload(b *testing.B) {
 			before := processorTime(b)
 			for i := 0; b.Loop(); i++ {
 				provider[0] = versions[i%2]
+				if bm.adjust != nil {
+					provider[bm.files] = adjustments[i%2]
+				}
 				if err := coordinator.Reload(b.Context()); err != nil {
 					b.Fatal(err)
 				}

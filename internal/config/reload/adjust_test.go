@@ -120,6 +120,9 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 			t.Errorf("%s: the plane is told %v", step.name, told)
 		}
 		status := c.Status()
+		if partial := strings.HasSuffix(step.err, "without this adjustment"); status.Sources[0].Partial != partial {
+			t.Errorf("%s: the files are %+v", step.name, status.Sources[0])
+		}
 		if status.Last.Outcome != step.outcome {
 			t.Errorf("%s: %s, want %s", step.name, status.Last.Outcome, step.outcome)
 		}

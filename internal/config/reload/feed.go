@@ -88,6 +88,8 @@ func (o *offer) status(now time.Time, before SourceStatus) (s SourceStatus, news
 		s.State = SourceBad
 		s.Failures++
 		s.Problems, s.Omitted = problemTexts(o.err)
+		_, partial := errors.AsType[*Partial](o.err)
+		s.Partial = partial && o.loaded
 	case o.loaded:
 		s.LastSuccess = now
 	}

@@ -75,6 +75,8 @@ type SourceStatus struct {
 	State  SourceState `json:"state"`
 	// InForce reports whether any sources of this provider are in force.
 	InForce bool `json:"in_force"`
+	// Partial reports of bad ones that they are in force but for what Problems say.
+	Partial bool `json:"partial,omitempty"`
 	// LastSuccess is when they were last all in force.
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	Failures    uint64    `json:"failures"`
@@ -100,7 +102,7 @@ func (c *Coordinator) record(r Attempt, offers []*offer) {
 		r.Problems = append(r.Problems, status.Problems...)
 		r.Omitted += status.Omitted
 		if anyNews = anyNews || news; news && status.State == SourceBad {
-			c.logBad(status, o.err)
+			c.logBad(status)
 		}
 	}
 	c.logOutcome(r)
@@ -112,12 +114,13 @@ func (c *Coordinator) record(r Attempt, offers []*offer) {
 }
 
 // logBad tells what is wrong with a source.
-func (c *Coordinator) logBad(s SourceStatus, err error) {
+func (c *Coordinator) logBad(s SourceStatus) {
 	what := "rules not loaded: the old ones stay"
-	if !s.InForce {
-		what = "rules not loaded: there are none from this source"
-	} else if _, partial := errors.AsType[*Partial](err); partial {
+	switch {
+	case s.Partial:
 		what = "some of what a source says is not in force"
+	case !s.InForce:
+		what = "rules not loaded: there are none from this source"
 	}
 	c.opts.Log.Error(what, zap.String("source", s.Source), zap.Strings("problems", s.Problems), zap.Int("omitted", s.Omitted))
 }

@@ -36,8 +36,9 @@ function banners() {
   for (const s of reloads.sources ?? []) {
     if (s.state === 'bad') {
       const what = s.source === 'admin' ? 'Stored rules were set aside' : `Rules from ${s.source} are bad`;
+      const partly = s.partial && s.source !== 'admin';
       list.push({
-        bad: true, text: `${what}${s.in_force ? ': the last good ones stay.' : ', and there are no older ones.'}`,
+        bad: true, text: partly ? `Not all that ${s.source} rules say is in force.` : `${what}${s.in_force ? ': the last good ones stay.' : ', and there are no older ones.'}`,
         lines: s.problems ?? [], to: { href: href('reloads'), text: 'Reloads' },
       });
     } else if (s.state === 'waiting') list.push({ text: `There are no rules from ${s.source} yet.` });

@@ -1,0 +1,55 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+)
+
+// TestAdjustedRules are shown as they are in force, with who made them so of what was
+// written, and given as they are written, to be changed and sent back.
+func TestAdjustedRules(t *testing.T) {
+	f := newFixture(t)
+	const adjust = "---\nadjust:\n  - rules: {path: \"user*\"}\n    set: {burst: 50%, algorithm: token_bucket}\n  - rules: {path: late}\n    set: {burst: 50%}\n"
+	if err := f.load(t, rules+adjust); err != nil {
+		t.Fatal(err)
+	}
+	user := f.one(t, "user")
+	if user.Limits != "token_bucket, 10 per minute, burst 5, denied_hits count" || user.Written != "fixed_window, 10 per minute" ||
+		len(user.Adjusted) != 1 || user.Adjusted[0] != (config.AdjustedBy{By: f.file + ":12:5", Set: "algorithm token_bucket, burst 50%"}) {
+		t.Errorf("%+v", user)
+	}
+	if limit, ok := user.Rule["rate_limit"].(map[string]any); !ok || limit["algorithm"] != nil || limit["burst"] != nil {
+		t.Errorf("the rule is given as %v, not as it is written", user.Rule)
+	}
+	if other := f.one(t, "remote_address_10.0.0.1"); other.Written != "" || other.Adjusted != nil {
+		t.Errorf("%+v is not adjusted", other)
+	}
+	expect(t, f.get(t, "/rlconfig"), "edge.user: unit=MINUTE requests_per_unit=10, shadow_mode: false, quota_mode: false, algorithm: token_bucket, burst: 5, denied_hits: count, adjusted_by: "+f.file+":12:5\n")
+	expect(t, f.send(t, http.MethodPost, "/admin/explain", `{"domain": "edge", "entries": [{"key": "user", "value": "a"}]}`).body, `"written":"fixed_window, 10 per minute"`, `"adjusted":[{"by":"`+f.file+`:12:5","set":"algorithm token_bucket, burst 50%"}]`)
+	if passed := f.hit(t, 9, "user=a"); passed != 5 {
+		t.Errorf("%d pass, want the burst", passed)
+	}
+
+	// A rule that is written here is adjusted, too. One that an adjustment would make
+	// invalid is in force without it, and who writes it is told.
+	var result writeResult
+	f.send(t, http.MethodPost, "/admin/rules", `{"domain": "edge", "descriptors": [{"key": "user", "rate_limit": {"unit": "minute", "requests_per_unit": 8}},
+		{"key": "late", "rate_limit": {"unit": "minute", "requests_per_unit": 8}}]}`).into(t, http.StatusOK, &result)
+	if !result.InForce || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0].What, "edge.yaml:14:5: adjust[1].set: the limit of late in domain edge") {
+		t.Errorf("%+v", result)
+	}
+	if got := f.one(t, "user"); got.Limits != "token_bucket, 8 per minute, burst 4, denied_hits count" || got.Source != "admin" {
+		t.Errorf("%+v", got)
+	}
+	if got := f.one(t, "late"); got.Limits != "fixed_window, 8 per minute" || got.Adjusted != nil {
+		t.Errorf("%+v", got)
+	}
+	if got := f.get(t, "/healthcheck"); !strings.HasPrefix(got, "OK\nrules from file: not all of them are in force; see ") {
+		t.Errorf("/healthcheck: %s", got)
+	}
+	expect(t, f.get(t, "/admin/reloads"), `"source":"file","state":"bad","in_force":true,"partial":true`, "it goes on without this adjustment")
+	f.send(t, http.MethodPost, "/admin/rules", `{"adjust": [{"rules": {"domain": "*"}, "set": {"burst": 1}}]}`).problem(t, http.StatusUnprocessableEntity, invalidRules)
+}
