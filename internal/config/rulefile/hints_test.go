@@ -63,7 +63,7 @@ descriptors:
 		t.Fatal(err)
 	}
 	hints := Hints(got)
-	if len(hints) != 1 || !strings.HasPrefix(hints[0].Error(), "r.yaml:3:24: request_headers mark requests that are over the limit and pass") {
+	if len(hints) != 1 || !strings.HasPrefix(hints[0].Error(), "r.yaml:3:26: request_headers mark requests that are over the limit and pass") {
 		t.Errorf("hints %v", hints)
 	}
 }
