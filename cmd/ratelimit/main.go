@@ -67,6 +67,7 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
 	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
+	Test    testCmd    `cmd:"" help:"Run tests of rules: requests with their times and the expected answers. Exit 0 if all pass, else 1."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions: exit 0 if all were OK, 4 if one was OVER_LIMIT."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
