@@ -72,6 +72,7 @@ type commands struct {
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
 	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
+	Schema  schemaCmd  `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Completion completionCmd `cmd:"" help:"Print a script by which a shell completes commands, flags and values."`
