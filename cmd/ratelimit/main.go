@@ -29,7 +29,7 @@ const (
 	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
 	exitUsage   = 2 // the command line or the environment is wrong
 	exitOver    = 4 // hit: a request was over its limit
-	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew
+	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew; convert: something was not carried over
 )
 
 // groups are the sections of serve's help.
@@ -72,6 +72,7 @@ type commands struct {
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
 	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
+	Convert convertCmd `cmd:"" help:"Make rules of a file of Limitador or Gloo, and list what can't be carried over."`
 	Schema  schemaCmd  `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
@@ -126,7 +127,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case errors.Is(err, errOverLimit):
 		return exitOver // the table says so
-	case errors.Is(err, errBeginAnew):
+	case errors.Is(err, errBeginAnew), errors.Is(err, errNotCarried):
 		return exitAnew // it is listed
 	default:
 		return fail(stderr, err, exitFailure)

@@ -26,11 +26,13 @@ import (
 type File struct {
 	Name     string
 	Problems []config.Problem // what is wrong with it
+	lines    []string
 }
 
 // Parse returns the documents of a file, without those that are empty. What is not YAML
 // is a problem.
 func (f *File) Parse(data []byte) (documents []Node) {
+	f.lines = strings.Split(string(data), "\n")
 	stream := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var n yaml.Node
@@ -152,8 +154,13 @@ type Field struct {
 
 // Fields returns the fields of a mapping in their order, those of a merge key (<<) after
 // its own, which win. Keys that are given twice are problems, and so is anything but a
-// mapping; null has no fields.
-func (n Node) Fields() []Field { return n.fields(0) }
+// mapping; null has no fields, nor has the zero Node.
+func (n Node) Fields() []Field {
+	if !n.Given() {
+		return nil
+	}
+	return n.fields(0)
+}
 
 func (n Node) fields(depth int) (fields []Field) {
 	if n.IsNull() {
@@ -223,9 +230,10 @@ func (n Node) Mapping(known ...string) map[string]Node {
 	return values
 }
 
-// List returns the elements of a list. Anything else but null is a problem.
+// List returns the elements of a list. Anything else but null and the zero Node is a
+// problem.
 func (n Node) List() (elements []Node) {
-	if n.IsNull() {
+	if !n.Given() || n.IsNull() {
 		return nil
 	}
 	if !n.IsList() {
@@ -302,4 +310,59 @@ func (n Node) Duration() (d time.Duration, ok bool) {
 		return d, true
 	}
 	return 0, false
+}
+
+// Values returns the values of a mapping by key, whatever its keys.
+func (n Node) Values() map[string]Node {
+	values := map[string]Node{}
+	for _, f := range n.Fields() {
+		values[f.Name] = f.Value
+	}
+	return values
+}
+
+// Nested returns the documents of a text that is a file itself, as in a ConfigMap. Their
+// places are those in this file if the text is written as a block (|).
+func (n Node) Nested() (documents []Node) {
+	text, ok := n.Text()
+	if !ok || text == "" {
+		return nil
+	}
+	inner := &File{Name: n.file.Name}
+	lines, columns := n.node.Line-1, n.node.Column-1
+	if n.node.Style&yaml.LiteralStyle != 0 {
+		lines, columns = n.node.Line, n.file.indent(n.node.Line+1)
+	}
+	documents = inner.Parse([]byte(text))
+	for _, p := range inner.Problems {
+		p.Line, p.Column = p.Line+lines, p.Column+columns
+		n.file.Problems = append(n.file.Problems, p)
+	}
+	for i := range documents {
+		documents[i].file = n.file
+		documents[i].path = n.path + "." + documents[i].path
+		documents[i].path = strings.TrimSuffix(documents[i].path, ".")
+		shift(documents[i].node, lines, columns)
+	}
+	return documents
+}
+
+// shift moves a node and all that is below it. Aliases lead to what is moved as well.
+func shift(n *yaml.Node, lines, columns int) {
+	n.Line += lines
+	n.Column += columns
+	for _, c := range n.Content {
+		shift(c, lines, columns)
+	}
+}
+
+// indent returns by how much a line, counted from 1, or the first one after it that is not
+// empty, is indented.
+func (f *File) indent(line int) int {
+	for i, text := range f.lines {
+		if trimmed := strings.TrimLeft(text, " "); i+1 >= line && strings.TrimSpace(trimmed) != "" {
+			return len(text) - len(trimmed)
+		}
+	}
+	return 0
 }
