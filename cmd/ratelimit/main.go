@@ -70,6 +70,7 @@ type commands struct {
 	Test    testCmd    `cmd:"" help:"Run tests of rules: requests with their times and the expected answers. Exit 0 if all pass, else 1."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions: exit 0 if all were OK, 4 if one was OVER_LIMIT."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
+	Credit  creditCmd  `cmd:"" help:"Give hits back to the counters of a descriptor in a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
 	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
 	Convert convertCmd `cmd:"" help:"Make rules of a file of Limitador or Gloo, and list what can't be carried over."`
