@@ -192,12 +192,12 @@ func (p *exprParser) primary() (*expr, error) {
 		return nil, cannot("quote it: the value of an entry is a text", "the number %s", token)
 	case isWord(rune(token[0])) && p.peek() != "(":
 		// Before version 2: an entry of the request. Its key may have dots.
-		key := token
+		key := []string{token}
 		for len(p.tokens) > 1 && p.tokens[0] == "." && isWord([]rune(p.tokens[1])[0]) && !(len(p.tokens) > 2 && p.tokens[2] == "(") {
 			p.next()
-			key += "." + p.next()
+			key = append(key, p.next())
 		}
-		return p.methods(&expr{op: "entry", text: key})
+		return p.methods(&expr{op: "entry", text: strings.Join(key, ".")})
 	default:
 		return nil, cannot(compareOnly, "%q is not understood", strings.TrimPrefix(token, `"`))
 	}

@@ -117,12 +117,13 @@ func (s *suite) addRules(n yamlfile.Node, dir string) {
 	case n.IsMapping():
 		s.inline = append(s.inline, rulefile.Source{Name: n.Pos().File, Node: n.YAML()})
 	default:
-		path, ok := n.Text()
-		if ok && path == "" {
+		switch path, ok := n.Text(); {
+		case !ok: // reported
+		case path == "":
 			n.Problem("no rules", "write the path of a file or directory, or the rules themselves")
-		} else if ok && filepath.IsAbs(path) {
+		case filepath.IsAbs(path):
 			s.paths = append(s.paths, path)
-		} else if ok {
+		default:
 			s.paths = append(s.paths, filepath.Join(dir, path))
 		}
 	}

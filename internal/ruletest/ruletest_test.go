@@ -149,14 +149,14 @@ func TestRulesAreFoundFromTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if report := ruletest.Run([]string{filepath.Join(dir, "tests/edge.yaml")}, ruletest.Options{}); !report.Passed {
+	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "edge.yaml")}, ruletest.Options{}); !report.Passed {
 		t.Error(text(report))
 	}
 	others := ruletest.Options{Rules: []string{filepath.Join(dir, "new.yaml")}}
-	if report := ruletest.Run([]string{filepath.Join(dir, "tests/three.yaml")}, others); !report.Passed {
+	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "three.yaml")}, others); !report.Passed {
 		t.Error(text(report))
 	}
-	if report := ruletest.Run([]string{filepath.Join(dir, "tests/edge.yaml")}, others); report.Passed {
+	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "edge.yaml")}, others); report.Passed {
 		t.Error("the rules of the file were tested, not those in their place")
 	}
 }
