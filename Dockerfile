@@ -7,6 +7,7 @@ FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
+COPY config/schema config/schema
 COPY cmd cmd
 COPY internal internal
 ARG TARGETOS TARGETARCH VERSION=dev

@@ -157,9 +157,10 @@ func sayWritten(con console, r *adminclient.WriteResult) error {
 }
 
 type rulesDeleteCmd struct {
-	Keys []string `arg:"" name:"key" help:"Keys of rules, as list shows them."`
+	Keys []string `arg:"" name:"key" help:"Keys or paths of rules, as list shows them."`
 	adminClient
-	DryRun bool `help:"Say what would change, and change nothing."`
+	Domain string `short:"d" placeholder:"NAME" help:"Domain of the paths, where several have a rule of one."`
+	DryRun bool   `help:"Say what would change, and change nothing."`
 }
 
 func (c *rulesDeleteCmd) Run(con console) error {
@@ -167,7 +168,11 @@ func (c *rulesDeleteCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range c.Keys {
+	for _, name := range c.Keys {
+		key, err := client.KeyOf(c.Domain, name)
+		if err != nil {
+			return c.explain(err)
+		}
 		result, err := client.Delete(key, c.DryRun)
 		if err != nil {
 			return c.explain(err)
@@ -180,7 +185,7 @@ func (c *rulesDeleteCmd) Run(con console) error {
 }
 
 type statsCmd struct {
-	Key string `arg:"" optional:"" help:"Key of one rule, as rules list shows it, for its hottest counters too."`
+	Key string `arg:"" optional:"" help:"Key or path of one rule, as rules list shows them, for its hottest counters too."`
 	adminClient
 	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
 	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`

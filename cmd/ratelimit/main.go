@@ -29,7 +29,7 @@ const (
 	exitFailure = 1 // the command ran and failed: invalid rules, no matching rule, port in use
 	exitUsage   = 2 // the command line or the environment is wrong
 	exitOver    = 4 // hit: a request was over its limit
-	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew
+	exitAnew    = 3 // check --against: the rules are valid, and counters begin anew; convert: something was not carried over
 )
 
 // groups are the sections of serve's help.
@@ -67,10 +67,14 @@ type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
 	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
+	Test    testCmd    `cmd:"" help:"Run tests of rules: requests with their times and the expected answers. Exit 0 if all pass, else 1."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions: exit 0 if all were OK, 4 if one was OVER_LIMIT."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
+	Credit  creditCmd  `cmd:"" help:"Give hits back to the counters of a descriptor in a running service."`
 	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
 	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
+	Convert convertCmd `cmd:"" help:"Make rules of a file of Limitador or Gloo, and list what can't be carried over."`
+	Schema  schemaCmd  `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
 	Completion completionCmd `cmd:"" help:"Print a script by which a shell completes commands, flags and values."`
@@ -124,7 +128,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case errors.Is(err, errOverLimit):
 		return exitOver // the table says so
-	case errors.Is(err, errBeginAnew):
+	case errors.Is(err, errBeginAnew), errors.Is(err, errNotCarried):
 		return exitAnew // it is listed
 	default:
 		return fail(stderr, err, exitFailure)

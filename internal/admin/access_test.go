@@ -120,6 +120,7 @@ func TestReadOnly(t *testing.T) {
 				{http.MethodPost, "/admin/rules?dry_run=1", slower, http.StatusForbidden},
 				{http.MethodDelete, "/admin/rules/" + key, "", http.StatusForbidden},
 				{http.MethodPost, "/admin/reset", `{"rule": "x"}`, http.StatusForbidden},
+				{http.MethodPost, "/admin/credit", `{"domain": "edge", "entries": [{"key": "user", "value": "a"}], "hits": 1}`, http.StatusForbidden},
 				{http.MethodPost, "/admin/explain/", "{}", http.StatusForbidden},
 				{http.MethodPut, "/rlconfig", "", http.StatusForbidden},
 			} {

@@ -50,6 +50,7 @@ func (o Options) api() http.Handler {
 		"GET /admin/stats/{key}":    a.getStats,
 		"GET /admin/counters":       a.getCounters,
 		"POST /admin/reset":         a.reset,
+		"POST /admin/credit":        a.credit,
 		"POST " + explainPath:       a.explain,
 		"GET /admin/reloads":        a.listReloads,
 		"GET /admin/replica":        a.getReplica,

@@ -212,7 +212,7 @@ func (a api) resetDescriptor(ctx context.Context, of descriptorJSON) (int, error
 	}
 	var checks []backend.Check
 	for _, c := range counters {
-		if set := c.Rule.Config.Set; set == nil || len(set.CountBy) > 0 { // else it is that of all descriptors
+		if !isShared(c.Rule) {
 			checks = append(checks, c.Check)
 		}
 	}
@@ -232,8 +232,13 @@ func (a api) resetRule(ctx context.Context, id string) (int, error) {
 		return 0, err
 	}
 	of := func(r *descriptor.Rule) bool { return r != nil && r.Config == known.Descriptor() }
-	if !slices.ContainsFunc(matcher.Rules(), of) {
+	at := slices.IndexFunc(matcher.Rules(), of)
+	if at < 0 {
 		return 0, refuse(http.StatusServiceUnavailable, "rules are being loaded: try again")
+	}
+	if rule := matcher.Rules()[at]; isShared(rule) { // its counters are known without a list
+		n, err := a.Counters.Reset(ctx, a.Limiter.Shared(rule))
+		return n, notReset(err)
 	}
 	n, err := a.Counters.ResetAll(ctx, func(key []byte) bool { return of(matcher.RuleOf(key)) })
 	return n, notReset(err)

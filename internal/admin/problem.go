@@ -18,6 +18,7 @@ const (
 	backendFailed    = "urn:distlimiter:problem:backend-failed"
 	readOnly         = "urn:distlimiter:problem:read-only"
 	cannotReset      = "urn:distlimiter:problem:cannot-reset"
+	nothingUsed      = "urn:distlimiter:problem:nothing-used"
 )
 
 // problem is an error that a client gets, as a problem document.

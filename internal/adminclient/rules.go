@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -45,6 +46,38 @@ func (c *Client) Rules(domain, name, source string) (*RuleList, error) {
 		return nil, err
 	}
 	return &list, json.Unmarshal(list.text, &list)
+}
+
+// isKey is the form of the keys of rules.
+var isKey = regexp.MustCompile(`^[a-z2-7]{20}$`)
+
+// KeyOf returns the key of the rule that a key, or a path such as user_alice or
+// limits.writes, names: in a domain, or in all if it is empty.
+func (c *Client) KeyOf(domain, name string) (string, error) {
+	if isKey.MatchString(name) {
+		return name, nil
+	}
+	list, err := c.Rules(domain, "", "")
+	if err != nil {
+		return "", err
+	}
+	var found []ListedRule
+	for _, r := range list.Rules {
+		if r.Path == name {
+			found = append(found, r)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("no rule has the key or path %q: see the list of rules", name)
+	case 1:
+		return found[0].Key, nil
+	}
+	var all []string
+	for _, r := range found {
+		all = append(all, r.Key+" in "+r.Domain)
+	}
+	return "", fmt.Errorf("%d rules have the path %q: %s: give a key", len(found), name, strings.Join(all, ", "))
 }
 
 // WriteJSON writes the list as the service has sent it.

@@ -40,11 +40,17 @@ type ruleStats struct {
 }
 
 // Stats writes to out, as the service sends them if inJSON, what it has counted: of a
-// domain, or of all if it is empty, or of the rule of a key, with its hottest counters.
+// domain, or of all if it is empty, or of the rule of a key or path, with its hottest
+// counters.
 func (c *Client) Stats(out io.Writer, domain, key string, inJSON bool) error {
 	path := "/admin/stats"
 	if key != "" {
-		path += "/" + key
+		of, err := c.KeyOf(domain, key)
+		if err != nil {
+			return err
+		}
+		path += "/" + of
+		domain = "" // the key says it
 	}
 	var text json.RawMessage
 	if err := c.Do(http.MethodGet, path, given(map[string]string{"domain": domain}), "", nil, &text); err != nil {

@@ -117,8 +117,8 @@ func New(r *Reader, paths, against []string) (*Report, error) {
 		return report, err
 	}
 	report.Valid, report.Domains, report.Rules = true, len(rules.Domains), rules.Len()
-	report.Warnings = newProblems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.Useless(rules)))
-	report.Hints = newProblems(rulefile.Hints(rules))
+	report.Warnings = Problems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.Useless(rules)))
+	report.Hints = Problems(rulefile.Hints(rules))
 	report.Adjustments = append(report.Adjustments, adjustments(rules)...)
 	if len(against) == 0 {
 		return report, nil
@@ -177,12 +177,13 @@ func (a *Against) count(r descriptor.Replacement) {
 // problems returns what is wrong with rules, if err is about that.
 func problems(err error) ([]Problem, error) {
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
-		return newProblems(bad.Problems), nil
+		return Problems(bad.Problems), nil
 	}
 	return []Problem{}, err
 }
 
-func newProblems(of []config.Problem) []Problem {
+// Problems returns problems of rules as reports have them.
+func Problems(of []config.Problem) []Problem {
 	list := make([]Problem, len(of))
 	for i, p := range of {
 		list[i] = Problem{p.File, p.Line, p.Column, p.Path, p.What, p.Remedy}

@@ -23,6 +23,29 @@ type Counter struct {
 // the state of its counters and of those of the rules on sets of entries that apply. It
 // charges and counts nothing.
 func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.Entry) (*descriptor.Rule, []Counter, error) {
+	match, r, err := l.applying(domain, entries)
+	if err != nil || r == nil {
+		return nil, nil, err
+	}
+	r.decisions = make([]algo.Decision, len(r.limits))
+	if len(r.ask.Checks) > 0 {
+		if err := l.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
+			return match, nil, err
+		}
+	}
+	if err := l.lookAhead(ctx, r); err != nil {
+		return match, nil, err
+	}
+	counters := make([]Counter, len(r.limits))
+	for i := range r.limits {
+		counters[i] = r.counter(i, r.decisions[i])
+	}
+	return match, counters, nil
+}
+
+// applying returns the rule of the tree that applies to a descriptor, and a request with
+// checks that look at all counters that the descriptor has; nil without the domain.
+func (l *Limiter) applying(domain string, entries []descriptor.Entry) (*descriptor.Rule, *Request, error) {
 	rules := l.rules.Load()
 	if rules == nil {
 		return nil, nil, ErrNoRules
@@ -42,22 +65,27 @@ func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.
 		}
 	}
 	r.addChecks(0, d)
-	r.decisions = make([]algo.Decision, len(r.limits))
-	if len(r.ask.Checks) > 0 {
-		if err := l.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {
-			return match, nil, err
-		}
+	return match, r, nil
+}
+
+// Shared returns checks that look at the counters of a rule on sets of entries that has
+// one for all descriptors, because it counts by no key. None if the rule is in force no
+// more.
+func (l *Limiter) Shared(of *descriptor.Rule) []backend.Check {
+	rules := l.rules.Load()
+	if rules == nil || of.Index >= len(rules.rules) || rules.rules[of.Index].match != of {
+		return nil
 	}
-	if err := l.lookAhead(ctx, r); err != nil {
-		return match, nil, err
-	}
-	counters := make([]Counter, len(r.limits))
-	for i, limit := range r.limits {
-		rule := r.partAt(i).rule.match
-		applies, _, _ := rule.Config.Limits[limit.index].For(entries)
-		counters[i] = Counter{Rule: rule, Check: r.ask.Checks[i], Limit: applies, Decision: r.decisions[i]}
-	}
-	return match, counters, nil
+	r := &Request{}
+	r.addPart(0, &Descriptor{rule: &rules.rules[of.Index], match: of}, rules.matcher.Domain(of.Domain))
+	return r.ask.Checks
+}
+
+// counter returns that of a check, which stands as its decision says.
+func (r *Request) counter(i int, d algo.Decision) Counter {
+	rule := r.partAt(i).rule.match
+	applies, _, _ := rule.Config.Limits[r.limits[i].index].For(r.Entries)
+	return Counter{Rule: rule, Check: r.ask.Checks[i], Limit: applies, Decision: d}
 }
 
 // lookAhead looks again at counters that are just used up under limits that count

@@ -103,6 +103,24 @@ func (d *Descriptor) textOf(l *Limit, entries []descriptor.Entry) string {
 // RuleOf returns the path of the rule to which a status of the request belongs; empty if
 // the request brought the limit along and no rule applies.
 func (r *Request) RuleOf(st *Status) string {
+	if part := r.partOf(st); part != nil {
+		return part.path()
+	}
+	return ""
+}
+
+// LimitOf returns the text of the limit that a status of the request reports; empty if it
+// reports none.
+func (r *Request) LimitOf(st *Status) string {
+	if part := r.partOf(st); part != nil && st.Limit != nil {
+		return part.textOf(st.Limit, r.entriesOf(part))
+	}
+	return ""
+}
+
+// partOf returns the part of a descriptor that a status of the request reports; nil for
+// the status of another request.
+func (r *Request) partOf(st *Status) *Descriptor {
 	for i := range r.Descriptors {
 		if st != &r.Descriptors[i].Status {
 			continue
@@ -110,9 +128,9 @@ func (r *Request) RuleOf(st *Status) string {
 		parts := r.partsOf(i)
 		for p := range parts {
 			if parts[p].Limit == st.Limit && parts[p].check == st.check {
-				return parts[p].path()
+				return &parts[p]
 			}
 		}
 	}
-	return ""
+	return nil
 }

@@ -135,6 +135,7 @@ func FuzzBodies(f *testing.F) {
 		{"/admin/rules", inJSON, strings.Repeat(`{"descriptors":[`, 2000)},
 		{"/admin/reset", inJSON, `{"rule": "x"}`},
 		{"/admin/reset", inJSON, `{"domain": "edge", "entries": [{"key": "user", "value": "alice"}]}`},
+		{"/admin/credit", inJSON, `{"domain": "edge", "entries": [{"key": "user", "value": "alice"}], "hits": 5, "limit": "user"}`},
 		{"/admin/reset", inJSON, `{"domain": "edge", "entries": null, "rule": ""} {}`},
 		{"/admin/explain", inJSON, `{"domain": "edge", "entries": [{"key": "user", "value": "\u001b[31m\n"}, {"key": "path", "value": "/x"}]}`},
 		{"/admin/explain", inJSON, `{"domain": "edge", "entries": [{"key": ""}, {}]}`},

@@ -14,6 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile/reread"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // document is what is made of one document of a source.
@@ -51,7 +52,7 @@ func (p *Parser) documents(sources []Source, task *background.Task) []*document 
 	var fresh []*document
 	for _, source := range sources {
 		spans := []reread.Document{{Data: source.Data}}
-		if source.Read == nil && int64(len(source.Data)) <= p.opts.maxBytes() { // else it is refused
+		if source.Read == nil && source.Node == nil && int64(len(source.Data)) <= p.opts.maxBytes() { // else it is refused
 			spans = reread.Cut(source.Data, task)
 		}
 		for i, t := range spans {
@@ -98,6 +99,8 @@ func (p *Parser) read(documents []*document, task *background.Task) {
 		case d.isTooLarge():
 		case d.source.Read != nil:
 			jobs = append(jobs, d.decodeMessage)
+		case d.source.Node != nil:
+			jobs = append(jobs, d.decodeNode)
 		case !d.isText(task):
 		case p.Length > 0 && !d.oddBreaks && d.split(p.Splitter, task):
 			for i := range d.parts {
@@ -254,8 +257,7 @@ func (d *document) decodeWhole(task *background.Task) {
 		d.problemAt(d.pos(&yaml.Node{Line: 1, Column: 1}), what, `write "domain: name" and its descriptors`)
 		return
 	case err != nil:
-		pos, what, remedy := d.syntaxError(d.Data, err)
-		d.problemAt(pos, what, remedy)
+		d.problems = append(d.problems, yamlfile.SyntaxError(d.file, d.lines, d.Data, err))
 		return
 	}
 	switch err := stream.Decode(&next); {
@@ -263,10 +265,15 @@ func (d *document) decodeWhole(task *background.Task) {
 		d.problemAt(d.pos(&next), "another document begins here, and is not read",
 			fmt.Sprintf("begin each with a line of ---, after a plain line break, at most %d in a file", reread.MaxDocuments))
 	case !errors.Is(err, io.EOF):
-		pos, what, remedy := d.syntaxError(d.Data, err)
-		d.problemAt(pos, what, remedy)
+		d.problems = append(d.problems, yamlfile.SyntaxError(d.file, d.lines, d.Data, err))
 	}
 	d.domain = d.root(root.Content[0])
+}
+
+// decodeNode reads a domain that is part of another document.
+func (d *document) decodeNode(*background.Task) {
+	d.decoder = d.newDecoder()
+	d.domain = d.root(d.source.Node)
 }
 
 // newStream returns a decoder of YAML that gives way to others.

@@ -295,6 +295,8 @@ func suggest(key string, k *keys) string {
 	switch {
 	case bursts[key] && (k == limitKeys || k == descriptorKeys):
 		return "for bursts write burst, with algorithm: token_bucket, in rate_limit"
+	case key == "tests" && k.names[0] == "domain":
+		return "this is a file of tests: keep it out of the directories of rules"
 	case isLimit && k == descriptorKeys:
 		return "write it in rate_limit"
 	case k == changeKeys && (isLimit || isDescriptor):

@@ -6,6 +6,8 @@ package rulefile
 import (
 	"runtime"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile/reread"
@@ -36,7 +38,7 @@ func (o Options) maxBytes() int64 {
 }
 
 // Source is a text of rules, YAML (or JSON) documents, each of them a domain, or a list
-// of adjustments; or, with Read, one domain in another form.
+// of adjustments; or, with Read or Node, one domain in another form.
 type Source struct {
 	// Name is the file, or what else says where the rules come from. It is the
 	// File of every Pos.
@@ -44,6 +46,9 @@ type Source struct {
 	Data []byte
 	// Read makes sense of Data that is no text. Nil: it is.
 	Read func(data []byte) (Message, error)
+	// Node is a domain that is part of another document of the file Name. Nil: it is
+	// not. It is for Parse alone: a Parser knows sources again by their Data.
+	Node *yaml.Node
 	// Origin is the kind of place that the rules come from. Those of FromAdmin
 	// override others; see Origin.
 	Origin config.Origin

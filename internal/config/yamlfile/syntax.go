@@ -1,4 +1,4 @@
-package rulefile
+package yamlfile
 
 import (
 	"bytes"
@@ -11,24 +11,25 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// syntaxError says what is wrong with text that is not YAML, and what it often
-// means. yaml.v3, which reads the rules, knows at most the line of an error; its
-// successor, which is asked for nothing else, knows the column too.
-func (d *decoder) syntaxError(data []byte, err error) (pos config.Pos, what, remedy string) {
-	pos, what = config.Pos{File: d.file, Line: 1, Column: 1}, strings.TrimPrefix(err.Error(), "yaml: ")
+// SyntaxError returns what is wrong with text that gopkg.in/yaml.v3 refuses with err, and
+// what it often means. data begins after the given number of lines of the file. yaml.v3
+// knows at most the line of an error; its successor, which is asked for nothing else,
+// knows the column too.
+func SyntaxError(file string, lines int, data []byte, err error) config.Problem {
+	pos, what := config.Pos{File: file, Line: 1, Column: 1}, strings.TrimPrefix(err.Error(), "yaml: ")
 	if load, ok := errors.AsType[*located.LoadError](locate(data)); ok {
 		pos.Line, pos.Column, what = load.Mark.Line, load.Mark.Column, load.Message
 		if load.ContextMsg != "" {
 			what += " " + load.ContextMsg
 		}
 		if began := load.ContextMark; began.Line != 0 && began != load.Mark {
-			what += fmt.Sprintf(" that began at %d:%d", d.lines+began.Line, began.Column)
+			what += fmt.Sprintf(" that began at %d:%d", lines+began.Line, began.Column)
 		}
 	} else if n, _ := fmt.Sscanf(what, "line %d:", &pos.Line); n == 1 {
 		_, what, _ = strings.Cut(what, ": ")
 	}
-	pos.Line += d.lines
-	remedy = "mend the syntax, there or just above"
+	pos.Line += lines
+	remedy := "mend the syntax, there or just above"
 	switch {
 	case strings.Contains(what, "cannot start any token"):
 		remedy = "indent with spaces, not tabs; quote a value that begins with @, % or `"
@@ -37,7 +38,7 @@ func (d *decoder) syntaxError(data []byte, err error) (pos config.Pos, what, rem
 	case strings.Contains(what, "mapping values are not allowed"):
 		remedy = "quote a value that holds a colon and a space; indent keys of one mapping alike"
 	}
-	return pos, "not YAML: " + what, remedy
+	return config.Problem{Pos: pos, What: "not YAML: " + what, Remedy: remedy}
 }
 
 // locate returns the first error of data with its place.

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/distlimiter/ratelimit/internal/ruletest"
+)
+
+type testCmd struct {
+	Files  []string `arg:"" sep:"none" name:"file" help:"Files of tests; - for standard input."`
+	Rules  []string `sep:"none" placeholder:"PATH" help:"Test these rules, a file or a directory, in place of those that the files name. Repeat it for several."`
+	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
+	ruleOptions
+}
+
+// Help shows what a file looks like.
+func (testCmd) Help() string {
+	return `A file has requests with their times and the expected answers. They are decided as by the service, on counters in memory that begin anew for each test, under a clock of its own:
+
+    rules: edge.yaml
+    tests:
+      - name: alice may send two a minute
+        steps:
+          - {descriptors: user=alice, repeat: 2, expect: OK}
+          - {descriptors: user=alice, expect: {verdict: OVER_LIMIT, remaining: 0, reset: 60s}}
+          - {after: 1m, descriptors: user=alice, expect: OK}
+
+docs/testing-rules.md has all of it. Exit codes: 0 all tests passed, 1 one failed, or the tests or the rules are invalid.`
+}
+
+func (c *testCmd) Run(con console, command *kong.Context) error {
+	report := ruletest.Run(c.Files, ruletest.Options{
+		Grammar: c.grammar(names(command.Selected())), Files: c.files(), Rules: c.Rules, Stdin: os.Stdin,
+	})
+	if c.Output == "json" {
+		if err := report.WriteJSON(con.out); err != nil {
+			return err
+		}
+	} else {
+		report.WriteText(con.out)
+	}
+	if !report.Passed {
+		return errReported
+	}
+	return nil
+}

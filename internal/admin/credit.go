@@ -1,0 +1,98 @@
+package admin
+
+import (
+	"context"
+	"math"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor"
+)
+
+// creditRequest says which counters of a descriptor get how many hits back.
+type creditRequest struct {
+	descriptorJSON
+	Hits  int64  `json:"hits"`
+	Limit string `json:"limit"` // its name, or the path of its rule; empty: all that are the descriptor's own
+}
+
+// creditedJSON is a counter that has been given hits.
+type creditedJSON struct {
+	Counter           string  `json:"counter"`
+	Rule              string  `json:"rule"`
+	Name              string  `json:"name,omitempty"`
+	Given             int64   `json:"given"`
+	Remaining         int64   `json:"remaining"`
+	ResetAfterSeconds float64 `json:"reset_after_seconds"`
+}
+
+// credit gives hits back. A counter holds no more than its limit, and so what is asked for
+// beyond what was used is not given; if that is all, the request is refused.
+func (a api) credit(w http.ResponseWriter, r *http.Request) error {
+	if _, err := flags(r); err != nil {
+		return err
+	}
+	var of creditRequest
+	if err := readJSON(w, r, &of); err != nil {
+		return err
+	}
+	if err := of.check(); err != nil {
+		return err
+	}
+	if of.Hits < 1 || of.Hits > math.MaxUint32 {
+		return refuse(http.StatusBadRequest, "hits: %d: send 1 to %d; to charge hits, send a request", of.Hits, uint32(math.MaxUint32))
+	}
+	text := descriptor.Entries(of.Entries)
+	met, shared := 0, 0
+	gets := func(rule *descriptor.Rule, limit *config.Limit) bool {
+		met++
+		if of.Limit != "" {
+			return of.Limit == limit.Name || of.Limit == rule.Path
+		}
+		all := isShared(rule)
+		if all {
+			shared++
+		}
+		return !all
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), lookTimeout)
+	defer cancel()
+	credited, err := a.Limiter.Credit(ctx, of.Domain, of.Entries, of.Hits, gets)
+	switch {
+	case err != nil:
+		return refuseAs(backendFailed, "The hits may not be given back", http.StatusServiceUnavailable, "%v", err)
+	case met == 0:
+		return refuse(http.StatusNotFound, "no limit applies to %s in domain %s: POST /admin/explain says why", text, of.Domain)
+	case len(credited) == 0 && shared == met:
+		return refuse(http.StatusConflict, "the counters of %s are those of all descriptors: name one by limit", text)
+	case len(credited) == 0:
+		return refuse(http.StatusNotFound, "no limit that applies to %s has the name %q, nor has its rule: GET /admin/counters lists them", text, of.Limit)
+	}
+	out := struct {
+		Counters []creditedJSON `json:"counters"`
+	}{}
+	given := int64(0)
+	for _, c := range credited {
+		given += c.Given
+		out.Counters = append(out.Counters, creditedJSON{
+			Counter: string(c.Check.Key), Rule: c.Rule.Path, Name: c.Limit.Name, Given: c.Given,
+			Remaining: max(c.Decision.Remaining, 0), ResetAfterSeconds: c.Decision.ResetAfter.Seconds(),
+		})
+	}
+	if given == 0 {
+		return refuseAs(nothingUsed, "There is nothing to give back", http.StatusConflict,
+			"nothing of %s is used, and a counter holds no more than its limit: to allow more, raise the limit (POST /admin/rules)", text)
+	}
+	a.audit(r, "credit", zap.String("domain", abridge(of.Domain)), zap.String("descriptor", abridge(text.String())),
+		zap.String("limit", abridge(of.Limit)), zap.Int64("hits", of.Hits), zap.Any("counters", out.Counters))
+	answer(w, http.StatusOK, out)
+	return nil
+}
+
+// isShared reports whether a rule has one counter for all descriptors.
+func isShared(rule *descriptor.Rule) bool {
+	set := rule.Config.Set
+	return set != nil && len(set.CountBy) == 0
+}

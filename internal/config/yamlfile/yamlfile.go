@@ -1,0 +1,368 @@
+// Package yamlfile reads YAML that is not rules, such as tests of rules and the files of
+// other services, and notes all that is wrong with file, line, column and path. Rules are
+// for package rulefile, which reads them as envoyproxy/ratelimit does.
+package yamlfile
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/spell"
+)
+
+// File is a file that is being read.
+type File struct {
+	Name     string
+	Problems []config.Problem // what is wrong with it
+	lines    []string
+}
+
+// Parse returns the documents of a file, without those that are empty. What is not YAML
+// is a problem.
+func (f *File) Parse(data []byte) (documents []Node) {
+	f.lines = strings.Split(string(data), "\n")
+	stream := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var n yaml.Node
+		switch err := stream.Decode(&n); {
+		case errors.Is(err, io.EOF):
+			return documents
+		case err != nil:
+			f.Problems = append(f.Problems, SyntaxError(f.Name, 0, data, err))
+			return documents
+		}
+		if root := (Node{f, n.Content[0], ""}); !root.IsNull() {
+			documents = append(documents, root)
+		}
+	}
+}
+
+// Invalid returns all that is wrong with the file, in the order of its lines; nil for
+// nothing.
+func (f *File) Invalid() *config.Invalid {
+	if len(f.Problems) == 0 {
+		return nil
+	}
+	problems := slices.Clone(f.Problems)
+	slices.SortStableFunc(problems, func(a, b config.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return &config.Invalid{Problems: slices.Compact(problems)} // an alias shows those of its anchor again
+}
+
+// Node is a value in a file, with the path that leads to it. The zero Node is none.
+type Node struct {
+	file *File
+	node *yaml.Node
+	path string
+}
+
+// Given reports whether there is a value, which may be null.
+func (n Node) Given() bool { return n.node != nil }
+
+// YAML returns the value as gopkg.in/yaml.v3 has it.
+func (n Node) YAML() *yaml.Node { return n.node }
+
+// Pos returns where the value is.
+func (n Node) Pos() config.Pos {
+	return config.Pos{File: n.file.Name, Line: n.node.Line, Column: n.node.Column}
+}
+
+// Path returns what leads from the document to the value, such as tests[0].name.
+func (n Node) Path() string { return n.path }
+
+// Report returns a problem with the value.
+func (n Node) Report(what, remedy string) config.Problem {
+	return config.Problem{Pos: n.Pos(), Path: n.path, What: what, Remedy: remedy}
+}
+
+// Problem notes a problem with the value.
+func (n Node) Problem(what, remedy string) {
+	n.file.Problems = append(n.file.Problems, n.Report(what, remedy))
+}
+
+// resolved follows aliases.
+func (n Node) resolved() *yaml.Node {
+	if n.node.Kind == yaml.AliasNode {
+		return n.node.Alias
+	}
+	return n.node
+}
+
+// IsNull reports whether the value is null, or nothing is written.
+func (n Node) IsNull() bool {
+	return n.IsScalar() && n.resolved().Tag == "!!null"
+}
+
+// IsScalar reports whether the value is neither a list nor a mapping.
+func (n Node) IsScalar() bool { return n.resolved().Kind == yaml.ScalarNode }
+
+// IsList reports whether the value is a list.
+func (n Node) IsList() bool { return n.resolved().Kind == yaml.SequenceNode }
+
+// IsMapping reports whether the value is a mapping.
+func (n Node) IsMapping() bool { return n.resolved().Kind == yaml.MappingNode }
+
+// IsNumber reports whether the value is a number.
+func (n Node) IsNumber() bool {
+	return n.IsScalar() && (n.resolved().Tag == "!!int" || n.resolved().Tag == "!!float")
+}
+
+// String describes the value for an error.
+func (n Node) String() string {
+	switch target := n.resolved(); {
+	case n.IsMapping():
+		return "a mapping"
+	case n.IsList():
+		return "a list"
+	case n.IsNull():
+		return "nothing"
+	case target.Tag == "!!str":
+		return "the string " + strconv.Quote(Abridge(target.Value))
+	default:
+		return Abridge(target.Value)
+	}
+}
+
+// Abridge keeps errors readable whatever they quote.
+func Abridge(s string) string {
+	const most = 60
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}
+
+// Field is a key of a mapping with its value.
+type Field struct {
+	Name  string
+	Key   Node
+	Value Node
+}
+
+// Fields returns the fields of a mapping in their order, those of a merge key (<<) after
+// its own, which win. Keys that are given twice are problems, and so is anything but a
+// mapping; null has no fields, nor has the zero Node.
+func (n Node) Fields() []Field {
+	if !n.Given() {
+		return nil
+	}
+	return n.fields(0)
+}
+
+func (n Node) fields(depth int) (fields []Field) {
+	if n.IsNull() {
+		return nil
+	}
+	if !n.IsMapping() {
+		n.Problem("want a mapping, found "+n.String(), "write keys with values")
+		return nil
+	}
+	var merged []Field
+	for i, content := 0, n.resolved().Content; i+1 < len(content); i += 2 {
+		key, value := Node{n.file, content[i], n.path}, Node{n.file, content[i+1], n.path}
+		if key.resolved().Tag == "!!merge" {
+			merged = append(merged, value.merged(depth)...)
+			continue
+		}
+		if !key.IsScalar() {
+			key.Problem("a key must be a string, found "+key.String(), "write a name")
+			continue
+		}
+		name := key.resolved().Value
+		path := n.path + "." + name
+		if n.path == "" {
+			path = name
+		}
+		key.path, value.path = path, path
+		if slices.ContainsFunc(fields, func(f Field) bool { return f.Name == name }) {
+			key.Problem(fmt.Sprintf("duplicate key %q", Abridge(name)), "remove one of them")
+			continue
+		}
+		fields = append(fields, Field{name, key, value})
+	}
+	for _, m := range merged {
+		if !slices.ContainsFunc(fields, func(f Field) bool { return f.Name == m.Name }) {
+			fields = append(fields, m)
+		}
+	}
+	return fields
+}
+
+// merged returns the fields that a merge key brings.
+func (n Node) merged(depth int) (fields []Field) {
+	const deepest = 20 // an anchor may contain itself
+	switch {
+	case depth == deepest:
+		n.Problem("<< leads to more than 20 others", "write out the keys")
+	case n.IsList():
+		for _, e := range n.List() {
+			fields = append(fields, e.merged(depth+1)...)
+		}
+	default:
+		fields = n.fields(depth + 1)
+	}
+	return fields
+}
+
+// Mapping returns the values of a mapping by key. Keys other than those known are problems.
+func (n Node) Mapping(known ...string) map[string]Node {
+	values := map[string]Node{}
+	for _, f := range n.Fields() {
+		if !slices.Contains(known, f.Name) {
+			f.Key.Problem(fmt.Sprintf("unknown key %q", Abridge(f.Name)), spell.Suggest(f.Name, known))
+			continue
+		}
+		values[f.Name] = f.Value
+	}
+	return values
+}
+
+// List returns the elements of a list. Anything else but null and the zero Node is a
+// problem.
+func (n Node) List() (elements []Node) {
+	if !n.Given() || n.IsNull() {
+		return nil
+	}
+	if !n.IsList() {
+		n.Problem("want a list, found "+n.String(), "begin each element with -")
+		return nil
+	}
+	for i, c := range n.resolved().Content {
+		elements = append(elements, Node{n.file, c, fmt.Sprintf("%s[%d]", n.path, i)})
+	}
+	return elements
+}
+
+// Text returns a scalar as it is written; null is the empty text. ok is false, and
+// reported, for what is none.
+func (n Node) Text() (text string, ok bool) {
+	switch {
+	case n.IsNull():
+		return "", true
+	case !n.IsScalar():
+		n.Problem("want a string, found "+n.String(), "write one value")
+		return "", false
+	}
+	return n.resolved().Value, true
+}
+
+// Int returns a whole number within bounds. ok is false, and reported, for anything else.
+func (n Node) Int(least, most int64) (value int64, ok bool) {
+	remedy := fmt.Sprintf("write a whole number from %d to %d", least, most)
+	if most == math.MaxInt64 {
+		remedy = fmt.Sprintf("write a whole number of at least %d", least)
+	}
+	if !n.IsScalar() || n.resolved().Tag != "!!int" || n.resolved().Decode(&value) != nil {
+		n.Problem("want a whole number, found "+n.String(), remedy)
+		return 0, false
+	}
+	if value < least || value > most {
+		n.Problem(fmt.Sprintf("%d is out of range", value), remedy)
+		return 0, false
+	}
+	return value, true
+}
+
+// Bool returns true or false. ok is false, and reported, for anything else.
+func (n Node) Bool() (value, ok bool) {
+	if !n.IsScalar() || n.resolved().Tag != "!!bool" || n.resolved().Decode(&value) != nil {
+		n.Problem("want true or false, found "+n.String(), "write true or false")
+		return false, false
+	}
+	return value, true
+}
+
+// Duration returns a time such as 1m30s, 250ms or, with days of 24 hours, 7d, of 0 or
+// more. ok is false, and reported, for anything else.
+func (n Node) Duration() (d time.Duration, ok bool) {
+	const remedy = "write a time such as 90s, 1h30m, 250ms or 7d"
+	text, ok := n.Text()
+	if !ok {
+		return 0, false
+	}
+	d, err := time.ParseDuration(text)
+	if days, found := strings.CutSuffix(text, "d"); found {
+		var count uint64
+		if count, err = strconv.ParseUint(days, 10, 32); err == nil && count > math.MaxInt64/uint64(24*time.Hour) {
+			err = strconv.ErrRange
+		}
+		d = time.Duration(count) * 24 * time.Hour
+	}
+	switch {
+	case err != nil:
+		n.Problem(fmt.Sprintf("%q is not a time", Abridge(text)), remedy)
+	case d < 0:
+		n.Problem(fmt.Sprintf("%v is before now", d), remedy)
+	default:
+		return d, true
+	}
+	return 0, false
+}
+
+// Values returns the values of a mapping by key, whatever its keys.
+func (n Node) Values() map[string]Node {
+	values := map[string]Node{}
+	for _, f := range n.Fields() {
+		values[f.Name] = f.Value
+	}
+	return values
+}
+
+// Nested returns the documents of a text that is a file itself, as in a ConfigMap. Their
+// places are those in this file if the text is written as a block (|).
+func (n Node) Nested() (documents []Node) {
+	text, ok := n.Text()
+	if !ok || text == "" {
+		return nil
+	}
+	inner := &File{Name: n.file.Name}
+	lines, columns := n.node.Line-1, n.node.Column-1
+	if n.node.Style&yaml.LiteralStyle != 0 {
+		lines, columns = n.node.Line, n.file.indent(n.node.Line+1)
+	}
+	documents = inner.Parse([]byte(text))
+	for _, p := range inner.Problems {
+		p.Line, p.Column = p.Line+lines, p.Column+columns
+		n.file.Problems = append(n.file.Problems, p)
+	}
+	for i := range documents {
+		documents[i].file = n.file
+		documents[i].path = n.path + "." + documents[i].path
+		documents[i].path = strings.TrimSuffix(documents[i].path, ".")
+		shift(documents[i].node, lines, columns)
+	}
+	return documents
+}
+
+// shift moves a node and all that is below it. Aliases lead to what is moved as well.
+func shift(n *yaml.Node, lines, columns int) {
+	n.Line += lines
+	n.Column += columns
+	for _, c := range n.Content {
+		shift(c, lines, columns)
+	}
+}
+
+// indent returns by how much a line, counted from 1, or the first one after it that is not
+// empty, is indented.
+func (f *File) indent(line int) int {
+	for i, text := range f.lines {
+		if trimmed := strings.TrimLeft(text, " "); i+1 >= line && strings.TrimSpace(trimmed) != "" {
+			return len(text) - len(trimmed)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,287 @@
+package convert
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+)
+
+// settingsDomain is the domain in which Gloo sends the descriptors of its Settings.
+const settingsDomain = "custom"
+
+// gloo reads a resource with rules of Gloo's server.
+func (c *converter) gloo(root yamlfile.Node) {
+	fields := root.Values()
+	if !root.IsMapping() {
+		return // reported
+	}
+	kind := textOf(fields["kind"])
+	switch kind {
+	case "List":
+		for _, e := range fields["items"].List() {
+			c.gloo(e)
+		}
+	case "Settings":
+		c.glooRules(settingsDomain, fields["spec"].Values()["ratelimit"])
+	case "RateLimitConfig", "RateLimitServerConfig":
+		c.glooRules(glooName(fields["metadata"]), fields["spec"].Values()["raw"])
+	case "": // a part of a resource, as in documents
+		spec := fields["spec"].Values()
+		switch {
+		case spec["ratelimit"].Given():
+			c.glooRules(settingsDomain, spec["ratelimit"])
+			return
+		case spec["raw"].Given():
+			c.glooRules(settingsDomain, spec["raw"])
+			return
+		case !fields["descriptors"].Given() && !fields["setDescriptors"].Given():
+			root.Problem("neither a resource nor descriptors or setDescriptors", "give a RateLimitConfig, RateLimitServerConfig or Settings of Gloo")
+			return
+		}
+		c.glooRules(settingsDomain, root)
+	default:
+		c.notCarried(root, "a "+yamlfile.Abridge(kind)+" has no rules of the rate limit server", "configure what it asks of Envoy there: docs/migrating.md says how")
+	}
+}
+
+// glooName returns "namespace.name" of a resource.
+func glooName(metadata yamlfile.Node) string {
+	fields := metadata.Values()
+	namespace, name := textOf(fields["namespace"]), textOf(fields["name"])
+	if namespace == "" {
+		return firstOf(name, settingsDomain)
+	}
+	return namespace + "." + name
+}
+
+// glooRules reads the rules of a resource.
+func (c *converter) glooRules(name string, n yamlfile.Node) {
+	domain := c.domain(name)
+	for _, f := range n.Fields() {
+		switch f.Name {
+		case "descriptors":
+			var rules []*glooRule
+			for _, e := range f.Value.List() {
+				if d := c.glooDescriptor(e, nil, &rules); d != nil {
+					domain.Descriptors = append(domain.Descriptors, d)
+				}
+			}
+			c.weigh(domain, rules)
+		case "setDescriptors", "set_descriptors":
+			c.glooSets(domain, f.Value)
+		case "rateLimits", "rate_limits":
+			if len(f.Value.List()) > 0 {
+				c.notCarried(f.Key, "actions are Envoy's, and no part of rules", "write them as rate_limits of Envoy's routes, those of setActions as the actions of one descriptor")
+			}
+		default:
+			c.notCarried(f.Key, f.Name+" is no part of rules", "")
+		}
+	}
+}
+
+// glooRule is a descriptor with a limit.
+type glooRule struct {
+	name   string
+	limit  *config.Limit
+	weight int64
+	always bool // whatever the weights of others
+}
+
+// glooDescriptor reads a descriptor with all that is below it, and adds those that have
+// limits to rules. nil: it can't be carried over.
+func (c *converter) glooDescriptor(n yamlfile.Node, above []string, rules *[]*glooRule) *config.Descriptor {
+	d := &config.Descriptor{}
+	rule := &glooRule{}
+	var weight, always, below yamlfile.Node
+	for _, f := range n.Fields() {
+		switch f.Name {
+		case "key":
+			d.Key = textOf(f.Value)
+		case "value":
+			if d.Value = textOf(f.Value); !c.literal(f.Value, d.Value) {
+				return nil
+			}
+		case "rateLimit", "rate_limit":
+			rule.limit = c.glooLimit(f.Value, algo.DeniedDefault)
+		case "descriptors":
+			below = f.Value
+		case "weight":
+			weight = f.Value
+			rule.weight, _ = f.Value.Int(0, math.MaxUint32)
+		case "alwaysApply", "always_apply":
+			always = f.Key
+			rule.always, _ = f.Value.Bool()
+		default:
+			c.notCarried(f.Key, f.Name+" of a descriptor", "see whether a key of rules does what it does")
+		}
+	}
+	if d.Key == "" {
+		if n.IsMapping() {
+			n.Problem("the descriptor has no key", "write it")
+		}
+		return nil
+	}
+	path := append(slices.Clone(above), d.Joined())
+	switch {
+	case rule.limit != nil:
+		rule.name = joined(path)
+		d.Limits = []*config.Limit{rule.limit}
+		*rules = append(*rules, rule)
+		c.result.Limits++
+	case rule.weight != 0:
+		c.notCarried(weight, "the weight of a descriptor without a rateLimit", "write rate_limit: {unlimited: true} with replaces, if it is to keep other limits from applying")
+	case rule.always:
+		c.notCarried(always, "alwaysApply of a descriptor without a rateLimit", "remove it")
+	}
+	for _, e := range below.List() {
+		if next := c.glooDescriptor(e, path, rules); next != nil {
+			d.Descriptors = append(d.Descriptors, next)
+		}
+	}
+	return d
+}
+
+func joined(path []string) (name string) {
+	for i, p := range path {
+		if i > 0 {
+			name += "."
+		}
+		name += p
+	}
+	return name
+}
+
+// weigh lets each rule replace those of a lower weight in the same request, but for those
+// that always apply.
+func (c *converter) weigh(domain *config.Domain, rules []*glooRule) {
+	for _, r := range rules {
+		for _, lower := range rules {
+			if lower.weight < r.weight && !lower.always {
+				c.replace(domain, r.limit, lower.limit, lower.name)
+			}
+		}
+	}
+}
+
+// replace lets a limit replace another one, which gets a name if it has none.
+func (c *converter) replace(domain *config.Domain, l, other *config.Limit, name string) {
+	if other.Name == "" {
+		other.Name = c.nameIn(domain, name)
+	}
+	l.Replaces = append(l.Replaces, other.Name)
+}
+
+// glooLimit reads a rateLimit; nil, and listed, if there is none.
+func (c *converter) glooLimit(n yamlfile.Node, denied algo.DeniedHits) *config.Limit {
+	var hits uint32
+	unit := config.UnitUnknown
+	at := n
+	for _, f := range n.Fields() {
+		switch f.Name {
+		case "unit":
+			at, unit = f.Value, config.ParseUnit(textOf(f.Value))
+		case "requestsPerUnit", "requests_per_unit":
+			hits, _ = c.number(f.Value)
+		default:
+			c.notCarried(f.Key, f.Name+" of a rateLimit", "see whether a key of rules does what it does")
+		}
+	}
+	if unit == config.UnitUnknown {
+		c.notCarried(at, "a limit without a unit that is known: it is left out", "write SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")
+		return nil
+	}
+	return c.limit(n, hits, unit.Duration(), denied)
+}
+
+// glooSet is a rule on sets of entries.
+type glooSet struct {
+	set    sets.Rule
+	limit  *config.Limit
+	always bool // whether or not an earlier rule matches
+}
+
+// glooSets reads setDescriptors, of which the first that matches applies, and those that
+// always do.
+func (c *converter) glooSets(domain *config.Domain, n yamlfile.Node) {
+	var rules []*glooSet
+	for _, e := range n.List() {
+		if r := c.glooSet(e); r != nil {
+			r.set.Name = c.nameIn(domain, nameOf(r.set))
+			domain.Limits = append(domain.Limits, &config.Descriptor{Set: &r.set, Limits: []*config.Limit{r.limit}})
+			rules = append(rules, r)
+			c.result.Limits++
+		}
+	}
+	for i, r := range rules {
+		for _, later := range rules[i+1:] {
+			if !later.always && !excludes(r.set, later.set) {
+				c.replace(domain, r.limit, later.limit, "later."+later.set.Name)
+			}
+		}
+	}
+}
+
+// excludes reports whether no descriptor matches both rules.
+func excludes(a, b sets.Rule) bool {
+	return slices.ContainsFunc(a.Match, func(x sets.Condition) bool {
+		return slices.ContainsFunc(b.Match, func(y sets.Condition) bool {
+			return x.Key == y.Key && x.Any.Values != nil && y.Any.Values != nil && x.Any.Values[0] != y.Any.Values[0]
+		})
+	})
+}
+
+func (c *converter) glooSet(n yamlfile.Node) *glooSet {
+	r := &glooSet{}
+	ok := true
+	for _, f := range n.Fields() {
+		switch f.Name {
+		case "simpleDescriptors", "simple_descriptors":
+			for _, e := range f.Value.List() {
+				ok = c.glooSimple(e, &r.set) && ok
+			}
+		case "rateLimit", "rate_limit":
+			r.limit = c.glooLimit(f.Value, algo.Count) // as Gloo counts: rules on sets drop refused hits
+			ok = ok && r.limit != nil
+		case "alwaysApply", "always_apply":
+			r.always, _ = f.Value.Bool()
+		default:
+			c.notCarried(f.Key, f.Name+" of a setDescriptor", "see whether a key of rules does what it does")
+		}
+	}
+	if ok && r.limit == nil && n.IsMapping() {
+		c.notCarried(n, "a setDescriptor without a rateLimit: it is left out", "write a limit with rate_limit: {unlimited: true} and replaces, if it is to keep later ones from applying")
+	}
+	if !ok || r.limit == nil {
+		return nil
+	}
+	return r
+}
+
+// glooSimple adds a simpleDescriptor. It reports whether rules can say it.
+func (c *converter) glooSimple(n yamlfile.Node, set *sets.Rule) bool {
+	fields := n.Mapping("key", "value")
+	condition := sets.Condition{Key: textOf(fields["key"])}
+	switch value := textOf(fields["value"]); {
+	case condition.Key == "":
+		if n.IsMapping() {
+			n.Problem("the simpleDescriptor has no key", "write it")
+		}
+		return false
+	case slices.ContainsFunc(set.Match, func(m sets.Condition) bool { return m.Key == condition.Key }):
+		c.notCarried(n, fmt.Sprintf("the key %q twice in a setDescriptor: it is left out", yamlfile.Abridge(condition.Key)), "write it once")
+		return false
+	case value == "":
+		set.CountBy = append(set.CountBy, condition.Key)
+	case !c.literal(fields["value"], value):
+		return false
+	default:
+		condition.Any.Values = []string{value}
+	}
+	set.Match = append(set.Match, condition)
+	return true
+}
