@@ -137,9 +137,14 @@ func (l *Limit) beyondRate() (all []detail) {
 	return all
 }
 
-// Window returns how the limit's window is written: as a unit or as a duration.
+// Window returns the limit's window in words: a unit, a duration, or what a calendar
+// says, such as "calendar month (Europe/Berlin, from the 15th)".
 func (l *Limit) Window() (unit, window string) {
-	length := l.Algo.Params().Window
+	p := l.Algo.Params()
+	if !p.Calendar.IsZero() {
+		return "", p.Calendar.String()
+	}
+	length := p.Window
 	if unit, n := Measure(length); n == 1 && unit != UnitUnknown {
 		return unit.String(), ""
 	}

@@ -24,10 +24,12 @@ var (
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "window")
 )
 
-// rawRate is a number of requests in a unit or window, as written.
+// rawRate is a number of requests in a unit or window, as written. The window is a text
+// or a calendar.
 type rawRate struct {
 	requests     field[uint32]
 	unit, window field[string]
+	calendar     *rawCalendar
 }
 
 // rawLimit is a rate limit as written.
@@ -89,7 +91,7 @@ func (d *decoder) setRate(raw *rawRate, key string, n *yaml.Node) {
 	case "requests_per_unit":
 		d.number(n, &raw.requests)
 	case "window":
-		d.text(n, &raw.window)
+		d.window(raw, n)
 	}
 }
 
@@ -159,7 +161,7 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 	}
 	before := len(d.problems)
 	params := d.params(raw, l)
-	if len(d.problems) > before || params.Window == 0 {
+	if len(d.problems) > before || params.Length() == 0 {
 		return l
 	}
 	compiled, err := algo.New(params)
@@ -331,6 +333,8 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 	switch unit := config.ParseUnit(rate.unit.v); {
 	case rate.unit.given() && rate.window.given():
 		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
+	case rate.calendar != nil:
+		d.calendar(rate.calendar, l, p)
 	case rate.window.given():
 		window, what, remedy := parseWindow(rate.window.v)
 		if what != "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -50,7 +51,7 @@ type limitDocument struct {
 	Algorithm       string             `yaml:"algorithm,omitempty" json:"algorithm,omitempty"`
 	RequestsPerUnit *uint32            `yaml:"requests_per_unit,omitempty" json:"requests_per_unit,omitempty"`
 	Unit            string             `yaml:"unit,omitempty" json:"unit,omitempty"`
-	Window          string             `yaml:"window,omitempty" json:"window,omitempty"`
+	Window          any                `yaml:"window,omitempty" json:"window,omitempty"` // string or windowDocument
 	Burst           uint32             `yaml:"burst,omitempty" json:"burst,omitempty"`
 	TokenBucket     *bucketDocument    `yaml:"token_bucket,omitempty" json:"token_bucket,omitempty"`
 	Strict          bool               `yaml:"strict,omitempty" json:"strict,omitempty"`
@@ -67,6 +68,12 @@ type limitDocument struct {
 type bucketDocument struct {
 	Capacity   uint32 `yaml:"capacity,omitempty" json:"capacity,omitempty"`
 	RefillRate string `yaml:"refill_rate,omitempty" json:"refill_rate,omitempty"`
+}
+
+type windowDocument struct {
+	Calendar string `yaml:"calendar" json:"calendar"`
+	Timezone string `yaml:"timezone" json:"timezone"`
+	Starts   any    `yaml:"starts,omitempty" json:"starts,omitempty"` // string or int
 }
 
 type replacesDocument struct {
@@ -199,6 +206,27 @@ func limitsOf(d *config.Descriptor) (one *limitDocument, several []limitDocument
 	return nil, several
 }
 
+// windowOf returns how a limit's window is written: as a unit or as a window.
+func windowOf(l *config.Limit) (unit string, window any) {
+	c := l.Algo.Params().Calendar
+	if c.IsZero() {
+		unit, duration := l.Window()
+		if duration == "" {
+			return unit, nil
+		}
+		return "", duration
+	}
+	doc := windowDocument{Calendar: c.Every.String(), Timezone: c.Zone}
+	switch {
+	case c.Starts <= 1: // as without it
+	case c.Every == algo.EveryWeek:
+		doc.Starts = strings.ToLower(c.Weekday().String())
+	default:
+		doc.Starts = c.Starts
+	}
+	return "", doc
+}
+
 func limitOf(l *config.Limit) limitDocument {
 	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Lease: l.Lease, RawBody: l.RawBody}
 	for _, name := range l.Replaces {
@@ -212,7 +240,7 @@ func limitOf(l *config.Limit) limitDocument {
 	}
 	p := l.Algo.Params()
 	doc.RequestsPerUnit = &p.Limit
-	doc.Unit, doc.Window = l.Window()
+	doc.Unit, doc.Window = windowOf(l)
 	doc.Burst, doc.Strict, doc.SubWindows = p.Burst, p.Strict, p.SubWindows
 	if p.Algorithm != algo.FixedWindow {
 		doc.Algorithm = p.Algorithm.String()
