@@ -44,6 +44,7 @@ type counterJSON struct {
 	RequestsPerUnit   uint32   `json:"requests_per_unit"`
 	Unit              string   `json:"unit"`
 	UnitMultiplier    uint32   `json:"unit_multiplier,omitempty"`
+	Window            string   `json:"window,omitempty"`
 	Allowed           bool     `json:"allowed"`
 	Remaining         int64    `json:"remaining"`
 	ResetAfterSeconds float64  `json:"reset_after_seconds"`
@@ -60,6 +61,7 @@ func describeCounter(c limiter.Counter) counterJSON {
 	if l.UnitMultiplier > 1 {
 		out.UnitMultiplier = l.UnitMultiplier
 	}
+	_, out.Window = l.Window()
 	if after := c.Decision.RetryAfter; after != algo.Never {
 		seconds := after.Seconds()
 		out.RetryAfterSeconds = &seconds

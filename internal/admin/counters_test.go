@@ -35,6 +35,8 @@ type lookedAt struct {
 	Rule     *listed
 	Counters []struct {
 		Counter, Name, Algorithm, Unit string
+		Times                          uint32 `json:"unit_multiplier"`
+		Window                         string
 		Allowed                        bool
 		Remaining                      int64
 		RequestsPerUnit                uint32   `json:"requests_per_unit"`
@@ -47,6 +49,34 @@ func (f *fixture) counters(t *testing.T, text string) (c lookedAt) {
 	t.Helper()
 	f.send(t, http.MethodGet, "/admin/counters?domain=edge&descriptor="+text, "").into(t, http.StatusOK, &c)
 	return c
+}
+
+// TestRuleOfACalendar comes by the API, is listed with its calendar, and its counter
+// says what its windows are.
+func TestRuleOfACalendar(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	f.apply(t, "", `{"domain": "edge", "descriptors": [{"key": "budget", "rate_limit":
+		{"requests_per_unit": 5, "window": {"calendar": "quarter", "timezone": "Europe/Berlin"}}}]}`)
+	f.hit(t, 2, "budget=acme")
+	c := f.counters(t, "budget=acme").Counters[0]
+	if c.Counter != "4:edge|6:budget=4:acme|fw:quarter@Europe/Berlin" || c.Unit != "month" || c.Times != 3 ||
+		c.Window != "calendar quarter (Europe/Berlin)" || c.Remaining != 3 || c.Reset > (92*24*time.Hour+time.Hour).Seconds() {
+		t.Errorf("%+v", c)
+	}
+	page := f.get(t, "/admin/rules?q=budget")
+	for _, want := range []string{`"fixed_window, 5 per calendar quarter (Europe/Berlin)"`, `"window":{"calendar":"quarter","timezone":"Europe/Berlin"}`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the list of rules\n%s\nhas no %s", page, want)
+		}
+	}
+	problem := f.send(t, http.MethodPost, "/admin/rules", `{"domain": "edge", "descriptors": [{"key": "budget", "rate_limit":
+		{"requests_per_unit": 5, "window": {"calendar": "quarter", "timezone": "Europe/Berln"}}}]}`)
+	if problem.status != http.StatusUnprocessableEntity || !strings.Contains(problem.body, "descriptors[0].rate_limit.window.timezone") {
+		t.Errorf("status %d, %s", problem.status, problem.body)
+	}
 }
 
 func TestCounters(t *testing.T) {

@@ -98,10 +98,13 @@ const Never = time.Duration(math.MaxInt64)
 type Params struct {
 	Algorithm Algorithm
 
-	// Limit is the sustained rate: hits per Window. 0 blocks every hit.
+	// Limit is the sustained rate: hits per window. 0 blocks every hit.
 	Limit uint32
-	// Window is in whole microseconds, from MinWindow to MaxWindow.
+	// Window is in whole microseconds, from MinWindow to MaxWindow. 0 with a Calendar.
 	Window time.Duration
+	// Calendar (FixedWindow) is instead of Window: windows begin with days, months or
+	// years of a time zone.
+	Calendar Calendar
 
 	// Burst is the bucket's capacity. 0 means the default: Limit for TokenBucket
 	// and Hybrid, 1 for LeakyBucket. Other algorithms have none.

@@ -8,6 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
+var monthly = algo.Calendar{Every: algo.EveryMonth}
+
 func TestNewSaysWhatIsWrong(t *testing.T) {
 	for _, c := range []struct {
 		params algo.Params
@@ -31,6 +33,14 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Second, Strict: true, SubWindows: 61}, "61 sub windows: use 1 to 60"},
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Second, Strict: true, SubWindows: -1}, "-1 sub windows: use 1 to 60"},
 		{algo.Params{Algorithm: algo.SlidingLog, Limit: algo.MaxLogLimit + 1, Window: time.Second}, "at most 65536, or use sliding_window with strict"},
+		{algo.Params{Limit: 1, Window: time.Second, Calendar: monthly}, "a calendar and a length: write one of them"},
+		{algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Calendar: monthly}, "token_bucket has no calendar windows: remove it, or write algorithm: fixed_window"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: 6}}, "unknown calendar 6: write day, week, month, quarter or year"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Zone: "UTC"}}, "unknown calendar 0"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryMonth, Zone: "Europe/Berln"}}, `unknown time zone "Europe/Berln": write a name of the IANA`},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryMonth, Starts: 29}}, "a month cannot start on day 29: write a day from 1 to 28"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryWeek, Starts: 8}}, "a week cannot start on day 8: write a day of the week"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryYear, Starts: 4}}, "a calendar year has no other start: remove it"},
 		{algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: 365 * 24 * time.Hour, Burst: 51}, "takes longer than 50 years to fill"},
 	} {
 		l, err := algo.New(c.params)

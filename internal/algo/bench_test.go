@@ -28,6 +28,14 @@ func benchmarks(b *testing.B, run func(*testing.B, *algo.Limit)) {
 			})
 		}
 	}
+	l, err := algo.New(algo.Params{Limit: 1000, Calendar: algo.Calendar{Every: algo.EveryMonth, Zone: "Europe/Berlin"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("fixed_window_calendar", func(b *testing.B) {
+		b.ReportAllocs()
+		run(b, l)
+	})
 }
 
 const benchStep = 500 // µs between calls: twice the rate of the limit

@@ -90,7 +90,7 @@ func (c *counter) checkBounds() {
 	if p.Strict {
 		bound = limit
 	}
-	if got := c.most(p.Window.Microseconds()); bound != 0 && got > bound {
+	if got := c.most(shortest(p)); bound != 0 && got > bound {
 		c.t.Fatalf("admitted %d in a window, more than %d", got, bound)
 	}
 	if bound == 0 || p.Algorithm == algo.Hybrid {
@@ -296,6 +296,18 @@ func TestWindowsDoNotDrift(t *testing.T) {
 	}
 }
 
+// clocksMove is the most that changes of clocks make windows longer or shorter, in µs.
+const clocksMove = 2 * 3600 * 1e6
+
+// shortest returns the length of the rule's shortest window, in µs.
+func shortest(p algo.Params) int64 {
+	days := map[algo.Period]int64{algo.EveryDay: 1, algo.EveryWeek: 7, algo.EveryMonth: 28, algo.EveryQuarter: 90, algo.EveryYear: 365}
+	if n := days[p.Calendar.Every]; n > 0 {
+		return n*24*3600*1e6 - clocksMove
+	}
+	return p.Window.Microseconds()
+}
+
 // longest returns the longest that a rule ever lets a caller wait, in µs, be its
 // state what it may.
 func longest(p algo.Params) int64 {
@@ -323,6 +335,9 @@ func longest(p algo.Params) int64 {
 	}
 	switch p.Algorithm {
 	case algo.FixedWindow, algo.SlidingLog:
+		if !p.Calendar.IsZero() {
+			return 2*p.Length().Microseconds() + clocksMove
+		}
 		return window
 	case algo.SlidingWindow:
 		return sliding

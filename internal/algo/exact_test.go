@@ -16,7 +16,7 @@ import (
 // included, and returns the time of the last one and its answer.
 func history(t *rapid.T, c *counter) (now, hits int64, last algo.Decision) {
 	p := c.limit.Params()
-	call := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Window.Microseconds()).Draw(t, "start")}
+	call := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Length().Microseconds()).Draw(t, "start")}
 	for range rapid.IntRange(1, 20).Draw(t, "calls") {
 		now, hits = call.draw(t)
 		call.last = c.hit(now, hits)
@@ -96,7 +96,7 @@ func TestExpiryAndResetAfterAreExact(t *testing.T) {
 		reset := now + d.ResetAfter.Microseconds()
 		switch p.Algorithm {
 		case algo.FixedWindow:
-			if window := p.Window.Microseconds(); reset <= now || reset > now+window || expiry > now && reset != expiry {
+			if reset <= now || reset > now+longest(p) || expiry > now && reset != expiry {
 				t.Fatalf("reset after %v is not the end of the window", d.ResetAfter)
 			}
 		case algo.SlidingLog:
@@ -125,14 +125,14 @@ func asNew(l *algo.Limit, s algo.State, now int64) bool {
 }
 
 // A clock that steps back un-charges nothing, and makes nobody wait for longer
-// than the rule ever does.
+// than the rule ever does; of a calendar, until the window ends that was charged.
 func TestClockStepsBack(t *testing.T) {
 	every(t, func(t *rapid.T, p algo.Params) {
 		c := newCounter(t, p)
 		now, _, before := history(t, c)
 		back := rapid.OneOf(
-			rapid.Int64Range(1, 3*p.Window.Microseconds()),
-			rapid.SampledFrom([]int64{1, now % p.Window.Microseconds(), p.Window.Microseconds(), now - 1}),
+			rapid.Int64Range(1, 3*p.Length().Microseconds()),
+			rapid.SampledFrom([]int64{1, now % p.Length().Microseconds(), p.Length().Microseconds(), now - 1}),
 		).Draw(t, "step back")
 		now = max(1, now-back)
 		d := c.hit(now, 1)

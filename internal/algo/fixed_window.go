@@ -19,8 +19,11 @@ const (
 )
 
 var fixedWindowKind = kind{
-	name: "fixed_window", tag: "fw", countsDenied: true, programs: []string{"fixed_window"},
+	name: "fixed_window", tag: "fw", takes: TakesCalendar, countsDenied: true, programs: []string{"fixed_window", "calendar_window"},
 	new: func(p Params, _ bool) (stepper, error) {
+		if !p.Calendar.IsZero() {
+			return newCalendarWindow(p)
+		}
 		return &fixedWindow{limit: int64(p.Limit), window: p.Window.Microseconds()}, nil
 	},
 }

@@ -87,6 +87,7 @@ type Limit struct {
 
 // New validates p and prepares the limit. The error is a *ParamError.
 func New(p Params) (*Limit, error) {
+	p.Calendar = p.Calendar.withDefaults()
 	if err := p.check(); err != nil {
 		return nil, err
 	}
@@ -131,8 +132,15 @@ func (p Params) check() error {
 		return &ParamError{"sub_windows", "sub windows belong to strict mode", "write strict: true, or remove it"}
 	case p.SubWindows < 0 || p.SubWindows > MaxSubWindows:
 		return &ParamError{"sub_windows", fmt.Sprintf("%d sub windows", p.SubWindows), fmt.Sprintf("use 1 to %d", MaxSubWindows)}
+	case !p.Calendar.IsZero() && !p.Algorithm.Takes(TakesCalendar):
+		return foreign("window", "calendar windows", TakesCalendar)
+	case !p.Calendar.IsZero() && p.Window != 0:
+		return &ParamError{"window", "a calendar and a length", "write one of them"}
 	case k.maxLimit != 0 && p.Limit > k.maxLimit:
 		return &ParamError{"requests_per_unit", fmt.Sprintf(k.whyNoMore, p.Limit), fmt.Sprintf("write at most %d, or use %s", k.maxLimit, k.try)}
+	}
+	if !p.Calendar.IsZero() {
+		return p.Calendar.check()
 	}
 	if err := checkPeriod("window", "window", p.Window); err != nil {
 		return err
@@ -155,7 +163,7 @@ func checkPeriod(param, name string, d time.Duration) error {
 	return nil
 }
 
-// Params returns what the limit was made of.
+// Params returns what the limit was made of, the defaults of a calendar written out.
 func (l *Limit) Params() Params { return l.params }
 
 // DeniedHits returns what a denied call charges, the default resolved: never

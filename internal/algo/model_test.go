@@ -49,6 +49,9 @@ func newModel(p algo.Params) model {
 	switch p.Algorithm {
 	case algo.FixedWindow:
 		m = &fixedModel{}
+		if !p.Calendar.IsZero() {
+			m = &calendarModel{calendar: p.Calendar}
+		}
 	case algo.SlidingLog:
 		m = &logModel{}
 	case algo.SlidingWindow:
@@ -115,6 +118,8 @@ func (r *reference) step(now, hits int64, guess algo.Decision) algo.Decision {
 func (r *reference) reset(m model, now int64, guess time.Duration) time.Duration {
 	switch m := m.(type) {
 	case *fixedModel:
+		return micros(m.end - now)
+	case *calendarModel:
 		return micros(m.end - now)
 	case *logModel:
 		if len(m.hits) == 0 {

@@ -46,9 +46,10 @@ type Takes uint8
 
 // The parameters that not all algorithms have.
 const (
-	TakesBurst  Takes = 1 << iota // Params.Burst
-	TakesRefill                   // Params.Refill
-	TakesStrict                   // Params.Strict and Params.SubWindows
+	TakesBurst    Takes = 1 << iota // Params.Burst
+	TakesRefill                     // Params.Refill
+	TakesStrict                     // Params.Strict and Params.SubWindows
+	TakesCalendar                   // Params.Calendar
 )
 
 // Takes reports whether the algorithm has all of these parameters.

@@ -62,7 +62,7 @@ func mustLimit(t tester, p algo.Params) *algo.Limit {
 	return l
 }
 
-// every runs a property for each algorithm, and the strict windows.
+// every runs a property for each algorithm, the strict windows, and those of calendars.
 func every(t *testing.T, property func(*rapid.T, algo.Params)) {
 	for i, name := range algo.Algorithms() {
 		for _, strict := range []bool{false, true} {
@@ -78,6 +78,9 @@ func every(t *testing.T, property func(*rapid.T, algo.Params)) {
 			})
 		}
 	}
+	t.Run("fixed_window calendar", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) { property(t, drawRates(t, algo.Params{Calendar: drawCalendar(t)})) })
+	})
 }
 
 func drawParams(t *rapid.T, a algo.Algorithm, strict bool) algo.Params {
@@ -159,7 +162,7 @@ type caller struct {
 }
 
 func (c *caller) draw(t *rapid.T) (now, hits int64) {
-	window := c.p.Window.Microseconds()
+	window := c.p.Length().Microseconds()
 	perHit := window / max(1, int64(c.p.Limit))
 	waits := []int64{
 		0, 1, perHit, perHit + 1, window / 10, window / 2, window - 1, window, window + 1, 3 * window,
@@ -193,7 +196,7 @@ func TestStepIsTheModel(t *testing.T) {
 		var model reference
 		model.tune(p)
 		var state algo.State
-		c := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Window.Microseconds()).Draw(t, "start")}
+		c := caller{p: p, now: epoch + rapid.Int64Range(0, 2*p.Length().Microseconds()).Draw(t, "start")}
 		for range rapid.IntRange(1, 80).Draw(t, "calls") {
 			if rapid.IntRange(0, 9).Draw(t, "change the rule") == 9 {
 				p = drawChange(t, p)

@@ -174,7 +174,8 @@ func (b Burst) Of(limit uint32) uint32 {
 }
 
 // Default is the algorithm of limits for which none is written. It is not for those whose
-// meaning it would change: quotas, and windows of a day or more, such as a budget.
+// meaning it would change: quotas, windows of a calendar, and those of a day or more,
+// such as a budget.
 type Default struct {
 	// Algorithm may be FixedWindow, the zero value: that is what such limits have.
 	Algorithm algo.Algorithm
@@ -202,7 +203,8 @@ func (d Default) adjustment() *Adjustment {
 // takesDefault reports whether a default algorithm is for a limit of the descriptor. It
 // is the one place that knows which limits mean just the window that they have.
 func takesDefault(d *Descriptor, l *Limit) bool {
-	return !l.AlgorithmGiven && !d.QuotaMode && l.Algo.Params().Window < Day.Duration()
+	p := l.Algo.Params()
+	return !l.AlgorithmGiven && !d.QuotaMode && p.Calendar.IsZero() && p.Window < Day.Duration()
 }
 
 // text is a part of a Selection, ready to be held against names.

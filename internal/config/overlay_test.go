@@ -91,6 +91,7 @@ func TestDefaultAlgorithm(t *testing.T) {
 		{name: "what else it has", text: rule("shadow_mode: true, rate_limit: {name: a, unit: minute, requests_per_unit: 5, on_backend_error: allow, replaces: [{name: b}]}"), want: "a: token_bucket, 5 per minute, burst 1 (20%), denied_hits count, on_backend_error allow, replaces b (shadow_mode)"},
 		{name: "rounded up", text: limit("unit: minute, requests_per_unit: 6"), want: "token_bucket, 6 per minute, burst 2 (20%), denied_hits count"},
 		{name: "at least 1", text: limit("unit: minute, requests_per_unit: 0"), want: "token_bucket, 0 per minute, burst 1 (20%), denied_hits count"},
+		{name: "a calendar", by: smooth, text: limit("window: {calendar: day}, requests_per_unit: 100"), want: "fixed_window, 100 per calendar day (UTC)"},
 		{name: "more than the limit", by: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 250 * config.OnePercent}}, text: limit("unit: minute, requests_per_unit: 3"), want: "token_bucket, 3 per minute, burst 8 (250%), denied_hits count"},
 		{name: "more than a number", by: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 250 * config.OnePercent}}, text: limit("unit: minute, requests_per_unit: 4294967295"), want: "token_bucket, 4294967295 per minute, burst 4294967295 (250%), denied_hits count"},
 		{name: "a number", by: config.Default{Algorithm: algo.LeakyBucket, Burst: config.Burst{Hits: 7}}, text: limit("unit: minute, requests_per_unit: 100"), want: "leaky_bucket, 100 per minute, burst 7, denied_hits count"},

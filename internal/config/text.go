@@ -147,11 +147,14 @@ func (l *Limit) beyondRate() (all []detail) {
 	if l.Unlimited {
 		return []detail{{"unlimited", "true"}}
 	}
-	if a := l.Algo.Params().Algorithm; a != algo.FixedWindow {
-		all = append(all, detail{"algorithm", a.String()})
+	p := l.Algo.Params()
+	if p.Algorithm != algo.FixedWindow {
+		all = append(all, detail{"algorithm", p.Algorithm.String()})
 	}
-	if length := l.Algo.Params().Window; l.Unit.Duration() != length {
-		all = append(all, detail{"window", FormatDuration(length)})
+	if !p.Calendar.IsZero() {
+		all = append(all, detail{"window", p.Calendar.String()})
+	} else if l.Unit.Duration() != p.Window {
+		all = append(all, detail{"window", FormatDuration(p.Window)})
 	}
 	if l.Table != nil {
 		all = append(all, detail{"by " + l.Table.By, l.Table.text(l.RequestsPerUnit)})
@@ -159,9 +162,14 @@ func (l *Limit) beyondRate() (all []detail) {
 	return all
 }
 
-// Window returns how the limit's window is written: as a unit or as a duration.
+// Window returns the limit's window in words: a unit, a duration, or what a calendar
+// says, such as "calendar month (Europe/Berlin, from the 15th)".
 func (l *Limit) Window() (unit, window string) {
-	length := l.Algo.Params().Window
+	p := l.Algo.Params()
+	if !p.Calendar.IsZero() {
+		return "", p.Calendar.String()
+	}
+	length := p.Window
 	if unit, n := Measure(length); n == 1 && unit != UnitUnknown {
 		return unit.String(), ""
 	}

@@ -25,6 +25,9 @@ func TestEverySurfaceSaysAllOfALimit(t *testing.T) {
 		}{
 			{"unit: minute", "7 per minute", "unit=MINUTE requests_per_unit=7", true},
 			{"window: 90s", "7 per 1m30s", "window: 1m30s", true},
+			{"window: {calendar: month, timezone: Europe/Berlin, starts: 15}", "7 per calendar month (Europe/Berlin, from the 15th)",
+				"unit=MONTH requests_per_unit=7, shadow_mode: false, quota_mode: false, window: calendar month (Europe/Berlin, from the 15th)", algorithm.Takes(algo.TakesCalendar)},
+			{"window: {calendar: quarter}", "7 per calendar quarter (UTC)", "window: calendar quarter (UTC)", algorithm.Takes(algo.TakesCalendar)},
 			{"unit: day, burst: 9", ", burst 9", ", burst: 9", algorithm.Takes(algo.TakesBurst)},
 			{"unit: day, token_bucket: {capacity: 5, refill_rate: 2/s}", ", burst 5, refill_rate 2/second", ", burst: 5, refill_rate: 2/second", algorithm.Takes(algo.TakesRefill)},
 			{"unit: day, strict: true, sub_windows: 12", ", strict, sub_windows 12", ", strict: true, sub_windows: 12", algorithm.Takes(algo.TakesStrict)},

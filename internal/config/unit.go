@@ -19,8 +19,8 @@ const (
 	Minute
 	Hour
 	Day
-	Month // 30 days
-	Year  // 365 days
+	Month // 30 days, but what current_limit says of a calendar's
+	Year  // 365 days, likewise
 	Week
 )
 
@@ -69,6 +69,24 @@ func Measure(window time.Duration) (Unit, uint32) {
 		if n := window / unitLengths[u]; window%unitLengths[u] == 0 && n <= math.MaxUint32 {
 			return u, uint32(n)
 		}
+	}
+	return UnitUnknown, 1
+}
+
+// MeasureCalendar returns how long the windows of a calendar are, as current_limit
+// reports it: a quarter is three months.
+func MeasureCalendar(every algo.Period) (Unit, uint32) {
+	switch every {
+	case algo.EveryDay:
+		return Day, 1
+	case algo.EveryWeek:
+		return Week, 1
+	case algo.EveryMonth:
+		return Month, 1
+	case algo.EveryQuarter:
+		return Month, 3
+	case algo.EveryYear:
+		return Year, 1
 	}
 	return UnitUnknown, 1
 }

@@ -302,7 +302,7 @@ func (c *counter) whyTag(next *counter) string {
 		what string
 		is   bool
 	}{
-		{"algorithm", old.Algorithm != now.Algorithm}, {"window", old.Window != now.Window}, {"strict", old.Strict != now.Strict},
+		{"algorithm", old.Algorithm != now.Algorithm}, {"window", old.Window != now.Window || old.Calendar != now.Calendar}, {"strict", old.Strict != now.Strict},
 		{"sub_windows", old.SubWindows != now.SubWindows}, {"refill", old.Refill != now.Refill},
 	} {
 		if differs.is {

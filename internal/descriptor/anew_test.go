@@ -38,11 +38,13 @@ func TestCountersThatGoOn(t *testing.T) {
 		old, next string
 		kept      int
 	}{
-		"the same":              {edge(user("unit: minute, requests_per_unit: 5")), edge(user("unit: minute, requests_per_unit: 5")), 1},
-		"another limit":         {edge(user("unit: minute, requests_per_unit: 5")), edge(user("unit: minute, requests_per_unit: 500")), 1},
-		"another burst":         {edge(user("algorithm: token_bucket, unit: minute, requests_per_unit: 5, burst: 5")), edge(user("algorithm: token_bucket, unit: minute, requests_per_unit: 5, burst: 50")), 1},
-		"another name":          {edge(user("unit: minute, requests_per_unit: 5, name: a")), edge(user("unit: minute, requests_per_unit: 5, name: b")), 1},
-		"shadow mode":           {edge(user("unit: minute, requests_per_unit: 5")), edge("- {key: user, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 5}}"), 1},
+		"the same":      {edge(user("unit: minute, requests_per_unit: 5")), edge(user("unit: minute, requests_per_unit: 5")), 1},
+		"another limit": {edge(user("unit: minute, requests_per_unit: 5")), edge(user("unit: minute, requests_per_unit: 500")), 1},
+		"another burst": {edge(user("algorithm: token_bucket, unit: minute, requests_per_unit: 5, burst: 5")), edge(user("algorithm: token_bucket, unit: minute, requests_per_unit: 5, burst: 50")), 1},
+		"another name":  {edge(user("unit: minute, requests_per_unit: 5, name: a")), edge(user("unit: minute, requests_per_unit: 5, name: b")), 1},
+		"shadow mode":   {edge(user("unit: minute, requests_per_unit: 5")), edge("- {key: user, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 5}}"), 1},
+		"a calendar with its defaults": {edge(user("window: {calendar: week}, requests_per_unit: 5")),
+			edge(user("window: {calendar: week, timezone: UTC, starts: monday}, requests_per_unit: 9")), 1},
 		"the window in words":   {edge(user("unit: minute, requests_per_unit: 5")), edge(user("window: 60s, requests_per_unit: 5")), 1},
 		"a second limit":        {edge(user("unit: minute, requests_per_unit: 5")), edge(users("unit: minute, requests_per_unit: 5", "unit: hour, requests_per_unit: 50")), 1},
 		"limits of other kinds": {edge(users("unit: minute, requests_per_unit: 5", "unit: hour, requests_per_unit: 50")), edge(users("unit: hour, requests_per_unit: 50", "unit: minute, requests_per_unit: 5")), 2},
@@ -86,6 +88,18 @@ func TestCountersThatBeginAnew(t *testing.T) {
 		"another window": {
 			edge(user("unit: minute, requests_per_unit: 5")), edge(user("unit: hour, requests_per_unit: 5")),
 			[]string{"new:3:27: edge user: begins anew: window changed: fixed_window, 5 per minute (old:3:27) -> fixed_window, 5 per hour"},
+		},
+		"a month of the calendar for one of 30 days": {
+			edge(user("unit: month, requests_per_unit: 5")), edge(user("window: {calendar: month}, requests_per_unit: 5")),
+			[]string{"new:3:27: edge user: begins anew: window changed: fixed_window, 5 per month (old:3:27) -> fixed_window, 5 per calendar month (UTC)"},
+		},
+		"another time zone": {
+			edge(user("window: {calendar: month}, requests_per_unit: 5")), edge(user("window: {calendar: month, timezone: Europe/Berlin}, requests_per_unit: 5")),
+			[]string{"new:3:27: edge user: begins anew: window changed: fixed_window, 5 per calendar month (UTC) (old:3:27) -> fixed_window, 5 per calendar month (Europe/Berlin)"},
+		},
+		"another start": {
+			edge(user("window: {calendar: week}, requests_per_unit: 5")), edge(user("window: {calendar: week, starts: sunday}, requests_per_unit: 5")),
+			[]string{"new:3:27: edge user: begins anew: window changed: fixed_window, 5 per calendar week (UTC) (old:3:27) -> fixed_window, 5 per calendar week (UTC, from Sunday)"},
 		},
 		"another window of a sliding window": {
 			edge(user("algorithm: sliding_window, unit: minute, requests_per_unit: 5")), edge(user("algorithm: sliding_window, window: 90s, requests_per_unit: 5")),

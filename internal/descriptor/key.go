@@ -21,7 +21,7 @@ import (
 // ~ stands before a pattern whose values share
 // the counter, & before the text of a list of values or ranges, * before the joined key and pattern if the entry's key is not the
 // configured one. The tag at the end is the algorithm and, of one that counts in
-// windows, its window; #2 for the second limit of that tag; and ! before it for a
+// windows, its window, which may be one of a calendar: fw:month-15@Europe/Berlin; #2 for the second limit of that tag; and ! before it for a
 // limit that came with the request. What may change while a counter lives on is no
 // part of it: limit, burst, the rate of a bucket, how strict a window is, and the entry
 // that a table follows. The
@@ -129,10 +129,22 @@ func (n *node) matches(e *Entry) bool {
 func appendTag(dst []byte, p algo.Params) []byte {
 	tag, windowed := p.Algorithm.Tag()
 	dst = append(dst, tag...)
-	if windowed {
-		dst = appendPeriod(append(dst, ':'), p.Window)
+	switch {
+	case !p.Calendar.IsZero():
+		return appendCalendar(append(dst, ':'), p.Calendar)
+	case windowed:
+		return appendPeriod(append(dst, ':'), p.Window)
 	}
 	return dst
+}
+
+// appendCalendar appends a calendar as month-15@Europe/Berlin.
+func appendCalendar(dst []byte, c algo.Calendar) []byte {
+	dst = append(dst, c.Every.String()...)
+	if c.Starts > 0 {
+		dst = strconv.AppendInt(append(dst, '-'), int64(c.Starts), 10)
+	}
+	return append(append(dst, '@'), c.Zone...)
 }
 
 // appendPeriod appends d in the largest unit that divides it.

@@ -63,6 +63,10 @@ func TestTags(t *testing.T) {
 	}{
 		{algo.Params{Algorithm: algo.FixedWindow, Limit: 1, Window: time.Second}, "fw:1s"},
 		{algo.Params{Algorithm: algo.FixedWindow, Limit: 9, Window: time.Second}, "fw:1s"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryMonth, Zone: "Europe/Berlin", Starts: 15}}, "fw:month-15@Europe/Berlin"},
+		{algo.Params{Limit: 9, Calendar: algo.Calendar{Every: algo.EveryMonth}}, "fw:month-1@UTC"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryWeek, Starts: 7}}, "fw:week-7@UTC"},
+		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryQuarter, Zone: "America/Argentina/Buenos_Aires"}}, "fw:quarter@America/Argentina/Buenos_Aires"},
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: 90 * time.Second}, "sw2:90s"},
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Hour, Strict: true}, "sw2:1h"},
 		{algo.Params{Algorithm: algo.SlidingWindow, Limit: 1, Window: time.Hour, Strict: true, SubWindows: 6}, "sw2:1h"},

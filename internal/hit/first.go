@@ -37,7 +37,7 @@ func hitsThatShow(d *config.Descriptor) (hits int64) {
 		}
 		most, p := l.Algo.Capacity(), l.Algo.Params()
 		while := float64(20 * time.Millisecond) // that the requests take, and more
-		if most == 0 || float64(p.Limit)*while/float64(p.Window) > float64(most)/2 {
+		if most == 0 || float64(p.Limit)*while/float64(p.Length()) > float64(most)/2 {
 			return 0
 		}
 		if h := (most + firstCount/2 - 1) / (firstCount / 2); hits == 0 || h < hits {

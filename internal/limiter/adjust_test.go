@@ -14,7 +14,7 @@ func (f *fixture) adjusted(yaml string) {
 	f.t.Helper()
 	rules, err := rulefile.Parse([]rulefile.Source{{Name: "edge.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err == nil {
-		rules, err = config.NewOverlay(config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 50}}).Apply(rules)
+		rules, err = config.NewOverlay(config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 50 * config.OnePercent}}).Apply(rules)
 	}
 	if err == nil {
 		err = f.SetRules(rules)

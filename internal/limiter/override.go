@@ -138,7 +138,7 @@ func (r *rule) first(entries []descriptor.Entry) *Limit {
 // queue, which spaces requests evenly, stays one.
 func scale(p algo.Params, limit uint32, window time.Duration) algo.Params {
 	was, over := p.Limit, p.Window
-	p.Limit, p.Window = limit, window
+	p.Limit, p.Window, p.Calendar = limit, window, algo.Calendar{}
 	if was == 0 || limit == 0 { // no proportion
 		p.Burst, p.Refill = 0, algo.Rate{}
 		return p

@@ -197,6 +197,11 @@ func share(p algo.Params, replicas int) (*algo.Limit, error) {
 	if p.Refill.Hits > 0 {
 		p.Refill.Hits, p.Refill.Per = split(p.Refill.Hits, p.Refill.Per)
 	}
-	p.Limit, p.Window = split(p.Limit, p.Window)
+	if p.Calendar.IsZero() || p.Limit > 0 && p.Limit < n { // a calendar can't be stretched
+		p.Limit, p.Window = split(p.Limit, p.Length())
+		p.Calendar = algo.Calendar{}
+	} else {
+		p.Limit /= n
+	}
 	return algo.New(p)
 }

@@ -16,6 +16,7 @@ descriptors:
   - {key: b, rate_limit: {algorithm: token_bucket, window: 1500ms, requests_per_unit: 3}}
   - {key: c, rate_limit: {name: größer, unit: minute, requests_per_unit: 4}}
   - {key: d, rate_limit: {unlimited: true}}
+  - {key: e, rate_limit: {window: {calendar: day}, requests_per_unit: 5}}
 `, func(o *options) { o.Headers = server.Headers{Draft: true} })
 	headers := func(key string) string {
 		var text []string
@@ -29,6 +30,7 @@ descriptors:
 		{"b", `RateLimit-Policy: "default";q=3, RateLimit: "default";r=2;t=1`},
 		{"c", `RateLimit-Policy: "default";q=4;w=60, RateLimit: "default";r=3;t=60`},
 		{"d", ""},
+		{"e", `RateLimit-Policy: "default";q=5, RateLimit: "default";r=4;t=43200`},
 	} {
 		if got := headers(tt.key); got != tt.want {
 			t.Errorf("%s:\n%s, want\n%s", tt.key, got, tt.want)

@@ -189,7 +189,7 @@ func draft(st *limiter.Status) (policy, state string) {
 	name := structuredString(st.Limit.Name)
 	p := st.Limit.Algo.Params()
 	policy = name + ";q=" + strconv.FormatUint(uint64(p.Limit), 10)
-	if p.Window%time.Second == 0 {
+	if p.Window > 0 && p.Window%time.Second == 0 { // those of a calendar differ in length
 		policy += ";w=" + strconv.FormatInt(int64(p.Window/time.Second), 10)
 	}
 	state = name + ";r=" + strconv.FormatUint(uint64(st.Remaining), 10) + ";t=" + strconv.FormatInt(seconds(st.ResetAfter), 10)

@@ -556,6 +556,30 @@ func TestPageTellsOfBadSources(t *testing.T) {
 	b.waitFor(`document.querySelector('#banners').innerText === ''`)
 }
 
+// TestPageEditsACalendar writes the window of a rule as the form shows it: in one line.
+func TestPageEditsACalendar(t *testing.T) {
+	service := harness.StartService(t, writeRules(t, `
+domain: edge
+descriptors:
+  - {key: user, rate_limit: {window: {calendar: month, timezone: Europe/Berlin, starts: 15}, requests_per_unit: 3}}
+`), "--admin-rules-file", filepath.Join(t.TempDir(), "rules.json"))
+	b := openPage(t, service, "#/rules")
+	b.waitFor(`document.querySelector('#rules').innerText.includes('3 per calendar month (Europe/Berlin, from the 15th)')`)
+	const window, amount = `#editor [data-field=window]`, `#editor [data-field=requests_per_unit]`
+	b.run(chromedp.Click(`#rules tbody tr td:last-child button`, chromedp.ByQuery), chromedp.WaitVisible(window, chromedp.ByQuery))
+	if text := value[string](b, `document.querySelector('`+window+`').value`); text != "calendar month Europe/Berlin 15" {
+		t.Errorf("the form shows the window as %q", text)
+	}
+	b.run(b.clear(window), chromedp.SendKeys(window, "calendar week Europe/Berln sunday", chromedp.ByQuery))
+	b.waitFor(`document.querySelector('` + window + `').getAttribute('aria-invalid') === 'true'`)
+	if beside := value[string](b, `document.getElementById(document.querySelector('`+window+`').getAttribute('aria-describedby')).innerText`); !strings.Contains(beside, "Europe/Berln") {
+		t.Errorf("beside the field there is %q", beside)
+	}
+	b.run(b.clear(window), chromedp.SendKeys(window, "calendar week Europe/Berlin sunday", chromedp.ByQuery),
+		b.clear(amount), chromedp.SendKeys(amount, "7", chromedp.ByQuery), chromedp.Click("#editor button.main", chromedp.ByQuery))
+	b.waitFor(`document.querySelector('#rules').innerText.includes('7 per calendar week (Europe/Berlin, from Sunday)')`)
+}
+
 // TestPageTellsOfStoredRulesSetAside starts with stored rules of which one domain is damaged.
 func TestPageTellsOfStoredRulesSetAside(t *testing.T) {
 	stored := filepath.Join(t.TempDir(), "admin.json")

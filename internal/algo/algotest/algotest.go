@@ -62,14 +62,20 @@ type (
 		Steps  []stepJSON `json:"steps"`
 	}
 	paramsJSON struct {
-		Algorithm  string   `json:"algorithm"`
-		Limit      uint32   `json:"limit"`
-		Window     int64    `json:"window"`
-		Burst      uint32   `json:"burst"`
-		Refill     rateJSON `json:"refill"`
-		Strict     bool     `json:"strict"`
-		SubWindows int      `json:"sub_windows"`
-		DeniedHits string   `json:"denied_hits"`
+		Algorithm  string        `json:"algorithm"`
+		Limit      uint32        `json:"limit"`
+		Window     int64         `json:"window"`
+		Calendar   *calendarJSON `json:"calendar"`
+		Burst      uint32        `json:"burst"`
+		Refill     rateJSON      `json:"refill"`
+		Strict     bool          `json:"strict"`
+		SubWindows int           `json:"sub_windows"`
+		DeniedHits string        `json:"denied_hits"`
+	}
+	calendarJSON struct {
+		Every  string `json:"every"`
+		Zone   string `json:"zone"`
+		Starts int    `json:"starts"`
 	}
 	rateJSON struct {
 		Hits uint32 `json:"hits"`
@@ -141,6 +147,12 @@ func (p paramsJSON) parse() (algo.Params, error) {
 	var err error
 	if out.Algorithm, err = algo.ParseAlgorithm(p.Algorithm); err != nil {
 		return out, err
+	}
+	if c := p.Calendar; c != nil {
+		out.Calendar = algo.Calendar{Zone: c.Zone, Starts: c.Starts}
+		if out.Calendar.Every, err = algo.ParsePeriod(c.Every); err != nil {
+			return out, err
+		}
 	}
 	if p.DeniedHits != "" {
 		out.DeniedHits, err = algo.ParseDeniedHits(p.DeniedHits)

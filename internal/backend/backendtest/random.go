@@ -107,7 +107,26 @@ func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
 // params returns the parameters that a key names.
 func (e *episode) params() algo.Params {
-	return algo.Params{Algorithm: algo.Algorithm(e.rng.IntN(len(algo.Algorithms()))), Window: e.window()}
+	p := algo.Params{Algorithm: algo.Algorithm(e.rng.IntN(len(algo.Algorithms()))), Window: e.window()}
+	if p.Algorithm.Takes(algo.TakesCalendar) && e.rng.IntN(2) == 0 {
+		p.Window, p.Calendar = 0, e.calendar()
+	}
+	return p
+}
+
+func (e *episode) calendar() algo.Calendar {
+	c := algo.Calendar{
+		Every: pick(e.rng, algo.EveryDay, algo.EveryWeek, algo.EveryMonth, algo.EveryQuarter, algo.EveryYear),
+		Zone: pick(e.rng, "UTC", "Europe/Berlin", "America/New_York", "America/Santiago", "America/Havana",
+			"Australia/Lord_Howe", "Asia/Kathmandu", "Asia/Beirut", "Pacific/Kiritimati"),
+	}
+	switch c.Every {
+	case algo.EveryWeek:
+		c.Starts = 1 + e.rng.IntN(7)
+	case algo.EveryMonth:
+		c.Starts = 1 + e.rng.IntN(28)
+	}
+	return c
 }
 
 func (e *episode) window() time.Duration {
@@ -186,14 +205,19 @@ func (e *episode) setClock(now int64) {
 
 func (e *episode) moveClock() {
 	l := pick(e.rng, e.counters...).limit()
-	window := l.Params().Window.Microseconds()
+	window := l.Params().Length().Microseconds()
 	switch e.rng.IntN(16) {
 	case 0, 1, 2: // about one hit's worth
 		e.setClock(e.now + e.rng.Int64N(window/int64(max(l.Params().Limit, 1))+2))
 	case 3, 4:
 		e.setClock(e.now + e.rng.Int64N(window))
-	case 5: // around the start of an aligned window
-		e.setClock(e.now - e.now%window + window + e.rng.Int64N(3) - 1)
+	case 5: // around the start of an aligned window, or one of a calendar
+		start := e.now - e.now%window + window
+		if !l.Params().Calendar.IsZero() {
+			_, d := l.Step(nil, e.now, 0)
+			start = e.now + d.ResetAfter.Microseconds()
+		}
+		e.setClock(start + e.rng.Int64N(3) - 1)
 	case 6:
 		e.setClock(e.now + e.rng.Int64N(4*window))
 	case 7:
@@ -310,6 +334,9 @@ var roleNames = map[backend.Role]string{backend.Required: "required", backend.Sh
 func describeParams(l *algo.Limit) string {
 	p := l.Params()
 	s := fmt.Sprintf("%s %d per %v denied=%s", p.Algorithm, p.Limit, p.Window, l.DeniedHits())
+	if !p.Calendar.IsZero() {
+		s = fmt.Sprintf("%s %d per %s denied=%s", p.Algorithm, p.Limit, p.Calendar, l.DeniedHits())
+	}
 	if p.Burst != 0 {
 		s += fmt.Sprintf(" burst=%d", p.Burst)
 	}

@@ -29,6 +29,7 @@ func TestSnapshot(t *testing.T) {
 	o := memory.Options{Clock: now.Load, SweepCycle: -1}
 	old, restarted := newStore(t, o), newStore(t, o)
 	limits := map[string]*algo.Limit{"strict": newLimit(t, algo.Params{Algorithm: algo.Hybrid, Limit: 50, Window: time.Hour, Strict: true})}
+	limits["calendar"] = newLimit(t, algo.Params{Limit: 50, Calendar: algo.Calendar{Every: algo.EveryMonth, Zone: "Europe/Berlin", Starts: 15}})
 	for i, name := range algo.Algorithms() {
 		limits[name] = newLimit(t, algo.Params{Algorithm: algo.Algorithm(i), Limit: 50, Window: time.Hour})
 	}

@@ -37,6 +37,13 @@ func limits(t testing.TB) (all []*algo.Limit) {
 			}
 		}
 	}
+	for denied := algo.Count; denied <= algo.Drain; denied++ {
+		l, err := algo.New(algo.Params{Limit: 7, Calendar: algo.Calendar{Every: algo.EveryDay, Zone: "Europe/Berlin"}, DeniedHits: denied})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
 	return all
 }
 
@@ -223,6 +230,13 @@ func TestRealClock(t *testing.T) {
 			}
 			all = append(all, l)
 		}
+	}
+	for _, c := range []algo.Calendar{{Every: algo.EveryDay, Zone: "Asia/Kathmandu"}, {Every: algo.EveryMonth, Zone: "Europe/Berlin", Starts: 15}, {Every: algo.EveryYear}} {
+		l, err := algo.New(algo.Params{Limit: 1 << 30, Calendar: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
 	}
 	states := make([]algo.State, len(all))
 	for range 20_000 {

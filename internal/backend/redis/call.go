@@ -42,7 +42,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 	}
 	e := encoders.Get().(*encoder)
 	defer e.free()
-	e.naming = b.naming
+	e.naming, e.now = b.naming, b.theirClock
 	keys, args := e.encode(ops, now, holdMillis)
 
 	client, err := b.conn.current()
@@ -55,29 +55,51 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 		return err
 	}
 	return breaker.do(command.Slot(), until, func(ctx context.Context) error {
-		for {
+		for again := false; ; {
 			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
-			if err == nil {
-				return e.decode(answer, ops, sent, b.refusals)
-			}
 			// What did not run may be sent again: with its text to a server that
 			// does not know the script, and a moment later while keys are moving.
 			refusal, ok := rueidis.IsRedisErr(err)
 			switch {
 			case ok && refusal.IsNoScript():
 				answer, err = b.teach(ctx, client, keys, args)
-				if err == nil {
-					return e.decode(answer, ops, sent, b.refusals)
-				}
-				return b.failed(err)
 			case ok && refusal.IsTryAgain() && sleep(ctx, time.Millisecond):
 				command = b.command(client, keys, args, false)
-			default:
+				continue
+			}
+			if err != nil {
 				return b.failed(err)
 			}
+			// So may what ran at a time that nobody had thought of.
+			if at, is := elsewhen(answer); is && !again {
+				again = true
+				b.ahead.Store(at - b.ownClock())
+				e.reset()
+				e.now = func() int64 { return at }
+				keys, args = e.encode(ops, now, holdMillis)
+				command = b.command(client, keys, args, false)
+				continue
+			}
+			return e.decode(answer, ops, sent, b.refusals)
 		}
 	})
+}
+
+// theirClock returns about what Redis' clock shows, in µs since the epoch: what this
+// process's does, unless that has turned out to be another day's. Redis decides by its
+// own clock; this only says which boundaries of calendars to send.
+func (b *Backend) theirClock() int64 { return b.ownClock() + b.ahead.Load() }
+
+// ownClock returns what this process's clock shows, in µs since the epoch.
+func (b *Backend) ownClock() int64 {
+	switch {
+	case b.opts.OwnClock != nil:
+		return b.opts.OwnClock()
+	case b.opts.Clock != nil:
+		return b.opts.Clock()
+	}
+	return time.Now().UnixMicro()
 }
 
 // teach makes a call to a server that did not know the script. One call at a time

@@ -47,6 +47,7 @@ type encoder struct {
 	numbers []float64
 	strings []string
 	reply   reply
+	now     func() int64 // about what Redis' clock shows, in µs since the epoch
 }
 
 // keyed is what has a state of its own: a key under an algorithm, whose programs
@@ -101,16 +102,21 @@ var encoders = sync.Pool{New: func() any {
 	return &encoder{places: map[keyed]int{}, kinds: map[kind]int{}}
 }}
 
-// free gives the encoder up, and drops what would keep requests from being
-// collected.
+// free gives the encoder up.
 func (e *encoder) free() {
+	e.reset()
+	encoders.Put(e)
+}
+
+// reset makes the encoder fit for another call, and drops what would keep requests
+// from being collected.
+func (e *encoder) reset() {
 	clear(e.places)
 	clear(e.kinds)
 	clear(e.entries)
 	e.runs, e.plan, e.entries, e.of, e.strings = e.runs[:0], e.plan[:0], e.entries[:0], e.of[:0], e.strings[:0]
 	e.keys.reset()
 	e.args.reset()
-	encoders.Put(e)
 }
 
 // firstKind is the index of the first check's arguments among all: before them
@@ -188,6 +194,9 @@ func (e *encoder) arg(c *backend.Check, before int64) int {
 	e.kinds[k] = at
 	e.numbers = append(e.numbers[:0], float64(k.hits), float64(c.Limit.DeniedHits()), float64(k.before))
 	e.numbers = c.Limit.AppendNumbers(e.numbers)
+	if c.Limit.Scheduled() {
+		e.numbers = c.Limit.AppendBoundaries(e.numbers, e.now())
+	}
 	e.args.bytes = append(e.args.bytes, byte(c.Limit.Program()))
 	for _, n := range e.numbers {
 		e.args.bytes = binary.LittleEndian.AppendUint64(e.args.bytes, math.Float64bits(n))

@@ -123,6 +123,9 @@ type Options struct {
 	// Clock returns the time in microseconds since the Unix epoch; for tests. nil
 	// leaves the time to Redis. Under a Clock keys do not expire by themselves.
 	Clock func() int64
+	// OwnClock is what this process's clock shows, for tests with one that is not
+	// Redis'. nil is Clock, or else the wall clock.
+	OwnClock func() int64
 	// Log is nil for none.
 	Log *zap.Logger
 	// Names say how an operator sets these.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
@@ -75,6 +76,7 @@ type Backend struct {
 	metrics  *metrics
 
 	evictions evictions
+	ahead     atomic.Int64 // how far Redis' clock is: see theirClock
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup

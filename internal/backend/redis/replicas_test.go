@@ -387,6 +387,7 @@ func TestLeases(t *testing.T) {
 		most   int // without leases, in a window
 	}{
 		{algo.Params{Algorithm: algo.FixedWindow, Window: algo.MaxWindow}, limit},
+		{algo.Params{Calendar: algo.Calendar{Every: algo.EveryYear, Zone: "Europe/Berlin"}}, limit},
 		{algo.Params{Algorithm: algo.SlidingWindow}, 2*limit - 1},
 		{algo.Params{Algorithm: algo.SlidingWindow, Strict: true}, limit},
 		{algo.Params{Algorithm: algo.SlidingLog}, limit},
@@ -399,7 +400,7 @@ func TestLeases(t *testing.T) {
 	for i := range tests {
 		p := &tests[i].params
 		p.Limit = limit
-		if p.Window == 0 {
+		if p.Length() == 0 {
 			p.Window = window
 		}
 		do.Params = append(do.Params, *p)
@@ -414,7 +415,7 @@ func TestLeases(t *testing.T) {
 			}
 			for i, got := range r.wait(len(tests)) {
 				p, most := tests[i].params, tests[i].most
-				n, bound := got.most(p.Window), int(share*limit)
+				n, bound := got.most(p.Length()), int(share*limit)
 				if p.Algorithm == algo.FixedWindow {
 					bound = 0
 				} else if p.Burst > 0 {

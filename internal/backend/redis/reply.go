@@ -41,6 +41,17 @@ func (r *reply) fitted() bool {
 	return fitted
 }
 
+// elsewhen reports whether an answer says that boundaries that were sent are not those
+// around the time by Redis' clock, and returns that, in µs since the epoch. Nothing is
+// decided then.
+func elsewhen(answer []byte) (now int64, is bool) {
+	if len(answer) != 8 {
+		return 0, false
+	}
+	r := reply{rest: answer}
+	return r.number(), true
+}
+
 // decode fills in the decisions of the ops that were asked for by the encoder in a
 // call that was sent then, and has the refusals among them remembered.
 func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *refusals.Memory) error {

@@ -28,6 +28,10 @@ func BenchmarkScript(b *testing.B) {
 			if p.Algorithm == algo.LeakyBucket {
 				p.Burst = 100
 			}
+			if p.Strict && p.Algorithm == algo.FixedWindow { // it has calendars instead
+				p.Strict, p.Window, p.Calendar = false, 0, algo.Calendar{Every: algo.EveryMonth, Zone: "Europe/Berlin"}
+				name += "/calendar"
+			}
 			limit, err := algo.New(p)
 			if err != nil {
 				continue // not all can be strict

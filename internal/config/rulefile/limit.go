@@ -27,11 +27,13 @@ var (
 	windowKeys   = newKeys(false, "requests_per_unit", "unit", "unit_multiplier", "window")
 )
 
-// rawRate is a number of requests in a unit or window, as written.
+// rawRate is a number of requests in a unit or window, as written. The window is a text
+// or a calendar.
 type rawRate struct {
 	requests, multiplier field[uint32]
 	table                rawTable // of requests, which is its default then
 	unit, window         field[string]
+	calendar             *rawCalendar
 }
 
 // rawLimit is a rate limit as written.
@@ -99,7 +101,7 @@ func (d *decoder) setRate(raw *rawRate, key string, n *yaml.Node) {
 	case "unit_multiplier":
 		d.number(n, &raw.multiplier)
 	case "window":
-		d.text(n, &raw.window)
+		d.window(raw, n)
 	}
 }
 
@@ -168,7 +170,7 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 	}
 	before := len(d.problems)
 	params := d.params(raw, l)
-	if len(d.problems) > before || params.Window == 0 {
+	if len(d.problems) > before || params.Length() == 0 {
 		return l
 	}
 	compiled, err := algo.New(params)
@@ -370,6 +372,8 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
 	case rate.multiplier.given() && rate.window.given():
 		d.problemIn("unit_multiplier", rate.multiplier.n, "unit_multiplier and window together", "write one of them")
+	case rate.calendar != nil:
+		d.calendar(rate.calendar, l, p)
 	case rate.window.given():
 		window, what, remedy := parseWindow(rate.window.v)
 		if what != "" {

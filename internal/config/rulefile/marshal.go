@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -51,7 +52,7 @@ type limitDocument struct {
 	RequestsPerUnit any                `yaml:"requests_per_unit,omitempty" json:"requests_per_unit,omitempty"`
 	Unit            string             `yaml:"unit,omitempty" json:"unit,omitempty"`
 	UnitMultiplier  uint32             `yaml:"unit_multiplier,omitempty" json:"unit_multiplier,omitempty"`
-	Window          string             `yaml:"window,omitempty" json:"window,omitempty"`
+	Window          any                `yaml:"window,omitempty" json:"window,omitempty"` // string or windowDocument
 	Burst           any                `yaml:"burst,omitempty" json:"burst,omitempty"`
 	TokenBucket     *bucketDocument    `yaml:"token_bucket,omitempty" json:"token_bucket,omitempty"`
 	Strict          bool               `yaml:"strict,omitempty" json:"strict,omitempty"`
@@ -69,6 +70,12 @@ type limitDocument struct {
 type bucketDocument struct {
 	Capacity   any    `yaml:"capacity,omitempty" json:"capacity,omitempty"`
 	RefillRate string `yaml:"refill_rate,omitempty" json:"refill_rate,omitempty"`
+}
+
+type windowDocument struct {
+	Calendar string `yaml:"calendar" json:"calendar"`
+	Timezone string `yaml:"timezone" json:"timezone"`
+	Starts   any    `yaml:"starts,omitempty" json:"starts,omitempty"` // string or int
 }
 
 type replacesDocument struct {
@@ -203,6 +210,27 @@ func limitsOf(d *config.Descriptor) (one *limitDocument, several []limitDocument
 	return nil, several
 }
 
+// windowOf returns how a limit's window is written: as a unit or as a window.
+func windowOf(l *config.Limit) (unit string, window any) {
+	c := l.Algo.Params().Calendar
+	if c.IsZero() {
+		unit, duration := l.Window()
+		if duration == "" {
+			return unit, nil
+		}
+		return "", duration
+	}
+	doc := windowDocument{Calendar: c.Every.String(), Timezone: c.Zone}
+	switch {
+	case c.Starts <= 1: // as without it
+	case c.Every == algo.EveryWeek:
+		doc.Starts = strings.ToLower(c.Weekday().String())
+	default:
+		doc.Starts = c.Starts
+	}
+	return "", doc
+}
+
 func limitOf(l *config.Limit) limitDocument {
 	doc := limitDocument{Name: l.Name, Unlimited: l.Unlimited, ShadowMode: l.ShadowMode, Lease: l.Lease, RawBody: l.RawBody}
 	for _, name := range l.Replaces {
@@ -222,9 +250,9 @@ func limitOf(l *config.Limit) limitDocument {
 	}
 	p := l.Algo.Params()
 	doc.RequestsPerUnit = writtenRequests(l, p.Limit)
-	doc.Unit, doc.Window = l.Window()
-	if unit, n := config.Measure(p.Window); unit != l.Unit || n != l.UnitMultiplier {
-		doc.Unit, doc.UnitMultiplier, doc.Window = l.Unit.String(), l.UnitMultiplier, "" // as current_limit reports it
+	doc.Unit, doc.Window = windowOf(l)
+	if unit, n := config.Measure(p.Window); p.Calendar.IsZero() && (unit != l.Unit || n != l.UnitMultiplier) {
+		doc.Unit, doc.UnitMultiplier, doc.Window = l.Unit.String(), l.UnitMultiplier, nil // as current_limit reports it
 	}
 	doc.Burst, doc.Strict, doc.SubWindows = writtenBurst(l, p.Burst), p.Strict, p.SubWindows
 	if l.AlgorithmGiven || p.Algorithm != algo.FixedWindow {

@@ -12,7 +12,7 @@ const limitFields = [
   { key: 'algorithm', choices: ['', ...algorithms] },
   { key: 'requests_per_unit', type: 'number' },
   { key: 'unit', choices: units },
-  { key: 'window', placeholder: '90s, instead of unit' },
+  { key: 'window', placeholder: '90s, or calendar month Europe/Berlin', text: windowText, read: readWindow },
   { key: 'burst', type: 'number' },
   { key: 'denied_hits', choices: ['', 'count', 'drop', 'drain'] },
   { key: 'on_backend_error', choices: ['', 'error', 'allow', 'deny', 'local'] },
@@ -22,6 +22,18 @@ const limitFields = [
   { key: 'unlimited', type: 'checkbox' },
 ];
 const nodeFields = ['shadow_mode', 'quota_mode', 'share_threshold', 'detailed_metric'].map((key) => ({ key, type: 'checkbox' }));
+
+// windowText and readWindow write a window of a calendar in one line and read it:
+// calendar, its name, a time zone, and the day on which it starts.
+function windowText(window) {
+  if (typeof window !== 'object') return window;
+  return ['calendar', window.calendar, window.timezone, window.starts].filter((part) => part !== undefined).join(' ');
+}
+
+function readWindow(text) {
+  const [first, calendar, timezone, starts] = text.trim().split(/\s+/);
+  return first === 'calendar' ? { calendar, timezone, starts } : text;
+}
 
 // edit opens the form on a rule, or on a new one. changed is called after a
 // change came into force.
@@ -134,6 +146,7 @@ function parts(state, fixed) {
 
 function assign(object, f, value) {
   if (value === '' || value === false) delete object[f.key];
+  else if (f.read) object[f.key] = f.read(value);
   else object[f.key] = f.type === 'number' && value.trim() !== '' && Number.isFinite(Number(value)) ? Number(value) : value;
 }
 
@@ -148,7 +161,7 @@ function field(state, path, f, value, set) {
     ? el('select', common, f.choices.map((c) => el('option', { value: c }, c || '–')))
     : el('input', { ...common, type: f.type === 'checkbox' ? 'checkbox' : 'text', inputmode: f.type === 'number' && 'numeric', readonly: f.readonly, placeholder: f.placeholder, list: f.list, autocomplete: 'off' });
   if (f.type === 'checkbox') input.checked = Boolean(value);
-  else input.value = value ?? '';
+  else input.value = (f.text ? f.text(value) : value) ?? '';
   input.addEventListener('input', () => set(f.type === 'checkbox' ? input.checked : input.value));
   const text = el('span', {}, (f.label ?? f.key).replaceAll('_', ' '));
   const error = el('span', { id: `${id}-error`, class: 'error' });

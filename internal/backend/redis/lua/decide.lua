@@ -7,17 +7,18 @@
 --          byte first, counting from 1), and how often
 -- ARGV[4…] what to check: the program in a byte, and as doubles the hits, what
 --          denied hits do, when hits are no longer given back (µs since the
---          epoch; 0 for never), and the numbers of algo.Limit.AppendNumbers;
---          equal ones once
+--          epoch; 0 for never), and the numbers of algo.Limit.AppendNumbers and
+--          AppendBoundaries; equal ones once
 --
 -- Flags: 1 a request begins, 2 a descriptor begins, 4 the request is all or
 -- nothing, 8 the check is in shadow mode, 16 the descriptor is a quota, 32 the
 -- request is this one check, and as many equal ones follow at once as the entry
 -- says.
 --
--- Returns the time as a double, then what internal/backend/redis/reply.go reads:
--- for each entry with flag 32 the state that it found, as its program's reply says
--- it, from which the decisions follow; for any other entry, and for a program that
+-- Returns the time as a double. If boundaries are not those around it, nothing is
+-- decided, and that is all. Else there follows what internal/backend/redis/reply.go
+-- reads: for each entry with flag 32 the state that it found, as its program's reply
+-- says it, from which the decisions follow; for any other entry, and for a program that
 -- cannot say its state, a byte, 1 if it fitted, and the state that was left.
 --
 -- Any program has

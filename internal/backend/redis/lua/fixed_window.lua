@@ -4,8 +4,6 @@
 -- Value: the count alone, for the window ends when the key expires. An end that the
 -- expiry does not tell needs more: 'F', the end and the count in 7 bytes each.
 
-local max_count = 9007199254740991
-
 local function params(numbers, at)
   local limit, window = unpack('<dd', numbers, at)
   return { limit = limit, window = window }
@@ -24,8 +22,8 @@ end
 
 local function settle(s, p)
   if s[2] == 0 or now >= s[1] then return { aligned(p.window), 0 } end
-  if s[1] > now + p.window or s[2] > max_count then -- the clock may have stepped back
-    return { min(s[1], now + p.window), min(s[2], max_count) }
+  if s[1] > now + p.window or s[2] > MAX_COUNT then -- the clock may have stepped back
+    return { min(s[1], now + p.window), min(s[2], MAX_COUNT) }
   end
   return s
 end
@@ -52,7 +50,7 @@ return {
   settle = settle,
   fits = function(s, p, n) return n <= p.limit - s[2] end,
   left = function(s, p) return p.limit - s[2] end,
-  charge = function(s, _, n) return { s[1], s[2] + min(n, max_count - s[2]) } end,
+  charge = function(s, _, n) return { s[1], s[2] + min(n, MAX_COUNT - s[2]) } end,
   refund = refund,
   expiry = function(s) return s[2] == 0 and 0 or s[1] end,
   store = store,

@@ -13,8 +13,14 @@ local tonumber, type = tonumber, type
 -- that a test controls, which differs from this server's.
 local now, real, hold
 
+-- Whether the boundaries of a calendar that were sent are not those around now.
+local elsewhen = false
+
 -- MOST_OWED is the most hits that any limit can be owed: see internal/algo/bucket.go.
 local MOST_OWED = 8589934590
+
+-- MAX_COUNT is where counts of windows saturate.
+local MAX_COUNT = 9007199254740991
 
 -- ratio returns the quotient and the remainder of x·n/c, for x < 2^52, n < 2^48
 -- and c < 2^45. A quotient of 2^53 or more is not exact.
