@@ -82,8 +82,8 @@ func indent(out io.Writer, text []byte) error {
 type ListedEntry struct {
 	Key, Value     string
 	Values         json.RawMessage // the list of which Value is the text
-	ShareThreshold bool `json:"share_threshold"`
-	ValueToMetric  bool `json:"value_to_metric"`
+	ShareThreshold bool            `json:"share_threshold"`
+	ValueToMetric  bool            `json:"value_to_metric"`
 }
 
 // writeDomains writes rules as one document for each domain.
