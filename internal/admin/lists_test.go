@@ -21,7 +21,7 @@ func TestListsAndTables(t *testing.T) {
 	const body = `{"domain": "edge", "descriptors": [
 		{"key": "method", "value": ["PUT", "POST"], "descriptors": [{"key": "address", "value": {"cidr": ["10.0.0.0/8"]}, "share_threshold": true, "rate_limit": {"unit": "day", "requests_per_unit": 3}}]},
 		{"key": "tenant", "rate_limit": {"algorithm": "token_bucket", "unit": "hour", "unit_multiplier": 24, "burst": "50%", "requests_per_unit": {"by": "plan", "values": {"gold": 8}, "default": 2}}}]}`
-	const lists, table = "method_[POST,PUT].address_[cidr:10.0.0.0/8]", "tenant"
+	const lists, table = "method_[POST|PUT].address_[cidr:10.0.0.0/8]", "tenant"
 	if got := f.apply(t, "", body); got != "created "+lists+", created "+table {
 		t.Fatal(got)
 	}
@@ -37,7 +37,7 @@ func TestListsAndTables(t *testing.T) {
 	if c := f.counters(t, "plan=gold,tenant=a").Counters; len(c) != 1 || c[0].Remaining != 1 || c[0].RequestsPerUnit != 8 {
 		t.Errorf("%+v", c)
 	}
-	for path, want := range map[string]string{"/stats": "method_[POST,PUT].address_[cidr_10_0_0_0/8]", "/stats?format=json": lists, "/rlconfig": lists} {
+	for path, want := range map[string]string{"/stats": "method_[POST_PUT].address_[cidr_10_0_0_0/8]", "/stats?format=json": lists, "/rlconfig": lists} {
 		if text := f.get(t, path); !strings.Contains(text, want) {
 			t.Errorf("%s: %s", path, text)
 		}

@@ -68,7 +68,7 @@ func (r Rule) Name() string {
 }
 
 // Joined is the descriptor's part of the names of rules: "user_alice", or "user" if it
-// has no value, or "method_[GET,POST]" of a list. That of a rule on sets of entries is "limits." and its name.
+// has no value, or "method_[GET|POST]" of a list. That of a rule on sets of entries is "limits." and its name.
 func (d *Descriptor) Joined() string {
 	if d.Set != nil {
 		return "limits." + d.Set.Name

@@ -20,7 +20,7 @@ const (
 )
 
 // ValueText returns the value as names of rules and keys of counters have it: of a list
-// its members in the order of their bytes, such as [GET,POST,cidr:10.0.0.0/8]. Lists
+// its members in the order of their bytes, such as [GET|POST|cidr:10.0.0.0/8]. Lists
 // with the same members have the same text and other lists another one; of a list with a
 // long text the end is a digest.
 func (d *Descriptor) ValueText() string {
@@ -38,7 +38,7 @@ func (d *Descriptor) ValueText() string {
 		members = append(members, cidrMark+text)
 	}
 	slices.Sort(members)
-	text := strings.Join(members, ",")
+	text := strings.Join(members, "|")
 	if len(text) <= maxListText {
 		return "[" + text + "]"
 	}
@@ -49,7 +49,7 @@ func (d *Descriptor) ValueText() string {
 	}
 	digest := sha256.Sum256([]byte(text))
 	rest := moreMark + strconv.Itoa(len(members)-kept) + ":" + idEncoding.EncodeToString(digest[:])[:idLength]
-	return "[" + strings.Join(append(members[:kept:kept], rest), ",") + "]"
+	return "[" + strings.Join(append(members[:kept:kept], rest), "|") + "]"
 }
 
 // What stands before a range in the text of a list, and before the number of members that
@@ -61,7 +61,7 @@ const (
 
 // quoteMember quotes a value that would be hard to tell from the text around it.
 func quoteMember(v string) string {
-	if strings.ContainsAny(v, ",[]") || strings.HasPrefix(v, cidrMark) || strings.HasPrefix(v, moreMark) {
+	if strings.ContainsAny(v, "|[]") || strings.HasPrefix(v, cidrMark) || strings.HasPrefix(v, moreMark) {
 		return strconv.Quote(v)
 	}
 	return Quote(v)

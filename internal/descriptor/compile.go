@@ -144,8 +144,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 		}
 		if r := ranged[k]; r != nil {
 			b.tree.list[k].flags |= hasRanges
-			b.tree.list[k].land = uint32(len(b.domain.ranges))
-			b.domain.ranges = append(b.domain.ranges, r.build(b.task))
+			b.tree.list[k].land = b.addRanges(r)
 			delete(ranged, k)
 		}
 		if len(anyKey) > 0 {
@@ -248,12 +247,6 @@ func (b *builder) finish(rules []*Rule) []*Rule {
 		b.wild.list[i].land = slots[b.wild.list[i].land]
 	}
 	d.wild, _ = newTable(b.wild.list, b.task)
-	for _, r := range d.ranges {
-		for i := range r.land {
-			r.land[i].slot = slots[r.land[i].slot]
-		}
-		b.task.Step()
-	}
 	for _, w := range d.sets {
 		for i := range w.patterns {
 			w.patterns[i].slot = slots[w.patterns[i].slot]

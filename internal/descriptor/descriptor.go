@@ -166,7 +166,7 @@ func (d *Domain) step(at place, key, value string) place {
 		}
 	}
 	if r.flags()&hasRanges != 0 {
-		if c := d.ranges[r.land].longest(value); c.slot != none {
+		if c := d.longest(r.land, value); c.slot != none {
 			return d.landing(c)
 		}
 	}

@@ -42,16 +42,16 @@ func TestListsAndRanges(t *testing.T) {
 		list("masked_remote_address", "10.0.0.0/8"), below, leaf("method", "POST"),
 	)).Domain("e")
 	for text, want := range map[string]string{
-		"a=10.3.0.1": "a_[cidr:10.0.0.0/8,cidr:2001:db8::/32]", "a=::ffff:10.3.0.1": "a_[cidr:10.0.0.0/8,cidr:2001:db8::/32]",
-		"a=2001:DB8::1": "a_[cidr:10.0.0.0/8,cidr:2001:db8::/32]", "a=2001:db9::1": "a",
-		"a=10.1.0.1": "a_[10.9.9.9,cidr:10.1.0.0/16]", "a=10.9.9.9": "a_[10.9.9.9,cidr:10.1.0.0/16]",
-		"a=10.1.2.3": "a_[10.1.2.3,10.2*]",                                                                             // an exact value before a range
-		"a=10.2.0.1": "a_[cidr:10.0.0.0/8,cidr:2001:db8::/32]",                                                         // a range before a pattern
-		"a=10.2.x":   "a_[10.1.2.3,10.2*]",                                                                             // the first pattern
-		"a=10.x":     "a_10.*", "a=x": "a", "a=10.1.0.0/24": "a_[10.9.9.9,cidr:10.1.0.0/16]", "a=10.0.0.0/7": "a_10.*", // no range has all of it
+		"a=10.3.0.1": "a_[cidr:10.0.0.0/8|cidr:2001:db8::/32]", "a=::ffff:10.3.0.1": "a_[cidr:10.0.0.0/8|cidr:2001:db8::/32]",
+		"a=2001:DB8::1": "a_[cidr:10.0.0.0/8|cidr:2001:db8::/32]", "a=2001:db9::1": "a",
+		"a=10.1.0.1": "a_[10.9.9.9|cidr:10.1.0.0/16]", "a=10.9.9.9": "a_[10.9.9.9|cidr:10.1.0.0/16]",
+		"a=10.1.2.3": "a_[10.1.2.3|10.2*]",                                                                             // an exact value before a range
+		"a=10.2.0.1": "a_[cidr:10.0.0.0/8|cidr:2001:db8::/32]",                                                         // a range before a pattern
+		"a=10.2.x":   "a_[10.1.2.3|10.2*]",                                                                             // the first pattern
+		"a=10.x":     "a_10.*", "a=x": "a", "a=10.1.0.0/24": "a_[10.9.9.9|cidr:10.1.0.0/16]", "a=10.0.0.0/7": "a_10.*", // no range has all of it
 		"masked_remote_address=10.7.0.0/16": "masked_remote_address_[cidr:10.0.0.0/8]", "masked_remote_address=10.0.0.0/8": "masked_remote_address_[cidr:10.0.0.0/8]",
-		"method=GET": "method_[GET,PUT]", "method=PUT,path=/x": "method_[GET,PUT].path_[/x,/y*]", "method=GET,path=/yy": "method_[GET,PUT].path_[/x,/y*]",
-		"method=GET,path=/": "method_[GET,PUT].path", "method=POST": "method_POST", "method=HEAD": "",
+		"method=GET": "method_[GET|PUT]", "method=PUT,path=/x": "method_[GET|PUT].path_[/x|/y*]", "method=GET,path=/yy": "method_[GET|PUT].path_[/x|/y*]",
+		"method=GET,path=/": "method_[GET|PUT].path", "method=POST": "method_POST", "method=HEAD": "",
 	} {
 		got := ""
 		if r := d.Lookup(entries(text)); r != nil {
@@ -82,8 +82,8 @@ func TestKeysOfLists(t *testing.T) {
 	d := m.Domain("e")
 	for text, want := range map[string]string{
 		"own=a": "1:e|3:own=1:a|tb", "own=b": "1:e|3:own=1:b|tb",
-		"all=b": "1:e|3:all&22:[a*,b,cidr:10.0.0.0/8]|tb", "all=aa": "1:e|3:all&22:[a*,b,cidr:10.0.0.0/8]|tb", "all=10.1.2.3": "1:e|3:all&22:[a*,b,cidr:10.0.0.0/8]|tb",
-		"many=value-7": "1:e|4:many&72:[value-0,value-1,value-10,value-100,value-101,+995:",
+		"all=b": "1:e|3:all&22:[a*|b|cidr:10.0.0.0/8]|tb", "all=aa": "1:e|3:all&22:[a*|b|cidr:10.0.0.0/8]|tb", "all=10.1.2.3": "1:e|3:all&22:[a*|b|cidr:10.0.0.0/8]|tb",
+		"many=value-7": "1:e|4:many&72:[value-0|value-1|value-10|value-100|value-101|+995:",
 	} {
 		e := entries(text)
 		r := d.Lookup(e)
@@ -95,7 +95,7 @@ func TestKeysOfLists(t *testing.T) {
 			t.Errorf("%s leads to %+v", key, got)
 		}
 	}
-	if got := descriptor.Compile(rules("e", shared(list("all", "10.0.0.0/8", "a*", "b")))).RuleOf([]byte("1:e|3:all&22:[a*,b,cidr:10.0.0.0/8]|tb")); got == nil {
+	if got := descriptor.Compile(rules("e", shared(list("all", "10.0.0.0/8", "a*", "b")))).RuleOf([]byte("1:e|3:all&22:[a*|b|cidr:10.0.0.0/8]|tb")); got == nil {
 		t.Error("another order is another counter")
 	}
 }
@@ -103,8 +103,8 @@ func TestKeysOfLists(t *testing.T) {
 func TestTextsOfListsDiffer(t *testing.T) {
 	seen := map[string][]string{}
 	for _, d := range []*config.Descriptor{
-		list("k", "a", "b"), list("k", "a,b"), list("k", "a", "b", "c"), list("k", "cidr:10.0.0.0|8", "x"), list("k", "10.0.0.0/8", "x"), list("k", "[a", "b]"),
-		list("k", `"a"`, "b"), list("k", "+1:x", "a"), list("k", "a", " b"), leaf("k", "[a,b]"), list("k", "+1"), leaf("k", "+1"),
+		list("k", "a", "b"), list("k", "a|b"), list("k", "a", "b", "c"), list("k", "cidr:10.0.0.0|8", "x"), list("k", "10.0.0.0/8", "x"), list("k", "[a", "b]"),
+		list("k", `"a"`, "b"), list("k", "+1:x", "a"), list("k", "a", " b"), leaf("k", "[a|b]"), list("k", "+1"), leaf("k", "+1"),
 	} {
 		id := config.Rule{Domain: &config.Domain{}, Path: []*config.Descriptor{d}}.ID()
 		for _, text := range []string{fmt.Sprintf("%t %s", d.HasList(), d.ValueText()), id} {
@@ -124,7 +124,7 @@ func TestMetricsOfLists(t *testing.T) {
 	both := shared(list("c", "x", "y"))
 	both.ValueToMetric = true
 	d := descriptor.Compile(rules("e", detailed, byValue, both, list("d", "x", "y"))).Domain("e")
-	for text, want := range map[string]string{"a=x": "a_x", "b=10.1.2.3": "b_10.1.2.3", "c=y": "c_[x,y]", "d=x": "d_[x,y]"} {
+	for text, want := range map[string]string{"a=x": "a_x", "b=10.1.2.3": "b_10.1.2.3", "c=y": "c_[x|y]", "d=x": "d_[x|y]"} {
 		e := entries(text)
 		r := d.Lookup(e)
 		if got := string(r.AppendMetricKey(nil, e)); got != want {
@@ -144,14 +144,14 @@ func TestHiddenValuesOfLists(t *testing.T) {
 		rules *config.Rules
 		want  []string
 	}{
-		{mark(leaf("k", "a*"), list("k", "ab*", "x")), []string{"edge.yaml:2:5: the value ab* of k=[ab*,x] (edge.yaml:2:5) never applies: k=a* (edge.yaml:1:5)"}},
+		{mark(leaf("k", "a*"), list("k", "ab*", "x")), []string{"edge.yaml:2:5: the value ab* of k=[ab*|x] (edge.yaml:2:5) never applies: k=a* (edge.yaml:1:5)"}},
 		{mark(leaf("k", "a*"), list("k", "ab*", "ac*")), []string{
-			"edge.yaml:2:5: the value ab* of k=[ab*,ac*] (edge.yaml:2:5) never applies: k=a* (edge.yaml:1:5)", "edge.yaml:2:5: k=[ab*,ac*] can never apply: k=a* (edge.yaml:1:5)"}},
-		{mark(list("k", "a*", "x"), leaf("k", "ab*")), []string{"edge.yaml:2:5: k=ab* can never apply: k=[a*,x] (edge.yaml:1:5)"}},
-		{mark(list("k", "a*", "ab*")), []string{"edge.yaml:1:5: the value ab* of k=[a*,ab*] (edge.yaml:1:5) makes no difference: a*, in the same list"}},
+			"edge.yaml:2:5: the value ab* of k=[ab*|ac*] (edge.yaml:2:5) never applies: k=a* (edge.yaml:1:5)", "edge.yaml:2:5: k=[ab*|ac*] can never apply: k=a* (edge.yaml:1:5)"}},
+		{mark(list("k", "a*", "x"), leaf("k", "ab*")), []string{"edge.yaml:2:5: k=ab* can never apply: k=[a*|x] (edge.yaml:1:5)"}},
+		{mark(list("k", "a*", "ab*")), []string{"edge.yaml:1:5: the value ab* of k=[a*|ab*] (edge.yaml:1:5) makes no difference: a*, in the same list"}},
 		{mark(list("k", "10.0.0.0/8", "10.1.0.0/16"), list("k", "10.2.0.0/16"), list("k", "11.0.0.0/8", "11.1.1.0/24"), list("k", "11.1.0.0/16")), []string{
-			"edge.yaml:1:5: the value 10.1.0.0/16 of k=[cidr:10.0.0.0/8,cidr:10.1.0.0/16] (edge.yaml:1:5) makes no difference: 10.0.0.0/8, in the same list"}},
-		{mark(list("k", "*", "x"), leaf("k", "")), []string{"edge.yaml:2:5: k can never apply: k=[*,x] (edge.yaml:1:5)"}},
+			"edge.yaml:1:5: the value 10.1.0.0/16 of k=[cidr:10.0.0.0/8|cidr:10.1.0.0/16] (edge.yaml:1:5) makes no difference: 10.0.0.0/8, in the same list"}},
+		{mark(list("k", "*", "x"), leaf("k", "")), []string{"edge.yaml:2:5: k can never apply: k=[*|x] (edge.yaml:1:5)"}},
 		{mark(list("k", "10.0.0.0/8", "a"), leaf("k", "10.*"), leaf("k", "")), nil},
 	} {
 		var got []string
@@ -170,11 +170,11 @@ func TestExplainListsAndTables(t *testing.T) {
 	gold.Limit.RequestsPerUnit = 1000
 	m := descriptor.Compile(rules("edge", at(1, list("a", "10.0.0.0/8", "x")), at(2, leaf("a", "")), at(3, followed(leaf("user", ""), "plan", gold))))
 	for text, want := range map[string]string{
-		"a=10.1.2.3": `rule a_[cidr:10.0.0.0/8,x] (edge.yaml:1:5) applies
+		"a=10.1.2.3": `rule a_[cidr:10.0.0.0/8|x] (edge.yaml:1:5) applies
 
 1. a=10.1.2.3
    exact     none
-   range     a=[cidr:10.0.0.0/8,x] (edge.yaml:1:5)  <- lands here
+   range     a=[cidr:10.0.0.0/8|x] (edge.yaml:1:5)  <- lands here
    wildcard  none
    key_only  a (edge.yaml:2:5)
 `,
@@ -232,7 +232,7 @@ func TestReplaceKnowsListsAndTables(t *testing.T) {
 	before := rules("e", list("k", "a", "b"), shared(list("s", "a", "b")), leaf("user", ""))
 	after := rules("e", list("k", "a", "b", "c"), shared(list("s", "a", "b", "c")), followed(leaf("user", ""), "plan", gold))
 	got := descriptor.Replace(before, after)
-	if len(got.Changes) != 1 || got.Changes[0].New.Path != "s_[a,b,c]" || got.Changes[0].Why != "other values share the counter" || got.Kept != 2 {
+	if len(got.Changes) != 1 || got.Changes[0].New.Path != "s_[a|b|c]" || got.Changes[0].Why != "other values share the counter" || got.Kept != 2 {
 		t.Errorf("%+v", got)
 	}
 }

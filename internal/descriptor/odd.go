@@ -73,7 +73,7 @@ func (d *Domain) inRange(at place, key, value string) candidate {
 	if r == nil || r.flags()&hasRanges == 0 {
 		return nothing
 	}
-	return d.ranges[r.land].longest(value)
+	return d.longest(r.land, value)
 }
 
 // firstWildcard finds the first pattern of the level that matches the entry.

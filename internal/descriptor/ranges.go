@@ -3,7 +3,6 @@ package descriptor
 import (
 	"net/netip"
 
-	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
@@ -12,21 +11,40 @@ import (
 // that leads to the edge of the whole list, a pattern is one of the patterns of its key,
 // and a range is among the ranges of its key. So all that a list leads to is there once.
 
-// ranges finds the longest range of a key that covers a value.
+// ranges finds the longest range of a key that covers a value. The nodes of the search
+// are edges of the domain's table wild, by prefixEdge, so that each probe touches one line
+// of memory: see [cidr.Search].
 type ranges struct {
-	table *cidr.Table
-	land  []candidate // by index in table
+	at     uint32 // the set from which the edges leave
+	v4, v6 []int  // lengths
 }
 
-// longest returns where the longest range leads that covers all that the value stands
-// for.
-func (r *ranges) longest(value string) candidate {
-	if p, ok := cidr.Of(value); ok {
-		if i := r.table.Longest(p); i >= 0 {
-			return r.land[i]
-		}
+// longest returns where the longest range of the i-th ranges leads that covers all that
+// the value stands for.
+func (d *Domain) longest(i uint32, value string) candidate {
+	p, ok := cidr.Of(value)
+	if !ok {
+		return nothing
 	}
-	return nothing
+	r := &d.ranges[i]
+	lengths := r.v6
+	if p.Addr().Is4() {
+		lengths = r.v4
+	}
+	best := nothing
+	way := d.wild.setWay(r.at)
+	cidr.Search(lengths, p, func(t cidr.Text) bool {
+		text := string(t.Bytes())
+		_, node := d.wild.find(hash(way, prefixEdge, text), r.at, prefixEdge, text)
+		if node == nil {
+			return false
+		}
+		if node.order != noOrder {
+			best = candidate{node.land, node.order, node.flags()}
+		}
+		return true
+	})
+	return best
 }
 
 // member returns where the edge of one value of a list leads.
@@ -53,8 +71,24 @@ func (b *rangesBuilder) add(texts []string, to candidate) {
 	}
 }
 
-func (b *rangesBuilder) build(task *background.Task) ranges {
-	return ranges{cidr.New(b.prefixes, task), b.land}
+// addRanges adds the ranges of a key to the domain and returns their index.
+func (b *builder) addRanges(r *rangesBuilder) uint32 {
+	d := b.domain
+	table := cidr.New(r.prefixes, b.task)
+	at := uint32(len(d.sets))
+	d.sets = append(d.sets, set{}) // whose number is theirs
+	for text, longest := range table.Nodes() {
+		e := b.wild.add(int(at), prefixEdge, string(text.Bytes()))
+		end := edge{edgeID: b.wild.list[e].edgeID, order: noOrder}
+		if longest >= 0 {
+			to := r.land[longest]
+			end.land, end.order, end.flags = to.slot, to.order, to.flags
+		}
+		b.wild.list[e] = end
+		b.task.Step()
+	}
+	d.ranges = append(d.ranges, ranges{at, table.Lengths(true), table.Lengths(false)})
+	return uint32(len(d.ranges) - 1)
 }
 
 // addList adds the edges of a list's values below its key, and returns the edge of the
