@@ -17,7 +17,7 @@ func TestAdjustedRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	user := f.one(t, "user")
-	if user.Limits != "token_bucket, 10 per minute, burst 5, denied_hits count" || user.Written != "fixed_window, 10 per minute" ||
+	if user.Limits != "token_bucket, 10 per minute, burst 5 (50%), denied_hits count" || user.Written != "fixed_window, 10 per minute" ||
 		len(user.Adjusted) != 1 || user.Adjusted[0] != (config.AdjustedBy{By: f.file + ":12:5", Set: "algorithm token_bucket, burst 50%"}) {
 		t.Errorf("%+v", user)
 	}
@@ -27,7 +27,7 @@ func TestAdjustedRules(t *testing.T) {
 	if other := f.one(t, "remote_address_10.0.0.1"); other.Written != "" || other.Adjusted != nil {
 		t.Errorf("%+v is not adjusted", other)
 	}
-	expect(t, f.get(t, "/rlconfig"), "edge.user: unit=MINUTE requests_per_unit=10, shadow_mode: false, quota_mode: false, algorithm: token_bucket, burst: 5, denied_hits: count, adjusted_by: "+f.file+":12:5\n")
+	expect(t, f.get(t, "/rlconfig"), "edge.user: unit=MINUTE requests_per_unit=10, shadow_mode: false, quota_mode: false, algorithm: token_bucket, burst: 5 (50%), denied_hits: count, adjusted_by: "+f.file+":12:5\n")
 	expect(t, f.send(t, http.MethodPost, "/admin/explain", `{"domain": "edge", "entries": [{"key": "user", "value": "a"}]}`).body, `"written":"fixed_window, 10 per minute"`, `"adjusted":[{"by":"`+f.file+`:12:5","set":"algorithm token_bucket, burst 50%"}]`)
 	if passed := f.hit(t, 9, "user=a"); passed != 5 {
 		t.Errorf("%d pass, want the burst", passed)
@@ -41,7 +41,7 @@ func TestAdjustedRules(t *testing.T) {
 	if !result.InForce || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0].What, "edge.yaml:14:5: adjust[1].set: the limit of late in domain edge") {
 		t.Errorf("%+v", result)
 	}
-	if got := f.one(t, "user"); got.Limits != "token_bucket, 8 per minute, burst 4, denied_hits count" || got.Source != "admin" {
+	if got := f.one(t, "user"); got.Limits != "token_bucket, 8 per minute, burst 4 (50%), denied_hits count" || got.Source != "admin" {
 		t.Errorf("%+v", got)
 	}
 	if got := f.one(t, "late"); got.Limits != "fixed_window, 8 per minute" || got.Adjusted != nil {

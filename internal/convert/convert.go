@@ -120,7 +120,8 @@ func (c *converter) limit(n yamlfile.Node, hits uint32, window time.Duration, de
 		c.notCarried(n, fmt.Sprintf("%v: it is left out", err), "write a limit of your own")
 		return nil
 	}
-	return &config.Limit{Algo: compiled, RequestsPerUnit: hits, UnitMultiplier: 1}
+	unit, units := config.Measure(window)
+	return &config.Limit{Algo: compiled, RequestsPerUnit: hits, Unit: unit, UnitMultiplier: units}
 }
 
 // number returns a limit as rules have it. One that is larger than they may be never
