@@ -177,7 +177,13 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 			r.limits[0] = newParams(rng, t)
 		}
 		if len(d.rules) >= siblings && chance(rng, 40) {
-			r.limits = append(r.limits, newParams(rng, t))
+			// Limits of one name in a rule are numbered, those in shadow mode last. A change
+			// of mode would have them swap counters, which the oracle does not follow.
+			second := newParams(rng, t)
+			for sameName(r.limits[0], second) {
+				second = newParams(rng, t)
+			}
+			r.limits = append(r.limits, second)
 		}
 		// A lease takes ahead what lasts for a moment: of a counter that is not hot, nothing.
 		if share := pick(rng, 0.1, 0.1, 0.2, 1); len(r.limits) == 1 && (r.hot && chance(rng, 60) || chance(rng, 10)) {
@@ -205,10 +211,13 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 // shareNames reports whether counters of the rules may have the same names.
 func (r *rule) shareNames(o *rule) bool {
 	return slices.ContainsFunc(r.limits, func(p algo.Params) bool {
-		return slices.ContainsFunc(o.limits, func(q algo.Params) bool {
-			return p.Algorithm == q.Algorithm && (p.Window == q.Window || drains(p) && !slides(p))
-		})
+		return slices.ContainsFunc(o.limits, func(q algo.Params) bool { return sameName(p, q) })
 	})
+}
+
+// sameName reports whether counters of two limits have the same name.
+func sameName(p, q algo.Params) bool {
+	return p.Algorithm == q.Algorithm && (p.Window == q.Window || drains(p) && !slides(p))
 }
 
 // drains reports whether the algorithm has a bucket, slides whether it has a sliding
