@@ -58,7 +58,10 @@ type Descriptor struct {
 	// zero or more characters.
 	Value string
 	// Limits is empty when the node only leads to others. All of them must pass.
-	Limits         []*Limit
+	Limits []*Limit
+	// Hold has the limits hold what requests ask for; nil: they charge it. Only a rule
+	// on sets of entries has one.
+	Hold           *Hold
 	ShadowMode     bool
 	QuotaMode      bool
 	ShareThreshold bool

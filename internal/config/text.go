@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -23,7 +24,11 @@ func (l *Limit) String() string {
 	} else {
 		p := l.Algo.Params()
 		unit, window := l.Window()
-		fmt.Fprintf(&b, "%s, %d per %s", p.Algorithm, p.Limit, unit+window)
+		if p.Algorithm.AlwaysHolds() {
+			fmt.Fprintf(&b, "%s, %d at once", p.Algorithm, p.Limit)
+		} else {
+			fmt.Fprintf(&b, "%s, %d per %s", p.Algorithm, p.Limit, unit+window)
+		}
 	}
 	for _, d := range l.details() {
 		b.WriteString(", " + d.key)
@@ -53,6 +58,9 @@ func (d *Descriptor) LimitsText() string {
 	if d.QuotaMode {
 		out += " (quota_mode)"
 	}
+	if d.Hold != nil {
+		out += " (" + d.Hold.String() + ")"
+	}
 	return out
 }
 
@@ -76,6 +84,9 @@ func (l *Limit) details() (all []detail) {
 		add(p.Strict, "strict", true)
 		add(p.SubWindows != 0, "sub_windows", p.SubWindows)
 		add(p.DeniedHits != algo.DeniedDefault, "denied_hits", p.DeniedHits)
+		if expires := l.Expires(); expires != 0 {
+			add(true, "hold", FormatDuration(expires))
+		}
 	}
 	add(l.OnBackendError != BackendErrorDefault, "on_backend_error", l.OnBackendError)
 	add(l.Lease != 0, "lease", l.Lease)
@@ -137,8 +148,21 @@ func (l *Limit) beyondRate() (all []detail) {
 	return all
 }
 
-// Window returns how the limit's window is written: as a unit or as a duration.
+// Expires is for how long the limit holds; 0: it charges.
+func (l *Limit) Expires() time.Duration {
+	p := l.Algo.Params()
+	if p.Algorithm.AlwaysHolds() {
+		return p.Window
+	}
+	return p.Hold
+}
+
+// Window returns how the limit's window is written: as a unit or as a duration, or
+// not at all if it has none.
 func (l *Limit) Window() (unit, window string) {
+	if l.Algo.Params().Algorithm.AlwaysHolds() {
+		return "", ""
+	}
 	length := l.Algo.Params().Window
 	if unit, n := Measure(length); n == 1 && unit != UnitUnknown {
 		return unit.String(), ""

@@ -21,7 +21,7 @@ import (
 // ~ stands before a pattern whose values share
 // the counter, * before the joined key and pattern if the entry's key is not the
 // configured one. The tag at the end is the algorithm and, of one that counts in
-// windows, its window; #2 for the second limit of that tag; and ! before it for a
+// windows, its window, and ,hold if there is one around it; #2 for the second limit of that tag; and ! before it for a
 // limit that came with the request. What may change while a counter lives on is no
 // part of it: limit, burst, the rate of a bucket, and how strict a window is. The
 // 2 in sw2 and hy2 tells their states from those of versions before.
@@ -115,6 +115,9 @@ func appendTag(dst []byte, p algo.Params) []byte {
 	dst = append(dst, tag...)
 	if windowed {
 		dst = appendPeriod(append(dst, ':'), p.Window)
+	}
+	if p.Hold != 0 {
+		dst = append(dst, ",hold"...)
 	}
 	return dst
 }

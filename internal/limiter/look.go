@@ -31,8 +31,9 @@ func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.
 	if d == nil {
 		return nil, nil, nil
 	}
-	r := &Request{Entries: entries, Descriptors: []Descriptor{{To: len(entries)}}}
 	match := d.Lookup(entries)
+	entries = d.Requests(entries)
+	r := &Request{Entries: entries, Descriptors: []Descriptor{{To: len(entries)}}}
 	if match != nil {
 		r.Descriptors[0].rule = &rules.rules[match.Index]
 	}
@@ -42,6 +43,9 @@ func (l *Limiter) Look(ctx context.Context, domain string, entries []descriptor.
 		}
 	}
 	r.addChecks(0, d)
+	for i := range r.ask.Checks { // to look settles nothing
+		r.ask.Checks[i].Hold.Settles = false
+	}
 	r.decisions = make([]algo.Decision, len(r.limits))
 	if len(r.ask.Checks) > 0 {
 		if err := l.opts.Backend.Decide(ctx, &r.ask, r.decisions); err != nil {

@@ -23,6 +23,7 @@ type setDocument struct {
 	Name           string          `yaml:"name" json:"name"`
 	Match          map[string]any  `yaml:"match,omitempty" json:"match,omitempty"`
 	CountBy        []string        `yaml:"count_by,omitempty" json:"count_by,omitempty"`
+	Hold           *holdDocument   `yaml:"hold,omitempty" json:"hold,omitempty"`
 	RateLimit      *limitDocument  `yaml:"rate_limit,omitempty" json:"rate_limit,omitempty"`
 	RateLimits     []limitDocument `yaml:"rate_limits,omitempty" json:"rate_limits,omitempty"`
 	ShadowMode     bool            `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
@@ -62,6 +63,12 @@ type limitDocument struct {
 	OnBackendError  string             `yaml:"on_backend_error,omitempty" json:"on_backend_error,omitempty"`
 	Lease           float64            `yaml:"lease,omitempty" json:"lease,omitempty"`
 	RawBody         string             `yaml:"raw_body,omitempty" json:"raw_body,omitempty"`
+}
+
+type holdDocument struct {
+	By        string            `yaml:"by" json:"by"`
+	Expires   string            `yaml:"expires" json:"expires"`
+	SettledBy map[string]string `yaml:"settled_by" json:"settled_by"`
 }
 
 type bucketDocument struct {
@@ -155,6 +162,9 @@ func setOf(d *config.Descriptor) setDocument {
 		DetailedMetric: d.DetailedMetric, Metadata: d.Metadata, Match: make(map[string]any, len(d.Set.Match)),
 	}
 	doc.RateLimit, doc.RateLimits = limitsOf(d)
+	if h := d.Hold; h != nil {
+		doc.Hold = &holdDocument{By: h.By, Expires: config.FormatDuration(h.Expires), SettledBy: map[string]string{h.SettledBy.Key: h.SettledBy.Value}}
+	}
 	for _, c := range d.Set.Match {
 		doc.Match[c.Key] = conditionOf(c)
 	}
