@@ -125,7 +125,12 @@ func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
 		return d
 	}
 	state = s.settle(l, state, now)
-	state, d := c.Held().Decide(state, now, c.Hits)
+	var d algo.Decision
+	if l.Holds() {
+		state, d = c.Held().Decide(state, now, c.Hits)
+	} else {
+		state, d = l.Decide(state, now, c.Hits)
+	}
 	s.keep(e, hash, c.Key, l, state, rankOf(l, d), now)
 	return d
 }
