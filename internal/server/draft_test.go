@@ -16,6 +16,11 @@ descriptors:
   - {key: b, rate_limit: {algorithm: token_bucket, window: 1500ms, requests_per_unit: 3}}
   - {key: c, rate_limit: {name: größer, unit: minute, requests_per_unit: 4}}
   - {key: d, rate_limit: {unlimited: true}}
+limits:
+  - name: slots
+    match: {e: {}}
+    hold: {by: id, expires: 60s, settled_by: {phase: done}}
+    rate_limit: {name: slots, algorithm: concurrency, requests_per_unit: 5}
 `, func(o *options) { o.Headers = server.Headers{Draft: true} })
 	headers := func(key string) string {
 		var text []string
@@ -29,6 +34,7 @@ descriptors:
 		{"b", `RateLimit-Policy: "default";q=3, RateLimit: "default";r=2;t=1`},
 		{"c", `RateLimit-Policy: "default";q=4;w=60, RateLimit: "default";r=3;t=60`},
 		{"d", ""},
+		{"e=1,id", `RateLimit-Policy: "slots";q=5;qu="concurrent-requests", RateLimit: "slots";r=4;t=60`},
 	} {
 		if got := headers(tt.key); got != tt.want {
 			t.Errorf("%s:\n%s, want\n%s", tt.key, got, tt.want)
