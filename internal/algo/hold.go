@@ -376,14 +376,13 @@ func (h *holding) refundFor(s State, now, n int64, id uint64) State {
 			break
 		}
 		r := h.request(s, i)
-		if has := int64(r[heldCost]); has > n {
-			r[heldCost] -= uint64(n)
-			s[heldHits] -= uint64(n)
+		if back := uint64(n); back < r[heldCost] {
+			r[heldCost] -= back
+			s[heldHits] -= back
 			break
-		} else {
-			n -= has
-			h.remove(s, i)
 		}
+		n -= int64(r[heldCost])
+		h.remove(s, i)
 	}
 	return s
 }
