@@ -43,6 +43,15 @@ func TestCountersOfHolds(t *testing.T) {
 		f.send(t, http.MethodPost, "/admin/reset", `{"domain": "edge", "entries": [`+entries+`]}`).into(t, http.StatusOK, &result)
 		return result.Counters
 	}
+	var all struct {
+		Rules []struct {
+			Holds *struct{ Granted, Settled int }
+		}
+	}
+	f.send(t, http.MethodGet, "/admin/stats", "").into(t, http.StatusOK, &all)
+	if h := all.Rules[0].Holds; h == nil || h.Granted != 3 || h.Settled != 0 {
+		t.Errorf("statistics: %+v", h)
+	}
 	const alice, second = `{"key": "user", "value": "alice"}`, `{"key": "request_id", "value": "2"}`
 	for _, text := range []string{"user=alice", "user=alice,request_id=2,phase=done"} { // looking settles nothing
 		if left, n := held(text); left != 0 || n != 3 {

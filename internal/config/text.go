@@ -128,6 +128,9 @@ func dumpLevel(b *strings.Builder, parent string, level []*Descriptor) {
 			for _, f := range append(l.beyondRate(), l.details()...) {
 				fmt.Fprintf(b, ", %s: %s", f.key, f.value)
 			}
+			if h := d.Hold; h != nil {
+				fmt.Fprintf(b, ", by: %s, settled_by: %s=%s", Quote(h.By), Quote(h.SettledBy.Key), Quote(h.SettledBy.Value))
+			}
 			b.WriteByte('\n')
 		}
 		dumpLevel(b, path, d.Descriptors)

@@ -50,7 +50,7 @@ func (r *Request) countHold(d *Descriptor, hits int64, whole bool) int64 {
 	case c.Hits > 0 && !x.Allowed && x.Held >= algo.MaxHeld:
 		done.Full = 1
 	}
-	d.stats.Hold(done)
+	d.rule.stats.Hold(done)
 	always := c.Limit.Params().Algorithm.AlwaysHolds()
 	if d.hold.Settles == always && d.passes { // what was reserved, or the end of what was counted when it began
 		return 0

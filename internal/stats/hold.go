@@ -24,7 +24,8 @@ type Holds struct {
 
 type holds struct{ granted, settled, unheld, expired, full atomic.Uint64 }
 
-// Hold counts what one call did to what is held.
+// Hold counts what one call did to what is held. It is counted for a rule alone, and not
+// for the values of detailed metrics.
 func (r *Rule) Hold(done Holds) {
 	h := r.holds.Load()
 	if h == nil {

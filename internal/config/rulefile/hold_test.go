@@ -58,7 +58,7 @@ func TestHoldsAreRead(t *testing.T) {
 			t.Errorf("%s\nwant %s", got, want[i])
 		}
 	}
-	if text := rules.String(); !strings.Contains(text, "edge.limits.in_flight: unit=UNKNOWN requests_per_unit=10, shadow_mode: false, quota_mode: false, algorithm: concurrency") {
+	if text := rules.String(); !strings.Contains(text, "edge.limits.in_flight: unit=UNKNOWN requests_per_unit=10, shadow_mode: false, quota_mode: false, algorithm: concurrency, hold: 1m, by: request_id, settled_by: phase=done\n") {
 		t.Error(text)
 	}
 }
