@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -239,6 +240,60 @@ func TestHoweverARequestEndsItsSlotComesBack(t *testing.T) {
 			mustHold(t, service, 0)
 		})
 	}
+}
+
+// TestAWebsocketHoldsUntilItIsClosed.
+func TestAWebsocketHoldsUntilItIsClosed(t *testing.T) {
+	service, back := startService(t, example(t, "concurrency.yaml"), "--backend", "memory"), startBackEnd(t)
+	envoy := inFrontOf(t, back, "concurrency.yaml", "", service)
+	address := strings.TrimSuffix(strings.TrimPrefix(envoy.URL(10000, "/"), "http://"), "/")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nx-user: alice\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", address)
+	back.await(1)
+	back.goOn <- func(w http.ResponseWriter) {
+		upstream, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer upstream.Close()
+		fmt.Fprint(upstream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(io.Discard, upstream) // until it is closed
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	mustHold(t, service, 1)
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustHold(t, service, 0)
+}
+
+// TestSlotsOfAnEnvoyThatDiesExpire.
+func TestSlotsOfAnEnvoyThatDiesExpire(t *testing.T) {
+	rules := strings.Replace(example(t, "concurrency.yaml"), "expires: 60s", "expires: 10s", 1)
+	service, back := startService(t, rules, "--backend", "memory"), startBackEnd(t)
+	envoy := inFrontOf(t, back, "concurrency.yaml", "", service)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := envoy.Do(http.MethodGet, 10000, "/", "x-user", "alice")
+		asked <- err
+	}()
+	back.await(1)
+	if n := held(t, service, "concurrency", "alice"); n != 1 {
+		t.Errorf("%d hold while one is in flight", n)
+	}
+	envoy.Kill(t)
+	if err := <-asked; err == nil {
+		t.Error("it was answered")
+	}
+	mustHold(t, service, 0)
 }
 
 // TestReservationsBoundTheOvershoot asks with 50 requests at once, each of which costs
