@@ -265,8 +265,12 @@ func TestAWebsocketHoldsUntilItIsClosed(t *testing.T) {
 		_, _ = io.Copy(io.Discard, upstream) // until it is closed
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("%+v, %v", answer, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%+v", answer)
 	}
 	mustHold(t, service, 1)
 	if err := conn.Close(); err != nil {
@@ -326,7 +330,7 @@ func TestReservationsBoundTheOvershoot(t *testing.T) {
 				statuses <- response.StatusCode
 			}()
 		}
-		for n := 0; n < clients; n++ {
+		for range clients {
 			select {
 			case <-back.arrived: // all are in flight before any has its answer
 				passed++
