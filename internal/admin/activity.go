@@ -57,6 +57,7 @@ type ruleActivity struct {
 	Rates      map[string]callRates `json:"rates"`
 	LastDenied *time.Time           `json:"last_denied,omitempty"`
 	Candidates []candidate          `json:"candidates,omitempty"`
+	Holds      *stats.Holds         `json:"holds,omitempty"`
 	History    *callHistory         `json:"history,omitempty"`
 	Hottest    *hottest             `json:"hottest,omitempty"`
 }
@@ -158,6 +159,7 @@ func describeActivity(rule config.Rule, all map[stats.Name]stats.Activity, at ti
 	if !x.LastDenied.IsZero() {
 		out.LastDenied = &x.LastDenied
 	}
+	out.Holds = x.Holds
 	for i, l := range rule.Descriptor().Limits {
 		if rule.Descriptor().Candidate(l) {
 			name.Limit = rule.Descriptor().CandidateName(i)

@@ -49,6 +49,8 @@ type counterJSON struct {
 	Remaining         int64    `json:"remaining"`
 	ResetAfterSeconds float64  `json:"reset_after_seconds"`
 	RetryAfterSeconds *float64 `json:"retry_after_seconds"`
+	// Held is how many requests hold, under a rule with a hold.
+	Held *int `json:"held,omitempty"`
 }
 
 func describeCounter(c limiter.Counter) counterJSON {
@@ -62,6 +64,10 @@ func describeCounter(c limiter.Counter) counterJSON {
 		out.UnitMultiplier = l.UnitMultiplier
 	}
 	_, out.Window = l.Window()
+	if l.Algo.Holds() {
+		held := int(c.Decision.Held)
+		out.Held = &held
+	}
 	if after := c.Decision.RetryAfter; after != algo.Never {
 		seconds := after.Seconds()
 		out.RetryAfterSeconds = &seconds
@@ -212,16 +218,32 @@ func (a api) resetDescriptor(ctx context.Context, of descriptorJSON) (int, error
 	if rule == nil && len(counters) == 0 {
 		return 0, refuse(http.StatusNotFound, "no rule applies to %s in domain %s: POST /admin/explain says why", descriptor.Entries(of.Entries), of.Domain)
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	var checks []backend.Check
+	released := 0
 	for _, c := range counters {
+		if names(of.Entries, c.Rule.Config.Hold) { // of one request, only what it holds
+			held, err := a.Limiter.Release(ctx, c.Check)
+			if err != nil {
+				return released, notReset(err)
+			}
+			if held {
+				released++
+			}
+			continue
+		}
 		if !isShared(c.Rule) {
 			checks = append(checks, c.Check)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
 	n, err := a.Counters.Reset(ctx, checks)
-	return n, notReset(err)
+	return n + released, notReset(err)
+}
+
+// names reports whether the entries say which request it is by which a rule holds.
+func names(entries []descriptor.Entry, hold *config.Hold) bool {
+	return hold != nil && slices.ContainsFunc(entries, func(e descriptor.Entry) bool { return e.Key == hold.By })
 }
 
 func (a api) resetRule(ctx context.Context, id string) (int, error) {

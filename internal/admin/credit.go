@@ -45,9 +45,13 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusBadRequest, "hits: %d: send 1 to %d; to charge hits, send a request", of.Hits, uint32(math.MaxUint32))
 	}
 	text := descriptor.Entries(of.Entries)
-	met, shared := 0, 0
+	met, shared, holding := 0, 0, 0
 	gets := func(rule *descriptor.Rule, limit *config.Limit) bool {
 		met++
+		if limit.Algo.Holds() { // what is held belongs to a request
+			holding++
+			return false
+		}
 		if of.Limit != "" {
 			return of.Limit == limit.Name || of.Limit == rule.Path
 		}
@@ -65,6 +69,8 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 		return refuseAs(backendFailed, "The hits may not be given back", http.StatusServiceUnavailable, "%v", err)
 	case met == 0:
 		return refuse(http.StatusNotFound, "no limit applies to %s in domain %s: POST /admin/explain says why", text, of.Domain)
+	case len(credited) == 0 && holding > 0:
+		return refuse(http.StatusConflict, "what is held for %s belongs to requests: release one by POST /admin/reset with its request ID, or settle it", text)
 	case len(credited) == 0 && shared == met:
 		return refuse(http.StatusConflict, "the counters of %s are those of all descriptors: name one by limit", text)
 	case len(credited) == 0:

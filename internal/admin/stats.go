@@ -26,6 +26,8 @@ type ruleStats struct {
 	ShadowDenied            uint64     `json:"shadow_denied"`
 	Errors                  uint64     `json:"errors"`
 	LastDenied              *time.Time `json:"last_denied,omitempty"`
+	// Holds is what became of holds, if there were any.
+	Holds *stats.Holds `json:"holds,omitempty"`
 }
 
 // serviceStats is what is counted for no rule. The names are the incumbent's.
@@ -79,6 +81,9 @@ func (o Options) ruleStats() []ruleStats {
 		}
 		if !c.LastDenied.IsZero() {
 			s.LastDenied = &c.LastDenied
+		}
+		if holds, given := r.Holds(); given {
+			s.Holds = &holds
 		}
 		all = append(all, s)
 	}

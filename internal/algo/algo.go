@@ -29,6 +29,7 @@ const (
 	TokenBucket                    // GCRA: a burst up front, then the sustained rate
 	LeakyBucket                    // GCRA as a queue of fixed depth drained at the sustained rate
 	Hybrid                         // a token bucket and a sliding window, both of which must pass
+	Concurrency                    // how many hits are held at once: see Hold
 )
 
 // DeniedHits says what a denied call charges.
@@ -36,7 +37,7 @@ type DeniedHits uint8
 
 // What a denied call charges.
 const (
-	DeniedDefault DeniedHits = iota // Count for FixedWindow, Drop for others
+	DeniedDefault DeniedHits = iota // Count for FixedWindow without a Hold, Drop for others
 	Count                           // its hits too: the limit goes into debt, at most one more capacity (a fixed window counts on)
 	Drop                            // nothing
 	Drain                           // all that is left: Remaining
@@ -121,6 +122,10 @@ type Params struct {
 
 	// DeniedHits says what a denied call charges.
 	DeniedHits DeniedHits
+
+	// Hold is for how long the hits of a request are held that does not settle. 0:
+	// hits are charged and not held. Concurrency has none: it holds for Window.
+	Hold time.Duration
 }
 
 // Rate is a number of hits per period.
@@ -141,6 +146,13 @@ type Decision struct {
 	// Remembered reports that a store took the decision from what it remembers of
 	// its servers, without asking them. The arithmetic of a limit never sets it.
 	Remembered bool
+	// Settled reports that a settlement has given back what its request held; see
+	// Hold. Allowed then says whether the limit is not exceeded now.
+	Settled bool
+	// Held is how many requests hold hits, and Expired how many were found by this
+	// call to have held theirs for too long, and hold no more; those that no call comes
+	// to find within a minute are not counted.
+	Held, Expired uint16
 	// Remaining is how many single hits would pass now. Negative is debt: by how
 	// much the limit is exceeded, through denied hits that count (a SlidingLog
 	// says -1 for any debt), a lowered limit or a clock that stepped back.

@@ -15,7 +15,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		params algo.Params
 		want   string
 	}{
-		{algo.Params{Algorithm: 6, Limit: 1, Window: time.Second}, "unknown algorithm 6"},
+		{algo.Params{Algorithm: 7, Limit: 1, Window: time.Second}, "unknown algorithm 7"},
 		{algo.Params{Limit: 1}, "a window of 0s is too short: use at least 1ms"},
 		{algo.Params{Limit: 1, Window: -time.Hour}, "a window of -1h0m0s is too short"},
 		{algo.Params{Limit: 1, Window: time.Millisecond - 1}, "too short"},
@@ -42,6 +42,11 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryWeek, Starts: 8}}, "a week cannot start on day 8: write a day of the week"},
 		{algo.Params{Limit: 1, Calendar: algo.Calendar{Every: algo.EveryYear, Starts: 4}}, "a calendar year has no other start: remove it"},
 		{algo.Params{Algorithm: algo.TokenBucket, Limit: 1, Window: 365 * 24 * time.Hour, Burst: 51}, "takes longer than 50 years to fill"},
+		{algo.Params{Algorithm: algo.SlidingLog, Limit: 1, Window: time.Second, Hold: time.Minute}, "sliding_log can't hold: it remembers when each hit came, and what is settled came at no one time: use fixed_window, sliding_window, token_bucket, hybrid or concurrency"},
+		{algo.Params{Algorithm: algo.LeakyBucket, Limit: 1, Window: time.Second, Hold: time.Minute}, "leaky_bucket can't hold: it spaces requests out"},
+		{algo.Params{Algorithm: algo.Concurrency, Limit: 1, Window: time.Second, Hold: time.Minute}, "concurrency holds for its window"},
+		{algo.Params{Algorithm: algo.Concurrency, Limit: algo.MaxHeld + 1, Window: time.Second}, "a concurrency of 1001"},
+		{algo.Params{Limit: 1, Window: time.Second, Hold: time.Microsecond}, "a hold of 1µs is too short"},
 	} {
 		l, err := algo.New(c.params)
 		if err == nil || l != nil || !strings.Contains(err.Error(), c.want) {

@@ -46,6 +46,7 @@ var (
 	}
 	leakyBucketKind = kind{
 		name: "leaky_bucket", tag: "lb", anyWindow: true, takes: TakesBurst, programs: []string{"bucket"},
+		noHold: "it spaces requests out by when they come, and a reserved place has no such time",
 		new: func(p Params, debt bool) (stepper, error) {
 			return newBucket(Rate{p.Limit, p.Window}, cmp.Or(p.Burst, 1), debt)
 		},

@@ -121,6 +121,10 @@ func asNew(l *algo.Limit, s algo.State, now int64) bool {
 	if l.Params().Algorithm == algo.SlidingLog {
 		return l.Expiry(s) == 0 // its ring stays where it is
 	}
+	if l.Holds() { // how many holds have expired is for statistics
+		_, d := l.Step(s, now, 0)
+		return d.Held == 0 && d.Remaining == l.Capacity()
+	}
 	return slices.Equal(s, fresh)
 }
 

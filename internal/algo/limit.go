@@ -1,6 +1,7 @@
 package algo
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -82,7 +83,8 @@ type Limit struct {
 	denied DeniedHits // never DeniedDefault
 	most   int64      // capacity
 	number Program
-	inPart bool // see AnswersInPart
+	inPart bool     // see AnswersInPart
+	hold   *holding // the stepper, if it is one; else nil
 }
 
 // New validates p and prepares the limit. The error is a *ParamError.
@@ -93,18 +95,24 @@ func New(p Params) (*Limit, error) {
 	}
 	k := &kinds[p.Algorithm]
 	l := &Limit{params: p, denied: p.DeniedHits}
+	holds := p.Hold != 0 || k.alwaysHolds
 	if l.denied == DeniedDefault {
 		l.denied = Drop
-		if k.countsDenied {
+		if k.countsDenied && !holds { // what a request has cost, its settlement tells
 			l.denied = Count
 		}
 	}
 	var err error
-	if l.stepper, err = k.new(p, l.denied == Count); err != nil {
+	if l.stepper, err = k.new(p, l.denied == Count || holds); err != nil { // a settlement may take it beyond its limit
 		return nil, err
+	}
+	if holds {
+		l.hold = newHolding(l.stepper, cmp.Or(p.Hold, p.Window))
+		l.stepper = l.hold
 	}
 	l.most, l.number = l.capacity(), programOf(l.stepper)
 	_, l.inPart = l.stepper.(answerer)
+	l.inPart = l.inPart || holds
 	return l, nil
 }
 
@@ -146,9 +154,11 @@ func (p Params) check() error {
 		return err
 	}
 	if p.Refill != (Rate{}) {
-		return checkPeriod("refill_rate", "refill period", p.Refill.Per)
+		if err := checkPeriod("refill_rate", "refill period", p.Refill.Per); err != nil {
+			return err
+		}
 	}
-	return nil
+	return p.checkHold()
 }
 
 func checkPeriod(param, name string, d time.Duration) error {
@@ -174,7 +184,7 @@ func (l *Limit) DeniedHits() DeniedHits { return l.denied }
 func (l *Limit) Capacity() int64 { return l.most }
 
 // Words is the length of the limit's states in words; 0 when states grow
-// (SlidingLog).
+// (SlidingLog, and whatever holds).
 func (l *Limit) Words() int { return max(0, l.words()) }
 
 // Layout numbers the limit's layout of states among those of its counter, from 1
@@ -255,6 +265,9 @@ func (l *Limit) Settle(s State, now int64, spare State) State {
 		}
 		s = settled
 	}
+	if l.hold != nil {
+		s = l.hold.fit(s, now)
+	}
 	l.settle(s, now)
 	return s
 }
@@ -276,8 +289,13 @@ func (l *Limit) lookHits() int64 {
 }
 
 // Charge adds hits (> 0) whether or not they fit, up to the bound on debt. The
-// returned state is s, but for SlidingLog, which may have outgrown it.
-func (l *Limit) Charge(s State, now, hits int64) State { return l.charge(s, now, hits) }
+// returned state is s, but for states that grow, which may have outgrown it.
+func (l *Limit) Charge(s State, now, hits int64) State {
+	if l.hold != nil {
+		return l.hold.put(s, now, hits, 0)
+	}
+	return l.charge(s, now, hits)
+}
 
 // Refund gives hits (< 0, as a call has them) back, never beyond full. It needs no
 // room.
@@ -300,6 +318,9 @@ func (l *Limit) Deny(s State, now, hits int64) State {
 
 // Report reads the answer off the state that the call left behind.
 func (l *Limit) Report(s State, now, hits int64, allowed bool) Decision {
+	if l.hold != nil {
+		return l.For(Hold{}).Report(s, now, hits, allowed)
+	}
 	remaining, reset := l.left(s, now)
 	d := Decision{Allowed: allowed, Remaining: remaining, ResetAfter: time.Duration(reset) * time.Microsecond}
 	if allowed {

@@ -15,7 +15,7 @@ var programNames = func() (names []string) {
 			}
 		}
 	}
-	return names
+	return append(names, "hold") // around others
 }()
 
 // Programs lists the names of the programs, in order.
@@ -59,5 +59,8 @@ func appendState(dst State, s stepper, next func() int64) State {
 // Answer returns the decision on a call with these hits at now, of a program that
 // answers in part. next returns its numbers in turn.
 func (l *Limit) Answer(now, hits int64, allowed bool, next func() int64) Decision {
+	if l.hold != nil {
+		return l.For(Hold{}).Answer(now, hits, allowed, next)
+	}
 	return l.stepper.(answerer).answer(now, hits, allowed, next)
 }

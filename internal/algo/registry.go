@@ -16,6 +16,7 @@ var kinds = [...]kind{
 	TokenBucket:   tokenBucketKind,
 	LeakyBucket:   leakyBucketKind,
 	Hybrid:        hybridKind,
+	Concurrency:   concurrencyKind,
 }
 
 // kind is what there is to know of an algorithm besides its arithmetic.
@@ -39,6 +40,10 @@ type kind struct {
 	new func(p Params, debt bool) (stepper, error)
 	// programs are the steppers' programs.
 	programs []string
+	// noHold is why there can be no hold around it; empty: there can.
+	noHold string
+	// alwaysHolds reports that it limits nothing but what is held.
+	alwaysHolds bool
 }
 
 // Takes is a set of parameters that not all algorithms have.

@@ -38,6 +38,7 @@ func newSlidingLog(limit int, window int64, debt bool) *slidingLog {
 
 var slidingLogKind = kind{
 	name: "sliding_log", tag: "sl", programs: []string{"sliding_log"},
+	noHold:   "it remembers when each hit came, and what is settled came at no one time",
 	maxLimit: MaxLogLimit, whyNoMore: "a sliding_log of %d hits, of which each takes 8 bytes in every counter", try: "sliding_window with strict: true",
 	new: func(p Params, debt bool) (stepper, error) {
 		return newSlidingLog(int(p.Limit), p.Window.Microseconds(), debt), nil

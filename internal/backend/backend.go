@@ -45,6 +45,9 @@ type Check struct {
 	// Hits to charge: 0 only looks and leaves everything as it is; negative gives
 	// back, which needs no room and is done whatever else is refused.
 	Hits int64
+	// Hold is the request's, where Limit holds. A settlement needs no room either: it is
+	// done whatever else is refused, and refuses nothing.
+	Hold algo.Hold
 	// Descriptor numbers the request descriptor that the limit belongs to. Checks
 	// of one descriptor are adjacent and are charged all or none; where they live
 	// apart, by giving back what one part has charged when another refuses.
@@ -52,6 +55,69 @@ type Check struct {
 	// Role of the check. In one descriptor, Shadow may stand beside Required or
 	// beside Quota.
 	Role Role
+}
+
+// Looks reports whether the check leaves everything as it is.
+func (c *Check) Looks() bool { return c.Hits == 0 && !c.Hold.Settles }
+
+// GivesBack reports whether the check gives back or settles, which needs no room.
+func (c *Check) GivesBack() bool { return c.Hits < 0 || c.Hold.Settles }
+
+// Held returns the check's limit as the check meets it.
+func (c *Check) Held() algo.Held { return c.Limit.For(c.Hold) }
+
+// The methods below are what a store decides a check by, on states that are settled to
+// now; found is what they tell each other.
+
+// Try charges what the check asks for if it fits, and writes to found whether it did.
+// A look changes nothing.
+func (c *Check) Try(s algo.State, now int64, found *algo.Decision) algo.State {
+	l := c.Held()
+	found.Allowed, found.Settled = true, false
+	switch {
+	case c.Looks():
+		found.Allowed = l.Look(s, now)
+	case c.GivesBack():
+		found.Settled = c.Hold.Settles && l.Holding(s)
+		s = l.Refund(s, now, c.Hits)
+	case l.Fits(s, now, c.Hits):
+		s = l.Charge(s, now, c.Hits)
+	default:
+		found.Allowed = false
+	}
+	return s
+}
+
+// Deny charges the check as part of a denied call: one that did not fit charges what
+// its limit says of denied hits, one that did only if they count. What is given back is
+// given back all the same.
+func (c *Check) Deny(s algo.State, now int64, found *algo.Decision) algo.State {
+	switch {
+	case c.Looks():
+	case c.GivesBack():
+		s = c.Held().Refund(s, now, c.Hits)
+	case !found.Allowed || c.Limit.DeniedHits() == algo.Count:
+		s = c.Limit.Deny(s, now, c.Hits)
+	}
+	return s
+}
+
+// Report reads the answer off the state that the check's descriptor left behind.
+func (c *Check) Report(s algo.State, now int64, found *algo.Decision) algo.Decision {
+	if c.Hold.Settles {
+		return c.Held().Report(s, now, c.Hits, found.Settled)
+	}
+	return c.Held().Report(s, now, c.Hits, found.Allowed)
+}
+
+// Undo makes the check one that gives back what it was charged: as it passed, or as a
+// denied call was. A settlement can't be undone: its request is over.
+func (c *Check) Undo(passed bool) {
+	if passed && c.Limit.Holds() && c.Hold.ID != 0 {
+		c.Hits, c.Hold.Settles = 0, true
+		return
+	}
+	c.Hits, c.Hold = -c.Hits, algo.Hold{}
 }
 
 // Descriptors runs over the descriptors of a request: from where to where the
@@ -90,11 +156,12 @@ func RoleOf(checks []Check) Role {
 }
 
 // Passes reports whether the descriptor that has these checks passes, by whether
-// each of them fitted: those in shadow mode do not matter beside others.
+// each of them fitted: those in shadow mode do not matter beside others, and
+// settlements, which are not asked, not at all.
 func Passes(checks []Check, out []algo.Decision) bool {
 	rehearsal := RoleOf(checks) == Shadow
 	for i := range checks {
-		if !out[i].Allowed && (rehearsal || checks[i].Role != Shadow) {
+		if !out[i].Allowed && !checks[i].Hold.Settles && (rehearsal || checks[i].Role != Shadow) {
 			return false
 		}
 	}

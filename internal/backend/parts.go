@@ -151,11 +151,11 @@ func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, de
 			}
 			for i := from; i < to; i++ {
 				c := p.Checks[i]
-				if !p.Out[i].Allowed || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
+				if !p.Out[i].Allowed || c.Hits <= 0 || c.Hold.Settles || c.Limit.DeniedHits() == algo.Count && !c.Limit.Holds() {
 					continue // charged as part of a denied call, or not to be
 				}
 				if !passes {
-					c.Hits = -c.Hits
+					c.Undo(true)
 				}
 				amends.Add(p.At[i], c)
 			}
@@ -173,7 +173,7 @@ func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, de
 		for _, at := range p.At {
 			if len(failed) == 0 || failed[at] == nil {
 				out[at] = amended[at]
-				out[at].Allowed, out[at].RetryAfter = true, 0 // as was found first
+				out[at].Allowed, out[at].Settled, out[at].RetryAfter = true, false, 0 // as was found first
 			}
 		}
 	}

@@ -174,8 +174,8 @@ func (b Burst) Of(limit uint32) uint32 {
 }
 
 // Default is the algorithm of limits for which none is written. It is not for those whose
-// meaning it would change: quotas, windows of a calendar, and those of a day or more,
-// such as a budget.
+// meaning it would change: quotas, holds, windows of a calendar, and those of a day or
+// more, such as a budget.
 type Default struct {
 	// Algorithm may be FixedWindow, the zero value: that is what such limits have.
 	Algorithm algo.Algorithm
@@ -204,7 +204,7 @@ func (d Default) adjustment() *Adjustment {
 // is the one place that knows which limits mean just the window that they have.
 func takesDefault(d *Descriptor, l *Limit) bool {
 	p := l.Algo.Params()
-	return !l.AlgorithmGiven && !d.QuotaMode && p.Calendar.IsZero() && p.Window < Day.Duration()
+	return !l.AlgorithmGiven && !d.QuotaMode && d.Hold == nil && p.Calendar.IsZero() && p.Window < Day.Duration()
 }
 
 // text is a part of a Selection, ready to be held against names.

@@ -65,7 +65,10 @@ type Descriptor struct {
 	// addresses. Each of them leads here as a Value of its own would.
 	AnyOf sets.Set
 	// Limits is empty when the node only leads to others. All of them must pass.
-	Limits         []*Limit
+	Limits []*Limit
+	// Hold has the limits hold what requests ask for; nil: they charge it. Only a rule
+	// on sets of entries has one.
+	Hold           *Hold
 	ShadowMode     bool
 	QuotaMode      bool
 	ShareThreshold bool

@@ -26,8 +26,9 @@ func (r *Rules) Digest() [sha256.Size]byte {
 			for _, d := range descriptors {
 				metadata, _ := json.Marshal(d.Metadata) // JSON-like values only
 				set, _ := json.Marshal(d.Set)           // texts alone
-				fmt.Fprintf(h, "%d %q %q %q %t %t %t %t %t %s %s\n", depth, d.Key, d.Value, d.AnyOf,
-					d.ShadowMode, d.QuotaMode, d.ShareThreshold, d.DetailedMetric, d.ValueToMetric, metadata, set)
+				hold, _ := json.Marshal(d.Hold)
+				fmt.Fprintf(h, "%d %q %q %q %t %t %t %t %t %s %s %s\n", depth, d.Key, d.Value, d.AnyOf,
+					d.ShadowMode, d.QuotaMode, d.ShareThreshold, d.DetailedMetric, d.ValueToMetric, metadata, set, hold)
 				for _, l := range slices.Concat(d.Limits, rowsOf(d.Limits)) {
 					var p algo.Params
 					if l.Algo != nil {

@@ -244,8 +244,8 @@ func (y *layer) change(d *Descriptor, l *Limit, by []*selector) (out *Limit, sha
 	c := *l
 	for _, s := range by {
 		set := &s.Set
-		if set.Lease != 0 && l.Table != nil {
-			return nil, nil, &algo.ParamError{Param: "lease", What: "a limit from a table takes no lease", Remedy: "leave lease out for such limits"}
+		if set.Lease != 0 && (l.Table != nil || l.Algo.Holds()) {
+			return nil, nil, &algo.ParamError{Param: "lease", What: "a limit that holds, or one from a table, takes no lease", Remedy: "leave lease out for such limits"}
 		}
 		if set.OnBackendError != BackendErrorDefault {
 			c.OnBackendError = set.OnBackendError

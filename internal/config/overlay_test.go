@@ -376,7 +376,7 @@ descriptors:
 		t.Errorf("bursts %v, want %v", bursts, want)
 	}
 	adjusted, err = config.NewOverlay(config.Default{}).Apply(assemble(t, rulefile.Options{}, rules, "adjust: [{rules: {path: user}, set: {lease: 0.1}}]"))
-	if err == nil || !strings.Contains(err.Error(), "a limit from a table takes no lease") {
+	if err == nil || !strings.Contains(err.Error(), "or one from a table, takes no lease") {
 		t.Errorf("%v, %v: a lease is an error", limits(adjusted), err)
 	}
 }

@@ -125,6 +125,7 @@ func (d *Domain) Remove(id string) bool {
 			continue
 		}
 		bare := r.Descriptor()
+		bare.Hold = nil
 		bare.Limits, bare.ShadowMode, bare.QuotaMode, bare.DetailedMetric, bare.Metadata = nil, false, false, false, nil
 		d.Descriptors, d.Limits = prune(d.Descriptors), prune(d.Limits)
 		return true

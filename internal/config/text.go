@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -27,7 +28,11 @@ func (l *Limit) String() string {
 		if l.Table != nil {
 			rate = l.Table.text(p.Limit)
 		}
-		fmt.Fprintf(&b, "%s, %s per %s", p.Algorithm, rate, unit+window)
+		if p.Algorithm.AlwaysHolds() {
+			fmt.Fprintf(&b, "%s, %s at once", p.Algorithm, rate)
+		} else {
+			fmt.Fprintf(&b, "%s, %s per %s", p.Algorithm, rate, unit+window)
+		}
 	}
 	for _, d := range l.details() {
 		b.WriteString(", " + d.key)
@@ -56,6 +61,9 @@ func (d *Descriptor) LimitsText() string {
 	}
 	if d.QuotaMode {
 		out += " (quota_mode)"
+	}
+	if d.Hold != nil {
+		out += " (" + d.Hold.String() + ")"
 	}
 	return out
 }
@@ -87,6 +95,9 @@ func (l *Limit) details() (all []detail) {
 		add(p.Strict, "strict", true)
 		add(p.SubWindows != 0, "sub_windows", p.SubWindows)
 		add(p.DeniedHits != algo.DeniedDefault, "denied_hits", p.DeniedHits)
+		if expires := l.Expires(); expires != 0 {
+			add(true, "hold", FormatDuration(expires))
+		}
 	}
 	add(l.OnBackendError != BackendErrorDefault, "on_backend_error", l.OnBackendError)
 	add(l.Lease != 0, "lease", l.Lease)
@@ -136,6 +147,9 @@ func dumpLevel(b *strings.Builder, parent string, level []*Descriptor) {
 			for _, a := range l.AdjustedBy {
 				fmt.Fprintf(b, ", adjusted_by: %s", a.By)
 			}
+			if h := d.Hold; h != nil {
+				fmt.Fprintf(b, ", by: %s, settled_by: %s=%s", Quote(h.By), Quote(h.SettledBy.Key), Quote(h.SettledBy.Value))
+			}
 			b.WriteByte('\n')
 		}
 		dumpLevel(b, path, d.Descriptors)
@@ -151,9 +165,11 @@ func (l *Limit) beyondRate() (all []detail) {
 	if p.Algorithm != algo.FixedWindow {
 		all = append(all, detail{"algorithm", p.Algorithm.String()})
 	}
-	if !p.Calendar.IsZero() {
+	switch {
+	case p.Algorithm.AlwaysHolds():
+	case !p.Calendar.IsZero():
 		all = append(all, detail{"window", p.Calendar.String()})
-	} else if l.Unit.Duration() != p.Window {
+	case l.Unit.Duration() != p.Window:
 		all = append(all, detail{"window", FormatDuration(p.Window)})
 	}
 	if l.Table != nil {
@@ -162,11 +178,23 @@ func (l *Limit) beyondRate() (all []detail) {
 	return all
 }
 
+// Expires is for how long the limit holds; 0: it charges.
+func (l *Limit) Expires() time.Duration {
+	p := l.Algo.Params()
+	if p.Algorithm.AlwaysHolds() {
+		return p.Window
+	}
+	return p.Hold
+}
+
 // Window returns the limit's window in words: a unit, a duration, or what a calendar
-// says, such as "calendar month (Europe/Berlin, from the 15th)".
+// says, such as "calendar month (Europe/Berlin, from the 15th)"; nothing if it has none.
 func (l *Limit) Window() (unit, window string) {
 	p := l.Algo.Params()
-	if !p.Calendar.IsZero() {
+	switch {
+	case p.Algorithm.AlwaysHolds():
+		return "", ""
+	case !p.Calendar.IsZero():
 		return "", p.Calendar.String()
 	}
 	length := p.Window

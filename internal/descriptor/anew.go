@@ -303,7 +303,7 @@ func (c *counter) whyTag(next *counter) string {
 		is   bool
 	}{
 		{"algorithm", old.Algorithm != now.Algorithm}, {"window", old.Window != now.Window || old.Calendar != now.Calendar}, {"strict", old.Strict != now.Strict},
-		{"sub_windows", old.SubWindows != now.SubWindows}, {"refill", old.Refill != now.Refill},
+		{"sub_windows", old.SubWindows != now.SubWindows}, {"refill", old.Refill != now.Refill}, {"hold", old.Hold != now.Hold},
 	} {
 		if differs.is {
 			return differs.what + " changed"

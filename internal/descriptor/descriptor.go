@@ -83,6 +83,7 @@ type Domain struct {
 	limits     *sets.Index    // the rules on sets of entries; nil: none
 	byName     map[string]int // their index by name
 	limitRules []Rule
+	settling   map[Entry]bool // the entries that settle holds; nil: there are none
 
 	// By slot in tree, top's at the end.
 	below []uint32 // index of the level below a descriptor

@@ -100,12 +100,16 @@ type Place struct {
 
 // ExplainedRule is the rule that applies.
 type ExplainedRule struct {
-	Index      int              `json:"index"`
-	Path       string           `json:"path"`
-	Pos        string           `json:"pos"`
-	ShadowMode bool             `json:"shadow_mode,omitempty"`
-	QuotaMode  bool             `json:"quota_mode,omitempty"`
-	Limits     []ExplainedLimit `json:"limits"`
+	Index      int    `json:"index"`
+	Path       string `json:"path"`
+	Pos        string `json:"pos"`
+	ShadowMode bool   `json:"shadow_mode,omitempty"`
+	QuotaMode  bool   `json:"quota_mode,omitempty"`
+	// Hold says how requests that hold are told apart, and what settles them, and
+	// Settles that this descriptor does.
+	Hold    string           `json:"hold,omitempty"`
+	Settles bool             `json:"settles,omitempty"`
+	Limits  []ExplainedLimit `json:"limits"`
 }
 
 // ExplainedLimit is one limit of the rule that applies.
@@ -168,7 +172,18 @@ func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
 	}
 	for i := range d.limitRules {
 		r := &d.limitRules[i]
-		if keys := d.limits.Unmet(i, entries); len(keys) > 0 {
+		keys := d.limits.Unmet(i, entries)
+		if hold := r.Config.Hold; hold != nil && !hasKey(entries, hold.By) && !slices.Contains(keys, hold.By) {
+			keys = append(keys, hold.By)
+		}
+		if len(keys) == 0 && d.settling != nil && !d.meets(r, entries) {
+			for _, e := range entries {
+				if d.settling[e] {
+					keys = append(keys, e.Key)
+				}
+			}
+		}
+		if len(keys) > 0 {
 			at, _ := slices.BinarySearchFunc(x.Unmet, len(keys), func(u UnmetRule, n int) int { return cmp.Compare(len(u.Keys), n+1) })
 			x.Unmet = slices.Insert(x.Unmet, at, UnmetRule{r.Path, r.Config.Pos.String(), keys})
 			x.Unmet = x.Unmet[:min(len(x.Unmet), maxNearest)]
@@ -294,6 +309,9 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 	x := &ExplainedRule{
 		Index: r.Index, Path: r.Path, Pos: r.Config.Pos.String(),
 		ShadowMode: r.Config.ShadowMode, QuotaMode: r.Config.QuotaMode,
+	}
+	if r.Config.Hold != nil {
+		x.Hold, x.Settles = r.Config.Hold.String(), r.HoldOf(entries).Settles
 	}
 	for i, l := range r.Config.Limits {
 		l, row, found := l.For(entries)
@@ -429,6 +447,12 @@ func (r *ExplainedRule) write(b *strings.Builder) {
 	}
 	if r.QuotaMode {
 		b.WriteString("   quota mode: over limit only when all such descriptors of the request are\n")
+	}
+	if r.Hold != "" {
+		fmt.Fprintf(b, "   %s\n", r.Hold)
+	}
+	if r.Settles {
+		b.WriteString("   this descriptor settles: what its request holds goes back, and its hits are charged\n")
 	}
 	for _, l := range r.Limits {
 		fmt.Fprintf(b, "   %s\n", l)

@@ -21,7 +21,8 @@ import (
 // ~ stands before a pattern whose values share
 // the counter, & before the text of a list of values or ranges, * before the joined key and pattern if the entry's key is not the
 // configured one. The tag at the end is the algorithm and, of one that counts in
-// windows, its window, which may be one of a calendar: fw:month-15@Europe/Berlin; #2 for the second limit of that tag; and ! before it for a
+// windows, its window, which may be one of a calendar: fw:month-15@Europe/Berlin, and
+// ,hold if there is one around it; #2 for the second limit of that tag; and ! before it for a
 // limit that came with the request. What may change while a counter lives on is no
 // part of it: limit, burst, the rate of a bucket, how strict a window is, and the entry
 // that a table follows. The
@@ -131,9 +132,12 @@ func appendTag(dst []byte, p algo.Params) []byte {
 	dst = append(dst, tag...)
 	switch {
 	case !p.Calendar.IsZero():
-		return appendCalendar(append(dst, ':'), p.Calendar)
+		dst = appendCalendar(append(dst, ':'), p.Calendar)
 	case windowed:
-		return appendPeriod(append(dst, ':'), p.Window)
+		dst = appendPeriod(append(dst, ':'), p.Window)
+	}
+	if p.Hold != 0 {
+		dst = append(dst, ",hold"...)
 	}
 	return dst
 }

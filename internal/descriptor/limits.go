@@ -31,7 +31,8 @@ func (d *Domain) LookupSets(dst []*Rule, found []int, entries []Entry, first boo
 			config.MaxSets, config.Quote(d.Name()), config.Quote(d.limitRules[found[0]].Path), config.Quote(d.limitRules[found[1]].Path))
 	}
 	for _, i := range found {
-		if r := &d.limitRules[i]; first || len(r.Config.Set.Match) > 0 {
+		r := &d.limitRules[i]
+		if (first || len(r.Config.Set.Match) > 0 || r.Config.Hold != nil) && (d.settling == nil || d.meets(r, entries)) {
 			dst = append(dst, r)
 		}
 	}
@@ -85,6 +86,12 @@ func (b *builder) addLimits(limits []*config.Descriptor, rules []*Rule) []*Rule 
 			keys: b.keyForm(c.Limits), set: &setRule{index, i}, ends: [2]uint32{uint32(len("limits")), uint32(len(c.Joined()))},
 		}
 		rules = append(rules, &d.limitRules[i])
+		if c.Hold != nil {
+			if d.settling == nil {
+				d.settling = map[Entry]bool{}
+			}
+			d.settling[c.Hold.SettledBy] = true
+		}
 		b.task.Step()
 	}
 	return rules

@@ -28,7 +28,7 @@ func First(rules *config.Rules, matcher *descriptor.Matcher) (first Requests, ok
 // hitsThatShow returns the hits of which some requests pass and firstCount do not; 0 if
 // there are none, because nothing is refused, or all, or because it fills again as fast.
 func hitsThatShow(d *config.Descriptor) (hits int64) {
-	if d.ShadowMode {
+	if d.ShadowMode || d.Hold != nil { // one request that asks again and again holds once
 		return 0
 	}
 	for _, l := range d.Limits {

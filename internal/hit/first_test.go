@@ -56,11 +56,12 @@ func TestFirstShowsBothAnswers(t *testing.T) {
 			}
 		})
 	}
-	rules, err := rulefile.Parse([]rulefile.Source{{Name: "r.yaml", Data: []byte("{domain: edge, descriptors: [{key: a, rate_limit: {unlimited: true}}]}")}}, rulefile.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "r.yaml", Data: []byte("{domain: edge, descriptors: [{key: a, rate_limit: {unlimited: true}}], " +
+		"limits: [{name: x, hold: {by: id, expires: 60s, settled_by: {phase: done}}, rate_limit: {algorithm: concurrency, requests_per_unit: 5}}]}")}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first, ok := First(rules, descriptor.Compile(rules)); ok {
-		t.Errorf("without a limit: %+v", first)
+		t.Errorf("without a limit that one request can use up: %+v", first)
 	}
 }

@@ -43,7 +43,10 @@ func (f *fixture) credit(text string, hits int64, of string) []limiter.Credited 
 // TestCreditGivesBackWhatWasUsed of every algorithm, and never more.
 func TestCreditGivesBackWhatWasUsed(t *testing.T) {
 	stores(t, func(t *testing.T, set ...func(*limiter.Options)) {
-		for _, algorithm := range algo.Algorithms() {
+		for i, algorithm := range algo.Algorithms() {
+			if algo.Algorithm(i).AlwaysHolds() {
+				continue // a slot belongs to its request, which gives it back
+			}
 			burst := ""
 			if algorithm == "leaky_bucket" {
 				burst = ", burst: 10"

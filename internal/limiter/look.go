@@ -54,8 +54,9 @@ func (l *Limiter) applying(domain string, entries []descriptor.Entry) (*descript
 	if d == nil {
 		return nil, nil, nil
 	}
-	r := &Request{Entries: entries, Descriptors: []Descriptor{{To: len(entries)}}}
 	match := d.Lookup(entries)
+	entries = d.Requests(entries)
+	r := &Request{Entries: entries, Descriptors: []Descriptor{{To: len(entries)}}}
 	if match != nil {
 		r.Descriptors[0].rule = &rules.rules[match.Index]
 	}
@@ -65,6 +66,9 @@ func (l *Limiter) applying(domain string, entries []descriptor.Entry) (*descript
 		}
 	}
 	r.addChecks(0, d)
+	for i := range r.ask.Checks { // to look settles nothing
+		r.ask.Checks[i].Hold.Settles = false
+	}
 	return match, r, nil
 }
 

@@ -140,7 +140,7 @@ func (r *Request) undue(p *backend.Part, failed, whole bool, ago time.Duration) 
 		for i := from; i < to; i++ {
 			c := p.Checks[i]
 			counts := c.Limit.DeniedHits() == algo.Count
-			charged := c.Hits > 0 && (counts || passed && p.Out[i].Allowed)
+			charged := c.Hits > 0 && !c.Hold.Settles && (counts || passed && p.Out[i].Allowed)
 			gone := c.Limit.LeavesWhole() && ago >= p.Out[i].ResetAfter
 			if !charged || gone || !failed && (counts || passes && !whole) {
 				continue
@@ -148,7 +148,8 @@ func (r *Request) undue(p *backend.Part, failed, whole bool, ago time.Duration) 
 			if back == nil {
 				back = new(backend.Part)
 			}
-			c.Hits, c.Key = -c.Hits, slices.Clone(c.Key) // the request's own are used again
+			c.Key = slices.Clone(c.Key) // the request's own are used again
+			c.Undo(passed && p.Out[i].Allowed)
 			back.Add(p.At[i], c)
 		}
 	}

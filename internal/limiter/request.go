@@ -57,6 +57,7 @@ type Descriptor struct {
 	match    *descriptor.Rule // nil: none applies
 	rule     *rule            // of match; nil: none, or override
 	override *Limit           // replaces the rule's limits
+	hold     algo.Hold        // of the request, if the rule's limits hold
 	stats    *stats.Rule      // nil: nothing to count
 	cost     int64
 	first    int // range in request.limits and the other slices by check
@@ -161,7 +162,7 @@ func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) e
 	together := domain.Consume() == config.AllOrNothing
 	if whole := together || l.opts.DropRefused; whole && !(l.opts.QuotaMode && r.hasFreeQuota()) {
 		r.ask.AllOrNothing = together || !l.opts.Spread
-		r.givesBack = !r.ask.AllOrNothing
+		r.givesBack = !r.ask.AllOrNothing && !r.settles()
 	}
 	r.decisions = slices.Grow(r.decisions, len(r.limits))[:len(r.limits)]
 	return nil
@@ -184,6 +185,7 @@ func (l *Limiter) matchSets(r *Request, i int, rules *ruleset, domain *descripto
 		rule := &rules.rules[match.Index]
 		r.parts = append(r.parts, Descriptor{
 			From: d.From, To: d.To, cost: d.cost, match: match, rule: rule, role: rule.role, stats: l.statsOf(r, rule, entries),
+			hold: match.HoldOf(entries),
 		})
 		r.replaced = append(r.replaced, rule.replaces...)
 	}
@@ -294,7 +296,7 @@ func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *des
 	c := &r.ask.Checks[len(r.ask.Checks)-1] // may be a used one: each field is written
 	c.Key = r.keys[from:len(r.keys):len(r.keys)]
 	c.Shard, c.Joint = domain.Shard(c.Key), domain.Consume() == config.AllOrNothing
-	c.Lease, c.Limit, c.Hits, c.Descriptor, c.Role = l.lease, l.Algo, d.cost, i, d.role
+	c.Lease, c.Limit, c.Hits, c.Descriptor, c.Role, c.Hold = l.lease, l.Algo, d.cost, i, d.role, d.hold
 	if l.candidate {
 		c.Role = backend.Shadow
 	}

@@ -27,6 +27,7 @@ type rule struct {
 	match     *descriptor.Rule
 	role      backend.Role // of its limits, candidates aside
 	unlimited bool
+	holds     bool
 	limits    []Limit // next to those of other rules, in one piece of memory
 	replaces  []string
 	stats     *stats.Rule
@@ -125,6 +126,7 @@ func (l *Limiter) compileRule(r *rule, c *config.Descriptor, limits []Limit) ([]
 	case c.QuotaMode || l.opts.QuotaMode:
 		r.role = backend.Quota
 	}
+	r.holds = c.Hold != nil
 	first := len(limits)
 	for i, limit := range c.Limits {
 		for _, name := range limit.Replaces {
@@ -180,6 +182,10 @@ func (l *Limiter) compileLimit(limit *Limit) error {
 // together they admit no more than p does.
 func share(p algo.Params, replicas int) (*algo.Limit, error) {
 	n := uint32(replicas)
+	if p.Algorithm.AlwaysHolds() { // a slot that is held for longer is no smaller
+		p.Limit = min(p.Limit, max(p.Limit/n, 1))
+		return algo.New(p)
+	}
 	split := func(hits uint32, per time.Duration) (uint32, time.Duration) {
 		if hits == 0 || hits >= n {
 			return hits / n, per

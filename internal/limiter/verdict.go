@@ -274,7 +274,7 @@ func (l *Limiter) count(r *Request, now time.Time) {
 	if r.refused && !r.OverLimit {
 		l.opts.Stats.GlobalShadowMode.Add(1)
 	}
-	whole := r.refused && (r.ask.AllOrNothing || r.givesBack) // nothing was charged that counts no denied hits
+	whole := r.refused && (r.ask.AllOrNothing || r.givesBack) && !r.settles() // nothing was charged that counts no denied hits
 	for i := range r.Descriptors {
 		parts := r.partsOf(i)
 		for p := range parts {
@@ -288,6 +288,9 @@ func (l *Limiter) count(r *Request, now time.Time) {
 // that counts no denied hits.
 func (r *Request) countPart(d *Descriptor, whole bool, now time.Time) {
 	hits := max(d.cost, 0)
+	if d.rule != nil && d.rule.holds {
+		hits = r.countHold(d, hits, whole)
+	}
 	switch {
 	case d.Limit != nil:
 		switch u := r.usage(d.check, hits, d.passes); {

@@ -17,6 +17,11 @@ descriptors:
   - {key: c, rate_limit: {name: größer, unit: minute, requests_per_unit: 4}}
   - {key: d, rate_limit: {unlimited: true}}
   - {key: e, rate_limit: {window: {calendar: day}, requests_per_unit: 5}}
+limits:
+  - name: slots
+    match: {slot: {}}
+    hold: {by: id, expires: 60s, settled_by: {phase: done}}
+    rate_limit: {name: slots, algorithm: concurrency, requests_per_unit: 5}
 `, func(o *options) { o.Headers = server.Headers{Draft: true} })
 	headers := func(key string) string {
 		var text []string
@@ -31,6 +36,7 @@ descriptors:
 		{"c", `RateLimit-Policy: "default";q=4;w=60, RateLimit: "default";r=3;t=60`},
 		{"d", ""},
 		{"e", `RateLimit-Policy: "default";q=5, RateLimit: "default";r=4;t=43200`},
+		{"slot=1,id", `RateLimit-Policy: "slots";q=5;qu="concurrent-requests", RateLimit: "slots";r=4;t=60`},
 	} {
 		if got := headers(tt.key); got != tt.want {
 			t.Errorf("%s:\n%s, want\n%s", tt.key, got, tt.want)

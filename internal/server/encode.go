@@ -183,13 +183,16 @@ func appendMessage(b []byte, number protowire.Number, m proto.Message) []byte {
 
 // draft returns the fields of draft-ietf-httpapi-ratelimit-headers-10: the policy
 // with its quota q and window w in seconds, which is left out where it has no
-// whole number of them, and the state with what remains, r, and the seconds until
+// whole number of them (one of requests in flight has a unit, qu, instead), and the state with what remains, r, and the seconds until
 // the quota is whole again, t.
 func draft(st *limiter.Status) (policy, state string) {
 	name := structuredString(st.Limit.Name)
 	p := st.Limit.Algo.Params()
 	policy = name + ";q=" + strconv.FormatUint(uint64(p.Limit), 10)
-	if p.Window > 0 && p.Window%time.Second == 0 { // those of a calendar differ in length
+	switch {
+	case p.Algorithm.AlwaysHolds():
+		policy += `;qu="concurrent-requests"`
+	case p.Window > 0 && p.Window%time.Second == 0: // those of a calendar differ in length
 		policy += ";w=" + strconv.FormatInt(int64(p.Window/time.Second), 10)
 	}
 	state = name + ";r=" + strconv.FormatUint(uint64(st.Remaining), 10) + ";t=" + strconv.FormatInt(seconds(st.ResetAfter), 10)

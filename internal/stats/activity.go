@@ -34,6 +34,8 @@ type Activity struct {
 	// History are the calls of each of the last seconds, the oldest first; those
 	// before the rule was known are empty. Nil unless asked for.
 	History []Calls
+	// Holds is what became of holds; nil if there were none.
+	Holds *Holds
 }
 
 // calls32 is Calls in less room, for a second or a minute.
@@ -154,6 +156,9 @@ func (s *Stats) Activities(withHistory bool, want func(Name) bool) (map[Name]Act
 // activity returns rates and history.
 func (s *Stats) activity(r *Rule, withHistory bool) Activity {
 	a := Activity{Counts: r.former}
+	if holds, given := r.Holds(); given {
+		a.Holds = &holds
+	}
 	age := s.ticks - r.born
 	h := r.history
 	if h == nil {

@@ -151,6 +151,7 @@ func (s *Stats) Collect(out chan<- prometheus.Metric) {
 			task.Step()
 		}
 	}
+	collectHolds(out, counts)
 	for _, r := range s.Candidates() {
 		c := r.Counts()
 		labels := []string{label(r.Name.Domain), label(r.Name.Path), label(r.Name.Limit)}

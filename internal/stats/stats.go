@@ -68,6 +68,8 @@ type Rule struct {
 	of   *Rule // what this counts a value or an override of; nil: it is a rule itself
 	heat heat
 
+	holds atomic.Pointer[holds] // nil until there is any
+
 	bound uint64 // when the configuration last named it; 0: never. Guarded by Stats.mu
 
 	// Guarded by Stats.sampling.

@@ -40,8 +40,15 @@ func Handler() http.Handler {
 	})
 }
 
-// algorithms is the module that tells the page which algorithms there are.
+// algorithms is the module that tells the page which algorithms a rule of the tree may
+// have, which is what its form writes: those that can do without a hold.
 func algorithms(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
-	fmt.Fprintf(w, "export const algorithms = ['%s'];\n", strings.Join(algo.Algorithms(), "', '"))
+	var names []string
+	for a, name := range algo.Algorithms() {
+		if !algo.Algorithm(a).AlwaysHolds() {
+			names = append(names, name)
+		}
+	}
+	fmt.Fprintf(w, "export const algorithms = ['%s'];\n", strings.Join(names, "', '"))
 }

@@ -31,6 +31,7 @@ type Step struct {
 	Params algo.Params // the rule in force: it may change between steps
 	Now    int64       // microseconds since the epoch
 	Hits   int64
+	Hold   algo.Hold // of a limit that holds: which request it is
 	Want   algo.Decision
 	Note   string // where the expected values come from, when it is not plain
 }
@@ -65,6 +66,7 @@ type (
 		Algorithm  string        `json:"algorithm"`
 		Limit      uint32        `json:"limit"`
 		Window     int64         `json:"window"`
+		Hold       int64         `json:"hold"`
 		Calendar   *calendarJSON `json:"calendar"`
 		Burst      uint32        `json:"burst"`
 		Refill     rateJSON      `json:"refill"`
@@ -85,6 +87,11 @@ type (
 		Params     *paramsJSON `json:"params"`
 		Now        int64       `json:"now"`
 		Hits       int64       `json:"hits"`
+		Request    uint64      `json:"request"`
+		Settles    bool        `json:"settles"`
+		Settled    bool        `json:"settled"`
+		Held       uint16      `json:"held"`
+		Expired    uint16      `json:"expired"`
 		Allowed    bool        `json:"allowed"`
 		Remaining  int64       `json:"remaining"`
 		ResetAfter int64       `json:"reset_after"`
@@ -131,8 +138,8 @@ func (v vectorJSON) steps() ([]Step, error) {
 		if s.RetryAfter < 0 {
 			retry = algo.Never
 		}
-		out = append(out, Step{Params: p, Now: s.Now, Hits: s.Hits, Note: s.Note, Want: algo.Decision{
-			Allowed: s.Allowed, Remaining: s.Remaining, ResetAfter: micros(s.ResetAfter), RetryAfter: retry,
+		out = append(out, Step{Params: p, Now: s.Now, Hits: s.Hits, Hold: algo.Hold{ID: s.Request, Settles: s.Settles}, Note: s.Note, Want: algo.Decision{
+			Allowed: s.Allowed, Remaining: s.Remaining, Settled: s.Settled, Held: s.Held, Expired: s.Expired, ResetAfter: micros(s.ResetAfter), RetryAfter: retry,
 		}})
 	}
 	return out, nil
@@ -140,7 +147,7 @@ func (v vectorJSON) steps() ([]Step, error) {
 
 func (p paramsJSON) parse() (algo.Params, error) {
 	out := algo.Params{
-		Limit: p.Limit, Window: micros(p.Window),
+		Limit: p.Limit, Window: micros(p.Window), Hold: micros(p.Hold),
 		Burst: p.Burst, Refill: algo.Rate{Hits: p.Refill.Hits, Per: micros(p.Refill.Per)},
 		Strict: p.Strict, SubWindows: p.SubWindows,
 	}

@@ -84,20 +84,8 @@ type transaction struct {
 func (t *transaction) decide(d descriptor) (passes bool) {
 	before := maps.Clone(t.states) // a state is never changed in place
 	for i := range d.checks {
-		c, s := &d.checks[i], t.state(&d.checks[i])
-		fits := true
-		switch {
-		case c.Hits == 0:
-			fits = c.Limit.Look(s, t.now)
-		case c.Hits < 0:
-			s = c.Limit.Refund(s, t.now, c.Hits)
-		default:
-			if fits = c.Limit.Fits(s, t.now, c.Hits); fits {
-				s = c.Limit.Charge(s, t.now, c.Hits)
-			}
-		}
-		t.keep(c, s)
-		d.out[i].Allowed = fits
+		c := &d.checks[i]
+		t.keep(c, c.Try(t.state(c), t.now, &d.out[i]))
 	}
 	if passes = backend.Passes(d.checks, d.out); !passes {
 		t.states = before
@@ -114,17 +102,8 @@ func (t *transaction) decide(d descriptor) (passes bool) {
 // deny charges the checks of a denied call.
 func (t *transaction) deny(d descriptor) {
 	for i := range d.checks {
-		c, s := &d.checks[i], t.state(&d.checks[i])
-		switch {
-		case c.Hits < 0:
-			s = c.Limit.Refund(s, t.now, c.Hits)
-		case c.Hits == 0:
-		case !d.out[i].Allowed:
-			s = c.Limit.Deny(s, t.now, c.Hits)
-		case c.Limit.DeniedHits() == algo.Count:
-			s = c.Limit.Charge(s, t.now, c.Hits)
-		}
-		t.keep(c, s)
+		c := &d.checks[i]
+		t.keep(c, c.Deny(t.state(c), t.now, &d.out[i]))
 	}
 }
 
@@ -132,7 +111,7 @@ func (t *transaction) deny(d descriptor) {
 func (t *transaction) report(d descriptor) {
 	for i := range d.checks {
 		c := &d.checks[i]
-		d.out[i] = c.Limit.Report(t.state(c), t.now, c.Hits, d.out[i].Allowed)
+		d.out[i] = c.Report(t.state(c), t.now, &d.out[i])
 	}
 }
 
@@ -148,7 +127,7 @@ func (t *transaction) state(c *backend.Check) algo.State {
 }
 
 func (t *transaction) keep(c *backend.Check, s algo.State) {
-	if c.Hits != 0 { // a look leaves everything as it is
+	if !c.Looks() { // they leave everything as it is
 		t.states[string(c.Key)], t.changed[string(c.Key)] = s, c.Limit
 	}
 }

@@ -66,6 +66,7 @@ type episode struct {
 	now       int64
 	latest    int64 // the highest that now has been
 	counters  []*testCounter
+	requests  []uint64 // that hold; 0 for none
 	history   []string
 }
 
@@ -88,6 +89,10 @@ func newEpisode(seed int64, fixture Fixture) *episode {
 	e := &episode{rng: rand.New(rand.NewPCG(uint64(seed), 0)), seed: seed, fixture: fixture}
 	e.reference = NewReference(func() int64 { return e.now })
 	e.setClock(1_500_000_000e6 + e.rng.Int64N(1e15))
+	e.requests = []uint64{0, 1, math.MaxUint64, 0x0101010101010101}
+	for range e.rng.IntN(8) {
+		e.requests = append(e.requests, e.rng.Uint64())
+	}
 	for i := range 1 + e.rng.IntN(6) {
 		padding := bytes.Repeat([]byte{byte(e.rng.UintN(256))}, e.rng.IntN(40))
 		if e.rng.IntN(20) == 0 {
@@ -110,6 +115,10 @@ func (e *episode) params() algo.Params {
 	p := algo.Params{Algorithm: algo.Algorithm(e.rng.IntN(len(algo.Algorithms()))), Window: e.window()}
 	if p.Algorithm.Takes(algo.TakesCalendar) && e.rng.IntN(2) == 0 {
 		p.Window, p.Calendar = 0, e.calendar()
+		return p // a hold has no place around it
+	}
+	if _, can := p.Algorithm.CanHold(); can && !p.Algorithm.AlwaysHolds() && e.rng.IntN(3) == 0 {
+		p.Hold = e.window()
 	}
 	return p
 }
@@ -151,10 +160,16 @@ func (e *episode) vary(p algo.Params) *algo.Limit {
 	if p.Algorithm == algo.Hybrid && e.rng.IntN(2) == 0 {
 		p.Refill.Per = e.window()
 	}
+	if p.Algorithm.AlwaysHolds() && e.rng.IntN(2) == 0 {
+		p.Window = e.window()
+	}
+	if p.Hold != 0 && e.rng.IntN(2) == 0 {
+		p.Hold = e.window()
+	}
 	p.DeniedHits = algo.DeniedHits(e.rng.IntN(int(algo.Drain) + 1))
 	for {
 		p.Limit = e.amount()
-		if p.Algorithm == algo.SlidingLog {
+		if p.Algorithm == algo.SlidingLog || p.Algorithm == algo.Concurrency {
 			p.Limit = min(p.Limit, 1000)
 		}
 		if p.Refill.Per != 0 {
@@ -262,6 +277,9 @@ func (e *episode) request() *backend.Request {
 			if e.rng.IntN(4) == 0 {
 				check.Role = backend.Shadow // a limit of its own in shadow mode
 			}
+			if check.Limit.Holds() {
+				check.Hold = algo.Hold{ID: e.requests[e.rng.IntN(len(e.requests))], Settles: e.rng.IntN(3) == 0}
+			}
 			req.Checks = append(req.Checks, check)
 		}
 	}
@@ -320,8 +338,8 @@ func (e *episode) record(req *backend.Request, decisions []algo.Decision) {
 	fmt.Fprintf(&b, "now=%d all_or_nothing=%t", e.now, req.AllOrNothing)
 	for i, c := range req.Checks {
 		at := slices.IndexFunc(e.counters, func(k *testCounter) bool { return bytes.Equal(k.key(), c.Key) })
-		fmt.Fprintf(&b, "\n\tcheck %d: descriptor %d %s, counter %d#%d, hits %d, %s\n\t\t%s",
-			i, c.Descriptor, roleNames[c.Role], at, e.counters[at].renewed, c.Hits, describeParams(c.Limit), describe(decisions[i]))
+		fmt.Fprintf(&b, "\n\tcheck %d: descriptor %d %s, counter %d#%d, hits %d%s, %s\n\t\t%s",
+			i, c.Descriptor, roleNames[c.Role], at, e.counters[at].renewed, c.Hits, describeHold(c), describeParams(c.Limit), describe(decisions[i]))
 	}
 	e.history = append(e.history, b.String())
 	if len(e.history) > showSteps {
@@ -330,6 +348,16 @@ func (e *episode) record(req *backend.Request, decisions []algo.Decision) {
 }
 
 var roleNames = map[backend.Role]string{backend.Required: "required", backend.Shadow: "shadow", backend.Quota: "quota"}
+
+func describeHold(c backend.Check) string {
+	switch {
+	case !c.Limit.Holds():
+		return ""
+	case c.Hold.Settles:
+		return fmt.Sprintf(" to settle request %x", c.Hold.ID)
+	}
+	return fmt.Sprintf(" for request %x", c.Hold.ID)
+}
 
 func describeParams(l *algo.Limit) string {
 	p := l.Params()
@@ -346,10 +374,17 @@ func describeParams(l *algo.Limit) string {
 	if p.Strict {
 		s += fmt.Sprintf(" strict=%d", p.SubWindows)
 	}
+	if p.Hold != 0 {
+		s += fmt.Sprintf(" hold=%v", p.Hold)
+	}
 	return s
 }
 
 func describe(d algo.Decision) string {
-	return fmt.Sprintf("{Allowed:%t Remaining:%d ResetAfter:%dµs RetryAfter:%dµs}",
+	s := fmt.Sprintf("{Allowed:%t Remaining:%d ResetAfter:%dµs RetryAfter:%dµs",
 		d.Allowed, d.Remaining, d.ResetAfter.Microseconds(), d.RetryAfter.Microseconds())
+	if d.Held != 0 || d.Expired != 0 || d.Settled {
+		s += fmt.Sprintf(" Held:%d Expired:%d Settled:%t", d.Held, d.Expired, d.Settled)
+	}
+	return s + "}"
 }

@@ -123,47 +123,22 @@ func refused(groups []group) bool {
 func (r *Reference) try(g group, now int64) {
 	for i := range g.checks {
 		c := &g.checks[i]
-		s := r.load(c, now)
-		allowed := true
-		switch {
-		case c.Hits == 0:
-			allowed = c.Limit.Look(s, now)
-		case c.Hits < 0:
-			s = c.Limit.Refund(s, now, c.Hits)
-		default:
-			if allowed = c.Limit.Fits(s, now, c.Hits); allowed {
-				s = c.Limit.Charge(s, now, c.Hits)
-			}
-		}
-		g.out[i].Allowed = allowed
-		r.store(c, s, now)
+		r.store(c, c.Try(r.load(c, now), now, &g.out[i]), now)
 	}
 }
 
-// deny charges the group as a denied call: a check that did not fit by what its
-// limit says of denied hits, one that did only if its denied hits count. What is
-// given back is given back all the same.
+// deny charges the group as a denied call.
 func (r *Reference) deny(g group, now int64) {
 	for i := range g.checks {
 		c := &g.checks[i]
-		s := r.load(c, now)
-		switch {
-		case c.Hits == 0:
-		case c.Hits < 0:
-			s = c.Limit.Refund(s, now, c.Hits)
-		case !g.out[i].Allowed:
-			s = c.Limit.Deny(s, now, c.Hits)
-		case c.Limit.DeniedHits() == algo.Count:
-			s = c.Limit.Charge(s, now, c.Hits)
-		}
-		r.store(c, s, now)
+		r.store(c, c.Deny(r.load(c, now), now, &g.out[i]), now)
 	}
 }
 
 func (r *Reference) report(g group, now int64) {
 	for i := range g.checks {
 		c := &g.checks[i]
-		g.out[i] = c.Limit.Report(r.load(c, now), now, c.Hits, g.out[i].Allowed)
+		g.out[i] = c.Report(r.load(c, now), now, &g.out[i])
 	}
 }
 
@@ -175,7 +150,7 @@ func (r *Reference) load(c *backend.Check, now int64) algo.State {
 // store keeps what a check that is not a look leaves, settled as it is even if
 // nothing was charged, unless it is as good as no state.
 func (r *Reference) store(c *backend.Check, s algo.State, now int64) {
-	if c.Hits == 0 {
+	if c.Looks() {
 		return
 	}
 	key := string(c.Key)

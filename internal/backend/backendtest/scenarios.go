@@ -33,6 +33,9 @@ var (
 	plain9     = sliding(9, 0)
 	strict9    = sliding(9, 10)
 	strict9in2 = sliding(9, 2)
+
+	slots2   = mustLimit(algo.Params{Algorithm: algo.Concurrency, Limit: 2, Window: time.Minute})
+	reserve9 = mustLimit(algo.Params{Algorithm: algo.TokenBucket, Limit: 9, Window: time.Minute, Hold: time.Minute})
 )
 
 func bucket(n uint32, denied algo.DeniedHits) *algo.Limit {
@@ -97,6 +100,19 @@ func shadow(descriptor int, key string, l *algo.Limit, hits int64) backend.Check
 
 func quota(descriptor int, key string, l *algo.Limit, hits int64) backend.Check {
 	return one(descriptor, backend.Quota, key, l, hits)
+}
+
+// asks is one that holds, and settles the end of its request.
+func asks(descriptor int, key string, l *algo.Limit, hits int64, request uint64) backend.Check {
+	c := required(descriptor, key, l, hits)
+	c.Hold.ID = request
+	return c
+}
+
+func settles(descriptor int, key string, l *algo.Limit, hits int64, request uint64) backend.Check {
+	c := asks(descriptor, key, l, hits, request)
+	c.Hold.Settles = true
+	return c
 }
 
 func checks(c ...backend.Check) []backend.Check { return c }
@@ -245,6 +261,36 @@ var scenarios = []struct {
 		{at: time.Hour, checks: checks(required(0, "a", count5, 5), required(1, "b", drop5, 5)), want: want(answer{true, 0}, answer{true, 0})},
 		{checks: checks(required(0, "a", count5, 1), required(1, "b", drop5, 1)), want: want(answer{false, -1}, answer{false, 0})},
 		{at: time.Minute, checks: checks(required(0, "a", count5, 1), required(1, "b", drop5, 1)), want: want(answer{true, 4}, answer{true, 4})},
+	}},
+	{"a request holds until it settles", []call{
+		{checks: checks(asks(0, "a", slots2, 1, 7)), want: want(answer{true, 1})},
+		{checks: checks(asks(0, "a", slots2, 1, 7)), want: want(answer{true, 1})}, // it holds once
+		{checks: checks(asks(0, "a", slots2, 1, 8)), want: want(answer{true, 0})},
+		{checks: checks(asks(0, "a", slots2, 1, 9)), want: want(answer{false, 0})},
+		{checks: checks(settles(0, "a", slots2, 1, 9)), want: want(answer{true, 0})}, // it held nothing
+		{checks: checks(settles(0, "a", slots2, 1, 7)), want: want(answer{true, 1})},
+		{checks: checks(settles(0, "a", slots2, 1, 7)), want: want(answer{true, 1})}, // twice
+		{at: time.Minute, checks: checks(asks(0, "a", slots2, 0, 0)), want: want(answer{true, 2})},
+	}},
+	{"a reservation is settled at its cost", []call{
+		{checks: checks(asks(0, "a", reserve9, 8, 7)), want: want(answer{true, 1})},
+		{checks: checks(asks(0, "a", reserve9, 2, 8)), want: want(answer{false, 1})},
+		{checks: checks(settles(0, "a", reserve9, 3, 7)), want: want(answer{true, 6})},
+		{checks: checks(settles(0, "a", reserve9, 8, 8)), want: want(answer{false, -2})}, // without a hold, and beyond the limit
+		{at: time.Hour, checks: checks(asks(0, "a", reserve9, 9, 9)), want: want(answer{true, 0})},
+	}},
+	{"what is refused elsewhere holds nothing", []call{
+		{checks: checks(asks(0, "a", slots2, 1, 7), required(0, "b", blocks, 1)), want: want(answer{true, 2}, answer{false, 0})},
+		{allOrNothing: true, checks: checks(asks(0, "a", slots2, 1, 7), required(1, "b", blocks, 1)), want: want(answer{true, 2}, answer{false, 0})},
+		{checks: checks(asks(0, "a", slots2, 1, 7), shadow(0, "b", blocks, 1)), want: want(answer{true, 1}, answer{false, 0})},
+		// What it held before it keeps.
+		{checks: checks(asks(0, "a", slots2, 2, 7), required(0, "b", blocks, 1)), want: want(answer{true, 1}, answer{false, 0})},
+	}},
+	{"a settlement is done whatever else is refused, and refuses nothing", []call{
+		{checks: checks(asks(0, "a", reserve9, 9, 7)), want: want(answer{true, 0})},
+		{allOrNothing: true, checks: checks(settles(0, "a", reserve9, 12, 7), required(1, "b", drop1, 2)), want: want(answer{false, -3}, answer{false, 1})},
+		{allOrNothing: true, checks: checks(settles(0, "a", reserve9, 1, 7), required(0, "b", drop5, 1)), want: want(answer{false, -4}, answer{true, 4})},
+		{checks: checks(settles(0, "a", reserve9, 0, 7), settles(0, "c", slots2, 0, 7), required(1, "b", drop5, 1)), want: want(answer{false, -4}, answer{true, 2}, answer{true, 3})},
 	}},
 	{"keys of any bytes and length", []call{
 		{checks: checks(required(0, "\x00\xff\n", drop5, 1)), want: want(answer{true, 4})},

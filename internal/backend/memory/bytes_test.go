@@ -142,6 +142,9 @@ func TestBytesKeepToTheBound(t *testing.T) {
 	limits := make([][]*algo.Limit, len(algo.Algorithms()))
 	for a := range limits {
 		for _, n := range []uint32{1, 100, 10_000, algo.MaxLogLimit} {
+			if algo.Algorithm(a) == algo.Concurrency {
+				n = min(n, algo.MaxHeld)
+			}
 			limits[a] = append(limits[a], newLimit(t, algo.Params{Algorithm: algo.Algorithm(a), Limit: n, Window: time.Minute}))
 		}
 	}

@@ -296,7 +296,7 @@ func TestReset(t *testing.T) {
 			t.Errorf("%s: there after a reset", name)
 		}
 		hit(t, s, name, l, 1)
-		now.Add(10e6)
+		now.Add(100e6)
 		if reset(s, []byte(name)) || s.Len() != 0 {
 			t.Errorf("%s: an expired key was reset, or stayed", name)
 		}

@@ -119,13 +119,18 @@ func (s *shard) decide(hash uint64, c *backend.Check, now int64) algo.Decision {
 	l := c.Limit
 	e := s.find(hash, l, c.Key)
 	state := s.state(e)
-	if c.Hits == 0 {
+	if c.Looks() {
 		s.scratch = append(s.scratch[:0], state...)
-		_, d := l.Decide(s.settle(l, s.scratch, now), now, 0)
+		_, d := c.Held().Decide(s.settle(l, s.scratch, now), now, 0)
 		return d
 	}
 	state = s.settle(l, state, now)
-	state, d := l.Decide(state, now, c.Hits)
+	var d algo.Decision
+	if l.Holds() {
+		state, d = c.Held().Decide(state, now, c.Hits)
+	} else {
+		state, d = l.Decide(state, now, c.Hits)
+	}
 	s.keep(e, hash, c.Key, l, state, rankOf(l, d), now)
 	return d
 }

@@ -181,7 +181,7 @@ func (t *txn) try(start, end int) bool {
 		c.saved = t.copy(c.state)
 	}
 	for i := start; i < end; i++ {
-		t.out[i].Allowed = t.charge(i)
+		t.charge(i)
 	}
 	if backend.Passes(checks, out) {
 		for i := start; i < end; i++ {
@@ -192,7 +192,7 @@ func (t *txn) try(start, end int) bool {
 		return true
 	}
 	for i := start; end-start > 1 && i < end; i++ {
-		if t.req.Checks[i].Hits != 0 { // otherwise the counter may be another descriptor's
+		if !t.req.Checks[i].Looks() { // otherwise the counter may be another descriptor's
 			c := &t.counters[t.counter[i]]
 			c.state, c.settled = c.saved, nil
 		}
@@ -200,39 +200,23 @@ func (t *txn) try(start, end int) bool {
 	return false
 }
 
-// charge charges a check if it fits, and says whether it does.
-func (t *txn) charge(i int) bool {
+// charge charges a check if it fits.
+func (t *txn) charge(i int) {
 	check := &t.req.Checks[i]
-	l := check.Limit
-	if check.Hits == 0 {
-		return l.Look(t.look(i), t.now)
+	if check.Looks() {
+		check.Try(t.look(i), t.now, &t.out[i])
+		return
 	}
 	c := t.open(i)
-	fits := true
-	if check.Hits < 0 {
-		c.state = l.Refund(c.state, t.now, check.Hits)
-	} else if fits = l.Fits(c.state, t.now, check.Hits); fits {
-		c.state = l.Charge(c.state, t.now, check.Hits)
-	}
-	return fits
+	c.state = check.Try(c.state, t.now, &t.out[i])
 }
 
 // deny charges the checks of a descriptor as a denied call.
 func (t *txn) deny(start, end int) {
 	for i := start; i < end; i++ {
-		check := &t.req.Checks[i]
-		l := check.Limit
-		if check.Hits == 0 {
-			continue
-		}
-		c := t.open(i)
-		switch {
-		case check.Hits < 0:
-			c.state = l.Refund(c.state, t.now, check.Hits)
-		case !t.out[i].Allowed:
-			c.state = l.Deny(c.state, t.now, check.Hits)
-		case l.DeniedHits() == algo.Count:
-			c.state = l.Charge(c.state, t.now, check.Hits)
+		if check := &t.req.Checks[i]; !check.Looks() {
+			c := t.open(i)
+			c.state = check.Deny(c.state, t.now, &t.out[i])
 		}
 	}
 }
@@ -250,7 +234,7 @@ func (t *txn) open(i int) *counter {
 // limit's, in memory of its own.
 func (t *txn) settle(l *algo.Limit, s algo.State) algo.State {
 	n := l.Words()
-	if n == 0 || n == len(s) {
+	if n == 0 || n == len(s) { // also what grows, which settles in memory of its own if need be
 		return l.Settle(s, t.now, nil)
 	}
 	start := len(t.memory)
@@ -272,8 +256,8 @@ func (t *txn) look(i int) algo.State {
 func (t *txn) report(start, end int) {
 	for i := start; i < end; i++ {
 		check := &t.req.Checks[i]
-		t.out[i] = check.Limit.Report(t.look(i), t.now, check.Hits, t.out[i].Allowed)
-		if check.Hits != 0 {
+		t.out[i] = check.Report(t.look(i), t.now, &t.out[i])
+		if !check.Looks() {
 			t.counters[t.counter[i]].rank = rankOf(check.Limit, t.out[i])
 		}
 	}

@@ -31,7 +31,8 @@ var (
 
 // Of returns the store that holds the check's counter.
 func (b *Backend) Of(c *backend.Check) backend.Backend {
-	if !c.Joint && c.Limit.Params().Window == time.Second {
+	p := c.Limit.Params()
+	if !c.Joint && p.Window == time.Second && !p.Algorithm.AlwaysHolds() { // whose window is how long it holds
 		return b.Seconds
 	}
 	return b.Others

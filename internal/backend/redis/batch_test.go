@@ -150,7 +150,7 @@ func TestRefusals(t *testing.T) {
 				}
 			}
 		}
-		if answered < 100 {
+		if answered < 50 {
 			t.Errorf("%d requests were answered from memory: want many", answered)
 		}
 	}

@@ -24,6 +24,10 @@ var everyProgram = map[string]algo.Params{
 	"leaky_bucket":   {Algorithm: algo.LeakyBucket, Limit: 7, Window: time.Minute},
 	"hybrid":         {Algorithm: algo.Hybrid, Limit: 5, Window: time.Minute},
 	"strict hybrid":  {Algorithm: algo.Hybrid, Limit: 5, Window: time.Minute, Strict: true},
+	"concurrency":    {Algorithm: algo.Concurrency, Limit: 5, Window: time.Minute},
+	"held window":    {Algorithm: algo.FixedWindow, Limit: 5, Window: time.Minute, Hold: time.Minute},
+	"held bucket":    {Algorithm: algo.TokenBucket, Limit: 5, Window: time.Minute, Hold: time.Minute},
+	"held hybrid":    {Algorithm: algo.Hybrid, Limit: 5, Window: time.Minute, Strict: true, Hold: time.Minute},
 }
 
 // TestDamage puts foreign and damaged values where counters are. Whatever there

@@ -62,6 +62,7 @@ type kind struct {
 	limit  *algo.Limit
 	hits   int64
 	before int64
+	hold   algo.Hold
 }
 
 // entry is one of the plan: a check that shares the fate of others, or a run of
@@ -185,7 +186,7 @@ func (e *encoder) place(c *backend.Check, of keys.ID) int {
 }
 
 func (e *encoder) arg(c *backend.Check, before int64) int {
-	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits), before}
+	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits), before, c.Hold}
 	at, known := e.kinds[k]
 	if known {
 		return at
@@ -193,6 +194,9 @@ func (e *encoder) arg(c *backend.Check, before int64) int {
 	at = firstKind + len(e.kinds)
 	e.kinds[k] = at
 	e.numbers = append(e.numbers[:0], float64(k.hits), float64(c.Limit.DeniedHits()), float64(k.before))
+	if c.Limit.Holds() {
+		e.numbers = appendHold(e.numbers, c.Hold)
+	}
 	e.numbers = c.Limit.AppendNumbers(e.numbers)
 	if c.Limit.Scheduled() {
 		e.numbers = c.Limit.AppendBoundaries(e.numbers, e.now())
@@ -203,6 +207,15 @@ func (e *encoder) arg(c *backend.Check, before int64) int {
 	}
 	e.args.end()
 	return at
+}
+
+// appendHold appends what a limit that holds needs to know of a check.
+func appendHold(numbers []float64, h algo.Hold) []float64 {
+	settles := 0.0
+	if h.Settles {
+		settles = 1
+	}
+	return append(numbers, settles, float64(h.ID>>32), float64(h.ID&math.MaxUint32))
 }
 
 // flags of the i-th check of the op, of the descriptor whose checks are from start

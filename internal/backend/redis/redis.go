@@ -194,7 +194,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 // forgetRefunded forgets what is known of counters that hits are given back to.
 func (b *Backend) forgetRefunded(o *op) {
 	for i := range o.checks {
-		if o.checks[i].Hits < 0 {
+		if o.checks[i].GivesBack() {
 			b.forget(o.ids[i])
 		}
 	}

@@ -107,7 +107,7 @@ func (r *reply) state(l *algo.Limit) (at [2]int) {
 func (r *reply) decision(of *entry) algo.Decision {
 	c, allowed := &of.op.checks[of.check], r.fitted()
 	if c.Limit.AnswersInPart() {
-		return c.Limit.Answer(r.now, c.Hits, allowed, r.number)
+		return c.Held().Answer(r.now, c.Hits, allowed, r.number)
 	}
 	of.state = r.state(c.Limit)
 	return c.Limit.Report(r.words[of.state[0]:of.state[1]], r.now, c.Hits, allowed)

@@ -49,6 +49,7 @@ type rawLimit struct {
 	requestHeaders                                               field[[]rawHeader]
 	bucket, sliding                                              *yaml.Node // the blocks of hybrid
 	inner                                                        rawRate    // of sliding
+	hold                                                         *rawHold   // of the rule; nil: none
 	unread                                                       bool       // no mapping: reported
 }
 
@@ -160,6 +161,9 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 	}
 	d.checkRawBody(raw)
 	d.checkRequestHeaders(raw, l)
+	if raw.hold != nil {
+		d.checkHeld(raw)
+	}
 	if l.Unlimited {
 		l.ShadowMode = false
 		d.checkUnlimited(raw)
@@ -196,6 +200,8 @@ func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
 	switch {
 	case bad.Param == "requests_per_unit" && raw.requests.n != nil:
 		d.problemIn(bad.Param, raw.requests.n, bad.What, bad.Remedy)
+	case bad.Param == "hold" && raw.algorithm.n != nil:
+		d.problemIn("algorithm", raw.algorithm.n, bad.What, bad.Remedy)
 	case bad.Param == "burst" && raw.burst.n != nil:
 		d.problemIn(bad.Param, raw.burst.n, bad.What, bad.Remedy)
 	case bad.Param == "burst" && raw.burstPercent.n != nil:
@@ -301,6 +307,13 @@ func (d *decoder) params(raw *rawLimit, l *config.Limit) algo.Params {
 	p.Strict = raw.strict.v
 	if p.Strict { // checkFields has the rest
 		p.SubWindows = int(raw.subWindows.v)
+	}
+	if known && p.Algorithm.AlwaysHolds() {
+		d.concurrency(raw, l, &p)
+		return p
+	}
+	if raw.hold != nil {
+		p.Hold = raw.hold.expiry
 	}
 	d.rate(raw, l, &p)
 	d.bucket(raw, l, &p)

@@ -24,6 +24,7 @@ type setDocument struct {
 	Name           string          `yaml:"name" json:"name"`
 	Match          map[string]any  `yaml:"match,omitempty" json:"match,omitempty"`
 	CountBy        []string        `yaml:"count_by,omitempty" json:"count_by,omitempty"`
+	Hold           *holdDocument   `yaml:"hold,omitempty" json:"hold,omitempty"`
 	RateLimit      *limitDocument  `yaml:"rate_limit,omitempty" json:"rate_limit,omitempty"`
 	RateLimits     []limitDocument `yaml:"rate_limits,omitempty" json:"rate_limits,omitempty"`
 	ShadowMode     bool            `yaml:"shadow_mode,omitempty" json:"shadow_mode,omitempty"`
@@ -65,6 +66,12 @@ type limitDocument struct {
 	Lease           float64            `yaml:"lease,omitempty" json:"lease,omitempty"`
 	RawBody         string             `yaml:"raw_body,omitempty" json:"raw_body,omitempty"`
 	RequestHeaders  map[string]string  `yaml:"request_headers,omitempty" json:"request_headers,omitempty"`
+}
+
+type holdDocument struct {
+	By        string            `yaml:"by" json:"by"`
+	Expires   string            `yaml:"expires" json:"expires"`
+	SettledBy map[string]string `yaml:"settled_by" json:"settled_by"`
 }
 
 type bucketDocument struct {
@@ -166,6 +173,9 @@ func setOf(d *config.Descriptor) setDocument {
 		DetailedMetric: d.DetailedMetric, Metadata: d.Metadata, Match: make(map[string]any, len(d.Set.Match)),
 	}
 	doc.RateLimit, doc.RateLimits = limitsOf(d)
+	if h := d.Hold; h != nil {
+		doc.Hold = &holdDocument{By: h.By, Expires: config.FormatDuration(h.Expires), SettledBy: map[string]string{h.SettledBy.Key: h.SettledBy.Value}}
+	}
 	for _, c := range d.Set.Match {
 		doc.Match[c.Key] = conditionOf(c)
 	}
@@ -251,7 +261,7 @@ func limitOf(l *config.Limit) limitDocument {
 	p := l.Algo.Params()
 	doc.RequestsPerUnit = writtenRequests(l, p.Limit)
 	doc.Unit, doc.Window = windowOf(l)
-	if unit, n := config.Measure(p.Window); p.Calendar.IsZero() && (unit != l.Unit || n != l.UnitMultiplier) {
+	if unit, n := config.Measure(p.Window); p.Calendar.IsZero() && !p.Algorithm.AlwaysHolds() && (unit != l.Unit || n != l.UnitMultiplier) {
 		doc.Unit, doc.UnitMultiplier, doc.Window = l.Unit.String(), l.UnitMultiplier, nil // as current_limit reports it
 	}
 	doc.Burst, doc.Strict, doc.SubWindows = writtenBurst(l, p.Burst), p.Strict, p.SubWindows

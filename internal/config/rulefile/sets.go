@@ -19,7 +19,7 @@ const (
 )
 
 var (
-	setKeys = newKeys(false, "name", "match", "count_by", "rate_limit", "rate_limits", "shadow_mode", "quota_mode",
+	setKeys = newKeys(false, "name", "match", "count_by", "hold", "rate_limit", "rate_limits", "shadow_mode", "quota_mode",
 		"detailed_metric", "metadata")
 	conditionKeys = newKeys(false, "any", "cidr", "not", "absent")
 	cidrKeys      = newKeys(false, "cidr")
@@ -38,6 +38,7 @@ func (d *decoder) setRule(n *yaml.Node) *config.Descriptor {
 	var raw rawDescriptor
 	var name field[string]
 	var match, countBy *yaml.Node
+	var hold *rawHold
 	set := &sets.Rule{}
 	raw.unread = !d.mapping(n, setKeys, func(key string, value *yaml.Node) {
 		switch key {
@@ -48,6 +49,8 @@ func (d *decoder) setRule(n *yaml.Node) *config.Descriptor {
 		case "count_by":
 			countBy, set.CountBy = value, nil
 			d.texts(value, &set.CountBy)
+		case "hold":
+			hold = d.hold(value)
 		default:
 			d.setDescriptor(&raw, key, value)
 		}
@@ -74,6 +77,8 @@ func (d *decoder) setRule(n *yaml.Node) *config.Descriptor {
 	if len(set.Match) > maxConditions {
 		d.problemIn("match", match, fmt.Sprintf("%d conditions", len(set.Match)), fmt.Sprintf("write at most %d", maxConditions))
 	}
+	out.Hold = d.checkHold(hold, set, countBy)
+	raw.holds(hold)
 	out.Limits = d.limitsOf(&raw)
 	d.checkFollowed(&raw, out)
 	d.checkShadow(&raw)

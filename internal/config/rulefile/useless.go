@@ -62,7 +62,7 @@ func Useless(r *config.Rules) (warnings []config.Problem) {
 // hides reports whether a rule refuses whatever another would refuse to the same
 // descriptors. A rule without conditions is only held against the first of a request.
 func hides(by, rule *config.Descriptor, replaced map[string]bool) bool {
-	if by.ShadowMode || by.QuotaMode || rule.ShadowMode || rule.QuotaMode || len(by.Set.Match) == 0 && len(rule.Set.Match) > 0 {
+	if by.Hold != nil || rule.Hold != nil || by.ShadowMode || by.QuotaMode || rule.ShadowMode || rule.QuotaMode || len(by.Set.Match) == 0 && len(rule.Set.Match) > 0 {
 		return false
 	}
 	return !slices.ContainsFunc(rule.Limits, func(l *config.Limit) bool {

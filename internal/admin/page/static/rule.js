@@ -74,6 +74,7 @@ function numbers(rule, stats) {
       term('Since the start', `${number(t.allowed)} allowed, ${number(t.denied)} denied, ${number(t.errors)} errors`),
       term('Let through by shadow mode', number(t.shadow_denied)), term('Near the limit', `${number(t.near_limit)} hits`),
       ...(stats.candidates ?? []).map((c) => term(`${c.limit} in shadow mode`, `${number(c.totals.shadow_denied)} of ${number(c.totals.allowed + c.totals.shadow_denied)} would be denied`)),
+      ...(stats.holds ? [term('Holds', `${number(stats.holds.granted)} granted, ${number(stats.holds.settled)} settled, ${number(stats.holds.expired)} expired`)] : []),
       term('Last denied', time(stats.last_denied)), term('Written at', code(rule.location)),
       ...(rule.adjusted ? [term('Limits as written', rule.written), term('Adjusted by', rule.adjusted.map((a) => el('div', {}, code(a.by), `: ${a.set}`)))] : []),
       rule.overrides ? term('Overrides', `${rule.overrides.location}: ${rule.overrides.limits}`) : [],

@@ -109,7 +109,7 @@ func (l *Leases) shard(of keys.ID) *shard { return &l.shards[of[2]%byte(len(l.sh
 // Serve reports whether leases may serve a request with these checks: one check that
 // charges, of a rule that has leases.
 func Serve(checks []backend.Check) bool {
-	return len(checks) == 1 && checks[0].Lease > 0 && checks[0].Hits > 0
+	return len(checks) == 1 && checks[0].Lease > 0 && checks[0].Hits > 0 && !checks[0].Limit.Holds()
 }
 
 // Spend decides a check that Serve has found fit from what is held, if that is enough.

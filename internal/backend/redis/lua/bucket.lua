@@ -23,6 +23,7 @@ end
 
 -- decode returns the state that is packed in value from the at-th byte on.
 local function decode(value, at)
+  if #value < at + BYTES - 1 then return { 0, 0, 0, 0, 0 } end
   local tat, part, hits, period, most, sum = unpack('<I7I4I4I6I5I2', value, at)
   if sum ~= check(tat, part, hits, period, most) then return { 0, 0, 0, 0, 0 } end
   return { tat, part, hits, period, most }

@@ -8,7 +8,8 @@
 -- ARGV[4…] what to check: the program in a byte, and as doubles the hits, what
 --          denied hits do, when hits are no longer given back (µs since the
 --          epoch; 0 for never), and the numbers of algo.Limit.AppendNumbers and
---          AppendBoundaries; equal ones once
+--          AppendBoundaries; equal ones once; of a limit that holds, three more
+--          before those: 1 if the check settles, and the halves of its request's ID
 --
 -- Flags: 1 a request begins, 2 a descriptor begins, 4 the request is all or
 -- nothing, 8 the check is in shadow mode, 16 the descriptor is a quota, 32 the
@@ -29,6 +30,10 @@
 --   store(key, s, p, expiry, stored)
 --   reply(s, p, n)       the state as internal/backend/redis/reply.go reads it
 --   partial              if that does not say all of it
+--
+-- hold also has
+--   holds(s, p)          whether the request of the check holds anything
+--   spend(s, p, n)       charges what a denied call does, where charge would hold it
 
 now = tonumber(ARGV[1])
 local time = call('TIME')
@@ -41,7 +46,8 @@ local COUNT, DRAIN = 1, 3
 -- checks[arg] is what to check: the hits, what denied hits do, how many hits must
 -- fit for the check to do so (a look needs room for one or, when denied hits count
 -- and the limit is not 0, the limit not to be exceeded), and the program with its
--- parameters.
+-- parameters. back: it gives back, or settles, which needs no room and is done
+-- whatever else is refused.
 local checks = {}
 for arg = 4, #ARGV do
   local kind, hits, denied, before, at = unpack('<Bddd', ARGV[arg])
@@ -49,7 +55,11 @@ for arg = 4, #ARGV do
   local program = program(kind)
   local p, needed = program.params(ARGV[arg], at), hits
   if hits == 0 and (denied ~= COUNT or p.limit == 0) then needed = 1 end
-  checks[arg] = { hits = hits, denied = denied, needed = needed, program = program, p = p }
+  local settles = p.settles
+  checks[arg] = {
+    hits = hits, denied = denied, needed = needed, program = program, p = p,
+    looks = hits == 0 and not settles, back = hits < 0 or settles, settles = settles, spend = program.spend or program.charge,
+  }
 end
 
 -- By key: the state, the check whose limit it is settled by, the state as it was
@@ -96,8 +106,9 @@ local function run(c, k, count)
     said = said + 1
     answers[said] = program.reply(s, p)
   end
-  if hits < 0 then
-    s, fitted = program.refund(s, p, -hits), count
+  if c.back then
+    if not c.settles or program.holds(s, p) then fitted = count end
+    s = program.refund(s, p, -hits)
   elseif hits == 0 then
     if program.partial then answer(c, s, program.fits(s, p, c.needed)) end
     return
@@ -110,10 +121,10 @@ local function run(c, k, count)
     if fitted > 0 then s = program.charge(s, p, fitted * hits) end
     if fitted < count then
       if c.denied == COUNT then
-        s = program.charge(s, p, (count - fitted) * hits)
+        s = c.spend(s, p, (count - fitted) * hits)
       elseif c.denied == DRAIN then
         local left = program.left(s, p)
-        if left > 0 then s = program.charge(s, p, left) end
+        if left > 0 then s = c.spend(s, p, left) end
       end
     end
   end

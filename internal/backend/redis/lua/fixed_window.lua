@@ -9,15 +9,20 @@ local function params(numbers, at)
   return { limit = limit, window = window }
 end
 
+-- decode returns the state that is packed in value from the at-th byte on.
+local function decode(value, at)
+  if #value ~= at + 14 or byte(value, at) ~= 70 then return { 0, 0 } end
+  local e, count = unpack('<I7I7', value, at + 1)
+  return { e, count }
+end
+
+local function encode(s) return pack('<c1I7I7', 'F', s[1], s[2]) end
+
 local function load(key, p)
   local value, there = read(key)
   local count = value and digits(value)
   if count then return { expires(key, p.window) or 0, count, byte(value) ~= 48 }, there end -- not with a leading 0
-  if value and #value == 15 and value:byte() == 70 then
-    local e, c = unpack('<I7I7', value, 2)
-    return { e, c }, there
-  end
-  return { 0, 0 }, there
+  return decode(value or '', 1), there
 end
 
 local function settle(s, p)
@@ -36,7 +41,7 @@ end
 
 local function store(key, s, p, expiry, stored)
   if s[1] % p.window ~= 0 or p.window < SHORT_FORM or s[2] >= 1e15 then
-    save(key, pack('<c1I7I7', 'F', s[1], s[2]), expiry)
+    save(key, encode(s), expiry)
   elseif stored[3] and stored[1] == s[1] then
     call('INCRBY', key, text(s[2] - stored[2])) -- it expires as before
   else
@@ -47,6 +52,7 @@ end
 return {
   params = params,
   load = load,
+  decode = decode,
   settle = settle,
   fits = function(s, p, n) return n <= p.limit - s[2] end,
   left = function(s, p) return p.limit - s[2] end,
@@ -54,5 +60,6 @@ return {
   refund = refund,
   expiry = function(s) return s[2] == 0 and 0 or s[1] end,
   store = store,
+  encode = encode,
   reply = function(s) return pack('<dd', s[1], s[2]) end,
 }

@@ -11,13 +11,14 @@ local function try(i)
   local s = current(c, k)
   before[i] = state[k]
   local fits = true
-  if c.hits < 0 then
+  if c.back then
+    fits = not c.settles or c.program.holds(s, c.p)
     s = c.program.refund(s, c.p, -c.hits)
   else
     fits = c.program.fits(s, c.p, c.needed)
     if fits and c.hits > 0 then s = c.program.charge(s, c.p, c.hits) end
   end
-  if c.hits ~= 0 then keep(c, k, s) end
+  if not c.looks then keep(c, k, s) end
   fitted[i] = fits
 end
 
@@ -29,9 +30,9 @@ end
 -- deny charges the i-th check as part of a denied call.
 local function deny(i)
   local c, k = check[i], place[i]
-  if c.hits == 0 then return end
+  if c.looks then return end
   local s, n = current(c, k), 0
-  if c.hits < 0 then
+  if c.back then
     s = c.program.refund(s, c.p, -c.hits)
   else
     if c.denied == COUNT then
@@ -39,7 +40,7 @@ local function deny(i)
     elseif c.denied == DRAIN and not fitted[i] then
       n = c.program.left(s, c.p)
     end
-    if n > 0 then s = c.program.charge(s, c.p, n) end
+    if n > 0 then s = c.spend(s, c.p, n) end
   end
   keep(c, k, s)
 end
@@ -63,10 +64,10 @@ local function enforced(a, b)
 end
 
 -- passes reports whether the descriptor of the checks from a to b does: those in
--- shadow mode do not matter beside others.
+-- shadow mode do not matter beside others, and settlements refuse nothing.
 local function passes(a, b, live)
   for i = a, b do
-    if not fitted[i] and not (live and flag(flags[i], 8)) then return false end
+    if not fitted[i] and not check[i].settles and not (live and flag(flags[i], 8)) then return false end
   end
   return true
 end
@@ -86,7 +87,7 @@ local function decide(n)
     local passing = passes(first, last, live)
     if not passing then undo(first, last) end
     for i = first, last do
-      if not passing or not fitted[i] then deny(i) end
+      if not passing or not fitted[i] and not check[i].settles then deny(i) end
     end
     report(base, first, last)
     if flag(flags[first], 16) then

@@ -96,7 +96,7 @@ func (m *Memory) Answer(checks []backend.Check, ids []keys.ID, out []algo.Decisi
 
 // refuse decides the check if it is known to be refused.
 func (m *Memory) refuse(c *backend.Check, of keys.ID, out *algo.Decision, began time.Time) bool {
-	if c.Hits <= 0 {
+	if c.Hits <= 0 || c.Limit.Holds() { // what is held may go back at any time
 		return false
 	}
 	s := m.shard(of)
@@ -160,7 +160,7 @@ type Found struct {
 
 // Remember keeps what a call found of the check's counter, if it has no room.
 func (m *Memory) Remember(c *backend.Check, of keys.ID, f Found) {
-	if f.Decision.Remaining > 0 || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count {
+	if f.Decision.Remaining > 0 || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count || c.Limit.Holds() {
 		return
 	}
 	known := &refusal{limit: c.Limit, now: f.At, sent: f.Sent, last: f.Decision}

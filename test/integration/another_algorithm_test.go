@@ -13,22 +13,22 @@ import (
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
-// TestASeventhAlgorithm adds one to a copy of the code, by one Go file, one Lua file
+// TestAnotherAlgorithm adds one to a copy of the code, by one Go file, one Lua file
 // and one row in the registry, and finds it everywhere.
-func TestASeventhAlgorithm(t *testing.T) {
+func TestAnotherAlgorithm(t *testing.T) {
 	root := t.TempDir()
 	for _, name := range []string{"go.mod", "go.sum", "cmd", "internal"} {
 		copyTree(t, filepath.Join("..", "..", name), filepath.Join(root, name))
 	}
 	algo := filepath.Join(root, "internal", "algo")
-	copyTree(t, "testdata/seventh/cooldown.go.txt", filepath.Join(algo, "cooldown.go"))
-	copyTree(t, "testdata/seventh/cooldown.lua", filepath.Join(root, "internal", "backend", "redis", "lua", "cooldown.lua"))
+	copyTree(t, "testdata/another/cooldown.go.txt", filepath.Join(algo, "cooldown.go"))
+	copyTree(t, "testdata/another/cooldown.lua", filepath.Join(root, "internal", "backend", "redis", "lua", "cooldown.lua"))
 	registry := filepath.Join(algo, "registry.go")
 	rows, err := os.ReadFile(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const last = "hybridKind,\n"
+	const last = "concurrencyKind,\n"
 	if n := strings.Count(string(rows), last); n != 1 {
 		t.Fatalf("the last row of the registry stands there %d times", n)
 	}
@@ -73,7 +73,7 @@ func TestASeventhAlgorithm(t *testing.T) {
 				}
 			}
 			for page, want := range map[string]string{
-				"/openapi.yaml": "hybrid, cooldown]", "/page/algorithms.js": "'cooldown'", "/rlconfig": "cooldown",
+				"/openapi.yaml": "concurrency, cooldown]", "/page/algorithms.js": "'cooldown'", "/rlconfig": "cooldown",
 			} {
 				if body := service.Get(t, service.Admin, page); !strings.Contains(body, want) {
 					t.Errorf("%s does not hold %q", page, want)

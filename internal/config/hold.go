@@ -1,0 +1,25 @@
+package config
+
+import (
+	"time"
+
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+)
+
+// Hold has the limits of a rule on sets of entries hold what a request asks for, until
+// the request settles or the hold expires. A descriptor without the entry SettledBy
+// asks, one with it settles.
+type Hold struct {
+	// By is the key of the entry that says which request it is. It is no part of the
+	// counter, and a descriptor without it does not meet the rule.
+	By string
+	// Expires is for how long is held what no settlement comes for.
+	Expires time.Duration
+	// SettledBy is the entry of the descriptor that comes when the request has ended.
+	SettledBy sets.Entry
+}
+
+// String returns how requests are told apart, and what settles them.
+func (h *Hold) String() string {
+	return "hold by " + Quote(h.By) + ", settled by " + Quote(h.SettledBy.Key) + "=" + Quote(h.SettledBy.Value)
+}
