@@ -181,7 +181,7 @@ type holding struct {
 }
 
 const (
-	heldHead    = iota // the inner state's words · 2^32 + the number of requests
+	heldHead    = iota // the inner state's words · 2^32 + the number of requests, and unused
 	heldHits           // of all of them
 	heldExpired        // how many · 2^52 + when, in µs since the epoch
 	heldInner          // where the inner state is
@@ -192,6 +192,11 @@ const (
 	heldEach  = 3
 
 	expiredBits = 52
+
+	// unused in heldHead says that nothing was used when the state was left. Other states
+	// of which that is so are forgotten: the inner one may tell it from the time alone, and
+	// not when the clock has stepped back since.
+	unused = 1 << 63
 
 	// lostAfter is for how long requests are known that have held for too long, to be
 	// found and counted, after the last of them, in µs.
@@ -227,7 +232,15 @@ func (h *holding) first() int { return heldInner + h.inner.words() }
 func requests(s State) int { return int(uint32(s[heldHead])) }
 
 func (h *holding) setRequests(s State, n int) {
-	s[heldHead] = uint64(h.inner.words())<<32 | uint64(n)
+	s[heldHead] = s[heldHead]&unused | uint64(h.inner.words())<<32 | uint64(n)
+}
+
+// mark notes whether anything is used.
+func (h *holding) mark(s State, now int64) {
+	s[heldHead] &^= unused
+	if h.inner.expiry(h.innerOf(s)) <= now {
+		s[heldHead] |= unused
+	}
 }
 
 func (h *holding) innerOf(s State) State { return s[heldInner:h.first()] }
@@ -243,7 +256,7 @@ func (h *holding) request(s State, i int) State {
 func (h *holding) fit(s State, now int64) State {
 	had, n := -1, 0
 	if len(s) >= heldInner {
-		had, n = int(min(s[heldHead]>>32, uint64(len(s)))), requests(s)
+		had, n = int(min(s[heldHead]&^unused>>32, uint64(len(s)))), requests(s)
 	}
 	if had == h.inner.words() && h.first()+heldEach*n <= len(s) {
 		return s
@@ -253,7 +266,7 @@ func (h *holding) fit(s State, now int64) State {
 	}
 	t := make(State, h.first()+heldEach*n)
 	if n > 0 || had > 0 {
-		t[heldExpired] = s[heldExpired]
+		t[heldHead], t[heldExpired] = s[heldHead]&unused, s[heldExpired]
 		copy(t[h.first():], s[heldInner+had:heldInner+had+heldEach*n])
 	}
 	if a, ok := h.inner.(adopter); ok && had > 0 {
@@ -265,7 +278,11 @@ func (h *holding) fit(s State, now int64) State {
 
 // settle wants a state that fits.
 func (h *holding) settle(s State, now int64) {
+	if s[heldHead]&unused != 0 {
+		clear(h.innerOf(s))
+	}
 	h.inner.settle(h.innerOf(s), now)
+	h.mark(s, now)
 	n, kept, sum := requests(s), 0, uint64(0)
 	lost := h.last(s)+lostAfter <= now // by then the state may have been forgotten
 	for i := range n {
@@ -363,6 +380,7 @@ func (h *holding) settleFor(s State, now, hits int64, id uint64) State {
 	}
 	if hits > 0 {
 		h.inner.charge(h.innerOf(s), now, hits)
+		h.mark(s, now)
 	}
 	return s
 }
@@ -373,6 +391,7 @@ func (h *holding) refundFor(s State, now, n int64, id uint64) State {
 		i := h.find(s, id)
 		if i < 0 {
 			h.inner.refund(h.innerOf(s), now, n)
+			h.mark(s, now)
 			break
 		}
 		r := h.request(s, i)
@@ -393,6 +412,7 @@ func (h *holding) refund(s State, now, n int64) State { return h.refundFor(s, no
 // charge charges what a denied call does: that is used, not held.
 func (h *holding) charge(s State, now, n int64) State {
 	h.inner.charge(h.innerOf(s), now, n)
+	h.mark(s, now)
 	return s
 }
 

@@ -221,6 +221,52 @@ func TestNegativeHitsOnlyGiveBack(t *testing.T) {
 	}
 }
 
+// A clock that steps back gives nothing back, and has nothing held for longer than the
+// rule says from then on.
+func TestHoldsWhenTheClockStepsBack(t *testing.T) {
+	for _, p := range []algo.Params{concurrent(10), reserving(algo.FixedWindow, 10), reserving(algo.TokenBucket, 10)} {
+		h := newHolder(t, p)
+		h.ask(1, 3)
+		h.now -= 3600e6
+		if d := h.ask(2, 4); d.Remaining != 3 || d.Held != 2 {
+			t.Errorf("%v: an hour back: %s, %d hold", p.Algorithm, show(d), d.Held)
+		}
+		h.now += 60e6
+		h.mustBe(10, 0)
+	}
+}
+
+// Requests that ask, settle, and settle what is not theirs, in any order and at any time,
+// never hold more than the limit.
+func TestNobodyHoldsMoreThanTheLimit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := concurrent(rapid.Uint32Range(1, 12).Draw(t, "limit"))
+		h := newHolder(t, p)
+		type hold struct{ until, hits int64 }
+		running := map[uint64]hold{}
+		for range rapid.IntRange(1, 100).Draw(t, "calls") {
+			h.now += rapid.SampledFrom([]int64{0, 0, 0, 1, 59e6, 60e6}).Draw(t, "wait")
+			id := rapid.Uint64Range(0, 15).Draw(t, "request")
+			hits := rapid.Int64Range(1, 3).Draw(t, "hits")
+			if rapid.Bool().Draw(t, "settles") {
+				h.settle(id, hits)
+				delete(running, id)
+			} else if h.ask(id, hits).Allowed && id != 0 {
+				running[id] = hold{h.now + 60e6, hits}
+			}
+			sum := int64(0)
+			for _, r := range running {
+				if r.until > h.now {
+					sum += r.hits
+				}
+			}
+			if sum > int64(p.Limit) {
+				t.Fatalf("%d are held, of %d", sum, p.Limit)
+			}
+		}
+	})
+}
+
 // What is used drains and fades as without holds, when the window's layout changes.
 func TestHoldsSurviveAStrictWindow(t *testing.T) {
 	p := reserving(algo.SlidingWindow, 100)

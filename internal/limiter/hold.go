@@ -35,7 +35,11 @@ func (r *Request) countHold(d *Descriptor, hits int64, whole bool) int64 {
 	if d.first == d.last {
 		return hits
 	}
-	x, c := &r.decisions[d.first], &r.ask.Checks[d.first]
+	at := d.first
+	for at+1 < d.last && r.limits[at].candidate { // a rehearsal grants nothing
+		at++
+	}
+	x, c := &r.decisions[at], &r.ask.Checks[at]
 	if c.Looks() {
 		return hits
 	}

@@ -5,7 +5,8 @@
 -- epoch) and its hits in 4. The first to expire is the first.
 -- Value: 'H', a check on what follows it up to the requests in 2 bytes, the hits in 6,
 -- the number of requests in 2, how many were found expired in 2 and when in 7; the
--- requests; what is used.
+-- requests; what is used, or nothing if nothing is: it may tell that from the time alone,
+-- and not when the clock has stepped back since.
 
 local EACH, FIRST, FORMAT = 19, 20, '<c1I2I6I2I2I7'
 local LOST_AFTER = 60000000
@@ -142,7 +143,8 @@ end
 
 local function store(key, s, p, at)
   local head = pack(FORMAT, 'H', check(s[3], s[4], s[5], s[6]), s[3], s[4], s[5], s[6])
-  save(key, head .. s[2] .. p.inner.encode(s[1], p.used), at)
+  local state = p.inner.expiry(s[1], p.used) > now and p.inner.encode(s[1], p.used) or ''
+  save(key, head .. s[2] .. state, at)
 end
 
 local function reply(s, p)
