@@ -13,31 +13,31 @@ import (
 // Adjustment is a rule about rules: it changes the limits that it selects, wherever
 // their rules come from. An [Overlay] applies it.
 type Adjustment struct {
-	// By says who makes it: the place where it is written, or a setting.
+	// By names where it is written: a place in a file, or a setting.
 	By string
 	// Pos is that place, and Path leads to it in its document. Both are zero for a setting.
 	Pos  Pos
 	Path string
-	// Selects is which limits it changes, Set what it makes of them.
+	// Selects chooses the limits to change. Set is the change.
 	Selects Selection
 	Set     Change
 }
 
-// Selection is a choice of limits. Each text is held against the whole of one name; each
-// * in it stands for zero or more characters, and an empty one for any name.
+// Selection chooses limits. Each text must match the whole of one name. A * in it matches
+// zero or more characters. An empty text matches any name.
 type Selection struct {
 	Domain string
 	Path   string // of the rule, as Rule.Name
 	Name   string // of the limit
-	// Unnamed chooses the limits for which a default algorithm is; see [Default].
+	// Unnamed chooses the limits that a default algorithm applies to; see [Default].
 	Unnamed bool
 }
 
-// Change is what an adjustment sets of a limit. The zero value of a field leaves the
-// limit's own. What a limit admits in the long run, and what it is called, is no part
-// of it: that is for its rule to say.
+// Change holds the parameters of a limit that an adjustment sets. The zero value of a
+// field keeps the limit's own. A change cannot set the name of a limit or how much it
+// admits in the long run: only its rule does.
 type Change struct {
-	// Algorithm takes with it those of the limit's parameters that it has too.
+	// Algorithm keeps those of the limit's parameters that it takes as well.
 	Algorithm      *algo.Algorithm
 	Burst          Burst
 	Strict         *bool
@@ -49,8 +49,8 @@ type Change struct {
 	ShadowMode     *bool
 }
 
-// String lists what is set, as the text of a limit has it: "algorithm token_bucket,
-// burst 20%".
+// String lists the parameters that are set, as the text of a limit does: "algorithm
+// token_bucket, burst 20%".
 func (c *Change) String() string {
 	var all []string
 	add := func(given bool, key string, value any) {
@@ -76,13 +76,13 @@ func (c *Change) String() string {
 	return strings.Join(all, ", ")
 }
 
-// AdjustedBy is an adjustment as people and programs are told of it.
+// AdjustedBy describes an adjustment for people and for JSON.
 type AdjustedBy struct {
 	By  string `json:"by"`  // file:line:column, or the setting
 	Set string `json:"set"` // such as "algorithm token_bucket, burst 20%"
 }
 
-// Told returns what to tell of adjustments.
+// Told returns the descriptions of adjustments.
 func Told(all []*Adjustment) (list []AdjustedBy) {
 	for _, a := range all {
 		list = append(list, AdjustedBy{a.By, a.Set.String()})
@@ -90,10 +90,10 @@ func Told(all []*Adjustment) (list []AdjustedBy) {
 	return list
 }
 
-// String returns "place: what is set".
+// String returns "place: parameters".
 func (a AdjustedBy) String() string { return a.By + ": " + a.Set }
 
-// AdjustedBy returns what has adjusted the descriptor's limits, each once.
+// AdjustedBy returns the adjustments of the descriptor's limits, each once.
 func (d *Descriptor) AdjustedBy() (all []*Adjustment) {
 	seen := map[*Adjustment]bool{}
 	for _, l := range d.Limits {
@@ -107,8 +107,8 @@ func (d *Descriptor) AdjustedBy() (all []*Adjustment) {
 	return all
 }
 
-// WrittenText is the text of the i-th limit before it was adjusted, with the mode of its
-// descriptor if that was adjusted, too.
+// WrittenText returns the text of the i-th limit before it was adjusted. If the mode of
+// its descriptor was adjusted too, the text ends with the mode as written.
 func (d *Descriptor) WrittenText(i int) string {
 	w := d.AsWritten()
 	text := w.Limits[i].String()
@@ -118,8 +118,8 @@ func (d *Descriptor) WrittenText(i int) string {
 	return text
 }
 
-// AsWritten returns the descriptor as its source has it, before adjustments. What is
-// below it is not to be looked at.
+// AsWritten returns the descriptor as its source has it, before adjustments. Callers must
+// not look at the descriptors below it.
 func (d *Descriptor) AsWritten() *Descriptor {
 	if d.Written != nil {
 		return d.Written
@@ -127,7 +127,8 @@ func (d *Descriptor) AsWritten() *Descriptor {
 	return d
 }
 
-// Burst is a capacity: a number of hits, or a part of the limit. The zero Burst is none.
+// Burst is a capacity: a number of hits, or a percentage of the limit. The zero Burst is
+// none.
 type Burst struct {
 	Hits    uint32
 	Percent Percent
@@ -150,7 +151,7 @@ func ParseBurst(text string) (b Burst, err error) {
 	return b, nil
 }
 
-// String writes what ParseBurst reads; nothing for none.
+// String returns a text that ParseBurst reads. It is empty for the zero Burst.
 func (b Burst) String() string {
 	switch {
 	case b.Percent > 0:
@@ -161,8 +162,8 @@ func (b Burst) String() string {
 	return ""
 }
 
-// Of returns the burst of a limit. A percentage is rounded up, to at least 1 and at most
-// what a limit may be.
+// Of returns the burst of a limit in hits. A percentage is rounded up. The result is at
+// least 1 and at most the largest limit.
 func (b Burst) Of(limit uint32) uint32 {
 	if b.Percent == 0 {
 		return b.Hits
@@ -177,10 +178,10 @@ func (b Burst) Of(limit uint32) uint32 {
 // meaning it would change: quotas, holds, windows of a calendar, and those of a day or
 // more, such as a budget.
 type Default struct {
-	// Algorithm may be FixedWindow, the zero value: that is what such limits have.
+	// Algorithm may be FixedWindow, the zero value, which changes nothing.
 	Algorithm algo.Algorithm
 	Burst     Burst
-	// By says what sets it.
+	// By names the setting.
 	By string
 }
 
@@ -192,7 +193,7 @@ func (d Default) Check() error {
 	return &algo.ParamError{Param: "burst", What: fmt.Sprintf("%s has no burst", d.Algorithm), Remedy: "leave it out, or use " + algo.Taking(algo.TakesBurst)}
 }
 
-// adjustment returns what a default comes to; nil if it changes nothing.
+// adjustment returns the default as an adjustment; nil if it changes nothing.
 func (d Default) adjustment() *Adjustment {
 	if d.Algorithm == algo.FixedWindow {
 		return nil
@@ -200,14 +201,14 @@ func (d Default) adjustment() *Adjustment {
 	return &Adjustment{By: d.By, Selects: Selection{Unnamed: true}, Set: Change{Algorithm: &d.Algorithm, Burst: d.Burst}}
 }
 
-// takesDefault reports whether a default algorithm is for a limit of the descriptor. It
-// is the one place that knows which limits mean just the window that they have.
+// takesDefault reports whether a default algorithm applies to a limit of the descriptor.
+// Only this function knows which limits depend on their very window.
 func takesDefault(d *Descriptor, l *Limit) bool {
 	p := l.Algo.Params()
 	return !l.AlgorithmGiven && !d.QuotaMode && d.Hold == nil && p.Calendar.IsZero() && p.Window < Day.Duration()
 }
 
-// text is a part of a Selection, ready to be held against names.
+// text is one text of a Selection, compiled for matching.
 type text struct {
 	any     bool
 	exact   string

@@ -12,17 +12,17 @@ type Limit struct {
 	Name string
 	// Unlimited limits nothing; Algo is nil then.
 	Unlimited bool
-	// ShadowMode decides and counts, and refuses nobody. See also [Descriptor.Candidate].
+	// ShadowMode decides and counts, but refuses nothing. See also [Descriptor.Candidate].
 	ShadowMode bool
 	// Algo is the compiled algorithm.
 	Algo *algo.Limit
 	// AlgorithmGiven reports whether the algorithm was written, rather than the default.
 	AlgorithmGiven bool
-	// Table makes the limit follow an entry. RequestsPerUnit and Algo are its default
-	// then. Nil: it has none. See [Limit.For].
+	// Table makes the limit follow an entry. RequestsPerUnit and Algo are then the
+	// table's default. Nil: no table. See [Limit.For].
 	Table *Table
-	// BurstPercent is the burst as a part of the limit, if it is written so: of Algo's
-	// parameters it follows.
+	// BurstPercent is the burst as a percentage of the limit, if it is written so. The
+	// burst in Algo's parameters follows from it.
 	BurstPercent Percent
 	// RequestsPerUnit, Unit and UnitMultiplier are what current_limit reports.
 	// A window that is not a whole number of units has Unit UnitUnknown.
@@ -30,7 +30,7 @@ type Limit struct {
 	Unit            Unit
 	UnitMultiplier  uint32 // 1 unless the window is a multiple of the unit
 	// Replaces names the limits that do not apply in a request in which this one does.
-	// Of a limit in ShadowMode it has no effect.
+	// It has no effect in ShadowMode.
 	Replaces       []string
 	OnBackendError BackendErrorMode
 	// Lease is the part of the limit, from 0 to 1, that all replicas together may take
@@ -38,11 +38,11 @@ type Limit struct {
 	Lease float64
 	// RawBody is the body of the 429 that this limit causes. Empty: the proxy's own.
 	RawBody string
-	// RequestHeaders mark a request for which there is no room and that passes all the
-	// same, as in ShadowMode. Sorted by name.
+	// RequestHeaders mark a request that is over the limit and passes all the same, as
+	// in ShadowMode. Sorted by name.
 	RequestHeaders []Header
-	// AdjustedBy are the adjustments that made the limit what it is, in their order.
-	// Shared with other limits.
+	// AdjustedBy are the adjustments that changed the limit, in the order in which they
+	// apply. Other limits share the slice.
 	AdjustedBy []*Adjustment
 	Pos        Pos
 }
@@ -50,10 +50,10 @@ type Limit struct {
 // Header is an HTTP header.
 type Header struct{ Name, Value string }
 
-// BackendErrorMode says what to answer when the store fails.
+// BackendErrorMode chooses the answer while the store fails.
 type BackendErrorMode uint8
 
-// What to answer when the store fails.
+// The answers while the store fails.
 const (
 	BackendErrorDefault BackendErrorMode = iota // as the service is set
 	BackendErrorError                           // a gRPC error: Envoy's failure_mode_deny decides

@@ -9,16 +9,16 @@ import (
 
 // Origin is the kind of place that rules come from.
 //
-// What comes from FromAdmin overrides the rest: a descriptor with limits takes
-// the place of the one with the same domain, keys and values, or name, of which only
-// what is below it stays. Others are added, before those of their level, so that they
-// are the first to match. A value that another list has is taken from it, see makeRoom.
-// What an overriding domain says of consume counts.
+// Rules of FromAdmin override the others. A descriptor with limits replaces the one with
+// the same domain, keys and values, or with the same name; only the descriptors below
+// that one stay. Other descriptors are added before those of their level, so that they
+// match first. A value that another list has is removed from that list, see makeRoom.
+// The consume of an overriding domain replaces the domain's own.
 type Origin uint8
 
 // The origins.
 const (
-	FromFile  Origin = iota // files, and whatever else does not say
+	FromFile  Origin = iota // files, and sources without an origin
 	FromXDS                 // a control plane
 	FromAdmin               // the admin API
 )
@@ -45,8 +45,8 @@ func (d *Domain) lay(over *Domain, before bool) {
 	d.Limits = lay(d.Limits, over.Limits, before)
 }
 
-// lay returns a level of base with that of over laid over it, and what only over
-// has before or after the rest. It may change both.
+// lay returns a level of base with that of over laid over it. Descriptors that only over
+// has come before or after the rest. It may change both.
 func lay(base, over []*Descriptor, before bool) []*Descriptor {
 	base = makeRoom(base, over)
 	places := make(map[Place]int, len(base))
@@ -67,12 +67,12 @@ func lay(base, over []*Descriptor, before bool) []*Descriptor {
 	return append(base, added...)
 }
 
-// Place tells a descriptor from the others of its list. List is the text of a list of
-// values, in the place of Value.
+// Place identifies a descriptor among those of its list. List is the text of a list of
+// values; Value is then empty.
 type Place struct{ Set, Key, Value, List string }
 
-// Place returns where the descriptor is among the others of its list: by its name if
-// it is a rule on sets of entries, otherwise by its key and value.
+// Place returns the descriptor's place in its list: its name if it is a rule on sets of
+// entries, otherwise its key and value.
 func (d *Descriptor) Place() Place {
 	if d.Set != nil {
 		return Place{Set: d.Set.Name}
@@ -83,8 +83,9 @@ func (d *Descriptor) Place() Place {
 	return Place{Key: d.Key, Value: d.Value}
 }
 
-// Places returns the places that the descriptor takes, of which no other one of its list
-// may have any: its own, or of a list those of its values, and its ranges in List.
+// Places returns all places that the descriptor takes. No other descriptor of its list
+// may take one of them. They are its own place or, if it has a list of values, one for
+// each value and one for each range, in List.
 func (d *Descriptor) Places() iter.Seq[Place] {
 	return func(yield func(Place) bool) {
 		if !d.HasList() {
@@ -104,10 +105,10 @@ func (d *Descriptor) Places() iter.Seq[Place] {
 	}
 }
 
-// laidUnder returns d as it is with over, of the same key and value, in force.
+// laidUnder returns d with over, which has the same place, laid over it.
 func (d *Descriptor) laidUnder(over *Descriptor, before bool) *Descriptor {
 	below := lay(d.Descriptors, over.Descriptors, before)
-	if len(over.Limits) == 0 { // it only leads to others
+	if len(over.Limits) == 0 { // it has only descriptors below it
 		d.ShareThreshold = d.ShareThreshold || over.ShareThreshold
 		d.ValueToMetric = d.ValueToMetric || over.ValueToMetric
 		d.Descriptors = below

@@ -11,7 +11,7 @@ type Pos struct {
 	Line, Column int
 }
 
-// String returns file:line:column, without what is unknown.
+// String returns file:line:column, without the parts that are unknown.
 func (p Pos) String() string {
 	switch {
 	case p.Line == 0:
@@ -28,11 +28,11 @@ type Problem struct {
 	// Path leads from the document to the offending field, such as
 	// "descriptors[0].rate_limit.unit". Empty for the document as a whole.
 	Path string
-	// What is wrong, and what to write instead.
+	// What describes the mistake. Remedy says what to write instead.
 	What, Remedy string
 }
 
-// Error returns "file:line:column: path: what is wrong; what to write".
+// Error returns "file:line:column: path: mistake; remedy".
 func (p Problem) Error() string {
 	var b strings.Builder
 	for _, where := range []string{p.Pos.String(), p.Path} {

@@ -7,9 +7,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
-// makeRoom returns a level of base in which no list shares a value with over that it
-// does not share as a whole. A value of over stands alone then, with all that it leads to;
-// what a list of over has is gone from others, with all that it leads to.
+// makeRoom removes from a level of base the values that over takes, unless over has the
+// very same list. If over has the value by itself, the value becomes a descriptor of its
+// own in the result, with the descriptors below it. If over has the value in a list, the
+// value goes, with the descriptors below it.
 func makeRoom(base, over []*Descriptor) []*Descriptor {
 	taken := map[Place]*Descriptor{}
 	lists := false
@@ -40,8 +41,8 @@ func makeRoom(base, over []*Descriptor) []*Descriptor {
 	return out
 }
 
-// without returns a list without what is taken, if anything is left of it, and what is
-// taken by single values as descriptors of their own.
+// without returns the list without the members that are taken, unless none are left, and
+// each value that a single value has taken as a descriptor of its own.
 func (d *Descriptor) without(taken map[Place]*Descriptor) (out []*Descriptor) {
 	rest := *d
 	rest.AnyOf.Values = slices.DeleteFunc(slices.Clone(d.AnyOf.Values), func(v string) bool {
@@ -72,7 +73,7 @@ func (d *Descriptor) without(taken map[Place]*Descriptor) (out []*Descriptor) {
 	return append([]*Descriptor{&rest}, out...)
 }
 
-// clone returns a copy that shares nothing that laying others over it changes.
+// clone returns a copy. Laying other descriptors over it leaves the original as it is.
 func (d *Descriptor) clone() *Descriptor {
 	c := *d
 	c.Descriptors = slices.Clone(d.Descriptors)

@@ -11,8 +11,8 @@ import (
 )
 
 // Table makes a limit follow the value of an entry of the request descriptor, such as
-// its plan. The entry is no part of the counter: what was used under one row stays used
-// under another.
+// its plan. The entry is no part of the counter's key: hits charged under one row still
+// count under another.
 type Table struct {
 	// By is the key of the entry.
 	By string
@@ -20,15 +20,14 @@ type Table struct {
 	Rows []Row
 }
 
-// Row is the limit for one value of the entry: a limit without a table, which differs from
-// the one with the table in RequestsPerUnit and Algo alone.
+// Row is the limit for one value of the entry. Limit has no table. It differs from the
+// limit with the table only in RequestsPerUnit and Algo.
 type Row struct {
 	Value string
 	Limit *Limit
 }
 
-// MaxRows is how many values a table may have: each is a limit of its own, ready to
-// decide.
+// MaxRows bounds the values of a table, because each has a compiled limit of its own.
 const MaxRows = 256
 
 // Follows returns the key of the entry that the descriptor's limits follow; empty if
@@ -42,9 +41,9 @@ func (d *Descriptor) Follows() string {
 	return ""
 }
 
-// For returns the limit that applies to a descriptor with these entries: of one with a
-// table that of the first entry for which it has a row, else the limit itself, which is
-// the table's default. row is the value of the row; empty and false for the default.
+// For returns the limit that applies to a descriptor with these entries. If the limit has
+// a table, the first entry with a row decides; without one the table's default applies.
+// row is the value of the row. It is empty, and ok is false, for the default.
 func (l *Limit) For(entries []sets.Entry) (limit *Limit, row string, ok bool) {
 	if l.Table == nil {
 		return l, "", false
@@ -71,7 +70,7 @@ func (l *Limit) Default() *Limit {
 	return &d
 }
 
-// All returns the limit, which of one with a table is the default, and those of the
+// All returns the limit, which is the default if it has a table, and the limits of the
 // table's rows.
 func (l *Limit) All() iter.Seq[*Limit] {
 	return func(yield func(*Limit) bool) {
@@ -86,7 +85,7 @@ func (l *Limit) All() iter.Seq[*Limit] {
 	}
 }
 
-// shownRows is how many rows the text of a limit shows.
+// shownRows bounds the rows that the text of a limit shows.
 const shownRows = 6
 
 // text returns the table in the text of a limit, such as "1000 for plan=gold, 100 for
@@ -110,14 +109,15 @@ type Percent uint32
 // OnePercent is 1%.
 const OnePercent Percent = 100
 
-// Of returns the part of n, rounded up, at least 1. ok is false if it is beyond uint32.
+// Of returns the percentage of n, rounded up, at least 1. ok is false if it is beyond
+// uint32.
 func (p Percent) Of(n uint32) (part uint32, ok bool) {
 	const whole = 100 * 100
 	x := max(1, (uint64(p)*uint64(n)+whole-1)/whole)
 	return uint32(x), x <= 1<<32-1
 }
 
-// String returns it as rules have it, such as "20%" or "12.5%".
+// String returns the percentage as rules write it, such as "20%" or "12.5%".
 func (p Percent) String() string {
 	text := fmt.Sprintf("%d.%02d", p/100, p%100)
 	return strings.TrimRight(strings.TrimRight(text, "0"), ".") + "%"

@@ -19,8 +19,8 @@ const (
 	Minute
 	Hour
 	Day
-	Month // 30 days, but what current_limit says of a calendar's
-	Year  // 365 days, likewise
+	Month // 30 days; in current_limit also a calendar month
+	Year  // 365 days; in current_limit also a calendar year
 	Week
 )
 
@@ -33,7 +33,7 @@ var unitLengths = [...]time.Duration{Second: time.Second, Minute: time.Minute, H
 
 const day = 24 * time.Hour
 
-// longestFirst are the units in the order in which a window is measured in them.
+// longestFirst are the units in the order in which Measure tries them.
 var longestFirst = [...]Unit{Year, Month, Week, Day, Hour, Minute, Second}
 
 // String returns the name that rules use, such as "minute".
@@ -52,7 +52,7 @@ func (u Unit) Duration() time.Duration {
 	return 0
 }
 
-// ParseUnit returns UnitUnknown for what is no unit. Case does not matter.
+// ParseUnit returns the unit of a name, in any case; UnitUnknown if there is none.
 func ParseUnit(name string) Unit {
 	for _, u := range longestFirst {
 		if strings.EqualFold(name, unitNames[u]) {
@@ -73,8 +73,8 @@ func Measure(window time.Duration) (Unit, uint32) {
 	return UnitUnknown, 1
 }
 
-// MeasureCalendar returns how long the windows of a calendar are, as current_limit
-// reports it: a quarter is three months.
+// MeasureCalendar returns the length of a calendar's windows as current_limit reports it:
+// a quarter is three months.
 func MeasureCalendar(every algo.Period) (Unit, uint32) {
 	switch every {
 	case algo.EveryDay:
@@ -91,7 +91,7 @@ func MeasureCalendar(every algo.Period) (Unit, uint32) {
 	return UnitUnknown, 1
 }
 
-// FormatDuration returns the shortest text of d that rules may have as a window.
+// FormatDuration returns the shortest text of d that rules accept as a window.
 func FormatDuration(d time.Duration) string {
 	if d%day == 0 {
 		return fmt.Sprintf("%dd", d/day)
@@ -106,7 +106,7 @@ func FormatDuration(d time.Duration) string {
 	return s
 }
 
-// FormatRate returns the shortest text of r that rules may have as a refill_rate.
+// FormatRate returns the shortest text of r that rules accept as a refill_rate.
 func FormatRate(r algo.Rate) string {
 	if unit, n := Measure(r.Per); n == 1 && unit != UnitUnknown {
 		return fmt.Sprintf("%d/%s", r.Hits, unit)

@@ -13,16 +13,16 @@ import (
 // value.
 func (d *Descriptor) HasList() bool { return d.AnyOf.Values != nil || d.AnyOf.CIDRs != nil }
 
-// Bounds on the text of a list: one that is longer is cut, and ends with a digest.
+// Bounds on the text of a list. A longer text is cut and ends with a digest.
 const (
 	maxListText = 100 // bytes
 	keptOfList  = 40
 )
 
-// ValueText returns the value as names of rules and keys of counters have it: of a list
-// its members in the order of their bytes, such as [GET|POST|cidr:10.0.0.0/8]. Lists
-// with the same members have the same text and other lists another one; of a list with a
-// long text the end is a digest.
+// ValueText returns the value for names of rules and keys of counters. Of a list it
+// returns the members in the order of their bytes, such as [GET|POST|cidr:10.0.0.0/8].
+// Two lists have the same text if and only if they have the same members. A long text
+// ends with a digest.
 func (d *Descriptor) ValueText() string {
 	if !d.HasList() {
 		return d.Value
@@ -52,14 +52,13 @@ func (d *Descriptor) ValueText() string {
 	return "[" + strings.Join(append(members[:kept:kept], rest), "|") + "]"
 }
 
-// What stands before a range in the text of a list, and before the number of members that
-// are left out.
+// Prefixes in the text of a list: of a range, and of the number of members left out.
 const (
 	cidrMark = "cidr:"
 	moreMark = "+"
 )
 
-// quoteMember quotes a value that would be hard to tell from the text around it.
+// quoteMember quotes a value that could be mistaken for the text around it.
 func quoteMember(v string) string {
 	if strings.ContainsAny(v, "|[]") || strings.HasPrefix(v, cidrMark) || strings.HasPrefix(v, moreMark) {
 		return strconv.Quote(v)

@@ -1,6 +1,6 @@
-// Package reload owns how rules come into force: the files that hold them, noticing that
-// a source has changed, one attempt at a time, what is kept when it fails, and the history
-// and metrics of all that. It knows the grammar as a function, Load.
+// Package reload brings rules into force. It reads and watches the files that hold them,
+// reloads when a source has changed, keeps the last good rules when a reload fails, and
+// records history and metrics. It leaves the grammar of rules to a function, Load.
 package reload
 
 import (
@@ -22,7 +22,7 @@ import (
 
 const (
 	defaultDelay = 100 * time.Millisecond
-	firstRetry   = time.Second // after what may pass: it doubles up to lastRetry
+	firstRetry   = time.Second // after a failure that may pass; doubles up to lastRetry
 	lastRetry    = time.Minute
 	historySize  = 50
 	maxRecorded  = 100 // problems or warnings in an Attempt
@@ -30,35 +30,35 @@ const (
 
 // Options set up a Coordinator.
 type Options struct {
-	// Providers give the sources, which count in this order.
+	// Providers give the sources. Rules are loaded in this order.
 	Providers []Provider
 	// Load makes rules of their sources. It is called by one goroutine at a time.
 	Load Load
-	// AllowNoRules takes files without any rule where there were some. Otherwise
-	// that is a mistake, ErrNoRulesLeft, and the rules that were there stay.
+	// AllowNoRules accepts files without any rule where there were some before.
+	// Otherwise that is an error, ErrNoRulesLeft, and the old rules stay.
 	AllowNoRules bool
-	// Names say how an operator sets these.
+	// Names are what operators call these options, for errors.
 	Names named.Fields
 	// Delay is how long sources must be quiet after a change before they are
-	// read; changes that go on for ten times as long are read on the way.
+	// read. If changes go on for ten times as long, they are read nevertheless.
 	// 0 means 100 ms.
 	Delay time.Duration
-	// Log receives one line for each attempt that loads or fails. Nil: none.
+	// Log receives one line for each attempt that loads or fails. Nil: no log.
 	Log *zap.Logger
 	// OnReload is called after every attempt, for metrics. May be nil.
 	OnReload func(Attempt)
 }
 
-// Coordinator keeps the rules in force. It loads them when told to or when a
-// provider sees a change, validates them, tells its subscribers, and swaps.
+// Coordinator keeps the rules in force. On Reload, or when a provider sees a change, it
+// loads and validates the newest rules, passes them to its subscribers, and swaps.
 //
-// Each provider stands alone. Rules are made of the newest sources of as many
-// providers as can be in force together; a provider whose newest sources are bad,
-// by themselves or beside the others, goes on with its last good ones.
+// A bad provider does not hold up the others. The coordinator adopts the newest sources
+// of the largest set of providers whose sources are valid together. Each other provider
+// keeps its last good sources.
 type Coordinator struct {
 	opts        Options
 	rules       atomic.Pointer[config.Rules]
-	loading     sync.Mutex // one attempt at a time; guards what follows
+	loading     sync.Mutex // one attempt at a time; guards the fields below
 	subscribers []func(*config.Rules) error
 	feeds       []*feed
 
@@ -83,10 +83,10 @@ func New(opts Options) *Coordinator {
 	return c
 }
 
-// Subscribe has apply called with all rules that come into force from now on,
-// one after the other and in the order of subscription. When one subscriber
-// returns an error, the rules don't come into force, and those before it are
-// called again with the old ones. apply must not call the coordinator's Reload.
+// Subscribe adds a function that is called with all rules that come into force from now
+// on. Subscribers are called one after the other, in the order of subscription. If one
+// returns an error, the rules don't come into force, and the subscribers before it are
+// called again with the old rules. apply must not call Reload.
 func (c *Coordinator) Subscribe(apply func(*config.Rules) error) {
 	c.loading.Lock()
 	defer c.loading.Unlock()
@@ -125,8 +125,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch keeps a provider watching. One that fails is no reason to stop serving:
-// Reload still works, and it may be able to watch again later.
+// watch keeps a provider watching. A failure does not stop the service: Reload still
+// works, and the provider may be able to watch again later.
 func (c *Coordinator) watch(ctx context.Context, p Provider, changed func()) {
 	wait := firstRetry
 	for ctx.Err() == nil {
@@ -135,7 +135,7 @@ func (c *Coordinator) watch(ctx context.Context, p Provider, changed func()) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > lastRetry { // it was well: this is a new failure
+		if time.Since(began) > lastRetry { // it worked for a while: this is a new failure
 			wait = firstRetry
 		}
 		c.opts.Log.Error("changes of the rules are not seen; trying again",
@@ -148,8 +148,8 @@ func (c *Coordinator) watch(ctx context.Context, p Provider, changed func()) {
 	}
 }
 
-// coalesce reloads when changes have stopped coming for the delay, or have kept
-// coming for ten times as long. What could not be read is tried again without a
+// coalesce reloads when no change has come for the delay, or when changes have kept
+// coming for ten times as long. Sources that could not be read are tried again without a
 // change, after ever longer waits.
 func (c *Coordinator) coalesce(ctx context.Context, changes <-chan struct{}) {
 	quiet, retry := time.NewTimer(0), time.NewTimer(0)
@@ -179,10 +179,9 @@ func (c *Coordinator) coalesce(ctx context.Context, changes <-chan struct{}) {
 	}
 }
 
-// Reload loads the rules now. Its error is a Failures with what is wrong with the
-// sources of each provider, and nil if all newest sources are in force. It is
-// recorded and logged already. ErrWaiting is the error while there are no rules
-// and none that are bad.
+// Reload loads the rules now. It returns nil if all newest sources are in force, and
+// otherwise a Failures with the mistakes of each provider, which is already recorded and
+// logged. It returns ErrWaiting while there are no rules and no mistakes.
 func (c *Coordinator) Reload(ctx context.Context) error {
 	c.loading.Lock()
 	defer c.loading.Unlock()
@@ -214,9 +213,8 @@ func (c *Coordinator) Reload(ctx context.Context) error {
 	return err
 }
 
-// Check reports why sources could not come into force in place of those of the
-// provider of that origin, beside what is in force of the others; nil if they
-// could. Nothing changes.
+// Check reports why sources could not replace those of the provider of that origin, beside
+// the sources in force of the others; nil if they could. It changes nothing.
 func (c *Coordinator) Check(origin config.Origin, sources []rulefile.Source) error {
 	c.loading.Lock()
 	defer c.loading.Unlock()
@@ -250,19 +248,19 @@ func (c *Coordinator) ask(ctx context.Context) []*offer {
 	return offers
 }
 
-// readAgain has Run read sources again after a while that could not be read.
+// readAgain makes Run retry sources that could not be read, after a while.
 func (c *Coordinator) readAgain(f *feed) {
 	if _, final := f.Provider.(Verdicts); final {
 		return
 	}
 	select {
 	case c.unread <- struct{}{}:
-	default: // it will
+	default: // a retry is due already
 	}
 }
 
-// withProblems adds to the reason why some sources can't be read what is wrong
-// with the others.
+// withProblems adds the mistakes in the sources that could be read to the reason why
+// others could not.
 func (c *Coordinator) withProblems(sources []rulefile.Source, unread error) error {
 	if len(sources) == 0 {
 		return unread
@@ -271,9 +269,9 @@ func (c *Coordinator) withProblems(sources []rulefile.Source, unread error) erro
 	return allOf(unread, err)
 }
 
-// adopt brings into force what is new in the offers, or as many of the new ones
-// as go together with what is in force of the others. It gives the rest an error,
-// and reports whether new rules are in force.
+// adopt brings the new offers into force: all of them, or the largest set that is valid
+// together with the sources in force of the others. It gives the rest an error, and
+// reports whether new rules are in force.
 func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 	var news []*offer
 	for _, o := range offers {
@@ -281,7 +279,7 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 			news = append(news, o)
 		}
 	}
-	tried := map[uint]error{} // by the set of news
+	tried := map[uint]error{} // by set, as bits of news
 	for _, set := range subsets(len(news)) {
 		for i, o := range news {
 			o.chosen = set&(1<<i) != 0
@@ -312,8 +310,8 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 	return false
 }
 
-// tellUnadjusted gives the files, in which adjustments are, an error for those that are
-// not in force for rules from elsewhere.
+// tellUnadjusted gives the file provider an error if some adjustments, which are in files,
+// are not in force for rules from elsewhere.
 func (c *Coordinator) tellUnadjusted(offers []*offer) {
 	rules := c.rules.Load()
 	if rules == nil || len(rules.Unadjusted) == 0 {
@@ -326,14 +324,14 @@ func (c *Coordinator) tellUnadjusted(offers []*offer) {
 	}
 }
 
-// mayGrow reports whether others than the offers that are chosen may have rules later.
+// mayGrow reports whether a provider that is not chosen may have rules later.
 func mayGrow(offers []*offer) bool {
 	return slices.ContainsFunc(offers, func(o *offer) bool { return !o.chosen })
 }
 
-// try brings into force the sources of the offers that are chosen, with those in
-// force of the others. If it fails nothing has changed. While there are no rules, and
-// others may come, it fails with ErrWaiting.
+// try brings the sources of the chosen offers into force, with those in force of the
+// others. If it fails, nothing has changed. It fails with ErrWaiting while there are no
+// rules and others may come.
 func (c *Coordinator) try(offers []*offer) error {
 	var sources []rulefile.Source
 	for _, o := range offers {
@@ -349,7 +347,7 @@ func (c *Coordinator) try(offers []*offer) error {
 		return err
 	}
 	if old == nil && len(rules.Domains) == 0 && mayGrow(offers) {
-		return ErrWaiting // to serve without any limit would be worse than not to serve
+		return ErrWaiting // serving without any limit would be worse than not serving
 	}
 	if !c.opts.AllowNoRules && old.Has(config.FromFile) && !rules.Has(config.FromFile) {
 		return fmt.Errorf("%w, or start with %s to go on without", ErrNoRulesLeft, c.opts.Names.Of("AllowNoRules"))
@@ -361,7 +359,8 @@ func (c *Coordinator) try(offers []*offer) error {
 	return nil
 }
 
-// apply tells the subscribers, and takes it back when one refuses.
+// apply passes rules to the subscribers. If one refuses, those before it get the old
+// rules again.
 func (c *Coordinator) apply(rules *config.Rules) error {
 	for i, apply := range c.subscribers {
 		err := apply(rules)

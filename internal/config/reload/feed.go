@@ -16,7 +16,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// Failure is what is wrong with the sources of one provider.
+// Failure is the error of the sources of one provider.
 type Failure struct {
 	Source config.Origin
 	Err    error
@@ -44,22 +44,22 @@ func (f Failures) Unwrap() []error {
 	return errs
 }
 
-// feed is a provider with its sources that are in force.
+// feed is a provider with its sources in force.
 type feed struct {
 	Provider
 	inForce []rulefile.Source
-	sum     digest // of them
-	loaded  bool   // otherwise nothing of it was ever in force
+	sum     digest // of inForce
+	loaded  bool   // false: none of its sources was ever in force
 	tried   digest // of the sources of the last attempt
 }
 
-// offer is what a provider has in one attempt to load.
+// offer holds the newest sources of a provider in one attempt to load.
 type offer struct {
 	*feed
 	sources []rulefile.Source
 	sum     digest
-	usable  bool // the sources may come into force
-	chosen  bool // they do
+	usable  bool // the sources could be read
+	chosen  bool // the sources are part of the set that is tried
 	err     error
 }
 
@@ -68,8 +68,7 @@ func (o *offer) isNew() bool { return !o.loaded || o.sum != o.feed.sum }
 // adopted notes that the sources are in force.
 func (o *offer) adopted() { o.inForce, o.feed.sum, o.loaded = o.sources, o.sum, true }
 
-// refused notes why the sources are not in force, beside what is bad about others of
-// the provider.
+// refused adds the reason why the sources are not in force to the provider's error.
 func (o *offer) refused(why error) {
 	if o.err == nil {
 		o.err = why
@@ -78,7 +77,7 @@ func (o *offer) refused(why error) {
 	}
 }
 
-// status returns how the sources are after an attempt, and whether that is news.
+// status returns the state of the sources after an attempt, and whether it is new.
 func (o *offer) status(now time.Time, before SourceStatus) (s SourceStatus, news bool) {
 	s = SourceStatus{Source: before.Source, State: SourceGood, InForce: o.loaded, LastSuccess: before.LastSuccess, Failures: before.Failures}
 	switch {
@@ -98,7 +97,7 @@ func (o *offer) status(now time.Time, before SourceStatus) (s SourceStatus, news
 	return s, news
 }
 
-// failuresOf returns what is wrong with the offers; nil if nothing is.
+// failuresOf returns the errors of the offers; nil if there are none.
 func failuresOf(offers []*offer) error {
 	var failures Failures
 	for _, o := range offers {
@@ -149,5 +148,5 @@ func hashOf(offers []*offer) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// digest tells sources apart.
+// digest is a checksum of sources.
 type digest [sha256.Size]byte

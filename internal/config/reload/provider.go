@@ -12,11 +12,11 @@ import (
 type Provider interface {
 	// Origin is the kind of place. A coordinator has at most one provider of each.
 	Origin() config.Origin
-	// Sources returns the rules as they are now. With an error they don't come into
-	// force: the last good ones of this provider stay, and the error is reported
-	// together with the problems of the sources beside it. Sources is called again
-	// after a while. Two errors mean something else: ErrWaiting is no failure, and
-	// with a *Partial the sources beside it come into force.
+	// Sources returns the rules as they are now. If it returns an error, they don't
+	// come into force: the last good ones of this provider stay. The error is
+	// reported together with the problems of the sources that it returns. Sources is
+	// called again after a while. Two errors are exceptions: ErrWaiting is no
+	// failure, and the sources returned with a *Partial come into force.
 	Sources(ctx context.Context) ([]rulefile.Source, error)
 	// Watch calls changed whenever Sources may return something else, and at
 	// least once after it has begun to look. It returns when ctx is done, or with
@@ -24,25 +24,25 @@ type Provider interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Verdicts is a Provider that is told what became of its sources. What is bad about
-// them stays so until it sees a change: it is not asked again before.
+// Verdicts is a Provider that learns the outcome of each attempt. Its bad sources stay bad
+// until it sees a change, so the coordinator does not retry them before.
 type Verdicts interface {
-	// Verdict is called after each attempt: with nil if what Sources returned last
-	// is in force, or else with the reason why it is not.
+	// Verdict is called after each attempt: with nil if the sources that Sources
+	// returned last are in force, otherwise with the reason why they are not.
 	Verdict(err error)
 }
 
-// ErrWaiting is the error of a provider that has not heard of any rules yet, and
-// that will see a change when it does.
+// ErrWaiting is the error of a provider that has no rules yet. It will see a change when
+// they come.
 var ErrWaiting = errors.New("no rules yet")
 
-// ErrNoRulesLeft is the reason why files without any rule are not in force where there
-// were some. [Options.AllowNoRules] takes them.
+// ErrNoRulesLeft refuses files without any rule where there were some before.
+// [Options.AllowNoRules] accepts them.
 var ErrNoRulesLeft = errors.New("no rule is left in the files, which had some; put the rules back")
 
-// Partial is the error of a provider some of whose sources can't be used. It
-// returns the others, or older ones in their place, beside it. A coordinator gives it to
-// the files whose adjustments are not in force for all rules.
+// Partial is the error of a provider some of whose sources can't be used. The provider
+// returns it together with the other sources, or with older ones in their place. The
+// coordinator also uses it for files whose adjustments are not in force for all rules.
 type Partial struct {
 	Problems []config.Problem // never empty
 }
@@ -73,7 +73,7 @@ func allOf(errs ...error) error {
 	return invalid(problems)
 }
 
-// Adjusted returns what loads rules and then applies their adjustments, after a default.
+// Adjusted returns a Load that applies the default and then the rules' adjustments.
 func Adjusted(load Load, d config.Default) Load {
 	overlay := config.NewOverlay(d)
 	return func(sources []rulefile.Source) (*config.Rules, error) {
@@ -85,7 +85,6 @@ func Adjusted(load Load, d config.Default) Load {
 	}
 }
 
-// Load makes rules of sources: it is all that this package knows of their grammar.
-// Its error is an *Invalid if the sources are to blame. Domains that are as they were
-// may be the same as before.
+// Load parses sources into rules. Its error is a *config.Invalid if the sources are to
+// blame. Domains that have not changed may be the same as before.
 type Load func(sources []rulefile.Source) (*config.Rules, error)

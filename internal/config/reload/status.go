@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// Outcome is what became of a reload.
+// Outcome is the result of a reload.
 type Outcome string
 
 // The outcomes.
@@ -33,14 +33,14 @@ type Attempt struct {
 	Hash       string `json:"hash,omitempty"` // of their sources
 	Domains    int    `json:"domains"`
 	Rules      int    `json:"rules"`
-	// Problems are why it failed, or warnings: the first hundred as text. Omitted
-	// is how many more there were.
+	// Problems are the reasons why it failed: the first hundred as text. Warnings
+	// likewise. Omitted counts the rest of both.
 	Problems []string `json:"problems,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
 	Omitted  int      `json:"omitted,omitempty"`
 }
 
-// Status is how loading the rules has gone.
+// Status summarises all attempts to load rules.
 type Status struct {
 	// Last is the last attempt, which may have failed. Zero before the first.
 	Last Attempt `json:"last"`
@@ -48,44 +48,45 @@ type Status struct {
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	// InForceSince is when the rules in force came into force.
 	InForceSince time.Time `json:"in_force_since,omitzero"`
-	// Successes and Failures count attempts, those that changed nothing too. An
-	// attempt with a bad source is a failure.
+	// Successes and Failures count attempts, including those that changed nothing.
+	// An attempt with a bad source is a failure.
 	Successes uint64 `json:"successes"`
 	Failures  uint64 `json:"failures"`
-	// Sources tells how each provider's last sources were, in the providers' order.
+	// Sources has the state of each provider's last sources, in the providers' order.
 	Sources []SourceStatus `json:"sources"`
-	// History holds the last attempts that loaded or failed, or with which
-	// failing ended, newest first.
+	// History holds the last attempts that loaded, failed, or succeeded after a
+	// failure, newest first.
 	History []Attempt `json:"history"`
 }
 
-// SourceState is how the sources of a provider are.
+// SourceState is the state of a provider's sources.
 type SourceState string
 
 // The states of sources.
 const (
 	SourceGood    SourceState = "good"    // in force
-	SourceWaiting SourceState = "waiting" // there are none yet
+	SourceWaiting SourceState = "waiting" // none yet
 	SourceBad     SourceState = "bad"     // not in force, or not all of them
 )
 
-// SourceStatus is how the sources of one provider are.
+// SourceStatus describes the sources of one provider.
 type SourceStatus struct {
 	Source string      `json:"source"` // as Origin.String
 	State  SourceState `json:"state"`
 	// InForce reports whether any sources of this provider are in force.
 	InForce bool `json:"in_force"`
-	// Partial reports of bad ones that they are in force but for what Problems say.
+	// Partial reports whether bad sources are in force except for the Problems.
 	Partial bool `json:"partial,omitempty"`
-	// LastSuccess is when they were last all in force.
+	// LastSuccess is when all of them were last in force.
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	Failures    uint64    `json:"failures"`
-	// Problems are why they are bad: the first hundred.
+	// Problems are the reasons why they are bad: the first hundred. Omitted counts
+	// the rest.
 	Problems []string `json:"problems,omitempty"`
 	Omitted  int      `json:"omitted,omitempty"`
 }
 
-// record notes, logs and hands on what became of an attempt.
+// record counts and logs an attempt, and calls OnReload.
 func (c *Coordinator) record(r Attempt, offers []*offer) {
 	c.mu.Lock()
 	last := c.status.Last
@@ -113,7 +114,7 @@ func (c *Coordinator) record(r Attempt, offers []*offer) {
 	}
 }
 
-// logBad tells what is wrong with a source.
+// logBad logs the problems of a source.
 func (c *Coordinator) logBad(s SourceStatus) {
 	what := "rules not loaded: the old ones stay"
 	switch {
@@ -135,7 +136,7 @@ func (c *Coordinator) logOutcome(r Attempt) {
 	}
 }
 
-// remember counts an attempt and adds it to the history if it says something new.
+// remember counts an attempt and adds it to the history if it differs from the last.
 // c.mu is held.
 func (c *Coordinator) remember(r Attempt, news bool) {
 	s := &c.status

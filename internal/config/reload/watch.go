@@ -15,17 +15,16 @@ import (
 )
 
 const (
-	// maxLinks is how many symbolic links one path may lead through.
+	// maxLinks bounds the symbolic links that one path may lead through.
 	maxLinks = 40
-	// gather is how long events are taken together, for a thousand new files not
-	// to have their directory listed a thousand times.
+	// gather is how long events are collected. A thousand new files must not make
+	// this process list their directory a thousand times.
 	gather = 10 * time.Millisecond
 )
 
-// Watch calls changed when what Sources reads may have changed: when a file is
-// written, renamed, removed or made, or when a directory or link on the way to
-// it is. It watches directories rather than files, for editors and ConfigMaps
-// put a new file in place of the old one.
+// Watch calls changed when the sources may have changed: when a file, or a directory or
+// link on the path to it, is written, renamed, removed or created. It watches directories
+// rather than files, because editors and ConfigMaps replace the old file by a new one.
 func (f *Files) Watch(ctx context.Context, changed func()) error {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -36,7 +35,7 @@ func (f *Files) Watch(ctx context.Context, changed func()) error {
 	if err != nil {
 		return err
 	}
-	changed() // what came between the last load and now
+	changed() // files may have changed between the last load and now
 	var due <-chan time.Time
 	for {
 		select {
@@ -55,8 +54,8 @@ func (f *Files) Watch(ctx context.Context, changed func()) error {
 			}
 		case <-due:
 			due = nil
-			// First watch what is there now, then have it read: what changes in
-			// between is read, and what changes later is seen.
+			// Watch the present files first and only then have them read. A change
+			// in between is read, and a later one is seen.
 			if w, err = f.watch(events); err != nil {
 				return err
 			}
@@ -73,15 +72,16 @@ type watching struct {
 	err    error
 }
 
-// watched is what matters in a directory.
+// watched holds the names that matter in a directory.
 type watched struct {
-	// names matter whatever they are: they lead to files and directories.
+	// names always matter: they lead to files and directories.
 	names map[string]bool
-	// all that Options don't skip matters, too: the directory has rules.
+	// all means that every name that Options don't skip matters too: the directory
+	// has rules.
 	all bool
 }
 
-// watch looks at everything that matters now, and at nothing else any more.
+// watch watches everything that matters now, and stops watching the rest.
 func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 	w := &watching{opts: f.Options, events: events, dirs: map[string]*watched{}}
 	tree := walker{opts: f.Options, dir: w.all, link: w.follow,
@@ -102,16 +102,17 @@ func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 	return w, w.err
 }
 
-// missed is told of what can't be looked at. What is missing or forbidden is noticed
-// when that changes; for want of open files, changes in it would not be.
+// missed handles a path that can't be read. If it is missing or forbidden, the watch
+// notices when that changes. If the process has too many open files, it would not, which
+// is an error.
 func (w *watching) missed(path string, err error) {
 	if w.err == nil && tooManyOpen(err) {
 		w.err = unreadable(path, err)
 	}
 }
 
-// concerns reports whether an event on path matters. One from a directory that is
-// not known by this path, having been moved, does.
+// concerns reports whether an event on path matters. An event from a directory that was
+// moved, and is not known by this path, does.
 func (w *watching) concerns(path string) bool {
 	dir, exists := w.dirs[filepath.Dir(path)]
 	name := filepath.Base(path)
@@ -127,8 +128,8 @@ func (w *watching) concerns(path string) bool {
 	case leftover:
 		return false
 	}
-	// A new directory, or a link to one, may have any name. Those that are known are
-	// among the names, so that it matters when they go.
+	// A new directory, or a link to one, may have any name. Known ones are among the
+	// names, so that their removal matters too.
 	info, err := os.Lstat(path)
 	return err == nil && (info.IsDir() || info.Mode().Type() == fs.ModeSymlink)
 }
@@ -142,7 +143,7 @@ func (w *watching) all(dir string) {
 // one watches for one name in a directory given by its real path.
 func (w *watching) one(dir, name string) { w.in(dir).names[name] = true }
 
-// in returns what matters in a directory, which is watched from now on.
+// in returns the names that matter in a directory and watches it from now on.
 func (w *watching) in(dir string) *watched {
 	d, exists := w.dirs[dir]
 	if !exists {
@@ -153,9 +154,9 @@ func (w *watching) in(dir string) *watched {
 	return d
 }
 
-// add also when it is watched already: another directory may have taken its
-// place. A directory that is gone is missed by the one above it; one that this
-// process may not list can't be watched, and rarely changes.
+// add watches a directory, even if it is watched already, because another directory may
+// have taken its place. It ignores a directory that is gone, because the watch on its
+// parent notices, and one that this process may not list, because that rarely changes.
 func (w *watching) add(dir string) {
 	err := w.events.Add(dir)
 	if err != nil && w.err == nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
@@ -163,7 +164,7 @@ func (w *watching) add(dir string) {
 	}
 }
 
-// watchRemedy says which of the system's limits is too low.
+// watchRemedy returns the advice for an error: which of the system's limits is too low.
 func watchRemedy(err error) string {
 	switch {
 	case tooManyOpen(err):
@@ -174,8 +175,8 @@ func watchRemedy(err error) string {
 	return ""
 }
 
-// follow watches every step of an absolute path: the directories above it for
-// the next name, and the same for the targets of links.
+// follow watches every step of an absolute path: each directory above it for the next
+// name. It does the same for the targets of links.
 func (w *watching) follow(path string) {
 	at := string(filepath.Separator)
 	rest := steps(path)
@@ -189,7 +190,7 @@ func (w *watching) follow(path string) {
 		w.one(at, name)
 		next := filepath.Join(at, name)
 		target, err := os.Readlink(next)
-		if err != nil { // no link, or nothing at all: then what follows adds nothing
+		if err != nil { // no link, or nothing at all: then the rest adds nothing
 			at = next
 			continue
 		}
