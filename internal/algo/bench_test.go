@@ -17,7 +17,7 @@ func benchmarks(b *testing.B, run func(*testing.B, *algo.Limit)) {
 			}
 			l, err := algo.New(p)
 			if err != nil {
-				continue // has no strict mode
+				continue // it has no strict mode
 			}
 			if strict {
 				name += "_strict"
@@ -40,7 +40,7 @@ func benchmarks(b *testing.B, run func(*testing.B, *algo.Limit)) {
 
 const benchStep = 500 // µs between calls: twice the rate of the limit
 
-// One whole decision on a state that is kept: what a store pays.
+// One whole decision on a stored state: the cost for a store.
 func BenchmarkInPlace(b *testing.B) {
 	benchmarks(b, func(b *testing.B, l *algo.Limit) {
 		var s algo.State

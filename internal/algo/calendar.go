@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// Calendar says in which windows of the calendar a limit counts. The zero value is
-// none: its windows are multiples of a length.
+// Calendar selects the windows of a time zone's calendar in which a limit counts. The
+// zero value means no calendar: the limit's windows are multiples of a fixed length.
 type Calendar struct {
-	// Every is how often a window begins, at the first instant of a local day.
+	// Every is how often a window begins. It begins at the first instant of a local day.
 	Every Period
-	// Zone is the time zone by its name in the IANA database, such as Europe/Berlin.
+	// Zone is the name of the time zone in the IANA database, such as Europe/Berlin.
 	// Empty means UTC.
 	Zone string
-	// Starts is the day that a window begins on: of a month 1 to 28, of a week 1
-	// (Monday) to 7 (Sunday). 0 means 1. Other periods have none.
+	// Starts is the day on which a window begins: 1 to 28 of a month, or 1 (Monday)
+	// to 7 (Sunday) of a week. 0 means 1. Other periods have no start.
 	Starts int
 }
 
@@ -90,7 +90,8 @@ func (p Period) ParseStarts(text string) (int, error) {
 	return n, p.checkStarts(n)
 }
 
-// lastStart returns the highest Calendar.Starts, 0 if there is none, and what to write.
+// lastStart returns the highest Calendar.Starts of the period, or 0 if it has none, and
+// the remedy for a wrong start.
 func (p Period) lastStart() (last int, remedy string) {
 	switch p {
 	case EveryWeek:
@@ -112,7 +113,8 @@ func (p Period) checkStarts(n int) error {
 	return nil
 }
 
-// CheckZone says what is wrong with the name of a zone. The error is a *ParamError.
+// CheckZone returns an error if the name is not that of a time zone. The error is a
+// *ParamError.
 func CheckZone(name string) error {
 	_, err := zoneOf(name)
 	return err
@@ -128,7 +130,7 @@ func (c Calendar) check() error {
 	return CheckZone(c.Zone)
 }
 
-// withDefaults returns c with what its zero values mean.
+// withDefaults returns c with the defaults in place of its zero values.
 func (c Calendar) withDefaults() Calendar {
 	if c.Every == NoCalendar {
 		return c
@@ -161,7 +163,7 @@ func (c Calendar) String() string {
 	return fmt.Sprintf("calendar %s (%s%s)", c.Every, c.Zone, from)
 }
 
-// Weekday returns the day that a week starts on.
+// Weekday returns the day on which a week starts.
 func (c Calendar) Weekday() time.Weekday { return time.Weekday(c.Starts % 7) }
 
 func ordinal(n int) string {
@@ -179,13 +181,13 @@ func ordinal(n int) string {
 	return strconv.Itoa(n) + suffix
 }
 
-// longest returns the length of the longest window, but for changes of clocks.
+// longest returns the length of the longest window, changes of clocks left aside.
 func (c Calendar) longest() time.Duration {
 	return time.Duration(periods[c.Every].longest) * 24 * time.Hour
 }
 
-// Length returns the length of the limit's windows: of a calendar's, that of the
-// longest, but for changes of clocks.
+// Length returns the length of the limit's windows. For a calendar it is the length of
+// the longest window, changes of clocks left aside.
 func (p Params) Length() time.Duration {
 	if p.Calendar.IsZero() {
 		return p.Window

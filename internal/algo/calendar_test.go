@@ -13,7 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// zones are some whose clocks do what is hard to get right.
+// zones are some with clock changes that are hard to get right.
 var zones = []string{
 	"UTC", "Europe/Berlin", "America/New_York",
 	"Australia/Lord_Howe",  // half an hour of daylight saving, in the south
@@ -85,9 +85,9 @@ func (m *calendarModel) refund(n int64) { m.count -= min(m.count, n); m.restart(
 func (m *calendarModel) fresh() bool    { return m.count == 0 }
 func (m *calendarModel) clone() model   { c := *m; return &c }
 
-// slowly returns when the window of now ends and when the one after does, found by
-// reading the zone's clock every quarter of an hour: clocks of our time are changed at
-// such times alone.
+// slowly returns when the window of now ends and when the next one ends. It reads the
+// zone's clock every quarter of an hour, because clocks of our time change only at
+// such times.
 func slowly(c algo.Calendar, now int64) (ends, next int64) {
 	zone := mustZone(c.Zone)
 	day := time.UnixMicro(now).In(zone)
@@ -120,7 +120,7 @@ func startsWindow(c algo.Calendar, day time.Time) bool {
 	return true
 }
 
-var midnights sync.Map // of days in zones, which are asked for time and again
+var midnights sync.Map // a cache, by day and zone
 
 func midnight(zone *time.Location, day time.Time) int64 {
 	key := fmt.Sprint(zone, day)
@@ -146,7 +146,7 @@ func mustZone(name string) *time.Location {
 	return zone
 }
 
-// windowOf returns the boundaries around now that programs are told.
+// windowOf returns the boundaries around now that programs get.
 func windowOf(t tester, c algo.Calendar, now int64) (b [5]int64) {
 	t.Helper()
 	l := mustLimit(t, algo.Params{Limit: 1, Calendar: c})
@@ -165,8 +165,8 @@ func at(t tester, text string) int64 {
 	return when.UnixMicro()
 }
 
-// The year's boundaries, from tables of the zones. The hours between them are those
-// that the local calendar has: 23 and 25 on the days on which clocks are changed.
+// The year's boundaries, from tables of the zones. The hours between them follow the
+// local calendar: 23 and 25 on the days on which clocks change.
 func TestYearsBoundariesInThreeZones(t *testing.T) {
 	for _, c := range []struct {
 		calendar algo.Calendar

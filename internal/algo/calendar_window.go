@@ -1,12 +1,12 @@
 package algo
 
-// calendarWindow is a fixedWindow whose windows a schedule finds.
+// calendarWindow is a fixedWindow whose windows come from a schedule.
 //
-// State: that of fixedWindow. A count belongs to the window that was in force when it
-// began, until that ends: so replicas that know a zone by data of different age share
-// one window, whichever of them began it. A clock that stepped back over a boundary
-// leaves the window after in force, which was begun; one further away cannot have
-// been, and becomes the one of now.
+// State: that of fixedWindow. A count stays in the window in which it began until that
+// window ends. So replicas whose time zone data differ in age share one window,
+// whichever of them began it. If the clock steps back over one boundary, the window
+// after that boundary stays in force, because it has begun. A window further ahead
+// cannot have begun; the window of now replaces it.
 type calendarWindow struct {
 	fixedWindow
 	schedule *schedule

@@ -4,9 +4,9 @@ package algo
 // since the epoch. It admits up to 2·limit in a trailing window: limit at the
 // end of one window and limit at the start of the next.
 //
-// State: the end of the window in force, and the hits counted in it. Keeping
-// the end rather than a window number lets a clock that stepped back be healed
-// exactly: see settle.
+// State: the end of the window in force, and the hits counted in it. The state
+// keeps the end rather than a window number, so that settle can correct a clock
+// that stepped back exactly.
 type fixedWindow struct {
 	limit  int64
 	window int64 // µs
@@ -58,8 +58,8 @@ func (f *fixedWindow) fits(s State, _, n int64) bool {
 	return n <= f.limit-int64(s[windowCount])
 }
 
-// charge counts on beyond the limit without a bound but maxCount, as
-// envoyproxy/ratelimit does: the window's end forgives it all.
+// charge counts beyond the limit, up to maxCount, as envoyproxy/ratelimit does: no
+// debt outlives the window.
 func (f *fixedWindow) charge(s State, _, n int64) State {
 	s[windowCount] += uint64(min(n, maxCount-int64(s[windowCount])))
 	return s

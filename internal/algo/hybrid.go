@@ -2,10 +2,10 @@ package algo
 
 import "cmp"
 
-// hybrid passes a call only if both a token bucket and a sliding window do, and
-// charges both or neither: bursts are smoothed by the bucket, and the total in
-// the window is bounded by the window. In a trailing window it admits at most
-// the smaller of what its parts do; with a strict window never above the limit.
+// hybrid passes a call only if both a token bucket and a sliding window pass it,
+// and charges both or neither. The bucket smooths bursts; the window bounds the
+// total. In a trailing window hybrid admits no more than either of the two would
+// alone; with a strict window never more than the limit.
 //
 // State: the bucket's words, then the window's.
 type hybrid struct {
@@ -33,7 +33,8 @@ func (h *hybrid) layout() int     { return h.window.layout() }
 func (h *hybrid) capacity() int64 { return min(h.bucket.capacity(), h.window.capacity()) }
 func (*hybrid) program() string   { return "hybrid" }
 
-// appendNumbers appends the bucket's, the window's program, and the window's.
+// appendNumbers appends the bucket's numbers, the window's program, and the window's
+// numbers.
 func (h *hybrid) appendNumbers(dst []float64) []float64 {
 	dst = append(h.bucket.appendNumbers(dst), float64(programOf(h.window)))
 	return h.window.appendNumbers(dst)

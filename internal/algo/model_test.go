@@ -8,9 +8,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// model is an algorithm said slowly: in exact rationals, without closed forms.
-// What it is asked is only how many hits fit now; when a call would pass and
-// when the counter is as good as new is found by trying later times.
+// model is the slow form of an algorithm: in exact rationals, without closed forms.
+// It only computes how many hits fit now. When a call would pass, and when the
+// counter is whole again, is found by trying later times.
 type model interface {
 	// retuned returns the model with another rule in force, settled to the same
 	// time. The rule's algorithm is the same, and the window of an algorithm with
@@ -18,11 +18,11 @@ type model interface {
 	retuned(p algo.Params) model
 	// settle moves the clock to now, forward or back.
 	settle(now int64)
-	// room is how many hits fit, fractions included; negative is debt.
+	// room returns how many hits fit, fractions included; negative is debt.
 	room() *big.Rat
 	charge(n int64)
 	refund(n int64)
-	// fresh says whether the counter is as good as new.
+	// fresh reports whether the counter equals an unused one.
 	fresh() bool
 	clone() model
 }
@@ -74,8 +74,8 @@ func newWindowModel(p algo.Params) model {
 	return &slidingModel{}
 }
 
-// step decides one call as the package comment of algo and the design say. The
-// guess only says where to look first for the times of the answer.
+// step decides one call as the package comment of algo describes. The guess only
+// sets where the search for the times of the answer starts.
 func (r *reference) step(now, hits int64, guess algo.Decision) algo.Decision {
 	var m model
 	if r.m == nil {
@@ -83,7 +83,7 @@ func (r *reference) step(now, hits int64, guess algo.Decision) algo.Decision {
 		m.settle(now)
 	} else {
 		m = r.m.clone()
-		m.settle(now) // what was used drains by the rule that it was used under
+		m.settle(now) // used hits drain by the rule under which they were charged
 		m = m.retuned(r.p)
 	}
 	if hits != 0 { // a look leaves all as it was
@@ -133,8 +133,8 @@ func (r *reference) reset(m model, now int64, guess time.Duration) time.Duration
 // horizon is beyond any wait: a bucket in debt fills in at most 2·MaxFill.
 const horizon = 101 * 366 * 24 * 3600 * 1_000_000
 
-// earliest returns the shortest wait after which ok holds if nothing else
-// comes; Never if it does not within the horizon. Once true, ok stays true.
+// earliest returns the shortest wait after which ok holds if no other call
+// comes; Never if ok does not hold within the horizon. Once true, ok stays true.
 func earliest(m model, now int64, guess time.Duration, ok func(model) bool) time.Duration {
 	after := func(t int64) bool {
 		c := m.clone()
@@ -196,7 +196,7 @@ func (m *fixedModel) refund(n int64) { m.count -= min(m.count, n); m.realign() }
 func (m *fixedModel) fresh() bool    { return m.count == 0 }
 func (m *fixedModel) clone() model   { c := *m; return &c }
 
-// realign: windows are aligned to the epoch, but for one that a step of the
+// realign: windows are aligned to the epoch, except one that a step of the
 // clock has shifted.
 func (m *fixedModel) realign() {
 	if m.count == 0 && m.window > 0 {
@@ -204,8 +204,8 @@ func (m *fixedModel) realign() {
 	}
 }
 
-// slidingModel weighs the hits of the last window by how much of it is in view,
-// and counts them in whole hits.
+// slidingModel weights the hits of the last window by the share of it that is in
+// view, and counts them in whole hits.
 type slidingModel struct {
 	limit, window, debt int64
 	now, end            int64
@@ -222,12 +222,12 @@ func (m *slidingModel) retuned(p algo.Params) model {
 	return m
 }
 
-// adopting returns the model of a sliding window of the rule in which hits came at
-// these times, or before within what the window then in force tells apart.
+// adopting returns the model of a sliding window of the rule. Hits came at these
+// times, or earlier, within the resolution of the window that was then in force.
 func adopting(m model, p algo.Params, now int64, hits []group) model {
 	m = m.retuned(p)
 	m.settle(now)
-	const most = 2 * math.MaxUint32 // no limit lets more happen
+	const most = 2 * math.MaxUint32 // no limit allows more
 	for _, g := range hits {
 		switch m := m.(type) {
 		case *slidingModel:
@@ -263,8 +263,8 @@ func (m *slidingModel) settle(now int64) {
 	m.realign()
 }
 
-// realign forgets hits that have faded below one, and the phase of windows in
-// which there are none.
+// realign drops hits that have faded below one. When none are left it also drops
+// the windows' phase.
 func (m *slidingModel) realign() {
 	if m.window == 0 {
 		return // not a rule's yet
@@ -330,7 +330,7 @@ func (m *strictModel) retuned(p algo.Params) model {
 	return m
 }
 
-// latest returns when the hits can have come at the latest.
+// latest returns the latest time at which the hits can have come.
 func (m *strictModel) latest() (hits []group) {
 	for _, g := range m.hits {
 		hits = append(hits, group{min(g.at-1, m.now), g.n})
@@ -390,7 +390,7 @@ type logModel struct {
 
 func (m *logModel) retuned(p algo.Params) model {
 	m.limit, m.window = int64(p.Limit), p.Window.Microseconds()
-	m.debt = min(1, debt(p)) // a log tells full from exceeded, no more
+	m.debt = min(1, debt(p)) // a log distinguishes full from exceeded, no more
 	return m
 }
 
@@ -406,7 +406,7 @@ func (m *logModel) settle(now int64) {
 
 func (m *logModel) room() *big.Rat { return rat(m.limit - total(m.hits)) }
 
-// charge keeps as many of the newest hits as matter, and no fewer than there were.
+// charge keeps the newest hits that matter, and no fewer than before.
 func (m *logModel) charge(n int64) {
 	if m.limit == 0 {
 		return
@@ -428,10 +428,10 @@ func (m *logModel) clone() model {
 
 // bucketModel is the level of a bucket that hits fill and time drains.
 type bucketModel struct {
-	hits, per int64 // the rate that the level drains at; hits are 0 while there is none
+	hits, per int64 // the rate at which the level drains; hits are 0 while there is none
 	capacity  int64
-	most      int64 // that a charge fills it to
-	reached   int64 // the highest level that was possible, capacities of before included
+	most      int64 // the level to which a charge fills it at most
+	reached   int64 // the highest level that was possible, earlier capacities included
 	now       int64
 	level     *big.Rat // hits
 }
@@ -447,7 +447,7 @@ func (m *bucketModel) retuned(p algo.Params) model {
 			burst = 1
 		}
 	}
-	if p.Limit == 0 { // what is in it drains as before
+	if p.Limit == 0 { // its content drains as before
 		m.capacity, m.most = 0, 0
 		if m.fresh() {
 			m.hits = 0
@@ -469,8 +469,7 @@ func (m *bucketModel) retuned(p algo.Params) model {
 	return m
 }
 
-// furthestAhead is the longest time to drain that a bucket tells from longer
-// ones, in µs.
+// furthestAhead is the longest time to drain that a bucket can hold, in µs.
 const furthestAhead = 2 * int64(algo.MaxFill/time.Microsecond)
 
 func (m *bucketModel) clampTime() {

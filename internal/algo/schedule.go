@@ -11,13 +11,13 @@ import (
 	_ "time/tzdata" // zones are known on every machine
 )
 
-// zones remembers the zones that have been read, by name: to read one takes longer
-// than all else that is done for a limit, and 4 KB. There are some 600. A zone is the
-// same for as long as the process lives, whatever happens to its file.
+// zones caches the zones that have been read, by name. Reading one takes 4 KB, and
+// longer than all other work for a limit. There are some 600 zones. A zone stays the
+// same while the process lives, whatever happens to its file.
 var zones sync.Map
 
-// zoneOf returns the zone of that name. Names that mean something else on each machine
-// are refused, and so are those of the copies that count leap seconds.
+// zoneOf returns the zone of that name. It refuses names that mean something else on
+// each machine, and names of the copies that count leap seconds.
 func zoneOf(name string) (*time.Location, error) {
 	if zone, known := zones.Load(name); known {
 		return zone.(*time.Location), nil
@@ -36,24 +36,24 @@ func zoneOf(name string) (*time.Location, error) {
 	return zone, nil
 }
 
-// schedule finds the windows of a calendar. What it finds depends on nothing but the
-// calendar, the zone and the time that it is asked for.
+// schedule finds the windows of a calendar. The result depends only on the calendar,
+// the zone and the time in question.
 //
 // A window begins at the first instant at which clocks in the zone show midnight of
-// its first day or later: where they are put forward at midnight, the day begins at
-// 01:00. So windows adjoin, and every instant is in one, whatever clocks do.
+// its first day or later. Where clocks go forward at midnight, the day begins at 01:00.
+// So windows adjoin, and every instant is in exactly one, whatever clocks do.
 type schedule struct {
 	calendar Calendar // with its defaults
 	zone     *time.Location
-	found    atomic.Pointer[boundaries] // of the window that was asked for last
+	found    atomic.Pointer[boundaries] // the result of the last search
 }
 
-// boundaries are those around a window, in µs since the epoch.
+// boundaries are the boundaries around a window, in µs since the epoch.
 type boundaries struct {
 	previous   int64 // where the window before begins
 	begin, end int64 // of the window
 	next       int64 // where the window after ends
-	afterNext  int64 // and the one after that
+	afterNext  int64 // where the window after that ends
 }
 
 // newSchedule returns the schedule of a calendar that has been checked.
@@ -65,7 +65,7 @@ func newSchedule(c Calendar) (*schedule, error) {
 	return &schedule{calendar: c, zone: zone}, nil
 }
 
-// around returns the boundaries around now. Nearly all ask for the same.
+// around returns the boundaries around now. Nearly all calls ask for the same window.
 func (s *schedule) around(now int64) *boundaries {
 	if b := s.found.Load(); b != nil && b.begin <= now && now < b.end {
 		return b
@@ -77,7 +77,7 @@ func (s *schedule) around(now int64) *boundaries {
 
 func (s *schedule) find(now int64) *boundaries {
 	day := s.first(time.UnixMicro(now).In(s.zone))
-	// Where clocks are put back over midnight, it may be yesterday again.
+	// Where clocks go back over midnight, it may be yesterday again.
 	for s.begins(s.move(day, 1)) <= now {
 		day = s.move(day, 1)
 	}
@@ -89,9 +89,9 @@ func (s *schedule) find(now int64) *boundaries {
 	return b
 }
 
-// other returns the nearest boundary before or after one, as step is -1 or 1, looking
-// from a day on. Where the date line was moved days are missing, and several windows
-// begin at once: those without an instant are none.
+// other returns the nearest boundary before (step -1) or after (step 1) the boundary
+// than, searching from day. Where the date line was moved, days are missing and several
+// windows begin at once; windows of no length are skipped.
 func (s *schedule) other(day time.Time, step int, than int64) int64 {
 	for {
 		day = s.move(day, step)
@@ -101,8 +101,8 @@ func (s *schedule) other(day time.Time, step int, than int64) int64 {
 	}
 }
 
-// first returns the first day of the window that the local day of t is in. A day is
-// its midnight in UTC.
+// first returns the first day of the window that contains the local day of t. A day is
+// represented by its midnight in UTC.
 func (s *schedule) first(t time.Time) time.Time {
 	year, month, day := t.Date()
 	switch s.calendar.Every {
@@ -121,7 +121,7 @@ func (s *schedule) first(t time.Time) time.Time {
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
 
-// move returns the first day of a window some windows further.
+// move returns the first day of the window that many windows further on.
 func (s *schedule) move(day time.Time, windows int) time.Time {
 	switch s.calendar.Every {
 	case EveryWeek:
@@ -137,8 +137,8 @@ func (s *schedule) move(day time.Time, windows int) time.Time {
 }
 
 // begins returns the first instant at which clocks in the zone show midnight of the
-// day or later, in µs since the epoch. They are never a day ahead of UTC or behind it,
-// and not changed twice in two days.
+// day or later, in µs since the epoch. It relies on two facts: clocks are never a day
+// or more ahead of UTC or behind it, and never change twice in two days.
 func (s *schedule) begins(day time.Time) int64 {
 	midnight := day.Unix()
 	from, to := midnight-daySeconds, midnight+daySeconds
@@ -161,15 +161,15 @@ func (s *schedule) offset(at int64) int64 {
 	return int64(offset)
 }
 
-// Scheduled reports that the windows of the limit are found in a calendar. Its program
-// needs boundaries beside the numbers of AppendNumbers.
+// Scheduled reports whether the windows of the limit are those of a calendar. Its
+// program then needs boundaries beside the numbers of AppendNumbers.
 func (l *Limit) Scheduled() bool { return !l.params.Calendar.IsZero() }
 
-// AppendBoundaries appends to dst five boundaries of windows that follow each other:
-// now is in the second of these windows, so that a clock may be up to a window
-// behind, or as much ahead as is left of this one and the next. Like
-// AppendNumbers it appends whole numbers from 0 to 2^53. Of a limit that is not
-// Scheduled it appends nothing.
+// AppendBoundaries appends to dst the five boundaries of four adjoining windows, of
+// which now is in the second. So the clock of a store may be up to a window behind, or
+// ahead by the rest of this window and the whole next one. Like AppendNumbers it
+// appends whole numbers from 0 to 2^53. For a limit that is not Scheduled it appends
+// nothing.
 func (l *Limit) AppendBoundaries(dst []float64, now int64) []float64 {
 	c, ok := l.stepper.(*calendarWindow)
 	if !ok {

@@ -2,19 +2,19 @@ package algo
 
 import "math/bits"
 
-// slidingWindow estimates the hits of the trailing window from two counters:
-// this window's count, plus the last window's in the proportion in which it is
-// still in view (Cloudflare's published sliding window counter), rounded down:
-// rounded up, a limit of 1 would refuse until the last hit has faded whole, and
-// a steady client below the limit would be refused half of the time. The
-// estimate is exact if the last window's hits were spread evenly; an adversary
-// that bunches them gets at most 2·limit in a trailing window.
+// slidingWindow estimates the hits of the trailing window from two counters
+// (Cloudflare's published sliding window counter): this window's count, plus the
+// last window's count times the share of that window that is still in view. The
+// product is rounded down. Rounded up, a limit of 1 would refuse until the last
+// hit has faded completely, and a steady client below the limit would be refused
+// half of the time. The estimate is exact if the last window's hits were spread
+// evenly; an adversary that bunches them gets at most 2·limit in a trailing window.
 //
 // State: the end of the window in force, its count, the count before. Windows
 // are aligned to the epoch when nothing is counted and keep their phase from
-// then on, which differs from the aligned one only after a clock step. A
-// strictWindow of the same limit has a layout of its own; each adopts the
-// other's.
+// then on. It differs from the aligned one only after a clock step. A
+// strictWindow of the same limit has a layout of its own; each of the two
+// converts the other's.
 type slidingWindow struct {
 	limit  int64
 	window int64 // µs
@@ -26,7 +26,7 @@ var slidingWindowKind = kind{
 	new: func(p Params, debt bool) (stepper, error) { return newSliding(p, debt), nil },
 }
 
-// sliding is a sliding window of either kind.
+// sliding is a slidingWindow or a strictWindow.
 type sliding interface {
 	stepper
 	adopter
@@ -62,10 +62,10 @@ func (w *slidingWindow) adopt(s, other State, now int64) {
 	adoptWindow(s, other, now, w.window, 1, w.window)
 }
 
-// adoptWindow makes s, which is all zero, what other, of the same window in
-// another layout, holds at now: parts+1 counts. A count goes where the latest of
-// its hits may have been, so that a window counts them for as long as any may be
-// in view, and for no longer however often the layouts take turns.
+// adoptWindow converts other, a state of the same window in another layout, into
+// s, which is all zero and has parts+1 counts. A count goes where the latest of
+// its hits may have been. So a window counts hits for as long as any of them may
+// be in view, and no longer, however often the layouts take turns.
 func adoptWindow(s, other State, now, window, parts, part int64) {
 	var from stepper
 	length := window // of other's parts
@@ -102,15 +102,15 @@ func (w *slidingWindow) settle(s State, now int64) {
 		s[windowPrev], s[windowCount] = s[windowCount], 0
 		end += w.window
 	}
-	// No limit can have let more happen: damage.
+	// No limit allows more: a higher count is damage.
 	s[windowCount] = min(s[windowCount], mostOwed)
 	s[windowPrev] = min(s[windowPrev], mostOwed)
 	s[windowEnd] = uint64(end)
 	w.forget(s, now)
 }
 
-// forget drops a previous count that has faded below one hit, and the phase of
-// windows in which nothing is counted.
+// forget drops a previous count that has faded below one hit. When nothing is
+// counted it also drops the windows' phase.
 func (w *slidingWindow) forget(s State, now int64) {
 	if hi, lo := bits.Mul64(s[windowPrev], s[windowEnd]-uint64(now)); hi == 0 && lo < uint64(w.window) {
 		s[windowPrev] = 0
@@ -120,8 +120,8 @@ func (w *slidingWindow) forget(s State, now int64) {
 	}
 }
 
-// room is how many hits fit: limit − count − ⌊previous·(window − elapsed)/window⌋;
-// negative when in debt.
+// room returns how many hits fit: limit − count − ⌊previous·(window − elapsed)/window⌋.
+// It is negative when in debt.
 func (w *slidingWindow) room(s State, now int64) int64 {
 	fading := int64(s[windowPrev])
 	if fading != 0 {
@@ -130,8 +130,8 @@ func (w *slidingWindow) room(s State, now int64) int64 {
 	return w.limit - int64(s[windowCount]) - fading
 }
 
-// fades returns how long before a window's end no more than room is left of the
-// count before it, 0 < count: the estimate has faded that far when
+// fades returns how long before a window's end the previous count has faded to room
+// or less. count is above 0. The estimate has faded that far when
 // count·(time to the end)/window < room + 1.
 func (w *slidingWindow) fades(count, room int64) int64 {
 	return ceilMulDiv(room+1, w.window, count) - 1
@@ -167,7 +167,7 @@ func (w *slidingWindow) wait(s State, now, n int64) int64 {
 		return never
 	}
 	toEnd := int64(s[windowEnd]) - now
-	// Before the window ends its count stays and only the previous one fades.
+	// Before the window ends, its own count stays and only the previous one fades.
 	if room := w.limit - int64(s[windowCount]) - n; room >= 0 {
 		prev := int64(s[windowPrev])
 		if prev <= room {
@@ -175,7 +175,7 @@ func (w *slidingWindow) wait(s State, now, n int64) int64 {
 		}
 		return max(0, toEnd-w.fades(prev, room))
 	}
-	// After it, this window's count is the one that fades.
+	// After the end, this window's count is the one that fades.
 	return toEnd + w.window - w.fades(int64(s[windowCount]), w.limit-n)
 }
 

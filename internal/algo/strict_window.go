@@ -1,22 +1,22 @@
 package algo
 
 // strictWindow is the sliding window that never admits more than its limit in
-// any trailing window. The window is split into parts; the parts that the
-// trailing window touches are counted whole, the oldest too although it is
-// partly out of view. The price is an effective window of up to one part more.
+// any trailing window. The window is split into parts. Every part that the
+// trailing window touches counts in full, even the oldest, which is partly out of
+// view. The price is an effective window of up to one part more.
 //
 // State: the end of the current part, the counts of the current part and of the
-// ones before it, newest first, and a word that is always 0, by which a state of
-// one part is longer than a slidingWindow's.
+// ones before it, newest first, and a word that is always 0. That word makes a
+// state of one part longer than a slidingWindow's.
 type strictWindow struct {
 	limit  int64
 	window int64 // µs
-	bound  int64 // the most that a charge raises all parts together to: limit, or with debt twice that
+	bound  int64 // a charge raises the sum of all parts to this at most: limit, or with debt twice that
 	parts  int64 // number of parts that make up a window
 	part   int64 // µs; the window's share, rounded up
 }
 
-// strictExtra is how many words a state has beside one for each part.
+// strictExtra is the number of words in a state beside one for each part.
 const strictExtra = 3
 
 // counts returns the parts+1 counts, the current part's first.
@@ -51,7 +51,7 @@ func (w *strictWindow) settle(s State, now int64) {
 	s[len(s)-1] = 0
 	counted := false
 	for i := range counts {
-		counts[i] = min(counts[i], mostOwed) // no limit can have let more happen: damage
+		counts[i] = min(counts[i], mostOwed) // no limit allows more: a higher count is damage
 		counted = counted || counts[i] != 0
 	}
 	if !counted {

@@ -9,12 +9,12 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// bare is a store that can do nothing but decide.
+// bare is a store that can only decide.
 type bare struct{}
 
 func (bare) Decide(context.Context, *backend.Request, []algo.Decision) error { return nil }
 
-// gone is one that reports that it can't.
+// gone is a store that reports that it cannot decide.
 type gone struct{ bare }
 
 func (gone) Healthy() bool { return false }

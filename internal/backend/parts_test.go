@@ -16,8 +16,8 @@ var (
 	errB = errors.New("b is gone")
 )
 
-// TestFailure is what Decide returns for the errors of its checks, and what its
-// caller reads of it, also through a wrapper.
+// TestFailure checks the error that Decide returns for the errors of its checks, and
+// what a caller reads from it, also through a wrapper.
 func TestFailure(t *testing.T) {
 	for name, tt := range map[string]struct {
 		errs    []error

@@ -174,9 +174,9 @@ func (b Burst) Of(limit uint32) uint32 {
 	return math.MaxUint32
 }
 
-// Default is the algorithm of limits for which none is written. It is not for those whose
-// meaning it would change: quotas, holds, windows of a calendar, and those of a day or
-// more, such as a budget.
+// Default is the algorithm of limits for which none is written. It does not apply to
+// limits whose meaning it would change: quotas, holds, windows of a calendar, and windows
+// of a day or more, such as a budget.
 type Default struct {
 	// Algorithm may be FixedWindow, the zero value, which changes nothing.
 	Algorithm algo.Algorithm

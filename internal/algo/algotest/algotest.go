@@ -1,8 +1,8 @@
 // Package algotest holds the test vectors of the algorithms: sequences of calls
-// on one counter with every field of every decision that must come back. They
-// are JSON files beside this package, which any implementation of the
-// algorithms can run; vectors/README.md describes the format. The package
-// leaves running them to the tests of each implementation.
+// on one counter, with every field of every expected decision. They are JSON
+// files beside this package, which any implementation of the algorithms can run;
+// vectors/README.md describes the format. The package leaves running them to the
+// tests of each implementation.
 package algotest
 
 import (
@@ -20,9 +20,9 @@ var files embed.FS
 
 // Vector is one sequence of calls on one counter that starts unused.
 type Vector struct {
-	File  string // the base name of the file it is from
+	File  string // the base name of its file
 	Name  string // unique within the file
-	Why   string // what it shows
+	Why   string // the behaviour that it shows
 	Steps []Step
 }
 
@@ -33,11 +33,11 @@ type Step struct {
 	Hits   int64
 	Hold   algo.Hold // of a limit that holds: which request it is
 	Want   algo.Decision
-	Note   string // where the expected values come from, when it is not plain
+	Note   string // where the expected values come from, if that is not obvious
 }
 
-// Vectors returns all vectors, in the order of the files' names and then of
-// each file. An error names the file and what in it cannot be read.
+// Vectors returns all vectors, sorted by file name and then in the order of the
+// file. An error names the file and the part that cannot be read.
 func Vectors() ([]Vector, error) {
 	entries, err := files.ReadDir("vectors")
 	if err != nil {

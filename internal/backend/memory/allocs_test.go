@@ -12,8 +12,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
 
-// TestDecideDoesNotAllocate covers every way through Decide for keys that are
-// kept. The race detector makes sync.Pool forget, so it is left out.
+// TestDecideDoesNotAllocate covers every path through Decide for keys that are
+// kept. It does not run under the race detector, which makes sync.Pool drop items.
 func TestDecideDoesNotAllocate(t *testing.T) {
 	s := newStore(t, memory.Options{SweepCycle: -1})
 	l := perHour(t, 1_000_000)

@@ -18,15 +18,15 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
 
-// These are the figures of the store's budget: so many nanoseconds for a decision
-// on one of a million keys, so many bytes for each of them, and how long the
-// slowest request takes while keys are added, expire and are evicted.
+// These benchmarks measure the store's budget: nanoseconds per decision on one of a
+// million keys, bytes per key, and the time of the slowest request while keys are
+// added, expire and are evicted.
 
 const benchKeys = 1_000_000
 
-// benchKey is a counter key as the matcher makes them of a descriptor of 24
-// bytes. It is rewritten in place: keys that lay in memory by the million would
-// cost more to read than the decision.
+// benchKey is a counter key as the matcher makes it from a descriptor of 24 bytes. It
+// is rewritten in place: a million keys in memory would take longer to read than the
+// decision.
 type benchKey []byte
 
 func newBenchKey() benchKey { return benchKey("4:edge|4:user=20:client-0000000000000|tb:60s") }
@@ -44,8 +44,8 @@ func benchLimit(b *testing.B, a algo.Algorithm, window time.Duration) *algo.Limi
 	return newLimit(b, algo.Params{Algorithm: a, Limit: 100, Window: window})
 }
 
-// call is a request of one check, used again and again. What it writes shares no
-// cache line with another call's, or two cores would slow each other down.
+// call is a request of one check, used again and again. Its output shares no cache
+// line with another call's; otherwise two cores would slow each other down.
 type call struct {
 	_   [128]byte
 	key benchKey
@@ -97,7 +97,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkHotKey is one decision on a key that everybody asks for.
+// BenchmarkHotKey is one decision on a key that all callers use.
 func BenchmarkHotKey(b *testing.B) {
 	l := benchLimit(b, algo.TokenBucket, time.Hour)
 	s := newStore(b, memory.Options{})
@@ -140,15 +140,15 @@ func BenchmarkDecideMany(b *testing.B) {
 	}
 }
 
-// latencies counts calls by how long they took, in µs, and keeps the most that
-// one worked.
+// latencies counts calls by their duration in µs, and keeps the longest processor
+// time of one.
 type latencies struct {
 	calls [1001]int
 	work  time.Duration
 }
 
-// time times a call. Of one that took long it also asks how much processor time
-// its thread has used meanwhile: the rest was the machine's, with other work to do.
+// time times a call. For a slow call it also reads the processor time that its thread
+// used: during the rest the machine had other work.
 func (l *latencies) time(call func()) {
 	before := threadTime()
 	start := time.Now()
@@ -160,9 +160,9 @@ func (l *latencies) time(call func()) {
 	}
 }
 
-// report reports the time that 99.99 of 100 calls kept to, the slowest (1000
-// stands for more), and how many took longer than the budget of 100 µs; and the
-// most that one worked, which is what it can have made others wait.
+// report reports the 99.99th percentile, the slowest call (1000 stands for more), and
+// how many calls exceeded the budget of 100 µs. It also reports the longest processor
+// time of a call, which bounds how long it can have made others wait.
 func (l *latencies) report(b *testing.B) {
 	slow, seen := 0, 0
 	p9999, slowest := -1, 0
@@ -209,7 +209,7 @@ func BenchmarkNewKeys(b *testing.B) {
 	times.report(b)
 }
 
-// decideNew decides one new key after the other, and reports how long each took.
+// decideNew decides one new key after the other, and reports the times.
 func decideNew(b *testing.B, s *memory.Store, c *call) {
 	var times latencies
 	n := uint32(benchKeys)
@@ -230,8 +230,8 @@ func BenchmarkEvict(b *testing.B) {
 	decideNew(b, s, c)
 }
 
-// BenchmarkExpire adds keys of which a million are live at any time, while as
-// many expire. Time is made to pass by the calls.
+// BenchmarkExpire adds keys while others expire, so that a million are live at any
+// time. The calls advance the clock.
 func BenchmarkExpire(b *testing.B) {
 	var now atomic.Int64
 	now.Store(start)
@@ -252,8 +252,8 @@ func BenchmarkExpire(b *testing.B) {
 	b.ReportMetric(float64(s.Len())/benchKeys, "kept/live")
 }
 
-// BenchmarkMemory reports what a key costs: what the store accounts for, what
-// the heap grows by, and what the process grows by.
+// BenchmarkMemory reports the memory of a key: as the store accounts for it, by the
+// growth of the heap, and by the growth of the process.
 func BenchmarkMemory(b *testing.B) {
 	for i, name := range algo.Algorithms() {
 		for _, keys := range []int{10_000, benchKeys} {
@@ -296,7 +296,7 @@ func memoryInUse(b *testing.B) (heap, resident int64) {
 }
 
 // BenchmarkEvictForLog fills the largest sliding log, over and over, in a store that is
-// full of a million small keys: thousands of them go for the first ones.
+// full of a million small keys: the first logs evict thousands of them.
 func BenchmarkEvictForLog(b *testing.B) {
 	l := benchLimit(b, algo.TokenBucket, time.Hour)
 	log := newLimit(b, algo.Params{Algorithm: algo.SlidingLog, Limit: algo.MaxLogLimit, Window: time.Hour})

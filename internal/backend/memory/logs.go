@@ -2,10 +2,10 @@ package memory
 
 import "github.com/distlimiter/ratelimit/internal/algo"
 
-// logs are the states that have outgrown their records.
+// logs holds the states that have outgrown their records.
 type logs struct {
 	states []algo.State
-	vacant []uint64 // numbers that are not in use
+	vacant []uint64 // unused numbers
 	words  int
 }
 

@@ -1,22 +1,22 @@
 // Package memory owns the store of counters in the process's own memory: the
-// default backend. What a decision is, it takes from algo; it owns where states
-// lie, which are forgotten when there are too many, and their snapshots.
+// default backend. It owns the layout of states, their eviction when there are too
+// many, and their snapshots. It leaves decisions to algo.
 //
 // Keys are spread over shards by a seeded hash, each with a lock that is held for
 // a fraction of a microsecond. A request locks the shards of its keys and is
-// decided in one atomic step. Nothing ever stops all requests or goes over all
-// keys at once: tables grow by splitting small parts, and expired keys are
-// forgotten a few at a time, with each key that is added and in the background.
+// decided in one atomic step. No operation stops all requests or visits all keys at
+// once: tables grow by splitting small pages, and expired keys are removed a few at
+// a time, whenever a key is added and in the background.
 //
-// Keys are bounded in number and in bytes. At the bound on keys a new key takes the
-// place of an old one. It is one that has expired or else, of a sample of 16, the one
-// with the most left of its limit when it was last charged, and of those with as much
-// left the first to expire. At the bound on bytes the same keys go, as many as the new
-// key or the log that grows takes the memory of.
-// While all of the sample have used up their limits it grows to 64, and keys that
-// were refused go last. So the most limited keys go only when hardly any others
-// are left, and a client that is being limited cannot be forgiven by making up
-// new keys, each of which has hardly used anything.
+// Keys are bounded in number and in bytes. At the bound on keys a new key replaces an
+// old one: an expired key if there is one. Otherwise, from a sample of 16, it is the
+// key that had the most left of its limit when it was last charged; among equals, the
+// first to expire. At the bound on bytes keys are chosen in the same way, until the
+// new key or the growing log has room.
+// While all keys of the sample have used up their limits, the sample grows to 64, and
+// keys that were refused go last. So the most limited keys are evicted only when
+// hardly any others are left. A client that is being limited cannot reset its counter
+// by inventing new keys, because each of those has hardly used anything.
 package memory
 
 import (
@@ -39,22 +39,22 @@ const DefaultMaxKeys = 10_000_000
 
 // Options configure a store. The zero value is ready for use.
 type Options struct {
-	// MaxKeys bounds how many keys are kept; 0 means DefaultMaxKeys. It is shared
-	// out evenly over shards, so that a store may be full at some percent less.
+	// MaxKeys bounds the number of keys; 0 means DefaultMaxKeys. It is divided evenly
+	// among shards, so a store may be full at some percent less.
 	MaxKeys int
 	// MaxBytes bounds the memory that keys, states and their index take up; 0 means
-	// no bound. Like MaxKeys it is shared out over shards. A counter that takes more
+	// no bound. Like MaxKeys it is divided among shards. A counter that takes more
 	// than its shard's share is kept, and no other in that shard: a full sliding log
 	// may take 512 KiB, and the share is at least 2 MiB, or all of a smaller MaxBytes.
 	MaxBytes int64
 	// Clock returns the time in microseconds since the Unix epoch. It must be safe
-	// for concurrent use. nil is the wall clock at the start of the store, going
-	// on at the pace of the monotonic clock: corrections of the wall clock, which
-	// would cut windows short or draw them out, have to wait for a restart.
+	// for concurrent use. nil means a clock that starts at the wall clock's time and
+	// then follows the monotonic clock. Corrections of the wall clock, which would
+	// shorten or lengthen windows, take effect only after a restart.
 	Clock func() int64
-	// SweepCycle is how long the background sweep takes to come by all keys, and
-	// so about how long an expired one takes up memory if no other is added. 0
-	// means a minute; negative leaves the sweep to the keys that are added.
+	// SweepCycle is the time in which the background sweep visits every key. An
+	// expired key takes up memory for about that long if no key is added. 0 means a
+	// minute; negative means no background sweep: added keys alone drive the sweep.
 	SweepCycle time.Duration
 }
 
@@ -63,7 +63,7 @@ type Store struct {
 	clock  func() int64
 	seed   maphash.Seed
 	shards []paddedShard
-	shift  uint // leaves of a hash the number of its shard
+	shift  uint // hash >> shift is the number of a key's shard
 	txns   sync.Pool
 
 	stop    chan struct{}
@@ -77,8 +77,8 @@ var (
 	_ backend.Lister   = (*Store)(nil)
 )
 
-// paddedShard keeps the locks of two shards out of one cache line, or the pair
-// that is fetched together.
+// paddedShard keeps the locks of two shards out of one cache line, and out of the
+// pair of lines that is fetched together.
 type paddedShard struct {
 	shard
 	_ [cacheLines - unsafe.Sizeof(shard{})%cacheLines]byte
@@ -86,12 +86,12 @@ type paddedShard struct {
 
 const cacheLines = 128
 
-// The number of shards: enough that cores seldom meet in one, few enough that
-// those of a request fit a set of 64 bits; fewer when there is little to share.
+// The number of shards: enough that cores seldom contend for one, few enough that
+// a request's shards fit a set of 64 bits; fewer when there is little to share.
 const (
 	maxShards     = 64
-	keysPerShard  = 256     // at least, for shards to be filled about evenly
-	bytesPerShard = 2 << 20 // at least, for a few of the largest logs
+	keysPerShard  = 256     // at least, so that shards fill about evenly
+	bytesPerShard = 2 << 20 // at least: room for a few of the largest logs
 )
 
 // New returns an empty store. Close it to end its background sweep.
@@ -139,8 +139,8 @@ func shardCount(maxKeys int, maxBytes int64) int {
 	return n
 }
 
-// steadyClock returns a clock that starts as the wall clock and then goes as the
-// monotonic one.
+// steadyClock returns a clock that starts at the wall clock's time and then follows
+// the monotonic clock.
 func steadyClock() func() int64 {
 	start := time.Now()
 	base := start.UnixMicro()
@@ -154,8 +154,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Decide implements [backend.Backend]. It waits for nothing but other requests
-// for the same shards, and fails only for a key of 16 MiB or more.
+// Decide implements [backend.Backend]. It waits only for other requests for the
+// same shards, and fails only for a key of 16 MiB or more.
 func (s *Store) Decide(_ context.Context, req *backend.Request, out []algo.Decision) error {
 	for i := range req.Checks {
 		if n := len(req.Checks[i].Key); n > maxKey {
@@ -180,8 +180,8 @@ func (s *Store) hash(key []byte) uint64 { return maphash.Bytes(s.seed, key) }
 
 func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>s.shift].shard }
 
-// Peek returns what a look at the key would answer, and whether it is kept: one
-// that is not is as good as never used.
+// Peek returns the decision of a look at the key, and whether the key is kept. A key
+// that is not kept equals one that was never used.
 func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
 	hash := s.hash(key)
 	shard := s.shard(hash)
@@ -207,17 +207,18 @@ func (s *Store) forget(key []byte) bool {
 	return shard.forgetKey(hash, key, s.clock())
 }
 
-// Stats is what the store holds and has forgotten since it was made.
+// Stats counts the keys that the store holds, and those that it has forgotten since
+// it was made.
 type Stats struct {
-	Keys     int    // kept now; expired ones that the sweep has yet to find count
+	Keys     int    // kept now, expired keys included until the sweep finds them
 	MaxKeys  int    // the bound on them
 	Bytes    int64  // of memory that keys, states and their index take up
 	MaxBytes int64  // the bound on them; math.MaxInt64 without one
-	Expired  uint64 // keys forgotten because they had become as good as never used
-	Evicted  uint64 // keys forgotten before that, to keep to a bound
+	Expired  uint64 // keys forgotten after their expiry
+	Evicted  uint64 // keys forgotten before it, to keep to a bound
 }
 
-// Stats returns the store's statistics. The parts are not of one instant.
+// Stats returns the store's statistics. The numbers are not of one instant.
 func (s *Store) Stats() Stats {
 	var sum Stats
 	for i := range s.shards {
@@ -229,12 +230,12 @@ func (s *Store) Stats() Stats {
 // Len returns the number of keys kept.
 func (s *Store) Len() int { return s.Stats().Keys }
 
-// sweep comes by all keys once in a cycle.
+// sweep visits every key once per cycle.
 func (s *Store) sweep(cycle time.Duration) {
 	const ticks = 60
 	ticker := time.NewTicker(max(cycle/ticks, time.Millisecond))
 	defer ticker.Stop()
-	keys := make([]int, len(s.shards)) // to come by in a tick
+	keys := make([]int, len(s.shards)) // of each shard, to visit per tick
 	for tick := 0; ; tick++ {
 		select {
 		case <-s.stop:
@@ -250,8 +251,8 @@ func (s *Store) sweep(cycle time.Duration) {
 	}
 }
 
-// sweepOnce comes by so many keys of each shard. It takes a few of one shard,
-// then of the next, so that requests get their turn in between.
+// sweepOnce visits keys[i] keys of shard i. It takes a few of one shard, then of
+// the next, so that requests get their turn in between.
 func (s *Store) sweepOnce(keys []int) {
 	for done, most := 0, slices.Max(keys); done < most; done += sweepAtOnce {
 		for i := range s.shards {

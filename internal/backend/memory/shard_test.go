@@ -12,7 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// model is what a shard should hold, in a map.
+// model is the expected content of a shard, in a map.
 type model struct {
 	*shard
 	seed   maphash.Seed
@@ -29,8 +29,8 @@ type modelKey struct {
 	expiry int64
 }
 
-// TestShardModel takes a shard through what may happen to it, and holds its
-// content to a map and its structure to what it has to be.
+// TestShardModel applies random operations to a shard. It compares the content with a
+// map, and checks that the structure is valid.
 func TestShardModel(t *testing.T) {
 	seed := maphash.MakeSeed()
 	rapid.Check(t, func(t *rapid.T) {
@@ -179,8 +179,8 @@ func TestEqualHashes(t *testing.T) {
 	}
 }
 
-// TestRefusedGoLast has a shard full of keys with nothing left, nearly all of
-// them refused: of a sample of 16, all would be every other time.
+// TestRefusedGoLast fills a shard with keys that have nothing left, nearly all of them
+// refused. In every other sample of 16, all would be refused.
 func TestRefusedGoLast(t *testing.T) {
 	const keys, added = 2000, 40
 	seed := maphash.MakeSeed()
@@ -218,8 +218,8 @@ func TestRefusedGoLast(t *testing.T) {
 	}
 }
 
-// TestWorkPerKey bounds how many records a request comes by to make room for its
-// key, which is what keeps others waiting for the lock, whatever the shard holds.
+// TestWorkPerKey bounds the records that a request visits to make room for its key,
+// whatever the shard holds. Others wait for the lock for that long.
 func TestWorkPerKey(t *testing.T) {
 	const keys, now = 20_000, int64(1e15)
 	for _, tt := range []struct {
@@ -252,7 +252,7 @@ func TestWorkPerKey(t *testing.T) {
 				s.bounds.keys = keys
 			}
 			for i := range 1000 {
-				// Of a single table, the turn says how often it had one.
+				// The turn of a single table counts how often it had one.
 				table := s.tables[0]
 				before, records := table.turns[byRecords], table.records
 				s.makeRoom(now)
@@ -265,8 +265,8 @@ func TestWorkPerKey(t *testing.T) {
 	}
 }
 
-// TestGrowth bounds what a table copies at once when it grows: some records, and a
-// directory that stays near the number of pages.
+// TestGrowth bounds the copying when a table grows: some records, and a directory
+// whose size stays near the number of pages.
 func TestGrowth(t *testing.T) {
 	const keys = 200_000 // more than a shard has by default
 	seed := maphash.MakeSeed()
@@ -283,7 +283,7 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
-// TestWalkOverMerges has pages merge with ones that a walk has been to, and split
+// TestWalkOverMerges merges pages with ones that a walk has visited, and splits pages
 // ahead of it.
 func TestWalkOverMerges(t *testing.T) {
 	const keys = 5000
@@ -336,8 +336,8 @@ func TestWalkOverMerges(t *testing.T) {
 	}
 }
 
-// checkTable checks the structure of a table, and returns how many records have
-// their states in logs.
+// checkTable checks the structure of a table, and returns the number of records whose
+// states are in logs.
 func checkTable(t *rapid.T, table *table) (inLogs int) {
 	records, blocks, pages := 0, 0, 0
 	for hash := uint64(0); hash <= math.MaxUint32; {

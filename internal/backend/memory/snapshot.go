@@ -25,11 +25,11 @@ import (
 //	        byte; the expiry and the words of the state in 8 bytes each
 //	end     a block of length 0, and the number of records in 8 bytes
 //	forgotten  blocks as above, with records that are the length of the key in
-//	        bytes, as a varint, and the key. They are added one by one, so that the
-//	        last may be cut short by a crash: it counts for nothing then.
+//	        bytes, as a varint, and the key. They are added one by one, so a crash
+//	        may cut the last one short: it is ignored then.
 //
-// What the words of a state mean is up to its algorithm: a change there, as one
-// here, needs a new version.
+// The meaning of a state's words is up to its algorithm. A change there needs a new
+// version, and so does a change of this format.
 const (
 	snapshotMagic   = "ratelimit\x00"
 	snapshotVersion = 2
@@ -37,11 +37,11 @@ const (
 	savedEnd        = versionEnd + 8
 	snapshotHeader  = savedEnd + 4
 	blockHeader     = 8
-	blockBytes      = 1 << 16 // a block ends with the record that reaches this
-	mostBlockBytes  = 1 << 26 // and so is never longer than this
+	blockBytes      = 1 << 16 // a block ends with the record that reaches this size
+	mostBlockBytes  = 1 << 26 // so a block is never longer than this
 )
 
-// Why a snapshot is refused; errors of Load wrap these.
+// The reasons to refuse a snapshot; errors of Load wrap these.
 var (
 	ErrSnapshotDamaged = errors.New("the snapshot is damaged or cut short")
 	ErrSnapshotVersion = errors.New("the snapshot is of another version of this program")
@@ -50,7 +50,7 @@ var (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Save writes a snapshot of the keys that have not expired. Requests go on
-// meanwhile: each key is as it was at some moment during the call.
+// meanwhile: each key is saved as it was at some moment during the call.
 func (s *Store) Save(w io.Writer) error {
 	out := snapshotWriter{w: w}
 	header := binary.LittleEndian.AppendUint16([]byte(snapshotMagic), snapshotVersion)
@@ -100,12 +100,12 @@ func (w *snapshotWriter) add(r record, state algo.State) error {
 	return w.put(b)
 }
 
-// forget adds a key to those that have been forgotten.
+// forget adds a forgotten key.
 func (w *snapshotWriter) forget(key []byte) error {
 	return w.put(append(binary.AppendUvarint(w.begin(), uint64(len(key))), key...))
 }
 
-// begin returns the block for a record to be added to it.
+// begin returns the block, to which the caller adds a record.
 func (w *snapshotWriter) begin() []byte {
 	if len(w.block) == 0 {
 		w.block = append(w.block, make([]byte, blockHeader)...)
@@ -113,7 +113,7 @@ func (w *snapshotWriter) begin() []byte {
 	return w.block
 }
 
-// put takes the block back.
+// put takes the block back with the record added.
 func (w *snapshotWriter) put(block []byte) error {
 	w.block = block
 	if len(block) < blockBytes {
@@ -143,16 +143,15 @@ func (w *snapshotWriter) end() error {
 	return err
 }
 
-// Load takes over the keys of a snapshot, but for those that have expired or were
-// forgotten since, and returns how many it keeps. It is for a store that has not
-// been used; it returns an error if there are keys. After any error the store is as
-// it was.
+// Load takes over the keys of a snapshot, except those that have expired or were
+// forgotten since, and returns how many it keeps. The store must not have been used:
+// it is an error if it has keys. After any error the store is unchanged.
 func (s *Store) Load(r io.Reader) (keys int, err error) {
 	loaded, _, err := s.load(r)
 	return loaded.Keys, err
 }
 
-// load is Load; end is how many bytes make sense.
+// load is Load; end is the number of valid bytes.
 func (s *Store) load(r io.Reader) (_ Loaded, end int64, err error) {
 	loaded := &Store{clock: s.clock, seed: s.seed, shift: s.shift, shards: newShards(len(s.shards), s.shards[0].bounds)}
 	in := snapshotReader{r: r}
@@ -241,18 +240,17 @@ func (r *snapshotReader) header() (saved int64, err error) {
 	return int64(binary.LittleEndian.Uint64(b)), nil
 }
 
-// isSnapshot reports whether a file that begins like this is a snapshot, of any
-// version.
+// isSnapshot reports whether a file with this head is a snapshot, of any version.
 func isSnapshot(head []byte) bool { return bytes.HasPrefix(head, []byte(snapshotMagic)) }
 
-// forgotten calls forget for each key that has been forgotten since. It returns how
-// many there were, and where the last of them ends.
+// forgotten calls forget for each key that was forgotten after the save. It returns
+// their number, and where the last of them ends.
 func (r *snapshotReader) forgotten(forget func(key []byte)) (n int, end int64, err error) {
 	for {
 		end = r.at
 		keys, err := r.next()
 		switch {
-		case errors.Is(err, ErrSnapshotDamaged): // the end, or what a crash has cut short
+		case errors.Is(err, ErrSnapshotDamaged): // the end, or a block that a crash has cut short
 			return n, end, nil
 		case err != nil:
 			return n, end, err
@@ -317,7 +315,7 @@ type savedKey struct {
 
 func (k savedKey) words() int { return roundWords(headWords + k.room + keyWords(len(k.key))) }
 
-// parseRecord parses the first record. It is not ok if one could not be made of it.
+// parseRecord parses the first record. ok is false if the bytes hold no valid record.
 func parseRecord(b []byte) (k savedKey, rest []byte, ok bool) {
 	var lengths [3]uint64
 	for i := range lengths {
@@ -363,8 +361,8 @@ func (s *Store) restore(k savedKey) {
 	}
 }
 
-// layoutsOf returns the bits of shard.layouts that a state of so many words may
-// be of, for its limit is not known.
+// layoutsOf returns the bits of shard.layouts for the layouts that a state of that
+// many words may have. The limit of the state is not known.
 func layoutsOf(words int) (bits uint64) {
 	for _, base := range [...]int{algo.WindowWords, algo.HybridWords} {
 		if n := words - base; n >= 1 && n <= algo.Layouts {
@@ -374,7 +372,7 @@ func layoutsOf(words int) (bits uint64) {
 	return bits
 }
 
-// takeOver takes the keys of a store that is not in use.
+// takeOver takes over the keys of a store that is not in use.
 func (s *Store) takeOver(from *Store) error {
 	for i := range s.shards {
 		s.shards[i].mu.Lock()

@@ -18,22 +18,22 @@ type Snapshot struct {
 	store *Store
 	file  ownfile.File
 
-	mu   sync.Mutex  // a save and what is forgotten come one after the other
-	last os.FileInfo // as it was loaded or saved; nil: neither
-	end  int64       // of what makes sense in it, in bytes
+	mu   sync.Mutex  // serializes Load, Save and Forget
+	last os.FileInfo // of the file that was last loaded or saved; nil: none
+	end  int64       // of its valid content, in bytes
 }
 
-// Loaded is what became of loading a snapshot.
+// Loaded is the result of loading a snapshot.
 type Loaded struct {
 	Keys      int       // taken over
-	Forgotten int       // left out, because they were forgotten after the snapshot was saved
+	Forgotten int       // left out, because they were forgotten after the save
 	Saved     time.Time // zero for a file that is empty
 }
 
-// Snapshot returns the file as the one in which the store is kept. The file need not
-// exist. The error says why it could not be saved there; it wraps
-// [ownfile.ErrForeign] if something else is there. An empty file counts as none. What
-// was left by processes that were killed while they saved it is removed.
+// Snapshot returns the snapshot file of the store at path. The file need not exist; an
+// empty file counts as none. The error says why the store could not be saved there; it
+// wraps [ownfile.ErrForeign] if the file is not a snapshot. Snapshot removes the
+// leftovers of processes that were killed during a save.
 func (s *Store) Snapshot(path string) (*Snapshot, error) {
 	f := ownfile.File{Path: path, What: "a snapshot",
 		Ours: func(head []byte) bool { return len(head) == 0 || isSnapshot(head) }}
@@ -71,7 +71,7 @@ func (s *Snapshot) Load() (Loaded, error) {
 	return loaded, nil
 }
 
-// Save writes the file, for its owner only to read. What was there is replaced in
+// Save writes the file, which only its owner can read. It replaces the old file in
 // one step, once the snapshot is on disk.
 func (s *Snapshot) Save() error {
 	s.mu.Lock()
@@ -91,8 +91,8 @@ func (s *Snapshot) Save() error {
 func (s *Snapshot) SetAside() (string, error) { return s.file.SetAside(".unusable") }
 
 // Forget marks keys in the file, after [Store.Reset] has removed them from the store,
-// so that a load does not bring them back. When it returns nil the marks are on disk.
-// It writes the keys alone, not the snapshot anew.
+// so that a load does not bring them back. When it returns nil, the marks are on disk.
+// It appends the keys and does not write the snapshot again.
 func (s *Snapshot) Forget(keys [][]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func (s *Snapshot) Forget(keys [][]byte) error {
 		if s.last == nil || !os.SameFile(s.last, info) {
 			return errors.New("another snapshot is there than this process has loaded or saved")
 		}
-		// What a write that failed has left is not to stand before this one.
+		// Remove the remains of a write that failed.
 		if err := f.Truncate(s.end); err != nil {
 			return err
 		}

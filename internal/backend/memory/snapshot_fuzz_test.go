@@ -8,8 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// FuzzRecords has a store take over whatever parses as the records of a
-// snapshot, past the checksums, and then use it.
+// FuzzRecords loads into a store all input that parses as the records of a snapshot,
+// without checksums, and then uses the store.
 func FuzzRecords(f *testing.F) {
 	now := int64(1_700_000_000e6)
 	newStore := func() *Store {

@@ -21,8 +21,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/ownfile"
 )
 
-// TestSnapshot carries counters of every kind over to another store, and compares
-// what both then decide.
+// TestSnapshot carries counters of every algorithm over to another store, and compares
+// the decisions of both.
 func TestSnapshot(t *testing.T) {
 	var now atomic.Int64
 	now.Store(start)
@@ -141,7 +141,7 @@ func smallSnapshot(t *testing.T) []byte {
 	return file.Bytes()
 }
 
-// TestDamagedSnapshots has each bit of one wrong in turn, and each length too short.
+// TestDamagedSnapshots flips each bit of a snapshot in turn, and cuts it at each length.
 func TestDamagedSnapshots(t *testing.T) {
 	good := smallSnapshot(t)
 	load := func(b []byte) (int, error) {
@@ -229,7 +229,7 @@ func TestSnapshotFile(t *testing.T) {
 	l := perHour(t, 10)
 	for i := range 10_000 {
 		hit(t, s, fmt.Sprint("key ", i), l, 1)
-		if i%5000 == 0 { // it replaces what is there
+		if i%5000 == 0 { // it replaces the last one
 			if err := snapshot.Save(); err != nil {
 				t.Fatal(err)
 			}
@@ -263,7 +263,7 @@ func TestSnapshotFile(t *testing.T) {
 		t.Errorf("set aside as %q, error %v", aside, err)
 	}
 
-	// An empty file, as of touch or mktemp, is none yet.
+	// An empty file, as touch or mktemp makes it, is not yet a snapshot.
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -275,8 +275,8 @@ func TestSnapshotFile(t *testing.T) {
 	}
 }
 
-// TestSnapshotLeavesOthersFilesAlone holds that nothing but a snapshot is replaced,
-// also when it comes only after the start.
+// TestSnapshotLeavesOthersFilesAlone: a save replaces only snapshots, even if another
+// file appears after the start.
 func TestSnapshotLeavesOthersFilesAlone(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "rules.yaml")
@@ -373,8 +373,8 @@ func TestForgottenStaysForgotten(t *testing.T) {
 	}
 	check("before a crash", restart())
 
-	// A crash while the last mark is written: it was not answered, and what follows
-	// counts all the same.
+	// A crash while the last mark is written: the reset was not answered, and later
+	// marks still count.
 	for cut := 1; cut < len("alice")+9; cut++ {
 		if err := os.WriteFile(path, whole[:len(whole)-cut], 0o600); err != nil {
 			t.Fatal(err)
@@ -384,7 +384,7 @@ func TestForgottenStaysForgotten(t *testing.T) {
 		check(fmt.Sprint("again after a cut by ", cut), restart())
 	}
 
-	// Somebody has put an older one there meanwhile: what it lacks is not known.
+	// Somebody has replaced it by an older one: nothing is known of its content.
 	if err := errors.Join(os.WriteFile(path+".old", whole, 0o600), os.Rename(path+".old", path)); err != nil {
 		t.Fatal(err)
 	}

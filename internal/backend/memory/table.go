@@ -9,13 +9,13 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// table holds the records of one length. It is extendible hashing: a directory,
-// by the leading bits of the hash, of small pages. It grows by splitting one page
-// in two, which takes microseconds however many keys there are.
+// table holds the records of one length. It is an extendible hash table: a directory,
+// indexed by the leading bits of the hash, of small pages. It grows by splitting one
+// page in two, which takes microseconds, whatever the number of keys.
 //
-// What a look-up costs is the two places in memory that it waits for. The first,
-// a page with its tags, is small enough to be found in a cache for a million keys;
-// the second is the record.
+// A look-up costs two memory accesses. The first is to a page with its tags: for a
+// million keys the pages are small enough to stay in a cache. The second is to the
+// record.
 type table struct {
 	words     int  // of a record
 	shift     uint // a block holds 1<<shift records
@@ -29,7 +29,7 @@ type table struct {
 	logWords int // of its records' states in shard.logs
 
 	place int       // in shard.tables
-	turns [2]uint64 // when it has its turn in each walk over the shard
+	turns [2]uint64 // when its turn comes in each walk over the shard
 }
 
 // page holds all records of the table whose hashes begin with the same depth
@@ -37,7 +37,7 @@ type table struct {
 type page struct {
 	used   int
 	tags   [pageRecords / 8]uint64 // a byte of each record's hash
-	blocks [pageBlocks]*uint64     // the records, in memory that is got as they come
+	blocks [pageBlocks]*uint64     // the records; blocks are allocated as records are added
 	depth  uint
 }
 
@@ -49,15 +49,15 @@ const (
 	maxDepth = 22
 )
 
-// hand is where a walk over a table is: at the page for a hash, and there after
-// so many steps. Pages may come and go meanwhile.
+// hand is the position of a walk over a table: the page for a hash, and the number of
+// steps taken in that page. Pages may come and go meanwhile.
 type hand struct {
 	hash uint64 // below 1<<32
 	step int
 }
 
-// entry is the place of a key: its record's number in a page, -1 if it is not
-// kept. It holds until a record is added or removed.
+// entry locates a key: its record's number in a page, or -1 if the key is not kept.
+// It is valid until a record is added or removed.
 type entry struct {
 	table *table
 	page  *page
@@ -77,8 +77,8 @@ var nowhere = entry{i: -1}
 //	then    the state, and room for it
 //	last    the key, padded to whole words
 //
-// So head and state mostly share a line of the cache, and the place of the key
-// follows from its length: nothing has to wait for one part to find another.
+// So head and state mostly share a cache line, and the position of the key follows
+// from its length: no access has to wait for another to find its address.
 type record []uint64
 
 const (
@@ -86,16 +86,16 @@ const (
 	rankBits  = 8
 	keyBits   = 24
 	maxKey    = 1<<keyBits - 1
-	// inlineLog is how many words of a log, which grows, are in the record; a log
-	// of up to 4 hits.
+	// inlineLog is the room in the record for a log, in words. It holds a log of up
+	// to 4 hits; a longer log moves to shard.logs.
 	inlineLog = 6
-	// elsewhere is the length of a state that is not in the record but in
-	// shard.logs, with its number in the record.
+	// elsewhere stands for the length of a state that is in shard.logs. The record
+	// then holds its number.
 	elsewhere = 1<<8 - 1
 )
 
-// pinned is word 0 of a record that does not go: it never expires, and no other is
-// later in the order of eviction.
+// pinned is word 0 of a record that must stay: it never expires, and it is the last in
+// the order of eviction.
 const pinned = math.MaxUint64
 
 func keyWords(keyLen int) int { return (keyLen + 7) / 8 }
@@ -120,11 +120,11 @@ func (r record) state() algo.State {
 	return algo.State(r[headWords:to:to])
 }
 
-// order is the order of eviction: the key with more left goes first, and of two
-// with as much left the one that expires first.
+// order is the order of eviction: the key with more left goes first; among equals, the
+// one that expires first.
 func (r record) order() uint64 { return bits.RotateLeft64(r[0], -rankBits) }
 
-// leastOrder is the least order of a key of that rank.
+// leastOrder returns the least order that a key of rank k can have.
 func (k rank) leastOrder() uint64 { return uint64(k) << (64 - rankBits) }
 
 // bytesOf returns the first n bytes of words.
@@ -132,8 +132,8 @@ func bytesOf(words []uint64, n int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n)
 }
 
-// roundWords rounds the length of a record up to one that tables are made for:
-// all up to 16 words, then 8 for each power of two, so that there are only so many.
+// roundWords rounds the length of a record up to a length that has a table: all lengths
+// up to 16 words, then 8 for each power of two. This bounds the number of tables.
 func roundWords(n int) int {
 	if n <= 16 {
 		return n
@@ -170,8 +170,9 @@ func (t *table) find(hash uint32, key []byte) entry {
 	p := t.page(hash)
 	want := uint64(uint8(hash)) * ones
 	for w := 0; w*8 < p.used; w++ {
-		// The lowest byte that is 0 in diff, which is where the tag is as wanted,
-		// has its top bit in equal. Higher ones may be false, as tags may be.
+		// A byte of diff is 0 where the tag is the wanted one. The lowest such byte
+		// has its top bit set in equal. Higher bits may be false positives, and so
+		// may equal tags: is decides.
 		diff := p.tags[w] ^ want
 		for equal := (diff - ones) &^ diff & tops; equal != 0; equal &= equal - 1 {
 			i := w*8 + bits.TrailingZeros64(equal)/8
@@ -193,8 +194,8 @@ func (p *page) setTag(i int, tag uint8) {
 	p.tags[i/8] = p.tags[i/8]&^(0xff<<shift) | uint64(tag)<<shift
 }
 
-// add adds a record of the key, without a state. Only if hashes fail to tell a
-// page of keys apart, it has no room.
+// add adds a record of the key, without a state. It returns nowhere only if a full
+// page cannot be split because the hashes of its keys are equal.
 func (t *table) add(hash uint32, key []byte) entry {
 	p := t.page(hash)
 	for p.used == t.most() {
@@ -232,7 +233,7 @@ func (t *table) remove(p *page, i int) {
 	}
 }
 
-// cut takes a record out of its page. The last one takes its place.
+// cut takes a record out of its page. The last record moves to its position.
 func (t *table) cut(p *page, i int) {
 	p.used--
 	if i < p.used {
@@ -240,8 +241,8 @@ func (t *table) cut(p *page, i int) {
 		copy(t.record(p, i), last)
 		p.setTag(i, uint8(last.hash()))
 	}
-	// A block goes when the one before has half emptied, too, lest one that comes
-	// and goes does so with a block.
+	// A block is freed only when the one before it is half empty too. Otherwise a
+	// single record that comes and goes could allocate and free a block each time.
 	half := 1 << t.shift / 2
 	if free := (p.used+half-1)>>t.shift + 1; free < pageBlocks && p.blocks[free] != nil {
 		p.blocks[free] = nil
@@ -296,7 +297,7 @@ func (t *table) merge(p *page, hash uint32) {
 	t.assign(first, n, p)
 }
 
-// span returns the part of the directory for the leading bits of the hash.
+// span returns the range of the directory for the leading bits of the hash.
 func (t *table) span(hash uint32, depth uint) (first, n int) {
 	n = 1 << (t.depth - depth)
 	return int(hash>>(32-t.depth)) &^ (n - 1), n
@@ -308,11 +309,11 @@ func (t *table) assign(first, n int, p *page) {
 	}
 }
 
-// advance returns the next record of a walk that goes on for ever. There must be
-// records. It jumps to and fro within a page, for the records there are in order
-// of age, and a few of one age would be no sample of them.
+// advance returns the next record of an endless walk. The table must not be empty.
+// Within a page it jumps to and fro, because the records of a page are in order of
+// age, and neighbours would be a poor sample.
 func (t *table) advance() entry {
-	const jump = 39 // odd, to come by all, and near the golden section of 64
+	const jump = 39 // odd, to visit all records, and near the golden section of 64
 	for {
 		p := t.page(uint32(t.hand.hash))
 		for t.hand.step < pageRecords {
@@ -326,7 +327,7 @@ func (t *table) advance() entry {
 	}
 }
 
-// end returns the first hash after those of the page that the given one is of.
+// end returns the first hash after those of the page p, which contains hash.
 func (p *page) end(hash uint64) uint64 {
 	return (hash>>(32-p.depth) + 1) << (32 - p.depth)
 }

@@ -8,19 +8,19 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// Key is what the store tells of a key that it keeps.
+// Key describes a key that the store keeps.
 type Key struct {
 	Key    []byte
-	Expiry int64 // when it will be as good as never used: µs since the Unix epoch
+	Expiry int64 // when it will equal a key that was never used: µs since the Unix epoch
 	// Used is the share of the limit that was used up when the key was last
-	// charged: 1 when nothing was left, 2 when more was asked for than there was.
+	// charged: 1 when nothing was left, 2 when more was asked for than was left.
 	Used float64
 }
 
 // All returns the keys that are kept and have not expired, in no order. The loop
-// may take its time, for no lock is held. What is there all along comes once;
-// keys that come or go meanwhile may be left out. Key.Key is only valid until the
-// next turn of the loop.
+// may be slow, because no lock is held. A key that is kept throughout is returned
+// once; keys that are added or removed meanwhile may be left out. Key.Key is only
+// valid until the next turn of the loop.
 func (s *Store) All() iter.Seq[Key] {
 	return func(yield func(Key) bool) {
 		s.walk(func(_ *shard, r record) bool {
@@ -43,8 +43,8 @@ func (k rank) used() float64 {
 	return float64(k) / float64(exhausted)
 }
 
-// walk calls visit with a copy of each record that has not expired, until it
-// returns false. It takes a lock for the time that a page takes to copy.
+// walk calls visit with a copy of each record that has not expired, until visit
+// returns false. It holds a lock only while it copies a page.
 func (s *Store) walk(visit func(*shard, record) bool) {
 	var page []uint64
 	for i := range s.shards {
@@ -66,17 +66,16 @@ func (s *Store) walk(visit func(*shard, record) bool) {
 	}
 }
 
-// cursor is where a walk over a shard goes on: at the table for records of so
-// many words, and there at the page for a hash. By hash, for pages split and
-// merge meanwhile.
+// cursor is the position of a walk over a shard: a table and a page in it. The page is
+// found by a hash, because pages split and merge meanwhile.
 type cursor struct {
-	words int
+	words int    // of the table's records
 	hash  uint64 // up to 1<<32
 }
 
-// copyPage appends to dst the records at the cursor, which moves on, and returns
-// how many words each has; 0 at the end of the shard. They are those of a page
-// or, if it has been merged since the cursor came there, of the rest of it.
+// copyPage appends to dst the records of the page at the cursor, moves the cursor on,
+// and returns the number of words in each record; 0 at the end of the shard. If the
+// page was merged after the cursor reached it, it copies only the rest of the page.
 func (s *shard) copyPage(at *cursor, dst []uint64) (page []uint64, words int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,8 +96,8 @@ func (s *shard) copyPage(at *cursor, dst []uint64) (page []uint64, words int) {
 	return dst, 0
 }
 
-// copyState appends to dst the present state of the key that r is a copy of the
-// record of, nothing if the key has gone.
+// copyState appends to dst the present state of the key whose record was copied to r;
+// nothing if the key is gone.
 func (s *shard) copyState(dst algo.State, r record) algo.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -35,7 +35,7 @@ func check(t *testing.T, descriptor int, key string, window time.Duration) backe
 	return backend.Check{Key: []byte(key), Limit: limit, Hits: int64(descriptor) + 1, Descriptor: descriptor}
 }
 
-// TestPlaces shows where counters are by what each store has left of them.
+// TestPlaces finds out which store has a counter by what is left in each.
 func TestPlaces(t *testing.T) {
 	joint := func(c backend.Check) backend.Check {
 		c.Joint = true
@@ -84,7 +84,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// A descriptor with limits in both stores is charged all or none, as in one store.
+// A descriptor with limits in both stores is charged in all of them or in none, as in one store.
 func TestOneDescriptorInBothStores(t *testing.T) {
 	drop := func(n uint32, window time.Duration) *algo.Limit {
 		l, err := algo.New(algo.Params{Limit: n, Window: window, DeniedHits: algo.Drop})
@@ -133,8 +133,8 @@ type down struct{}
 
 func (down) Decide(context.Context, *backend.Request, []algo.Decision) error { return errDown }
 
-// TestOneStoreDown: what the other decided stands, with an error for each check of
-// the one that is down, and none for a request that does not need it.
+// TestOneStoreDown: the decisions of the other store stand. Each check of the store
+// that is down gets an error. A request that does not need that store gets none.
 func TestOneStoreDown(t *testing.T) {
 	seconds, others := check(t, 0, "a", time.Second), check(t, 1, "b", time.Minute)
 	both := []backend.Check{seconds, others}
@@ -162,7 +162,7 @@ func TestOneStoreDown(t *testing.T) {
 	}
 }
 
-// partlyDown fails for some counters, as a Cluster does.
+// partlyDown fails for some counters, as a cluster does.
 type partlyDown struct {
 	backend.Backend
 	key string
@@ -182,8 +182,8 @@ func (p partlyDown) Decide(ctx context.Context, req *backend.Request, out []algo
 	return backend.Failure(errs)
 }
 
-// TestAStoreThatIsDownInPart: descriptors that are decided in both stores are charged
-// all or none, whatever became of others.
+// TestAStoreThatIsDownInPart: descriptors with limits in both stores are charged in all
+// of them or in none, whatever became of other descriptors.
 func TestAStoreThatIsDownInPart(t *testing.T) {
 	limit := func(n uint32, window time.Duration) *algo.Limit {
 		l, err := algo.New(algo.Params{Limit: n, Window: window, DeniedHits: algo.Drop})
@@ -241,7 +241,7 @@ func TestResetGoesToTheStoreOfTheCounter(t *testing.T) {
 	}
 }
 
-// remembers answers out of what it remembers.
+// remembers is a store that answers from remembered decisions.
 type remembers struct{ *memory.Store }
 
 func (r remembers) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
@@ -252,7 +252,7 @@ func (r remembers) Decide(ctx context.Context, req *backend.Request, out []algo.
 	return err
 }
 
-// TestWhatOneOfTwoStoresRemembers is told of its own decisions alone.
+// TestWhatOneOfTwoStoresRemembers: only decisions that a store remembers are marked.
 func TestWhatOneOfTwoStoresRemembers(t *testing.T) {
 	b := &persecond.Backend{Seconds: remembers{store(t)}, Others: store(t)}
 	req := backend.Request{Checks: []backend.Check{check(t, 0, "second", time.Second), check(t, 1, "hour", time.Hour)}}
