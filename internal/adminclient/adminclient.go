@@ -1,5 +1,5 @@
-// Package adminclient owns how a program talks to the admin address of a running
-// service: requests, answers and problems, and how they are shown as text.
+// Package adminclient is the client of the admin address of a running service. It sends
+// requests, reads answers and problems, and shows them as text.
 package adminclient
 
 import (
@@ -26,10 +26,10 @@ type Client struct {
 	Timeout time.Duration
 }
 
-// ErrAddr is the error of a client whose Addr is none.
+// ErrAddr is the error of a client whose Addr is not an address.
 var ErrAddr = errors.New("write host:port, or http://host:port")
 
-// UnreachableError is that of a service which does not answer.
+// UnreachableError is the error of a service that does not answer.
 type UnreachableError struct {
 	Host string
 	Err  error
@@ -38,14 +38,14 @@ type UnreachableError struct {
 // Error implements error.
 func (e *UnreachableError) Error() string { return fmt.Sprintf("cannot reach %s (%v)", e.Host, e.Err) }
 
-// Unwrap returns why.
+// Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // maxAnswer bounds an answer in bytes.
 const maxAnswer = 256 << 20
 
-// Do sends a request and reads the answer into out. kind is the type of the body. A
-// problem is returned as a *Problem.
+// Do sends a request and reads the answer into out. kind is the media type of the body.
+// It returns a problem document as a *Problem.
 func (c *Client) Do(method, path string, query url.Values, kind string, body []byte, out any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
@@ -94,7 +94,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		request.Header.Set("Authorization", "Bearer "+c.Token)
 	}
 	transport := &http.Transport{TLSClientConfig: c.TLS, Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
-	answer, err := transport.RoundTrip(request) // redirects would take the token elsewhere
+	answer, err := transport.RoundTrip(request) // follows no redirect: it would take the token elsewhere
 	if err != nil {
 		return nil, &UnreachableError{target.Host, err}
 	}
@@ -126,7 +126,7 @@ type Problem struct {
 	Problems      []RuleProblem
 }
 
-// RuleProblem is one thing wrong, or odd, with rules that were sent.
+// RuleProblem is an error in rules that were sent, or a warning about them.
 type RuleProblem struct {
 	Path, What, Remedy string
 	Line, Column       int
@@ -140,7 +140,7 @@ func (p *Problem) Error() string {
 	return p.Detail
 }
 
-// In returns the problem as `check` would print it of a file.
+// In returns the problem as `check` would print it for a file.
 func (p RuleProblem) In(file string) string {
 	return config.Problem{Pos: config.Pos{File: file, Line: p.Line, Column: p.Column}, Path: p.Path, What: p.What, Remedy: p.Remedy}.Error()
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// Credit gives hits back to the counters of a descriptor, or to those of one limit, by its
-// name or the path of its rule, if limit is not empty. It writes to out what each was given,
-// as the service sends it if inJSON.
+// Credit gives hits back to the counters of a descriptor, or, if limit is not empty, to
+// the counters of the limit of that name or of the rule of that path. It writes to out
+// what each counter got, as a table or, if inJSON, as the service sends it.
 func (c *Client) Credit(out io.Writer, domain string, entries descriptor.Entries, hits int64, limit string, inJSON bool) error {
 	body, err := json.Marshal(map[string]any{"domain": domain, "entries": []descriptor.Entry(entries), "hits": hits, "limit": limit})
 	if err != nil {

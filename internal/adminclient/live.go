@@ -14,20 +14,20 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// Live says which decisions to show as they happen.
+// Live selects decisions to show as they happen.
 type Live struct {
 	Domain   string // empty: of any domain
 	Rule     string // path of a rule, or name of a limit; empty: of any
 	Verdicts string // names with commas between them; empty: any
 	JSON     bool   // show each as the API sends it, instead of a table
-	// Again is how long to wait before connecting again to a service that has ended
-	// the stream, or is away after it was there.
+	// Again is how long to wait before reconnecting to a service that has ended the
+	// stream or has gone away.
 	Again time.Duration
 }
 
-// Tail writes decisions to out as they happen, until ctx ends, and to notes what a
-// reader of them should know. It connects again whenever a stream has ended, and fails
-// if there is none at the first attempt.
+// Tail writes decisions to out as they happen, until ctx ends. It writes to notes when
+// decisions may be missing. It reconnects whenever a stream has ended, and fails if the
+// first attempt does.
 func (c *Client) Tail(ctx context.Context, l Live, out, notes io.Writer) error {
 	shown := liveTable{out: out, notes: notes, json: l.JSON}
 	for ever := false; ; {
@@ -58,12 +58,13 @@ func mayPass(err error) bool {
 	return away
 }
 
-// follow hands events to each until the stream ends, and reports whether there was one.
+// follow hands events to each until the stream ends, and reports whether there was a
+// stream.
 func (c *Client) follow(ctx context.Context, l Live, each func(event string, data []byte) error) (connected bool, err error) {
 	query := given(map[string]string{"domain": l.Domain, "rule": l.Rule, "verdict": l.Verdicts})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silence := time.AfterFunc(c.Timeout, cancel) // a comment comes every few seconds
+	silence := time.AfterFunc(c.Timeout, cancel) // the service sends a comment every few seconds
 	defer silence.Stop()
 	answer, err := c.send(ctx, http.MethodGet, "/admin/live", query, "", nil)
 	if err != nil {
@@ -88,7 +89,7 @@ func (c *Client) follow(ctx context.Context, l Live, each func(event string, dat
 			}
 		}
 	}
-	return connected, nil // however it ended, there may be another
+	return connected, nil // however it ended, try again
 }
 
 // liveTable prints events.

@@ -17,7 +17,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// rulesPath is where a running service takes, and lists, rules.
+// rulesPath is the path at which a running service takes and lists rules.
 const rulesPath = "/admin/rules"
 
 // ListedRule is a rule as the admin API lists it.
@@ -37,8 +37,8 @@ type RuleList struct {
 	Rules   []ListedRule
 }
 
-// Rules lists the rules in force of a domain, with a limit of a name and from a
-// source (file, xds or admin); each is empty for any.
+// Rules lists the rules in force. domain, name of a limit and source (file, xds or
+// admin) narrow the list; an empty one matches any.
 func (c *Client) Rules(domain, name, source string) (*RuleList, error) {
 	query := given(map[string]string{"domain": domain, "name": name, "source": source})
 	var list RuleList
@@ -48,11 +48,11 @@ func (c *Client) Rules(domain, name, source string) (*RuleList, error) {
 	return &list, json.Unmarshal(list.text, &list)
 }
 
-// isKey is the form of the keys of rules.
+// isKey matches the keys of rules.
 var isKey = regexp.MustCompile(`^[a-z2-7]{20}$`)
 
-// KeyOf returns the key of the rule that a key, or a path such as user_alice or
-// limits.writes, names: in a domain, or in all if it is empty.
+// KeyOf returns the key of the rule that name identifies, by its key or by a path such
+// as user_alice or limits.writes. It looks in one domain, or in all if domain is empty.
 func (c *Client) KeyOf(domain, name string) (string, error) {
 	if isKey.MatchString(name) {
 		return name, nil
@@ -80,7 +80,7 @@ func (c *Client) KeyOf(domain, name string) (string, error) {
 	return "", fmt.Errorf("%d rules have the path %q: %s: give a key", len(found), name, strings.Join(all, ", "))
 }
 
-// WriteJSON writes the list as the service has sent it.
+// WriteJSON writes the list as the service sent it.
 func (l *RuleList) WriteJSON(out io.Writer) error { return indent(out, l.text) }
 
 // WriteYAML writes the list as rule files.
@@ -119,7 +119,7 @@ func indent(out io.Writer, text []byte) error {
 	return err
 }
 
-// ListedEntry is one step of the way to a rule.
+// ListedEntry is one step of the path to a rule.
 type ListedEntry struct {
 	Key, Value     string
 	Values         json.RawMessage // the list of which Value is the text
@@ -127,7 +127,7 @@ type ListedEntry struct {
 	ValueToMetric  bool            `json:"value_to_metric"`
 }
 
-// writeDomains writes rules as one document for each domain.
+// writeDomains writes rules as one YAML document for each domain.
 func writeDomains(out io.Writer, rules []ListedRule, consume map[string]string) error {
 	var names []string
 	documents := map[string]*yaml.Node{}
@@ -154,7 +154,7 @@ func writeDomains(out io.Writer, rules []ListedRule, consume map[string]string) 
 			return err
 		}
 		plain(&rule)
-		// Rules come before those below them, so that nothing is there yet.
+		// Rules come before those below them, so the node is still empty.
 		at.Content = rule.Content[0].Content
 	}
 	encoder := yaml.NewEncoder(out)
@@ -188,7 +188,7 @@ func get(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// list returns the list of a key, which it adds if need be.
+// list returns the list of a key, and adds it if it is missing.
 func list(n *yaml.Node, key string) *yaml.Node {
 	l := get(n, key)
 	if l == nil {
@@ -198,7 +198,8 @@ func list(n *yaml.Node, key string) *yaml.Node {
 	return l
 }
 
-// below returns the descriptor below another, or a domain, which it adds if need be.
+// below returns the descriptor below another, or below a domain, and adds it if it is
+// missing.
 func below(n *yaml.Node, e ListedEntry) *yaml.Node {
 	level := list(n, "descriptors")
 	for _, d := range level.Content {
@@ -220,7 +221,7 @@ func below(n *yaml.Node, e ListedEntry) *yaml.Node {
 	return d
 }
 
-// value returns the value as a rule has it; nil if it has none.
+// value returns the entry's value as a rule file has it; nil if it has none.
 func (e *ListedEntry) value() *yaml.Node {
 	var list yaml.Node
 	switch {
@@ -233,7 +234,7 @@ func (e *ListedEntry) value() *yaml.Node {
 	return nil
 }
 
-// sameValue reports whether two values, of which each may be nil, are the same.
+// sameValue reports whether two values are the same. Each may be nil.
 func sameValue(a, b *yaml.Node) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -241,7 +242,7 @@ func sameValue(a, b *yaml.Node) bool {
 	return a.Kind == b.Kind && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, sameValue)
 }
 
-// plain takes the style of JSON off.
+// plain removes the style of JSON.
 func plain(n *yaml.Node) {
 	n.Style = 0
 	for _, c := range n.Content {
@@ -249,7 +250,7 @@ func plain(n *yaml.Node) {
 	}
 }
 
-// WriteResult is the answer to a write of rules.
+// WriteResult is the answer to a change of rules.
 type WriteResult struct {
 	DryRun   bool `json:"dry_run"`
 	Revision uint64
@@ -259,7 +260,8 @@ type WriteResult struct {
 	Problems []string
 }
 
-// WriteChanges writes a line for each change; of a dry run, for each that would be.
+// WriteChanges writes a line for each change; for a dry run, for each change that would
+// happen.
 func (r *WriteResult) WriteChanges(out io.Writer) {
 	for _, c := range r.Changes {
 		verb := ""
@@ -281,21 +283,21 @@ func flags(set map[string]bool) url.Values {
 	return query
 }
 
-// Apply creates or updates rules; with replace those of the text's domains are then
-// all there are. A dry run changes nothing.
+// Apply creates or updates rules. With replace, the rules of the text replace all admin
+// rules of its domains. A dry run changes nothing.
 func (c *Client) Apply(text []byte, dryRun, replace bool) (result WriteResult, err error) {
 	err = c.Do(http.MethodPost, rulesPath, flags(map[string]bool{"dry_run": dryRun, "replace": replace}), "application/yaml", text, &result)
 	return result, err
 }
 
-// File is a text of rules, and what it is called.
+// File is a text of rules and its name.
 type File struct {
 	Name string
 	Text []byte
 }
 
-// ApplyAll applies files one after the other and hands each result to done: all of
-// them or, as far as mistakes go, none. An error is about the file of that name.
+// ApplyAll applies files one after the other and hands each result to done. If any of
+// them holds a mistake, it applies none. An error is about the file of that name.
 func (c *Client) ApplyAll(files []File, dryRun, replace bool, done func(file string, r *WriteResult)) (name string, err error) {
 	if len(files) > 1 && !dryRun {
 		if name, err := c.ApplyAll(files, true, replace, func(string, *WriteResult) {}); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// ruleStats is what a running service says of a rule.
+// ruleStats are a running service's statistics of a rule.
 type ruleStats struct {
 	Key, Domain, Path string
 	Totals            struct {
@@ -39,9 +39,9 @@ type ruleStats struct {
 	}
 }
 
-// Stats writes to out, as the service sends them if inJSON, what it has counted: of a
-// domain, or of all if it is empty, or of the rule of a key or path, with its hottest
-// counters.
+// Stats writes to out what the service has counted in a domain, or in all domains if
+// domain is empty. With the key or path of a rule, it writes that rule's counts and
+// hottest counters. The form is a table or, if inJSON, the service's own.
 func (c *Client) Stats(out io.Writer, domain, key string, inJSON bool) error {
 	path := "/admin/stats"
 	if key != "" {
@@ -50,7 +50,7 @@ func (c *Client) Stats(out io.Writer, domain, key string, inJSON bool) error {
 			return err
 		}
 		path += "/" + of
-		domain = "" // the key says it
+		domain = "" // the key implies it
 	}
 	var text json.RawMessage
 	if err := c.Do(http.MethodGet, path, given(map[string]string{"domain": domain}), "", nil, &text); err != nil {

@@ -21,10 +21,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// adminAccess says who may use the admin address; the error, why it must not be
-// served like this. Where the variables or defaults of envoyproxy/ratelimit have
-// opened it to others, and nothing says who may change rules, nobody may: there,
-// too, it is for reading alone.
+// adminAccess returns who may use the admin address. The error says why it must not
+// be served with these settings. If only the variables or defaults of
+// envoyproxy/ratelimit opened it to others, and no setting says who may change rules,
+// the address is read-only.
 func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 	o, names := s.opts.Admin, s.opts.Names
 	given := admin.Access{TokenFile: o.TokenFile, ClientCertificates: o.TLS != nil && o.TLS.CA != "", ReadOnly: o.ReadOnly, Names: names}
@@ -66,7 +66,7 @@ func (s *service) adminTLS() (*tls.Config, error) {
 	return perConnection, nil
 }
 
-// openRuleStore opens the place where admin rules are kept, if there is one.
+// openRuleStore opens the store of the admin rules, if there is one.
 func (s *service) openRuleStore() (err error) {
 	var file *rulestore.File
 	if path := s.opts.Admin.RulesFile; path != "" {
@@ -101,7 +101,8 @@ func (s *service) adminHandler() http.Handler {
 	})
 }
 
-// hostname tells this replica from others. In Kubernetes it is the pod's name.
+// hostname returns the name that identifies this replica. In Kubernetes it is the
+// pod's name.
 func (s *service) hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -110,7 +111,7 @@ func (s *service) hostname() string {
 	return name
 }
 
-// counters has the stores forget counters, and their snapshot too.
+// counters resets counters in the stores and in their snapshot.
 type counters struct {
 	in       backend.Backend
 	snapshot *memory.Snapshot // nil for none
@@ -120,7 +121,7 @@ var _ admin.Resetter = counters{}
 
 // Reset implements admin.Resetter.
 func (c counters) Reset(ctx context.Context, checks []backend.Check) (n int, err error) {
-	var keys [][]byte // also of what is unused now: the snapshot may be from before it was forgotten
+	var keys [][]byte // also of unused counters: the snapshot may still hold them
 	for i := range checks {
 		var used bool
 		if used, err = backend.Reset(ctx, c.in, checks[i]); err != nil {
@@ -134,7 +135,7 @@ func (c counters) Reset(ctx context.Context, checks []backend.Check) (n int, err
 	return n, errors.Join(err, c.forget(keys))
 }
 
-// forget keeps the counters from coming back with the snapshot after a crash.
+// forget prevents the snapshot from restoring the counters after a crash.
 func (c counters) forget(keys [][]byte) error {
 	if c.snapshot == nil {
 		return nil

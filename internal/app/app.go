@@ -1,6 +1,6 @@
-// Package app owns the running service: it wires the packages that do the work, as
-// plain options say, and starts them, reloads rules and ends all of it in order. What
-// a setting is called, and who set it, is left to the outside.
+// Package app owns the running service. It wires the packages that do the work from
+// plain options, starts them, reloads rules and shuts everything down in order. The
+// names and sources of settings are left to its caller.
 package app
 
 import (
@@ -46,10 +46,10 @@ type service struct {
 	started  time.Time
 	log      *zap.Logger
 	audit    *zap.Logger
-	store    *memory.Store    // the backend, or what stands in for it
+	store    *memory.Store    // the backend, or its substitute
 	snapshot *memory.Snapshot // of the store; nil for none
 	backend  backend.Backend
-	shared   *OpenStore // what other replicas share; nil with counters in memory
+	shared   *OpenStore // shared with other replicas; nil with counters in memory
 	metrics  []prometheus.Collector
 	scrapes  *scrape.Handler // of all metrics
 	stats    *stats.Stats
@@ -63,12 +63,12 @@ type service struct {
 	adminRules *rulestore.Provider // nil for none
 
 	traces *telemetry.Traces // nil for none
-	last   []lastSend        // what is sent when nothing else can be lost any more
+	last   []lastSend        // sent last, after all counters are safe
 	access admin.Access      // to the admin address
 
 	handshakes                                *tlsfiles.Handshakes // of gRPC; nil without TLS
 	grpcListener, httpListener, adminListener net.Listener
-	connections                               *overload.Listener // what grpcListener is
+	connections                               *overload.Listener // the same as grpcListener
 }
 
 // ErrLogged is the error of a service that has logged why it failed.
@@ -85,7 +85,7 @@ func Run(o Options) (err error) {
 
 	s := &service{opts: o, started: time.Now(), stats: stats.New(0), health: health.NewServer()}
 	s.log, s.audit = newLogs(o.Log)
-	defer func() { _ = s.log.Sync() }() // nobody is left to tell
+	defer func() { _ = s.log.Sync() }() // nothing can report this error
 	defer takeLogs(s.log)()
 	defer func() {
 		if err != nil && o.Log.JSON {
@@ -99,7 +99,7 @@ func Run(o Options) (err error) {
 	s.store = memory.New(memory.Options{MaxKeys: o.Memory.MaxKeys, MaxBytes: s.counterBytes()})
 	drain, timeUp := context.WithCancel(context.Background())
 	defer timeUp()
-	// First what must not be lost: the counters. Then what others want to know.
+	// First the counters, which must not be lost, then statistics and traces.
 	defer func() { s.sendLast(drain) }()
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.restore(); err != nil {
@@ -142,8 +142,8 @@ func Run(o Options) (err error) {
 	return errors.Join(err, s.save())
 }
 
-// loadRules loads the rules for the first time. A source that is bad is left out if
-// others have rules; without any there is nothing to serve, unless they may come later.
+// loadRules loads the rules for the first time. It leaves out a bad source if others
+// have rules. It fails if no source has rules, unless rules may come later.
 func (s *service) loadRules(ctx context.Context) error {
 	providers, err := s.providers()
 	if err != nil {
@@ -192,7 +192,7 @@ func (s *service) loadRules(ctx context.Context) error {
 
 // listen opens all listeners or none.
 func (s *service) listen() (err error) {
-	// What is no address is for the listener to say.
+	// The listener reports an invalid address.
 	if addr, wrong := net.ResolveTCPAddr("tcp", s.opts.Admin.Addr); wrong == nil {
 		if s.access, err = s.adminAccess(addr); err != nil {
 			return err
@@ -235,10 +235,10 @@ func (s *service) listen() (err error) {
 	return nil
 }
 
-// serve runs everything until stopping is done or a part fails, and then ends it
-// in order: requests that are under way are answered within the drain timeout,
-// after which it calls timeUp, to end drain. After stop a second signal has its
-// default effect, which is to end the process at once.
+// serve runs everything until stopping is done or a part fails, and then ends it in
+// order. Requests under way are answered within the drain timeout; after it serve
+// calls timeUp, which ends drain. After stop a second signal has its default effect:
+// it ends the process at once.
 func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), hangups <-chan os.Signal) error {
 	var group run.Group
 	// Interrupts come in the order of the actors, one after the other.
@@ -263,7 +263,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		listener net.Listener
 	}{{s.httpHandler(), s.httpListener}, {s.adminHandler(), s.adminListener}} {
 		web := httpServer(h.handler, s.log)
-		web.RegisterOnShutdown(s.live.Close) // an answer that would not end
+		web.RegisterOnShutdown(s.live.Close) // such an answer would never end
 		group.Add(func() error {
 			return ignore(web.Serve(h.listener), http.ErrServerClosed)
 		}, func(error) {
@@ -306,7 +306,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 func (s *service) grpcServer() *grpc.Server {
 	alive := s.opts.GRPC.Keepalive
 	if alive.Time == 0 {
-		alive.Time = math.MaxInt64 // so long that it does not come
+		alive.Time = math.MaxInt64 // never
 	}
 	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, alive)
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
@@ -314,7 +314,7 @@ func (s *service) grpcServer() *grpc.Server {
 		options = append(options, grpc.Creds(s.handshakes))
 	}
 	g := grpc.NewServer(options...)
-	if s.traces != nil { // a span tells of the messages
+	if s.traces != nil { // a span records the messages
 		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
 	} else {
 		s.server.Register(g)
@@ -324,8 +324,8 @@ func (s *service) grpcServer() *grpc.Server {
 	return g
 }
 
-// drainGRPC answers what is under way until the context ends. It then closes the
-// connections, because the server waits for handshakes even when it is told not to wait.
+// drainGRPC answers requests under way until the context ends. It then closes the
+// connections, because grpc-go waits for handshakes even in Stop.
 func (s *service) drainGRPC(ctx context.Context, g *grpc.Server) {
 	drained := make(chan struct{})
 	go func() {
@@ -344,7 +344,7 @@ func (s *service) drainGRPC(ctx context.Context, g *grpc.Server) {
 
 func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	// A page in a browser on this machine is not to spend others' limits.
+	// A page in a browser on this machine must not charge others' limits.
 	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.server)))
 	json = admin.OwnName(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
@@ -352,8 +352,8 @@ func (s *service) httpHandler() http.Handler {
 	return mux
 }
 
-// httpServer bounds how long and how much a client may send. Answers may take as
-// long as a profile of the default length.
+// httpServer returns a server that bounds the time and size of a client's request.
+// An answer may take as long as a profile of the default length.
 func httpServer(handler http.Handler, log *zap.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,

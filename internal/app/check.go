@@ -12,8 +12,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
-// Check returns everything that no part of the service could work with, each with
-// what sets it.
+// Check returns every value that the service cannot work with, each with the setting
+// that gives it.
 func (o *Options) Check() error {
 	c := checker{o: o}
 	c.numbers()
@@ -36,13 +36,13 @@ func (o *Options) Check() error {
 	return errors.Join(c.errs...)
 }
 
-// checker collects what is wrong.
+// checker collects problems.
 type checker struct {
 	o    *Options
 	errs []error
 }
 
-// wrong says of a field what is wrong, and what to write.
+// wrong records what is wrong with a field, and what to write instead.
 func (c *checker) wrong(field, format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf("%s: "+format, append([]any{c.o.Names.Either(field)}, args...)...))
 }
@@ -97,7 +97,7 @@ func (c *checker) times() {
 	}
 }
 
-// headers refuses a name that no header can have; an empty one leaves it out.
+// headers refuses an invalid header name; an empty name leaves the header out.
 func (c *checker) headers(name, field string) {
 	if name != "" && !httpguts.ValidHeaderFieldName(name) {
 		c.wrong(field, "%q is not the name of a header: write letters, digits and -, such as x-ratelimit-limit", name)
@@ -131,8 +131,7 @@ func (c *checker) adminTLS(f *tlsfiles.Files) {
 	}
 }
 
-// files refuses one file for two things that are kept, and one that nothing would
-// be kept in.
+// files refuses one file for two purposes, and a file that would stay unused.
 func (c *checker) files() {
 	snapshot, rules := c.o.Memory.Snapshot, c.o.Admin.RulesFile
 	if snapshot == "" {

@@ -12,13 +12,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// Requests leave small garbage, and the live heap of a small set of counters is
-// a few MB: at Go's default the collector would run all the time, and with
-// millions of counters let as much garbage pile up again. So what may pile up is
-// kept at about a headroom whatever is live, by the percentage that Go understands.
-// What a collection costs is what it has to look through for pointers, which
-// counters have none of, but rules have: with a hundred thousand of them the headroom
-// is twice that, lest requests wait for collections most of the time.
+// A request leaves little garbage, and the live heap of a small set of counters is a
+// few MB. At Go's default percentage the collector would run all the time. With
+// millions of counters, it would let as much garbage pile up again. So the service
+// sets the percentage such that the garbage stays near a fixed headroom, whatever is
+// live. A collection costs as much as the memory that it scans for pointers. Counters
+// have no pointers, but rules do: with a hundred thousand rules the headroom is twice
+// the scanned memory, so that requests do not wait for collections most of the time.
 // In a small container the headroom is smaller.
 const (
 	leastHeadroom = 32 << 20
@@ -27,12 +27,12 @@ const (
 	mostPercent   = 400
 	leastPercent  = 25
 	tuneInterval  = 2 * time.Second
-	// A container's limit may be changed while it runs.
+	// A container's limit may change while it runs.
 	limitInterval = time.Minute
 )
 
-// tuneGC keeps the percentage until ctx is done, and has the collector work harder
-// where the container's memory limit comes near. What the operator has set is left
+// tuneGC maintains the percentage until ctx is done, and makes the collector work
+// harder near the container's memory limit. It leaves the operator's own settings
 // alone.
 func (s *service) tuneGC(ctx context.Context) error {
 	switch limit, err := memlimit.Set(memlimit.WithRefreshInterval(ctx, limitInterval)); {
@@ -62,9 +62,9 @@ func (s *service) tuneGC(ctx context.Context) error {
 	}
 }
 
-// memoryLimit returns how many bytes the process may take: the limit that Go is told,
-// or else the container's limit, or else the machine's memory. It is math.MaxInt64 if none of them
-// is known.
+// memoryLimit returns how many bytes the process may take: Go's own limit if one is
+// set, or else the container's limit, or else the machine's memory. It is
+// math.MaxInt64 if none of them is known.
 func memoryLimit() int64 {
 	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
 		return limit
@@ -77,8 +77,8 @@ func memoryLimit() int64 {
 	return math.MaxInt64
 }
 
-// gcPercent returns how much garbage to let pile up, as a percentage of what is
-// live, under a memory limit. It is coarse, for each new one costs a pause.
+// gcPercent returns how much garbage may pile up under a memory limit, as a percentage
+// of the live heap. It is coarse, because each change costs a pause.
 func gcPercent(h heapSizes, limit int64) int {
 	if h.live == 0 {
 		return mostPercent
@@ -88,8 +88,8 @@ func gcPercent(h heapSizes, limit int64) int {
 	return int(min(max(percent/25*25, leastPercent), mostPercent))
 }
 
-// heapSizes are bytes that the last collection found in use, and those of them that
-// it looked through.
+// heapSizes are the bytes that the last collection found live, and those that it
+// scanned.
 type heapSizes struct{ live, scanned uint64 }
 
 func heap() heapSizes {

@@ -10,15 +10,15 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// healthServices are the names under which health is asked for: the whole
-// server's, the rate limit service's, and envoyproxy/ratelimit's.
+// healthServices are the names that health checks ask for: the whole server, the rate
+// limit service, and the name that envoyproxy/ratelimit uses.
 var healthServices = []string{"", rls.RateLimitService_ServiceDesc.ServiceName, "ratelimit"}
 
-// healthInterval is how often health is looked at, and so how late it may be.
+// healthInterval is how often health is updated, and so how stale it may be.
 const healthInterval = 100 * time.Millisecond
 
-// keepHealth says whether the service wants requests until ctx is done. Draining,
-// which the health server knows by itself, comes before all else.
+// keepHealth publishes until ctx is done whether the service wants requests. Draining,
+// which the health server knows by itself, overrides everything else.
 func (s *service) keepHealth(ctx context.Context) error {
 	tick := time.NewTicker(healthInterval)
 	defer tick.Stop()

@@ -13,8 +13,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/named"
 )
 
-// listen opens a listener for the field of that name. Its error says how to mend it. A
-// socket that a process left behind is removed.
+// listen opens a listener for the field of that name. Its error contains the remedy.
+// It removes a socket that a dead process left behind.
 func listen(names named.Fields, network, of, addr string) (net.Listener, error) {
 	name, set := names.Of(of), names.Either(of)
 	if network == "unix" {
@@ -39,8 +39,7 @@ func listen(names named.Fields, network, of, addr string) (net.Listener, error) 
 	}
 }
 
-// removeDeadSocket removes a socket at which nobody listens any more, and nothing
-// else.
+// removeDeadSocket removes a socket on which no process listens, and nothing else.
 func removeDeadSocket(path string) error {
 	before, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -59,10 +58,10 @@ func removeDeadSocket(path string) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return removeIfSame(path, before)
 	}
-	return nil // to listen there fails, and says why
+	return nil // listening there fails, with the reason
 }
 
-// removeIfSame removes a socket unless another has taken its place.
+// removeIfSame removes a socket unless another file has replaced it.
 func removeIfSame(path string, before fs.FileInfo) error {
 	now, err := os.Lstat(path)
 	switch {
@@ -76,8 +75,8 @@ func removeIfSame(path string, before fs.FileInfo) error {
 	return os.Remove(path)
 }
 
-// socketListener removes its socket when it is closed, and not what another process
-// may have put in its place, as net's would.
+// socketListener removes its own socket when it is closed. The listener of package net
+// would also remove a socket that another process has put in its place.
 type socketListener struct {
 	*net.UnixListener
 	path string
@@ -85,10 +84,11 @@ type socketListener struct {
 	once sync.Once
 }
 
-// ownSocket returns a listener at a socket as a socketListener, others as they are.
+// ownSocket wraps a listener on a socket in a socketListener, and returns others
+// unchanged.
 func ownSocket(l net.Listener) (net.Listener, error) {
 	unix, ok := l.(*net.UnixListener)
-	if !ok || strings.HasPrefix(l.Addr().String(), "@") { // that is no file
+	if !ok || strings.HasPrefix(l.Addr().String(), "@") { // an abstract socket is no file
 		return l, nil
 	}
 	unix.SetUnlinkOnClose(false)

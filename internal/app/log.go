@@ -11,25 +11,26 @@ import (
 	"github.com/distlimiter/ratelimit/internal/visible"
 )
 
-// takeLogs has the log take what libraries write to the standard library's, and
-// errors of grpc-go, which would be lines of their own form. The function that it
-// returns ends the former.
+// takeLogs redirects to log what libraries write to the standard library's log, and
+// the errors of grpc-go, which would otherwise have another format. undo ends the
+// redirection of the standard library's log.
 func takeLogs(log *zap.Logger) (undo func()) {
 	grpclog.SetLoggerV2(zapgrpc.NewLogger(log.Named("grpc").WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))))
 	return zap.RedirectStdLog(log.Named("library"))
 }
 
-// onceAMinute returns a log that says the same thing once a minute.
+// onceAMinute returns a log that writes the same message at most once a minute.
 func onceAMinute(log *zap.Logger) *zap.Logger {
 	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 	}))
 }
 
-// newLogs returns a log, and one of who has changed what. Of a message that comes
-// again and again the log has a hundred a second, then every hundredth, so that a
-// flood of one warning does not drown the others. The audit has everything, and so
-// has the log at debug level: each of its lines is about another request.
+// newLogs returns the service's log, and the audit log of changes and their authors.
+// The log writes the first hundred lines of a message in each second, then every
+// hundredth, so that a flood of one warning does not drown the others. The audit log
+// writes everything. So does the log at debug level, because each of its lines is
+// about another request.
 func newLogs(o Log) (log, audit *zap.Logger) {
 	fields := zap.NewProductionEncoderConfig()
 	fields.EncodeTime = zapcore.RFC3339NanoTimeEncoder

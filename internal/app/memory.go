@@ -12,7 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
 
-// LeastCounterBytes has room for a few of the largest counters, full sliding logs of
+// LeastCounterBytes is room for a few of the largest counters: full sliding logs of
 // 512 KiB.
 const LeastCounterBytes = 1 << 20
 
@@ -27,9 +27,9 @@ func (s *service) counterBytes() int64 {
 	return max(bound, LeastCounterBytes)
 }
 
-// restore takes over the counters of the snapshot, if there is one. One that is
-// damaged does not keep the service from starting, and is kept. What is no snapshot
-// at all is left as it is, and the service does not start.
+// restore loads the counters of the snapshot, if there is one. It sets a damaged
+// snapshot aside, and the service starts without it. It leaves a file that is no
+// snapshot as it is, and the service does not start.
 func (s *service) restore() (err error) {
 	if s.opts.Memory.Snapshot == "" {
 		return nil
@@ -59,7 +59,7 @@ func (s *service) restore() (err error) {
 	}
 }
 
-// save writes the snapshot, if there is to be one.
+// save writes the snapshot, if one is configured.
 func (s *service) save() error {
 	if s.snapshot == nil {
 		return nil
@@ -71,7 +71,7 @@ func (s *service) save() error {
 	return nil
 }
 
-// storeMetrics is a prometheus.Collector of what the store in memory holds.
+// storeMetrics is a prometheus.Collector of the contents of the store in memory.
 type storeMetrics func() memory.Stats
 
 var (

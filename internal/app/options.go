@@ -27,8 +27,8 @@ type Options struct {
 	// Version of this build.
 	Version string
 	Rules   Rules
-	// Limiter says how to decide, Server how to answer. What counts, stores and logs is
-	// the service's to fill in.
+	// Limiter says how to decide, Server how to answer. The service fills in the
+	// statistics, stores and logs.
 	Limiter limiter.Options
 	Server  server.Options
 	// Store is where counters live.
@@ -39,7 +39,7 @@ type Options struct {
 	HTTPAddr string // of /json and /healthcheck
 	Admin    Admin
 
-	// DrainDelay is how long to go on serving after the signal to stop, DrainTimeout
+	// DrainDelay is how long to go on serving after the signal to stop. DrainTimeout is
 	// how long requests under way, and after them the last counts and spans, may take.
 	DrainDelay, DrainTimeout time.Duration
 
@@ -58,7 +58,7 @@ type Options struct {
 	Log Log
 	// Names say how an operator sets these options.
 	Names named.Fields
-	// Started is called when the service answers.
+	// Started is called when the service is ready to answer.
 	Started func(Started)
 }
 
@@ -70,12 +70,12 @@ type Rules struct {
 	// Paths of files and directories, which are read as Files says.
 	Paths []string
 	Files reload.FileOptions
-	// XDS is a server that has rules, too; nil for none. Its Credentials and Log are
-	// the service's to fill in, the former from XDSTLS; nil for none.
+	// XDS is a server that provides rules, too; nil for none. The service fills in its
+	// Credentials, from XDSTLS (nil for none), and its Log.
 	XDS    *xds.Options
 	XDSTLS *tlsfiles.Files
 
-	AllowNoRules     bool          // files that change may leave none
+	AllowNoRules     bool          // a change of files may leave none
 	ReloadDelay      time.Duration // how long files must be quiet
 	ForceStart       bool          // serve, and be healthy, before there are any
 	HealthyWithRules bool          // be healthy only with a domain
@@ -94,8 +94,8 @@ type GRPC struct {
 	Addr   string
 	Socket string          // instead of Addr, a path; empty for none
 	TLS    *tlsfiles.Files // nil for none
-	// Keepalive says how long connections may live. A Time of 0 asks for no signs of
-	// life, other than in grpc-go.
+	// Keepalive says how long connections may live. Unlike in grpc-go, a Time of 0
+	// turns pings off.
 	Keepalive keepalive.ServerParameters
 
 	MaxMessageSize int
@@ -103,26 +103,27 @@ type GRPC struct {
 	MaxStreams     uint32
 	MaxHeaderBytes uint32
 	// MaxWait is how long work may wait for a processor before requests are refused.
-	// 0: none is.
+	// 0: no request is.
 	MaxWait time.Duration
 }
 
 // Admin is the address for operators.
 type Admin struct {
 	Addr string
-	// OpenedBy is what opened the address to others where nobody asked for that: the
-	// variable that would close it. Then nobody changes anything there unless
-	// something says who may. Empty where somebody did ask.
+	// OpenedBy is the variable that would close the address, if a default opened it to
+	// others without being asked. The address is then read-only unless a setting says
+	// who may change rules. It is empty if the operator chose the address.
 	OpenedBy  string
 	TokenFile string
 	ReadOnly  bool
-	RulesFile string          // keeps rules that come from there
+	RulesFile string          // keeps rules that come from the admin API
 	TLS       *tlsfiles.Files // nil for none
 }
 
 // Counts are sent to a statsd server.
 type Counts struct {
-	// Sink returns where; nil for nowhere. The log is for what a library has to say.
+	// Sink opens the connection to the server; nil for none. The log is for the
+	// messages of a library.
 	Sink     func(log *zap.Logger) (statsd.Sink, error)
 	Interval time.Duration
 }
@@ -137,7 +138,7 @@ type Log struct {
 	JSON  bool
 }
 
-// Started is what a service that answers has to say of itself.
+// Started describes a service that is ready to answer.
 type Started struct {
 	GRPC, HTTP, Admin net.Addr
 	TLS               bool          // of GRPC

@@ -15,7 +15,7 @@ func (s *service) openOverload() {
 	s.metrics = append(s.metrics, s.shedder)
 }
 
-// limitConnections has the gRPC listener count its connections.
+// limitConnections makes the gRPC listener count its connections.
 func (s *service) limitConnections() {
 	s.connections = overload.NewListener(s.grpcListener, s.opts.GRPC.MaxConnections, s.shedder.Overloaded, s.log)
 	s.grpcListener = s.connections

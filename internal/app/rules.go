@@ -16,7 +16,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
-// load returns what makes rules of sources, with warnings of what can never apply.
+// load returns the function that parses sources into rules, with warnings about rules
+// that can never apply.
 func (s *service) load() reload.Load {
 	load := reload.Adjusted(rulefile.NewParser(s.opts.Rules.Grammar).Parse, s.opts.Rules.Default)
 	return func(sources []rulefile.Source) (*config.Rules, error) {
@@ -28,7 +29,7 @@ func (s *service) load() reload.Load {
 	}
 }
 
-// providers are where the rules come from.
+// providers returns the providers of all sources of rules.
 func (s *service) providers() ([]reload.Provider, error) {
 	var list []reload.Provider
 	from := s.opts.Rules

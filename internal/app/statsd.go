@@ -25,13 +25,13 @@ func (s *service) registry() *prometheus.Registry {
 	return r
 }
 
-// liveMetrics counts who watches decisions.
+// liveMetrics counts the clients that watch decisions.
 func liveMetrics(feed *live.Feed) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ratelimit_live_watchers", Help: "Clients that watch decisions as they happen."},
 		func() float64 { return float64(len(feed.Watchers())) })
 }
 
-// buildMetric tells dashboards what runs.
+// buildMetric shows dashboards which build runs.
 func buildMetric(version string) prometheus.Collector {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "ratelimit_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
@@ -39,7 +39,7 @@ func buildMetric(version string) prometheus.Collector {
 	return g
 }
 
-// export adds to the group what sends and shows counts.
+// export adds to the group the actors that send and show counts.
 func (s *service) export(group *run.Group) error {
 	sink, err := s.opts.Counts.Sink(onceAMinute(s.log.Named("statsd")))
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 
 // Store says where counters live, and how to open it.
 type Store struct {
-	// Kind is what operators call it, such as redis, and Name how its makers do: Redis.
+	// Kind is its name in settings, such as redis, and Name its proper name: Redis.
 	Kind, Name string
 	// Spread says that the counters of a request may be on several servers, of which
 	// none can decide all of them in one step.
 	Spread bool
-	// NeededForHealth has the service be unhealthy while the store is.
+	// NeededForHealth makes the service unhealthy while the store is.
 	NeededForHealth bool
 	// Warnings name settings that are odd, and say why.
 	Warnings []string
@@ -29,21 +29,22 @@ type Store struct {
 	Open func(log *zap.Logger) (*OpenStore, error)
 }
 
-// OpenStore is a store that is open, with what it has besides.
+// OpenStore is a store that is open, with its other services.
 type OpenStore struct {
 	backend.Backend
 	Metrics []prometheus.Collector
 	// Ready waits for the first connection. Its error says why there is none when ctx is done.
 	Ready func(ctx context.Context) error
-	// Rules returns where it keeps the rules of the admin API. The fallback is for a
-	// start without the store; nil for none. Where Rules is nil the file is their only place.
+	// Rules returns the store's own place for the rules of the admin API. The fallback
+	// is for a start without the store; nil for none. If Rules is nil, only the file
+	// keeps them.
 	Rules func(fallback *rulestore.File, log *zap.Logger) rulestore.Store
 	Close func()
 }
 
-// patience is how long the start waits for a store, so that the first request finds
-// it, before the service starts without.
-const patience = 2 * time.Second
+// startTimeout is how long the service waits for the store at the start, so that the
+// first request finds it, before it starts without.
+const startTimeout = 2 * time.Second
 
 // open connects the store of the counters.
 func (s *service) open(ctx context.Context) (err error) {
@@ -59,7 +60,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.backend, s.metrics = s.shared.Backend, append(s.metrics, s.shared.Metrics...)
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := s.shared.Ready(ctx); err != nil {
 		s.log.Error("starting without "+from.Name+": until there is a connection, on_backend_error decides", zap.Error(err))
@@ -67,7 +68,8 @@ func (s *service) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// close waits for what requests give back, and drops the connections of the stores.
+// close waits until requests have given their hits back, and closes the connections of
+// the stores.
 func (s *service) close() error {
 	if s.limiter != nil {
 		s.limiter.Close()

@@ -18,12 +18,13 @@ func (s *service) startTraces() (err error) {
 	return err
 }
 
-// traced records calls of the store, if anything is recorded.
+// traced records calls of the store as spans, if traces are on.
 func (s *service) traced(b backend.Backend) backend.Backend {
 	return s.traces.Backend(b, s.opts.Store.Kind)
 }
 
-// sendTelemetry sends metrics by OTLP, and what there is to send at the end.
+// sendTelemetry starts to send metrics by OTLP, and registers the last sends of the
+// shutdown.
 func (s *service) sendTelemetry() error {
 	if s.traces != nil {
 		s.last = append(s.last, lastSend{"spans", s.traces.Shutdown})
@@ -39,17 +40,17 @@ func (s *service) sendTelemetry() error {
 	return nil
 }
 
-// lastSend sends what was counted last to a server that may be away.
+// lastSend sends the last counts to a server that may be away.
 type lastSend struct {
 	what string
 	send func(context.Context) error
 }
 
-// lastSendTime is how much of the drain timeout the last sends may take: a server
-// that is away must not hold up the end.
+// lastSendTime is how much of the drain timeout the last sends may take, because a
+// server that is away must not delay the shutdown.
 const lastSendTime = 5 * time.Second
 
-// sendLast sends all of it at once, until drain ends.
+// sendLast runs all last sends at once, until drain ends.
 func (s *service) sendLast(drain context.Context) {
 	ctx, cancel := context.WithTimeout(drain, lastSendTime)
 	defer cancel()

@@ -9,7 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// grpcTLS makes the TLS of the gRPC address, if it is to have any.
+// grpcTLS makes the TLS of the gRPC address, if it is configured.
 func (s *service) grpcTLS() error {
 	if s.opts.GRPC.TLS == nil {
 		return nil
@@ -25,7 +25,7 @@ func (s *service) grpcTLS() error {
 	return nil
 }
 
-// watchCertificates has metrics say when the certificates of this service end.
+// watchCertificates exports when the certificates of this service expire.
 func (s *service) watchCertificates() error {
 	files := map[string]tlsfiles.Files{}
 	maps.Copy(files, s.opts.Store.Certificates)

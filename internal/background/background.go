@@ -1,10 +1,10 @@
-// Package background owns how long work of the processor gives way to requests.
+// Package background lets long CPU-bound work yield to request handling.
 //
-// A goroutine that computes has its processor for ten milliseconds before the
-// runtime takes it away, and another ten after whatever waited has had its turn. With
-// one processor, as most pods have, requests that take microseconds wait behind that.
-// [runtime.Gosched] does not help: the scheduler looks at the network only when no
-// goroutine is ready, and one that has just yielded is.
+// The runtime preempts a goroutine that computes only after ten milliseconds, and
+// gives it another ten after the goroutines that waited. With one processor, as most
+// pods have, requests that take microseconds wait behind that. [runtime.Gosched] does
+// not help: the scheduler polls the network only when no goroutine is ready, and a
+// goroutine that has just yielded is ready.
 package background
 
 import (
@@ -15,26 +15,27 @@ import (
 	"time"
 )
 
-// slice is how long a task works before others have their turn: short beside what a
-// client notices, long beside the two microseconds that this costs.
+// slice is how long a task works before it yields: short compared with what a client
+// notices, long compared with the two microseconds that yielding costs.
 const slice = 250 * time.Microsecond
 
-// stepsPerLook is after how many steps the clock is looked at, which takes 40 ns.
+// stepsPerLook is how many steps pass between readings of the clock, which take 40 ns.
 const stepsPerLook = 16
 
-// Task is a goroutine's long work. It is for that goroutine only. A nil Task never
-// gives way.
+// Task is the long work of one goroutine, which alone may use it. A nil Task never
+// yields.
 type Task struct {
 	began time.Time // when this slice did
-	steps uint      // since the clock was last looked at
+	steps uint      // since the clock was last read
 	wake  *os.File  // nil until there is more than one slice
 	woken chan struct{}
 }
 
-// New returns a Task that begins now. It is to be closed.
+// New returns a Task that begins now. The caller must close it.
 func New() *Task { return &Task{began: time.Now()} }
 
-// Step is Yield after a step of at most some microseconds: it mostly takes none.
+// Step is a cheap Yield for steps of at most a few microseconds: it mostly returns
+// without reading the clock.
 func (t *Task) Step() {
 	if t == nil {
 		return
@@ -44,9 +45,8 @@ func (t *Task) Step() {
 	}
 }
 
-// Yield is to be called often. When the task has worked for long enough it returns
-// only after all others that are ready, and those for whom something has come from
-// the network, have had their turn.
+// Yield must be called often. When the task has used up its slice, Yield returns only
+// after all other goroutines that are ready, or have data from the network, have run.
 func (t *Task) Yield() {
 	if t == nil || time.Since(t.began) < slice {
 		return
@@ -55,7 +55,7 @@ func (t *Task) Yield() {
 	t.began = time.Now()
 }
 
-// Hash writes data into h, a tenth of a millisecond's worth at a time.
+// Hash writes data into h, in pieces of about a tenth of a millisecond.
 func (t *Task) Hash(h hash.Hash, data []byte) {
 	for piece := range slices.Chunk(data, 128<<10) {
 		h.Write(piece)
@@ -64,7 +64,7 @@ func (t *Task) Hash(h hash.Hash, data []byte) {
 }
 
 // giveWay waits for another goroutine that waits for a pipe, so that the scheduler
-// looks for what has come from outside.
+// polls the network.
 func (t *Task) giveWay() {
 	if t.wake == nil && !t.open() {
 		runtime.Gosched()
@@ -75,7 +75,7 @@ func (t *Task) giveWay() {
 	}
 }
 
-// open makes the pipe, unless there are too many files already.
+// open makes the pipe. It fails if too many files are open.
 func (t *Task) open() bool {
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -89,7 +89,7 @@ func (t *Task) open() bool {
 			if _, err := reader.Read(b[:]); err != nil {
 				return // closed
 			}
-			runtime.Gosched() // for those who have been woken by the same look
+			runtime.Gosched() // for goroutines that the same poll has woken
 			t.woken <- struct{}{}
 		}
 	}()

@@ -1,6 +1,6 @@
-// Package check owns the report on rules: what is wrong, odd or surprising about them,
-// and which counters begin anew when they take the place of others. How rules are
-// read and validated is for the packages of config.
+// Package check owns the report on rules: their errors, warnings and hints, and which
+// counters begin anew when they replace other rules. The packages of config read and
+// validate rules.
 package check
 
 import (
@@ -22,7 +22,7 @@ type Reader struct {
 	Grammar rulefile.Options
 	Default config.Default // the algorithm of limits for which none is written
 	Files   reload.FileOptions
-	Stdin   io.Reader // what the path "-" stands for
+	Stdin   io.Reader // read for the path "-"
 }
 
 // Read reads files and directories, or standard input, which must stand alone. For
@@ -49,12 +49,13 @@ type Report struct {
 	Domains  int       `json:"domains"`
 	Rules    int       `json:"rules"`
 	Errors   []Problem `json:"errors"`
-	Warnings []Problem `json:"warnings"` // what loads all the same
-	Hints    []Problem `json:"hints"`    // what may surprise
+	Warnings []Problem `json:"warnings"` // about rules that load all the same
+	Hints    []Problem `json:"hints"`    // about limits that may surprise
 	Skipped  []Skipped `json:"skipped"`
 	// Adjustments are those that change rules, in the order in which they apply.
 	Adjustments []Adjustment `json:"adjustments"`
-	// Against is about the rules that these would replace; nil if that was not asked.
+	// Against compares with the rules that these would replace; nil if there are none
+	// to compare with.
 	Against *Against `json:"against,omitempty"`
 }
 
@@ -74,8 +75,8 @@ type Adjustment struct {
 	Rules []Adjusted `json:"rules"` // never empty
 }
 
-// Adjusted is a rule that is not as it is written. Written and Limits are its limits in
-// words, before and after all adjustments.
+// Adjusted is a rule that differs from its written form. Written and Limits are its
+// limits in words, before and after all adjustments.
 type Adjusted struct {
 	Domain  string `json:"domain"`
 	Path    string `json:"path"`
@@ -89,7 +90,7 @@ type Skipped struct {
 	Why  string `json:"why"`
 }
 
-// Against says what becomes of the counters of older rules.
+// Against reports what happens to the counters of older rules.
 type Against struct {
 	Errors  []Problem `json:"errors"` // of the older rules
 	Anew    int       `json:"begin_anew"`
@@ -108,8 +109,8 @@ type Change struct {
 	text   string
 }
 
-// New reports on the rules at paths and, unless it is empty, on what becomes of the
-// counters of those at against. Its error is about neither.
+// New reports on the rules at paths and, unless against is empty, on the counters of the
+// rules there. Problems of either are in the report; the error is about anything else.
 func New(r *Reader, paths, against []string) (*Report, error) {
 	report := &Report{Errors: []Problem{}, Warnings: []Problem{}, Hints: []Problem{}, Skipped: []Skipped{}, Adjustments: []Adjustment{}}
 	rules, err := r.Read(paths, func(path, why string) { report.Skipped = append(report.Skipped, Skipped{path, why}) })
@@ -132,7 +133,8 @@ func New(r *Reader, paths, against []string) (*Report, error) {
 	return report, nil
 }
 
-// adjustments returns what adjusts the rules: a default comes before what is written.
+// adjustments returns the adjustments of the rules. A default comes before written
+// adjustments.
 func adjustments(rules *config.Rules) (all []Adjustment) {
 	at := map[*config.Adjustment]int{}
 	var order []*config.Adjustment
@@ -174,7 +176,7 @@ func (a *Against) count(r descriptor.Replacement) {
 	}
 }
 
-// problems returns what is wrong with rules, if err is about that.
+// problems returns the problems of rules that err holds; any other error is returned.
 func problems(err error) ([]Problem, error) {
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
 		return Problems(bad.Problems), nil
@@ -182,7 +184,7 @@ func problems(err error) ([]Problem, error) {
 	return []Problem{}, err
 }
 
-// Problems returns problems of rules as reports have them.
+// Problems converts problems of rules to the form of reports.
 func Problems(of []config.Problem) []Problem {
 	list := make([]Problem, len(of))
 	for i, p := range of {
@@ -235,7 +237,7 @@ func (r *Report) WriteText(out io.Writer) {
 	fmt.Fprintf(out, "limits: %d begin anew, %d gone, %d new, %d keep their counters\n", r.Against.Anew, r.Against.Gone, r.Against.New, r.Against.Kept)
 }
 
-// writeErrors reports whether there are any.
+// writeErrors writes the errors and reports whether there are any.
 func writeErrors(out io.Writer, errs []Problem) bool {
 	for _, e := range errs {
 		fmt.Fprintln(out, e)

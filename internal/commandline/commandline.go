@@ -1,6 +1,6 @@
-// Package commandline owns what people expect of any command line and kong does not
-// do: help as a command, --version, a word for one that is written wrong, shell
-// completion, and empty variables that count as none. It knows no command of its own.
+// Package commandline adds what people expect of a command line and kong does not do:
+// help as a command, --version, suggestions for misspelt commands, shell completion,
+// and empty variables that count as unset. It knows no command of its own.
 package commandline
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
-// AsCommand takes what people try first for what it stands for: help, help check and
-// --version, for which there must be a command version.
+// AsCommand translates what people try first into commands: help, help check and
+// --version. The program must have a command named version.
 func AsCommand(args []string) []string {
 	switch {
 	case len(args) > 0 && args[0] == "help":
@@ -28,8 +28,8 @@ func AsCommand(args []string) []string {
 	return args
 }
 
-// UnsetEmpty makes an empty environment variable of a flag the same as none, which is
-// what compose files and manifests mean by it.
+// UnsetEmpty treats an empty environment variable of a flag as unset, which is what
+// compose files and manifests mean by it.
 func UnsetEmpty(n *kong.Node) {
 	for _, flag := range n.Flags {
 		for _, env := range flag.Envs {
@@ -43,12 +43,12 @@ func UnsetEmpty(n *kong.Node) {
 	}
 }
 
-// fromVariable is how kong says that a value comes from the environment: with all
-// of it, which may hold a secret.
+// fromVariable matches kong's note that a value comes from the environment. The note
+// contains the whole value, which may hold a secret.
 var fromVariable = regexp.MustCompile(`\(from envar (\w+)="(?:[^"\\]|\\.)*"\)`)
 
-// Misuse returns whose help to read, and what is wrong with a command line that kong
-// does not take, with what to write instead.
+// Misuse explains a command line that kong refuses: the command whose help to read, and
+// what is wrong, with what to write instead.
 func Misuse(app *kong.Application, args []string, err error) (command, what string) {
 	if word := unknownCommand(app.Node, args); word != "" {
 		return app.Name, fmt.Sprintf("unknown command %q: %s", word, spell.Suggest(word, names(app.Node)))
@@ -61,7 +61,8 @@ func Misuse(app *kong.Application, args []string, err error) (command, what stri
 	return app.Name, what
 }
 
-// unknownCommand returns the first word, if it is to be a command and is none.
+// unknownCommand returns the first word if it is in the place of a command and names
+// none.
 func unknownCommand(app *kong.Node, args []string) string {
 	args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return arg == "--help" || arg == "-h" })
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") || child(app, args[0]) != nil {
@@ -80,7 +81,7 @@ func child(n *kong.Node, name string) *kong.Node {
 	return nil
 }
 
-// names returns the commands that are shown.
+// names returns the names of the commands that help shows.
 func names(n *kong.Node) (list []string) {
 	for _, c := range n.Children {
 		if !c.Hidden {

@@ -13,18 +13,18 @@ import (
 //go:embed completion.*
 var scripts embed.FS
 
-// Script returns what a shell, bash, zsh or fish, must source to complete the command
-// lines of a program.
+// Script returns the script that a shell (bash, zsh or fish) must source to complete
+// the command lines of a program.
 func Script(shell, program string) (string, error) {
 	text, err := scripts.ReadFile("completion." + shell)
 	return strings.ReplaceAll(string(text), "PROGRAM", program), err
 }
 
-// Candidate is a word that may stand where one is completed.
+// Candidate is a possible completion.
 type Candidate struct{ Word, Help string }
 
-// Complete returns the candidates for the last of the words that follow the program's
-// name. None: it may be anything, such as a file.
+// Complete returns the candidates for the last of the words after the program's name.
+// None means that the word may be anything, such as a file.
 func Complete(app *kong.Application, words []string) (list []Candidate) {
 	if len(words) == 0 {
 		return nil
@@ -42,7 +42,7 @@ func Complete(app *kong.Application, words []string) (list []Candidate) {
 	return list
 }
 
-// position is where in a command line a word stands.
+// position is the place of a word in a command line.
 type position struct {
 	node       *kong.Node
 	flag       *kong.Flag // whose value the word is; nil for none
@@ -50,7 +50,7 @@ type position struct {
 	noMoreFlag bool       // after --
 }
 
-// pass goes on behind a word. In bash the = of --flag=value is one.
+// pass moves past a word. In bash the = of --flag=value is a word.
 func (at *position) pass(word string) {
 	switch {
 	case at.flag != nil:
@@ -104,7 +104,7 @@ func (at *position) candidates(word string) (list []Candidate) {
 	return list
 }
 
-// flags are those that may stand here, among them those of the default command.
+// flags returns the flags that may stand here, including those of the default command.
 func (at *position) flags() (list []*kong.Flag) {
 	nodes := []*kong.Node{at.node, at.node.DefaultCmd}
 	for n := at.node.Parent; n != nil; n = n.Parent {
@@ -123,7 +123,7 @@ func (at *position) flags() (list []*kong.Flag) {
 	return list
 }
 
-// named returns the flag that a word such as --output or -o is; nil if it is none.
+// named returns the flag that a word such as --output or -o names; nil if it names none.
 func (at *position) named(word string) *kong.Flag {
 	for _, f := range at.flags() {
 		if word == "--"+f.Name || f.Short != 0 && word == "-"+string(f.Short) {
@@ -133,7 +133,7 @@ func (at *position) named(word string) *kong.Flag {
 	return nil
 }
 
-// values are those of an enumeration.
+// values returns the values of an enumeration.
 func values(v *kong.Value, before string) (list []Candidate) {
 	if v.Enum == "" {
 		return nil

@@ -1,13 +1,12 @@
-// Package freeport finds TCP ports for the programs that tests and benchmarks
-// start, which can't say themselves at which port they listen if that is chosen
-// by the system.
+// Package freeport finds TCP ports for the programs that tests and benchmarks start.
+// These programs cannot report a port that the system has chosen for them.
 //
-// A port that was only seen to be free may be taken before its user listens: by
-// another test, by a test of another process, or by an outgoing connection. So a
-// port is held here, by a socket that is bound to it and does not listen. The
-// system gives such a port to nobody who asks for any, while who asks for this one
-// may listen on it, also again after a restart. Only Linux allows that; elsewhere the
-// port is merely one that was free.
+// A port that was free a moment ago may be taken before its user listens: by another
+// test, by a test of another process, or by an outgoing connection. So this package
+// holds the port with a socket that is bound to it and does not listen. The system
+// never hands such a port to a program that asks for any port, but a program that asks
+// for this one may listen on it, and may do so again after a restart. Only Linux allows
+// that; elsewhere the port was merely free.
 package freeport
 
 import (
@@ -23,7 +22,7 @@ type Port struct {
 	release func() error
 }
 
-// Hold returns a port that nobody else has.
+// Hold returns a port that no other process uses, and holds it.
 func Hold() (Port, error) {
 	p, err := hold()
 	if err != nil {

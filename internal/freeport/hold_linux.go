@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// hold binds a socket to a port that the system chooses, and keeps it. Who listens
-// must set SO_REUSEADDR, as Go, Redis and Envoy do.
+// hold binds a socket to a port that the system chooses, and keeps it. The program that
+// listens on the port must set SO_REUSEADDR, as Go, Redis and Envoy do.
 func hold() (Port, error) {
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -21,7 +21,7 @@ func hold() (Port, error) {
 }
 
 func bind(socket int) (int, error) {
-	// Both who holds and who listens must allow the other.
+	// Both the holder and the listener must allow the other.
 	if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return 0, err
 	}

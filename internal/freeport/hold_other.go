@@ -7,9 +7,9 @@ import (
 	"net"
 )
 
-// hold finds a port and leaves it: elsewhere than on Linux, a port to which a socket
-// is bound can't be listened on by another. The test that gets a port which was taken
-// since fails, which is rare enough for a run by hand.
+// hold finds a free port and releases it. Outside of Linux no other socket can listen
+// on a port to which a socket is bound. A test fails if its port was taken in between,
+// which is rare enough for a run by hand.
 func hold() (Port, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

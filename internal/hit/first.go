@@ -10,8 +10,8 @@ import (
 // firstCount is how many requests First sends.
 const firstCount = 20
 
-// First returns requests that show a limit at work: in the beginning they are OK, and
-// before their end one is over limit. It is false if no limit of the rules shows that.
+// First returns requests that show a limit at work: the first are OK, and one before
+// the end is over limit. ok is false if no limit of the rules shows that.
 func First(rules *config.Rules, matcher *descriptor.Matcher) (first Requests, ok bool) {
 	for rule := range rules.All() {
 		hits := hitsThatShow(rule.Descriptor())
@@ -25,8 +25,9 @@ func First(rules *config.Rules, matcher *descriptor.Matcher) (first Requests, ok
 	return Requests{}, false
 }
 
-// hitsThatShow returns the hits of which some requests pass and firstCount do not; 0 if
-// there are none, because nothing is refused, or all, or because it fills again as fast.
+// hitsThatShow returns hits per request such that, of firstCount requests, the first
+// pass and the last do not. It returns 0 if there are none: because the rule refuses
+// nothing, or everything, or gives hits back as fast as the requests charge them.
 func hitsThatShow(d *config.Descriptor) (hits int64) {
 	if d.ShadowMode || d.Hold != nil { // one request that asks again and again holds once
 		return 0
@@ -36,7 +37,7 @@ func hitsThatShow(d *config.Descriptor) (hits int64) {
 			continue
 		}
 		most, p := l.Algo.Capacity(), l.Algo.Params()
-		while := float64(20 * time.Millisecond) // that the requests take, and more
+		while := float64(20 * time.Millisecond) // more than the requests take
 		if most == 0 || float64(p.Limit)*while/float64(p.Length()) > float64(most)/2 {
 			return 0
 		}

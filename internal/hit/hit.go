@@ -1,5 +1,4 @@
-// Package hit owns how real requests are sent to a running service, and how its
-// decisions are shown.
+// Package hit sends real requests to a running service and shows its decisions.
 package hit
 
 import (
@@ -22,7 +21,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// Requests are what to send.
+// Requests describes the requests to send.
 type Requests struct {
 	Domain      string
 	Descriptors []descriptor.Entries // of each request
@@ -34,17 +33,17 @@ type Requests struct {
 	JSON        bool          // write answers as gRPC has them
 }
 
-// Result is what the answers were.
+// Result sums up the answers.
 type Result struct {
 	OverLimit int // requests
-	// Unlimited are the descriptors to which no limit applied, in any answer, and no
-	// rule that says unlimited.
+	// Unlimited are the descriptors to which, in all answers, neither a limit nor an
+	// unlimited rule applied.
 	Unlimited []descriptor.Entries
 }
 
-// Send sends the requests on a connection, and writes a line for each descriptor of
-// each answer, or as JSON one for each answer. It stops at the first error, which is
-// that of gRPC or of out.
+// Send sends the requests on a connection. It writes a line for each descriptor of each
+// answer, or, as JSON, one line for each answer. It stops at the first error, of gRPC or
+// of out.
 func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) (Result, error) {
 	table := newDecisions(out, r.Descriptors)
 	add := table.add
@@ -68,8 +67,8 @@ func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) (Result, e
 	return result, err
 }
 
-// send sends the requests and hands each answer, as it comes, to add, which is
-// called by one goroutine at a time. It stops at the first error.
+// send sends the requests and hands each answer to add as it arrives. One goroutine at a
+// time calls add. It stops at the first error.
 func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLimitResponse) error) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -101,7 +100,8 @@ func (r *Requests) send(client rls.RateLimitServiceClient, add func(*rls.RateLim
 	return context.Cause(ctx)
 }
 
-// turns yields one value for each request, when it is time to send it.
+// turns returns a channel that yields one value for each request when it is time to
+// send it.
 func (r *Requests) turns(ctx context.Context) <-chan struct{} {
 	turns := make(chan struct{})
 	go func() {
@@ -151,7 +151,7 @@ func (r *Requests) request() *rls.RateLimitRequest {
 	return request
 }
 
-// decisions prints answers as a table, line by line as they come.
+// decisions prints answers as a table, line by line as they arrive.
 type decisions struct {
 	out         io.Writer
 	descriptors []string // shown only when there are several
@@ -200,7 +200,7 @@ func (t *decisions) add(answer *rls.RateLimitResponse) error {
 	return nil
 }
 
-// writeJSON writes an answer in one line. What is 0 is written, too.
+// writeJSON writes an answer in one line, including fields that are 0.
 func writeJSON(out io.Writer, answer *rls.RateLimitResponse) error {
 	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 	if err != nil {

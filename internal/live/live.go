@@ -1,9 +1,8 @@
-// Package live owns showing decisions as they happen to those who watch. Nothing is
-// kept: a decision goes to whoever watches at that moment and is forgotten. Each
-// watcher sees about a hundred decisions a second at most, of which each then stands
-// for several, and one that reads too slowly loses some and is told how many. While
-// nobody watches, a request costs one atomic load. How to decide and how to show it
-// is left to others.
+// Package live hands decisions to watchers as they happen. It keeps nothing: a decision
+// goes to the watchers of that moment and is forgotten. Each watcher gets at most about
+// a hundred decisions a second. If there are more, each of them stands for several. A
+// watcher that reads too slowly loses decisions and learns how many. Without watchers,
+// a request costs one atomic load. Deciding, and showing decisions, are left to others.
 package live
 
 import (
@@ -20,7 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
-// Verdict is what became of one descriptor of a request.
+// Verdict is the outcome for one descriptor of a request.
 type Verdict uint8
 
 // The verdicts.
@@ -29,7 +28,7 @@ const (
 	Over                     // over a limit
 	Shadow                   // over a limit in shadow mode
 	Unmatched                // no rule applies
-	Error                    // there was no decision
+	Error                    // no decision was made
 )
 
 var verdictNames = [...]string{"ok", "over", "shadow", "unmatched", "error"}
@@ -43,14 +42,14 @@ func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil 
 // Verdicts is a set of verdicts.
 type Verdicts uint8
 
-// AllVerdicts has each verdict.
+// AllVerdicts is the set of all verdicts.
 const AllVerdicts = Verdicts(1<<len(verdictNames) - 1)
 
 // Has reports whether v is in the set.
 func (s Verdicts) Has(v Verdict) bool { return s>>v&1 != 0 }
 
-// UnmarshalText implements encoding.TextUnmarshaler: names with commas between them.
-// No name at all stands for all verdicts.
+// UnmarshalText implements encoding.TextUnmarshaler: names, separated by commas. An
+// empty text stands for all verdicts.
 func (s *Verdicts) UnmarshalText(text []byte) error {
 	*s = 0
 	if len(text) == 0 {
@@ -67,38 +66,38 @@ func (s *Verdicts) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Decision is what became of one descriptor of a request.
+// Decision describes what was decided about one descriptor of a request.
 type Decision struct {
 	Time    time.Time          `json:"time"`
 	Verdict Verdict            `json:"verdict"`
 	Domain  string             `json:"domain"`
 	Entries []descriptor.Entry `json:"entries"`
-	// Abridged reports that entries, or ends of them, were left out for their length.
+	// Abridged reports that entries were left out or cut because they are too long.
 	Abridged bool `json:"abridged,omitempty"`
 	// Rule is the path of the rule that applies, Name the name of the limit that
-	// decided, and Limit that limit as a text. They are empty for what has none.
+	// decided, and Limit that limit as text. Each is empty if there is none.
 	Rule  string `json:"rule,omitempty"`
 	Name  string `json:"name,omitempty"`
 	Limit string `json:"limit,omitempty"`
-	// Brought reports that the request brought the limit along.
+	// Brought reports that the limit is an override of the request.
 	Brought bool `json:"brought,omitempty"`
-	// Hits are what the request asked for; negative ones give back.
+	// Hits are those that the request asked for; negative hits give back.
 	Hits int64 `json:"hits"`
-	// Left is what is left of the limit; nil where none decided.
+	// Left is what remains of the limit; nil if no limit decided.
 	Left *int64 `json:"left,omitempty"`
-	// ResetSeconds is after how long the counter is unused again, RetrySeconds
-	// after how long what is over the limit would pass; 0 if never.
+	// ResetSeconds is the time until the counter is unused again. RetrySeconds is the
+	// time until a request that is over the limit would pass; 0 if it never would.
 	ResetSeconds float64 `json:"reset_seconds,omitempty"`
 	RetrySeconds float64 `json:"retry_seconds,omitempty"`
-	// Error is why there was no decision.
+	// Error is why no decision was made.
 	Error string `json:"error,omitempty"`
 }
 
-// maxText bounds what is kept of a decision's domain and of its entries, in bytes.
+// maxText bounds the bytes of a decision's domain, and those of its entries.
 const maxText = 1 << 10
 
-// SetRequest copies domain and entries, which may belong to a buffer, as far as there
-// is room for them.
+// SetRequest copies the domain and the entries, up to maxText bytes of each. They may
+// belong to a buffer.
 func (d *Decision) SetRequest(domain string, entries []descriptor.Entry) {
 	room := maxText
 	take := func(s string) string {
@@ -120,14 +119,14 @@ func (d *Decision) SetRequest(domain string, entries []descriptor.Entry) {
 	}
 }
 
-// Filter says which decisions to show.
+// Filter selects decisions to show.
 type Filter struct {
 	Domain   string   // empty: of any domain
 	Rule     string   // path of a rule, or name of a limit; empty: of any
 	Verdicts Verdicts // 0: any
 }
 
-// Subject is what filters ask of a decision.
+// Subject is the part of a decision that filters look at.
 type Subject struct {
 	Domain, Rule, Limit string
 	Verdict             Verdict
@@ -142,9 +141,9 @@ func (f *Filter) wants(s *Subject) bool {
 // Bounds on watching.
 const (
 	MaxWatchers = 16
-	// PerSecond is about how many decisions a watcher sees in a second.
+	// PerSecond is about how many decisions a watcher gets in a second.
 	PerSecond = 100
-	buffered  = 256 // of a watcher that reads slowly
+	buffered  = 256 // decisions for a watcher that reads slowly
 )
 
 // Errors of Watch.
@@ -153,8 +152,8 @@ var (
 	ErrClosed  = errors.New("the service is stopping")
 )
 
-// Feed hands decisions to those who watch. The zero value is ready for use, and so
-// is nil, which nobody can watch. It is safe for concurrent use.
+// Feed hands decisions to watchers. The zero value is ready for use. So is nil, which
+// has no watchers. It is safe for concurrent use.
 type Feed struct {
 	watchers atomic.Pointer[Watchers] // nil: none
 
@@ -162,10 +161,10 @@ type Feed struct {
 	closed bool
 }
 
-// Watchers are those who watch at a moment.
+// Watchers are the watchers of one moment.
 type Watchers []*Watcher
 
-// Watchers returns who watches now; nil for nobody.
+// Watchers returns the present watchers; nil if there are none.
 func (f *Feed) Watchers() Watchers {
 	if f == nil {
 		return nil
@@ -176,8 +175,8 @@ func (f *Feed) Watchers() Watchers {
 	return nil
 }
 
-// Offer shows a decision to those who want it. It calls describe at most once, and not
-// at all if nobody takes it.
+// Offer hands a decision to the watchers whose filters match. It calls describe at most
+// once, and only if a watcher takes the decision.
 func (w Watchers) Offer(s *Subject, describe func() Decision) {
 	var d *Decision
 	for _, watcher := range w {
@@ -201,15 +200,14 @@ func (w Watchers) Offer(s *Subject, describe func() Decision) {
 	}
 }
 
-// Event is a decision as a watcher sees it. It is shared with others, and must not be
-// changed.
+// Event is a decision as a watcher gets it. Watchers share it, and must not change it.
 type Event struct {
 	*Decision
-	// Sampled says for how many decisions this one stands.
+	// Sampled is how many decisions this one stands for.
 	Sampled uint32 `json:"sampled"`
 }
 
-// Watcher is one who watches.
+// Watcher receives the decisions that its filter selects.
 type Watcher struct {
 	feed   *Feed
 	filter Filter
@@ -219,8 +217,8 @@ type Watcher struct {
 	done   chan struct{} // closed when the feed is
 }
 
-// Watch begins to show what the filter asks for, until Close. The error is ErrTooMany
-// or ErrClosed.
+// Watch adds a watcher of the decisions that the filter selects, until Close. The error
+// is ErrTooMany or ErrClosed.
 func (f *Feed) Watch(filter Filter) (*Watcher, error) {
 	if filter.Verdicts == 0 {
 		filter.Verdicts = AllVerdicts
@@ -240,10 +238,11 @@ func (f *Feed) Watch(filter Filter) (*Watcher, error) {
 	return w, nil
 }
 
-// Events is where decisions arrive.
+// Events returns the channel on which decisions arrive.
 func (w *Watcher) Events() <-chan Event { return w.events }
 
-// Lost returns how many decisions found no room since it was last asked.
+// Lost returns how many decisions were lost since the last call because the watcher
+// read too slowly.
 func (w *Watcher) Lost() uint64 {
 	if w.lost.Load() == 0 {
 		return 0
@@ -251,10 +250,10 @@ func (w *Watcher) Lost() uint64 {
 	return w.lost.Swap(0)
 }
 
-// Done is closed when the feed is.
+// Done returns a channel that is closed when the feed is.
 func (w *Watcher) Done() <-chan struct{} { return w.done }
 
-// Close ends watching.
+// Close ends this watcher.
 func (w *Watcher) Close() {
 	f := w.feed
 	f.mu.Lock()
@@ -267,7 +266,7 @@ func (w *Watcher) Close() {
 	f.watchers.Store(&rest)
 }
 
-// Close ends all watching for good.
+// Close ends all watchers for good.
 func (f *Feed) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,13 +1,13 @@
-// Package named owns how a message names a setting. A package knows its settings as
-// fields of its options; how an operator sets one is for the outside to say.
+// Package named owns how a message names a setting. A package knows its settings only
+// as fields of its options; its caller knows how an operator sets them.
 package named
 
-// Fields returns how an operator sets a field: by which flag, and by which variable.
-// Both are empty where it does not know. A nil Fields knows none.
+// Fields returns the flag and the variable by which an operator sets a field. Both are
+// empty for an unknown field. A nil Fields knows none.
 type Fields func(field string) (flag, variable string)
 
-// Of returns what to set for a field: the flag, or else the variable, or else the
-// field itself.
+// Of returns the setting to name for a field: the flag, or else the variable, or else
+// the field itself.
 func (n Fields) Of(field string) string {
 	switch flag, variable := n.both(field); {
 	case flag != "":
@@ -18,7 +18,7 @@ func (n Fields) Of(field string) string {
 	return field
 }
 
-// Either returns both ways to set a field, where there are two: "--a or A".
+// Either returns both ways to set a field, if there are two: "--a or A".
 func (n Fields) Either(field string) string {
 	if flag, variable := n.both(field); flag != "" && variable != "" {
 		return flag + " or " + variable

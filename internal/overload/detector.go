@@ -2,29 +2,29 @@ package overload
 
 import "time"
 
-// Detector tells overload from how long work waits. As in CoDel (RFC 8289) it takes
-// a wait above the target for overload only when it goes on for a while, for a
-// burst, or a pause of the machine, is over before anything could be done about it.
-// Overload ends when nothing has had to be refused for a while.
+// Detector infers overload from scheduling latency. As in CoDel (RFC 8289), a wait
+// above the target is overload only if it persists, because a burst, or a pause of the
+// machine, is over before anything could be done about it. Overload ends when no
+// request has been refused for a while.
 type Detector struct {
 	Target time.Duration
 
 	overloaded bool
-	above      time.Duration // for how long the wait has been above the target
-	calm       time.Duration // for how long nothing was refused
+	above      time.Duration // how long the wait has been above the target
+	calm       time.Duration // how long no request has been refused
 }
 
 const (
-	// burst is for how long a wait above the target is no overload.
+	// burst is how long a wait may stay above the target without being overload.
 	burst = 100 * time.Millisecond
-	// calm is for how long nothing is refused when overload is over.
+	// calm is how long no request must be refused for overload to end.
 	calm = time.Second
 )
 
-// Update takes in the wait of the time since the last update, and whether anything
-// was refused in that time. It reports whether there is overload.
+// Update takes the mean wait since the last update, and whether a request was refused
+// in that time. It reports whether there is overload.
 func (d *Detector) Update(wait time.Duration, refused bool, since time.Duration) bool {
-	since = min(since, burst/2) // after a pause nobody knows what was meanwhile
+	since = min(since, burst/2) // after a pause, the wait during it is not known
 	d.above += since
 	if wait <= d.Target {
 		d.above = 0

@@ -12,9 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// Listener closes connections beyond a number right after it has accepted them: a
-// client that is told at once can ask another replica, and one left in the queue of
-// the kernel would wait for its timeout each time.
+// Listener limits the number of open connections. It accepts each connection beyond the
+// limit and closes it at once, so that its client can ask another replica. A client left
+// in the kernel's queue would wait for its timeout each time.
 type Listener struct {
 	net.Listener
 	most int64
@@ -29,14 +29,13 @@ type Listener struct {
 	gauge   prometheus.Collector
 }
 
-// NewListener returns a listener that keeps at most so many connections open, and has
-// them read in small pieces while busy. The log is told of those refused; it should
-// sample.
+// NewListener returns a listener that keeps at most most connections open, and reads
+// them in small pieces while busy. It logs refused connections; log should sample.
 func NewListener(l net.Listener, most int, busy func() bool, log *zap.Logger) *Listener {
 	n := &Listener{Listener: l, most: int64(most), busy: busy, log: log, conns: make(map[*conn]struct{})}
 	n.refused = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "ratelimit_grpc_connections_refused_total",
-		Help: "gRPC connections closed at once because there were as many as there may be.",
+		Help: "gRPC connections closed at once because the maximum number was open.",
 	})
 	n.gauge = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ratelimit_grpc_connections",
@@ -58,7 +57,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		l.open.Add(-1)
 		l.refused.Inc()
 		l.log.Warn("too many connections: one was refused", zap.Int64("most", l.most), zap.Stringer("from", c.RemoteAddr()))
-		_ = c.Close() // nothing was promised
+		_ = c.Close() // the client has had no answer yet
 	}
 }
 
@@ -76,9 +75,9 @@ func (l *Listener) keep(c net.Conn) *conn {
 	return k
 }
 
-// Close implements [net.Listener]. It also closes connections that have sent nothing
-// yet. A gRPC server that stops waits for each handshake, for up to two minutes, before
-// it tells the other clients to go elsewhere.
+// Close implements [net.Listener]. It also closes connections on which the client has
+// sent nothing yet, because a gRPC server that stops waits up to two minutes for each
+// handshake before it sends the other clients elsewhere.
 func (l *Listener) Close() error {
 	err := l.Listener.Close()
 	l.closeConns(func(c *conn) bool { return !c.heard.Load() })
@@ -94,7 +93,7 @@ func (l *Listener) closeConns(which func(*conn) bool) {
 	l.mu.Unlock()
 	for _, c := range conns {
 		if which(c) {
-			_ = c.Close() // its server sees the same error
+			_ = c.Close() // the server of the connection sees the same error
 		}
 	}
 }
@@ -106,14 +105,14 @@ type conn struct {
 	heard  atomic.Bool // whether the client has sent anything
 }
 
-// pieces is how much is read at once while busy: some fifty requests.
+// pieces is how many bytes a read returns at most while busy: about fifty requests.
 const pieces = 8 << 10
 
-// Read implements [net.Conn]. While there is more to do than can be done, readers
-// and those who answer take turns: a reader that always finds something would
-// otherwise spend its whole time slice on refusals, and at several times of what can
-// be answered these alone would take all there is. What is left unread holds the
-// client back, by the window of its connection.
+// Read implements [net.Conn]. While the service is overloaded, each read is small, so
+// that readers and handlers take turns. A reader that always finds data would otherwise
+// spend its whole time slice on refusals. At several times the load that the service
+// can answer, refusals alone would take all of the processor. Unread data holds the
+// client back through the flow-control window of its connection.
 func (c *conn) Read(b []byte) (int, error) {
 	if c.busy() {
 		runtime.Gosched()

@@ -1,21 +1,21 @@
-// Package overload owns what a gRPC server does when more is asked of it than it
-// can answer: it refuses a part of the requests, cheaply and with a clear code, so
-// that the others are answered before their clients have given up; and it refuses
-// connections beyond a number. How requests are answered is left to others.
+// Package overload protects a gRPC server from more requests than it can answer. It
+// refuses some of the requests, cheaply and with a clear code, so that the others are
+// answered before their clients give up. It also limits the number of connections.
+// Answering requests is left to others.
 //
-// A server that takes on whatever comes has a queue that only grows: soon each
-// answer is older than its client's patience, and all work is for nothing. The
-// queue of a gRPC server are the goroutines that could run and wait for a processor,
-// and behind them what has not been read yet, for the reader of a connection waits
-// like everybody else. So the [Shedder] watches how long they wait. When that is too
-// long it bounds how many requests may wait for their turn, and refuses those beyond
-// where it costs least: when their headers have been read, before there is a
-// goroutine for them. With few to wait for, the readers keep up, and what they let
-// pass is fresh.
+// The queue of a server that accepts every request only grows under overload. Soon every
+// answer arrives after its client has given up, and all work is wasted. The queue of a
+// gRPC server consists of the runnable goroutines that wait for a processor, and of the
+// data behind them that is not read yet, because the reader of a connection waits like
+// every other goroutine. So the [Shedder] watches how long goroutines wait. When they
+// wait too long, it bounds how many requests may wait for their turn. It refuses the
+// others at the cheapest point: after their headers have been read, before they have a
+// goroutine. The queue is then short, the readers keep up, and the requests that they
+// let pass are fresh.
 //
-// Requests that wait for something else, such as Redis or the rest of their own
-// message, are no load and count for nothing here. That also means that nobody can
-// have others refused by opening streams and leaving them.
+// Requests that wait for something else, such as Redis or the rest of their own message,
+// are no load and do not count here. So a client cannot get others refused by opening
+// streams and abandoning them.
 package overload
 
 import (
@@ -34,43 +34,44 @@ import (
 )
 
 const (
-	// interval is how often the wait for a processor is read. Short beside what a
-	// client waits, long beside what reading it costs.
+	// interval is how often the wait for a processor is read: short compared with the
+	// deadline of a client, long compared with the cost of reading.
 	interval = 10 * time.Millisecond
-	// perProcessor is how many requests may wait for their turn for each processor,
-	// which is one or two milliseconds' work, when their clients wait for as long as
-	// Envoy does by default. More patient ones may find more before them: up to
-	// mostPatient times as many.
+	// perProcessor is how many requests may wait for their turn for each processor, if
+	// their clients wait for envoyTimeout, as Envoy does by default. That many are one or
+	// two milliseconds of work. Clients with longer deadlines may find more requests
+	// before theirs: up to mostFactor times as many.
 	perProcessor = 64
-	patience     = 20 * time.Millisecond
-	mostPatient  = 8
-	// generation is after how long a request is taken not to wait for its turn, but
-	// for its client to send the rest. It is at least that, at most twice.
+	envoyTimeout = 20 * time.Millisecond
+	mostFactor   = 8
+	// generation is how long a request counts as waiting for its turn: at least this
+	// long, at most twice as long. After that it is assumed to wait for its client to
+	// send the rest.
 	generation = 50 * time.Millisecond
-	// longest is the longest deadline of a request that Tap refuses. grpc-go keeps
-	// the timer of such a request until it fires: a client that floods with deadlines
+	// longest is the longest deadline of a request that Tap refuses. grpc-go keeps the
+	// timer of a refused request until it fires, so a client that floods with deadlines
 	// of hours would fill the memory. Without a deadline there is no timer.
 	longest = time.Second
 )
 
 // Options of a Shedder.
 type Options struct {
-	// Method is the full name of the one that may be refused. Others, such as health
-	// checks, are not.
+	// Method is the full name of the method whose requests may be refused. Requests of
+	// other methods, such as health checks, never are.
 	Method string
 	// Target is how long goroutines may wait for a processor. Required.
 	Target time.Duration
-	// Wait returns the mean time for which goroutines waited for a processor since it
-	// was last asked, and whether there were enough to tell. Default what the runtime
-	// measures.
+	// Wait returns the mean time that goroutines waited for a processor since the last
+	// call, and whether there were enough waits for a mean. The default is the runtime's
+	// own measurement.
 	Wait func() (mean time.Duration, ok bool)
 	// Names say how an operator sets Target: GRPC.MaxWait.
 	Names named.Fields
-	// Log is told of refusals, once a second. Required.
+	// Log gets a warning about refusals, at most once a second. Required.
 	Log *zap.Logger
 }
 
-// Shedder refuses requests while there are more than can be answered. It refuses
+// Shedder refuses requests while there are more than the service can answer. It refuses
 // none before Run. It is safe for concurrent use.
 type Shedder struct {
 	opts    Options
@@ -78,8 +79,8 @@ type Shedder struct {
 	refused error
 
 	overloaded atomic.Bool
-	// waiting are the requests of this generation, and of the one before, that wait
-	// for their turn; only while overloaded.
+	// waiting counts the requests of this generation and of the one before that wait for
+	// their turn. It is kept only while overloaded.
 	waiting    [2]atomic.Int64
 	generation atomic.Uint32
 
@@ -91,22 +92,23 @@ type Shedder struct {
 // New returns a Shedder.
 func New(o Options) *Shedder {
 	s := &Shedder{opts: o, most: int64(perProcessor * runtime.GOMAXPROCS(0))}
-	// Not Unavailable, which stands for a replica that is gone: retry policies name
-	// it, and a retry is what an overloaded service needs least; and Envoy's outlier
-	// detection takes it for a 503, ejects the replica and has the others do its work.
+	// Not Unavailable, which means that a replica is gone. Retry policies name it, and
+	// retries are the last thing that an overloaded service needs. Envoy's outlier
+	// detection counts it as a 503 and ejects the replica, which leaves its work to the
+	// others.
 	s.refused = status.Error(codes.ResourceExhausted, "the rate limit service is overloaded and did not decide: give it more processors or replicas (see "+o.Names.Of("GRPC.MaxWait")+")")
 	s.metrics = []prometheus.Collector{
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ratelimit_overload_refused_total",
-			Help: "Requests refused because there were more than could be answered.",
+			Help: "Requests refused because there were more than the service could answer.",
 		}, func() float64 { return float64(s.count.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ratelimit_overload_expired_total",
-			Help: "Requests not decided because their client had given up before their turn.",
+			Help: "Requests not decided because their clients had given up before their turn.",
 		}, func() float64 { return float64(s.expired.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ratelimit_overload",
-			Help: "1 while requests are refused that would have to wait for their turn behind too many.",
+			Help: "1 while the service refuses requests that would have to wait behind too many others.",
 		}, func() float64 {
 			if s.Overloaded() {
 				return 1
@@ -160,14 +162,15 @@ func (s *Shedder) Run(ctx context.Context) error {
 	}
 }
 
-// turn begins a generation and forgets those that wait of the one before the last.
+// turn begins a generation, and stops counting the waiting requests of the generation
+// before the last.
 func (s *Shedder) turn() {
 	next := s.generation.Load() + 1
 	s.waiting[next&1].Store(0)
 	s.generation.Store(next)
 }
 
-// Overloaded reports whether more than a few requests that wait are too many.
+// Overloaded reports whether the Shedder bounds how many requests may wait.
 func (s *Shedder) Overloaded() bool { return s.overloaded.Load() }
 
 // Tap implements [tap.ServerInHandle].
@@ -176,7 +179,7 @@ func (s *Shedder) Tap(ctx context.Context, info *tap.Info) (context.Context, err
 		return ctx, nil
 	}
 	t := &turn{Context: ctx, generation: s.generation.Load()}
-	wait := patience
+	wait := envoyTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = time.Until(deadline)
 	}
@@ -192,13 +195,12 @@ func (s *Shedder) Tap(ctx context.Context, info *tap.Info) (context.Context, err
 	return nil, s.refused
 }
 
-// mostFor returns how many requests may wait before one whose client waits so long.
+// mostFor returns how many requests may wait before one whose client waits for wait.
 func (s *Shedder) mostFor(wait time.Duration) int64 {
-	return s.most * int64(min(max(wait, patience), mostPatient*patience)) / int64(patience)
+	return s.most * int64(min(max(wait, envoyTimeout), mostFactor*envoyTimeout)) / int64(envoyTimeout)
 }
 
-// turn is the context of a request that waits for its turn, or that is to be
-// refused then.
+// turn is the context of a request that waits for its turn, or that Admit will refuse.
 type turn struct {
 	context.Context
 	generation uint32
@@ -215,10 +217,10 @@ func (t *turn) Value(key any) any {
 	return t.Context.Value(key)
 }
 
-// Admit is to be called when it is a request's turn, with its context. The error, for
-// the client, says that it is not to be decided: because there is too much to do, or
-// because nobody waits for it any more. A decision charges a counter, and whoever has
-// given up will ask again or has let the request pass.
+// Admit must be called with the context of a request when it is the request's turn. An
+// error, meant for the client, says that the request must not be decided: because the
+// service is overloaded, or because the client has given up. A decision would charge a
+// counter, although such a client will ask again or has let its request pass.
 func (s *Shedder) Admit(ctx context.Context) error {
 	if s.overloaded.Load() {
 		if t, ok := ctx.Value(turnKey{}).(*turn); ok {

@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// waits reads how long goroutines waited for a processor, as the runtime measures
-// it for one of some that it starts.
+// waits reads how long goroutines waited for a processor. The runtime measures that for
+// a sample of them.
 type waits struct {
 	sample [1]metrics.Sample
 	before []uint64
-	n      uint64 // since the last mean
+	n      uint64 // waits since the last mean
 	sum    float64
 	reads  int
 }
 
 const (
-	// fewest is how many waits make a mean.
+	// fewest is the least number of waits for a mean.
 	fewest = 8
-	// mostReads is how often they are read for that. A server that does so little in
-	// that time is not overloaded.
+	// mostReads is the most reads for one mean. A server that has had so few waits by
+	// then is not overloaded.
 	mostReads = 10
 )
 
 func newWaits() *waits {
 	w := &waits{sample: [1]metrics.Sample{{Name: "/sched/latencies:seconds"}}}
-	w.mean() // of what was before
+	w.mean() // discard the waits so far
 	w.n, w.sum, w.reads = 0, 0, 0
 	return w
 }
 
-// mean returns the mean wait since it last did, unless it takes more reads to tell.
+// mean returns the mean wait since the last mean. ok is false if it needs more reads.
 func (w *waits) mean() (mean time.Duration, ok bool) {
 	w.read()
 	switch {
@@ -48,7 +48,7 @@ func (w *waits) read() {
 	w.reads++
 	metrics.Read(w.sample[:])
 	if w.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
-		return // a runtime that does not say
+		return // a runtime without this metric
 	}
 	h := w.sample[0].Value.Float64Histogram()
 	if w.before == nil {
@@ -63,7 +63,7 @@ func (w *waits) read() {
 	}
 }
 
-// middle returns the middle of a bucket; the outermost have only one end.
+// middle returns the middle of a bucket. The outermost buckets have only one bound.
 func middle(from, to float64) float64 {
 	switch {
 	case math.IsInf(from, -1):

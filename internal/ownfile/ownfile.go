@@ -1,13 +1,12 @@
-// Package ownfile replaces files that belong to this program, and no others. What
-// is in such a file, and when it is written, is left to the packages that keep
-// something there.
+// Package ownfile replaces files that belong to this program, and no others. The content
+// of the files, and the time to write them, are left to the packages that use them.
 //
-// A new file is written beside the old one and renamed when all of it is on disk,
-// so that a crash leaves one of the two, whole. Before that the old one is looked
-// at: a symbolic link, a directory, a pipe, a device, or a file that begins like
-// none of this program's, is left as it is, and the error is [ErrForeign]. The
-// look comes right before the rename, not with it: what another process puts there
-// in the microseconds between them is replaced.
+// It writes a new file beside the old one and renames it when all of it is on disk, so
+// that a crash leaves one of the two intact. Before that it checks the old file. A
+// symbolic link, a directory, a pipe, a device, or a file that does not begin like one
+// of this program's files is left as it is, and the error is [ErrForeign]. The check
+// comes right before the rename, not with it: a file that another process puts there in
+// the microseconds between them is replaced.
 package ownfile
 
 import (
@@ -21,11 +20,11 @@ import (
 	"syscall"
 )
 
-// ErrForeign is wrapped by errors about something that is not this program's, and
-// so is neither moved, replaced nor written to. They name the path and the reason.
+// ErrForeign is wrapped by errors about a path that is not a file of this program, and
+// so is neither moved, replaced nor written to. The errors name the path and the reason.
 var ErrForeign = errors.New("left as it is")
 
-// headBytes is how much of a file it takes to recognise it.
+// headBytes is how many bytes of a file are enough to recognise it.
 const headBytes = 512
 
 // File is a file that this program alone writes. It need not exist yet.
@@ -69,14 +68,14 @@ func (f File) Update(change func(*os.File) error) error {
 }
 
 func (f File) open(flag int) (*os.File, error) {
-	info, err := os.Lstat(f.Path) // opening a device may already do something
+	info, err := os.Lstat(f.Path) // before opening: to open a device may have effects
 	if err != nil {
 		return nil, err
 	}
 	if err := f.checkKind(info); err != nil {
 		return nil, err
 	}
-	// It may be another by now.
+	// It may be another file by now.
 	file, err := os.OpenFile(f.Path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -129,7 +128,7 @@ func (f File) foreign(why string) error {
 	return fmt.Errorf("%s %s; it is %w", f.Path, why, ErrForeign)
 }
 
-// CheckWritable reports now what would keep Replace from writing.
+// CheckWritable returns early the error that would keep Replace from writing.
 func (f File) CheckWritable() error {
 	temporary, err := f.create()
 	if err != nil {
@@ -138,9 +137,9 @@ func (f File) CheckWritable() error {
 	return errors.Join(temporary.Close(), os.Remove(temporary.Name()))
 }
 
-// Replace has write write a new file, for its owner only to read, and puts it in
-// place of the old one, if any. When it returns nil the new file is there for good;
-// after an error the old one is.
+// Replace calls write to write a new file, which only its owner can read, and replaces
+// the old file, if any. When it returns nil, the new file is on disk; after an error,
+// the old one still is.
 func (f File) Replace(write func(io.Writer) error) error {
 	temporary, err := f.create()
 	if err != nil {
@@ -165,8 +164,8 @@ func (f File) Replace(write func(io.Writer) error) error {
 	return errors.Join(temporary.Close(), f.syncDir())
 }
 
-// create makes a temporary file beside the file. It is locked until it is closed,
-// which tells Clean that somebody still writes it.
+// create makes a temporary file beside the file. The lock on it, held until it is
+// closed, shows Clean that it is still being written.
 func (f File) create() (*os.File, error) {
 	dir, name := f.split()
 	for {
@@ -177,7 +176,7 @@ func (f File) create() (*os.File, error) {
 		if err := lock(temporary, syscall.LOCK_EX); err != nil {
 			return nil, errors.Join(err, temporary.Close(), os.Remove(temporary.Name()))
 		}
-		// Clean may have come in between.
+		// Clean may have removed it before it was locked.
 		if _, err := os.Lstat(temporary.Name()); err == nil {
 			return temporary, nil
 		}
@@ -187,8 +186,8 @@ func (f File) create() (*os.File, error) {
 	}
 }
 
-// Clean removes the temporary files that processes left behind which were killed
-// while they wrote this file. Those that are being written stay.
+// Clean removes temporary files of processes that were killed while they wrote this
+// file. Temporary files that are still being written stay.
 func (f File) Clean() error {
 	dir, name := f.split()
 	entries, err := os.ReadDir(dir)
@@ -205,7 +204,7 @@ func (f File) Clean() error {
 	return errors.Join(errs...)
 }
 
-// removeAbandoned removes a file that nobody has locked.
+// removeAbandoned removes a file that no process has locked.
 func removeAbandoned(path string) error {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) { // it has been renamed, or removed by another
@@ -226,7 +225,7 @@ func removeAbandoned(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// lock locks an open file until it is closed, or its process is gone.
+// lock locks an open file until it is closed or its process ends.
 func lock(file *os.File, how int) error {
 	for {
 		err := syscall.Flock(int(file.Fd()), how)
@@ -236,8 +235,8 @@ func lock(file *os.File, how int) error {
 	}
 }
 
-// SetAside renames the file, which must exist, by adding the suffix, and returns
-// its new path. It takes the place of one that was set aside before.
+// SetAside renames the file, which must exist, by adding the suffix, and returns its new
+// path. It replaces a file that was set aside before.
 func (f File) SetAside(suffix string) (string, error) {
 	aside := f
 	aside.Path += suffix
@@ -254,7 +253,7 @@ func (f File) split() (dir, name string) {
 	return filepath.Dir(f.Path), filepath.Base(f.Path)
 }
 
-// syncDir puts a rename on disk.
+// syncDir flushes a rename to disk.
 func (f File) syncDir() error {
 	name, _ := f.split()
 	dir, err := os.Open(name)

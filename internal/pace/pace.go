@@ -1,5 +1,5 @@
-// Package pace owns how often to sample so that about as many samples come each
-// second, however many events there are.
+// Package pace adapts a sampling rate so that the number of samples per second stays
+// about the same, however many events there are.
 package pace
 
 import (
@@ -13,7 +13,7 @@ import (
 // use; all its users share one rate.
 type Pace struct {
 	perSecond int
-	period    atomic.Uint32 // one event in this many; a power of two, or 0 for 1
+	period    atomic.Uint32 // one event of this many is taken; a power of two, or 0 for 1
 
 	mu     sync.Mutex
 	second int64 // Unix time
@@ -22,15 +22,16 @@ type Pace struct {
 
 const maxPeriod = 1 << 20
 
-// New returns a Pace that takes about that many samples a second, and all events
-// while there are fewer.
+// New returns a Pace that takes about perSecond samples a second, or all events while
+// there are fewer.
 func New(perSecond int) *Pace { return &Pace{perSecond: perSecond} }
 
-// Period returns in how many events one is taken at present; at least 1.
+// Period returns the present sampling period: one event of that many is taken. It is at
+// least 1.
 func (p *Pace) Period() uint32 { return max(p.period.Load(), 1) }
 
-// Draw reports at random whether to take an event, and in how many one is taken.
-// An event that is taken is to be told by Take.
+// Draw reports at random whether to take an event, and returns the period. The caller
+// must report an event that it takes with Take.
 func (p *Pace) Draw() (period uint32, taken bool) {
 	period = p.Period()
 	return period, period == 1 || rand.Uint32()&(period-1) == 0
@@ -40,7 +41,7 @@ func (p *Pace) Draw() (period uint32, taken bool) {
 func (p *Pace) Take(now time.Time) uint32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settle(now)
+	p.shorten(now)
 	p.taken++
 	period := p.Period()
 	if p.taken >= p.perSecond && period < maxPeriod {
@@ -51,8 +52,8 @@ func (p *Pace) Take(now time.Time) uint32 {
 	return period
 }
 
-// settle halves the period for each second that has brought few samples.
-func (p *Pace) settle(now time.Time) {
+// shorten halves the period for each second that has brought few samples.
+func (p *Pace) shorten(now time.Time) {
 	gone := now.Unix() - p.second
 	if gone <= 0 {
 		return
@@ -68,5 +69,5 @@ func (p *Pace) settle(now time.Time) {
 func (p *Pace) Relax(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settle(now)
+	p.shorten(now)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// Kind is what an edit does to a rule.
+// Kind says how an edit changes a rule.
 type Kind string
 
 // The kinds.
@@ -21,21 +21,21 @@ const (
 	Unchanged Kind = "unchanged"
 )
 
-// Change is what an edit does to one rule.
+// Change describes how an edit changes one rule.
 type Change struct {
 	Kind             Kind
 	ID, Domain, Path string
-	// Before and After are the rule in the grammar as JSON, without those below
-	// it. Nil: there was none, or there is none any more.
+	// Before and After are the rule in the grammar as JSON, without the rules below it.
+	// Nil means that the rule did not exist before, or no longer exists.
 	Before, After json.RawMessage
 }
 
-// Put returns the set with the rules of a domain added, or in place of those it
-// has with the same keys and values; with replace, in place of all that it has
-// of the domain. A value that another list has is taken from it. The changes are in the
-// order of the rules, then what becomes of such lists, then what goes. A
-// set to which nothing happens keeps its revision. The domain must not be used
-// any more.
+// Put returns the set with the rules of a domain. They replace the set's rules with the
+// same keys and values; with replace, they replace all of the set's rules of the domain.
+// If a value is in a list of another rule, Put removes it from that list. The changes
+// come in this order: the given rules, then rules whose lists were shortened, then
+// deleted rules. A set that does not change keeps its revision. The caller must not use
+// domain any more.
 func (s Set) Put(domain *config.Domain, replace bool) (Set, []Change, error) {
 	before, err := s.domain(domain.Name)
 	if err != nil {
@@ -70,7 +70,7 @@ func (s Set) Put(domain *config.Domain, replace bool) (Set, []Change, error) {
 		return Set{}, nil, err
 	}
 	for _, c := range all.order {
-		if given.byID[c.ID] == nil && old.byID[c.ID] == nil { // what is left of a list
+		if given.byID[c.ID] == nil && old.byID[c.ID] == nil { // the rest of a list
 			c.Kind = Created
 			changes = append(changes, c)
 		}
@@ -85,8 +85,8 @@ func (s Set) Put(domain *config.Domain, replace bool) (Set, []Change, error) {
 	return next, changes, err
 }
 
-// Delete returns the set without the rule of that ID. The change is nil if there
-// is no such rule.
+// Delete returns the set without the rule of that ID. The change is nil if the set has
+// no such rule.
 func (s Set) Delete(id string) (Set, *Change, error) {
 	for name := range s.Domains {
 		domain, err := s.domain(name)
@@ -110,8 +110,8 @@ func (s Set) Delete(id string) (Set, *Change, error) {
 	return s, nil, nil
 }
 
-// domain returns a domain of the set, empty if it has none of that name. If what is
-// stored can't be used it is what was last stored that can.
+// domain returns a domain of the set; an empty one if the set has none of that name. If
+// the stored text can't be used, it returns the last usable one.
 func (s Set) domain(name string) (*config.Domain, error) {
 	text := s.Domains[name]
 	if bad, is := s.aside[name]; is {
@@ -127,7 +127,7 @@ func (s Set) domain(name string) (*config.Domain, error) {
 	return domain, nil
 }
 
-// with returns the set with the domain as it is now; without it if it says nothing.
+// with returns the set with the domain as it is now, or without it if it is empty.
 func (s Set) with(domain *config.Domain) (Set, error) {
 	next := Set{Revision: s.Revision + 1, Domains: maps.Clone(s.Domains), aside: maps.Clone(s.aside)}
 	delete(next.aside, domain.Name)
@@ -149,8 +149,7 @@ func (s Set) with(domain *config.Domain) (Set, error) {
 	return next, nil
 }
 
-// listing is the rules of a domain as changes that are not known yet, with
-// After set.
+// listing holds the rules of a domain as changes in which only After is set yet.
 type listing struct {
 	order []Change
 	byID  map[string]json.RawMessage

@@ -18,8 +18,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/ownfile"
 )
 
-// File keeps rules in a file of this process alone, which is replaced as a
-// whole. It may be edited or restored by others while nothing is saved.
+// File keeps rules in a file that only this process uses, and replaces it as a whole.
+// Others may edit or restore the file while nothing is saved.
 type File struct {
 	file ownfile.File
 	mu   sync.Mutex // from reading to replacing
@@ -27,13 +27,14 @@ type File struct {
 
 var _ Store = (*File)(nil)
 
-// begins is how every set begins that this program has written, or an editor has
-// indented. A file of nothing is what a full disk or a crash may leave of it.
+// begins matches the beginning of every set that this program has written or an editor
+// has indented. It also matches an empty file, or one of zero bytes, which a full disk
+// or a crash may leave.
 var begins = regexp.MustCompile(`^[\s\x00]*($|\{\s*"(revision|domains)"\s*:)`)
 
-// NewFile returns a store in the file, which need not exist yet. The error says
-// why it could not be written; it wraps [ownfile.ErrForeign] if something else is
-// there. What was left by processes that were killed while they wrote it is removed.
+// NewFile returns a store in the file, which need not exist yet. The error says why the
+// file could not be written; it wraps [ownfile.ErrForeign] if the path holds something
+// else. NewFile removes temporary files of processes that were killed while they wrote.
 func NewFile(path string) (*File, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -52,7 +53,7 @@ func NewFile(path string) (*File, error) {
 	if err := f.file.Check(); err != nil {
 		return nil, err
 	}
-	// A directory that can only be read is no reason not to read.
+	// A read-only directory must not keep the file from being read.
 	if err := f.file.Clean(); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (f *File) Load(context.Context) (Set, error) {
 	return set, nil
 }
 
-// read returns the content of the file, at most one byte more than may be stored.
+// read returns the content of the file, up to one byte more than a set may have.
 func (f *File) read() ([]byte, error) {
 	file, err := f.file.Open()
 	if err != nil {
@@ -108,7 +109,7 @@ func (f *File) Save(ctx context.Context, prev, next Set) error {
 	return f.replace(next)
 }
 
-// setAside renames a file that can't be used, so that nothing is lost with it.
+// setAside renames a file that can't be used, so that its content is not lost.
 func (f *File) setAside() error {
 	_, err := f.file.SetAside(".unusable")
 	return err
@@ -116,7 +117,7 @@ func (f *File) setAside() error {
 
 func (f *File) replace(set Set) error {
 	text, err := json.MarshalIndent(set, "", "  ")
-	if len(text) >= MaxBytes { // which is no bound on how far people would indent
+	if len(text) >= MaxBytes { // the bound is on the set, not on its indentation
 		text, err = json.Marshal(set)
 	}
 	if err != nil {

@@ -18,26 +18,26 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// Provider is a reload.Provider of what a store holds, and the only door to that
-// store: what is saved by way of it can be loaded again.
+// Provider is a reload.Provider of the rules in a store. All access to the store goes
+// through it, so that every saved set can be loaded again.
 //
-// A store that can't be reached is no reason to do without the rules that are known
-// of it. What is stored but can't be used, being damaged or written by something
-// else, is set aside: the rest is in force, beside what was last good, and the next
+// While the store can't be reached, the last known rules stay in force. A stored domain
+// that can't be used, because it is damaged or something else wrote it, is set aside:
+// its last good rules are in force beside those of the other domains, and the next
 // change replaces it.
 type Provider struct {
 	Store Store
-	// Check reports why sources can't come into force beside the rules of other
-	// providers. Nil: they always can.
+	// Check returns why sources can't come into force beside the rules of other
+	// providers. If Check is nil, they always can.
 	Check func([]rulefile.Source) error
 	// MaxBytes bounds the stored form of a set; 0 means the package's MaxBytes.
 	MaxBytes int
 	Log      *zap.Logger
 
 	mu          sync.Mutex
-	known       Set // loaded last
+	known       Set // the last set loaded
 	good        map[string]json.RawMessage
-	proven      map[string]json.RawMessage // texts that can be used, stored or not
+	proven      map[string]json.RawMessage // usable texts, stored or not
 	unavailable bool
 }
 
@@ -86,8 +86,8 @@ func (p *Provider) sayAvailable(set Set, err error) {
 	}
 }
 
-// Load returns the set that is stored. With any error it returns the last set that
-// is known, which with ErrUnusable is one that may be changed and saved.
+// Load returns the stored set. With any error it returns the last known set; with
+// ErrUnusable, that set may be changed and saved.
 func (p *Provider) Load(ctx context.Context) (Set, error) {
 	set, err := p.Store.Load(ctx)
 	p.mu.Lock()
@@ -144,14 +144,13 @@ func (p *Provider) sift(set Set) map[string]aside {
 	return bad
 }
 
-// forget drops what is proven of domains that are gone. p.mu is held.
+// forget drops the proven texts of domains that are gone. p.mu is held.
 func (p *Provider) forget() {
 	maps.DeleteFunc(p.proven, func(name string, _ json.RawMessage) bool { return p.known.Domains[name] == nil })
 }
 
-// Try reports why a set can't be saved: it renders what would be stored and reads
-// that back, beside the rules of all other providers. The error is ErrTooLarge or
-// that of parsing.
+// Try returns why a set can't be saved. It renders the text to store and reads it back,
+// beside the rules of all other providers. The error is ErrTooLarge or a parse error.
 func (p *Provider) Try(next Set) error {
 	text, err := json.Marshal(next)
 	if err != nil {
@@ -178,7 +177,7 @@ func (p *Provider) Try(next Set) error {
 	return p.Check(stored.sources())
 }
 
-// Save implements Store. What could not be loaded again is not saved: see Try.
+// Save implements Store. It refuses a set that could not be loaded again: see Try.
 func (p *Provider) Save(ctx context.Context, prev, next Set) error {
 	if err := p.Try(next); err != nil {
 		return err

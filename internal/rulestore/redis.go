@@ -19,8 +19,8 @@ import (
 
 // RedisOptions say where in Redis the rules are kept.
 type RedisOptions struct {
-	// Client returns the client, or why there is none yet. Required. Who wants the
-	// rules that are there to be in force from the start waits for it before.
+	// Client returns the client, or why there is none yet. Required. To have the stored
+	// rules in force from the start, wait for a client before the first load.
 	Client func() (rueidis.Client, error)
 	// Prefix begins the key. Required.
 	Prefix string
@@ -41,19 +41,19 @@ const (
 	remind         = time.Second
 )
 
-// Redis keeps rules in one hash of Redis, for all replicas. Each looks for
-// changes a few times a second, so that one that was cut off needs no other way
-// to catch up. A Redis that comes back with an older set, or none, is given the
-// newest that any replica knows. A second key holds the last revision: where only
-// the hash is gone somebody has deleted it, and that is no loss.
+// Redis keeps rules in one hash of Redis, for all replicas. Each replica looks for
+// changes a few times a second, so a replica that was cut off catches up the same way. If
+// Redis comes back with an older set, or none, the replicas store the newest set that any
+// of them knows. A second key holds the last revision. If only the hash is gone, someone
+// has deleted it on purpose, and it is not restored.
 type Redis struct {
 	opts RedisOptions
 	key  string
 
 	mu       sync.Mutex
 	known    Set
-	marked   uint64 // the revision that the second key was last set to from here
-	unusable bool   // what Redis has
+	marked   uint64 // the revision to which this replica last set the second key
+	unusable bool   // Redis holds something else than a set
 }
 
 var _ Store = (*Redis)(nil)
@@ -68,7 +68,7 @@ var (
 	mark = rueidis.NewLuaScript(markScript)
 )
 
-// NewRedis returns a store in Redis. A copy that can't be read is set aside.
+// NewRedis returns a store in Redis. It sets aside a copy that can't be read.
 func NewRedis(o RedisOptions) *Redis {
 	if o.Poll == 0 {
 		o.Poll = defaultPoll
@@ -110,10 +110,10 @@ func (r *Redis) Load(ctx context.Context) (Set, error) {
 		r.learn(set)
 		return set, r.mark(ctx, set.Revision)
 	}
-	// Redis has lost what is known here, unless known is what has been saved since.
+	// Redis has lost the known set, unless known was saved after this load.
 	err = r.save(ctx, set, known)
 	switch {
-	case errors.Is(err, ErrConflict): // another replica was faster, and the next look shows what it did
+	case errors.Is(err, ErrConflict): // another replica was faster: the next poll shows its set
 	case err != nil:
 		return known, fmt.Errorf("%w: it has lost admin rules, which are not restored: %w", ErrUnavailable, err)
 	default:
@@ -128,14 +128,14 @@ func (r *Redis) setUnusable(is bool) {
 	r.unusable = is
 }
 
-// last returns the last set that is known.
+// last returns the last known set.
 func (r *Redis) last() Set {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.known
 }
 
-// learn remembers a set that is stored, unless a later one is known.
+// learn remembers a stored set, unless a later one is known.
 func (r *Redis) learn(set Set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,7 +150,7 @@ func (r *Redis) learn(set Set) {
 	}
 }
 
-// load reads what Redis has.
+// load reads the set from Redis.
 func (r *Redis) load(ctx context.Context) (Set, error) {
 	client, err := r.opts.Client()
 	if err != nil {
@@ -176,7 +176,7 @@ func (r *Redis) load(ctx context.Context) (Set, error) {
 	return set, nil
 }
 
-// unreadable returns a set that stands for something else in its place.
+// unreadable returns a set that stands for other content of the key.
 func (r *Redis) unreadable(ctx context.Context, client rueidis.Client, token string, why error) (Set, error) {
 	revision, err := r.revision(ctx, client)
 	if err != nil {
@@ -190,7 +190,7 @@ func (r *Redis) unreadable(ctx context.Context, client rueidis.Client, token str
 	return Set{Revision: revision, stored: true, token: token, unusable: true}, fmt.Errorf("%w: the key %s in Redis: %w", ErrUnusable, r.key, why)
 }
 
-// revision returns the last revision that was stored; 0 if Redis does not know.
+// revision returns the last revision stored; 0 if Redis does not know it.
 func (r *Redis) revision(ctx context.Context, client rueidis.Client) (uint64, error) {
 	text, err := client.Do(ctx, client.B().Get().Key(r.revisionKey()).Build()).ToString()
 	if err != nil && !rueidis.IsRedisNil(err) && !isWrongType(err) {
@@ -198,14 +198,14 @@ func (r *Redis) revision(ctx context.Context, client rueidis.Client) (uint64, er
 	}
 	revision, err := strconv.ParseUint(text, 10, revisionBits)
 	if err != nil {
-		return 0, nil //nolint:nilerr // there is none, or something else
+		return 0, nil //nolint:nilerr // the key is absent or holds something else
 	}
 	return revision, nil
 }
 
 func (r *Redis) revisionKey() string { return r.key + ":revision" }
 
-// mark notes in Redis that a revision was stored.
+// mark records in Redis that a revision was stored.
 func (r *Redis) mark(ctx context.Context, revision uint64) error {
 	r.mu.Lock()
 	done := r.marked >= revision
@@ -272,7 +272,7 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 		return ErrConflict
 	}
 	r.mu.Lock()
-	r.marked = 0 // Redis may have lost that, too
+	r.marked = 0 // Redis may have lost the mark, too
 	r.mu.Unlock()
 	if err := r.mark(ctx, next.Revision); err != nil {
 		r.opts.Log.Warn("a deletion of the admin rules' key would be taken for a loss until the next look", zap.Error(err))
@@ -282,10 +282,10 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 
 // Watch implements Store.
 func (r *Redis) Watch(ctx context.Context, changed func()) error {
-	changed() // what came between the last load and now
+	changed() // something may have changed since the last load
 	ticker := time.NewTicker(r.opts.Poll)
 	defer ticker.Stop()
-	told, at := "", time.Time{} // of the last token that was news
+	announced, at := "", time.Time{} // the last token reported as a change, and when
 	for {
 		select {
 		case <-ctx.Done():
@@ -297,9 +297,9 @@ func (r *Redis) Watch(ctx context.Context, changed func()) error {
 			continue
 		}
 		notLoaded := !r.isUnusable() && token != r.last().Token() && time.Since(at) > remind
-		if token != told || notLoaded {
+		if token != announced || notLoaded {
 			changed()
-			told, at = token, time.Now()
+			announced, at = token, time.Now()
 		}
 	}
 }
@@ -310,7 +310,7 @@ func (r *Redis) isUnusable() bool {
 	return r.unusable
 }
 
-// token returns that of the set in Redis.
+// token returns the token of the set in Redis.
 func (r *Redis) token(ctx context.Context) (string, error) {
 	client, err := r.opts.Client()
 	if err != nil {
@@ -322,7 +322,7 @@ func (r *Redis) token(ctx context.Context) (string, error) {
 	switch {
 	case rueidis.IsRedisNil(err):
 		return "", nil
-	case isWrongType(err): // something that no set has
+	case isWrongType(err): // no set has this token
 		return "WRONGTYPE", nil
 	}
 	return token, err

@@ -1,7 +1,6 @@
-// Package rulestore owns the rules that come from the admin API: how they are
-// edited, and where they are kept so that they survive restarts and reach every
-// replica. What they mean, and that they override others, is config's; who may
-// change them is admin's.
+// Package rulestore owns the rules of the admin API: it edits them, and stores them so
+// that they survive restarts and reach every replica. Package config defines their
+// meaning and how they override other rules. Package admin decides who may change them.
 package rulestore
 
 import (
@@ -25,72 +24,72 @@ const MaxBytes = rulefile.DefaultMaxBytes
 // revisionBits bounds revisions: Lua counts exactly up to 2^53.
 const revisionBits = 52
 
-// Errors of stores, to be tested with errors.Is.
+// Errors of stores. Test for them with errors.Is.
 var (
-	// ErrConflict is that of saving over rules that have changed meanwhile.
+	// ErrConflict is the error of saving over rules that have changed meanwhile.
 	ErrConflict = errors.New("the admin rules have changed meanwhile")
-	// ErrUnavailable is that of a store that can't be reached now. Whether it
-	// then saved is not known.
+	// ErrUnavailable is the error of a store that can't be reached now. The store may
+	// have saved the set all the same.
 	ErrUnavailable = errors.New("the store of the admin rules can't be reached")
-	// ErrUnusable is that of a store in which something else is stored than rules
-	// that can be read. Saving replaces it.
+	// ErrUnusable is the error of a store that holds something else than readable rules.
+	// Saving replaces it.
 	ErrUnusable = errors.New("the stored admin rules can't be used")
-	// ErrTooLarge is that of saving a set whose stored form is above MaxBytes.
+	// ErrTooLarge is the error of saving a set whose stored form exceeds MaxBytes.
 	ErrTooLarge = errors.New("the admin rules are too large")
 )
 
 // Store keeps one set of rules. Implementations are safe for concurrent use.
 type Store interface {
-	// Load returns the set that is stored; none is the zero Set. With
-	// ErrUnavailable it returns the last set that it knows, with ErrUnusable an
-	// empty one that stands for what is stored.
+	// Load returns the stored set, or the zero Set if there is none. With ErrUnavailable
+	// it returns the last set that it knows. With ErrUnusable it returns an empty set
+	// that stands for the stored content.
 	Load(ctx context.Context) (Set, error)
-	// Save replaces prev by next. When it returns nil next is stored for good;
-	// whatever happens meanwhile, one of the two is. It fails with ErrConflict
-	// if prev is not what is stored.
+	// Save replaces prev by next. When it returns nil, next is stored durably. If it is
+	// interrupted, one of the two is stored. It fails with ErrConflict if the stored set
+	// is not prev.
 	Save(ctx context.Context, prev, next Set) error
-	// Watch is as reload.Provider's.
+	// Watch does what reload.Provider's does.
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Set is the admin rules as they were after some change. It is immutable.
+// Set holds the admin rules after some change. It is immutable.
 type Set struct {
 	// Revision counts changes.
 	Revision uint64 `json:"revision"`
 	// Domains holds each domain by its name, in the grammar of rule files as JSON.
 	Domains map[string]json.RawMessage `json:"domains"`
 
-	stored   bool             // token is what the store says; otherwise it is made of the content
-	token    string           // as stored; empty where nothing is
-	unusable bool             // something else is stored, for which this set stands
+	stored   bool             // token is the store's; otherwise it is derived from the content
+	token    string           // as stored; empty if nothing is
+	unusable bool             // this set stands for other content of the store
 	aside    map[string]aside // domains whose text can't be used
 }
 
 // aside is a domain whose stored text can't be used.
 type aside struct {
 	why  error
-	good json.RawMessage // what was last stored that can; nil: not known
+	good json.RawMessage // the last usable text; nil if not known
 }
 
 // Aside returns why the stored rules of a domain can't be used; nil if they can.
 // A change of the domain replaces them.
 func (s Set) Aside(domain string) error { return s.aside[domain].why }
 
-// Token tells sets apart: those of one revision too, of which there may be two
-// where a Redis has lost the last seconds.
+// Token identifies a set. The revision is not enough: two sets may have the same
+// revision if a Redis has lost the last seconds.
 func (s Set) Token() string {
 	if s.stored || s.Revision == 0 {
 		return s.token
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
-		return "" // no JSON in Domains: decode and Put see to that
+		return "" // not possible: decode and Put let only JSON into Domains
 	}
 	sum := sha256.Sum256(text)
 	return fmt.Sprintf("%d-%x", s.Revision, sum[:8])
 }
 
-// decode reads a set as it is stored.
+// decode reads the stored form of a set.
 func decode(text []byte) (Set, error) {
 	var s Set
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -112,13 +111,13 @@ func decode(text []byte) (Set, error) {
 	return s, err
 }
 
-// source returns the text of a domain for config.
+// source returns the text of a domain as a source of rules.
 func source(name string, text json.RawMessage) rulefile.Source {
 	return rulefile.Source{Name: "admin:" + name, Data: text, Origin: config.FromAdmin}
 }
 
-// sources returns the domains for config, by name: of those that can't be used the
-// last good ones.
+// sources returns the domains as sources of rules, in order of their names. For a domain
+// that can't be used it returns the last good text.
 func (s Set) sources() []rulefile.Source {
 	var sources []rulefile.Source
 	for _, name := range slices.Sorted(maps.Keys(s.Domains)) {

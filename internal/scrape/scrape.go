@@ -1,5 +1,5 @@
-// Package scrape owns serving metrics over HTTP so that many scrapes at a time
-// cost what one costs. What is measured is left to the packages that measure.
+// Package scrape serves metrics over HTTP such that many scrapes at a time cost as much
+// as one. The metrics themselves are left to the packages that measure.
 package scrape
 
 import (
@@ -17,17 +17,16 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// Handler answers with the metrics of a Gatherer in the format that a scrape asks
-// for. Metrics are gathered once at a time, for all scrapes that wait then, and
-// always after they have come. Between gatherings there is a pause as long as the
-// last one took, and each gives way to requests, so that scrapes never take more
-// than half of one processor.
+// Handler answers with the metrics of a Gatherer in the format that a scrape asks for.
+// One gathering runs at a time. It serves all scrapes that arrived before it began.
+// After it comes a pause of the same length, and a gathering yields to requests, so that
+// scrapes never take more than half of one processor.
 type Handler struct {
 	from prometheus.Gatherer
-	turn chan time.Duration // how long the last gathering took; empty while there is one
+	turn chan time.Duration // holds how long the last gathering took; empty during a gathering
 
 	mu   sync.Mutex
-	next map[expfmt.Format]*gathering // not begun
+	next map[expfmt.Format]*gathering // those that have not begun
 }
 
 // New returns a Handler.
@@ -37,8 +36,8 @@ func New(from prometheus.Gatherer) *Handler {
 	return h
 }
 
-// longestPause keeps scrapes within the ten seconds for which Prometheus waits, on
-// machines on which gathering takes long.
+// longestPause keeps scrapes within the ten seconds that Prometheus waits, on machines
+// that take long to gather.
 const longestPause = time.Second
 
 // gathering is one text for many scrapes.
@@ -46,7 +45,7 @@ type gathering struct {
 	waiting int // guarded by Handler.mu
 	done    chan struct{}
 	// After done:
-	zipped []byte // a tenth of the text; few scrapes want it otherwise
+	zipped []byte // a tenth of the plain text, which few scrapes ask for
 	err    error
 }
 
@@ -76,7 +75,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// join returns the gathering of that format that begins next.
+// join returns the next gathering of that format.
 func (h *Handler) join(format expfmt.Format) *gathering {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,14 +89,14 @@ func (h *Handler) join(format expfmt.Format) *gathering {
 	return g
 }
 
-// leave is for a scrape that waits no more.
+// leave removes a scrape that no longer waits from its gathering.
 func (h *Handler) leave(g *gathering) {
 	h.mu.Lock()
 	g.waiting--
 	h.mu.Unlock()
 }
 
-// gather waits for its turn, and gathers for those who wait then.
+// gather waits for its turn, and gathers if a scrape still waits then.
 func (h *Handler) gather(format expfmt.Format, g *gathering) {
 	defer close(g.done)
 	time.Sleep(min(<-h.turn, longestPause))
@@ -137,7 +136,7 @@ func text(from prometheus.Gatherer, format expfmt.Format) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// yielding gives way to others with each write.
+// yielding yields to requests after each write.
 type yielding struct {
 	io.Writer
 	task *background.Task
@@ -148,7 +147,7 @@ func (y yielding) Write(p []byte) (int, error) {
 	return y.Writer.Write(p)
 }
 
-// takesGzip reports whether a client names gzip among the encodings that it takes.
+// takesGzip reports whether a client accepts the encoding gzip.
 func takesGzip(r *http.Request) bool {
 	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
 		name, quality, _ := strings.Cut(part, ";")

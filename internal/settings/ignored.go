@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// ignored are variables of envoyproxy/ratelimit that have no effect here, and why.
-// Those of a Redis are beside what reads its settings.
+// ignored are variables of envoyproxy/ratelimit that have no effect here, and why. The
+// variables of Redis are in withoutEffect.
 var ignored = map[string]string{
 	"EXPIRATION_JITTER_MAX_SECONDS":            "keys expire when their state means nothing any more",
 	"PROMETHEUS_MAPPER_YAML":                   "metrics have the names of the default mapping",

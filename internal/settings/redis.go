@@ -17,11 +17,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// Redis is what the environment says of one Redis.
+// Redis holds the settings of one Redis.
 type Redis struct {
 	// Options say how to reach it. They have no Log.
 	Options redis.Options
-	// NeededForHealth has the service be unhealthy while there is no connection.
+	// NeededForHealth makes the service unhealthy while there is no connection.
 	NeededForHealth bool
 	// Warnings name settings that have no effect here, and say why.
 	Warnings []string
@@ -37,7 +37,7 @@ var redisVariables = []string{
 	"REDIS_BREAK_AFTER", "REDIS_BREAK_FOR", "REDIS_COMBINING", "REDIS_PLAIN_KEYS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",
 }
 
-// withoutEffect are settings of envoyproxy/ratelimit that this client has no use for.
+// withoutEffect are settings of envoyproxy/ratelimit that this client does not use.
 var withoutEffect = map[string]string{
 	"REDIS_PIPELINE_LIMIT":               "it has none there either",
 	"REDIS_CLUSTER_PIPELINE_PARALLELISM": "slots are always called in parallel",
@@ -105,8 +105,8 @@ func (e *environment) redisOptions() redis.Options {
 	return o
 }
 
-// location is what the variables that say where Redis is say, and what else a
-// URL does.
+// location holds the values of the variables that locate Redis, and the other values
+// that a URL may carry.
 type location struct {
 	mode           redis.Mode
 	network        string
@@ -172,13 +172,13 @@ func (e *environment) parseURL(v string, at *location) (network, list string) {
 		if strings.HasPrefix(v, "/") {
 			return "unix", v
 		}
-		if strings.Contains(v, "@") { // else the password would be taken for an address, and shown
+		if strings.Contains(v, "@") { // else the password would be read as an address, and shown
 			e.wrong("REDIS_URL has an @ and no scheme: write redis://user:password@host:port, or REDIS_AUTH beside host:port")
 			return "tcp", ""
 		}
 		return "tcp", v
 	}
-	// The login first: a password may hold what means something after it.
+	// Cut off the login first: a password may hold characters that separate later parts.
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		e.parseLogin(rest[:i], at)
 		rest = rest[i+1:]
@@ -287,8 +287,8 @@ func (e *environment) login(o *redis.Options, at location) {
 	}
 }
 
-// secretFile returns the path of a file with a secret, which is then not given
-// otherwise.
+// secretFile returns the path of a file with a secret. It is an error to give the
+// secret in another way, too.
 func (e *environment) secretFile(name string, otherwise ...choice[string]) string {
 	path := e.get(name)
 	if path == "" {

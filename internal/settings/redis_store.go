@@ -18,11 +18,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// perSecond says whether limits per second have a Redis of their own.
+// perSecond is the variable that gives limits per second a Redis of their own.
 const perSecond = "REDIS_PERSECOND"
 
-// readRedisStore reads the settings of Redis, and of the one for limits per second
-// if there is one.
+// readRedisStore reads the settings of Redis, and of the per-second Redis if there is
+// one.
 func readRedisStore(getenv Getenv) (app.Store, error) {
 	main, err := ReadRedis(getenv)
 	if err != nil {
@@ -60,8 +60,8 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 	return s, nil
 }
 
-// perSecondRedis gives the settings of the Redis for limits per second, as if it were
-// the only one. What has no variable of its own is the same for both.
+// perSecondRedis returns the environment of the per-second Redis as if it were the only
+// Redis. Settings without a variable of their own are the same for both.
 func perSecondRedis(getenv Getenv) Getenv {
 	return func(name string) string {
 		rest, isRedis := strings.CutPrefix(name, "REDIS_")
@@ -73,7 +73,7 @@ func perSecondRedis(getenv Getenv) Getenv {
 			if strings.HasPrefix(getenv(perSecond+"_URL"), "rediss://") {
 				return getenv(name)
 			}
-			return "" // the files are for the other Redis
+			return "" // the files belong to the other Redis
 		case !isRedis, strings.HasPrefix(rest, "BREAK_"), rest == "COMBINING", rest == "PLAIN_KEYS", rest == "DIAL_TIMEOUT":
 			return getenv(name)
 		}
@@ -91,7 +91,7 @@ func redisNames(prefix string) named.Fields {
 	}
 }
 
-// openRedis opens one Redis, or one and another for limits per second.
+// openRedis opens one Redis, and the per-second Redis if there is one.
 func openRedis(servers []Redis, log *zap.Logger) (_ *app.OpenStore, err error) {
 	var open []*redis.Backend
 	closeAll := func() {

@@ -1,6 +1,6 @@
-// Package settings owns the environment: it reads what the variables say, in the
-// dialect of this service and in that of envoyproxy/ratelimit, into options of the
-// packages that do the work. No other package below cmd/ knows the name of one.
+// Package settings owns the environment. It reads the variables of this service and of
+// envoyproxy/ratelimit into options of the packages that do the work. No other package
+// below cmd/ knows the name of a variable.
 package settings
 
 import (
@@ -12,7 +12,7 @@ import (
 // Getenv is as os.Getenv: an empty value is no value.
 type Getenv func(name string) string
 
-// environment reads variables and collects what is wrong with them.
+// environment reads variables and collects their errors.
 type environment struct {
 	get      Getenv
 	errs     []error
@@ -23,14 +23,14 @@ func (e *environment) wrong(format string, args ...any) {
 	e.errs = append(e.errs, fmt.Errorf(format, args...))
 }
 
-// choice is a value with where it comes from.
+// choice is a value and its source.
 type choice[T comparable] struct {
 	from  string
 	value T
 }
 
-// agreed returns the one value that all choices give, or the zero value when
-// there is none. Two that differ are an error, which shows no values.
+// agreed returns the value that all choices give, or the zero value if there are no
+// choices. Choices that differ are an error, which shows no values.
 func agreed[T comparable](e *environment, what string, choices []choice[T]) (value T) {
 	for i, c := range choices {
 		if i > 0 && c.value != choices[0].value {

@@ -8,8 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 )
 
-// WantsStatsd reports whether counts are sent where nothing says that they are, or
-// are not: because a host is named.
+// WantsStatsd reports whether to send counts because a host is named, although no
+// variable turns sending on or off.
 func WantsStatsd(getenv Getenv) bool {
 	return getenv("STATSD_HOST") != "" && getenv("USE_STATSD") == ""
 }

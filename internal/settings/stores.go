@@ -10,15 +10,15 @@ import (
 	"github.com/distlimiter/ratelimit/internal/app"
 )
 
-// store is a kind of place for counters: a row of the registry.
+// store is a kind of store: a row of the registry.
 type store struct {
 	kind string // as BACKEND_TYPE names it
-	// chosenBy are variables of which any chooses this store where BACKEND_TYPE does not.
+	// chosenBy are variables of which any chooses this store if BACKEND_TYPE is not set.
 	chosenBy []string
 	read     func(Getenv) (app.Store, error)
 }
 
-// stores is the registry. The first is that of an environment that says nothing.
+// stores is the registry. The first store is the default.
 var stores = []store{
 	{kind: "memory", read: readMemory},
 	{kind: "redis", chosenBy: redisVariables, read: readRedisStore},
@@ -50,12 +50,12 @@ func StoreKind(text string) (string, error) {
 	return kind, nil
 }
 
-// ReadStore returns the store that the environment chooses: BACKEND_TYPE, or else any
-// variable of just one store. Everything wrong with its settings is in the error.
+// ReadStore returns the store that the environment chooses, by BACKEND_TYPE or else by
+// any variable of just one store. The error lists everything wrong with its settings.
 func ReadStore(getenv Getenv) (app.Store, error) {
 	getenv = withoutLinks(getenv)
 	e := environment{get: getenv}
-	e.seconds("RATE_LIMITER_DEFAULT_TTL", time.Hour) // counters outlive their meaning by less than any
+	e.seconds("RATE_LIMITER_DEFAULT_TTL", time.Hour) // only checked: counters expire sooner in any case
 	chosen, err := choose(getenv)
 	if err := errors.Join(append(e.errs, err)...); err != nil {
 		return app.Store{}, err
@@ -63,8 +63,8 @@ func ReadStore(getenv Getenv) (app.Store, error) {
 	return chosen.read(getenv)
 }
 
-// withoutLinks leaves out what Docker and Kubernetes set for a service called redis:
-// its REDIS_PORT is no number, such as tcp://10.0.0.1:6379.
+// withoutLinks hides the REDIS_PORT that Docker and Kubernetes set for a service called
+// redis. It is not a number but a URL, such as tcp://10.0.0.1:6379.
 func withoutLinks(getenv Getenv) Getenv {
 	return func(name string) string {
 		value := getenv(name)
@@ -98,8 +98,8 @@ func choose(getenv Getenv) (store, error) {
 	return chosen, nil
 }
 
-// readMemory reads the store in the memory of this process, which has no variables
-// of its own.
+// readMemory returns the store in the memory of this process, which has no variables of
+// its own.
 func readMemory(getenv Getenv) (app.Store, error) {
 	if getenv(perSecond) != "" && getenv(perSecond) != "false" {
 		return app.Store{}, errors.New(perSecond + " is true, and counters are in memory: set REDIS_URL too, or leave it out")

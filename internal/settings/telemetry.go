@@ -16,7 +16,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/telemetry"
 )
 
-// signal is what the variables of one kind of telemetry have in their names.
+// signal is the part of variable names that stands for one kind of telemetry.
 type signal string
 
 const (
@@ -26,7 +26,7 @@ const (
 
 const exporterPrefix = "OTEL_EXPORTER_OTLP_"
 
-// protocol returns how a signal is sent: as given, or else as a variable says.
+// protocol returns how to send a signal: as given, or else as a variable says.
 func protocol(getenv Getenv, given telemetry.Protocol, of signal) (p telemetry.Protocol, err error) {
 	if given != "" {
 		return given, nil
@@ -42,10 +42,10 @@ func protocol(getenv Getenv, given telemetry.Protocol, of signal) (p telemetry.P
 	return telemetry.HTTP, nil
 }
 
-// CompleteTelemetry adds what the variables of OpenTelemetry say to what is given, of
-// traces and metrics as far as they are in use. The error says what is wrong with any
-// of the variables, of which the SDK reads some by itself: it would go on without a
-// value that it can't use, and send elsewhere or nothing.
+// CompleteTelemetry fills in the settings that s leaves open from the variables of
+// OpenTelemetry, for traces and metrics if they are in use. The error lists every bad
+// variable, including those that the SDK reads by itself: the SDK would ignore a bad
+// value, and send elsewhere or not at all.
 func CompleteTelemetry(getenv Getenv, s *telemetry.Settings, withTraces, withMetrics bool) error {
 	var errs []error
 	check := func(name string, of func(string) error) {
@@ -94,7 +94,7 @@ func CompleteTelemetry(getenv Getenv, s *telemetry.Settings, withTraces, withMet
 	return unique(errs)
 }
 
-// unique joins the errors, each said once: both signals share variables.
+// unique joins the errors without repeating any, because both signals share variables.
 func unique(errs []error) error {
 	said := map[string]bool{}
 	var all []error
@@ -135,7 +135,7 @@ func checkCount(value string) error {
 	return nil
 }
 
-// checkPairs does not repeat the value, for it may hold a password.
+// checkPairs does not repeat the value, which may hold a password.
 func checkPairs(list string) error {
 	for i, pair := range strings.Split(list, ",") {
 		name, value, found := strings.Cut(pair, "=")
@@ -178,8 +178,8 @@ func checkClient(getenv Getenv, prefix string) error {
 	return nil
 }
 
-// propagators returns in what headers the context of a trace comes: those of
-// OTEL_PROPAGATORS, or traceparent, tracestate and baggage.
+// propagators returns the propagators of OTEL_PROPAGATORS, which read the context of a
+// trace from headers. The default headers are traceparent, tracestate and baggage.
 func propagators(getenv Getenv) (propagation.TextMapPropagator, error) {
 	const name = "OTEL_PROPAGATORS"
 	value := getenv(name)

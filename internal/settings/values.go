@@ -11,7 +11,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
-// BackendKind says where counters live; empty leaves it to the other settings.
+// BackendKind names the store of the counters; empty leaves the choice to other
+// settings.
 type BackendKind string
 
 // UnmarshalText implements encoding.TextUnmarshaler. Case does not matter.
@@ -57,8 +58,8 @@ func (b *Burst) UnmarshalText(text []byte) error {
 // LogLevel is the least level to log.
 type LogLevel zapcore.Level
 
-// UnmarshalText implements encoding.TextUnmarshaler. Case does not matter, and
-// the names that envoyproxy/ratelimit's log has besides stand for the nearest.
+// UnmarshalText implements encoding.TextUnmarshaler. Case does not matter. Other level
+// names of envoyproxy/ratelimit's log stand for the nearest level.
 func (l *LogLevel) UnmarshalText(text []byte) error {
 	name := strings.ToLower(string(text))
 	switch name {
@@ -75,7 +76,7 @@ func (l *LogLevel) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// LogFormat is how lines of the log look.
+// LogFormat is the format of the log's lines.
 type LogFormat string
 
 // The formats of the log.
@@ -94,10 +95,10 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown log format %q: write text or json", text)
 }
 
-// ConfigType is a kind of place that rules come from.
+// ConfigType is a kind of source of rules.
 type ConfigType string
 
-// The kinds of places.
+// The kinds of sources.
 const (
 	FromFiles ConfigType = "file"
 	FromXDS   ConfigType = "grpc_xds_sotw"
@@ -113,7 +114,7 @@ func (t *ConfigType) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown kind of configuration %q: write file or grpc_xds_sotw", text)
 }
 
-// EqualPairs are written key=value,key=value; what has no = is left out, as in
+// EqualPairs are written key=value,key=value. A part without = is ignored, as in
 // envoyproxy/ratelimit.
 type EqualPairs map[string]string
 
@@ -136,7 +137,7 @@ func (p *ColonPairs) UnmarshalText(text []byte) error {
 	*p = ColonPairs{}
 	for i, pair := range strings.Split(string(text), ",") {
 		key, value, ok := strings.Cut(pair, ":")
-		if !ok || key == "" { // it may be part of a token: not shown
+		if !ok || key == "" { // not shown: it may be part of a token
 			return fmt.Errorf("part %d has no name: write name:value, separated by commas", i+1)
 		}
 		(*p)[key] = value

@@ -1,5 +1,5 @@
-// Package spell owns how alike two texts are, and what to suggest for a word that is
-// written wrong.
+// Package spell measures how similar two texts are, and suggests a correction for a
+// misspelt word.
 package spell
 
 import (
@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Suggest returns the remedy for a word that is not one of those known: the one most
-// like it, if any is, or else all of them.
+// Suggest returns the remedy for an unknown word: the most similar known word, or, if
+// none is similar, all of them.
 func Suggest(word string, known []string) string {
 	word = strings.ToLower(word)
 	best, least := "", 1+len(word)/3
@@ -30,7 +30,7 @@ func Suggest(word string, known []string) string {
 	return "write one of " + strings.Join(known, ", ")
 }
 
-// MaxCompared is how many bytes of a text its likeness is judged by.
+// MaxCompared is how many bytes of a text are compared.
 const MaxCompared = 64
 
 // Distance returns how many bytes must be inserted, removed or replaced to make a
@@ -40,7 +40,7 @@ func Distance(a, b string, limit int) int {
 	if max(len(a)-len(b), len(b)-len(a)) >= limit {
 		return limit
 	}
-	var row [MaxCompared + 1]int // of the matrix: to make a[:i] into b[:j]
+	var row [MaxCompared + 1]int // one row of the matrix: the distance from a[:i] to b[:j]
 	for j := range len(b) + 1 {
 		row[j] = j
 	}

@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// Bounds on what is kept of each rule's hottest counters.
+// Bounds on the data kept about each rule's hottest counters.
 const (
 	hotSlots    = 32          // in each of two sketches
 	hotKeyBytes = 512         // of a counter's key
 	hotWindow   = time.Minute // after which the older sketch is forgotten
 	hotReported = 10
-	// hotSamples is about how many requests a second are looked at, of all rules
-	// together: so few that it doesn't show, and enough for what is hot to stand out.
+	// hotSamples is about how many requests a second are sampled, of all rules together:
+	// few enough to cost next to nothing, enough to show which counters are hot.
 	hotSamples = 1000
 )
 
-// Sampler decides which requests are looked at. Its zero value is ready for use
-// by one goroutine at a time; several may share the work.
+// Sampler decides which requests to sample. Its zero value is ready for use, by one
+// goroutine at a time. Several samplers share one rate.
 type Sampler struct{ skip, period uint32 }
 
-// Sample returns for how many requests the present one stands, which is then to
-// be counted by Heat; 0 if it is passed over.
+// Sample returns the weight of the present request: how many requests it stands for.
+// The caller counts it with Heat. The weight is 0 if the request is not sampled.
 func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
 	if x.skip > 0 && x.period <= s.pace.Period() {
 		x.skip--
@@ -37,34 +37,34 @@ func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
 		weight = max(weight, int64(x.period))
 	}
 	x.period = s.pace.Take(now)
-	// On average one of every period: the gaps are random, lest they fall in with
-	// the rhythm of the requests.
+	// On average one of every period. The gaps are random so that they do not fall in
+	// step with a pattern of the requests.
 	x.skip = rand.Uint32N(2*x.period - 1)
 	return weight
 }
 
 // Hot is one of a rule's hottest counters.
 type Hot struct {
-	// Key is the counter's; Abridged says that only its start is known.
+	// Key is the counter's key. If it is Abridged, only its beginning is known.
 	Key      string
 	Abridged bool
-	// Calls is an estimate, Error by how much it may be off: what other counters
-	// may have left in its place, and twice the standard error of sampling.
+	// Calls is an estimate. Error is how far off it may be: calls of other counters
+	// that had the slot before, and twice the standard error of sampling.
 	Calls, Error int64
 }
 
-// Hottest is what is known of a rule's hottest counters.
+// Hottest lists a rule's hottest counters.
 type Hottest struct {
-	// Since is when counting for it began.
+	// Since is when its counting began.
 	Since time.Time
-	// Sampled says that at present one request of so many is looked at.
+	// Sampled is the sampling period: at present one request of that many is sampled.
 	Sampled int
-	// Counters are the hottest first.
+	// Counters are in order, the hottest first.
 	Counters []Hot
 }
 
-// heat is the sketches of a rule. Two of them, of which the older is forgotten
-// from time to time, keep what was hot yesterday from hiding what is now.
+// heat holds the two sketches of a rule. The older one is dropped from time to time, so
+// that counters that were hot yesterday do not hide those that are hot now.
 type heat struct {
 	mu                sync.Mutex
 	begun             time.Time // of current
@@ -72,10 +72,10 @@ type heat struct {
 	previousBegun     time.Time
 }
 
-// sketch counts the most frequent of any number of keys in a bounded number of
-// slots by the space-saving algorithm (Metwally, Agrawal, El Abbadi 2005): a key
-// without a slot takes over that of the least count, which is then how much too
-// high its own may be.
+// sketch counts the most frequent of any number of keys in a bounded number of slots, by
+// the space-saving algorithm (Metwally, Agrawal, El Abbadi 2005). A key without a slot
+// takes over the slot with the least count. Its own count may then be too high by that
+// least count.
 type sketch []slot
 
 type slot struct {
@@ -88,7 +88,7 @@ type slot struct {
 
 var hotSeed = maphash.MakeSeed()
 
-// Heat counts a call, which stands for so many, on the counter with the key.
+// Heat counts weight calls for the counter with the key.
 func (r *Rule) Heat(key []byte, weight int64, now time.Time) {
 	hash := maphash.Bytes(hotSeed, key)
 	h := &r.heat
@@ -98,7 +98,7 @@ func (r *Rule) Heat(key []byte, weight int64, now time.Time) {
 	h.current.add(hash, key, weight)
 }
 
-// turn begins a new sketch when the current one has had its time.
+// turn begins a new sketch when the current one is older than its window.
 func (h *heat) turn(now time.Time) {
 	switch age := now.Sub(h.begun); {
 	case age < hotWindow:
@@ -135,7 +135,7 @@ func (s *sketch) add(hash uint64, key []byte, weight int64) {
 	(*s)[least] = added
 }
 
-// most is how often a key without a slot may have been counted.
+// most is the most calls that a key without a slot may have had.
 func (s sketch) most() int64 {
 	if len(s) < hotSlots {
 		return 0

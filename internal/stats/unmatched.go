@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Bounds on the names that are kept of domains without rules.
+// Bounds on the kept names of domains without rules.
 const (
 	MaxUnknownDomains = 100
 	maxDomainName     = 255 // bytes
@@ -19,32 +19,33 @@ const (
 // OtherDomains stands for domains without rules beyond the bounds.
 const OtherDomains = "(other)"
 
-// Domain counts what meets no rule in a domain: of one with rules descriptors, of one
-// without requests. It is safe for concurrent use.
+// Domain counts what matches no rule in a domain: the descriptors of a domain with
+// rules, the requests of a domain without. It is safe for concurrent use.
 type Domain struct {
 	name         string
 	missed       atomic.Uint64
-	last, toldAt atomic.Int64 // Unix µs
+	last, logged atomic.Int64 // Unix µs; logged is when Miss last asked for a report
 }
 
-// Miss counts what met no rule, and reports whether it is time to say so: no one has
-// for as long as every.
-func (d *Domain) Miss(n int, now time.Time, every time.Duration) (tell bool) {
+// Miss counts n that matched no rule, and reports whether the caller should log it: true
+// if it has not been for at least the interval every.
+func (d *Domain) Miss(n int, now time.Time, every time.Duration) (log bool) {
 	d.missed.Add(uint64(n))
 	at := now.UnixMicro()
 	d.last.Store(at)
-	told := d.toldAt.Load()
-	return (told == 0 || at-told >= every.Microseconds()) && d.toldAt.CompareAndSwap(told, at)
+	before := d.logged.Load()
+	return (before == 0 || at-before >= every.Microseconds()) && d.logged.CompareAndSwap(before, at)
 }
 
-// Missed is how much met no rule in a domain since the process started.
+// Missed is how many requests or descriptors of a domain have matched no rule since the
+// process started.
 type Missed struct {
 	Domain string
 	Count  uint64
 	Last   time.Time
 }
 
-// domains are those with rules, and some of those without.
+// domains holds the domains with rules, and some of those without.
 type domains struct {
 	mu      sync.Mutex
 	known   map[string]*Domain                 // guarded by mu
@@ -52,8 +53,8 @@ type domains struct {
 	others  Domain
 }
 
-// BindDomains returns the counts of the domains that have rules now. Those that exist
-// already go on.
+// BindDomains returns the counts of the domains that have rules now. Existing counts go
+// on.
 func (s *Stats) BindDomains(names []string) map[string]*Domain {
 	d := &s.domains
 	d.mu.Lock()
@@ -94,8 +95,8 @@ func (s *Stats) UnknownDomain(name string) *Domain {
 	return unknown[name]
 }
 
-// Unmatched returns the domains without rules that requests came for, and those with
-// rules in which descriptors met none, both by name.
+// Unmatched returns the domains without rules that had requests, and the domains with
+// rules in which descriptors matched none. Both are in order of their names.
 func (s *Stats) Unmatched() (unknown, known []Missed) {
 	d := &s.domains
 	d.mu.Lock()

@@ -1,5 +1,5 @@
-// Package visible owns what others' words look like on a terminal and in the log:
-// all of them are seen, and none does anything.
+// Package visible makes text from others safe to show on a terminal and in the log:
+// every character is visible, and none controls the terminal.
 package visible
 
 import (
@@ -8,21 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// Writer is a writer on which no text controls a terminal: descriptors, names of
-// rules and what other servers answer are others' words, and may hold escape
-// sequences. It writes control characters, those that turn the direction of text,
-// and bytes that are no UTF-8 as \u001b; inside strings of JSON they stay what
-// they were.
+// Writer is a writer through which no text can control a terminal. Descriptors, names
+// of rules and answers of other servers may hold escape sequences. Writer escapes
+// control characters, characters that change the direction of text, and bytes that are
+// not UTF-8, in the form \u001b. Inside strings of JSON that form keeps their meaning.
 type Writer struct {
 	To io.Writer
-	// OneLine is for logs, of which each write is a line: only the last line end
-	// stays one, so that nobody makes up lines.
+	// OneLine is for logs, where each write is one line. It escapes every line end but
+	// the last, so that no text can forge lines.
 	OneLine bool
 }
 
 // Write implements io.Writer. Each call writes whole characters.
 func (v Writer) Write(text []byte) (int, error) {
-	var out []byte // nil as long as all of it can stay
+	var out []byte // nil as long as nothing needs escaping
 	kept := 0
 	for i := 0; i < len(text); {
 		c, size := rune(text[i]), 1
@@ -56,6 +55,6 @@ func (v Writer) hides(c rune, size int) bool {
 	case c < 0x80:
 		return c < ' ' || c == 0x7f
 	}
-	return c < 0xa0 || // C1, to which ESC and another character are the same
+	return c < 0xa0 || // C1, which is equivalent to ESC and another character
 		c == 0x061c || c >= 0x200e && c <= 0x200f || c >= 0x2028 && c <= 0x202e || c >= 0x2066 && c <= 0x2069
 }

@@ -1,6 +1,5 @@
-// Package statsd owns sending the service's counts to a statsd or DogStatsD
-// server under the names that envoyproxy/ratelimit gives them. What is counted is
-// left to stats.
+// Package statsd sends the service's counts to a statsd or DogStatsD server under the
+// names that envoyproxy/ratelimit gives them. Counting is left to package stats.
 package statsd
 
 import (
@@ -21,19 +20,18 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// Sink takes how much counters have grown.
+// Sink takes increments of counters.
 type Sink interface {
 	// Count adds n to the counter of that name.
 	Count(name string, n uint64)
-	// Flush sends what is buffered. It returns when it has, or when the context ends;
-	// then the error says so.
+	// Flush sends the buffered increments. It returns an error if the context ends
+	// before that.
 	Flush(ctx context.Context) error
 }
 
-// NewStatsd returns a sink that sends to a statsd server, with the tags at the
-// end of each name as gostats writes them. protocol is "tcp", over a connection
-// that is made again whenever it breaks, or "udp". The log is told of connections
-// that can't be made.
+// NewStatsd returns a sink that sends to a statsd server, with the tags at the end of
+// each name as gostats writes them. protocol is "udp" or "tcp"; a TCP connection is made
+// again whenever it breaks. The log gets connections that can't be made.
 func NewStatsd(host string, port int, protocol string, tags map[string]string, log *zap.Logger) Sink {
 	var suffix strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(tags)) {
@@ -50,8 +48,8 @@ type statsdSink struct {
 
 func (s statsdSink) Count(name string, n uint64) { s.FlushCounter(name+s.tags, n) }
 
-// Flush implements Sink. While there is no connection gostats waits for one, for
-// many seconds.
+// Flush implements Sink. While there is no connection, gostats waits for one for many
+// seconds.
 func (s statsdSink) Flush(ctx context.Context) error {
 	flushed := make(chan struct{})
 	go func() {
@@ -66,8 +64,8 @@ func (s statsdSink) Flush(ctx context.Context) error {
 	}
 }
 
-// NewDogStatsD returns a sink that sends datagrams to a DogStatsD server. The
-// mogrifiers make tags of parts of names.
+// NewDogStatsD returns a sink that sends datagrams to a DogStatsD server. The mogrifiers
+// turn parts of names into tags.
 func NewDogStatsD(host string, port int, tags map[string]string, mogrifiers []Mogrifier) (Sink, error) {
 	client, err := datadog.New(net.JoinHostPort(host, strconv.Itoa(port)),
 		datadog.WithoutClientSideAggregation(), datadog.WithoutTelemetry(), datadog.WithoutOriginDetection())
@@ -94,7 +92,7 @@ func (s dogSink) Count(name string, n uint64) {
 	_ = s.Client.Count(name, int64(n), tags, 1) // datagrams may be lost in any case
 }
 
-// Flush implements Sink. Datagrams wait for nobody.
+// Flush implements Sink. Sending datagrams never waits.
 func (s dogSink) Flush(context.Context) error { return s.Client.Flush() }
 
 func tagList(tags map[string]string) (list []string) {
@@ -104,8 +102,8 @@ func tagList(tags map[string]string) (list []string) {
 	return list
 }
 
-// Mogrifier turns a name that it matches into another name and tags, in which
-// $1, $2 … stand for what the pattern's groups have matched and $0 for all.
+// Mogrifier turns a name that it matches into another name and tags. In these, $1, $2 …
+// stand for the matches of the pattern's groups, and $0 for the whole match.
 type Mogrifier struct {
 	Pattern *regexp.Regexp
 	Name    string
@@ -134,7 +132,7 @@ func (m Mogrifier) apply(name string) (to string, tags []string, ok bool) {
 
 var placeholder = regexp.MustCompile(`\$\d+`)
 
-// Exporter sends how much the counts have grown since it last did.
+// Exporter sends how much the counts have grown since the last time.
 type Exporter struct {
 	Stats *stats.Stats
 	Sink  Sink
@@ -144,8 +142,8 @@ type Exporter struct {
 	sent map[string]uint64
 }
 
-// Run sends at every interval until ctx is done. What was counted since is left for
-// a last Send.
+// Run sends at every interval until ctx is done. The counts since then are left for a
+// last Send.
 func (e *Exporter) Run(ctx context.Context, interval time.Duration) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -166,7 +164,7 @@ func (e *Exporter) Send(ctx context.Context) error {
 	for name, n := range now {
 		if before := e.sent[name]; n > before {
 			e.Sink.Count(name, n-before)
-		} else if n < before { // the rule went and came back
+		} else if n < before { // the rule was removed and added again
 			e.Sink.Count(name, n)
 		}
 	}
@@ -203,8 +201,8 @@ var (
 	ipv4       = regexp.MustCompile(`\d{1,3}(\.\d{1,3}){3}`)
 )
 
-// Sanitize makes a part of a name safe: what would end the name or its type
-// becomes _, and so do the dots of an IPv4 address, which are not levels.
+// Sanitize makes a part of a name safe. Characters that would end the name or its type
+// become _, and so do the dots of an IPv4 address, which do not separate levels.
 func Sanitize(part string) string {
 	return ipv4.ReplaceAllStringFunc(separators.Replace(part), func(ip string) string {
 		return strings.ReplaceAll(ip, ".", "_")
