@@ -16,28 +16,28 @@ import (
 	"github.com/distlimiter/ratelimit/internal/named"
 )
 
-// Access says who may use the admin address.
+// Access defines who may use the admin address.
 type Access struct {
 	// TokenFile holds the bearer token that requests must bring. Empty: none. It is
-	// read for each request, so that a token can be replaced while serving.
+	// read for each request, so that the token can be replaced while serving.
 	TokenFile string
-	// ClientCertificates says that the listener only takes connections with a
+	// ClientCertificates is set if the listener only accepts connections with a
 	// client certificate that it has verified.
 	ClientCertificates bool
-	// ReadOnly says that nobody changes anything from here.
+	// ReadOnly refuses all changes.
 	ReadOnly bool
 
-	// Names say how an operator sets these, and the address.
+	// Names says how an operator sets these, and the address.
 	Names named.Fields
 
-	public bool // others than this machine can reach the address
+	public bool // whether other machines can reach the address
 }
 
 // minToken is the least length of a token in bytes.
 const minToken = 16
 
-// On returns who may use just this address. The error says why it must not be
-// served like this: because anybody could change rules, or nobody.
+// On returns the Access of this address. It is an error if anybody could change rules
+// there, or if the token cannot be used.
 func (a Access) On(addr net.Addr) (Access, error) {
 	a.public = !isLoopback(addr.String())
 	if a.TokenFile != "" {
@@ -51,13 +51,13 @@ func (a Access) On(addr net.Addr) (Access, error) {
 	return a, nil
 }
 
-// ForAnyone says that others than this machine can reach the address, and are not
-// asked who they are.
+// ForAnyone reports whether other machines can reach the address without
+// authentication.
 func (a Access) ForAnyone() bool { return a.public && a.anonymous() }
 
 func (a Access) anonymous() bool { return a.TokenFile == "" && !a.ClientCertificates }
 
-// isLoopback says whether host, or host:port, is this machine only.
+// isLoopback reports whether host, or host:port, is an address of loopback.
 func isLoopback(hostPort string) bool {
 	host := hostPort
 	if h, _, err := net.SplitHostPort(hostPort); err == nil {
@@ -84,15 +84,15 @@ func (a Access) token() ([]byte, error) {
 	return token, nil
 }
 
-// Warning says what makes the token less of a secret than it should be; empty if
-// nothing does.
+// Warning returns a warning if other users can read or replace the token; "" if they
+// cannot.
 func (a Access) Warning() string {
 	if a.TokenFile == "" {
 		return ""
 	}
 	info, err := os.Stat(a.TokenFile)
 	if err != nil {
-		return "" // it is an error elsewhere
+		return "" // token reports it
 	}
 	switch mode := info.Mode().Perm(); {
 	case mode&0o022 != 0:
@@ -103,19 +103,19 @@ func (a Access) Warning() string {
 	return ""
 }
 
-// open are the paths that anybody who reaches the address may get: they hold no
-// rules, and no values that clients send.
+// open has the paths that anybody who reaches the address may read: they show neither
+// rules nor values that clients send.
 var open = map[string]bool{"/": true, "/openapi.yaml": true, "/healthcheck": true, "/metrics": true}
 
 func isOpen(path string) bool { return open[path] || strings.HasPrefix(path, "/page/") }
 
-// guard lets through to next what may be: see Access. Whatever else is in force,
-// a page from elsewhere in a browser can't write.
+// guard passes to next the requests that are allowed: see Access. It always refuses
+// writes by a page of another origin in a browser.
 func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := a.refusal(r, crossOrigin); p != nil {
-			// Where nothing can be changed anyone may ask, and should not fill the log.
+			// On an address for anyone, refusals could fill the log.
 			if !a.ForAnyone() {
 				log.Warn("admin request refused", zap.String("remote", r.RemoteAddr), zap.String("method", r.Method),
 					zap.String("path", abridge(r.URL.Path)), zap.Int("status", p.Status), zap.String("why", abridge(p.Detail)), zap.Error(p.cause))
@@ -130,13 +130,13 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 	})
 }
 
-// isForeign reports whether a request to an address on loopback calls it by another
-// name. A name that leads here may be anybody's, and a browser would take their page
-// for one of this address.
+// isForeign reports whether a request to an address on loopback uses a host name that is
+// not one of loopback. Anybody may own a name that resolves to loopback. A browser would
+// treat a page of that name as one of this address.
 func isForeign(r *http.Request) bool { return !isLoopback(r.Host) }
 
-// OwnName lets through to next what calls an address on loopback by a name of this
-// machine. It lets through all there is to other addresses.
+// OwnName passes a request to next if addr is not on loopback, or if the request names
+// its host as one of loopback. It refuses all others.
 func OwnName(addr net.Addr, next http.Handler) http.Handler {
 	if !isLoopback(addr.String()) {
 		return next
@@ -177,18 +177,18 @@ func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection
 	return nil
 }
 
-// secured says how to start a service whose address is not for anyone.
+// secured returns the ways to start a service whose address is not for anyone.
 func (a Access) secured() string {
 	return fmt.Sprintf("with %s, or with %s, or with %s on 127.0.0.1", a.Names.Of("Admin.TokenFile"), a.Names.Of("Admin.TLS"), a.Names.Of("Admin.Addr"))
 }
 
-// showsValues says whether an answer holds values that clients have sent, such as
-// names of users: the hottest counters of a rule, the state of one, or decisions.
+// showsValues reports whether an answer holds values that clients have sent, such as
+// names of users: the hottest counters of a rule, the state of a counter, or decisions.
 func showsValues(path string) bool {
 	return path == livePath || strings.HasPrefix(path, "/admin/stats/") || strings.HasPrefix(path, "/admin/counters")
 }
 
-// checkToken says why a request is not let through by its token.
+// checkToken returns why the token of a request is not accepted; nil if it is.
 func (a Access) checkToken(r *http.Request) *problem {
 	if a.TokenFile == "" {
 		return nil
@@ -205,19 +205,19 @@ func (a Access) checkToken(r *http.Request) *problem {
 	return nil
 }
 
-// carries says whether the values of Authorization are the token. A second one
-// would be read by one of us and a proxy, and not by the other.
+// carries reports whether the Authorization header is the token. It refuses a second
+// value, because a proxy might read another of the two than this function.
 func carries(values []string, token []byte) bool {
 	if len(values) != 1 {
 		return false
 	}
 	scheme, given, _ := strings.Cut(values[0], " ")
-	// Digests are of one length, which leaves nothing to be learnt from the time.
+	// Digests have one length, so the time of the comparison reveals nothing.
 	x, y := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256(token)
 	return strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// mostLogged is how much is logged of what anybody may send.
+// mostLogged bounds in the log, in bytes, a text that anybody may send.
 const mostLogged = 256
 
 func abridge(text string) string {
@@ -229,7 +229,7 @@ func abridge(text string) string {
 
 func isRead(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// who says who sent a request, as far as that is known.
+// who returns the sender of a request, as far as it is known.
 func (a Access) who(r *http.Request) string {
 	var names []string
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {

@@ -1,8 +1,8 @@
-// Package admin owns the HTTP side for people and monitoring: the rules in force
-// and changing them, what became of reloads, statistics, counters, metrics,
-// profiles and health, and who may use it. openapi.yaml says what is under
-// /admin/. It reads what other packages hand it, and decides nothing about
-// requests; where rules are kept is left to rulestore.
+// Package admin owns the HTTP address for people and monitoring: the rules in force and
+// their changes, the results of reloads, statistics, counters, metrics, profiles and
+// health, and the access to all of these. openapi.yaml describes /admin/. The package
+// shows the data of other packages. It decides no requests, and leaves the storage of
+// rules to rulestore.
 package admin
 
 import (
@@ -24,16 +24,16 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// Options is what the pages show. All fields but Store are required.
+// Options has the sources of the pages. All fields but Store are required.
 type Options struct {
 	// Rules returns the rules in force; nil before there are any.
 	Rules func() *config.Rules
-	// Reloads returns how loading the rules has gone, Reload loads them now.
+	// Reloads returns the results of reloads. Reload loads the rules now.
 	Reloads func() reload.Status
 	Reload  func(context.Context) error
-	// Store keeps the rules that come from here. Nil: none can.
+	// Store keeps the admin rules. Nil: rules cannot be changed.
 	Store *rulestore.Provider
-	// Replica tells which process this is and how its store is.
+	// Replica describes this process and its store.
 	Replica  Replica
 	Limiter  *limiter.Limiter
 	Counters Resetter
@@ -43,7 +43,7 @@ type Options struct {
 	// Metrics answers scrapes.
 	Metrics http.Handler
 	Health  grpc_health_v1.HealthServer
-	// Access says who may come.
+	// Access defines who may use the address.
 	Access Access
 	// Audit gets a line for every write and every refusal. It must not sample.
 	Audit *zap.Logger
@@ -76,8 +76,8 @@ func New(o Options) http.Handler {
 	for _, p := range pages {
 		mux.Handle("GET "+p.path, p.handler)
 	}
-	// Profiles that pprof.Index leaves to handlers of their own. Its command line
-	// is left out, for flags may hold secrets.
+	// Profiles that pprof.Index leaves to handlers of their own. The command line is
+	// left out, because flags may hold secrets.
 	mux.Handle("GET /debug/pprof/profile", oneAtATime(pprof.Profile))
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.Handle("GET /debug/pprof/trace", oneAtATime(pprof.Trace))
@@ -98,8 +98,8 @@ func New(o Options) http.Handler {
 	return o.Access.guard(http.MaxBytesHandler(mux, maxRules), o.Audit)
 }
 
-// oneAtATime bounds what taking profiles costs: whoever reaches the address can
-// have the process take one, but not many at a time.
+// oneAtATime bounds the cost of profiles: anybody who reaches the address can take one,
+// but not several at a time.
 func oneAtATime(take http.HandlerFunc) http.Handler {
 	busy := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -133,9 +133,9 @@ func (o Options) status() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, o.Reloads()) })
 }
 
-// Healthcheck answers 200 while the gRPC health service says SERVING of the whole
-// server, and 503 otherwise. The text begins with "OK"; lines after it name sources
-// of rules that are bad, and no more than that: anybody may ask.
+// Healthcheck answers 200 while the gRPC health service reports SERVING for the whole
+// server, and 503 otherwise. The text begins with "OK". Further lines name bad sources
+// of rules, without details, because anybody may ask.
 func Healthcheck(health grpc_health_v1.HealthServer, reloads func() reload.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		plainText(w)

@@ -23,7 +23,7 @@ const (
 	maxBody  = 1 << 20 // any other
 )
 
-// explainPath takes a body and changes nothing.
+// explainPath is the path of a POST that changes nothing.
 const explainPath = "/admin/explain"
 
 //go:embed openapi.yaml
@@ -32,10 +32,10 @@ var openapiFile string
 // openapi is the document with the names of the algorithms filled in.
 var openapi = []byte(strings.Replace(openapiFile, "$algorithms", strings.Join(algo.Algorithms(), ", "), 1))
 
-// api answers under /admin/, as openapi.yaml says.
+// api serves /admin/ as openapi.yaml describes it.
 type api struct{ Options }
 
-// endpoint answers a request, or returns an error for which a problem is sent.
+// endpoint answers a request, or returns an error, which is sent as a problem.
 type endpoint func(w http.ResponseWriter, r *http.Request) error
 
 func (o Options) api() http.Handler {
@@ -73,7 +73,7 @@ func (o Options) api() http.Handler {
 	})
 }
 
-// statusOnly takes the status and the headers of an answer without its body.
+// statusOnly records the status and the headers of an answer, and drops its body.
 type statusOnly struct {
 	header http.Header
 	status int
@@ -100,11 +100,11 @@ func encode(w io.Writer, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that has left is no error of ours
 }
 
-// readBody returns the body of a request of one of the types. Asking for a type
-// keeps pages from elsewhere from sending one as a form.
+// readBody returns the body of a request, whose media type must be one of types. Pages
+// of another origin cannot send these types by a form.
 func readBody(w http.ResponseWriter, r *http.Request, most int64, types ...string) ([]byte, error) {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || !slices.Contains(types, kind) {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || !slices.Contains(types, mediaType) {
 		w.Header().Set("Accept-Post", types[0])
 		return nil, refuse(http.StatusUnsupportedMediaType, "Content-Type %q: send %s", r.Header.Get("Content-Type"), types[0])
 	}
@@ -118,7 +118,7 @@ func readBody(w http.ResponseWriter, r *http.Request, most int64, types ...strin
 	return body, nil
 }
 
-// readJSON reads the body of a request into v, and nothing but what v has.
+// readJSON reads the body of a request into v, and refuses fields that v does not have.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := readBody(w, r, maxBody, "application/json")
 	if err != nil {
@@ -135,7 +135,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	return nil
 }
 
-// flag reads a parameter of a request that reads, which is 1 or not.
+// flag returns a parameter that is 0 or 1, of a request that only reads.
 func flag(r *http.Request, name string) (bool, error) {
 	return isSet(name, r.URL.Query().Get(name))
 }
@@ -150,9 +150,9 @@ func isSet(name, value string) (bool, error) {
 	return false, refuse(http.StatusBadRequest, "%s=%s: use 0 or 1", name, value)
 }
 
-// flags reads the parameters of a request that writes, each of which is 1 or not.
-// There must be no others: one that is misspelt may have been meant to keep the
-// request from writing.
+// flags returns the parameters of a request that writes, each of which is 0 or 1. It
+// refuses unknown parameters: a misspelt one may have been intended to prevent the
+// write, such as dry_run.
 func flags(r *http.Request, names ...string) (map[string]bool, error) {
 	known := "there are none"
 	if len(names) > 0 {
@@ -180,7 +180,7 @@ func flags(r *http.Request, names ...string) (map[string]bool, error) {
 	return set, nil
 }
 
-// rulesInForce returns the rules in force; none before there are any.
+// rulesInForce returns the rules in force; empty rules before the first reload.
 func (a api) rulesInForce() *config.Rules {
 	if rules := a.Rules(); rules != nil {
 		return rules
@@ -188,7 +188,7 @@ func (a api) rulesInForce() *config.Rules {
 	return new(config.Rules)
 }
 
-// find returns the rule in force that the path of the request names.
+// find returns the rule in force whose key is in the path of the request.
 func (a api) find(r *http.Request) (config.Rule, error) {
 	return a.findID(r.PathValue("key"))
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// creditRequest says which counters of a descriptor get how many hits back.
+// creditRequest names the counters of a descriptor, and the hits to give back.
 type creditRequest struct {
 	descriptorJSON
 	Hits  int64  `json:"hits"`
-	Limit string `json:"limit"` // its name, or the path of its rule; empty: all that are the descriptor's own
+	Limit string `json:"limit"` // its name, or the path of its rule; empty: all counters of this descriptor alone
 }
 
-// creditedJSON is a counter that has been given hits.
+// creditedJSON is a counter to which hits were given back.
 type creditedJSON struct {
 	Counter           string  `json:"counter"`
 	Rule              string  `json:"rule"`
@@ -28,8 +28,8 @@ type creditedJSON struct {
 	ResetAfterSeconds float64 `json:"reset_after_seconds"`
 }
 
-// credit gives hits back. A counter holds no more than its limit, and so what is asked for
-// beyond what was used is not given; if that is all, the request is refused.
+// credit gives hits back. A counter holds no more than its limit, so no more hits are
+// given than were used. If none were used, the request is refused.
 func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	if _, err := flags(r); err != nil {
 		return err

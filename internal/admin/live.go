@@ -13,11 +13,11 @@ import (
 const livePath = "/admin/live"
 
 const (
-	// liveSilence is after how long without a decision a comment is sent, which
-	// shows a watcher that is gone, and shows the watcher that we are not.
+	// liveSilence is the time without a decision after which a comment is sent. It
+	// detects a watcher that is gone, and shows a watcher that the service is alive.
 	liveSilence = 10 * time.Second
-	// livePatience is how long a watcher may take to read what is sent.
-	livePatience = 10 * time.Second
+	// liveTimeout is the time that a watcher has to read each event.
+	liveTimeout = 10 * time.Second
 )
 
 // liveBegin is the first event of a stream.
@@ -93,10 +93,9 @@ func (s stream) send(event string, v any) error {
 	return s.write(fmt.Sprintf("event: %s\ndata: %s\n\n", event, data))
 }
 
-// write sends text at once. It puts off the end that the server sets to writing an
-// answer.
+// write sends text at once. It extends the server's deadline for writing an answer.
 func (s stream) write(text string) error {
-	if err := s.controller.SetWriteDeadline(time.Now().Add(livePatience)); err != nil {
+	if err := s.controller.SetWriteDeadline(time.Now().Add(liveTimeout)); err != nil {
 		return err
 	}
 	if _, err := s.w.Write([]byte(text)); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// The types of problems that have one of their own (RFC 9457).
+// The types of problems (RFC 9457), except about:blank.
 const (
 	invalidRules     = "urn:distlimiter:problem:invalid-rules"
 	notFromHere      = "urn:distlimiter:problem:not-from-here"
@@ -33,7 +33,7 @@ type problem struct {
 	cause error // for the log alone
 }
 
-// ruleProblem is one thing that is wrong, or odd, with rules in a body.
+// ruleProblem is one error or warning about rules in a body.
 type ruleProblem struct {
 	Path   string `json:"path,omitempty"`
 	Line   int    `json:"line,omitempty"`
@@ -45,17 +45,17 @@ type ruleProblem struct {
 // Error implements error.
 func (p *problem) Error() string { return p.Detail }
 
-// refuse returns a problem without a type of its own.
+// refuse returns a problem of the type about:blank.
 func refuse(status int, format string, args ...any) *problem {
 	return &problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// refuseAs returns a problem of a type.
-func refuseAs(kind, title string, status int, format string, args ...any) *problem {
-	return &problem{Type: kind, Title: title, Status: status, Detail: fmt.Sprintf(format, args...)}
+// refuseAs returns a problem of the given type.
+func refuseAs(typ, title string, status int, format string, args ...any) *problem {
+	return &problem{Type: typ, Title: title, Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// notValid is the problem of a body with rules that are not.
+// notValid returns the problem for invalid rules in a body.
 func notValid(bad *config.Invalid) *problem {
 	p := refuseAs(invalidRules, "The rules are not valid", http.StatusUnprocessableEntity, "%s", bad.Problems[0].Error())
 	if n := len(bad.Problems); n > 1 {
@@ -73,8 +73,8 @@ func ruleProblems(problems []config.Problem) []ruleProblem {
 	return list
 }
 
-// writeProblem answers with an error: as it is if it is a problem, or else as one
-// of this server.
+// writeProblem answers with an error. An error that is not a problem becomes an
+// internal server error.
 func writeProblem(w http.ResponseWriter, err error) {
 	p, ok := errors.AsType[*problem](err)
 	if !ok {

@@ -7,13 +7,13 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// Replica is what one of several equal processes tells of itself.
+// Replica describes this process, one of several replicas.
 type Replica struct {
-	// Name tells it from others for operators, such as the name of its host.
+	// Name distinguishes it from other replicas for operators, such as the name of its host.
 	Name    string
 	Version string
 	Started time.Time
-	// Store is what operators call the place of the counters, such as Redis, and
+	// Store is the operators' name for the store of counters, such as Redis.
 	// StoreHealthy reports whether it can decide now.
 	Store        string
 	StoreHealthy func() bool
@@ -24,7 +24,7 @@ type replicaJSON struct {
 	Name     string    `json:"name"`
 	Version  string    `json:"version"`
 	Started  time.Time `json:"started"`
-	Time     time.Time `json:"time"` // now, for those whose clock differs
+	Time     time.Time `json:"time"` // now, for clients whose clock differs
 	Serving  bool      `json:"serving"`
 	Store    storeJSON `json:"store"`
 	ReadOnly bool      `json:"read_only"`

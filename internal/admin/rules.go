@@ -47,8 +47,8 @@ type ruleJSON struct {
 	Overrides *overridden         `json:"overrides,omitempty"`
 }
 
-// pathEntry is one step of the way to a rule, with what it says of the keys and
-// metrics of rules below it. The value of one with a list of values is their text.
+// pathEntry is one node on the path to a rule, with its settings for the keys and
+// metrics of the rules below it. The value of a node with a list is the list's text.
 type pathEntry struct {
 	descriptor.Entry
 	Values         any  `json:"values,omitempty"` // the list, in the grammar
@@ -87,7 +87,7 @@ func describeRule(r config.Rule) ruleJSON {
 	return out
 }
 
-// location says where a rule is written, as far as somebody could look there.
+// location returns where a rule is written, for a reader to look there.
 func location(d *config.Descriptor) string {
 	switch d.Origin {
 	case config.FromAdmin:
@@ -98,18 +98,18 @@ func location(d *config.Descriptor) string {
 	return d.Pos.String()
 }
 
-// etag names the rules in force and the admin rules stored. What is not in force
-// yet may be seen to change, but not missed.
+// etag identifies the rules in force together with the stored admin rules. A stored
+// change may alter it twice, when saved and when put in force, but never goes unseen.
 func (a api) etag(stored rulestore.Set) string {
 	return fmt.Sprintf("%q", stored.Token()+"."+a.Reloads().Last.Hash)
 }
 
-// stored returns the admin rules; where they can't be read those last known.
+// stored returns the admin rules; if they can't be read, the last known ones.
 func (a api) stored(ctx context.Context) rulestore.Set {
 	if a.Store == nil {
 		return rulestore.Set{}
 	}
-	set, _ := a.Store.Load(ctx) // what is wrong is shown with the sources
+	set, _ := a.Store.Load(ctx) // the sources show the error
 	return set
 }
 
@@ -158,7 +158,7 @@ func (a api) getRule(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// matches says whether a list of ETags has this one.
+// matches reports whether a list of ETags contains tag.
 func matches(list, tag string) bool {
 	for t := range strings.SplitSeq(list, ",") {
 		t = strings.TrimPrefix(strings.TrimSpace(t), "W/")
@@ -208,7 +208,7 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return a.write(w, r, given["dry_run"], warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
-		domains, _, err := a.parse(body) // anew, for Put takes them
+		domains, _, err := a.parse(body) // again, because Put keeps them
 		var changes []rulestore.Change
 		for _, domain := range domains {
 			var more []rulestore.Change
@@ -232,7 +232,7 @@ func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 	}
 	warnings := rules.Warnings
 	if len(warnings) > 0 {
-		// Some are only for want of the rules beside which it will be in force.
+		// Some warnings only arise because the rules in force are missing beside the body's.
 		sources := []rulefile.Source{own}
 		for _, domain := range rules.Domains {
 			if text, err := a.inForce(domain.Name); err == nil {
@@ -246,7 +246,7 @@ func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 	return rules.Domains, ruleProblems(append(warnings, descriptor.Hidden(rules)...)), nil
 }
 
-// inForce returns the rules in force of a domain, in the grammar.
+// inForce returns the rules in force of a domain, in the grammar of rule files.
 func (a api) inForce(domain string) ([]byte, error) {
 	for _, d := range a.rulesInForce().Domains {
 		if d.Name == domain {
@@ -285,15 +285,14 @@ func (a api) deleteRule(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// How often a write is tried again over others', and how long the rules may take
-// to come into force.
+// maxConflicts is how often a write is tried when others write at the same time, and
+// reloadTimeout how long the rules may take to come into force.
 const (
 	maxConflicts  = 10
 	reloadTimeout = 20 * time.Second
 )
 
-// write edits the stored rules, brings them into force and answers with what has
-// changed.
+// write edits the stored rules, puts them in force and answers with the changes.
 func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings []ruleProblem,
 	edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) error {
 	prev, next, changes, err := a.store(r, dryRun, edit)
@@ -311,7 +310,7 @@ func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings
 		before := a.rulesInForce().Unadjusted
 		result.InForce, result.Problems = a.bringIntoForce(r.Context())
 		for _, p := range a.rulesInForce().Unadjusted {
-			if !slices.Contains(before, p) { // it is about what was written
+			if !slices.Contains(before, p) { // this write caused it
 				result.Warnings = append(result.Warnings, ruleProblem{What: p.Error()})
 			}
 		}
@@ -328,11 +327,11 @@ func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings
 // maxAudit bounds the changes in a line of the audit log, in bytes.
 const maxAudit = 64 << 10
 
-// changed tells the audit log of what is not unchanged: of changes that are too large
-// without the rules before and after, and of those beyond the bound their number.
+// changed returns the fields of the audit log for the changes. A change that is too large
+// is logged without the rules before and after. Changes beyond the bound are only counted.
 func changed(all []changeJSON) []zap.Field {
 	room, omitted := maxAudit, 0
-	told := []changeJSON{}
+	listed := []changeJSON{}
 	for _, c := range all {
 		if c.Change == rulestore.Unchanged {
 			continue
@@ -345,9 +344,9 @@ func changed(all []changeJSON) []zap.Field {
 			continue
 		}
 		room -= c.size()
-		told = append(told, c)
+		listed = append(listed, c)
 	}
-	fields := []zap.Field{zap.Any("changes", told)}
+	fields := []zap.Field{zap.Any("changes", listed)}
 	if omitted > 0 {
 		fields = append(fields, zap.Int("changes_omitted", omitted))
 	}
@@ -359,7 +358,8 @@ func (c changeJSON) size() int {
 	return 100 + len(c.Key) + len(c.Domain) + len(c.Path) + len(c.Before) + len(c.After)
 }
 
-// store saves an edit, over others' if need be, unless it is for show only.
+// store saves an edit, except in a dry run. If others write meanwhile, it edits their
+// rules again.
 func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) (prev, next rulestore.Set, changes []rulestore.Change, err error) {
 	precondition := r.Header.Get("If-Match")
 	for range maxConflicts {
@@ -390,8 +390,8 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 	return prev, next, nil, notSaved(err)
 }
 
-// editable returns the admin rules for a change; there must be a place for it
-// unless it is for show.
+// editable returns the admin rules for a change. Except for a dry run, it is an error if
+// there is no store for them.
 func (a api) editable(ctx context.Context, dryRun bool) (rulestore.Set, error) {
 	switch {
 	case dryRun:
@@ -401,7 +401,7 @@ func (a api) editable(ctx context.Context, dryRun bool) (rulestore.Set, error) {
 			"start the service with %s, or with counters in Redis", a.Access.Names.Of("Admin.RulesFile"))
 	}
 	set, err := a.Store.Load(ctx)
-	if err != nil && !errors.Is(err, rulestore.ErrUnusable) { // which the change mends
+	if err != nil && !errors.Is(err, rulestore.ErrUnusable) { // a change repairs unusable rules
 		return set, refuseAs(storeFailed, "The admin rules can't be read", http.StatusServiceUnavailable, "%v; nothing has changed", err)
 	}
 	return set, nil
@@ -411,7 +411,7 @@ func hasChanged() *problem {
 	return refuseAs(changedMeanwhile, "Rules have changed meanwhile", http.StatusPreconditionFailed, "GET them again, and look whether the change is still right")
 }
 
-// notSaved returns the problem of rules that are not saved; nil for no error.
+// notSaved returns the problem for rules that were not saved; nil for no error.
 func notSaved(err error) error {
 	if err == nil {
 		return nil
@@ -430,8 +430,8 @@ func notSaved(err error) error {
 	return p
 }
 
-// bringIntoForce loads the rules, and reports whether the admin rules are in force
-// and why not, or not all of them. A client that leaves meanwhile changes nothing.
+// bringIntoForce loads the rules. It reports whether the admin rules are in force, and
+// returns why they, or some of them, are not. The reload goes on if the client leaves.
 func (a api) bringIntoForce(ctx context.Context) (inForce bool, problems []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reloadTimeout)
 	defer cancel()
@@ -444,7 +444,7 @@ func (a api) bringIntoForce(ctx context.Context) (inForce bool, problems []strin
 		if f.Source != config.FromAdmin {
 			continue
 		}
-		if partial, ok := errors.AsType[*reload.Partial](f.Err); ok { // others' are set aside
+		if partial, ok := errors.AsType[*reload.Partial](f.Err); ok { // rules of other domains are set aside
 			return true, problemTexts(partial.Problems)
 		}
 		if bad, ok := errors.AsType[*config.Invalid](f.Err); ok {

@@ -10,15 +10,16 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// Credited is a counter that has been given hits back.
+// Credited is a counter to which hits were given back.
 type Credited struct {
-	Counter       // as it stands now
+	Counter       // with its present state
 	Given   int64 // hits: at most those that were used
 }
 
-// Credit gives hits, above 0, back to those counters of a descriptor that get them. None
-// gets more than was used of it: a counter holds no more than its limit. They are given in
-// one step, and counted in no statistics. Without rules that apply there are no counters.
+// Credit gives hits, above 0, back to those counters of a descriptor for which gets
+// returns true. None gets more than was used of it: a counter holds no more than its
+// limit. All hits are given back in one step, and no statistics count them. If no rule
+// applies, Credit returns no counters.
 func (l *Limiter) Credit(ctx context.Context, domain string, entries []descriptor.Entry, hits int64, gets func(*descriptor.Rule, *config.Limit) bool) ([]Credited, error) {
 	_, r, err := l.applying(domain, entries)
 	if err != nil || r == nil {
@@ -31,8 +32,8 @@ func (l *Limiter) Credit(ctx context.Context, domain string, entries []descripto
 		if !gets(c.Rule, c.Limit) {
 			continue
 		}
-		// What was used is looked at in the same step. What replicas have taken ahead is
-		// theirs to give back.
+		// The same step looks at the used hits. Hits that replicas have leased are left to
+		// those replicas, which give them back themselves.
 		look, give := c.Check, c.Check
 		look.Lease, look.Hits, look.Descriptor, look.Role = 0, 0, len(ask.Checks), backend.Required
 		give.Lease, give.Hits, give.Descriptor, give.Role = 0, -hits, len(ask.Checks)+1, backend.Required

@@ -1,7 +1,7 @@
 // Package limiter decides rate limit requests: it matches a request's descriptors,
-// asks the store about the limits that apply, and reads a verdict from its
-// decisions. It also owns the answer when the store fails. How requests arrive and
-// how verdicts are sent is left to server, the meaning of a rule to descriptor, that
+// asks the store about the limits that apply, and derives a verdict from its
+// decisions. It also owns the answer when the store fails. It leaves the transport of
+// requests and verdicts to server, the meaning of a rule to descriptor, the meaning
 // of a limit to algo, and the counters to a backend.
 package limiter
 
@@ -27,40 +27,39 @@ type Options struct {
 	Backend backend.Backend
 	// Log gets failures of the backend. Required; it should sample.
 	Log *zap.Logger
-	// Stats counts. Required.
+	// Stats counts requests and hits. Required.
 	Stats *stats.Stats
 
 	// ShadowMode decides and counts everything and refuses nothing.
 	ShadowMode bool
 	// QuotaMode treats every descriptor as one with quota_mode.
 	QuotaMode bool
-	// DropRefused charges nothing for a request that is refused, in domains too that
-	// are not all or nothing: limits that do not say drop denied hits, and what other
-	// descriptors were charged is taken back.
+	// DropRefused charges nothing for a request that is refused, even in domains that
+	// are not all or nothing: limits that do not set denied_hits drop denied hits, and
+	// hits that were charged for other descriptors are given back.
 	DropRefused bool
 	// Spread is set for a Backend that can't decide all counters of a request in one
 	// step. DropRefused then gives back after the refusal, in a second call.
 	Spread bool
-	// Live gets decisions for those who watch. Nil: nobody can.
+	// Live gets decisions for watchers. Nil: nobody can watch.
 	Live *live.Feed
-	// NearLimitRatio is the part of a limit above which hits count as near it; 0
+	// NearLimitRatio is the fraction of a limit above which hits count as near it; 0
 	// means DefaultNearLimitRatio.
 	NearLimitRatio float64
-	// OverridesByValue counts calls under limits that requests bring by the values of
-	// their entries, as envoyproxy/ratelimit does, rather than under their rule.
+	// OverridesByValue makes statistics count requests with an override by the values
+	// of their entries, as envoyproxy/ratelimit does, rather than under their rule.
 	OverridesByValue bool
 
-	// OnBackendError is the answer for limits that the backend failed to decide, where
-	// their rules name none; BackendErrorDefault means BackendErrorError.
+	// OnBackendError is the answer for limits that the backend failed to decide, if
+	// their rules set none; BackendErrorDefault means BackendErrorError.
 	OnBackendError config.BackendErrorMode
 	// Local decides for BackendErrorLocal. Required if that mode is used.
 	Local backend.Backend
-	// Replicas is by how much limits are divided when Local decides; 0 means 1.
+	// Replicas is the divisor of limits when Local decides; 0 means 1.
 	Replicas int
 
 	// Encode, if set, returns Limit.Encoded: the part of an answer that is the same
-	// whenever this limit is reported. It is called once for a limit, not for each
-	// request.
+	// whenever this limit is reported. It is called once per limit, not per request.
 	Encode func(*Limit) []byte
 }
 
@@ -71,7 +70,7 @@ const DefaultNearLimitRatio = 0.8
 var ErrNoRules = errors.New("no rate limit configuration loaded")
 
 // RequestError is the error of a request that cannot be decided because of its own
-// content. Decided again, it fails again.
+// content. A retry fails too.
 type RequestError struct{ Err error }
 
 // Error implements error.
@@ -80,8 +79,8 @@ func (e *RequestError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *RequestError) Unwrap() error { return e.Err }
 
-// OptionError is an error that another value of an option would prevent. Whoever
-// sets the options can tell a user how.
+// OptionError is an error that another value of an option would prevent. The code that
+// sets the options can add how a user sets it.
 type OptionError struct {
 	Option string // the name of the field of the package's Options
 	Err    error
@@ -98,11 +97,11 @@ type Limiter struct {
 	opts      Options
 	rules     atomic.Pointer[ruleset]
 	setRules  sync.Mutex
-	debug     bool       // Log takes a line for each request
-	overrides stats.Rule // counts overrides that find no place of their own
+	debug     bool       // whether Log takes a line for each request
+	overrides stats.Rule // counts overrides without statistics of their own
 
-	givingBack atomic.Int32   // requests, beside their answers
-	gaveBack   sync.WaitGroup // all of them
+	givingBack atomic.Int32   // the number of requests that give back in the background
+	gaveBack   sync.WaitGroup // done when none does
 }
 
 // New returns a limiter without rules.
@@ -117,9 +116,9 @@ func New(o Options) *Limiter {
 	return &Limiter{opts: o, debug: o.Log.Core().Enabled(zap.DebugLevel)}
 }
 
-// SetRules makes rules the ones in force: requests that begin later see all of
-// them, those under way none. Counters go on, because their keys name the things
-// that are limited and not the rule. After an error the old rules stay in force.
+// SetRules puts rules in force: requests that begin later see all of them, those under
+// way none. Counters survive, because their keys name the descriptors that are limited,
+// not the rule. After an error the old rules stay in force.
 func (l *Limiter) SetRules(rules *config.Rules) error {
 	l.setRules.Lock()
 	defer l.setRules.Unlock()
@@ -176,7 +175,7 @@ func (l *Limiter) decide(ctx context.Context, r *Request, now time.Time) error {
 	return nil
 }
 
-// limitsToCheck matches the request's descriptors and makes it one for the backend.
+// limitsToCheck matches the request's descriptors and builds the backend's request.
 func (l *Limiter) limitsToCheck(r *Request, now time.Time) error {
 	switch {
 	case r.Domain == "":
@@ -200,10 +199,10 @@ func (l *Limiter) limitsToCheck(r *Request, now time.Time) error {
 	return nil
 }
 
-// Refused shows a request that its caller has refused, and that Decide never saw, to
-// those who watch and to the log.
+// Refused reports to watchers and to the log a request that its caller refused without
+// calling Decide.
 func (l *Limiter) Refused(r *Request, err error, now time.Time) { l.observe(r, err, now) }
 
-// Close waits until the hits that requests give back beside their answers have been
-// given back, or could not be. No request may be under way or follow.
+// Close waits until requests have finished giving back hits in the background, whether
+// they succeed or fail. No request may be under way or follow.
 func (l *Limiter) Close() { l.gaveBack.Wait() }

@@ -11,8 +11,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/live"
 )
 
-// observe shows what became of a request to those who watch, and at debug level to
-// the log. It allocates nothing unless somebody takes what it shows.
+// observe reports the outcome of a request to watchers, and at debug level to the log.
+// It allocates nothing unless a watcher or the log takes the report.
 func (l *Limiter) observe(r *Request, err error, now time.Time) {
 	watchers := l.opts.Live.Watchers()
 	if watchers == nil && !l.debug {
@@ -31,11 +31,11 @@ func (l *Limiter) observe(r *Request, err error, now time.Time) {
 	}
 }
 
-// outcome is what became of a descriptor under a rule.
+// outcome is the outcome of a descriptor under a rule.
 type outcome struct {
 	live.Subject
-	decided *Limit // nil if no limit did
-	at      int    // its check
+	decided *Limit // the limit that decided it; nil if none did
+	at      int    // the index of that limit's check
 }
 
 func (l *Limiter) outcome(r *Request, d *Descriptor, err error) (o outcome) {
@@ -88,8 +88,8 @@ func (d *Descriptor) unmatched() bool {
 	return d.match == nil && d.override == nil && d.fromPart >= d.toPart && !d.byFirst
 }
 
-// logRequest logs a request with its look-ups, the keys of its counters and what was
-// decided.
+// logRequest logs a request with its look-ups, the keys of its counters and its
+// decisions.
 func (l *Limiter) logRequest(r *Request, err error, now time.Time) {
 	fields := []zap.Field{zap.String("domain", r.Domain), zap.Duration("took", time.Since(now))}
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// Override is the limit that a descriptor brings along.
+// Override is the limit that a request's descriptor brings with it.
 type Override struct {
 	RequestsPerUnit uint32
 	Unit            config.Unit
@@ -22,7 +22,8 @@ type Override struct {
 	HasMultiplier  bool
 }
 
-// window returns the unit times its multiplier. The error begins with the field.
+// window returns the unit times its multiplier. The error begins with the name of the
+// field.
 func (o *Override) window() (time.Duration, error) {
 	unit := o.Unit.Duration()
 	switch most := algo.MaxWindow / max(unit, 1); {
@@ -40,9 +41,9 @@ func (o *Override) window() (time.Duration, error) {
 	return unit * time.Duration(o.UnitMultiplier), nil
 }
 
-// override replaces the limits of the i-th descriptor's rule by the one that the
-// request brings. It keeps how the rule's first limit decides, but no mode of it,
-// because Envoy's operator asked for just this limit.
+// override replaces the limits of the i-th descriptor's rule by the descriptor's
+// override. It keeps the algorithm of the rule's first limit, but not its mode, because
+// Envoy's operator asked for exactly this limit.
 func (l *Limiter) override(r *Request, i int, domain *descriptor.Domain) error {
 	d := &r.Descriptors[i]
 	window, err := d.Override.window()
@@ -80,9 +81,9 @@ func (l *Limiter) override(r *Request, i int, domain *descriptor.Domain) error {
 	return nil
 }
 
-// countOverride says where calls under a limit that the request brings are counted:
-// under their rule, where there is none under the keys of the entries, and with
-// OverridesByValue under keys and values, as envoyproxy/ratelimit does.
+// countOverride selects the statistics of a descriptor with an override: those of its
+// rule, or if there is none, of the keys of its entries. With OverridesByValue it is
+// those of keys and values, as in envoyproxy/ratelimit.
 func (l *Limiter) countOverride(r *Request, d *Descriptor, domain *descriptor.Domain) {
 	if d.stats != nil && !l.opts.OverridesByValue {
 		return
@@ -118,8 +119,8 @@ func (l *Limiter) appendOverrideLevel(b []byte, e *descriptor.Entry) []byte {
 	return b
 }
 
-// first returns the limit whose algorithm an override takes for a descriptor with these
-// entries: the first that is enforced, or else the first; nil if there is none.
+// first returns the limit whose algorithm an override uses for a descriptor with these
+// entries: the first that is enforced, or else the first; nil if the rule has none.
 func (r *rule) first(entries []descriptor.Entry) *Limit {
 	if r == nil || len(r.limits) == 0 {
 		return nil
@@ -132,10 +133,10 @@ func (r *rule) first(entries []descriptor.Entry) *Limit {
 	return r.limits[0].of(entries)
 }
 
-// scale returns p with another limit. What else p says of numbers stays in
-// proportion to the limit: the burst, rounded up to at least 1, and the rate at
-// which the bucket of hybrid refills, to the microsecond. A leaky bucket without a
-// queue, which spaces requests evenly, stays one.
+// scale returns p with another limit and window. Its other numbers stay in proportion
+// to the limit: the burst, rounded up to at least 1, and the rate at which the bucket of
+// hybrid refills, to the microsecond. A leaky bucket without a queue, which spaces
+// requests evenly, stays one.
 func scale(p algo.Params, limit uint32, window time.Duration) algo.Params {
 	was, over := p.Limit, p.Window
 	p.Limit, p.Window, p.Calendar = limit, window, algo.Calendar{}
@@ -144,11 +145,11 @@ func scale(p algo.Params, limit uint32, window time.Duration) algo.Params {
 		return p
 	}
 	if p.Burst > 1 || p.Burst == 1 && p.Algorithm != algo.LeakyBucket {
-		p.Burst = part(p.Burst, limit, was)
+		p.Burst = inProportion(p.Burst, limit, was)
 	}
 	if p.Refill.Hits > 0 {
-		hits := part(p.Refill.Hits, limit, was)
-		// As many times longer as the window is, and as the hits were rounded up.
+		hits := inProportion(p.Refill.Hits, limit, was)
+		// The time grows with the window, and with the rounding of the hits.
 		rounded := float64(hits) * float64(was) / (float64(p.Refill.Hits) * float64(limit))
 		per := float64(p.Refill.Per) * (float64(window) / float64(over)) * rounded
 		if least := float64(algo.MinWindow); per < least {
@@ -160,8 +161,8 @@ func scale(p algo.Params, limit uint32, window time.Duration) algo.Params {
 	return p
 }
 
-// part returns n · limit/was, rounded up.
-func part(n, limit, was uint32) uint32 {
+// inProportion returns n · limit/was, rounded up.
+func inProportion(n, limit, was uint32) uint32 {
 	product := uint64(n) * uint64(limit)
 	return uint32(min((product+uint64(was)-1)/uint64(was), math.MaxUint32))
 }

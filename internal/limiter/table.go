@@ -6,8 +6,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// table makes a limit follow an entry: each value has a limit of its own, and the limit
-// that has the table is that of all others.
+// table makes a limit follow an entry: each value in it has a limit of its own. The
+// limit that has the table applies to all other values.
 type table struct {
 	by   string
 	rows map[string]*Limit
@@ -46,7 +46,7 @@ func (l *Limit) of(entries []descriptor.Entry) *Limit {
 	return l
 }
 
-// countIn sets where a candidate is counted, whichever of its rows applies.
+// countIn sets the statistics of a candidate and of all its rows.
 func (l *Limit) countIn(s *stats.Rule) {
 	l.stats = s
 	if l.table != nil {

@@ -9,23 +9,23 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// How often the log says of a domain that it has no rules, and that descriptors meet
-// none. The latter may be meant.
+// The least time between two log lines on requests for one domain without rules, and on
+// descriptors of one domain that match no rule. The latter may be intended.
 const (
-	tellUnknownDomain = 10 * time.Minute
-	tellUnmatched     = time.Hour
+	logUnknownDomainEvery = 10 * time.Minute
+	logUnmatchedEvery     = time.Hour
 )
 
 // missDomain counts a request for a domain without rules.
 func (l *Limiter) missDomain(r *Request, rules *ruleset, now time.Time) {
 	l.opts.Stats.DomainNotFound.Add(1)
-	if l.opts.Stats.UnknownDomain(r.Domain).Miss(1, now, tellUnknownDomain) {
+	if l.opts.Stats.UnknownDomain(r.Domain).Miss(1, now, logUnknownDomainEvery) {
 		l.opts.Log.Warn("a request is not limited: its domain has no rules", zap.String("domain", r.Domain),
 			zap.String("why", rules.matcher.Explain(r.Domain, nil).Reason))
 	}
 }
 
-// missRules counts the descriptors of a request that meet no rule and bring no limit.
+// missRules counts the descriptors of a request that match no rule and bring no override.
 func (l *Limiter) missRules(r *Request, rules *ruleset, domain *descriptor.Domain, now time.Time) {
 	missed, first := 0, -1
 	for i := range r.Descriptors {
@@ -35,10 +35,10 @@ func (l *Limiter) missRules(r *Request, rules *ruleset, domain *descriptor.Domai
 			}
 		}
 	}
-	if missed == 0 || !rules.domains[domain.Name()].Miss(missed, now, tellUnmatched) {
+	if missed == 0 || !rules.domains[domain.Name()].Miss(missed, now, logUnmatchedEvery) {
 		return
 	}
-	var keys []string // without values, for those are clients' data
+	var keys []string // without values, because those are clients' data
 	for _, e := range r.entriesOf(&r.Descriptors[first]) {
 		keys = append(keys, e.Key)
 	}

@@ -12,16 +12,16 @@ import (
 
 // Reason is a limit that a descriptor is over.
 type Reason struct {
-	Entries []descriptor.Entry // of the descriptor; they are the request's
-	// Rule is the path of the rule that applies; empty: none does, and the request
-	// brought the limit along.
+	Entries []descriptor.Entry // of the descriptor; the request owns their memory
+	// Rule is the path of the rule that applies. It is empty if none does, and the
+	// limit is an override.
 	Rule  string
 	Name  string // of the limit; may be empty
 	Limit string // as a text
-	// Shadow reports that the limit is in shadow mode, and refuses nobody.
+	// Shadow reports whether the limit is in shadow mode, and so refuses nothing.
 	Shadow    bool
 	Remaining int64 // hits, of the limit
-	// RetryAfter is when the same descriptor would pass; algo.Never if never.
+	// RetryAfter is the time until the same descriptor would pass; algo.Never if never.
 	RetryAfter time.Duration
 }
 
@@ -33,9 +33,9 @@ func (r *Reason) Verdict() live.Verdict {
 	return live.Over
 }
 
-// Reasons returns why a decided request is over limit: for each descriptor its refusal
-// or what would be one but for shadow mode, and after it each of its limits that are in
-// shadow mode beside others.
+// Reasons returns why a decided request is over limit. For each descriptor that is its
+// refusal, or the refusal that shadow mode prevents. After it come those limits of the
+// descriptor that are in shadow mode beside others.
 func (l *Limiter) Reasons(r *Request) iter.Seq[Reason] {
 	return func(yield func(Reason) bool) {
 		for i := range r.Descriptors {
@@ -49,8 +49,8 @@ func (l *Limiter) Reasons(r *Request) iter.Seq[Reason] {
 	}
 }
 
-// reasonsOf yields those of a descriptor under one of its rules. It reports whether more
-// are wanted.
+// reasonsOf yields the reasons of a descriptor under one of its rules. It reports whether
+// to continue.
 func (l *Limiter) reasonsOf(r *Request, d *Descriptor, yield func(Reason) bool) bool {
 	if d.Limit != nil && !d.passes && !yield(r.reason(d, d.check, d.role == backend.Shadow || l.opts.ShadowMode)) {
 		return false
@@ -63,8 +63,8 @@ func (l *Limiter) reasonsOf(r *Request, d *Descriptor, yield func(Reason) bool) 
 	return true
 }
 
-// reason returns why the check refuses. What is reported of a refusal that several limits
-// cause is the one with the least room, and the longest wait of all.
+// reason returns why the check refuses. If several limits cause the refusal, it reports
+// the one with the least room, and the longest wait of all.
 func (r *Request) reason(d *Descriptor, check int, shadow bool) Reason {
 	l := r.limits[check]
 	out := Reason{
@@ -82,7 +82,7 @@ func (r *Request) reason(d *Descriptor, check int, shadow bool) Reason {
 	return out
 }
 
-// path returns that of the rule that applies; empty: none.
+// path returns the path of the rule that applies; "" if none does.
 func (d *Descriptor) path() string {
 	if d.match == nil {
 		return ""
@@ -100,8 +100,8 @@ func (d *Descriptor) textOf(l *Limit, entries []descriptor.Entry) string {
 	return brought.String()
 }
 
-// RuleOf returns the path of the rule to which a status of the request belongs; empty if
-// the request brought the limit along and no rule applies.
+// RuleOf returns the path of the rule to which a status of the request belongs; "" if no
+// rule applies and the limit is an override.
 func (r *Request) RuleOf(st *Status) string {
 	if part := r.partOf(st); part != nil {
 		return part.path()
@@ -109,7 +109,7 @@ func (r *Request) RuleOf(st *Status) string {
 	return ""
 }
 
-// LimitOf returns the text of the limit that a status of the request reports; empty if it
+// LimitOf returns the text of the limit that a status of the request reports; "" if it
 // reports none.
 func (r *Request) LimitOf(st *Status) string {
 	if part := r.partOf(st); part != nil && st.Limit != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// Bounds on a request, against mistakes and attacks; 0 means the default.
+// Bounds limits the size of a request, against mistakes and attacks; 0 means the default.
 type Bounds struct {
 	Descriptors int // DefaultMaxDescriptors
 	Entries     int // of one descriptor; DefaultMaxEntries
@@ -21,7 +21,7 @@ const (
 	DefaultMaxEntryBytes  = 8 << 10
 )
 
-// The bounds by name, as a *limiter.OptionError has them.
+// The names of the bounds in a *limiter.OptionError.
 const (
 	BoundDescriptors = "Bounds.Descriptors"
 	BoundEntries     = "Bounds.Entries"
@@ -36,8 +36,8 @@ func (b Bounds) orDefaults() Bounds {
 	}
 }
 
-// excess returns the error of a descriptor that has more entries, or keys and values of
-// more bytes, than it may; nil if it is within the bounds.
+// excess returns an error for a descriptor with too many entries, or with keys and values
+// of too many bytes; nil if it is within the bounds.
 func (b *Bounds) excess(descriptor, entries, bytes int) error {
 	switch {
 	case entries > b.Entries:
@@ -48,7 +48,7 @@ func (b *Bounds) excess(descriptor, entries, bytes int) error {
 	return nil
 }
 
-// tooLarge returns the error of a request that exceeds a bound; nil if it does not.
+// tooLarge returns an error if the request exceeds a bound; otherwise nil.
 func (r *request) tooLarge() error {
 	if r.count > r.bounds.Descriptors {
 		return tooLarge(BoundDescriptors, "%d descriptors in a request: at most %d are accepted", r.count, r.bounds.Descriptors)

@@ -34,17 +34,17 @@ const (
 	wrapperValue = 1<<3 | uint64(protowire.VarintType)
 )
 
-// Errors of messages that are none.
+// Errors of malformed messages.
 var (
 	errWire = errors.New("the RateLimitRequest is no protobuf message")
 	errUTF8 = errors.New("the RateLimitRequest holds a string that is not UTF-8")
 )
 
 // decode fills the empty r with the RateLimitRequest in b, which must not change
-// until r is reset, because r's strings are parts of it. It takes and refuses what
-// the protobuf library does: fields in any order, the last of those that may be
-// there once, embedded messages merged, and unknown fields skipped. What exceeds the
-// bounds is checked and counted, but not kept.
+// until r is reset, because r's strings share its memory. It accepts and refuses the
+// same messages as the protobuf library: fields come in any order, the last value of a
+// singular field wins, embedded messages are merged, and unknown fields are skipped.
+// Descriptors and entries beyond the bounds are checked and counted, but not kept.
 func (r *request) decode(b []byte, bounds *Bounds) (err error) {
 	var f field
 	for len(b) > 0 {
@@ -154,7 +154,7 @@ func decodeOverride(b []byte, o *limiter.Override) (err error) {
 	return nil
 }
 
-// decodeWrapper reads a UInt64Value or UInt32Value; without a value n stays.
+// decodeWrapper reads a UInt64Value or UInt32Value into n. Without a value n is unchanged.
 func decodeWrapper(b []byte, n *uint64) (err error) {
 	var f field
 	for len(b) > 0 {
@@ -175,9 +175,9 @@ type field struct {
 	bytes  []byte // of one of BytesType
 }
 
-// cut reads the field that b begins with and returns what follows it.
+// cut reads the field at the start of b and returns the rest of b.
 func (f *field) cut(b []byte) ([]byte, error) {
-	// Most are bytes whose number and length are below 16 and 128.
+	// Most fields are bytes with a number below 16 and a length below 128.
 	if len(b) > 1 && b[0]&^0x78 == byte(protowire.BytesType) && b[0] > 7 && b[1] < 0x80 {
 		if end := 2 + int(b[1]); end <= len(b) {
 			f.tag, f.bytes = uint64(b[0]), b[2:end:end]

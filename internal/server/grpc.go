@@ -14,23 +14,22 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// streamWorkers is how many goroutines for each processor take up requests. They
-// spare a request a goroutine of its own, whose stack would have to grow; beyond
-// the requests in flight they gain nothing, and hundreds cost.
+// streamWorkers is the number of goroutines per processor that serve requests. They
+// save a request a goroutine of its own, whose stack would have to grow. More workers
+// than requests in flight gain nothing, and hundreds cost.
 const streamWorkers = 128
 
-// Flow-control windows, per stream and per connection: the smallest that there are,
-// which is room for some hundreds of requests. Fixed windows keep grpc-go from
-// measuring the connection to find others: at low load that costs a ping and a window
-// update for each request, and windows that grow under load let requests pile up
-// unread.
+// Flow-control windows, per stream and per connection: the smallest possible, which
+// hold some hundreds of requests. Fixed windows keep grpc-go from measuring the
+// connection to adapt them. At low load that would cost a ping and a window update per
+// request, and under load growing windows would let requests pile up unread.
 const (
 	streamWindow     = 64 << 10
 	connectionWindow = 64 << 10
 )
 
-// GRPCOptions are the options of a gRPC server that serves a Service well, with
-// how long connections may live without a sign of their client, and in all.
+// GRPCOptions returns options for a gRPC server that serves a Service. connections sets
+// how long a connection may live without a sign of its client, and in total.
 func GRPCOptions(maxMessageBytes int, connections keepalive.ServerParameters) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
@@ -45,15 +44,15 @@ func GRPCOptions(maxMessageBytes int, connections keepalive.ServerParameters) []
 }
 
 // Register registers s with a gRPC server that has GRPCOptions. Requests and answers
-// are read and written without messages of the protobuf library. In their place
-// interceptors and stats handlers see values that are not for them to read.
+// are read and written without messages of the protobuf library. Interceptors and stats
+// handlers see opaque values instead of messages.
 func (s *Service) Register(g grpc.ServiceRegistrar) {
 	desc := pb.RateLimitService_ServiceDesc
 	desc.Methods = []grpc.MethodDesc{{MethodName: "ShouldRateLimit", Handler: s.handle}}
 	g.RegisterService(&desc, s)
 }
 
-// handle implements the method for grpc-go, which reads no answer beside an error.
+// handle implements the method for grpc-go, which ignores the answer if there is an error.
 func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc-go has it so
 	r := s.requests.Get().(*request)
 	if err := decode(r); err != nil {
@@ -66,7 +65,7 @@ func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, int
 	}
 	served := false
 	defer func() {
-		if !served { // an interceptor that refuses keeps nothing of it
+		if !served { // an interceptor that refuses keeps no reference to it
 			s.release(r)
 		}
 	}()
@@ -78,7 +77,7 @@ func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, int
 	})
 }
 
-// codec reads requests and writes answers of a Service, and leaves all other
+// codec reads the requests of a Service and writes its answers. It leaves all other
 // messages to the codec that it extends.
 type codec struct{ encoding.CodecV2 }
 
@@ -103,27 +102,27 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// answer is a RateLimitResponse on the wire, in memory that is used again.
+// answer is an encoded RateLimitResponse, in memory that is reused.
 type answer struct {
 	data    []byte
 	buffers [1]mem.Buffer
 	service *Service
 }
 
-// answerBytes is the room for an answer, to begin with, and mostAnswerBytes the
-// most that is kept. What grpc-go thinks worth returning is more than 1 KB.
+// answerBytes is the initial capacity of an answer, and mostAnswerBytes the most that is
+// kept for reuse. grpc-go returns only buffers of more than 1 KB.
 const (
 	answerBytes     = 2 << 10
 	mostAnswerBytes = 64 << 10
 )
 
-// send hands the answer to grpc-go, which gives it back when it has been written.
+// send hands the answer to grpc-go, which returns it once it has been written.
 func (a *answer) send() mem.BufferSlice {
 	a.buffers[0] = mem.NewBuffer(&a.data, a)
 	return a.buffers[:]
 }
 
-// Get implements [mem.BufferPool]; there is nothing to get but the one.
+// Get implements [mem.BufferPool]. The pool holds only the answer, so it allocates.
 func (a *answer) Get(length int) *[]byte {
 	data := make([]byte, length)
 	return &data

@@ -13,7 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// metadata returns the answer's dynamic metadata; nil for none.
+// metadata returns the answer's dynamic metadata; nil if there is none.
 func (s *Service) metadata(r *limiter.Request) *structpb.Struct {
 	var m *structpb.Struct
 	if s.opts.DynamicMetadata {
@@ -31,9 +31,10 @@ func (s *Service) metadata(r *limiter.Request) *structpb.Struct {
 	return m
 }
 
-// whyMetadata names what a request is over; nil for nothing. An access log prints values
-// by a path of keys, which finds nothing in a list: so the first refusal and the first
-// verdict in shadow mode have keys of their own, beside the list of all.
+// whyMetadata lists the limits that a request is over; nil if there are none. An access
+// log prints values by a path of keys, which cannot reach into a list. So the first
+// refusal and the first verdict in shadow mode have keys of their own, beside the list of
+// all.
 func whyMetadata(reasons iter.Seq[limiter.Reason]) *structpb.Struct {
 	var all []*structpb.Value
 	fields := map[string]*structpb.Value{}
@@ -69,9 +70,9 @@ func describeReason(why *limiter.Reason) *structpb.Struct {
 	return &structpb.Struct{Fields: fields}
 }
 
-// requestMetadata is in the form that envoyproxy/ratelimit gives it: domain,
-// descriptors, hitsAddend, and under metadata what the rules of the descriptors that
-// passed bring, earlier ones first.
+// requestMetadata returns the metadata in the form of envoyproxy/ratelimit: domain,
+// descriptors, hitsAddend, and under metadata that of the rules of the descriptors that
+// passed. Of two values for one key, the earlier descriptor's wins.
 func requestMetadata(r *limiter.Request) *structpb.Struct {
 	fields := map[string]*structpb.Value{"domain": structpb.NewStringValue(r.Domain)}
 	descriptors := make([]*structpb.Value, 0, len(r.Descriptors))
@@ -82,7 +83,7 @@ func requestMetadata(r *limiter.Request) *structpb.Struct {
 	if r.Hits != 0 {
 		fields["hitsAddend"] = structpb.NewNumberValue(float64(r.Hits))
 	}
-	// The values of rules are like JSON's: there is nothing that a Struct can't hold.
+	// The values of rules are those of JSON, all of which a Struct can hold.
 	if passed, err := structpb.NewStruct(r.Metadata()); err == nil && len(passed.Fields) > 0 {
 		fields["metadata"] = structpb.NewStructValue(passed)
 	}

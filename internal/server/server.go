@@ -1,6 +1,6 @@
-// Package server owns how the rate limit service speaks: it decodes a request, has it
-// decided by a limiter, and encodes the answer, over gRPC and as JSON. It also bounds
-// and sheds requests. What is decided, and why, is left to limiter.
+// Package server owns the protocol of the rate limit service: it decodes a request, asks
+// a limiter to decide it, and encodes the answer, over gRPC and as JSON. It also bounds
+// and sheds requests. It leaves the decision to limiter.
 package server
 
 import (
@@ -23,26 +23,26 @@ import (
 
 // Options configure a Service.
 type Options struct {
-	// Stats counts how long answers take and requests that are too large. Required.
+	// Stats counts the times of answers and requests that are too large. Required.
 	Stats *stats.Stats
 
 	// DynamicMetadata adds the domain, the descriptors and the metadata of the
 	// rules that passed to each answer.
 	DynamicMetadata bool
-	// WhyMetadata adds to each answer which rules and limits the request is over.
+	// WhyMetadata adds to each answer the rules and limits that the request is over.
 	WhyMetadata bool
-	// Why gets, if it is set, the reasons of each request that is over a limit, with the
-	// context of its call. They are valid until it returns.
+	// Why, if set, gets the reasons of each decided request, with the context of its
+	// call. The reasons are valid until it returns.
 	Why func(context.Context, iter.Seq[limiter.Reason])
 	// Headers are added to each answer that reports a limit.
 	Headers Headers
-	// Bounds on requests.
+	// Bounds limits the size of requests.
 	Bounds Bounds
 
-	// Admit is asked, if it is set, before a request is decided; its error is the
-	// answer then.
+	// Admit, if set, is called before a request is decided. If it returns an error, that
+	// is the answer.
 	Admit func(context.Context) error
-	// Names say how an operator sets the option that a *limiter.OptionError names.
+	// Names says how an operator sets the option that a *limiter.OptionError names.
 	Names named.Fields
 }
 
@@ -50,26 +50,26 @@ type Options struct {
 type Headers struct {
 	Limit      string // requests per unit of the status with the least room
 	Remaining  string // hits left of it
-	Reset      string // seconds until its counter is unused again
+	Reset      string // seconds until its counter is whole again
 	RetryAfter string // seconds until the request would pass; on refusals
-	// Draft adds RateLimit-Policy and RateLimit as the IETF's draft has them.
+	// Draft adds RateLimit-Policy and RateLimit as the IETF's draft defines them.
 	Draft bool
 	Rule  string // path of the rule that the status belongs to, as explain prints it
 }
 
-// Service implements envoy.service.ratelimit.v3.RateLimitService by a limiter. It
+// Service implements envoy.service.ratelimit.v3.RateLimitService on top of a limiter. It
 // answers Unavailable until the limiter has rules, and is safe for concurrent use.
 type Service struct {
 	pb.UnimplementedRateLimitServiceServer
 
 	limiter  *limiter.Limiter
 	opts     Options
-	headers  bool      // there are some
+	headers  bool      // whether answers have headers
 	requests sync.Pool // of *request
 	answers  sync.Pool // of *answer
 }
 
-// New returns a service that answers by l, whose options should have EncodeLimit.
+// New returns a service on top of l, whose options should set EncodeLimit.
 func New(l *limiter.Limiter, o Options) *Service {
 	o.Bounds = o.Bounds.orDefaults()
 	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{})}
@@ -82,12 +82,12 @@ func New(l *limiter.Limiter, o Options) *Service {
 type request struct {
 	limiter.Request
 	bounds *Bounds
-	buffer mem.Buffer // what its strings are parts of; nil: nothing of grpc-go's
-	count  int        // of descriptors, also of those beyond the bound
+	buffer mem.Buffer // the memory of its strings, if it is grpc-go's; otherwise nil
+	count  int        // of descriptors, those beyond the bound included
 	excess error      // of the first descriptor that exceeds a bound
 }
 
-// release takes a request back.
+// release returns a request to the pool.
 func (s *Service) release(r *request) {
 	r.reset()
 	s.requests.Put(r)
@@ -103,7 +103,7 @@ func (r *request) reset() {
 	}
 }
 
-// ShouldRateLimit implements the gRPC method for callers that have messages of the
+// ShouldRateLimit implements the gRPC method for callers that use messages of the
 // protobuf library. Its errors are InvalidArgument for requests that cannot be
 // decided and Unavailable when there are no rules or the backend failed.
 func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
@@ -128,7 +128,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest)
 	return resp, nil
 }
 
-// answer has a decoded request decided. The answer shares no memory with it.
+// answer decides a decoded request. The answer shares no memory with the request.
 func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 	now := time.Now()
 	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
@@ -154,13 +154,13 @@ func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 	return a, nil
 }
 
-// plain is a gRPC error whose text is its message alone.
+// plain is a gRPC error whose text is only its message.
 type plain struct{ error }
 
 // Error implements error.
 func (p plain) Error() string { return status.Convert(p.error).Message() }
 
-// refusal returns an error with its gRPC code.
+// refusal returns err as a gRPC error with its code.
 func (s *Service) refusal(err error) error {
 	message := err.Error()
 	if option, is := errors.AsType[*limiter.OptionError](err); is {

@@ -1,11 +1,11 @@
-// Package backendtest owns the conformance test of [backend.Backend]: whoever
-// writes a store calls [Run] from a test of its own, and passes when every field
-// of every decision is what the slow and plain [Reference] decides.
+// Package backendtest owns the conformance test of [backend.Backend]. A store calls
+// [Run] from a test of its own. It passes if every field of every decision equals
+// that of the slow and plain [Reference].
 //
 // Run takes a few settings from the environment:
 //
 //	BACKENDTEST_STEPS  requests of the random test (default 10000)
-//	BACKENDTEST_SEED   where the random test starts (default: by the time of day)
+//	BACKENDTEST_SEED   seed of the random test (default: from the time of day)
 //
 // A failure of the random test prints the values that replay it.
 package backendtest
@@ -20,16 +20,16 @@ import (
 type Fixture struct {
 	// Backend is empty when the factory hands it out.
 	Backend backend.Backend
-	// SetClock sets what the backend takes for the present, in microseconds since
-	// the Unix epoch, until it is set again; back as well as forward. It is called
-	// before the first request, and never while one is under way.
+	// SetClock sets the backend's clock, in microseconds since the Unix epoch. The
+	// clock then stands still until it is set again; it may be set back. SetClock is
+	// called before the first request, and never while one is under way.
 	//
-	// A store that forgets keys by another clock, as Redis does by its own, has
-	// to keep them for as long as the test runs.
+	// A store that expires keys by another clock, as Redis does by its own, must
+	// keep them for as long as the test runs.
 	SetClock func(micros int64)
 }
 
-// A Factory returns a new fixture; what has to be closed, t.Cleanup closes.
+// A Factory returns a new fixture, which it closes by t.Cleanup.
 type Factory func(t testing.TB) Fixture
 
 // Run tests the backends that the factory makes.

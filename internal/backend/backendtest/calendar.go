@@ -11,7 +11,7 @@ import (
 
 // testCalendar goes through a year's windows in three zones: one with daylight saving,
 // one in the south with half an hour of it, and one with an odd offset. None of them
-// changes its clocks at midnight, so that the time package knows when days begin.
+// changes its clocks at midnight, so time.Date returns when days begin.
 func testCalendar(t *testing.T, factory Factory) {
 	f := factory(t)
 	for _, zone := range []string{"Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu"} {

@@ -17,8 +17,8 @@ const (
 	hotLimit  = 300 // fewer than all callers together ask for
 )
 
-// testConcurrent has many callers at once under a clock that stands still, so
-// that exactly the limit must pass.
+// testConcurrent makes calls from many callers at once. The clock stands still, so
+// exactly the limit must pass.
 func testConcurrent(t *testing.T, factory Factory) {
 	for i, name := range algo.Algorithms() {
 		t.Run("one key/"+name, func(t *testing.T) {
@@ -44,8 +44,8 @@ func hotParams(a algo.Algorithm) algo.Params {
 	return p
 }
 
-// testPairs charges pairs of keys, in either order. The scarcer of the two must
-// pass exactly, and the other must have been charged no more than that.
+// testPairs charges pairs of keys, in either order. The calls that pass must equal the
+// lower limit, and the other key must have been charged no more than that.
 func testPairs(t *testing.T, factory Factory) {
 	scarce := bucket(hotLimit, algo.Drop)
 	ample := bucket(callers*perCaller, algo.Drop)
@@ -70,8 +70,8 @@ func testPairs(t *testing.T, factory Factory) {
 	}
 }
 
-// storm makes the calls, all callers at once, and returns how many were allowed
-// by every check.
+// storm makes the calls, all callers at once, and returns the number of calls that
+// every check allowed.
 func storm(t *testing.T, b backend.Backend, request func(caller int) backend.Request) int64 {
 	var passed atomic.Int64
 	var done sync.WaitGroup

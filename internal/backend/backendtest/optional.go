@@ -8,8 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// testOptional tests what the backend can do of [backend.Resetter] and
-// [backend.Lister], and that it reports to be healthy if it reports anything.
+// testOptional tests those of [backend.Resetter] and [backend.Lister] that the backend
+// implements. If it is a [backend.HealthReporter], it must report that it is healthy.
 func testOptional(t *testing.T, factory Factory) {
 	f := factory(t)
 	f.SetClock(epoch)
@@ -55,7 +55,7 @@ func testOptional(t *testing.T, factory Factory) {
 	}
 }
 
-// testOwnership uses again what belongs to the caller as soon as Decide returns.
+// testOwnership reuses the caller's memory as soon as Decide returns.
 func testOwnership(t *testing.T, factory Factory) {
 	f := factory(t)
 	f.SetClock(epoch)

@@ -11,10 +11,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// breaker stops calling a server that does not answer: after some failures in a
-// row calls fail at once. Trials are then made beside the traffic, one after the
-// other, until one is answered. A server that answers with an error is there, and
-// no failure.
+// breaker stops calls to a server that does not answer: after some failures in a
+// row, calls fail at once. It then makes trials beside the traffic, one after the
+// other, until one is answered. An answer with an error is not a failure, because
+// the server is there.
 type breaker struct {
 	all      *breakers
 	open     atomic.Bool
@@ -23,10 +23,10 @@ type breaker struct {
 	heard    atomic.Bool   // whether a call was answered since the last look
 	looking  atomic.Bool   // whether a look is under way
 	slot     atomic.Uint32 // of the call that failed last, for the trials
-	calm     atomic.Int64  // how many requests had failed before the first of the failures
+	calm     atomic.Int64  // the number of failed requests before the first of the failures in a row
 }
 
-// do makes the call, unless calls are suspended. Until is when its context is done.
+// do makes the call, unless calls are suspended. The call's context is done at until.
 func (b *breaker) do(slot uint16, until time.Time, call func(ctx context.Context) error) error {
 	if b.open.Load() {
 		return ErrSuspended
@@ -35,16 +35,16 @@ func (b *breaker) do(slot uint16, until time.Time, call func(ctx context.Context
 	ctx := newDeadline(until, began, b, slot)
 	defer ctx.free()
 	err := call(ctx)
-	if !errors.Is(err, errTimeout) || ctx.Err() == nil { // else the context has told
+	if !errors.Is(err, errTimeout) || ctx.Err() == nil { // otherwise the context has reported it
 		b.report(began, slot, err)
 	}
 	return err
 }
 
-// report counts what became of a call. A failure of a call that began before
-// another one was counted is no further one: a server that is held up for a
-// moment, and a connection that is closed, fail all calls at once. A proxy that
-// answers for one of its servers is there.
+// report counts the result of a call. A call that began before the last failure was
+// counted adds no further failure: a server that stalls for a moment, or a connection
+// that is closed, fails all calls under way at once. An error that a proxy reports
+// for one of its servers is no failure either, because the proxy is there.
 func (b *breaker) report(began time.Time, slot uint16, err error) {
 	if !errors.Is(err, ErrUnavailable) || errors.Is(err, errUpstream) {
 		if b.failures.Load() != 0 {
@@ -85,14 +85,14 @@ func (b *breaker) trip(cause error) {
 	bs.tasks.Go(func() { b.recover(bs.ctx) })
 }
 
-// recover makes trials until one is answered in time. One that was answered late
-// may have waited for the server to be back: whether it is, the next one tells at
-// once.
+// recover makes trials until one is answered in time. A trial that was answered late
+// may have waited for the server to come back, so the next one follows at once to
+// find out.
 func (b *breaker) recover(ctx context.Context) {
 	var waits pauses
 	for late := false; ; {
 		began := time.Now()
-		err := b.all.try(ctx, uint16(b.slot.Load()), b.all.patience)
+		err := b.all.try(ctx, uint16(b.slot.Load()), b.all.trialTimeout)
 		if err == nil && time.Since(began) <= b.all.bound {
 			break
 		}
@@ -109,8 +109,8 @@ func (b *breaker) recover(ctx context.Context) {
 	b.all.back()
 }
 
-// look makes a trial where no call was answered of late, so that a server that is
-// gone is known without traffic.
+// look makes a trial if no call was answered lately. So an outage is noticed without
+// traffic.
 func (b *breaker) look(ctx context.Context) {
 	if b.heard.Swap(false) || b.open.Load() || !b.looking.CompareAndSwap(false, true) {
 		return
@@ -123,37 +123,37 @@ func (b *breaker) look(ctx context.Context) {
 }
 
 const (
-	// lookEvery is how often a server is looked for that answers no calls, and how
-	// long it may take to answer.
+	// lookEvery is the interval of looks at a server that answered no calls, and
+	// the time that it has to answer one.
 	lookEvery = time.Second
-	// settled is how long nothing must be suspended for an outage to be over. A
-	// server that comes and goes is one outage.
-	settled = time.Second
+	// quietTime is how long no call must be suspended before an outage is over. A
+	// server that comes and goes makes one outage.
+	quietTime = time.Second
 )
 
-// breakers has one breaker for all, or in a cluster one for each range of slots,
-// for a range lives on one server and others may be well.
+// breakers has one breaker for all keys, or in a cluster one for each range of slots,
+// because a range lives on one server while other servers may work.
 type breakers struct {
-	each     []*breaker
-	after    int32
-	pause    time.Duration // between trials
-	bound    time.Duration // of what is answered in time
-	patience time.Duration // of a trial, connecting included
-	trial    func(ctx context.Context, slot uint16) error
-	log      *zap.Logger
+	each         []*breaker
+	after        int32
+	pause        time.Duration // between trials
+	bound        time.Duration // within which an answer is in time
+	trialTimeout time.Duration // includes the time to connect
+	trial        func(ctx context.Context, slot uint16) error
+	log          *zap.Logger
 
 	failed, suspended atomic.Int64 // requests
 	open              atomic.Int32 // breakers
 
-	mu      sync.Mutex
-	ctx     context.Context // done when they are stopped
-	stop    context.CancelFunc
-	tasks   sync.WaitGroup
-	outage  *outage // nil while there is none
-	settles *time.Timer
+	mu     sync.Mutex
+	ctx    context.Context // done when they are stopped
+	stop   context.CancelFunc
+	tasks  sync.WaitGroup
+	outage *outage // nil while there is none
+	ending *time.Timer
 }
 
-// outage is a time in which calls were suspended now and then.
+// outage is a time during which calls were suspended, with pauses of less than quietTime.
 type outage struct {
 	began             time.Time
 	worst             int // breakers that were open at once
@@ -165,11 +165,11 @@ const (
 	slotsPerBreaker = 256
 )
 
-// newBreakers returns closed breakers. The trial asks the server of a slot, and
-// returns an ErrUnavailable if it is not there.
+// newBreakers returns closed breakers. trial asks the server of a slot, and returns an
+// ErrUnavailable if it does not answer.
 func newBreakers(o *Options, trial func(ctx context.Context, slot uint16) error) *breakers {
 	bs := &breakers{
-		after: int32(o.BreakAfter), pause: o.BreakFor, bound: o.bound(), patience: o.DialTimeout,
+		after: int32(o.BreakAfter), pause: o.BreakFor, bound: o.bound(), trialTimeout: o.DialTimeout,
 		trial: trial, log: o.Log,
 	}
 	n := 1
@@ -186,8 +186,7 @@ func newBreakers(o *Options, trial func(ctx context.Context, slot uint16) error)
 	return bs
 }
 
-// of returns the breaker of a slot. The error is that of a key without a slot in a
-// cluster.
+// of returns the breaker of a slot. It is an error if a key in a cluster has no slot.
 func (bs *breakers) of(slot uint16) (*breaker, error) {
 	if len(bs.each) == 1 {
 		return bs.each[0], nil
@@ -198,7 +197,7 @@ func (bs *breakers) of(slot uint16) (*breaker, error) {
 	return nil, fmt.Errorf("%w: %w", ErrUnavailable, errNoCluster)
 }
 
-// watch looks for servers now and then.
+// watch looks at all servers every lookEvery.
 func (bs *breakers) watch() {
 	for sleep(bs.ctx, lookEvery) {
 		for _, b := range bs.each {
@@ -211,20 +210,20 @@ func (bs *breakers) watch() {
 	}
 }
 
-// try makes a trial that may take so long.
-func (bs *breakers) try(ctx context.Context, slot uint16, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// try makes a trial with a timeout.
+func (bs *breakers) try(ctx context.Context, slot uint16, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return bs.trial(ctx, slot)
 }
 
-// gone notes that a breaker has opened, with one line for an outage. The mutex is
-// held.
+// gone records that a breaker has opened. It logs one line per outage. The caller
+// holds the mutex.
 func (bs *breakers) gone(cause error, failed int64) {
 	away := int(bs.open.Add(1))
-	if bs.settles != nil {
-		bs.settles.Stop()
-		bs.settles = nil
+	if bs.ending != nil {
+		bs.ending.Stop()
+		bs.ending = nil
 	}
 	if bs.outage == nil {
 		bs.outage = &outage{began: time.Now(), failed: failed, suspended: bs.suspended.Load()}
@@ -233,7 +232,7 @@ func (bs *breakers) gone(cause error, failed int64) {
 	bs.outage.worst = max(bs.outage.worst, away)
 }
 
-// back notes that a breaker has closed. The outage is over when all stay closed.
+// back records that a breaker has closed. The outage is over when all stay closed.
 func (bs *breakers) back() {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -242,30 +241,30 @@ func (bs *breakers) back() {
 	}
 	ended := time.Now()
 	var timer *time.Timer
-	timer = time.AfterFunc(settled, func() {
+	timer = time.AfterFunc(quietTime, func() {
 		bs.mu.Lock()
 		defer bs.mu.Unlock()
-		if bs.settles != timer { // it has gone again
+		if bs.ending != timer { // a breaker has opened again
 			return
 		}
 		o := bs.outage
-		bs.outage, bs.settles = nil, nil
+		bs.outage, bs.ending = nil, nil
 		bs.log.Info("Redis answers again",
 			zap.Duration("after", ended.Sub(o.began)),
 			zap.Int64("failed_requests", bs.failed.Load()-o.failed),
 			zap.Int64("suspended_requests", bs.suspended.Load()-o.suspended),
 			zap.String("away", fmt.Sprintf("%d of %d", o.worst, len(bs.each))))
 	})
-	bs.settles = timer
+	bs.ending = timer
 }
 
-// share returns the part of the breakers that let no call pass.
+// share returns the fraction of the breakers that are open.
 func (bs *breakers) share() float64 { return float64(bs.open.Load()) / float64(len(bs.each)) }
 
-// allOpen reports whether no call passes, so that none need be prepared.
+// allOpen reports whether all breakers are open. No call need be prepared then.
 func (bs *breakers) allOpen() bool { return int(bs.open.Load()) == len(bs.each) }
 
-// count counts what became of a request.
+// count counts the result of a request.
 func (bs *breakers) count(err error) {
 	switch {
 	case err == nil:
@@ -280,17 +279,17 @@ func (bs *breakers) count(err error) {
 func (bs *breakers) close() {
 	bs.mu.Lock()
 	bs.stop()
-	if bs.settles != nil {
-		bs.settles.Stop()
-		bs.settles = nil
+	if bs.ending != nil {
+		bs.ending.Stop()
+		bs.ending = nil
 	}
 	bs.mu.Unlock()
 	bs.tasks.Wait()
 }
 
-// pauses are those between attempts to reach a server. One that is not there is
-// tried at a steady pace, so that it is found as soon as it is; one that refuses
-// the connection is tried less and less often.
+// pauses are the pauses between attempts to reach a server. A server that does not
+// answer is tried at a steady pace, so that its return is found soon. A server that
+// refuses the connection is tried less and less often.
 type pauses struct{ last time.Duration }
 
 const longestPause = time.Second

@@ -16,7 +16,7 @@ import (
 // hold is how long keys outlive their expiry when tests control the clock.
 const hold = 50 * 366 * 24 * time.Hour
 
-// call decides the ops, in order, in one call; each is then told how it went.
+// call decides the ops, in order, in one call, and sets the error of each.
 func (b *Backend) call(ops []*op, until time.Time) {
 	began := time.Now()
 	rest := b.unspent(ops, began)
@@ -30,7 +30,7 @@ func (b *Backend) call(ops []*op, until time.Time) {
 	}
 	for _, o := range rest {
 		o.err = err
-		b.forgetRefunded(o) // also what others have found meanwhile
+		b.forgetRefunded(o) // also refusals that others have remembered meanwhile
 	}
 	b.metrics.called(time.Since(began), len(rest), err)
 }
@@ -58,8 +58,8 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 		for again := false; ; {
 			sent := time.Now()
 			answer, err := client.Do(ctx, command).AsBytes()
-			// What did not run may be sent again: with its text to a server that
-			// does not know the script, and a moment later while keys are moving.
+			// A call that did not run may be sent again: with the script's text to a
+			// server that does not know it, and a moment later while keys are moving.
 			refusal, ok := rueidis.IsRedisErr(err)
 			switch {
 			case ok && refusal.IsNoScript():
@@ -71,7 +71,7 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 			if err != nil {
 				return b.failed(err)
 			}
-			// So may what ran at a time that nobody had thought of.
+			// So may a call whose boundaries of calendars did not fit Redis' clock.
 			if at, is := elsewhen(answer); is && !again {
 				again = true
 				b.ahead.Store(at - b.ownClock())
@@ -86,12 +86,12 @@ func (b *Backend) send(ops []*op, until time.Time) error {
 	})
 }
 
-// theirClock returns about what Redis' clock shows, in µs since the epoch: what this
-// process's does, unless that has turned out to be another day's. Redis decides by its
-// own clock; this only says which boundaries of calendars to send.
+// theirClock returns about the time of Redis' clock, in µs since the epoch. It is the
+// time of this process's clock, until Redis turns out to be in another window. Redis
+// decides by its own clock; this one only selects the boundaries of calendars to send.
 func (b *Backend) theirClock() int64 { return b.ownClock() + b.ahead.Load() }
 
-// ownClock returns what this process's clock shows, in µs since the epoch.
+// ownClock returns the time of this process's clock, in µs since the epoch.
 func (b *Backend) ownClock() int64 {
 	switch {
 	case b.opts.OwnClock != nil:
@@ -102,8 +102,8 @@ func (b *Backend) ownClock() int64 {
 	return time.Now().UnixMicro()
 }
 
-// teach makes a call to a server that did not know the script. One call at a time
-// sends its text; those that come meanwhile find it known.
+// teach makes a call to a server that did not know the script. Only one call at a time
+// sends the script's text; calls that wait meanwhile find the script known.
 func (b *Backend) teach(ctx context.Context, client rueidis.Client, keys, args []string) ([]byte, error) {
 	select {
 	case b.teaching <- struct{}{}:
@@ -126,7 +126,7 @@ func (b *Backend) command(client rueidis.Client, keys, args []string, text bool)
 	return client.B().Evalsha().Sha1(b.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
 }
 
-// failed returns what a call's error means.
+// failed returns the error of a call as one of this package's errors.
 func (b *Backend) failed(err error) error {
 	answer, ok := rueidis.IsRedisErr(err)
 	if !ok {
@@ -140,7 +140,7 @@ func (b *Backend) failed(err error) error {
 	}
 	text := answer.Error()
 	code, _, _ := strings.Cut(text, " ")
-	if code == "NOPROTO" { // what is behind the address has changed
+	if code == "NOPROTO" { // another server is now behind the address
 		b.conn.wrongServer()
 	}
 	if refusesLogin(text) {
@@ -160,8 +160,8 @@ func (b *Backend) failed(err error) error {
 	return fmt.Errorf("%w: %s", ErrRefused, text)
 }
 
-// refusesLogin reports whether an error is the answer to what a connection begins
-// with, rather than to a call: the library hands on both alike.
+// refusesLogin reports whether an error is the answer to the first commands of a
+// connection, rather than to a call: the library returns both alike.
 func refusesLogin(text string) bool {
 	code, rest, _ := strings.Cut(text, " ")
 	switch code {
@@ -171,7 +171,7 @@ func refusesLogin(text string) bool {
 		return strings.Contains(rest, "'select'") || strings.Contains(rest, "'hello'") || strings.Contains(rest, "'auth'")
 	}
 	for _, start := range []string{"max number of clients", "DB index", "invalid DB index", "AUTH", "Client sent AUTH", "invalid password"} {
-		if strings.HasPrefix(text, start) { // the library cuts ERR off
+		if strings.HasPrefix(text, start) { // the library removes ERR
 			return true
 		}
 	}

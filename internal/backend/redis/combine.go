@@ -10,12 +10,12 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// lanes combine requests. A lane is of calls that may carry each other's
-// requests: all to one server or, where keys are spread, of one hash tag. While a call is under
-// way, later requests queue, and then go together in the next one, which decides
-// them in the order in which they came. So what a call costs is shared by the more
-// requests the more there are, a hot key costs a few calls a round trip whatever
-// its rate, and all are decided just as they would be otherwise.
+// lanes combine requests. A lane is a series of calls that may carry each other's
+// requests: all requests to one server or, where keys are spread, of one hash tag.
+// While a call is under way, later requests queue. They then go together in the next
+// call, which decides them in the order in which they came. So the cost of a call is
+// shared by more requests under more load, and a hot key costs a few calls per round
+// trip whatever its rate. The decisions are the same as without combining.
 //
 // Who owns a request, from do to its answer:
 //
@@ -32,15 +32,15 @@ import (
 //	                          │   calls-- <────────────┼── end
 //
 // The last of caller and goroutine to release the op frees it. A caller whose bound
-// has come does not wait for the other; if its op is still in the queue it is not
-// sent: see turn.
+// has come does not wait for the goroutine. If its op is still in the queue, it is
+// never sent: see turn.
 type lanes struct {
 	call   func(ops []*op, deadline time.Time)
 	apart  bool // each request goes in a call of its own
 	shards [64]laneShard
 
-	// Calls are made by goroutines of their own; see turn. Some wait for the next
-	// call, whose stack has grown already.
+	// Calls are made by goroutines of their own; see turn. Some of them, whose stack
+	// has grown already, wait for the next call.
 	work    chan task
 	idle    atomic.Int32
 	stop    context.Context
@@ -48,7 +48,7 @@ type lanes struct {
 	workers sync.WaitGroup
 }
 
-// task is an op that begins a call of a lane; of none if it goes alone.
+// task is an op that begins a call of a lane; without a lane it goes alone.
 type task struct {
 	shard *laneShard
 	lane  *lane
@@ -58,7 +58,7 @@ type task struct {
 type laneShard struct {
 	mu    sync.Mutex
 	lanes map[keys.Place]*lane
-	spare *lane // one that is closed
+	spare *lane // a closed lane for reuse
 }
 
 // lane is the calls of one place. Its shard's mutex guards it.
@@ -69,21 +69,21 @@ type lane struct {
 }
 
 const (
-	// pace is how long after a call began requests wait for its end, if they will
-	// all go in the next one, rather than have one of them begin a further call.
-	// Where the server is near they do wait, and what a call costs is shared by the
-	// most; where it is far they need not wait for a whole round trip.
+	// pace is how long after the start of a call later requests wait for its end,
+	// if they all fit in the next call. After that one of them begins a further call.
+	// If the server is near, requests do wait, and most of them share a call. If it
+	// is far, they need not wait for a whole round trip.
 	pace = time.Millisecond
-	// mostCalls is how many calls are under way at the most while they do end. More
-	// would hardly be quicker: the server decides one after the other.
+	// mostCalls is the most calls under way in a lane that is not stalled. More would
+	// hardly be quicker: the server decides one after the other.
 	mostCalls = 4
-	// mostGathered is how many checks are put together in a call, for whose time the
-	// server does nothing else: some 300 µs.
+	// mostGathered is the most checks that are combined in a call. For its time, some
+	// 300 µs, the server does nothing else.
 	mostGathered = 128
-	// patient is how long nothing may move for others to wait: where calls take
-	// long, requests do not wait for them.
-	patient = 5 * time.Millisecond
-	// mostIdle is how many goroutines wait for calls.
+	// stalledAfter is the time without progress after which a lane counts as stalled:
+	// where calls take long, requests do not wait for them.
+	stalledAfter = 5 * time.Millisecond
+	// mostIdle is the most goroutines that wait for calls.
 	mostIdle = 64
 )
 
@@ -96,7 +96,7 @@ func newLanes(call func([]*op, time.Time)) *lanes {
 	return l
 }
 
-// do has the op decided, alone or with others of its place, within its bound.
+// do decides the op, alone or with others of its place, within its bound.
 func (l *lanes) do(o *op, at keys.Place) error {
 	out := o.out
 	o.own()
@@ -121,7 +121,7 @@ func (l *lanes) start(t task) {
 	}
 }
 
-// run makes the calls of a task, and then of others that come.
+// run makes the calls of a task, and then those of later tasks.
 func (l *lanes) run(t task) {
 	var batch []*op
 	for {
@@ -148,8 +148,8 @@ func (l *lanes) run(t task) {
 func (l *lanes) serve(t task, batch []*op) []*op {
 	at := t.op.place
 	for o, waited := t.op, false; o != nil; waited = true {
-		// Requests that are about to come, because their goroutines can run, may still
-		// join. On an idle machine there are none, and this costs nothing.
+		// Requests whose goroutines are ready to run may still join. On an idle machine
+		// there are none, and this costs nothing.
 		runtime.Gosched()
 		batch = l.decide(t.shard.take(t.lane, o, waited, batch))
 		o = t.shard.leave(t.lane, at)
@@ -208,10 +208,10 @@ func (s *laneShard) enter(o *op) (ln *lane, queued bool) {
 	return ln, false
 }
 
-// busy says whether a request waits for the calls that are under way.
+// busy reports whether a request must wait for the calls under way.
 func (ln *lane) busy(now time.Time) bool {
 	switch since := now.Sub(ln.moved); {
-	case ln.calls == 0 || since > patient:
+	case ln.calls == 0 || since > stalledAfter:
 		return false
 	case ln.calls < mostCalls:
 		return since <= pace && len(ln.queue) < mostGathered
@@ -219,9 +219,9 @@ func (ln *lane) busy(now time.Time) bool {
 	return true
 }
 
-// take returns the op with as many of those that wait as one call takes, in the
-// order in which they came: before it those that waited when it came, unless it
-// has waited itself, as the first of them.
+// take returns the op and the waiting ops that fit in one call with it, in the order
+// in which they came. If the op has waited, it was the first in the queue; otherwise
+// those that wait came before it.
 func (s *laneShard) take(ln *lane, o *op, waited bool, batch []*op) []*op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,7 +241,7 @@ func (s *laneShard) take(ln *lane, o *op, waited bool, batch []*op) []*op {
 	return batch
 }
 
-// leave ends a call. It returns who is to make the next one, if any waits.
+// leave ends a call. It returns the op that begins the next one; nil if none waits.
 func (s *laneShard) leave(ln *lane, at keys.Place) *op {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,12 +22,12 @@ import (
 	"github.com/distlimiter/ratelimit/internal/named"
 )
 
-// connector holds the client, which comes up in the background however long
-// that takes, and is made anew when it is found to be with the wrong server.
-// Once up, the client itself reconnects as calls need it.
+// connector holds the client. It connects in the background, however long that
+// takes, and makes a new client when the present one turns out to be connected to
+// the wrong server. Once connected, the client itself reconnects as calls need it.
 type connector struct {
 	mode   Mode
-	probe  string        // a key that there is not
+	probe  string        // a key that never exists
 	pause  time.Duration // between attempts
 	option rueidis.ClientOption
 	dialer *dialer
@@ -46,7 +46,7 @@ type connector struct {
 const (
 	renewEvery = time.Second // at most
 
-	keepAlive    = time.Second // an idle connection is probed as often
+	keepAlive    = time.Second // the interval of probes of an idle connection
 	bufferSize   = 64 << 10    // bytes, of each connection and direction
 	refreshEvery = 5 * time.Second
 )
@@ -85,8 +85,8 @@ func newConnector(o *Options) (*connector, error) {
 		},
 		ClusterOption: rueidis.ClusterOption{ShardsRefreshInterval: refreshEvery},
 		ClientSetInfo: rueidis.DisableClientSetInfo,
-		// How long a server may leave a probe unanswered before its connection,
-		// with all calls that wait on it, is given up.
+		// The time that a server has to answer a probe. After it the connection is
+		// closed, with all calls that wait on it.
 		ConnWriteTimeout:    max(time.Second, 2*o.Timeout),
 		MaxFlushDelay:       max(0, o.FlushDelay),
 		PipelineMultiplex:   bits.Len(uint(o.Connections)) - 1,
@@ -94,7 +94,7 @@ func newConnector(o *Options) (*connector, error) {
 		WriteBufferEachConn: bufferSize,
 		ForceSingleClient:   o.Mode == Single || o.Mode == Proxy,
 		DisableCache:        true,
-		DisableRetry:        true, // a call that may have charged is not made again
+		DisableRetry:        true, // a call that may have charged must not be repeated
 		AlwaysPipelining:    true,
 	}
 	if o.TLS != nil { // a cluster may have ports for TLS
@@ -113,7 +113,7 @@ func newConnector(o *Options) (*connector, error) {
 	return c, nil
 }
 
-// run connects, and again each time that renewal is asked for, until stopped.
+// run connects, and connects again each time that a renewal is requested, until stopped.
 func (c *connector) run(ctx context.Context) {
 	for c.reach(ctx) && sleep(ctx, jitter(renewEvery)) {
 		select {
@@ -124,8 +124,8 @@ func (c *connector) run(ctx context.Context) {
 	}
 }
 
-// reach tries to connect until it has, with a line when it begins to fail and one
-// when it has ended. It reports whether it has.
+// reach tries to connect until it succeeds. It logs one line when it begins to fail,
+// and one when it succeeds after that. It reports whether it has connected.
 func (c *connector) reach(ctx context.Context) bool {
 	var waits pauses
 	for began, attempts := time.Now(), 1; ; attempts++ {
@@ -147,8 +147,9 @@ func (c *connector) reach(ctx context.Context) bool {
 	}
 }
 
-// connect makes a client. What refuses the protocol RESP3, or closes a connection
-// that asks for it as proxies do, is tried without asking, and that is remembered.
+// connect makes a client. Some servers refuse the protocol RESP3, and some proxies
+// close a connection that asks for it. For those it connects again without asking, and
+// remembers that.
 func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 	client, err := c.attempt(ctx)
 	if err == nil || c.option.AlwaysRESP2 || !refusesHello(err) {
@@ -161,7 +162,7 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 		if client != nil {
 			client.Close()
 		}
-		if errors.Is(again, errSharded) { // it speaks RESP2, and is found to be something else
+		if errors.Is(again, errSharded) { // it speaks RESP2, but is not a single server
 			return nil, again
 		}
 		return nil, err
@@ -170,8 +171,8 @@ func (c *connector) connect(ctx context.Context) (rueidis.Client, error) {
 	return client, nil
 }
 
-// answers reports whether a server answers at all, for a connection that begins
-// without HELLO may have begun with nothing.
+// answers reports whether a server answers at all. A connection that begins without
+// HELLO may have sent nothing so far.
 func (c *connector) answers(ctx context.Context, client rueidis.Client) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.option.Dialer.Timeout)
 	defer cancel()
@@ -180,7 +181,7 @@ func (c *connector) answers(ctx context.Context, client rueidis.Client) bool {
 	return err == nil || refused
 }
 
-// plainly makes connections begin without HELLO, or with it.
+// plainly sets whether connections begin without HELLO and use RESP2.
 func (c *connector) plainly(resp2 bool) {
 	c.option.AlwaysRESP2 = resp2
 	c.dialer.silent.Store(resp2)
@@ -191,7 +192,7 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	if err == nil {
 		err = checkMode(ctx, client, c.mode, c.option.Dialer.Timeout)
 	}
-	if err == nil && c.mode != Proxy { // as for evictions
+	if err == nil && c.mode != Proxy { // a proxy does not report a version
 		err = checkVersion(ctx, client, c.option.Dialer.Timeout)
 	}
 	if err == nil && (c.mode == Single || c.mode == Proxy) {
@@ -218,8 +219,8 @@ func (c *connector) attempt(ctx context.Context) (rueidis.Client, error) {
 	return client, err
 }
 
-// refusesHello reports whether an error while connecting is the answer to HELLO 3:
-// that there is no such protocol, or the end of the connection.
+// refusesHello reports whether an error while connecting is the answer to HELLO 3: an
+// unknown protocol, or the end of the connection.
 func refusesHello(err error) bool {
 	return strings.Contains(err.Error(), "NOPROTO") || errors.Is(err, io.EOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
@@ -244,8 +245,8 @@ func (c *connector) current() (rueidis.Client, error) {
 	return nil, errNotYet
 }
 
-// wrongServer asks for another client: this one's server turned out to be a
-// replica, which a new look at the address or the sentinels may help.
+// wrongServer requests another client: this one's server turned out to be a replica.
+// A new look-up of the address, or a query to the sentinels, may find the master.
 func (c *connector) wrongServer() {
 	select {
 	case c.renew <- struct{}{}:
@@ -261,7 +262,7 @@ func (c *connector) close() {
 	}
 }
 
-// refusesTLS reports whether an error is that of two sides that can't agree on TLS.
+// refusesTLS reports whether an error means that the two sides can't agree on TLS.
 func refusesTLS(err error) bool {
 	var unverified *tls.CertificateVerificationError
 	var alert tls.AlertError
@@ -269,11 +270,11 @@ func refusesTLS(err error) bool {
 	return errors.As(err, &unverified) || errors.As(err, &alert) || errors.As(err, &plain)
 }
 
-// errNoCluster is that of a server that was named as one of a cluster, and is none.
+// errNoCluster means that the server should be one of a cluster, and is not.
 var errNoCluster = errors.New("the server is not a cluster")
 
-// checkMode refuses the client of a single server where a cluster is meant: the
-// library falls back to it, and keys would have no slots.
+// checkMode refuses the client of a single server if the mode is Cluster. The library
+// falls back to such a client, and keys would have no slots.
 func checkMode(ctx context.Context, client rueidis.Client, mode Mode, timeout time.Duration) error {
 	if mode != Cluster || client.Mode() == rueidis.ClientModeCluster {
 		return nil
@@ -287,12 +288,12 @@ func checkMode(ctx context.Context, client rueidis.Client, mode Mode, timeout ti
 	return errNoCluster
 }
 
-// oldest is the first major version whose access lists and RESP3 this package
-// needs. Valkey, a fork of Redis 7.2, says that it is 7.2.
+// oldest is the first major version with access lists and RESP3, which this package
+// needs. Valkey, a fork of Redis 7.2, reports version 7.2.
 const oldest = 6
 
-// checkVersion refuses servers that are too old for the script. A server that
-// does not say is taken to be new enough.
+// checkVersion refuses servers that are too old for the script. A server that does
+// not report its version is assumed to be new enough.
 func checkVersion(ctx context.Context, client rueidis.Client, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -311,13 +312,13 @@ func checkVersion(ctx context.Context, client rueidis.Client, timeout time.Durat
 	return nil
 }
 
-// jitter returns d give or take a quarter, so that replicas of this service that
-// lost Redis at once do not all come back at once.
+// jitter returns d plus or minus up to a quarter, so that replicas of this service that
+// lost Redis at the same time do not all come back at the same time.
 func jitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
 }
 
-// sleep waits, and says whether to go on: not when ctx is done.
+// sleep waits for d. It returns false as soon as ctx is done.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

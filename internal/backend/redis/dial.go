@@ -10,14 +10,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// dialer makes connections. The library dials when a call needs one, within the
-// time that the call has left, and again for a trial, which has the time that a
-// handshake may need.
+// dialer makes connections. The library dials when a call needs a connection, within
+// the time that the call has left. It dials again for a trial, which has enough time
+// for a handshake.
 type dialer struct {
 	network   string
 	config    func() *tls.Config // of the next connection; nil for plain text
-	sentinels *tls.Config        // what the library says that it dials sentinels with
-	silent    atomic.Bool        // connections begin without HELLO
+	sentinels *tls.Config        // marks the dials of the library that lead to sentinels
+	silent    atomic.Bool        // whether connections begin without HELLO
 }
 
 func newDialer(o *Options) (*dialer, error) {
@@ -38,8 +38,8 @@ func newDialer(o *Options) (*dialer, error) {
 	return d, nil
 }
 
-// dial is [rueidis.ClientOption.DialCtxFn]. Of the configuration only which one it is
-// matters: the files that it is made of are read again.
+// dial is [rueidis.ClientOption.DialCtxFn]. config only distinguishes sentinels from
+// servers; its content is not used, because the files are read again.
 func (d *dialer) dial(ctx context.Context, addr string, nd *net.Dialer, config *tls.Config) (conn net.Conn, err error) {
 	if d.config == nil {
 		conn, err = nd.DialContext(ctx, d.network, addr)
@@ -58,7 +58,7 @@ func (d *dialer) dial(ctx context.Context, addr string, nd *net.Dialer, config *
 	return conn, nil
 }
 
-// skipHostname makes the configuration verify a server's certificate but for its
+// skipHostname makes the configuration verify a server's certificate, except for its
 // name.
 func skipHostname(config *tls.Config) *tls.Config {
 	config.InsecureSkipVerify = true // the chain is verified below

@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// evictions is what Redis says of counters that it forgets to save memory, so that
-// limits begin anew. A server that says nothing, such as a proxy, is left out.
+// evictions counts the counters that Redis evicts to save memory, whose limits begin
+// anew. A server that does not report evictions, such as a proxy, is left out.
 type evictions struct {
 	known   atomic.Bool
 	evicted atomic.Int64 // keys, of all servers since they started
@@ -24,7 +24,7 @@ const (
 	evictionsTimeout = time.Second // of a server
 )
 
-// watchEvictions asks the servers now and then, and says once that they may evict.
+// watchEvictions asks the servers every evictionsEvery, and warns once if they may evict.
 func (b *Backend) watchEvictions(ctx context.Context) {
 	select {
 	case <-b.conn.ready:

@@ -23,7 +23,7 @@ func (b *Backend) spend(o *op, now time.Time) (spent bool) {
 	return spent
 }
 
-// unspent decides what it can from leases, and returns the other ops.
+// unspent decides those ops that leases can decide, and returns the others.
 func (b *Backend) unspent(ops []*op, now time.Time) []*op {
 	for i, o := range ops {
 		if !b.spend(o, now) {
@@ -41,15 +41,15 @@ func (b *Backend) unspent(ops []*op, now time.Time) []*op {
 	return ops
 }
 
-// trip is a trip of a lease with the ops that make it.
+// trip is a trip of a lease with the ops that carry it out.
 type trip struct {
 	*lease.Trip
-	first      *op   // of the requests for the counter; nil without any
-	hits       int64 // of all of them
+	first      *op   // the first request for the counter; nil without any
+	hits       int64 // of all requests for the counter
 	give, take *op   // nil for none
 }
 
-// beginTrips returns what a call for these ops is to do about leases.
+// beginTrips returns the trips of leases that a call for these ops carries out.
 func (b *Backend) beginTrips(ops []*op, now time.Time) (trips []*trip) {
 next:
 	for _, o := range ops {
@@ -79,8 +79,8 @@ func transfer(of keys.ID, t *lease.Transfer) *op {
 	return &op{checks: []backend.Check{t.Check}, ids: []keys.ID{of}, out: make([]algo.Decision, 1), before: t.Before}
 }
 
-// withTrips returns the ops of a call: what is given back first, what is taken
-// ahead last, so that no request is refused for it.
+// withTrips returns the ops of a call. Hits are given back first and taken ahead last,
+// so that no request is refused because of a lease.
 func withTrips(ops []*op, trips []*trip) []*op {
 	if len(trips) == 0 {
 		return ops
@@ -100,8 +100,8 @@ func withTrips(ops []*op, trips []*trip) []*op {
 	return all
 }
 
-// endTrip takes note of how a trip went. Where hits went back, what is known of the
-// counter's refusals no longer holds.
+// endTrip records the result of a trip. If hits went back, remembered refusals of the
+// counter no longer hold.
 func (b *Backend) endTrip(t *trip, sent time.Time, err error) {
 	b.leases.End(t.Trip, t.first.answer(), t.take.answer(), sent, time.Now(), err)
 	if t.give != nil {
@@ -109,7 +109,7 @@ func (b *Backend) endTrip(t *trip, sent time.Time, err error) {
 	}
 }
 
-// answer returns the answer to the first check of the op; that of no op is empty.
+// answer returns the answer to the op's first check; without an op it is empty.
 func (o *op) answer() lease.Answer {
 	if o == nil {
 		return lease.Answer{}
@@ -117,8 +117,8 @@ func (o *op) answer() lease.Answer {
 	return lease.Answer{Decision: o.out[0], At: o.now}
 }
 
-// returnLeases gives back what is left of leases that expire and, when it is
-// stopped, of all.
+// returnLeases gives back the rest of leases that expire and, when it is stopped, of
+// all leases.
 func (b *Backend) returnLeases(ctx context.Context) {
 	for sleep(ctx, lease.Life) {
 		b.returnOverdue(time.Now())
@@ -128,7 +128,8 @@ func (b *Backend) returnLeases(ctx context.Context) {
 	b.returnOverdue(now)
 }
 
-// returnOverdue gives back what has expired. What Redis does not take in time is void.
+// returnOverdue gives back hits of expired leases. Hits that Redis does not accept in
+// time are void.
 func (b *Backend) returnOverdue(now time.Time) {
 	until := now.Add(b.opts.bound())
 	for _, overdue := range b.leases.Overdue(now) {

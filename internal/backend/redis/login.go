@@ -9,8 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// login is as whom connections are made: what it says or, where there are files,
-// what they hold then.
+// login is the user and password of connections. A file, if there is one, is read for
+// each connection and takes precedence.
 type login struct {
 	user, password         string
 	userFile, passwordFile string
@@ -31,8 +31,8 @@ func (l *login) credentials() (c rueidis.AuthCredentials, err error) {
 	return c, nil
 }
 
-// ReadSecret returns what a file holds, but for the end of its line. The error
-// names the file, and never what it holds.
+// ReadSecret returns the content of a file without line ends at its end. The error
+// names the file, and never its content.
 func ReadSecret(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -45,8 +45,9 @@ func ReadSecret(path string) (string, error) {
 	return secret, nil
 }
 
-// logins are those of the servers and of the sentinels. The library asks for both
-// with nothing but the address of the connection, which therefore says which it is.
+// logins are the logins of the servers and of the sentinels. The library asks for both
+// with only the address of the connection, so the type of the address distinguishes
+// them.
 type logins struct{ server, sentinel login }
 
 // sentinelAddr is the address of a sentinel.

@@ -7,17 +7,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what the backend does.
+// metrics count calls and decisions.
 type metrics struct {
 	calls     *prometheus.CounterVec // by result
 	took      prometheus.Histogram
-	decisions *prometheus.CounterVec // by how
+	decisions *prometheus.CounterVec // by means
 	ok        prometheus.Counter     // calls that were answered
 	suspended prometheus.Counter     // calls that were not made
-	own       prometheus.Counter     // decisions of a call of their own,
-	combined  prometheus.Counter     // of another's call,
-	refused   prometheus.Counter     // of what is remembered of refusals,
-	leased    prometheus.Counter     // and of a lease
+	own       prometheus.Counter     // decisions by a call of their own,
+	combined  prometheus.Counter     // by another request's call,
+	refused   prometheus.Counter     // by a remembered refusal,
+	leased    prometheus.Counter     // and by a lease
 }
 
 func newMetrics() *metrics {
@@ -42,7 +42,7 @@ func newMetrics() *metrics {
 	return m
 }
 
-// called counts a call that decided so many requests.
+// called counts a call and the requests that it decided.
 func (m *metrics) called(took time.Duration, requests int, err error) {
 	if err == nil {
 		m.ok.Inc()
@@ -105,6 +105,6 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(suspendedDesc, prometheus.GaugeValue, b.breakers.share())
 }
 
-// Healthy implements [backend.HealthReporter]: Redis answers, or some of a cluster
-// does. Without calls it is looked for every second.
+// Healthy implements [backend.HealthReporter]. It reports whether Redis answers, or in a
+// cluster at least some of it. Without calls, trials find out every second.
 func (b *Backend) Healthy() bool { return b.conn.client.Load() != nil && b.breakers.share() < 1 }

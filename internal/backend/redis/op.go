@@ -18,12 +18,12 @@ type op struct {
 	allOrNothing bool
 	out          []algo.Decision // one for each check
 	now          int64           // when it was decided, in µs since the epoch
-	before       int64           // when what it gives back is void, by the same clock; 0 for never
+	before       int64           // when the hits that it gives back become void, by the same clock; 0 for never
 
 	began, deadline time.Time
-	epochs          []uint64 // of what is remembered of the ids; see refusals
+	epochs          []uint64 // of remembered refusals of the ids; see refusals
 
-	err error // what has become of it
+	err error // its result
 
 	turn *turn // in a lane
 }
@@ -40,7 +40,7 @@ func newOp(checks []backend.Check, allOrNothing bool, out []algo.Decision, now, 
 	return o
 }
 
-// free gives the op up. Nothing may hold it any more.
+// free releases the op. Nothing may hold it any more.
 func (o *op) free() {
 	o.turn.reset()
 	*o = op{ids: o.ids[:0], epochs: o.epochs[:0], turn: o.turn}

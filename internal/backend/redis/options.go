@@ -30,8 +30,8 @@ var modeNames = [...]string{"single", "sentinel", "cluster", "proxy"}
 // String returns the name of the mode, such as "cluster".
 func (m Mode) String() string { return modeNames[m] }
 
-// Spreads reports whether keys are spread over several servers. What is decided in
-// one step must then have one hash tag.
+// Spreads reports whether keys are spread over several servers. Counters that are
+// decided in one step must then share a hash tag.
 func (m Mode) Spreads() bool { return m == Cluster || m == Proxy }
 
 // Secret is text that is never printed.
@@ -69,7 +69,7 @@ type Options struct {
 	SentinelUsername string
 	SentinelPassword Secret
 	// UsernameFile, PasswordFile and SentinelPasswordFile name files that hold them
-	// instead, and are read for each connection: they may change.
+	// instead. They are read for each connection, so their content may change.
 	UsernameFile         string
 	PasswordFile         string
 	SentinelPasswordFile string
@@ -78,33 +78,33 @@ type Options struct {
 	// TLS is nil for plain text. The files are read again when they change, for each
 	// connection to the servers and to the sentinels. Its Log is that of these options.
 	TLS *tlsfiles.Files
-	// SkipHostname verifies the chain of a server's certificate, and not its name.
+	// SkipHostname verifies the chain of a server's certificate, but not its name.
 	SkipHostname bool
 
 	// Prefix begins every key. Default "distlimiter".
 	Prefix string
-	// PlainKeys writes counters' keys out, for people to read, instead of 16
-	// bytes of their hash. It costs memory, and lets Redis see what descriptors hold.
+	// PlainKeys stores counters' keys in full, readable by people, instead of 16 bytes
+	// of their hash. It costs memory, and shows the content of descriptors to Redis.
 	PlainKeys bool
 
-	// Connections to each server; a power of two, up to 256. Default 1: the
-	// requests of all callers share it in a pipeline, and the more of them the
-	// less does each cost.
+	// Connections is the number of connections to each server: a power of two, up to
+	// 256. Default 1: the requests of all callers share it in a pipeline, which costs
+	// less per request the more of them there are.
 	Connections int
-	// Timeout bounds every answer, however long its caller would wait. Default 0:
-	// the caller's deadline does, less a margin of a tenth and at least 2 ms in which
-	// the answer arrives; without a deadline 250 ms.
+	// Timeout bounds every answer, however long its caller would wait. Default 0: the
+	// bound is the caller's deadline less a margin in which the answer arrives, a tenth
+	// and at least 2 ms. Without a deadline it is 250 ms.
 	Timeout time.Duration
-	// DialTimeout bounds the making of a connection, beside the callers. Default 2 s,
-	// or Timeout if that is more.
+	// DialTimeout bounds the time to connect, independently of callers. Default 2 s, or
+	// Timeout if that is more.
 	DialTimeout time.Duration
-	// FlushDelay is how long after it was last sent something a connection gathers
-	// requests, if others are under way: it saves CPU time for a little latency.
-	// Default 20 µs; less than 0 for none.
+	// FlushDelay is how long after its last write a connection gathers requests, if
+	// others are under way: it saves CPU time for a little latency. Default 20 µs; less
+	// than 0 for none.
 	FlushDelay time.Duration
 	// BreakAfter is how many calls must fail in a row before calls are suspended.
-	// Then trials are made until one is answered, about BreakFor after the last.
-	// Defaults 5 and 100 ms. In a cluster they count apart for each 64th of the slots.
+	// Trials then follow, about BreakFor apart, until one is answered. Defaults 5 and
+	// 100 ms. In a cluster each 64th of the slots counts separately.
 	BreakAfter int
 	BreakFor   time.Duration
 
@@ -112,23 +112,23 @@ type Options struct {
 	// The answers are the same, but each costs a call.
 	NoCombining bool
 
-	// LocalCacheBytes bounds the memory of counters known to be over their limit,
-	// whose requests are refused without asking Redis. Default 0: none is kept.
+	// LocalCacheBytes bounds the memory for remembered refusals: requests for counters
+	// known to be over their limit are refused without asking Redis. Default 0: none.
 	LocalCacheBytes int
 
-	// Replicas is how many replicas of the service share the leases of rules that
-	// have any. Default 1.
+	// Replicas is the number of replicas of the service among which leases are divided,
+	// for rules that have leases. Default 1.
 	Replicas int
 
 	// Clock returns the time in microseconds since the Unix epoch; for tests. nil
-	// leaves the time to Redis. Under a Clock keys do not expire by themselves.
+	// leaves the time to Redis. With a Clock, keys do not expire by themselves.
 	Clock func() int64
-	// OwnClock is what this process's clock shows, for tests with one that is not
-	// Redis'. nil is Clock, or else the wall clock.
+	// OwnClock returns the time of this process's clock, for tests in which it differs
+	// from Redis'. nil means Clock, or else the wall clock.
 	OwnClock func() int64
 	// Log is nil for none.
 	Log *zap.Logger
-	// Names say how an operator sets these.
+	// Names says how an operator sets these.
 	Names named.Fields
 }
 
@@ -144,7 +144,7 @@ const (
 	MaxConnections = 256
 )
 
-// withDefaults returns o complete, or all that is wrong with it.
+// withDefaults returns o with its defaults. The error joins all that is wrong with it.
 func (o Options) withDefaults() (Options, error) {
 	set(&o.Network, "tcp")
 	set(&o.Prefix, defaultPrefix)
@@ -160,13 +160,14 @@ func (o Options) withDefaults() (Options, error) {
 	return o, o.check()
 }
 
-// Check returns all that is wrong with the options; nil if nothing is.
+// Check returns one error for everything that is wrong with the options; nil if they
+// are valid.
 func (o Options) Check() error {
 	_, err := o.withDefaults()
 	return err
 }
 
-// bound is the longest that an answer takes whose caller has no deadline.
+// bound returns the longest time that an answer may take for a caller without a deadline.
 func (o *Options) bound() time.Duration {
 	if o.Timeout > 0 {
 		return o.Timeout
@@ -174,11 +175,10 @@ func (o *Options) bound() time.Duration {
 	return defaultTimeout
 }
 
-// leastMargin is what is left at least of a caller's time for the answer to arrive.
+// leastMargin is the least time that is reserved for the answer to reach its caller.
 const leastMargin = 2 * time.Millisecond
 
-// until returns when the answer to a caller is due, and whether there is any time
-// until then.
+// until returns when the answer to a caller is due, and whether that is in the future.
 func (o *Options) until(ctx context.Context, now time.Time) (time.Time, bool) {
 	deadline, limited := ctx.Deadline()
 	if !limited {

@@ -10,27 +10,27 @@ import (
 )
 
 var (
-	// errSharded is that of an address behind which keys are spread over servers.
+	// errSharded means that keys of one address are spread over several servers.
 	errSharded = errors.New("keys lead to different servers, as behind a proxy that shards")
-	// errMoved is that of a server of a cluster, without a proxy.
+	// errMoved means that the server is one of a cluster, without a proxy.
 	errMoved = errors.New("the server is one of a cluster")
-	// errUntagged is that of a proxy that spreads keys by the whole of their name.
+	// errUntagged means that a proxy spreads keys by their whole name.
 	errUntagged = errors.New("the proxy sends keys with one hash tag to different servers: Envoy needs enable_hashtagging: true and lb_policy: MAGLEV or RING_HASH, twemproxy hash_tag: \"{}\"")
 )
 
-// whereScript tells which server its first key has led to, as far as the server
-// tells: each has a run_id of its own. It changes nothing.
+// whereScript returns the run_id of the server to which its first key leads, or "" if
+// the server does not report one. Each server has its own. The script changes nothing.
 const whereScript = `local info = redis.pcall('INFO', 'server')
 return type(info) == 'string' and info:match('run_id:(%w+)') or ''`
 
-// placesTried is how many pairs of keys are asked for. By chance all keys of two
-// servers lead to one once in 2^31 times, and the tags of a proxy without tags agree
-// once in 2^16 times.
+// placesTried is the number of pairs of keys that are tried. With two servers, all keys
+// lead to one of them by chance once in 2^31 times. Behind a proxy without hash tags,
+// all pairs agree by chance once in 2^16 times.
 const placesTried = 16
 
-// checkPlaces finds out whether keys lead to one server where they must: all of
-// them with Single, with Proxy those that have one hash tag. A server that does not
-// tell is taken to be right.
+// checkPlaces returns an error if keys lead to different servers although they must
+// lead to one: all keys with Single, and with Proxy those of one hash tag. A server that
+// does not report its run_id is accepted.
 func (c *connector) checkPlaces(ctx context.Context, client rueidis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, c.option.Dialer.Timeout)
 	defer cancel()

@@ -11,10 +11,11 @@ import (
 //go:embed lua/*.lua
 var luaFiles embed.FS
 
-// composeScript puts the script together: what all programs share, one function
-// that defines a program when a call needs it, and what decides. Programs are
-// numbered as in algo, and each has a file of its own, named for it. What a call
-// does not need is not defined, which would take longer than to decide.
+// composeScript puts the script together: the code that all programs share, one
+// function that defines a program when a call needs it, and the code that decides.
+// Programs are numbered as in algo, and each has a file of its own, named after it. A
+// call defines only the programs that it needs, because defining one takes longer than
+// deciding.
 func composeScript() string {
 	var b strings.Builder
 	b.WriteString(luaFile("prelude"))
@@ -45,7 +46,7 @@ end
 func luaFile(name string) string {
 	text, err := luaFiles.ReadFile("lua/" + name + ".lua")
 	if err != nil {
-		panic(err) // every test would: the files are part of the program
+		panic(err) // every test would find it: the files are part of the program
 	}
 	var b strings.Builder
 	for line := range strings.Lines(string(text)) {

@@ -5,15 +5,15 @@ import (
 	"net"
 )
 
-// silentConn keeps HELLO from the other side, which may close the connection for
-// it. The library begins each connection with HELLO 2 even if that is all it wants
-// to speak; here it is told that there is no such command, after which it goes on
-// without.
+// silentConn hides HELLO from the other side, which may close the connection because
+// of it. The library begins each connection with HELLO 2, even if it is configured for
+// RESP2 only. silentConn answers that the command is unknown, and the library goes on
+// without it.
 type silentConn struct {
 	net.Conn
 	begun  bool   // whether anything was written
 	before int    // replies to read before the answer
-	answer []byte // what is still to be read: it comes first, then what the connection brings
+	answer []byte // bytes to read before those of the connection
 }
 
 var (
@@ -21,7 +21,7 @@ var (
 	noCommand = "-ERR unknown command 'HELLO'\r\n"
 )
 
-// Write implements [net.Conn]. What a connection begins with comes in one piece:
+// Write implements [net.Conn]. The first commands of a connection come in one piece:
 // AUTH if there is a password, HELLO, and SELECT if there is a database.
 func (c *silentConn) Write(p []byte) (int, error) {
 	if c.begun {

@@ -7,11 +7,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// spread decides a request whose keys are spread over several servers: one call for
-// each slot that its keys are in, all at once; behind a proxy, whose hashing is not
-// known here, for each hash tag; and one call more where a descriptor passes in one
-// slot and not in another. A request that is all or nothing must be in one slot. Where
-// the server of a slot is gone, the others' decisions stand.
+// spread decides a request whose keys are spread over several servers. It makes one
+// call for each slot of its keys, all at once. Behind a proxy, whose hashing is unknown
+// here, it makes one call for each hash tag. One more call follows if a descriptor
+// passes in one slot and not in another. A request that is all or nothing must be in
+// one slot. If the server of a slot is gone, the decisions of the others stand.
 func (b *Backend) spread(o *op) error {
 	slots, err := b.slots(o)
 	if err != nil {
@@ -34,8 +34,8 @@ func (b *Backend) spread(o *op) error {
 	})
 }
 
-// slots returns the slot of each check's counter, or the place behind a proxy. The
-// error is that of counters in different slots that must be decided in one step.
+// slots returns the slot of each check's counter, or its place behind a proxy. It is an
+// error if counters in different slots must be decided in one step.
 func (b *Backend) slots(o *op) (slots []keys.Place, err error) {
 	client, err := b.conn.current()
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// trial asks the server of a slot for what changes nothing and only a server that
-// can be charged answers: to delete a key that there is not. A proxy that shards need
-// only answer itself. The error is an ErrUnavailable.
+// trial asks the server of a slot to delete a key that does not exist. That changes
+// nothing, and succeeds only on a server that can be charged. For a proxy that shards,
+// any answer of its own will do. The error is an ErrUnavailable.
 func (b *Backend) trial(ctx context.Context, slot uint16) error {
 	client, err := b.conn.current()
 	if err != nil {
@@ -25,10 +25,10 @@ func (b *Backend) trial(ctx context.Context, slot uint16) error {
 	return nil
 }
 
-// trialName is what follows the prefix in the key of a trial.
+// trialName follows the prefix in the key of a trial.
 const trialName = ":trial"
 
-// trialKey returns a key that no counter has: in a cluster one in the slot.
+// trialKey returns a key that no counter has. In a cluster it is in the slot.
 func (b *Backend) trialKey(slot uint16) string {
 	key := b.opts.Prefix + trialName
 	if b.opts.Mode == Cluster {
@@ -37,7 +37,7 @@ func (b *Backend) trialKey(slot uint16) string {
 	return key
 }
 
-// tags returns for each slot the least number that is a hash tag of it.
+// tags returns, for each slot, the least number that is a hash tag of the slot.
 var tags = sync.OnceValue(func() *[slots]int32 {
 	var found [slots]int32
 	for n, missing := int32(1), slots; missing > 0; n++ {
@@ -49,8 +49,8 @@ var tags = sync.OnceValue(func() *[slots]int32 {
 	return &found
 })
 
-// slotOf returns the slot of a hash tag, as the specification of Redis Cluster has
-// it: of CRC16 in the variant of XMODEM.
+// slotOf returns the slot of a hash tag as Redis Cluster specifies it, by CRC16 in the
+// XMODEM variant.
 func slotOf(tag string) uint16 {
 	var crc uint16
 	for i := range len(tag) {

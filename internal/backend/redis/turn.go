@@ -8,19 +8,19 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// turn is an op's part in a lane. The call is made by a goroutine of the lane, so
-// that nothing that a call may wait for (the server, a connection, the bounds of
-// other requests) holds its caller up for longer than its own bound. A caller that
-// leaves before the call is sent has charged nothing; one that leaves later does
-// not know, and what was charged stays.
+// turn is the state of an op in a lane. A goroutine of the lane makes the call, so that
+// its caller never waits for longer than its own bound, whatever the call waits for (the
+// server, a connection, the bounds of other requests). A caller that leaves before the
+// call is sent has charged nothing. One that leaves later does not learn whether it has
+// charged, and a charge stays.
 type turn struct {
 	state atomic.Int32  // waiting, taken or left
-	held  atomic.Int32  // by how many: its caller, and the lane
+	held  atomic.Int32  // the number of holders: its caller, and the lane
 	wake  chan struct{} // full when the op is decided
 	timer *time.Timer   // of the caller's bound
 
-	// What the op says and is told while its caller may leave, for what the caller
-	// brings is its own.
+	// The op's own copy of its input and output. The caller owns the originals, and may
+	// leave at any time.
 	checks    []backend.Check
 	keys      []byte
 	decisions []algo.Decision
@@ -38,7 +38,7 @@ func newTurn() *turn {
 	return t
 }
 
-// reset makes the turn fit for another op.
+// reset prepares the turn for another op.
 func (t *turn) reset() {
 	select {
 	case <-t.wake: // of a caller that has left
@@ -50,7 +50,7 @@ func (t *turn) reset() {
 	t.held.Store(0)
 }
 
-// own gives the op a copy of what its caller brought.
+// own makes the op use its own copy of its caller's checks and decisions.
 func (o *op) own() {
 	t := o.turn
 	for i := range o.checks {
@@ -67,8 +67,8 @@ func (o *op) own() {
 	t.held.Store(2)
 }
 
-// wait returns what has become of the op, at its bound at the latest. out is what
-// its caller is told.
+// wait waits for the result of the op, until its bound at the latest. Without an error
+// it copies the decisions to out.
 func (o *op) wait(out []algo.Decision) error {
 	t := o.turn
 	t.timer.Reset(time.Until(o.deadline))
@@ -91,13 +91,13 @@ func (o *op) wait(out []algo.Decision) error {
 	return o.err
 }
 
-// take reports whether the op is still to be decided.
+// take claims the op for a call. It reports false if the caller has left.
 func (o *op) take() bool { return o.turn.state.CompareAndSwap(waiting, taken) }
 
 // decided wakes the op's caller, who may have left.
 func (o *op) decided() { o.turn.wake <- struct{}{} }
 
-// release gives the op up by one of those that hold it.
+// release ends the hold of one holder. The last one frees the op.
 func (o *op) release() {
 	if o.turn.held.Add(-1) <= 0 {
 		o.free()

@@ -1,15 +1,15 @@
-// Package away owns which errors that Redis answers with mean that it can't work now
-// and may be well in a moment, rather than that it refuses the call. An answer is what
-// the client library hands on, without the code ERR.
+// Package away owns which error replies of Redis mean that it can't work now and may
+// recover in a moment, rather than that it refuses the call. An error reply is the text
+// that the client library returns, without the code ERR.
 package away
 
 import "strings"
 
-// Is reports whether an error answer is that of a server that can't work now, or of a
+// Is reports whether an error reply is that of a server that can't work now, or of a
 // proxy that does not reach its server.
 func Is(answer string) bool { return Server(answer) || Proxy(answer) }
 
-// Server reports whether an error answer is that of a server that is loading, busy,
+// Server reports whether an error reply is that of a server that is loading, busy,
 // failing over, moving keys or a replica.
 func Server(answer string) bool {
 	code, _, _ := strings.Cut(answer, " ")
@@ -20,8 +20,8 @@ func Server(answer string) bool {
 	return false
 }
 
-// Proxy reports whether an error answer is that of a proxy that does not reach its
-// server: of Envoy's redis_proxy, or of twemproxy.
+// Proxy reports whether an error reply is that of a proxy (Envoy's redis_proxy or
+// twemproxy) that does not reach its server.
 func Proxy(answer string) bool {
 	for _, start := range []string{
 		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys

@@ -1,5 +1,5 @@
-// Package keys owns how counters are named in Redis, and what tells them apart
-// there and in this service.
+// Package keys owns the names of counters in Redis, and the IDs that distinguish
+// counters there and in this service.
 package keys
 
 import (
@@ -12,9 +12,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// ID is a counter's key cut down to 128 bits of SHA-256: what tells counters
-// apart in Redis and here. It makes the key of every counter short and as long
-// as any other, and keeps what descriptors hold (addresses, tokens) out of Redis.
+// ID is the first 128 bits of the SHA-256 of a counter's key. It distinguishes
+// counters in Redis and here. All IDs are short and of one length, and keep the
+// content of descriptors (addresses, tokens) out of Redis.
 type ID [16]byte
 
 // IDOf returns the ID of a counter's key.
@@ -29,15 +29,15 @@ func IDOf(key []byte) ID {
 //	prefix:{shard}:id     where keys are spread, when the check has a shard
 //	prefix:{shard}:key    when keys are to be read by people; {shard} as above
 //
-// A hash tag is always a hash of fixed length: a descriptor's own braces are
-// written as \x7b, so that none of them makes one.
+// A hash tag is always a hash of fixed length. A descriptor's own opening braces are
+// written as \x7b, so that they never begin a hash tag.
 type Naming struct {
 	Prefix string
-	Tagged bool // keys have hash tags, for they are spread over several servers
-	Plain  bool // for people
+	Tagged bool // keys have hash tags, because they are spread over several servers
+	Plain  bool // keys are readable by people
 }
 
-// Append appends the name of the counter of a check, whose ID is of.
+// Append appends to dst the name of a check's counter, whose ID is of.
 func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 	dst = append(append(dst, n.Prefix...), ':')
 	if n.Tagged && c.Shard > 0 {
@@ -51,11 +51,11 @@ func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 	return append(dst, of[:]...)
 }
 
-// Place is what keys have in common that go in one call: 0 for all of a server;
-// where keys are spread it is made of what chooses their slot.
+// Place identifies keys that may go in one call. It is 0 for all keys of one server;
+// where keys are spread, it is derived from the part that selects their slot.
 type Place uint64
 
-// Place returns the place of the counter of a check, whose ID is of.
+// Place returns the place of a check's counter, whose ID is of.
 func (n Naming) Place(c *backend.Check, of ID) Place {
 	switch {
 	case !n.Tagged:

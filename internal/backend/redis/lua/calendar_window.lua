@@ -1,10 +1,10 @@
 -- calendar_window: follows internal/algo/calendar_window.go.
--- State and value: those of fixed_window, whose windows end at whole seconds here.
+-- State and value: those of fixed_window. Windows of a calendar end at whole seconds.
 
 local fixed = program(FIXED_WINDOW)
 
--- params finds the window of now among the boundaries that were sent, which are
--- those around another clock's.
+-- params finds the window of now among the boundaries that were sent. The sender
+-- chose them by its own clock.
 local function params(numbers, at)
   local limit, b1, b2, b3, b4, b5 = unpack('<dddddd', numbers, at)
   local p = { limit = limit, window = SHORT_FORM }

@@ -1,4 +1,4 @@
--- Carries out the plan, and keeps what it leaves behind.
+-- Carries out the plan, and stores the states that it changes.
 
 -- same compares states, which are lists of numbers and of such lists.
 local function same(x, y)
@@ -22,7 +22,7 @@ while at < #plan do
   end
 end
 
--- A large log has been read in place until here.
+-- Write only now: until here, large logs are read in place.
 for i = 1, #places do
   local k = places[i]
   local c, s = changed[k], state[k]

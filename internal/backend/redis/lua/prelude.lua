@@ -1,6 +1,6 @@
--- What the programs share. Numbers in Lua are doubles: every value here is a
--- whole number, times are in microseconds, and no intermediate result that has
--- to be exact leaves 2^53.
+-- Code that all programs share. Numbers in Lua are doubles. Every value here is a
+-- whole number, times are in microseconds, and intermediate results that must be
+-- exact stay below 2^53.
 
 local call, pcall = redis.call, redis.pcall
 local pack, unpack = struct.pack, struct.unpack
@@ -8,15 +8,16 @@ local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
 local format, find, byte = string.format, string.find, string.byte
 local tonumber, type = tonumber, type
 
--- When the script runs (µs since the epoch), the same by this server's clock, and
--- for how many milliseconds a key is kept beyond its expiry: 0, but under a clock
--- that a test controls, which differs from this server's.
+-- now is the time of the script (µs since the epoch), and real the same by this
+-- server's clock. hold is how many milliseconds a key is kept beyond its expiry. It
+-- is 0, except under a clock that a test controls, which differs from this server's.
 local now, real, hold
 
--- Whether the boundaries of a calendar that were sent are not those around now.
+-- Whether boundaries of a calendar were sent that do not surround now.
 local elsewhen = false
 
--- MOST_OWED is the most hits that any limit can be owed: see internal/algo/bucket.go.
+-- MOST_OWED is the most hits that a counter of any limit can hold, debt included: see
+-- internal/algo/bucket.go.
 local MOST_OWED = 8589934590
 
 -- MAX_COUNT is where counts of windows saturate.
@@ -43,9 +44,9 @@ end
 -- aligned returns the first multiple of window after now.
 local function aligned(window) return now - now % window + window end
 
--- SHORT_FORM is the shortest window whose end need not be in the value, because the
--- expiry of the key tells it: servers say that to a millisecond, and less exactly
--- when they were held up, but the end is a multiple of the window.
+-- SHORT_FORM is the shortest window whose end need not be in the value, because it
+-- follows from the expiry of the key. Servers report the expiry to a millisecond, and
+-- less exactly after a stall, but the end is a multiple of the window.
 local SHORT_FORM = 1000000
 
 -- expires returns when the key expires, to the nearest multiple of the window (µs
@@ -56,19 +57,20 @@ local function expires(key, window)
   return floor((real + (left - hold) * 1000) / window + 0.5) * window
 end
 
--- read returns the key's value, nil when there is none or one of a foreign type,
--- and whether there is any.
+-- read returns the key's value, and whether the key exists. The value is nil if the
+-- key does not exist or has a foreign type.
 local function read(key)
   local value = pcall('GET', key)
   if type(value) == 'string' then return value, true end
   return nil, value ~= false
 end
 
--- text returns a whole number as Redis keeps it: in full, and quicker than Redis
--- itself would write it.
+-- text returns a whole number as Redis stores it, without an exponent. It is quicker
+-- than the conversion of Redis itself.
 local function text(n) return format('%d', n) end
 
--- save keeps the value until the given microsecond. Many keys have a time in common.
+-- save stores the value until expiry (µs). Many keys share an expiry, so its text is
+-- kept.
 local saved_until, stamp
 local function save(key, value, expiry)
   if expiry ~= saved_until then
@@ -77,8 +79,8 @@ local function save(key, value, expiry)
   call('SET', key, value, 'PX', stamp)
 end
 
--- digits returns a short value that is a whole number, which Redis keeps without
--- an allocation of its own, as a number; nil for any other value.
+-- digits returns a short value that is a whole number as a number; nil for any other
+-- value. Redis stores such a value without an allocation of its own.
 local function digits(value)
   if #value < 16 and find(value, '^%d+$') then return tonumber(value) end
 end

@@ -2,15 +2,15 @@
 -- Value: the number of entries, the slot of the next one and the number of slots
 -- in 4 bytes each and the newest entry in 8, then a ring of timestamps in 8 bytes
 -- each, in ascending order.
--- A small ring is read and written whole; of a large one just the slots that
--- matter, so that a hit costs the same however many there are.
+-- A small ring is read and written whole. Of a large ring only the slots that are
+-- needed are read and written, so a hit costs the same whatever the size.
 --
--- State: {base, how many entries of now were pushed, how many of the base were
--- popped first, the number of entries, the number of slots}. The base is what
--- the key holds: {key, next, slots, the whole value if it is small, what was read
--- of its entries}. All entries
--- pushed in one script are of one time, so that a state is always the base with
--- some popped and some pushed, and is never copied.
+-- State: {base, the number of entries of now that were pushed, the number of newest
+-- entries of the base that were popped before that, the number of entries, the number
+-- of slots}. The base is the content of the key: {key, next, slots, the whole value if
+-- it is small, the entries read so far}. All entries pushed in one script have the same
+-- time. So a state is always the base with some entries popped and some pushed, and the
+-- ring is never copied.
 
 local HEADER = 20
 local SMALL = HEADER + 8 * 128
@@ -37,7 +37,7 @@ local function load(key)
   return { base, 0, 0, size, slots }, true
 end
 
--- slot returns where the i-th newest entry of the base is, counting from 0.
+-- slot returns the slot of the i-th newest entry of the base, counting from 0.
 local function slot(base, i) return (base.next - 1 - i) % base.slots end
 
 -- raw returns the i-th newest entry of the base.
@@ -55,14 +55,14 @@ local function raw(base, i)
   return entry
 end
 
--- entry returns the i-th newest entry: now at the latest.
+-- entry returns the i-th newest entry, at most now.
 local function entry(s, i)
   if i < s[2] then return now end
   return min(raw(s[1], i - s[2] + s[3]), now)
 end
 
--- first returns the least i in [0, n) for which holds(i), or n. It starts from
--- the end, near which the answer mostly is.
+-- first returns the least i in [0, n) for which holds(i), or n. It searches from the
+-- end, because the result is usually near it.
 local function first(n, holds)
   local low, high, step = 0, n, 1
   while low < high do
@@ -134,8 +134,8 @@ local function store(key, s, p, expiry)
   call('PEXPIREAT', key, ceil(expiry / 1000) + hold)
 end
 
--- reply tells the number of entries, when the oldest of them came, and when the
--- one that must leave for n hits to pass did; 0 for none.
+-- reply returns the number of entries, the time of the oldest, and the time of the
+-- entry that must leave before n hits pass; 0 for none.
 local function reply(s, p, n)
   local size = s[4]
   local oldest = size > 0 and entry(s, size - 1) or 0

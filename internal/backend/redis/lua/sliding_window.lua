@@ -1,9 +1,9 @@
 -- sliding_window: follows internal/algo/sliding_window.go.
 -- State: {the end of the window in force, its count, the count before}.
--- Value: the count before times SMALL and the count, for the key is kept until the
--- end or, while there is a count, a window longer. Large counts, and an end that the
--- expiry does not tell, need more: 'S', the end in 7 bytes and the counts in 5 bytes
--- each.
+-- Value: the count before times SMALL plus the count. The end follows from the expiry:
+-- the key is kept until the end or, while the count is not 0, for a window longer. Large
+-- counts, and an end that does not follow from the expiry, need a longer form: 'S', the
+-- end in 7 bytes and the counts in 5 bytes each.
 
 local SMALL = 16777216 -- 2^24
 
@@ -12,8 +12,8 @@ local function params(numbers, at)
   return { limit = limit, window = window, bound = bound }
 end
 
--- decode returns the state that is packed in value from the at-th byte on, be it
--- a strict window's.
+-- decode returns the state that is packed in value from byte at on. It may be that of
+-- a strict window.
 local function decode(value, at)
   if byte(value, at) == 87 then return program(STRICT_WINDOW).decode(value, at) end
   if #value ~= at + 17 or byte(value, at) ~= 83 then return { 0, 0, 0 } end
@@ -32,14 +32,14 @@ local function load(key, p)
   return { e, count, (counts - count) / SMALL }, there
 end
 
--- faded returns what of the count before still counts.
+-- faded returns how many hits of the count before still count.
 local function faded(e, before, p)
   if before == 0 then return 0 end
   return (ratio(e - now, before, p.window))
 end
 
--- forget returns the state without what has faded below one hit, and without the
--- phase of windows in which nothing is counted.
+-- forget returns the state without a count before that has faded below one hit. When
+-- nothing is counted it also drops the windows' phase.
 local function forget(e, count, before, p)
   if before * (e - now) < p.window then before = 0 end
   if count == 0 and before == 0 then e = aligned(p.window) end

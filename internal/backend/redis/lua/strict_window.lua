@@ -9,8 +9,8 @@ local function params(numbers, at)
   return { limit = limit, window = window, bound = bound, parts = parts, part = part }
 end
 
--- decode returns the state that is packed in value from the at-th byte on, be it
--- a sliding window's or one of another number of parts.
+-- decode returns the state that is packed in value from byte at on. It may be that of
+-- a sliding window, or have another number of parts.
 local function decode(value, at)
   if byte(value, at) == 83 then return program(SLIDING_WINDOW).decode(value, at) end
   local s = { 0, 0, 0 }
@@ -24,7 +24,7 @@ local function decode(value, at)
   return s
 end
 
--- settled settles a state of so many parts.
+-- settled settles a state that has parts parts.
 local function settled(s, parts, part)
   local e, gone = s[1], 0
   if e > now + part then -- the clock stepped back
@@ -46,7 +46,7 @@ local function settled(s, parts, part)
   return result
 end
 
--- adopt returns the end and the parts + 1 counts of a state of another layout.
+-- adopt converts a state of another layout: it returns an end and parts + 1 counts.
 local function adopt(s, window, parts, part)
   local length, last = window, 3
   if #s == 3 then

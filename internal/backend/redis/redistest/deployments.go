@@ -20,8 +20,8 @@ type Sentinels struct {
 	Sentinels []*Server
 }
 
-// StartSentinels starts them and waits until they know each other. The password,
-// if any, is that of the servers and of the sentinels.
+// StartSentinels starts servers and sentinels, and waits until they know each other.
+// All of them use the password, if it is not empty.
 func StartSentinels(t testing.TB, password string) *Sentinels {
 	t.Helper()
 	s := &Sentinels{}
@@ -68,7 +68,7 @@ func startSentinel(t testing.TB, masterPort int, password string) *Server {
 // Addrs returns the addresses of the sentinels.
 func (s *Sentinels) Addrs() []string { return addrs(s.Sentinels) }
 
-// Master returns the server that the sentinels take for the master.
+// Master returns the server that the sentinels consider the master.
 func (s *Sentinels) Master() *Server {
 	found := s.Sentinels[0].Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName)
 	at, err := found.AsStrSlice()
@@ -100,7 +100,7 @@ type Cluster struct {
 
 const slots = 16384
 
-// StartCluster starts one and waits until all of its nodes agree.
+// StartCluster starts a cluster and waits until all of its nodes agree.
 func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, ids: map[*Server]string{}}
@@ -150,9 +150,9 @@ func StartCluster(t testing.TB) *Cluster {
 	return c
 }
 
-// StartClusterOfOne starts a node that is a cluster by itself: it has all slots,
-// and refuses what a cluster refuses. Servers before 7.0 have no port of their own
-// choice for the bus, and no ADDSLOTSRANGE.
+// StartClusterOfOne starts a node that is a cluster by itself: it has all slots, and
+// refuses the calls that a cluster refuses. It works with servers before 7.0 too, in
+// which the port of the bus cannot be set and ADDSLOTSRANGE does not exist.
 func StartClusterOfOne(t testing.TB, c Config) *Server {
 	t.Helper()
 	c.Args = append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freeport.ForTest(t).Number)}, c.Args...)
@@ -162,7 +162,7 @@ func StartClusterOfOne(t testing.TB, c Config) *Server {
 	return s
 }
 
-// knowsReplicas says whether the node has heard of all that follow another.
+// knowsReplicas reports whether the node knows all replicas.
 func (c *Cluster) knowsReplicas(s *Server) bool {
 	return strings.Count(s.Text("CLUSTER", "NODES"), "slave ") == len(c.Replicas)
 }
@@ -172,7 +172,7 @@ func (c *Cluster) all() []*Server { return append(append([]*Server(nil), c.Maste
 // Addrs returns the addresses of all nodes.
 func (c *Cluster) Addrs() []string { return addrs(c.all()) }
 
-// Healthy says whether every node that runs serves all slots.
+// Healthy reports whether every running node serves all slots.
 func (c *Cluster) Healthy() bool {
 	for _, s := range c.running() {
 		if !strings.Contains(s.try("CLUSTER", "INFO"), "cluster_state:ok") {
@@ -191,13 +191,13 @@ func (c *Cluster) running() (list []*Server) {
 	return list
 }
 
-// member is what a node says of another: its role, and the slots that it has.
+// member is a node as another node sees it: its role and its slots.
 type member struct{ role, slots string }
 
-// view returns what a node says of all, by id; nothing if it does not answer.
+// view returns all nodes as s sees them, by id; none if s does not answer.
 func (c *Cluster) view(s *Server) map[string]member {
 	all := map[string]member{}
-	for line := range strings.Lines(strings.TrimPrefix(s.try("CLUSTER", "NODES"), "txt:")) { // which says what kind of text it is
+	for line := range strings.Lines(strings.TrimPrefix(s.try("CLUSTER", "NODES"), "txt:")) { // the prefix of a RESP3 text
 		if f := strings.Fields(line); len(f) >= 8 {
 			all[f[0]] = member{strings.TrimPrefix(f[2], "myself,"), strings.Join(f[8:], " ")}
 		}
@@ -205,11 +205,11 @@ func (c *Cluster) view(s *Server) map[string]member {
 	return all
 }
 
-// agreed says whether all nodes that run say the same of each other, and that of
-// each master and its replica just one is a master.
+// agreed reports whether all running nodes see each other alike, and see exactly one
+// master in each pair of master and replica.
 func (c *Cluster) agreed() bool {
 	running := c.running()
-	of := map[string]member{} // as each says of itself
+	of := map[string]member{} // as each sees itself
 	for _, s := range running {
 		of[c.ids[s]] = c.view(s)[c.ids[s]]
 	}
@@ -229,9 +229,9 @@ func (c *Cluster) agreed() bool {
 	return c.Healthy()
 }
 
-// Settle waits until all nodes that run agree with each other. Then Masters are
-// those that are, and where one was replaced, that and its replica have swapped
-// places. It returns the places in which they have.
+// Settle waits until all running nodes agree with each other, and updates Masters and
+// Replicas: where a replica has replaced its master, the two swap positions. It returns
+// the positions that were swapped.
 func (c *Cluster) Settle() (swapped []int) {
 	c.t.Helper()
 	Eventually(c.t, "the nodes of the cluster agree", c.agreed)
@@ -244,7 +244,7 @@ func (c *Cluster) Settle() (swapped []int) {
 	return swapped
 }
 
-// Failover has the i-th replica take over from its master, which loses nothing.
+// Failover makes the i-th replica take over from its master, without losing anything.
 func (c *Cluster) Failover(i int) {
 	c.t.Helper()
 	r := c.Replicas[i]
@@ -254,7 +254,7 @@ func (c *Cluster) Failover(i int) {
 }
 
 // Follow starts the i-th replica again if it does not run, and waits until it is in
-// step with its master.
+// sync with its master.
 func (c *Cluster) Follow(i int) {
 	c.t.Helper()
 	r := c.Replicas[i]
@@ -267,7 +267,7 @@ func (c *Cluster) Follow(i int) {
 	c.Settle()
 }
 
-// Used returns the slots of a node that hold keys, and how many each holds.
+// Used returns the number of keys in each slot of a node that holds any.
 func (c *Cluster) Used(node *Server) map[int]int {
 	c.t.Helper()
 	found := node.Do("KEYS", "*")

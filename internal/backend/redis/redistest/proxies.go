@@ -28,7 +28,7 @@ func StartEnvoy(t testing.TB, servers ...*Server) string {
 	return startEnvoy(t, "true", servers)
 }
 
-// StartEnvoyWithoutTags is StartEnvoy of one that does not know hash tags.
+// StartEnvoyWithoutTags is StartEnvoy for an Envoy that ignores hash tags.
 func StartEnvoyWithoutTags(t testing.TB, servers ...*Server) string {
 	t.Helper()
 	return startEnvoy(t, "false", servers)
@@ -51,8 +51,8 @@ func startEnvoy(t testing.TB, tags string, servers []*Server) string {
 	return listen.Addr()
 }
 
-// StartTwemproxy starts a twemproxy before the servers, and returns its address.
-// Without the program on the path the test is skipped: it is one of .ci/servers.
+// StartTwemproxy starts a twemproxy before the servers, and returns its address. If the
+// program is not on the path, it skips the test. The program is one of .ci/servers.
 func StartTwemproxy(t testing.TB, servers ...*Server) string {
 	t.Helper()
 	program, err := exec.LookPath("nutcracker-0.5")
@@ -99,8 +99,8 @@ func startProxy(t testing.TB, listen freeport.Port, program string, args ...stri
 	})
 }
 
-// StartClosing starts a proxy that passes everything on to the server, and closes a
-// connection on which one of the commands comes. It returns its address.
+// StartClosing starts a proxy that forwards everything to the server, but closes a
+// connection on which it sees one of the commands. It returns its address.
 func StartClosing(t testing.TB, s *Server, commands ...string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

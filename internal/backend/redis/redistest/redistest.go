@@ -1,7 +1,6 @@
 // Package redistest starts real Redis servers for tests, on free ports of
-// loopback and in directories of their own: single ones, with sentinels, or a
-// cluster. What the tests do to them (kill, freeze, fail over) is done to real
-// processes.
+// loopback and in directories of their own: single servers, servers with sentinels,
+// or a cluster. It kills, freezes and fails over real processes.
 package redistest
 
 import (
@@ -26,14 +25,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
-// patience is how long the servers of a test may take for anything.
+// patience bounds every wait for the servers of a test.
 const patience = 30 * time.Second
 
 // Server is one running redis-server, or redis-sentinel.
 type Server struct {
 	// Addr is its host:port, or the path of its socket.
 	Addr string
-	// Dir is where it runs.
+	// Dir is its working directory.
 	Dir string
 
 	t       testing.TB
@@ -47,19 +46,19 @@ type Server struct {
 
 // Config says how to start a server. The zero value is a plain one on TCP.
 type Config struct {
-	// Unix has it listen on a socket only.
+	// Unix makes it listen on a socket only.
 	Unix bool
-	// TLS has it speak TLS only, and ask clients for certificates.
+	// TLS makes it use TLS only, and ask clients for certificates.
 	TLS *TLS
-	// Password is that of the default user.
+	// Password is the password of the default user.
 	Password string
 	// Args are further arguments, as on redis-server's command line.
 	Args []string
 	// Env is added to its environment.
 	Env []string
-	// Dir is where it runs. Default a temporary directory.
+	// Dir is its working directory. Default a temporary directory.
 	Dir string
-	// Program is another server than the redis-server on the path.
+	// Program is the path of another server than the redis-server on the path.
 	Program string
 
 	sentinel string // path of a sentinel's configuration
@@ -112,7 +111,7 @@ func (s *Server) prepare() {
 	s.args = append(s.args, s.conf.Args...)
 }
 
-// launch starts the process and waits until it says that it is ready.
+// launch starts the process and waits until it reports that it is ready.
 func (s *Server) launch() error {
 	s.cmd = exec.Command(s.program, s.args...)
 	s.cmd.Env = append(os.Environ(), s.conf.Env...)
@@ -164,12 +163,12 @@ func (s *Server) Kill() {
 	<-s.gone
 }
 
-// Restart starts the server again, where it was and empty, unless its Args have it
-// save something.
+// Restart starts the server again, at the same address. It is empty, unless its Args
+// make it save data.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
-	if s.client != nil { // its connection has ended, which the next command may be the first to see
+	if s.client != nil { // its connection has ended, which might fail the next command
 		s.client.Close()
 		s.client = nil
 	}
@@ -205,7 +204,7 @@ func (s *Server) Do(args ...string) rueidis.RedisMessage {
 	return m
 }
 
-// try returns what a command returns, as text; nothing if it fails.
+// try returns the result of a command as text; "" if it fails.
 func (s *Server) try(args ...string) string {
 	m, err := s.do(args...)
 	if err != nil {
@@ -215,7 +214,7 @@ func (s *Server) try(args ...string) string {
 	return text
 }
 
-// runs says whether the process has not ended.
+// runs reports whether the process is still running.
 func (s *Server) runs() bool {
 	select {
 	case <-s.gone:
@@ -283,7 +282,7 @@ func (s *Server) Info(field string) string {
 	return ""
 }
 
-// CPU returns for how long the server has computed.
+// CPU returns the CPU time that the server has used.
 func (s *Server) CPU() time.Duration {
 	s.t.Helper()
 	var sum float64
@@ -297,8 +296,8 @@ func (s *Server) CPU() time.Duration {
 	return time.Duration(sum * float64(time.Second))
 }
 
-// Backend is what Open needs of a redis.Backend, which this package can't import: that
-// package's own tests import this one.
+// Backend is the part of redis.Backend that Open needs. This package can't import that
+// package, whose own tests import this one.
 type Backend interface {
 	Ready(ctx context.Context) error
 	Close()

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// TLS is a certificate authority of its own with what it signed, as files.
+// TLS is a certificate authority of its own and the certificates that it signed, as files.
 type TLS struct {
 	CA                    string
 	ServerCert, ServerKey string
 	ClientCert, ClientKey string
-	// Client is the configuration of a client with all that it needs.
+	// Client is a complete configuration of a client.
 	Client *tls.Config
 }
 
