@@ -14,7 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/check"
 )
 
-// adminClient says where the admin address of a running service is.
+// adminClient locates the admin address of a running service.
 type adminClient struct {
 	Addr      string        `env:"ADMIN_ADDR" default:"${adminAddr}" help:"The service's admin address: host:port, or a URL."`
 	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with its bearer token."`
@@ -40,7 +40,7 @@ func (c *adminClient) client() (*adminclient.Client, error) {
 	return client, err
 }
 
-// explain says which flag mends an error of the client.
+// explain adds to an error of the client the flag that mends it.
 func (c *adminClient) explain(err error) error {
 	if errors.Is(err, adminclient.ErrAddr) {
 		return fmt.Errorf("--addr %s: %w", c.Addr, err)
@@ -54,8 +54,8 @@ func (c *adminClient) explain(err error) error {
 	return err
 }
 
-// report prints everything that is wrong with a file, if err is about that; then
-// it returns errReported.
+// report prints all problems of a file if err holds them, and then returns errReported. It
+// returns any other error as it is.
 func report(out io.Writer, file string, err error) error {
 	p, ok := errors.AsType[*adminclient.Problem](err)
 	if !ok || len(p.Problems) == 0 {
@@ -106,7 +106,7 @@ type rulesApplyCmd struct {
 	Replace bool `help:"Have the domain's admin rules be those of the file and no others."`
 }
 
-// Help says what comes of rules that are applied.
+// Help describes the effect of applied rules.
 func (rulesApplyCmd) Help() string {
 	return `Rules of the same domain, keys and values are updated, and override those of files and of xDS; others stay. They survive restarts and reach every replica.
 
@@ -143,7 +143,7 @@ func readRules(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// sayWritten lists the changes. Rules that are stored, but not in force, are a failure.
+// sayWritten lists the changes. Rules that are stored but not in force are a failure.
 func sayWritten(con console, r *adminclient.WriteResult) error {
 	r.WriteChanges(con.out)
 	if r.DryRun || r.InForce {

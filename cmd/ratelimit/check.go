@@ -16,7 +16,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
-// ruleOptions say how rules are read.
+// ruleOptions are the settings for reading rules.
 type ruleOptions struct {
 	MergeDomains     bool               `group:"rules" field:"MergeDomains" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
 	SkipDotFiles     bool               `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
@@ -56,7 +56,7 @@ type checkCmd struct {
 	ruleOptions
 }
 
-// Help says what the errors look like.
+// Help describes the form of the errors.
 func (checkCmd) Help() string {
 	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. A line "adjusted" tells of each default or adjustment how many rules it changes, and the first of them; json has all.
 

@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// clientTLS says how to speak TLS with a running service.
+// clientTLS are the settings of TLS to a running service.
 type clientTLS struct {
 	On         bool   `name:"tls" negatable:"" env:"TLS" help:"Speak TLS. Any of the flags below turns it on, too."`
 	CA         string `name:"ca" placeholder:"FILE" env:"TLS_CA" help:"Authorities that sign the service's certificate. Without, the system's."`

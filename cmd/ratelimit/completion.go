@@ -29,7 +29,7 @@ func (c *completionCmd) Run(con console, command *kong.Context) error {
 	return err
 }
 
-// completeCmd is what the scripts ask.
+// completeCmd is the command that the completion scripts run.
 type completeCmd struct {
 	Words []string `arg:"" optional:"" sep:"none" help:"Words after the program's name."`
 }

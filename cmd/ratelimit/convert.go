@@ -17,7 +17,7 @@ type convertCmd struct {
 	Domain string `short:"d" placeholder:"NAME" help:"Domain of all the rules. Otherwise Limitador's namespaces; of Gloo custom for Settings, and for other resources their namespace and name."`
 }
 
-// Help says what is written.
+// Help describes the output.
 func (convertCmd) Help() string {
 	return `It writes the rules to standard output, and to standard error what they do not do that the file asks for: each a line "file:line:column: path: what; what to do instead". The rules begin with these lines as comments. docs/migrating.md says where the two services answer differently all the same.
 

@@ -17,7 +17,7 @@ type creditCmd struct {
 	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`
 }
 
-// Help says what a counter gets.
+// Help describes how many hits a counter gets back.
 func (creditCmd) Help() string {
 	return `A counter gets back at most what was used of it, because it holds no more than its limit. It prints what each counter was given and what remains. If nothing was used, the command fails: to allow more, raise the limit.
 

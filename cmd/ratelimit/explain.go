@@ -20,8 +20,8 @@ type explainCmd struct {
 	ruleOptions
 }
 
-// paths are the arguments up to the first flag. A kind of its own because kong
-// lets nothing follow a slice.
+// paths are the arguments up to the first flag. It is a type of its own because kong
+// allows no argument after a slice.
 type paths []string
 
 // Decode implements kong.MapperValue.
@@ -36,14 +36,15 @@ func (p *paths) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// Help shows what a command looks like.
+// Help describes the output and shows an example.
 func (explainCmd) Help() string {
 	return `It walks down the rules, entry by entry, and shows what each one matches, the rule on which the last one lands, its limits and the counters that they charge; then the limits on sets of entries that apply, and the keys for which the nearest others do not.
 
 Example: ratelimit explain config/examples --domain edge user=alice`
 }
 
-// Validate takes the last argument as the descriptor where no flag told them apart.
+// Validate takes the last argument as the descriptor if no flag separates it from the
+// paths.
 func (c *explainCmd) Validate() error {
 	if c.Descriptor != nil {
 		return nil

@@ -91,7 +91,7 @@ func (c *hitCmd) Run(con console) error {
 	return nil
 }
 
-// sayWhy says of descriptors why nothing limits them, if the admin address knows.
+// sayWhy prints why no limit applies to descriptors, if the admin address answers.
 func (c *hitCmd) sayWhy(out io.Writer, unlimited []descriptor.Entries) {
 	if len(unlimited) == 0 {
 		return
@@ -112,14 +112,14 @@ func (c *hitCmd) sayWhy(out io.Writer, unlimited []descriptor.Entries) {
 	}
 }
 
-// explain says which flag mends an error of gRPC.
+// explain adds to an error of gRPC the flag that mends it.
 func (c *hitCmd) explain(err error) error {
 	switch s := status.Convert(err); {
 	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
 		return fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):
-		// In TLS 1.3 who is refused for want of a certificate has begun to write, and may
-		// find the connection closed before it reads why.
+		// In TLS 1.3 a client that is refused because it has no certificate may already be
+		// writing. It may find the connection closed before it reads the reason.
 		return fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
 		return fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())

@@ -2,7 +2,7 @@
 // its rules, to explain them and to try them out.
 //
 // This package owns the command line: flags, exit codes and output. It turns flags into
-// the options of the packages that do the work.
+// options of the packages that do the work.
 package main
 
 import (
@@ -49,8 +49,8 @@ var groups = []kong.Group{
 	{Key: "log", Title: "Log:"},
 }
 
-// Where serve answers and hit asks, and where serve is administered and rules and
-// stats ask.
+// The default addresses: where serve answers and hit asks, and the admin address, which
+// rules and stats ask.
 const (
 	defaultGRPCAddr  = "127.0.0.1:8081"
 	defaultAdminAddr = "127.0.0.1:6070"
@@ -81,7 +81,7 @@ type commands struct {
 	Complete   completeCmd   `cmd:"" hidden:"" help:"List the words that may follow."`
 }
 
-// console is where commands write.
+// console holds the outputs of commands.
 type console struct{ out, err io.Writer }
 
 func main() {
@@ -142,8 +142,8 @@ func fail(stderr io.Writer, err error, code int) int {
 	return code
 }
 
-// hostAndPort is the kong resolver that composes an address of its halves when
-// neither the flag nor its own variable gives it.
+// hostAndPort is the kong resolver that composes an address from the variables of its host
+// and port if neither the flag nor its own variable is set.
 func hostAndPort(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	if !strings.HasSuffix(flag.Name, "-addr") || os.Getenv(flag.Envs[0]) != "" {
 		return nil, nil

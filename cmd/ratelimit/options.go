@@ -25,7 +25,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
-// options returns what the flags, and the variables that no flag has, say.
+// options returns the service's options from the flags and from the variables without
+// flags.
 func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Options, err error) {
 	o = app.Options{
 		Version: buildVersion(),
@@ -86,7 +87,7 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 	return o, err
 }
 
-// withFlags is getenv as the flags change it.
+// withFlags returns getenv with the values of flags in place of their variables.
 func (c *serveCmd) withFlags(getenv settings.Getenv) settings.Getenv {
 	flags := map[string]string{
 		"BACKEND_TYPE": string(c.Backend), "REDIS_URL": c.RedisURL,
@@ -100,7 +101,7 @@ func (c *serveCmd) withFlags(getenv settings.Getenv) settings.Getenv {
 	}
 }
 
-// ruleSources say where rules come from.
+// ruleSources returns the sources of rules.
 func (c *serveCmd) ruleSources(names named.Fields) app.Rules {
 	r := app.Rules{
 		Grammar: c.grammar(names), Paths: c.paths(), Files: c.files(),
@@ -125,7 +126,7 @@ func (c *serveCmd) ruleSources(names named.Fields) app.Rules {
 	return r
 }
 
-// limits say how to decide.
+// limits returns the options of deciding.
 func (c *serveCmd) limits() limiter.Options {
 	return limiter.Options{
 		ShadowMode:       c.ShadowMode,
@@ -138,7 +139,7 @@ func (c *serveCmd) limits() limiter.Options {
 	}
 }
 
-// answers say how to answer.
+// answers returns the options of answering.
 func (c *serveCmd) answers() server.Options {
 	o := server.Options{
 		DynamicMetadata: c.DynamicMetadata,
@@ -152,8 +153,8 @@ func (c *serveCmd) answers() server.Options {
 	return o
 }
 
-// counts say where counts are sent. Without a word of it they are not: most of those
-// who run this service have no statsd server.
+// counts returns where to send counts. By default they are not sent, because most
+// operators have no statsd server.
 func (c *serveCmd) counts(getenv settings.Getenv) (app.Counts, error) {
 	if c.UseStatsd && c.UseDogStatsd {
 		return app.Counts{}, errors.New("--use-statsd and --use-dog-statsd: choose one")
@@ -172,8 +173,8 @@ func (c *serveCmd) counts(getenv settings.Getenv) (app.Counts, error) {
 	}}, err
 }
 
-// names returns what sets the fields of options that messages name: the flags that are
-// tagged with them.
+// names returns the settings of the fields of options that messages name: the flags that
+// are tagged with them, and their variables.
 func names(serve *kong.Node) named.Fields {
 	type way struct{ flags, variables []string }
 	ways := map[string]way{"MemoryLimit": {variables: []string{"GOMEMLIMIT"}}} // Go reads it by itself

@@ -6,7 +6,7 @@ type schemaCmd struct {
 	Of string `arg:"" optional:"" enum:"rules,tests" default:"rules" help:"rules, or tests for files of ratelimit test."`
 }
 
-// Help says what it is for.
+// Help describes the use of the schema.
 func (schemaCmd) Help() string {
 	return `Editors that know JSON Schema complete and check rules as you write them. Keep the schema beside your rules, and begin a file with a line that names it:
 

@@ -11,8 +11,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
-// serveCmd holds the settings of the service. Where envoyproxy/ratelimit has a
-// variable for the same thing, the flag takes it.
+// serveCmd holds the settings of the service. If envoyproxy/ratelimit has a variable for
+// the same setting, the flag reads that variable.
 type serveCmd struct {
 	Config []string `group:"rules" short:"c" placeholder:"PATH" env:"CONFIG_PATH" help:"Rules: a YAML file, or a directory of them. Repeat it, or separate paths by commas."`
 	ruleOptions
@@ -83,7 +83,7 @@ type serveCmd struct {
 	opts app.Options // made by Validate
 }
 
-// Validate refuses what no part of the service could work with.
+// Validate refuses values that the service cannot work with.
 func (c *serveCmd) Validate(command *kong.Context) (err error) {
 	if err := c.checkPaths(); err != nil {
 		return err

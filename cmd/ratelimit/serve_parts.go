@@ -12,10 +12,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/telemetry"
 )
 
-// runtimeRoot is where envoyproxy/ratelimit looks for rules unless told otherwise.
+// runtimeRoot is where envoyproxy/ratelimit looks for rules by default.
 const runtimeRoot = "/srv/runtime_data/current"
 
-// runtimeOptions are the places that envoyproxy/ratelimit takes rules from.
+// runtimeOptions are the settings of the sources of rules that envoyproxy/ratelimit has.
 type runtimeOptions struct {
 	ConfigType          settings.ConfigType `group:"rules" default:"file" env:"CONFIG_TYPE" help:"file, or grpc_xds_sotw for rules from an xDS server, beside those of --config if there are any."`
 	RuntimeRoot         string              `group:"rules" default:"${runtimeRoot}" env:"RUNTIME_ROOT" help:"Without --config, rules are all files in this directory's subdirectory's app directory, whatever their names, as for envoyproxy/ratelimit."`
@@ -25,7 +25,7 @@ type runtimeOptions struct {
 	HealthyWithRules    bool                `group:"rules" negatable:"" env:"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED" help:"Be healthy only while there is at least one domain."`
 }
 
-// paths are those of the files and directories with rules.
+// paths returns the paths of the files and directories with rules.
 func (c *serveCmd) paths() []string {
 	if len(c.Config) > 0 || c.ConfigType == settings.FromXDS {
 		return c.Config
@@ -33,7 +33,7 @@ func (c *serveCmd) paths() []string {
 	return []string{filepath.Join(c.RuntimeRoot, c.RuntimeSubdirectory, c.RuntimeAppdirectory)}
 }
 
-// checkPaths asks for rules where none of the usual places is there.
+// checkPaths returns an error if no path is configured and the default one does not exist.
 func (c *serveCmd) checkPaths() error {
 	if len(c.Config) > 0 || c.ConfigType == settings.FromXDS || c.ForceStart || c.RuntimeRoot != runtimeRoot {
 		return nil
@@ -44,7 +44,7 @@ func (c *serveCmd) checkPaths() error {
 	return nil
 }
 
-// xdsOptions say which xDS server to follow, and how.
+// xdsOptions are the settings of the xDS server and of the connection to it.
 type xdsOptions struct {
 	Server          string              `group:"xds" default:"localhost:18000" env:"CONFIG_GRPC_XDS_SERVER_URL" help:"The xDS server, a gRPC target."`
 	NodeID          string              `group:"xds" default:"default" env:"CONFIG_GRPC_XDS_NODE_ID" help:"As whom to ask it for rules."`
@@ -63,7 +63,8 @@ type xdsOptions struct {
 	TLSName         string              `group:"xds" name:"tls-name" placeholder:"NAME" env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" help:"Name in the server's certificate. Without, that of its address."`
 }
 
-// adminOptions say who may use the admin address, and where its rules are kept.
+// adminOptions are the settings of the access to the admin address, and of the file that
+// keeps its rules.
 type adminOptions struct {
 	RulesFile   string `group:"admin" field:"Admin.RulesFile" placeholder:"FILE" env:"ADMIN_RULES_FILE" help:"Keep rules that come from the admin API here, over restarts. With counters in Redis they are kept there, and this is a copy for a start without Redis."`
 	TokenFile   string `group:"admin" field:"Admin.TokenFile" placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token that requests must bring. Read for each, so that it can be replaced."`
@@ -74,7 +75,7 @@ type adminOptions struct {
 	TLSName     string `group:"admin" field:"Admin.TLS.Name" name:"tls-client-name" placeholder:"NAME" env:"ADMIN_TLS_CLIENT_NAME" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
 }
 
-// overloadOptions bound what clients of gRPC may ask of the service at once.
+// overloadOptions bound the load that clients of gRPC may put on the service.
 type overloadOptions struct {
 	MaxWait        time.Duration `group:"bounds" field:"GRPC.MaxWait" default:"5ms" env:"MAX_WAIT" help:"How long work may wait for a processor on average before a part of the gRPC requests is refused with ResourceExhausted. 0: refuse none."`
 	MaxConnections int           `group:"bounds" field:"GRPC.MaxConnections" default:"10000" env:"MAX_CONNECTIONS" help:"Most gRPC connections; those beyond are closed at once."`
@@ -82,8 +83,8 @@ type overloadOptions struct {
 	MaxHeaderBytes uint32        `group:"bounds" field:"GRPC.MaxHeaderBytes" default:"65536" env:"MAX_HEADER_BYTES" help:"Most bytes of a gRPC request's headers."`
 }
 
-// statsOptions say where counts are sent, and where they are shown beside the
-// admin address.
+// statsOptions are the settings of sending counts, and of another address that shows them
+// besides the admin address.
 type statsOptions struct {
 	UseStatsd      bool                `group:"stats" name:"use-statsd" negatable:"" env:"USE_STATSD" help:"Send counts to a statsd server."`
 	UseDogStatsd   bool                `group:"stats" name:"use-dog-statsd" negatable:"" env:"USE_DOG_STATSD" help:"Send counts to a DogStatsD server instead."`
@@ -99,8 +100,8 @@ type statsOptions struct {
 	PrometheusPath string              `group:"stats" field:"Prometheus.Path" default:"/metrics" env:"PROMETHEUS_PATH" help:"The path there."`
 }
 
-// telemetryOptions say whether traces and metrics are sent by OTLP. Where to and
-// how, OpenTelemetry's own variables say.
+// telemetryOptions turn sending of traces and metrics by OTLP on and off. OpenTelemetry's
+// own variables say where and how to send.
 type telemetryOptions struct {
 	Traces           bool               `group:"telemetry" name:"tracing" negatable:"" env:"TRACING_ENABLED" help:"Send traces by OTLP, to where OTEL_EXPORTER_OTLP_ENDPOINT says."`
 	TraceService     string             `group:"telemetry" name:"tracing-service-name" placeholder:"NAME" env:"TRACING_SERVICE_NAME" help:"What this service is called. Without, as OTEL_SERVICE_NAME says, else RateLimit."`

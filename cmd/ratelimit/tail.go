@@ -19,7 +19,7 @@ type tailCmd struct {
 	Again   time.Duration `name:"reconnect-after" default:"1s" help:"How long to wait before connecting again."`
 }
 
-// tailVerdicts are names of verdicts that are known.
+// tailVerdicts are names of known verdicts.
 type tailVerdicts string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -28,7 +28,7 @@ func (v *tailVerdicts) UnmarshalText(text []byte) error {
 	return new(live.Verdicts).UnmarshalText(text)
 }
 
-// Help says how to stop and what is shown.
+// Help describes how to stop the command, and the sampling.
 func (tailCmd) Help() string {
 	return `It goes on until it is interrupted (^C), and connects again when the service was restarted. A service that decides more than about a hundred times a second shows a sample: then a decision stands for as many as its line says.
 

@@ -15,7 +15,7 @@ type testCmd struct {
 	ruleOptions
 }
 
-// Help shows what a file looks like.
+// Help shows an example of a file.
 func (testCmd) Help() string {
 	return `A file has requests with their times and the expected answers. They are decided as by the service, on counters in memory that begin anew for each test, under a clock of its own:
 

@@ -16,8 +16,8 @@ func (versionCmd) Run(con console) error {
 	return err
 }
 
-// buildVersion is the release's version, or else what the Go toolchain recorded
-// of the module and the commit.
+// buildVersion returns the release's version, or else the version of the module and the
+// commit that the Go toolchain recorded.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -14,8 +14,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/hit"
 )
 
-// welcome prints where the service listens, what it serves and what to try first;
-// in one line of the log where that is for machines to read.
+// welcome prints the addresses of the service, its numbers of domains and rules, and a
+// command to try first. If the log is for machines to read, welcome logs all of that in
+// one line instead.
 func welcome(out io.Writer, s app.Started, inLog bool) {
 	domains, rules, try := 0, 0, ""
 	if s.Rules != nil {
@@ -40,8 +41,8 @@ func welcome(out io.Writer, s app.Started, inLog bool) {
 	fmt.Fprintf(out, "Rules   %s, %s\nTry     %s\n", check.Count(domains, "domain"), check.Count(rules, "rule"), try)
 }
 
-// firstCommand returns a hit command that shows a limit of the rules at work, or what
-// to do if there is none.
+// firstCommand returns a hit command that shows a limit of the rules at work, or advice if
+// there is none.
 func firstCommand(s app.Started, program string) string {
 	first, ok := hit.First(s.Rules, s.Matcher)
 	if !ok {

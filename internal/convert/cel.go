@@ -11,8 +11,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// A condition of Limitador is an expression of CEL on the entries of a request. Those are
-// read here that rules can express: comparisons of an entry with texts, joined by &&.
+// A condition of Limitador is an expression of CEL on the entries of a request. This
+// parser reads what rules can express: comparisons of an entry with texts, joined by &&.
 
 // expr is an expression.
 type expr struct {
@@ -21,7 +21,7 @@ type expr struct {
 	args []*expr
 }
 
-// inexpressible is the error of what rules can't express.
+// inexpressible is the error of an expression that rules can't express.
 type inexpressible struct{ what, remedy string }
 
 func (e *inexpressible) Error() string { return e.what }
@@ -46,7 +46,7 @@ func parseExpr(text string) (*expr, error) {
 	return e, err
 }
 
-// tokenize splits an expression. A text keeps its first quote, and is unescaped.
+// tokenize splits an expression. A text is unescaped and keeps its first quote.
 func tokenize(text string) (tokens []string, err error) {
 	for text != "" {
 		r, size := utf8.DecodeRuneInString(text)
@@ -101,7 +101,7 @@ func (p *exprParser) peek() string {
 	return p.tokens[0]
 }
 
-// take takes the next token if it is this one.
+// take consumes the next token if it is this one, and reports whether it did.
 func (p *exprParser) take(token string) bool {
 	if p.peek() != token {
 		return false
@@ -191,7 +191,7 @@ func (p *exprParser) primary() (*expr, error) {
 	case unicode.IsDigit(rune(token[0])):
 		return nil, cannot("quote it: the value of an entry is a text", "the number %s", token)
 	case isWord(rune(token[0])) && p.peek() != "(":
-		// Before version 2: an entry of the request. Its key may have dots.
+		// In versions before 2 it is an entry of the request. Its key may have dots.
 		key := []string{token}
 		for len(p.tokens) > 1 && p.tokens[0] == "." && isWord([]rune(p.tokens[1])[0]) && !(len(p.tokens) > 2 && p.tokens[2] == "(") {
 			p.next()
@@ -203,7 +203,7 @@ func (p *exprParser) primary() (*expr, error) {
 	}
 }
 
-// descriptor reads what follows descriptors: [0], and an entry of it.
+// descriptor reads the part after the word descriptors: [0], and an entry of it.
 func (p *exprParser) descriptor() (*expr, error) {
 	const remedy = "send what limits depend on in one descriptor, and write descriptors[0]"
 	if !p.take("[") {
@@ -245,7 +245,7 @@ func (p *exprParser) methods(e *expr) (*expr, error) {
 }
 
 // conditions returns an expression, or its opposite, as conditions that must all hold.
-// The error is errNever if they can't, or an *inexpressible.
+// The error is errNever if they never can, or an *inexpressible.
 func (e *expr) conditions(opposite bool) (list []sets.Condition, err error) {
 	switch e.op {
 	case "!":
@@ -285,15 +285,16 @@ func (e *expr) conditions(opposite bool) (list []sets.Condition, err error) {
 	return e.comparison(opposite)
 }
 
-// isAny reports whether a condition asks for nothing but one of some values.
+// isAny reports whether a condition requires one of some values and nothing else.
 func isAny(c sets.Condition) bool {
 	return !c.Absent && len(c.Any.Values) > 0 && len(c.Not.Values) == 0
 }
 
-// errNever is that of a condition that is never met.
+// errNever is the error of a condition that is never met.
 var errNever = errors.New("it is never met")
 
-// comparison returns the condition that an entry has, or has not, one of some values.
+// comparison returns the condition that an entry has, or does not have, one of some
+// values.
 func (e *expr) comparison(opposite bool) ([]sets.Condition, error) {
 	if len(e.args) != 2 {
 		return nil, cannot(compareOnly, "it compares nothing")
@@ -340,7 +341,7 @@ func (e *expr) comparison(opposite bool) ([]sets.Condition, error) {
 	return []sets.Condition{{Key: entry.text, Any: set}}, nil
 }
 
-// merge returns conditions that hold when all of a list do, one for each key.
+// merge returns conditions, one for each key, that hold when all of a list do.
 func merge(list []sets.Condition) (merged []sets.Condition, err error) {
 	for _, c := range list {
 		at := slices.IndexFunc(merged, func(m sets.Condition) bool { return m.Key == c.Key })

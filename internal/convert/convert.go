@@ -1,7 +1,7 @@
-// Package convert makes rules of the files of other services: of Limitador's limits and of
-// Gloo's rate limit resources. What can't be carried over is listed with its place and what
-// to do instead; nothing is dropped without a word. What rules mean is for package config,
-// how they are written for rulefile.
+// Package convert converts files of other services to rules: Limitador's limits and
+// Gloo's rate limit resources. It lists everything that can't be carried over, with its
+// place and what to do instead, and drops nothing silently. Package config owns the
+// meaning of rules, package rulefile their written form.
 package convert
 
 import (
@@ -25,23 +25,24 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// Result is what has been made of a file.
+// Result is the result of converting a file.
 type Result struct {
 	Domains []*config.Domain
 	Limits  int // of the file, that the domains have
-	// NotCarried lists what the rules do not do that the file asks for, in the order of
-	// its lines.
+	// NotCarried lists what the file asks for and the rules do not do, in the order of
+	// the file's lines.
 	NotCarried []config.Problem
 }
 
-// Options say what the rules are to be.
+// Options of a conversion.
 type Options struct {
-	// Domain takes all rules, whatever the file says. Empty: as the file says.
+	// Domain is the domain of all rules, whatever the file says. If it is empty, the
+	// file decides.
 	Domain string
 }
 
-// Convert reads a file of a service: limitador or gloo. The error is a *config.Invalid for a
-// file that is none.
+// Convert reads a file of a service: limitador or gloo. The error is a *config.Invalid if
+// it is not such a file.
 func Convert(from, name string, data []byte, o Options) (*Result, error) {
 	file := &yamlfile.File{Name: name}
 	c := &converter{opts: o, result: &Result{}, names: map[*config.Domain]map[string]bool{}}
@@ -65,19 +66,19 @@ func Convert(from, name string, data []byte, o Options) (*Result, error) {
 	return r, nil
 }
 
-// converter makes rules.
+// converter builds the rules.
 type converter struct {
 	opts   Options
 	result *Result
 	names  map[*config.Domain]map[string]bool // of rules on sets of entries
 }
 
-// notCarried lists what the rules do not do.
+// notCarried adds to the list of what the rules do not do.
 func (c *converter) notCarried(n yamlfile.Node, what, remedy string) {
 	c.result.NotCarried = append(c.result.NotCarried, n.Report(what, remedy))
 }
 
-// domain returns the domain for rules of a name.
+// domain returns the domain of that name, and adds it if it is missing.
 func (c *converter) domain(name string) *config.Domain {
 	if c.opts.Domain != "" {
 		name = c.opts.Domain
@@ -113,7 +114,8 @@ func (c *converter) nameIn(d *config.Domain, name string) string {
 	return unique
 }
 
-// limit returns a fixed window of so many hits; nil, and listed, if there is none.
+// limit returns a fixed window of hits. If there is none, it lists the problem and returns
+// nil.
 func (c *converter) limit(n yamlfile.Node, hits uint32, window time.Duration, denied algo.DeniedHits) *config.Limit {
 	compiled, err := algo.New(algo.Params{Limit: hits, Window: window, DeniedHits: denied})
 	if err != nil {
@@ -124,8 +126,8 @@ func (c *converter) limit(n yamlfile.Node, hits uint32, window time.Duration, de
 	return &config.Limit{Algo: compiled, RequestsPerUnit: hits, Unit: unit, UnitMultiplier: units}
 }
 
-// number returns a limit as rules have it. One that is larger than they may be never
-// refuses in practice: it is listed, and cut.
+// number returns the number of a limit. A number too large for rules never refuses in
+// practice: it is listed and cut.
 func (c *converter) number(n yamlfile.Node) (hits uint32, ok bool) {
 	v, ok := n.Int(0, math.MaxInt64)
 	if v > math.MaxUint32 {
@@ -135,7 +137,7 @@ func (c *converter) number(n yamlfile.Node) (hits uint32, ok bool) {
 	return uint32(v), ok
 }
 
-// literal reports whether a value means just itself in rules, and lists one that does not.
+// literal reports whether a value stands only for itself in rules, and lists it if not.
 func (c *converter) literal(n yamlfile.Node, value string) bool {
 	if !strings.Contains(value, "*") {
 		return true
@@ -144,7 +146,8 @@ func (c *converter) literal(n yamlfile.Node, value string) bool {
 	return false
 }
 
-// present adds the condition that an entry is there, unless there is one on its key.
+// present adds the condition that an entry is present, unless its key already has a
+// condition.
 func present(match []sets.Condition, key string) []sets.Condition {
 	if slices.ContainsFunc(match, func(c sets.Condition) bool { return c.Key == key }) {
 		return match
@@ -152,8 +155,8 @@ func present(match []sets.Condition, key string) []sets.Condition {
 	return append(match, sets.Condition{Key: key})
 }
 
-// Write writes the domains as a rule file, which begins with what was not carried over. It
-// fails if the rules would not load.
+// Write writes the domains as a rule file, which begins with a list of what was not
+// carried over. It fails if the rules would not load.
 func (r *Result) Write(out io.Writer, from, name string) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Made of %s, a file of %s.\n", name, from)

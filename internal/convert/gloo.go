@@ -89,11 +89,11 @@ type glooRule struct {
 	name   string
 	limit  *config.Limit
 	weight int64
-	always bool // whatever the weights of others
+	always bool // applies whatever the weights of others
 }
 
-// glooDescriptor reads a descriptor with all that is below it, and adds those that have
-// limits to rules. nil: it can't be carried over.
+// glooDescriptor reads a descriptor and everything below it, and adds the descriptors that
+// have limits to rules. It returns nil if the descriptor can't be carried over.
 func (c *converter) glooDescriptor(n yamlfile.Node, above []string, rules *[]*glooRule) *config.Descriptor {
 	d := &config.Descriptor{}
 	rule := &glooRule{}
@@ -156,8 +156,8 @@ func joined(path []string) (name string) {
 	return name
 }
 
-// weigh lets each rule replace those of a lower weight in the same request, but for those
-// that always apply.
+// weigh makes each rule replace the rules of a lower weight in the same request, except
+// those that always apply.
 func (c *converter) weigh(domain *config.Domain, rules []*glooRule) {
 	for _, r := range rules {
 		for _, lower := range rules {
@@ -168,7 +168,7 @@ func (c *converter) weigh(domain *config.Domain, rules []*glooRule) {
 	}
 }
 
-// replace lets a limit replace another one, which gets a name if it has none.
+// replace makes a limit replace another one, which gets a name if it has none.
 func (c *converter) replace(domain *config.Domain, l, other *config.Limit, name string) {
 	if other.Name == "" {
 		other.Name = c.nameIn(domain, name)
@@ -176,7 +176,8 @@ func (c *converter) replace(domain *config.Domain, l, other *config.Limit, name 
 	l.Replaces = append(l.Replaces, other.Name)
 }
 
-// glooLimit reads a rateLimit; nil, and listed, if there is none.
+// glooLimit reads a rateLimit. If it can't be carried over, glooLimit lists it and returns
+// nil.
 func (c *converter) glooLimit(n yamlfile.Node, denied algo.DeniedHits) *config.Limit {
 	var hits uint32
 	unit := config.UnitUnknown
@@ -202,11 +203,11 @@ func (c *converter) glooLimit(n yamlfile.Node, denied algo.DeniedHits) *config.L
 type glooSet struct {
 	set    sets.Rule
 	limit  *config.Limit
-	always bool // whether or not an earlier rule matches
+	always bool // applies whether or not an earlier rule matches
 }
 
-// glooSets reads setDescriptors, of which the first that matches applies, and those that
-// always do.
+// glooSets reads setDescriptors. The first that matches applies, and so do those that
+// always apply.
 func (c *converter) glooSets(domain *config.Domain, n yamlfile.Node) {
 	var rules []*glooSet
 	for _, e := range n.List() {
@@ -262,7 +263,7 @@ func (c *converter) glooSet(n yamlfile.Node) *glooSet {
 	return r
 }
 
-// glooSimple adds a simpleDescriptor. It reports whether rules can say it.
+// glooSimple adds a simpleDescriptor. It reports whether rules can express it.
 func (c *converter) glooSimple(n yamlfile.Node, set *sets.Rule) bool {
 	fields := n.Mapping("key", "value")
 	condition := sets.Condition{Key: textOf(fields["key"])}

@@ -14,8 +14,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// limitador reads a list of limits: a file of its own, or in a ConfigMap, or the resource
-// of its operator.
+// limitador reads a list of limits: from a file of its own, a ConfigMap, or the resource
+// of Limitador's operator.
 func (c *converter) limitador(root yamlfile.Node) {
 	if !root.IsMapping() {
 		c.limitadorLimits(root)
@@ -46,7 +46,7 @@ func (c *converter) limitador(root yamlfile.Node) {
 	}
 }
 
-// limitadorLimit is a limit as Limitador tells one from another.
+// limitadorLimit is what identifies a limit in Limitador.
 type limitadorLimit struct{ namespace, seconds, conditions, variables string }
 
 func (c *converter) limitadorLimits(n yamlfile.Node) {
@@ -107,8 +107,8 @@ func (c *converter) limitadorLimit(n yamlfile.Node, known map[limitadorLimit]con
 	c.result.Limits++
 }
 
-// limitadorSet returns to which requests a limit applies. ok is false, and it is listed,
-// if rules can't say that.
+// limitadorSet returns the requests to which a limit applies. If rules can't express that,
+// limitadorSet lists it, and ok is false.
 func (c *converter) limitadorSet(fields map[string]yamlfile.Node) (set sets.Rule, ok bool) {
 	ok = true
 	fail := func(n yamlfile.Node, kind string, err error) {
@@ -167,7 +167,7 @@ func textOf(n yamlfile.Node) string {
 	return text
 }
 
-// sortedTexts returns a list without its order.
+// sortedTexts returns the texts of a list in sorted order.
 func sortedTexts(n yamlfile.Node) string {
 	var texts []string
 	for _, e := range n.List() {
@@ -186,7 +186,7 @@ func firstOf(texts ...string) string {
 	return ""
 }
 
-// nameOf returns a name for a rule: its keys, with the value of those that have one.
+// nameOf returns a name for a rule: its keys, with their values if they have any.
 func nameOf(set sets.Rule) string {
 	if len(set.Match) == 0 {
 		return "everything"

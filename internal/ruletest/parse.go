@@ -15,16 +15,16 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// maxRepeat bounds the requests of a step: a test takes a second, and not a day.
+// maxRepeat bounds the requests of a step, so that a test takes a second and not a day.
 const maxRepeat = 1_000_000
 
-// defaultStart is when tests begin that do not say: a Monday, the first of a month.
+// defaultStart is when tests begin that name no start: a Monday, the first of a month.
 var defaultStart = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // suite is a file of tests.
 type suite struct {
 	paths  []string          // of rules
-	inline []rulefile.Source // rules that the file holds itself
+	inline []rulefile.Source // rules in the file itself
 	tests  []test
 }
 
@@ -39,7 +39,7 @@ type test struct {
 type step struct {
 	node        yamlfile.Node
 	at          time.Duration // since the start, of the first request
-	domain      string        // empty: the only one that there is
+	domain      string        // empty: the only domain of the rules
 	descriptors []ask
 	repeat      int
 	every       time.Duration // between the requests
@@ -54,14 +54,15 @@ type ask struct {
 	override *limiter.Override
 }
 
-// expectation is how a request is to be answered.
+// expectation is the expected answer to a request.
 type expectation struct {
 	verdict field[bool] // over limit
 	allowed field[int]  // how many of the requests pass
-	all     []status    // of each descriptor; empty: not said
+	all     []status    // of each descriptor; empty: anything
 }
 
-// status is how a descriptor is to be answered. What is not said may be anything.
+// status is the expected answer to a descriptor. A field that is not given may be
+// anything.
 type status struct {
 	verdict    field[bool]
 	shadow     field[bool]
@@ -70,13 +71,13 @@ type status struct {
 	reset      field[time.Duration]
 }
 
-// field is a value with its place; it is not given unless the place is.
+// field is a value with its place. Without a place it is not given.
 type field[T any] struct {
 	v    T
 	node yamlfile.Node
 }
 
-// decode reads the tests of a file. Rules are found from dir.
+// decode reads the tests of a file. Paths of rules are relative to dir.
 func decode(root yamlfile.Node, dir string) *suite {
 	s := &suite{}
 	fields := root.Mapping("rules", "domain", "start", "tests")
@@ -102,8 +103,8 @@ func decode(root yamlfile.Node, dir string) *suite {
 	return s
 }
 
-// addRules adds the rules of a file or directory, those written in place of it, or
-// those of a list of these.
+// addRules adds the rules of a file or directory, rules written in place of a path, or a
+// list of these.
 func (s *suite) addRules(n yamlfile.Node, dir string) {
 	switch {
 	case n.IsList():
@@ -297,7 +298,7 @@ func decodeEntry(n yamlfile.Node) (e descriptor.Entry) {
 	return e
 }
 
-// decodeOverride reads the limit that a request brings.
+// decodeOverride reads the override of a request.
 func decodeOverride(n yamlfile.Node) *limiter.Override {
 	o := &limiter.Override{}
 	fields := n.Mapping("requests_per_unit", "unit", "unit_multiplier")
@@ -322,10 +323,11 @@ func decodeOverride(n yamlfile.Node) *limiter.Override {
 	return o
 }
 
-// statusKeys are what may be said of a descriptor.
+// statusKeys are the keys that may describe the answer to a descriptor.
 var statusKeys = []string{"verdict", "shadow", "rule", "name", "remaining", "reset"}
 
-// decodeExpectation reads what is expected of a request with so many descriptors.
+// decodeExpectation reads the expected answer to a request with that number of
+// descriptors.
 func decodeExpectation(n yamlfile.Node, descriptors int) (want expectation) {
 	if n.IsScalar() {
 		want.verdict = verdictOf(n)
@@ -404,7 +406,7 @@ func statusOf(fields map[string]yamlfile.Node) (s status) {
 	return s
 }
 
-// first returns the place of something that is said.
+// first returns the place of a field that is given.
 func (s *status) first() yamlfile.Node {
 	for _, n := range []yamlfile.Node{s.shadow.node, s.rule.node, s.name.node, s.remaining.node, s.reset.node} {
 		if n.Given() {

@@ -1,6 +1,6 @@
-// Package ruletest runs tests of rules: tables of requests with their times and the
-// expected answers. It sends them through package limiter, on counters in memory, under a
-// clock that the tables move. How rules are read, matched and decided is for the packages
+// Package ruletest runs tests of rules: tables of requests with their times and expected
+// answers. It sends the requests through package limiter, with counters in memory and a
+// clock that the tables advance. Reading, matching and deciding are left to the packages
 // that the service itself uses.
 package ruletest
 
@@ -24,10 +24,10 @@ import (
 type Options struct {
 	Grammar rulefile.Options
 	Files   reload.FileOptions
-	// Rules are files and directories to test in place of those that the files of
-	// tests name. None: those.
+	// Rules are files and directories to test instead of the rules that the files of
+	// tests name. If it is empty, the files of tests decide.
 	Rules []string
-	// Stdin is the file "-".
+	// Stdin is read for the file "-".
 	Stdin io.Reader
 }
 
@@ -40,7 +40,7 @@ type Report struct {
 // File is the report on a file of tests.
 type File struct {
 	File   string          `json:"file"`
-	Errors []check.Problem `json:"errors"` // with the tests or with the rules: nothing ran
+	Errors []check.Problem `json:"errors"` // in the tests or in the rules: nothing ran
 	Tests  []Test          `json:"tests"`
 }
 
@@ -66,7 +66,7 @@ type Failure struct {
 	Field      string `json:"field,omitempty"` // empty: the request was not decided
 	Want       string `json:"want"`
 	Got        string `json:"got"`
-	Rule       string `json:"rule,omitempty"` // that decided, its limit, and where it is written
+	Rule       string `json:"rule,omitempty"` // the rule that decided, its limit, and its place
 	Limit      string `json:"limit,omitempty"`
 	RuleAt     string `json:"rule_at,omitempty"`
 	of         int    // requests of the step
@@ -122,7 +122,7 @@ func read(path string, stdin io.Reader) ([]byte, error) {
 	return io.ReadAll(stdin)
 }
 
-// run runs the tests of a document, or returns why it can't.
+// run runs the tests of a document, or returns the problems that prevent it.
 func (s *suite) run(root yamlfile.Node, o Options) ([]Test, []config.Problem) {
 	rules, err := s.rules(o)
 	if invalid, is := errors.AsType[*config.Invalid](err); is {
@@ -162,8 +162,8 @@ func (s *suite) rules(o Options) (*config.Rules, error) {
 	})
 }
 
-// nameDomains gives steps that name no domain the only one that there is. It returns a
-// problem for each if there are several.
+// nameDomains gives steps without a domain the only domain of the rules. If there are
+// several, it returns a problem for each such step.
 func (s *suite) nameDomains(rules *config.Rules) (problems []config.Problem) {
 	for i := range s.tests {
 		for j := range s.tests[i].steps {

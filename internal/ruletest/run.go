@@ -16,8 +16,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// runner runs one test: rules as the service has them, on counters and a clock of
-// their own.
+// runner runs one test. Its rules are compiled as in the service; its counters and its
+// clock are its own.
 type runner struct {
 	limiter *limiter.Limiter
 	store   *memory.Store
@@ -32,7 +32,7 @@ func (t *test) run(rules *config.Rules, dropDenied bool) (Test, error) {
 	r.store = memory.New(memory.Options{Clock: r.now.Load, SweepCycle: -1})
 	defer r.store.Close()
 	r.limiter = limiter.New(limiter.Options{
-		Backend: r.store, Local: r.store, // which never fails, so that nothing is decided locally
+		Backend: r.store, Local: r.store, // it never fails, so nothing is decided locally
 		Log: zap.NewNop(), Stats: stats.New(0), DropRefused: dropDenied,
 	})
 	if err := r.limiter.SetRules(rules); err != nil {
@@ -46,8 +46,7 @@ func (t *test) run(rules *config.Rules, dropDenied bool) (Test, error) {
 	return result, nil
 }
 
-// step sends the requests of a step. Only the first of them that is answered in another
-// way than expected is reported.
+// step sends the requests of a step. It reports only the first with an unexpected answer.
 func (r *runner) step(s *step, start time.Time) {
 	allowed := 0
 	var request limiter.Request
@@ -93,7 +92,7 @@ func (s *step) fill(r *limiter.Request) {
 	}
 }
 
-// comparison is of an answer with what was expected.
+// comparison compares an answer with what was expected.
 type comparison struct {
 	*runner
 	step    *step
@@ -159,7 +158,7 @@ func (c *comparison) inShadow(i int) bool {
 	return false
 }
 
-// wholeSeconds rounds as answers do, which have no fractions.
+// wholeSeconds rounds up to whole seconds, as answers do.
 func wholeSeconds(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }
@@ -178,8 +177,8 @@ func orNone(s string) string {
 	return s
 }
 
-// fail reports that what of the i-th descriptor, or of the request if that is below 0,
-// is not as expected at the place n.
+// fail reports that the field what of the i-th descriptor is not as expected at the place
+// n. If i is below 0, it is about the whole request.
 func (c *comparison) fail(n yamlfile.Node, what string, i int, want, got string) {
 	pos := n.Pos()
 	f := Failure{
@@ -200,7 +199,7 @@ func (c *comparison) fail(n yamlfile.Node, what string, i int, want, got string)
 	c.result.Failures = append(c.result.Failures, f)
 }
 
-// posOf returns where a rule of the step's domain is written.
+// posOf returns the place of a rule of the step's domain.
 func (c *comparison) posOf(path string) (config.Pos, bool) {
 	for _, rule := range c.limiter.Matcher().Rules() {
 		if rule.Domain == c.request.Domain && rule.Path == path {

@@ -1,10 +1,10 @@
 // Package telemetry owns OpenTelemetry: traces of requests and the metrics that
-// Prometheus also has, both sent by OTLP. What is counted is left to the packages
-// that count; what is off leaves no trace on the way of a request, for then
-// nothing of this package is on it.
+// Prometheus also has, both sent by OTLP. Counting is left to other packages. A signal
+// that is off costs a request nothing, because nothing of this package is then in its
+// path.
 //
-// Sending never holds up a request. Spans wait in a bounded queue and are dropped
-// when it is full; what cannot be sent is said in the log once a minute.
+// Sending never delays a request. Spans wait in a bounded queue and are dropped when it is
+// full. Failures to send are logged once a minute.
 package telemetry
 
 import (
@@ -31,7 +31,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Protocol is how telemetry is sent.
+// Protocol is the protocol by which telemetry is sent.
 type Protocol string
 
 // The protocols.
@@ -53,25 +53,26 @@ func (p *Protocol) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Settings say who sends, and how. Where to send, with what credentials and how
-// often, the SDK reads from the environment by itself.
+// Settings identify the sender and the way to send. The SDK itself reads from the
+// environment where to send, with which credentials and how often.
 type Settings struct {
-	// ServiceName, Namespace and InstanceID say who sends. Empty: what the environment
-	// tells the SDK, else the name RateLimit, no namespace, and a random instance.
+	// ServiceName, Namespace and InstanceID identify the sender. The defaults are the
+	// SDK's settings from the environment, or else the name RateLimit, no namespace, and
+	// a random instance.
 	ServiceName, Namespace, InstanceID string
 	// Version of the service.
 	Version string
 	// TraceProtocol and MetricProtocol are GRPC or HTTP; empty: HTTP.
 	TraceProtocol, MetricProtocol Protocol
-	// Propagator says in what headers the context of a trace comes. nil: traceparent,
+	// Propagator reads the context of a trace from headers. nil: from traceparent,
 	// tracestate and baggage.
 	Propagator propagation.TextMapPropagator
-	// SamplingRate is the part of traces to record, from 0 to 1, of those that
-	// begin here. Others are recorded if their sender records them.
+	// SamplingRate is the part, from 0 to 1, of the traces that begin here to record.
+	// Other traces are recorded if their sender records them.
 	SamplingRate float64
 }
 
-// instance names this process where nobody else does, in traces and metrics alike.
+// instance is the default name of this process, the same in traces and metrics.
 var instance = sync.OnceValue(uuid.NewString)
 
 // resource describes this process.
@@ -97,7 +98,7 @@ func (s Settings) resource(ctx context.Context) (*resource.Resource, error) {
 	return r, nil
 }
 
-// StartTraces returns what records traces, and sends them until Shutdown.
+// StartTraces returns a recorder of traces, which sends them until Shutdown.
 func StartTraces(ctx context.Context, s Settings, log *zap.Logger) (*Traces, error) {
 	from, err := s.resource(ctx)
 	if err != nil {
@@ -130,8 +131,8 @@ func StartTraces(ctx context.Context, s Settings, log *zap.Logger) (*Traces, err
 // Metrics sends metrics.
 type Metrics struct{ provider *metric.MeterProvider }
 
-// StartMetrics sends what is gathered, once a minute unless the
-// environment tells the SDK otherwise, and at Shutdown.
+// StartMetrics sends the gathered metrics, once a minute unless the SDK's environment says
+// otherwise, and at Shutdown.
 func StartMetrics(ctx context.Context, s Settings, from prometheus.Gatherer, log *zap.Logger) (*Metrics, error) {
 	who, err := s.resource(ctx)
 	if err != nil {
@@ -154,12 +155,11 @@ func StartMetrics(ctx context.Context, s Settings, from prometheus.Gatherer, log
 	)}, nil
 }
 
-// Shutdown sends what is counted now, and stops.
+// Shutdown sends the present counts, and stops.
 func (m *Metrics) Shutdown(ctx context.Context) error { return m.provider.Shutdown(ctx) }
 
-// logFailures has the SDK say in the log what it could not do. It has but one
-// place for that in a process. A collector that is away for a night is worth a
-// line a minute.
+// logFailures makes the SDK log its failures. The SDK has only one error handler in a
+// process. A collector that is away for a night is worth a line a minute.
 func logFailures(log *zap.Logger) {
 	log = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)

@@ -27,7 +27,7 @@ const (
 	attrDomain      = attribute.Key("ratelimit.domain")
 	attrDescriptors = attribute.Key("ratelimit.descriptors") // how many
 	attrCode        = attribute.Key("ratelimit.code")        // overall: OK or OVER_LIMIT
-	// Of what a request is over, one element for each limit.
+	// One element for each limit that a request is over.
 	attrVerdicts = attribute.Key("ratelimit.over.verdict") // over or shadow
 	attrRules    = attribute.Key("ratelimit.over.rule")    // empty: the request brought the limit
 	attrOver     = attribute.Key("ratelimit.over.limit")
@@ -38,18 +38,18 @@ const (
 	attrLimits  = attribute.Key("ratelimit.limits")  // how many are decided
 )
 
-// scope names what the spans come from.
+// scope names the source of the spans.
 const scope = "github.com/distlimiter/ratelimit"
 
-// Traces records requests and sends them. A nil one records nothing: its methods
-// return what they are given.
+// Traces records requests and sends them. A nil Traces records nothing: its methods
+// return their arguments.
 type Traces struct {
 	provider   *sdk.TracerProvider
 	propagator propagation.TextMapPropagator
 }
 
-// GRPC returns the options of a gRPC server whose requests are recorded, as parts
-// of their senders' traces. Health checks are not.
+// GRPC returns the options of a gRPC server that record its requests as parts of their
+// senders' traces. Health checks are not recorded.
 func (t *Traces) GRPC() []grpc.ServerOption {
 	if t == nil {
 		return nil
@@ -62,7 +62,7 @@ func (t *Traces) GRPC() []grpc.ServerOption {
 	))}
 }
 
-// HTTP records the requests of a handler, in spans of that name.
+// HTTP returns a handler that records its requests in spans of that name.
 func (t *Traces) HTTP(next http.Handler, name string) http.Handler {
 	if t == nil {
 		return next
@@ -75,7 +75,7 @@ func (t *Traces) HTTP(next http.Handler, name string) http.Handler {
 	)
 }
 
-// Service says in the span of each request what it asked and what it got.
+// Service adds to the span of each request what it asked and what it got.
 func (t *Traces) Service(next pb.RateLimitServiceServer) pb.RateLimitServiceServer {
 	if t == nil {
 		return next
@@ -97,8 +97,8 @@ func (s service) ShouldRateLimit(ctx context.Context, req *pb.RateLimitRequest) 
 	return resp, err
 }
 
-// Why says in the span of a request which rules and limits it is over: one element in
-// each attribute for each reason. Values of descriptors are left out.
+// Why adds to the span of a request which rules and limits it is over. Each attribute gets
+// one element for each reason. Values of descriptors are left out.
 func (t *Traces) Why(ctx context.Context, reasons iter.Seq[limiter.Reason]) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
@@ -120,8 +120,8 @@ func (t *Traces) Why(ctx context.Context, reasons iter.Seq[limiter.Reason]) {
 	}
 }
 
-// Backend records the calls of a store as parts of the requests that make them.
-// Kind says what it is: memory or redis.
+// Backend records the calls of a store as parts of the requests that make them. kind names
+// the store: memory or redis.
 func (t *Traces) Backend(next backend.Backend, kind string) backend.Backend {
 	if t == nil {
 		return next
@@ -135,8 +135,8 @@ type store struct {
 	kind   string
 }
 
-// Decide implements backend.Backend. What is not part of a recorded request is
-// not recorded, such as a look of the admin page.
+// Decide implements backend.Backend. Calls outside of a recorded request, such as those of
+// the admin page, are not recorded.
 func (s store) Decide(ctx context.Context, req *backend.Request, out []algo.Decision) error {
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return s.next.Decide(ctx, req, out)
@@ -150,5 +150,5 @@ func (s store) Decide(ctx context.Context, req *backend.Request, out []algo.Deci
 	return err
 }
 
-// Shutdown sends what is recorded, and stops.
+// Shutdown sends the recorded spans, and stops.
 func (t *Traces) Shutdown(ctx context.Context) error { return t.provider.Shutdown(ctx) }

@@ -1,7 +1,7 @@
 // Package testprogram finds the real programs that tests run against, such as
-// redis-server and Envoy, and decides what a missing one means: it skips the test
-// where a contributor runs tests with what is at hand, and fails the test where
-// everything must run.
+// redis-server and Envoy, and decides what a missing one means. By default it skips the
+// test, so that contributors can run tests with the programs that they have. It fails the
+// test if [Required] is set.
 package testprogram
 
 import (
@@ -12,10 +12,10 @@ import (
 )
 
 // Required is the environment variable that makes a missing program fail a test.
-// `make test` sets it: a skipped test would pass for a good one.
+// `make test` sets it, because a skipped test would look like a passed one.
 const Required = "TEST_PROGRAMS_REQUIRED"
 
-// install names the command that installs a program, where it is not `make tools`.
+// install names the command that installs a program, if it is not `make tools`.
 var install = map[string]string{
 	"redis-server":   "apt-get install redis-server, or brew install redis",
 	"redis-sentinel": "apt-get install redis-sentinel, or brew install redis",
@@ -24,10 +24,10 @@ var install = map[string]string{
 	"gcc":            "apt-get install gcc libc6-dev",
 }
 
-// Path returns the path of a program: the one that `make tools` has put into
-// .cache/bin, or else the one on PATH. Without either, the test is skipped, or fails
-// if [Required] is set; the message tells how to install the program. With -short,
-// which is for a quick look, tests that run programs are skipped too.
+// Path returns the path of a program: the one that `make tools` has put into .cache/bin,
+// or else the one on PATH. Without either, the test is skipped, or fails if [Required] is
+// set; the message says how to install the program. With -short, which is for quick runs,
+// tests that run programs are always skipped.
 func Path(t testing.TB, name string) string {
 	t.Helper()
 	required := os.Getenv(Required) != ""
@@ -48,7 +48,7 @@ func Path(t testing.TB, name string) string {
 	return ""
 }
 
-// find returns the path of a program, or nothing.
+// find returns the path of a program; empty if there is none.
 func find(t testing.TB, name string) string {
 	t.Helper()
 	if path := pinned(t, name); path != "" {
@@ -61,8 +61,8 @@ func find(t testing.TB, name string) string {
 	return path
 }
 
-// pinned returns the program in .cache/bin of the directory of the test, or of one
-// above it; nothing if there is none.
+// pinned returns the program in .cache/bin of the directory of the test, or of a directory
+// above it; empty if there is none.
 func pinned(t testing.TB, name string) string {
 	t.Helper()
 	dir, err := os.Getwd()

@@ -13,19 +13,19 @@ var (
 	notAfter  = prometheus.NewDesc("ratelimit_tls_certificate_not_after_timestamp_seconds", "When a certificate of this service ends.", []string{"use"}, nil)
 )
 
-// Lifetimes is a prometheus.Collector of when certificates begin and end, as their
-// files say now.
+// Lifetimes is a prometheus.Collector of the validity periods of certificates. It reads
+// them from the present files.
 type Lifetimes struct {
 	certificates map[string]*renewed[*tls.Certificate] // by use
 }
 
-// NewLifetimes returns the collector of the certificates of files, by what each is
-// used for. Files without a certificate are left out. The error says which file
+// NewLifetimes returns the collector of the certificates of files, which are keyed by
+// their use. It leaves out files without a certificate. The error names the file that
 // can't be used.
 func NewLifetimes(files map[string]Files) (*Lifetimes, error) {
 	l := &Lifetimes{certificates: map[string]*renewed[*tls.Certificate]{}}
 	for use, f := range files {
-		f.Log = zap.NewNop() // those who use the certificate say what is wrong with it
+		f.Log = zap.NewNop() // the users of the certificate log what is wrong with it
 		r, err := newReader(Files{Cert: f.Cert, Key: f.Key, Log: f.Log})
 		if err != nil {
 			return nil, err
@@ -48,7 +48,7 @@ func (l *Lifetimes) Collect(out chan<- prometheus.Metric) {
 	for use, certificate := range l.certificates {
 		leaf, err := leafOf(certificate.get())
 		if err != nil {
-			continue // it was read, so that it can be parsed
+			continue // not possible: it has been read, so it can be parsed
 		}
 		out <- prometheus.MustNewConstMetric(notBefore, prometheus.GaugeValue, float64(leaf.NotBefore.Unix()), use)
 		out <- prometheus.MustNewConstMetric(notAfter, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), use)

@@ -16,11 +16,11 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// errWrongName is in the error of a certificate that does not hold the name that it
-// must.
+// errWrongName is in the error of a certificate that does not hold the required name.
 var errWrongName = errors.New("wrong name")
 
-// refusalReasons are why a handshake fails, as the metric and the log have it.
+// refusalReasons are the reasons why a handshake fails, as the metric and the log name
+// them.
 var refusalReasons = []struct {
 	reason, says string
 	is           func(error) bool
@@ -46,16 +46,16 @@ var refusalReasons = []struct {
 	{"other", "it failed", func(error) bool { return true }},
 }
 
-// Handshakes are credentials of a gRPC server that tell of the handshakes that fail,
-// of which grpc-go says nothing: they are counted by reason, and the log has a line
-// a minute of each. Who connects and leaves, as probes do, counts for nothing.
+// Handshakes are credentials of a gRPC server that report failed handshakes, which grpc-go
+// does not. They count failures by reason, and log one line a minute for each reason. A
+// client that connects and leaves, as probes do, does not count.
 type Handshakes struct {
 	credentials.TransportCredentials
 	refused *prometheus.CounterVec
 	log     *zap.Logger
 }
 
-// NewHandshakes returns credentials that do what c does.
+// NewHandshakes returns credentials that wrap c.
 func NewHandshakes(c credentials.TransportCredentials, log *zap.Logger) *Handshakes {
 	h := &Handshakes{TransportCredentials: c}
 	h.refused = prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -1,9 +1,8 @@
-// Package tlsfiles owns TLS with certificates in files that are renewed while
-// they are in use, as cert-manager and Kubernetes do it: every handshake uses what
-// the files hold then. Files that are unreadable or do not fit each other for a
-// while, because one of them is written already and the other not yet, leave what
-// was last read in use. Who is served, once the certificate is good, is left to
-// others.
+// Package tlsfiles owns TLS with certificates in files that are renewed while they are in
+// use, as cert-manager and Kubernetes do. Every handshake uses the present content of the
+// files. While the files are unreadable or do not fit each other, because one is written
+// and the other not yet, the last good content stays in use. Authorisation beyond a valid
+// certificate is left to others.
 package tlsfiles
 
 import (
@@ -24,23 +23,24 @@ import (
 
 // Files are paths of PEM files.
 type Files struct {
-	// Cert and Key are this side's. A client may go without.
+	// Cert and Key are this side's certificate and key. A client may have none.
 	Cert, Key string
-	// CA holds the authorities by which the other side's certificate must be
-	// signed. Empty: a server asks clients for none, a client trusts the system's.
+	// CA holds the authorities that must have signed the other side's certificate. If
+	// it is empty, a server asks clients for no certificate, and a client trusts the
+	// system's authorities.
 	CA string
-	// WithSystem trusts the system's authorities besides those of CA.
+	// WithSystem trusts the system's authorities in addition to those of CA.
 	WithSystem bool
-	// Name must be among the names (DNS, IP or URI) of the other side's
-	// certificate. Empty: a server takes any that CA has signed, a client that of
-	// the address it dials.
+	// Name must be among the names (DNS, IP or URI) of the other side's certificate. If
+	// it is empty, a server accepts any certificate that CA has signed, and a client
+	// requires the name of the address that it dials.
 	Name string
-	// Log gets what is wrong with renewed files. Required.
+	// Log gets errors of renewed files. Required.
 	Log *zap.Logger
 }
 
-// Server returns the configuration of a server. The error says which file can't
-// be used.
+// Server returns the configuration of a server. The error names the file that can't be
+// used.
 func Server(f Files) (*tls.Config, error) {
 	if f.Name != "" && f.CA == "" {
 		return nil, fmt.Errorf("clients must be called %q, and there is no authority to say who they are", f.Name)
@@ -59,7 +59,7 @@ func Server(f Files) (*tls.Config, error) {
 				MinVersion:   tls.VersionTLS12,
 				NextProtos:   []string{"h2"},
 				Certificates: []tls.Certificate{*r.pair.get()},
-				// A resumed session would go by the authorities of its beginning.
+				// A resumed session would still trust the authorities of its first handshake.
 				SessionTicketsDisabled: true,
 			}
 			if r.authorities != nil {
@@ -88,8 +88,8 @@ func (f Files) verifyName(state tls.ConnectionState) error {
 	return nil
 }
 
-// Client returns the credentials of a gRPC client. The error says which file
-// can't be used.
+// Client returns the credentials of a gRPC client. The error names the file that can't be
+// used.
 func Client(f Files) (credentials.TransportCredentials, error) {
 	r, err := newReader(f)
 	if err != nil {
@@ -100,8 +100,8 @@ func Client(f Files) (credentials.TransportCredentials, error) {
 	return c, nil
 }
 
-// ClientConfig returns what makes the configuration of a client's next connection.
-// The error says which file can't be used.
+// ClientConfig returns a function that makes the configuration of a client's next
+// connection. The error names the file that can't be used.
 func ClientConfig(f Files) (func() *tls.Config, error) {
 	r, err := newReader(f)
 	if err != nil {
@@ -110,7 +110,7 @@ func ClientConfig(f Files) (func() *tls.Config, error) {
 	return (&client{files: f, reader: r}).config, nil
 }
 
-// client makes each handshake with a configuration of its own.
+// client performs each handshake with a configuration of its own.
 type client struct {
 	credentials.TransportCredentials
 	files  Files
@@ -138,7 +138,7 @@ func (c *client) Clone() credentials.TransportCredentials {
 	return &client{TransportCredentials: c.TransportCredentials.Clone(), files: c.files, reader: c.reader}
 }
 
-// reader holds what the files hold; nil for files that there are none of.
+// reader holds the content of files. A field is nil if it has no files.
 type reader struct {
 	pair        *renewed[*tls.Certificate]
 	authorities *renewed[*x509.CertPool]
@@ -185,7 +185,7 @@ func loadAuthorities(path string, withSystem bool) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// renewed is what files hold, read again when they have changed.
+// renewed is the content of files, read again when they have changed.
 type renewed[T any] struct {
 	paths []string
 	load  func() (T, error)
@@ -193,11 +193,11 @@ type renewed[T any] struct {
 
 	mu     sync.Mutex
 	value  T
-	stamps []stamp // of the files when they were last looked at
-	fault  string  // why they could not be used since, if they could not
+	stamps []stamp // of the files when they were last read
+	fault  string  // why the files could not be used since; empty if they could
 }
 
-// stamp changes when a file does, or another one takes its place.
+// stamp changes when a file changes or is replaced.
 type stamp struct {
 	size     int64
 	modified time.Time
@@ -229,7 +229,7 @@ func (r *renewed[T]) look() ([]stamp, error) {
 	return stamps, nil
 }
 
-// get returns what the files hold, or what they last held that could be used.
+// get returns the content of the files, or the last content that could be used.
 func (r *renewed[T]) get() T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,11 +242,11 @@ func (r *renewed[T]) get() T {
 		value, loadErr = r.load()
 	}
 	if loadErr != nil {
-		if fault := loadErr.Error(); fault != r.fault { // not for each handshake
+		if fault := loadErr.Error(); fault != r.fault { // log a fault once, not for each handshake
 			r.fault = fault
 			r.log.Error("renewed TLS files can't be used; those before stay", zap.Error(loadErr))
 		}
-		return r.value // looked at again next time
+		return r.value // the next call tries again
 	}
 	r.value, r.stamps, r.fault = value, stamps, ""
 	r.log.Info("TLS files renewed", zap.Strings("files", r.paths))

@@ -1,7 +1,7 @@
-// Package xds owns rules that come from a control plane, such as Envoy Gateway:
-// it follows a state-of-the-world server's resources of type
-// ratelimit.config.ratelimit.v3.RateLimitConfig and hands them to the
-// configuration as sources in its grammar. What they mean is left to config.
+// Package xds owns rules that come from a control plane, such as Envoy Gateway. It follows
+// a state-of-the-world server's resources of type
+// ratelimit.config.ratelimit.v3.RateLimitConfig and provides them as sources in the
+// grammar of rule files. Their meaning is left to package config.
 package xds
 
 import (
@@ -38,18 +38,18 @@ type Options struct {
 	Server string
 	// Credentials of the connection. Required; insecure.NewCredentials() for none.
 	Credentials credentials.TransportCredentials
-	// NodeID and NodeMetadata say who asks.
+	// NodeID and NodeMetadata identify this client.
 	NodeID       string
 	NodeMetadata map[string]string
 	// Headers go with each stream.
 	Headers map[string]string
 	// MaxMessageBytes bounds a response; 0 means gRPC's default of 4 MiB.
 	MaxMessageBytes int
-	// ConnectRetry is the wait after a connection that failed.
+	// ConnectRetry is the first wait after a failed connection.
 	ConnectRetry time.Duration
 	// Backoff is the wait after a stream that ended.
 	Backoff Backoff
-	// Log gets what happens to the stream. Required.
+	// Log gets the events of the stream. Required.
 	Log *zap.Logger
 }
 
@@ -66,11 +66,11 @@ const (
 	DefaultBackoffMax     = 60 * time.Second
 )
 
-// ErrNoRules is the error of Sources before the server has sent any. It is a
+// ErrNoRules is the error of Sources before the server has sent any rules. It wraps
 // reload.ErrWaiting.
 var ErrNoRules = fmt.Errorf("%w from the xDS server", reload.ErrWaiting)
 
-// maxReason bounds, in bytes, the reason that a refusal tells the server.
+// maxReason bounds the reason that a refusal sends to the server, in bytes.
 const maxReason = 4 << 10
 
 // Provider follows a server. It is a reload.Provider that must be used with a
@@ -88,20 +88,20 @@ var (
 	_ reload.Verdicts = (*Provider)(nil)
 )
 
-// response is what the server has sent.
+// response is a response of the server.
 type response struct {
 	sources []rulefile.Source
-	err     error      // it can't be read
-	handed  bool       // out, to be tried
-	verdict chan error // receives one, when it has been tried
+	err     error      // why it can't be read
+	handed  bool       // given to the coordinator
+	verdict chan error // receives one value, after the coordinator has tried it
 }
 
 func newResponse(sources []rulefile.Source, err error) *response {
 	return &response{sources: sources, err: err, verdict: make(chan error, 1)}
 }
 
-// New returns a provider that has not connected yet. The error says what of the
-// options no connection can be made with.
+// New returns a provider that has not connected yet. The error names the option with which
+// no connection can be made.
 func New(o Options) (*Provider, error) {
 	if o.ConnectRetry == 0 {
 		o.ConnectRetry = DefaultConnectRetry
@@ -127,9 +127,8 @@ func New(o Options) (*Provider, error) {
 // Origin implements reload.Provider.
 func (p *Provider) Origin() config.Origin { return config.FromXDS }
 
-// Sources returns the resources that the server sent last, one source each,
-// valid or not: bad ones fail the reload, and so are seen wherever a bad file
-// would be.
+// Sources returns the resources that the server sent last, each as a source, valid or not.
+// A bad resource fails the reload and is reported like a bad file.
 func (p *Provider) Sources(context.Context) ([]rulefile.Source, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,17 +140,17 @@ func (p *Provider) Sources(context.Context) ([]rulefile.Source, error) {
 func (p *Provider) Verdict(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.last.handed { // it came while the one before was tried
+	if !p.last.handed { // it arrived while the coordinator tried the one before
 		return
 	}
 	select {
 	case p.last.verdict <- err:
-	default: // an earlier attempt has told it
+	default: // an earlier attempt has sent a verdict
 	}
 }
 
-// Watch follows the server until ctx is done, over connections that break and
-// servers that are away, and calls changed for each response.
+// Watch follows the server until ctx is done, and calls changed for each response. It
+// reconnects when a connection breaks or the server is away.
 func (p *Provider) Watch(ctx context.Context, changed func()) error {
 	conn, err := p.dial()
 	if err != nil {
@@ -179,7 +178,7 @@ func (p *Provider) Watch(ctx context.Context, changed func()) error {
 				return nil
 			case <-time.After(delay):
 			}
-			if answered { // the server is well: the next failure is a new one
+			if answered { // the server works: the next failure is a new one
 				break
 			}
 		}
@@ -200,8 +199,8 @@ func (p *Provider) dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient(p.opts.Server, options...)
 }
 
-// connect opens a stream. While there is no connection it logs why, each time
-// after a longer wait. Its error is that of the context.
+// connect opens a stream. While there is no connection it logs the reason, each time after
+// a longer wait. Its only error is that of the context.
 func (p *Provider) connect(ctx context.Context, conn *grpc.ClientConn) (discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient, error) {
 	wait := backoff.ExponentialBackOff{
 		InitialInterval: p.opts.ConnectRetry, MaxInterval: max(p.opts.Backoff.Max, p.opts.ConnectRetry),
@@ -235,8 +234,8 @@ func pause(ctx context.Context, conn *grpc.ClientConn, delay time.Duration) {
 	<-ctx.Done()
 }
 
-// follow takes responses from one stream until it ends. It reports whether there
-// was one.
+// follow handles the responses of one stream until it ends. It reports whether there was a
+// response.
 func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed func()) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -244,7 +243,7 @@ func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed fu
 	if err != nil {
 		return false, err
 	}
-	// Versions and nonces belong to the stream. The version is that in force.
+	// Versions and nonces belong to the stream. The version is the one in force.
 	request := &discovery.DiscoveryRequest{Node: p.node, TypeUrl: resource.RateLimitConfigType}
 	refused := false
 	for {
@@ -269,7 +268,7 @@ func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed fu
 		p.opts.Log.Error("refused rules from the xDS server", zap.String("version", resp.VersionInfo), zap.Error(reason))
 		request.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: abridge(reason.Error())}
 		if refused {
-			// Servers answer a refusal with the same again, at once.
+			// Servers answer a refusal at once with the same response.
 			select {
 			case <-ctx.Done():
 			case <-time.After(min(p.opts.Backoff.Initial, time.Second)):
@@ -279,8 +278,8 @@ func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed fu
 	}
 }
 
-// try offers a response to the coordinator and returns why it is not in force; nil
-// if it is. The error is that of the context.
+// try offers a response to the coordinator and returns why it is not in force; nil if it
+// is. err is that of the context.
 func (p *Provider) try(ctx context.Context, resp *discovery.DiscoveryResponse, changed func()) (reason, err error) {
 	r := newResponse(sourcesOf(resp))
 	p.mu.Lock()
@@ -295,7 +294,7 @@ func (p *Provider) try(ctx context.Context, resp *discovery.DiscoveryResponse, c
 	}
 }
 
-// sourcesOf returns the sources of a response, and what is wrong with it as a whole.
+// sourcesOf returns the sources of a response, and the errors of the response as a whole.
 func sourcesOf(resp *discovery.DiscoveryResponse) ([]rulefile.Source, error) {
 	if resp.TypeUrl != resource.RateLimitConfigType {
 		return nil, fmt.Errorf("the response is of type %q: send %s", abridge(resp.TypeUrl), resource.RateLimitConfigType)
@@ -312,7 +311,7 @@ func sourcesOf(resp *discovery.DiscoveryResponse) ([]rulefile.Source, error) {
 	return sources, errors.Join(errs...)
 }
 
-// abridge bounds what a server is told or has sent.
+// abridge shortens a text to or from a server.
 func abridge(s string) string {
 	if len(s) <= maxReason {
 		return s

@@ -17,9 +17,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// Extension is the key of a descriptor's metadata under which a control plane
-// writes what its messages have no field for: fields of the grammar, such as
-// algorithm, burst or rate_limits.
+// Extension is the key of a descriptor's metadata under which a control plane writes
+// fields of the grammar that its messages do not have, such as algorithm, burst or
+// rate_limits.
 const Extension = "distlimiter"
 
 // ofDescriptor are the extension's fields that belong to the descriptor; all
@@ -36,7 +36,7 @@ func toSources(resources []*anypb.Any) ([]rulefile.Source, error) {
 			errs = append(errs, fmt.Errorf("resources[%d]: %w", i, err))
 			continue
 		}
-		// The same bytes for the same message, by which changes are told.
+		// The same message gives the same bytes, which are compared to detect changes.
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("resources[%d] %q: %w", i, c.Name, err))
@@ -95,8 +95,8 @@ func descriptor(d *rls.RateLimitDescriptor) *rulefile.Mapping {
 	return out
 }
 
-// extend adds the extension's fields to the descriptor, and to its limit, which it
-// returns; nil for none. Those that the message has too are replaced.
+// extend adds the extension's fields to the descriptor and to its limit, and returns the
+// limit; nil for none. They replace the same fields of the message.
 func extend(out, limit *rulefile.Mapping, extension map[string]*structpb.Value) *rulefile.Mapping {
 	if _, exists := extension["window"]; exists && limit != nil {
 		limit.Delete("unit")
@@ -139,7 +139,8 @@ func limit(p *rls.RateLimitPolicy) *rulefile.Mapping {
 	return out
 }
 
-// setText and setBool leave out what the message does not tell from absent.
+// setText and setBool leave out zero values, which the message does not distinguish from
+// absent fields.
 func setText(out *rulefile.Mapping, key, s string) {
 	if s != "" {
 		out.Set(key, rulefile.Text(s))
@@ -152,8 +153,8 @@ func setBool(out *rulefile.Mapping, key string, b bool) {
 	}
 }
 
-// value returns a value in the grammar; whole numbers, which are doubles in the
-// message, as such.
+// value returns a value in the grammar. Whole numbers, which are doubles in the message,
+// become integers.
 func value(v *structpb.Value) rulefile.Value {
 	switch kind := v.GetKind().(type) {
 	case *structpb.Value_StringValue:

@@ -1,6 +1,6 @@
-// Package soak runs the service under mixed load for as long as it is told, with
-// counters in memory and in Redis, and checks that nothing grows: memory,
-// goroutines, file descriptors, keys. docs/dev/reliability.md has its plots.
+// Package soak runs the service under mixed load for a chosen time, with counters in
+// memory and in Redis, and checks that memory, goroutines, file descriptors and keys do not
+// grow. docs/dev/reliability.md has its plots.
 package soak
 
 import (
@@ -12,16 +12,16 @@ import (
 type series struct {
 	name   string
 	values []float64
-	// ratio and more are by how much the last quarter may exceed the second.
+	// ratio and more bound how much the last quarter may exceed the second.
 	ratio, more float64
 }
 
-// fewest is how many samples make quarters worth comparing.
+// fewest is the least number of samples for a comparison of quarters.
 const fewest = 40
 
-// grew compares the median of the second quarter, by which all is warm, with that
-// of the last, and returns what is wrong, if anything. Medians are deaf to single
-// peaks, such as of garbage that is about to be collected.
+// grew compares the median of the second quarter, when everything is warm, with that of the
+// last, and returns an error if it grew too much. Medians ignore single peaks, such as
+// garbage that is about to be collected.
 func (s *series) grew() error {
 	n := len(s.values)
 	if n < fewest {

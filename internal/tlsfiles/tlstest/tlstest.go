@@ -28,7 +28,7 @@ type Authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// NewAuthority returns an authority that nobody else knows.
+// NewAuthority returns a new authority.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{t: t, dir: t.TempDir(), key: newKey(t)}
@@ -49,9 +49,9 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Issue writes a certificate for a name, a DNS name, IP address or URI, that ends
-// after valid, and its key. It returns their files, which it replaces if there
-// are any of that file name already.
+// Issue writes a certificate that is valid for valid, and its key. name is a DNS name, an
+// IP address or a URI. It returns the paths of the two files, which replace older ones of
+// the same name.
 func (a *Authority) Issue(file, name string, valid time.Duration) (cert, key string) {
 	a.t.Helper()
 	return a.IssueFrom(file, name, min(valid, 0)-time.Hour, valid)
@@ -106,7 +106,7 @@ func serial(t testing.TB) *big.Int {
 	return n
 }
 
-// write puts a file in place of the old one, as those who renew certificates do.
+// write replaces a file by renaming, as programs that renew certificates do.
 func write(t testing.TB, path, kind string, der []byte) {
 	t.Helper()
 	text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})

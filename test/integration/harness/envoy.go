@@ -24,7 +24,7 @@ const (
 // Envoy is a running Envoy with a configuration of envoy/.
 type Envoy struct {
 	*Process
-	ports  map[int]int // of the file → in use
+	ports  map[int]int // port in the file → port in use
 	client *http.Client
 }
 
@@ -45,14 +45,14 @@ func StartEnvoy(t testing.TB, file string, services ...*Service) *Envoy {
 	return StartEnvoyConfig(t, string(config), services...)
 }
 
-// StartEnvoyConfig runs Envoy with a configuration in front of the service, the
-// first of which it has on port 8081, the next on 8082, and waits until Envoy is
-// ready. The configuration runs as it is, but for free ports and for deadlines: a
-// busy machine may need longer than any that is right in production, and Envoy
-// would then answer without the service.
+// StartEnvoyConfig runs Envoy with a configuration in front of services and waits until
+// Envoy is ready. In the configuration the first service is on port 8081, the next on
+// 8082. StartEnvoyConfig changes only ports, to free ones, and deadlines, because a busy
+// machine may exceed any deadline that is right in production, and Envoy would then answer
+// without the service.
 func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy {
 	t.Helper()
-	e := &Envoy{ports: map[int]int{}, client: &http.Client{Timeout: patience}}
+	e := &Envoy{ports: map[int]int{}, client: &http.Client{Timeout: timeout}}
 	t.Cleanup(e.client.CloseIdleConnections)
 	for i, s := range services {
 		e.ports[servicePort+i] = s.grpcPort
@@ -92,7 +92,7 @@ func (e *Envoy) URL(port int, path string) string {
 	return fmt.Sprintf("http://127.0.0.1:%d%s", e.ports[port], path)
 }
 
-// Answer is what a client of Envoy sees.
+// Answer is the answer that a client of Envoy gets.
 type Answer struct {
 	Status int
 	Header http.Header

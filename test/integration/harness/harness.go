@@ -1,6 +1,6 @@
-// Package harness starts the real programs that integration tests run against:
-// this project's binary, as a rule built with the race detector, and Envoy. It owns
-// their ports, readiness, output and end; what they should answer is left to the tests.
+// Package harness starts the real programs that integration tests run against: Envoy, and
+// this project's binary, usually built with the race detector. It owns their ports,
+// readiness, output and end. The expected answers are left to the tests.
 package harness
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
-// patience is how long anything awaited may take. It bounds failing tests only.
-const patience = 30 * time.Second
+// timeout bounds every wait. It matters only when a test fails.
+const timeout = 30 * time.Second
 
 // binary is the path of cmd/ratelimit, set by Main before any test runs.
 var binary string
@@ -25,8 +25,8 @@ var binary string
 // exit code. A package that calls StartService calls it from TestMain.
 func Main(m *testing.M) int { return run(m, nil, "-race") }
 
-// MainAsShipped is Main without the race detector: the binary is built as that of the
-// image is, with which it shares what was compiled.
+// MainAsShipped is Main without the race detector. It builds the binary like that of the
+// image, and so shares the build cache with it.
 func MainAsShipped(m *testing.M) int { return run(m, []string{"CGO_ENABLED=0"}, "-trimpath") }
 
 func run(m *testing.M, environment []string, flags ...string) int {
@@ -40,7 +40,7 @@ func run(m *testing.M, environment []string, flags ...string) int {
 	args := append(append([]string{"build"}, flags...), "-o", binary, "./cmd/ratelimit")
 	build := exec.Command("go", args...)
 	build.Env = append(os.Environ(), environment...)
-	if build.Dir, err = root(); err != nil { // with the requirements of the service, and not of the tests
+	if build.Dir, err = root(); err != nil { // the module of the service, not of the tests
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -51,7 +51,8 @@ func run(m *testing.M, environment []string, flags ...string) int {
 	return m.Run()
 }
 
-// Root returns the directory of the repository, which is that of the service's module.
+// Root returns the directory of the repository, which is the directory of the service's
+// module.
 func Root(t testing.TB) string {
 	t.Helper()
 	dir, err := root()
@@ -76,13 +77,13 @@ func Tool(t testing.TB, name string) string {
 	return testprogram.Path(t, name)
 }
 
-// Eventually waits until ok holds, and fails the test with what was awaited if it
-// does not. It is for the state of other processes, which send no event.
+// Eventually waits until ok returns true, or fails the test with what. It is for the state
+// of other processes, which send no events.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
+			t.Fatalf("not within %v: %s", timeout, what)
 		}
 	}
 }

@@ -30,7 +30,8 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 	return StartCommand(t, name, exec.Command(path, args...))
 }
 
-// StartCommand runs a command, which says more than Start can.
+// StartCommand runs a command. It is for commands that need more than a path and
+// arguments.
 func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{name: name, cmd: cmd, exited: make(chan struct{})}
@@ -52,7 +53,7 @@ func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// Output is what the program has printed so far.
+// Output returns what the program has printed so far.
 func (p *Process) Output() string { return p.output.String() }
 
 // Printed reports whether the program has printed the text so far.
@@ -69,21 +70,21 @@ func (p *Process) Signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// AwaitEnd waits until the program has ended by itself, and returns how: nil for
-// success. Stop does nothing then.
+// AwaitEnd waits until the program has ended by itself, and returns its error; nil for
+// success. After that, Stop does nothing.
 func (p *Process) AwaitEnd(t testing.TB) error {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatalf("%s does not end", p.name)
 	}
 	p.stopped = true
 	return p.err
 }
 
-// Stop ends the program by SIGTERM. That it exits with an error, as after a data
-// race, or not at all fails the test. A second Stop does nothing.
+// Stop ends the program by SIGTERM. The test fails if the program exits with an error, as
+// after a data race, or does not exit. A second Stop does nothing.
 func (p *Process) Stop(t testing.TB) {
 	t.Helper()
 	if p.stopped {
@@ -95,7 +96,7 @@ func (p *Process) Stop(t testing.TB) {
 	}
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Errorf("%s does not end on SIGTERM", p.name)
 		_ = p.cmd.Process.Signal(os.Kill)
 		<-p.exited

@@ -44,9 +44,9 @@ func newService(t testing.TB) *Service {
 	}
 }
 
-// StartBare starts the service with neither command nor flags, as the container
-// of envoyproxy/ratelimit is: all settings are in the environment, to which its
-// variables for hosts and ports are added. It does not wait.
+// StartBare starts the service with neither command nor flags, like the container of
+// envoyproxy/ratelimit. All settings are in the environment, to which StartBare adds the
+// variables for hosts and ports. It does not wait until the service is healthy.
 func StartBare(t *testing.T, environment map[string]string) *Service {
 	t.Helper()
 	s := newService(t)
@@ -65,14 +65,14 @@ func StartBare(t *testing.T, environment map[string]string) *Service {
 	return s
 }
 
-// StartService serves the rules of a file or directory and waits until the
-// service is healthy. Flags are added to the command line.
+// StartService serves the rules of a file or directory, with flags, and waits until the
+// service is healthy.
 func StartService(t testing.TB, rules string, flags ...string) *Service {
 	t.Helper()
 	return StartProgram(t, binary, rules, flags...)
 }
 
-// StartProgram is StartService of another program than the one that is tested.
+// StartProgram is StartService for another program than the tested one.
 func StartProgram(t testing.TB, program, rules string, flags ...string) *Service {
 	t.Helper()
 	s := newService(t)
@@ -85,11 +85,11 @@ func StartProgram(t testing.TB, program, rules string, flags ...string) *Service
 	return s
 }
 
-// Command returns a command of the binary, to be run.
+// Command returns a command of the binary that is not started yet.
 func Command(args ...string) *exec.Cmd { return exec.Command(binary, args...) }
 
-// ServiceAt is a service that the test has started by other means, and that answers
-// gRPC on a port of loopback.
+// ServiceAt returns a service that the test has started by other means. It answers gRPC on
+// a port of loopback.
 func ServiceAt(t testing.TB, port int) *Service {
 	t.Helper()
 	s := &Service{grpcPort: port, GRPC: fmt.Sprintf("127.0.0.1:%d", port)}
@@ -104,10 +104,10 @@ func (s *Service) Restart(t testing.TB) {
 	s.AwaitHealthy(t)
 }
 
-// AwaitHealthy waits until the service says by gRPC that it is.
+// AwaitHealthy waits until the service reports by gRPC that it is healthy.
 func (s *Service) AwaitHealthy(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	health := healthv1.NewHealthClient(s.conn)
 	Eventually(t, "the service is healthy", func() bool {
@@ -121,11 +121,11 @@ func (s *Service) AwaitHealthy(t testing.TB) {
 func (s *Service) Dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// The default waits a second after the first refusal. Without a time of its own, a
-		// connection would have to be made within the delay.
+		// The default waits a second after the first refusal. Without a timeout of its own,
+		// a connection attempt would have to succeed within the delay.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
-			MinConnectTimeout: patience,
+			MinConnectTimeout: timeout,
 		}))
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func Request(domain string, hits uint64, entries ...string) *rls.RateLimitReques
 // Ask sends one request to the service.
 func (s *Service) Ask(t testing.TB, request *rls.RateLimitRequest) *rls.RateLimitResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	answer, err := rls.NewRateLimitServiceClient(s.conn).ShouldRateLimit(ctx, request)
 	if err != nil {
@@ -170,8 +170,8 @@ func (s *Service) Get(t testing.TB, addr, path string) string {
 	return string(body)
 }
 
-// Metric returns the value of a series of the service's /metrics, written as there;
-// 0 when it is missing.
+// Metric returns the value of a series, written as in the service's /metrics; 0 if it is
+// missing.
 func (s *Service) Metric(t testing.TB, series string) float64 {
 	t.Helper()
 	for line := range strings.Lines(s.Get(t, s.Admin, "/metrics")) {
