@@ -24,7 +24,9 @@ func testVectors(t *testing.T, factory Factory) {
 					t.Fatalf("step %d: %v", i, err)
 				}
 				f.SetClock(step.Now)
-				req := backend.Request{Checks: checks(required(0, v.File+"/"+v.Name, limit, step.Hits))}
+				check := required(0, v.File+"/"+v.Name, limit, step.Hits)
+				check.Hold = step.Hold
+				req := backend.Request{Checks: checks(check)}
 				out := make([]algo.Decision, 1)
 				if err := f.Backend.Decide(context.Background(), &req, out); err != nil {
 					t.Fatalf("step %d: %v", i, err)

@@ -199,7 +199,8 @@ func (d *document) decodePart(i int, memory *reread.Memory, task *background.Tas
 		return
 	}
 	p.ok = true
-	p.depth = 2 // the document and its listp.push(descriptors)
+	p.depth = 2 // the document and its list
+	p.push(descriptors)
 	p.level = make([]*config.Descriptor, r.Count)
 	for i, element := range root.Content {
 		p.pushIndex(r.First + i)
