@@ -105,10 +105,10 @@ func (d *Descriptor) Places() iter.Seq[Place] {
 	}
 }
 
-// laidUnder returns d as it is with over, of the same key and value, in force.
+// laidUnder returns d with over, which has the same place, laid over it.
 func (d *Descriptor) laidUnder(over *Descriptor, before bool) *Descriptor {
 	below := lay(d.Descriptors, over.Descriptors, before)
-	if len(over.Limits) == 0 { // it only leads to others
+	if len(over.Limits) == 0 { // it has only descriptors below it
 		d.ShareThreshold = d.ShareThreshold || over.ShareThreshold
 		d.ValueToMetric = d.ValueToMetric || over.ValueToMetric
 		d.Descriptors = below

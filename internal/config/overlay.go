@@ -11,17 +11,17 @@ import (
 )
 
 // Overlay applies adjustments to rules: a default first, then those that the rules hold,
-// one after the other, so that of two that set a field the later one wins. What comes
-// of it depends on the rules alone. It remembers the domains of the last ones, and
-// returns the same again for one that is the same, under the same adjustments. It is
-// for one goroutine at a time.
+// one after the other. If two set a field, the later one wins. The result depends on the
+// rules alone. An overlay remembers the domains of the last rules. If a domain and its
+// adjustments are the same again, it returns the same domain. Only one goroutine may use
+// it at a time.
 type Overlay struct {
 	byDefault *selector // nil: none
 	selectors map[string]*selector
 	domains   map[*Domain]*layer
 }
 
-// NewOverlay returns an overlay of a default that Check finds right.
+// NewOverlay returns an overlay with a default, for which Check must return nil.
 func NewOverlay(d Default) *Overlay {
 	o := &Overlay{}
 	if a := d.adjustment(); a != nil {
@@ -30,11 +30,10 @@ func NewOverlay(d Default) *Overlay {
 	return o
 }
 
-// Apply returns rules as they are adjusted. Those that it is given stay as they are.
-// The error is an *Invalid with what is wrong with adjustments: one would make a limit
-// invalid that comes from the same kind of source. One that comes from elsewhere goes on
-// without it, for whoever sends it knows nothing of the adjustment: that is told in
-// Unadjusted.
+// Apply returns a copy of rules with the adjustments applied. An adjustment must not make
+// a limit from a file, where adjustments come from too, invalid: then the error is an
+// *Invalid. A limit from elsewhere goes on without the adjustment, because its sender does
+// not know of the adjustment. Unadjusted lists such limits.
 func (o *Overlay) Apply(rules *Rules) (*Rules, error) {
 	by := o.selectorsOf(rules.Adjust)
 	if len(by) == 0 {
@@ -69,8 +68,8 @@ func (o *Overlay) Apply(rules *Rules) (*Rules, error) {
 	return &out, nil
 }
 
-// selectorsOf returns selectors for adjustments, after the default: the ones known from
-// the last rules where they are the same.
+// selectorsOf returns the default and a selector for each adjustment. It reuses those of
+// the last rules where the adjustment is the same.
 func (o *Overlay) selectorsOf(all []*Adjustment) (by []*selector) {
 	if o.byDefault != nil {
 		by = append(by, o.byDefault)
@@ -85,7 +84,7 @@ func (o *Overlay) selectorsOf(all []*Adjustment) (by []*selector) {
 	return by
 }
 
-// selector is an adjustment that is ready to find its limits.
+// selector is an adjustment with its selection compiled.
 type selector struct {
 	*Adjustment
 	domain, path, name text
@@ -95,7 +94,7 @@ func newSelector(a *Adjustment) *selector {
 	return &selector{a, newText(a.Selects.Domain), newText(a.Selects.Path), newText(a.Selects.Name)}
 }
 
-// selects reports whether a limit of a domain that it selects is to be adjusted.
+// selects reports whether it adjusts a limit. The limit's domain must match already.
 func (s *selector) selects(d *Descriptor, l *Limit, path string) bool {
 	if s.Selects.Unnamed {
 		return takesDefault(d, l)
@@ -103,17 +102,17 @@ func (s *selector) selects(d *Descriptor, l *Limit, path string) bool {
 	return s.path.match(path) && s.name.match(l.Name)
 }
 
-// layer is a domain with what some adjustments make of it.
+// layer is a domain after some adjustments.
 type layer struct {
 	by      []*selector
-	domain  *Domain // as adjusted; the one that was given if nothing is
+	domain  *Domain // as adjusted; the original if nothing changed
 	met     map[*selector]bool
 	clashes []clash
 
-	// While it is made:
+	// Only during apply:
 	task   *background.Task
 	limits map[algo.Params]*algo.Limit
-	last   []*Adjustment // of the limit before, which mostly are those of the next
+	last   []*Adjustment // of the previous limit, mostly equal to those of the next
 	picked []*selector   // reused
 }
 
@@ -121,10 +120,10 @@ type layer struct {
 type clash struct {
 	by    *selector
 	limit Pos
-	what  string // the limit is, and why it would be invalid
+	what  string // the limit, and why it would be invalid
 	why   *algo.ParamError
-	own   bool // it is from a file, as the adjustment
-	more  int  // limits like it
+	own   bool // the limit is from a file, like the adjustment
+	more  int  // further limits with the same by and own
 }
 
 // apply adjusts the domain.
@@ -143,10 +142,10 @@ func (y *layer) apply(d *Domain, task *background.Task) {
 	y.task, y.limits, y.last, y.picked = nil, nil, nil, nil
 }
 
-// same reports whether two lists are one.
+// same reports whether two lists are the same slice.
 func same(a, b []*Descriptor) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
-// level returns a list of descriptors as adjusted: the list itself if nothing is.
+// level returns a list of descriptors as adjusted: the list itself if nothing changes.
 func (y *layer) level(domain *Domain, list []*Descriptor, above string) []*Descriptor {
 	out := list
 	for i, d := range list {
@@ -167,7 +166,7 @@ func (y *layer) level(domain *Domain, list []*Descriptor, above string) []*Descr
 
 func (y *layer) descriptor(domain *Domain, d *Descriptor, path string) *Descriptor {
 	limits, inShadow := y.limitsOf(domain, d, path)
-	if d.Overridden != nil { // it must be valid on the day when it is in force again
+	if d.Overridden != nil { // it must be valid too when it comes into force again
 		_, _ = y.limitsOf(domain, d.Overridden, path)
 	}
 	below := y.level(domain, d.Descriptors, path)
@@ -182,9 +181,9 @@ func (y *layer) descriptor(domain *Domain, d *Descriptor, path string) *Descript
 	return &c
 }
 
-// limitsOf returns the limits of a descriptor as adjusted, nil if none is, and its mode.
-// A limit that is to be enforced in a descriptor in shadow mode leaves the mode to the
-// others.
+// limitsOf returns the limits of a descriptor as adjusted, nil if none changes, and
+// whether the descriptor is in shadow mode. If an adjustment enforces one limit of a
+// descriptor in shadow mode, the mode moves to each of the other limits.
 func (y *layer) limitsOf(domain *Domain, d *Descriptor, path string) (limits []*Limit, inShadow bool) {
 	inShadow = d.ShadowMode
 	enforced := make([]bool, len(d.Limits))
@@ -215,9 +214,9 @@ func (y *layer) limitsOf(domain *Domain, d *Descriptor, path string) (limits []*
 	return limits, inShadow
 }
 
-// limit returns a limit as adjusted, and the mode that is set, if any. Without an
-// adjustment it is the limit itself. An adjustment that would make it invalid is left
-// out as a whole.
+// limit returns a limit as adjusted, and the shadow mode that an adjustment sets, if any.
+// Without an adjustment it returns the limit itself. It leaves out an adjustment as a
+// whole if it would make the limit invalid.
 func (y *layer) limit(domain *Domain, d *Descriptor, l *Limit, path string) (adjusted *Limit, shadow *bool) {
 	by := y.picked[:0]
 	for _, s := range y.by {
@@ -239,7 +238,7 @@ func (y *layer) limit(domain *Domain, d *Descriptor, l *Limit, path string) (adj
 	return l, nil
 }
 
-// change makes a limit of what some adjustments, one at least, set of it.
+// change returns a copy of a limit with one or more adjustments applied.
 func (y *layer) change(d *Descriptor, l *Limit, by []*selector) (out *Limit, shadow *bool, err *algo.ParamError) {
 	c := *l
 	for _, s := range by {
@@ -273,11 +272,11 @@ func (y *layer) change(d *Descriptor, l *Limit, by []*selector) (out *Limit, sha
 			c.Table.Rows[i].Limit = &row
 		}
 	}
-	c.AdjustedBy = y.told(by)
+	c.AdjustedBy = y.adjustments(by)
 	return &c, shadow, nil
 }
 
-// setParams sets what some adjustments say of a limit's algorithm.
+// setParams applies the parameters of the algorithm that some adjustments set.
 func (y *layer) setParams(l *Limit, by []*selector) *algo.ParamError {
 	p, denied := l.Algo.Params(), l.Algo.DeniedHits()
 	for _, s := range by {
@@ -302,7 +301,7 @@ func (y *layer) setParams(l *Limit, by []*selector) *algo.ParamError {
 	return err
 }
 
-// onParams sets what the change says of an algorithm.
+// onParams applies the change to the parameters of an algorithm.
 func (c *Change) onParams(p *algo.Params) {
 	if c.Algorithm != nil && *c.Algorithm != p.Algorithm {
 		p.Algorithm = *c.Algorithm
@@ -332,8 +331,8 @@ func (c *Change) onParams(p *algo.Params) {
 	}
 }
 
-// compile returns the limit of p, of which denied hits charge what is given. That is
-// left out of its text where the algorithm has it by default.
+// compile returns the limit of p with the given denied hits. If the algorithm has them by
+// default, the limit's parameters leave them out, and so does its text.
 func (y *layer) compile(p algo.Params, denied algo.DeniedHits) (*algo.Limit, *algo.ParamError) {
 	l := y.limits[p]
 	if l == nil {
@@ -353,8 +352,8 @@ func (y *layer) compile(p algo.Params, denied algo.DeniedHits) (*algo.Limit, *al
 	return l, nil
 }
 
-// told returns the adjustments as a list that limits share.
-func (y *layer) told(by []*selector) []*Adjustment {
+// adjustments returns the adjustments as a list that limits share.
+func (y *layer) adjustments(by []*selector) []*Adjustment {
 	if !slices.EqualFunc(y.last, by, func(a *Adjustment, s *selector) bool { return a == s.Adjustment }) {
 		y.last = make([]*Adjustment, len(by))
 		for i, s := range by {
@@ -364,8 +363,8 @@ func (y *layer) told(by []*selector) []*Adjustment {
 	return y.last
 }
 
-// blamed returns which adjustment makes a parameter invalid: the last that sets it, or
-// else the last that sets the algorithm, from which it follows.
+// blamed returns the index of the adjustment that makes a parameter invalid: the last that
+// sets it, or else the last that sets the algorithm.
 func blamed(by []*selector, param string) int {
 	found := len(by) - 1
 	for i, s := range by {
@@ -397,7 +396,8 @@ func (c *Change) sets(param string) bool {
 	return false
 }
 
-// refuse notes that a limit is not adjusted. One of a kind is kept, and counted.
+// refuse records that a limit can't be adjusted. For each adjustment it keeps one limit
+// from files and one from elsewhere, and counts the others.
 func (y *layer) refuse(domain *Domain, d *Descriptor, l *Limit, path string, by *selector, why *algo.ParamError) {
 	own := d.Origin == FromFile
 	for i := range y.clashes {
@@ -410,10 +410,10 @@ func (y *layer) refuse(domain *Domain, d *Descriptor, l *Limit, path string, by 
 		what: fmt.Sprintf("the limit of %s in domain %s (%s) can't be so: %s", Quote(path), Quote(domain.Name), l.Pos, why.What)})
 }
 
-// report is what there is to say of adjustments.
+// report holds the problems of adjustments.
 type report struct{ errors, warnings, unadjusted []Problem }
 
-// reportOn puts together what came of each domain, in the order of the adjustments.
+// reportOn collects the problems of all domains, in the order of the adjustments.
 func reportOn(by []*selector, layers map[*Domain]*layer, domains []*Domain) (r report) {
 	met := map[*selector]bool{}
 	all := map[*selector]map[bool]*clash{}

@@ -26,7 +26,7 @@ type CounterEntry struct {
 }
 
 // ParseKey reads what AppendKey or AppendOverrideKey wrote, or the start of it,
-// of which it returns what is whole; complete says whether that is all.
+// of which it returns what is whole; complete reports whether that is all.
 func ParseKey(key []byte) (c Counter, complete bool) {
 	var ok bool
 	if c.Domain, key, ok = cutSized(key); !ok || len(key) == 0 || key[0] != '|' {

@@ -74,7 +74,7 @@ func covered(d *config.Descriptor, value string) int {
 	return longest
 }
 
-// glob says whether pattern matches s, by trying everything.
+// glob reports whether pattern matches s, by trying everything.
 func glob(pattern, s string) bool {
 	reach := make([]bool, len(s)+1) // s[:i] is matched by the pattern so far
 	reach[0] = true

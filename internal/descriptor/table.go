@@ -78,7 +78,7 @@ const (
 	kinds
 )
 
-// fromEdge says whether such edges leave from the end of another.
+// fromEdge reports whether such edges leave from the end of another.
 func (k kind) fromEdge() bool { return k != prefixEdge && k != suffixEdge }
 
 // edgeFrom is never 0, which is what empty slots hold.

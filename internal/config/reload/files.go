@@ -18,38 +18,38 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// FileOptions say which files of directories are read, and how much of them.
+// FileOptions choose the files of directories to read, and bound their size.
 type FileOptions struct {
 	// SkipDotFiles leaves out files and directories whose names begin with a dot.
 	// Names that begin with two dots, by which Kubernetes swaps the content of
 	// its volumes, are always left out.
 	SkipDotFiles bool
-	// AnyName takes the files of directories whatever their names, as
-	// envoyproxy/ratelimit does, but for what editors leave behind. Otherwise only
-	// those count that end in .yaml, .yml or .json.
+	// AnyName reads the files of directories whatever their names, as
+	// envoyproxy/ratelimit does, except for those that editors leave behind.
+	// Otherwise only names that end in .yaml, .yml or .json are read.
 	AnyName bool
-	// MaxBytes bounds each file. One byte more is read at most, so that the grammar
-	// can tell. 0 means DefaultMaxBytes.
+	// MaxBytes bounds each file. At most one byte more is read, by which the parser
+	// sees that the file is too large. 0 means DefaultMaxBytes.
 	MaxBytes int64
 }
 
-// Files provides the rules of files and directories, with all that is below them.
+// Files provides the rules of files and of directories with their subdirectories.
 //
-// A file that is named by a path is read, whatever its name. In directories files
-// count that are YAML or JSON by their names, or with [FileOptions.AnyName] all, but
-// never those that editors leave behind. Links are followed. A file or directory to
-// which several paths lead, through links, is read once, by the first of them.
+// A path may name a file of any name. In directories it reads files with the names of
+// YAML or JSON, or all files with [FileOptions.AnyName], but never those that editors
+// leave behind. It follows links. If several paths lead to one file or directory, it is
+// read once, by the first of them.
 type Files struct {
 	// Paths are read in this order, the files of a directory by name.
 	Paths   []string
 	Options FileOptions
-	// Skipped is called for each file of a directory that is not read because of its
-	// name, with the reason, whenever the directory is. May be nil.
+	// Skipped is called, each time a directory is read, for each of its files that is
+	// not read because of its name, with the reason. May be nil.
 	Skipped func(path, why string)
 }
 
-// Load reads the files and has load validate the rules. The error is an *Invalid with
-// every problem of every file.
+// Load reads the files and calls load with them. The error is a *config.Invalid with every
+// problem of every file.
 func (f *Files) Load(load Load) (*config.Rules, error) {
 	sources, err := f.Sources(context.Background())
 	rules, invalid := load(sources)
@@ -62,8 +62,8 @@ func (f *Files) Load(load Load) (*config.Rules, error) {
 // Origin implements Provider.
 func (f *Files) Origin() config.Origin { return config.FromFile }
 
-// Sources reads all files. The error is an *Invalid with a problem for each
-// that can't be read; the sources are the others.
+// Sources reads all files. The error is a *config.Invalid with a problem for each file
+// that can't be read. The sources are the other files.
 func (f *Files) Sources(ctx context.Context) ([]rulefile.Source, error) {
 	var sources []rulefile.Source
 	var problems []config.Problem
@@ -85,7 +85,7 @@ func (f *Files) Sources(ctx context.Context) ([]rulefile.Source, error) {
 	return sources, invalid(problems)
 }
 
-// unreadable says what to do about a file that can't be read.
+// unreadable returns the problem of a file that can't be read, with a remedy.
 func unreadable(path string, err error) config.Problem {
 	p := config.Problem{Pos: config.Pos{File: path}}
 	if underlying, ok := errors.AsType[*fs.PathError](err); ok {
@@ -117,22 +117,22 @@ func readFile(path string, bound int64) ([]byte, error) {
 	}
 	defer f.Close()
 	var data bytes.Buffer
-	if info, err := f.Stat(); err == nil { // for large files not to be copied as they come
+	if info, err := f.Stat(); err == nil { // so that the buffer need not grow
 		data.Grow(int(min(info.Size(), bound)) + bytes.MinRead)
 	}
 	_, err = data.ReadFrom(io.LimitReader(f, bound+1))
 	return data.Bytes(), err
 }
 
-// Why a file of a directory is not read.
+// Reasons why a file of a directory is not read.
 const (
 	notByName = "its name does not end in .yaml, .yml or .json"
 	leftover  = "an editor has left it behind"
 )
 
-// leftovers are the names of files that editors leave behind, for good or for a
-// moment: backups, copies of what is not saved yet, locks, and tests of what they may
-// do. Rules that are meant have no such names.
+// leftovers are the names of files that editors leave behind, some of them for a moment
+// only: backups, unsaved copies, locks, and tests of permissions. Nobody gives such names
+// to rules.
 var leftovers = regexp.MustCompile(`~$` + // most
 	`|^\.?#` + // Emacs
 	`|^\..*\.sw[a-z]x?$|^4913$` + // Vim
@@ -155,14 +155,15 @@ func (o FileOptions) skips(name string) (why string) {
 	return notByName
 }
 
-// hides reports whether an entry of a directory counts for nothing, whatever it is:
-// what Options leave out, and what Kubernetes keeps beside the links that people see,
+// hides reports whether an entry of a directory is ignored, be it a file or a directory.
+// The options leave some out. Kubernetes keeps others beside the links that people see:
 // ..data and directories such as ..2026_01_02.
 func (o FileOptions) hides(name string) bool {
 	return strings.HasPrefix(name, "..") || o.SkipDotFiles && strings.HasPrefix(name, ".")
 }
 
-// walker visits files and directories by name, following links, each of them once.
+// walker visits files and directories in the order of their names. It follows links, and
+// visits each file and directory once.
 type walker struct {
 	opts    FileOptions
 	dir     func(canonical string) // called before a directory is listed; may be nil
@@ -172,18 +173,18 @@ type walker struct {
 	failed  func(path string, err error)
 
 	// By real paths:
-	seen    map[string]bool // what has been visited
-	listing map[string]bool // directories that are being listed: a link to one of them would not end
+	seen    map[string]bool // visited
+	listing map[string]bool // directories being listed: following a link to one would not end
 }
 
-// walk visits what a path leads to.
+// walk visits the file or directory at a path.
 func (w *walker) walk(path string) {
 	if err := w.visit(path, false); err != nil {
 		w.failed(path, err)
 	}
 }
 
-// visit follows links, unless they lead from a directory to files that it skips.
+// visit follows links, except links in a directory to files that are skipped.
 func (w *walker) visit(path string, entry bool) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -268,8 +269,8 @@ func (w *walker) list(path, canonical string) error {
 	return nil
 }
 
-// entry visits an entry of a directory. A link of an editor's, which leads nowhere, is
-// not followed.
+// entry visits an entry of a directory. It does not follow the links of editors, which
+// lead nowhere.
 func (w *walker) entry(path, canonical string, kind fs.FileMode) error {
 	switch {
 	case kind.IsDir():

@@ -24,13 +24,13 @@ var (
 
 var rulesHashDesc = prometheus.NewDesc("ratelimit_config_rules_hash", "A hash of the rules in force, of 48 bits: replicas with the same rules have the same. 0: there are none yet.", nil, nil)
 
-// RulesMetrics is a prometheus.Collector of what rules are in force.
+// RulesMetrics is a prometheus.Collector for the rules in force.
 type RulesMetrics struct {
 	// Rules returns them; nil before there are any.
 	Rules func() *config.Rules
 
 	mu    sync.Mutex
-	known *config.Rules // whose hash is
+	known *config.Rules // the rules with this hash:
 	hash  float64
 }
 
@@ -48,7 +48,7 @@ func (m *RulesMetrics) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(rulesHashDesc, prometheus.GaugeValue, m.hash)
 }
 
-// Metrics is a prometheus.Collector of how loading the rules has gone.
+// Metrics is a prometheus.Collector for the status of a Coordinator.
 type Metrics func() Status
 
 // Describe implements prometheus.Collector.

@@ -12,11 +12,11 @@ import (
 type Provider interface {
 	// Origin is the kind of place. A coordinator has at most one provider of each.
 	Origin() config.Origin
-	// Sources returns the rules as they are now. With an error they don't come into
-	// force: the last good ones of this provider stay, and the error is reported
-	// together with the problems of the sources beside it. Sources is called again
-	// after a while. Two errors mean something else: ErrWaiting is no failure, and
-	// with a *Partial the sources beside it come into force.
+	// Sources returns the rules as they are now. If it returns an error, they don't
+	// come into force: the last good ones of this provider stay. The error is
+	// reported together with the problems of the sources that it returns. Sources is
+	// called again after a while. Two errors are exceptions: ErrWaiting is no
+	// failure, and the sources returned with a *Partial come into force.
 	Sources(ctx context.Context) ([]rulefile.Source, error)
 	// Watch calls changed whenever Sources may return something else, and at
 	// least once after it has begun to look. It returns when ctx is done, or with

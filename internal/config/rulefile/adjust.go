@@ -30,7 +30,7 @@ func adjustIn(n *yaml.Node) *yaml.Node {
 	return nil
 }
 
-// adjustments reads a document whose key at is that of adjustments.
+// adjustments reads a document of adjustments, whose key is the node at.
 func (d *decoder) adjustments(n, at *yaml.Node) {
 	d.adjustAt = d.pos(at)
 	before := len(d.problems)
@@ -95,7 +95,7 @@ func (d *decoder) selection(n *yaml.Node) (s config.Selection) {
 	return s
 }
 
-// change reads what an adjustment sets.
+// change reads the parameters that an adjustment sets.
 func (d *decoder) change(n *yaml.Node) (c config.Change) {
 	var raw rawLimit
 	var burst field[config.Burst]
@@ -130,7 +130,7 @@ func (d *decoder) change(n *yaml.Node) (c config.Change) {
 	if raw.algorithm.given() && known {
 		c.Algorithm = &algorithm
 	} else {
-		algorithm = algo.Hybrid // it has all the parameters that there are: those of rules are not known here
+		algorithm = algo.Hybrid // it takes all parameters: the rules' algorithms are not known here
 	}
 	raw.burst.n = burst.n
 	d.checkFields(&raw, algorithm)
@@ -149,7 +149,7 @@ func (d *decoder) change(n *yaml.Node) (c config.Change) {
 	return c
 }
 
-// optional returns a pointer to a value that is there.
+// optional returns a pointer to the value of a field; nil if it is not given.
 func optional(f field[bool]) *bool {
 	if !f.given() {
 		return nil

@@ -10,32 +10,32 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// builder puts the domains of several sources together.
+// builder joins the domains of several sources.
 type builder struct {
 	opts     Options
 	task     *background.Task
 	domains  map[string]*config.Domain
 	order    []*config.Domain
 	entries  map[*config.Domain]map[config.Place]place // top level of each domain
-	consume  map[*config.Domain]config.Pos             // where a domain says how it consumes
-	settled  map[*config.Domain]bool                   // finished before
+	consume  map[*config.Domain]config.Pos             // where the consume of a domain is written
+	settled  map[*config.Domain]bool                   // finished in an earlier parse
 	replaced []reference
 	adjust   []*config.Adjustment
 	problems []config.Problem
 	warnings []config.Problem
 }
 
-// place is where a descriptor is given, among those of its level.
+// place is the position of a descriptor, and its index in its level.
 type place struct {
 	config.Pos
 	index int
 }
 
-// reference is a place that names another limit of its domain.
+// reference is a position at which a limit names another limit of its domain.
 type reference struct {
 	domain, from, name string
-	missing            config.Problem // should there be none
-	mutual             config.Problem // should the other name this one
+	missing            config.Problem // if no limit has that name
+	mutual             config.Problem // if the other limit names this one too
 }
 
 func (b *builder) add(doc *document) {
@@ -75,7 +75,7 @@ func (b *builder) add(doc *document) {
 	b.warnings = append(b.warnings, inOrder(d.warnings)...)
 }
 
-// addDomain adds a domain, or its descriptors to what another source gave it.
+// addDomain adds a domain. If another source has it already, it adds the descriptors.
 func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 	into, exists := b.domains[domain.Name]
 	if !exists {
@@ -97,7 +97,7 @@ func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 	b.mergeConsume(d, domain, into)
 }
 
-// override puts a domain over what other sources gave it.
+// override lays a domain over that of other sources.
 func (b *builder) override(d *decoder, domain *config.Domain) {
 	d.unique(domain, nil, b.task)
 	into, exists := b.domains[domain.Name]
@@ -109,7 +109,7 @@ func (b *builder) override(d *decoder, domain *config.Domain) {
 	into.Override(domain)
 }
 
-// mergeConsume takes what any one source says, and refuses two that disagree.
+// mergeConsume takes consume from the source that has it, and refuses two that disagree.
 func (b *builder) mergeConsume(d *decoder, domain, into *config.Domain) {
 	said, exists := b.consume[into]
 	switch {
@@ -122,7 +122,7 @@ func (b *builder) mergeConsume(d *decoder, domain, into *config.Domain) {
 	b.consume[into] = d.pos(d.consume.n)
 }
 
-// finish does what needs all sources.
+// finish does the checks and defaults that need all sources.
 func (b *builder) finish() {
 	names := map[limitID]bool{}
 	for _, domain := range b.order {
@@ -155,8 +155,8 @@ func (b *builder) finish() {
 	}
 }
 
-// unique reports what repeats the key and value, or the name, of another in the
-// lists of a domain. seen holds those that are there already.
+// unique reports descriptors that repeat the key and value, or the name, of another in
+// the lists of a domain. seen holds those of earlier sources.
 func (d *decoder) unique(domain *config.Domain, seen map[config.Place]place, task *background.Task) map[config.Place]place {
 	seen = d.uniqueIn(descriptors, domain.Descriptors, seen, task)
 	return d.uniqueIn(limits, domain.Limits, seen, task)
@@ -180,10 +180,10 @@ func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[conf
 			first, exists := seen[e]
 			switch {
 			case e.Key == "" && e.Set == "": // reported already
-			case exists && first.index == i && first.Pos == descriptor.Pos: // so is what a list repeats
+			case exists && first.index == i && first.Pos == descriptor.Pos: // a list repeats a value: reported already
 			case exists:
 				at := first.String()
-				if first.Line == 0 { // it was no text
+				if first.Line == 0 { // from a message, which has no lines
 					at += ": " + pathTo(first.index)
 				}
 				what, remedy := entryText(e), "remove one, or write both limits as rate_limits of one"
@@ -199,8 +199,9 @@ func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[conf
 	return seen
 }
 
-// settleDeniedHits gives a limit the default denied_hits of drop, as one that is
-// charged together with others has: what is refused as a whole charges nothing.
+// settleDeniedHits gives a limit its default denied_hits. That is drop if the limit is
+// charged together with others, because a request that is refused as a whole charges
+// nothing.
 func settleDeniedHits(l *config.Limit, drop bool) {
 	if !drop || l.Algo == nil || l.Algo.DeniedHits() == algo.Drop {
 		return
@@ -210,18 +211,18 @@ func settleDeniedHits(l *config.Limit, drop bool) {
 		return
 	}
 	params.DeniedHits = algo.Drop
-	if settled, err := algo.New(params); err == nil { // as before, but for what a refusal charges
+	if settled, err := algo.New(params); err == nil { // the same limit with other denied_hits
 		l.Algo = settled
 	}
 }
 
-// hasOthers reports whether l is, or would be without shadow mode, charged together
-// with other limits. Candidates do not count: a rehearsal changes nothing for others.
+// hasOthers reports whether l is charged together with other limits, or would be without
+// shadow mode. Candidates do not count, because a rehearsal changes nothing for others.
 func hasOthers(d *config.Descriptor, l *config.Limit) bool {
 	return slices.ContainsFunc(d.Limits, func(other *config.Limit) bool { return other != l && !d.Candidate(other) })
 }
 
-// entryText returns the key and value as people quote them: user or user=alice.
+// entryText returns the key and value for errors: user or user=alice.
 func entryText(e config.Place) string {
 	if value := e.Value + e.List; value != "" {
 		return abridge(e.Key) + "=" + abridge(value)
@@ -229,11 +230,11 @@ func entryText(e config.Place) string {
 	return abridge(e.Key)
 }
 
-// limitID names a limit in a domain.
+// limitID identifies a limit by its domain and name.
 type limitID struct{ domain, name string }
 
-// inOrder sorts the problems of one source by place and drops repetitions: an
-// alias shows the problems of its anchor again.
+// inOrder sorts the problems of one source by position and drops repetitions, because each
+// alias repeats the problems of its anchor.
 func inOrder(problems []config.Problem) []config.Problem {
 	slices.SortStableFunc(problems, func(a, b config.Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

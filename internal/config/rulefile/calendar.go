@@ -12,7 +12,7 @@ import (
 
 var calendarKeys = newKeys(false, "calendar", "timezone", "starts")
 
-// rawCalendar is a window of a calendar as written.
+// rawCalendar is a calendar window as written.
 type rawCalendar struct {
 	n                     *yaml.Node
 	every, zone, startsOn field[string]
@@ -39,7 +39,7 @@ func (d *decoder) window(raw *rawRate, n *yaml.Node) {
 	})
 }
 
-// calendar validates a window of a calendar.
+// calendar validates a calendar window.
 func (d *decoder) calendar(raw *rawCalendar, l *config.Limit, p *algo.Params) {
 	d.push("window")
 	defer d.pop()

@@ -28,8 +28,8 @@ type rawDescriptor struct {
 	unread                                                             bool // no mapping: reported
 }
 
-// descriptors reads one level of descriptors. Repetitions on the top level are
-// left to the builder, which knows those of other sources.
+// descriptors reads one level of descriptors. It leaves repetitions on the top level to
+// the builder, which knows the descriptors of other sources.
 func (d *decoder) descriptors(n *yaml.Node) []*config.Descriptor {
 	var level []*config.Descriptor // nil when empty
 	if isNull(n) {
@@ -93,8 +93,8 @@ func (d *decoder) setDescriptor(raw *rawDescriptor, key string, value *yaml.Node
 	}
 }
 
-// setRateLimit reads into the limit that a merge key has brought, if any: keys
-// that are not written again stay.
+// setRateLimit reads a limit. If a merge key has already set one, it reads into that one:
+// keys that are not written again stay.
 func (d *decoder) setRateLimit(raw *rawDescriptor, n *yaml.Node) {
 	if isNull(n) {
 		if raw.limit == nil {
@@ -171,7 +171,7 @@ func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*config.Limit) {
 	return limits
 }
 
-// checkEntry validates key, value and what depends on them.
+// checkEntry validates key, value and the fields that depend on them.
 func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
 	if raw.key.v == "" && !raw.key.bad {
 		d.problemIn("key", raw.key.at(n), "the key is missing or empty", "write the key of a descriptor entry, such as remote_address")
@@ -193,7 +193,7 @@ func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
 	}
 }
 
-// checkEffect warns of fields that do nothing.
+// checkEffect warns of fields without effect.
 func (d *decoder) checkEffect(raw *rawDescriptor, out *config.Descriptor) {
 	if len(out.Limits) > 0 {
 		return
@@ -214,8 +214,8 @@ func (d *decoder) checkEffect(raw *rawDescriptor, out *config.Descriptor) {
 	}
 }
 
-// checkShadow warns of a rehearsal that takes effect: as in envoyproxy/ratelimit,
-// what a limit in shadow mode replaces does not apply.
+// checkShadow warns of a limit in shadow mode that replaces others. As in
+// envoyproxy/ratelimit, the limits that it replaces do not apply.
 func (d *decoder) checkShadow(raw *rawDescriptor) {
 	if !raw.shadowMode.v {
 		return

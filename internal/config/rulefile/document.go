@@ -17,33 +17,33 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
-// document is what is made of one document of a source.
+// document is one document of a source while it is read, and the result.
 type document struct {
 	source Source
 	reread.Document
-	index int // among those of the source
+	index int // in the source
 	decoder
 	maxBytes int64          // of the source, also written out
-	domain   *config.Domain // nil when it can't be read
-	shared   bool           // with other documents
+	domain   *config.Domain // nil if it can't be read
+	shared   bool           // other documents have rules for the domain
 
 	id   reread.DocumentID  // if the parser remembers
-	same *reread.Remembered // as before: that is what domain is
+	same *reread.Remembered // if unchanged: domain is its domain
 
-	oddBreaks bool // which would make it hard to count lines
+	oddBreaks bool // line breaks other than \n and \r\n, which make lines hard to count
 
 	layout reread.Layout
 	head   *yaml.Node
 	parts  []part // of the layout, by run
 }
 
-// part is what is made of a run.
+// part is a run after it was read.
 type part struct {
 	decoder
 	digest reread.Digest
 	level  []*config.Descriptor
 	memory *reread.Level
-	ok     bool // otherwise it is not what split took it for
+	ok     bool // false: the run is not the list that split took it for
 }
 
 // documents reads all sources.
@@ -52,7 +52,7 @@ func (p *Parser) documents(sources []Source, task *background.Task) []*document 
 	var fresh []*document
 	for _, source := range sources {
 		spans := []reread.Document{{Data: source.Data}}
-		if source.Read == nil && source.Node == nil && int64(len(source.Data)) <= p.opts.maxBytes() { // else it is refused
+		if source.Read == nil && source.Node == nil && int64(len(source.Data)) <= p.opts.maxBytes() { // a larger one is refused
 			spans = reread.Cut(source.Data, task)
 		}
 		for i, t := range spans {
@@ -65,7 +65,8 @@ func (p *Parser) documents(sources []Source, task *background.Task) []*document 
 		}
 	}
 	p.read(fresh, task)
-	// A domain that others have to do with changes, and so must be a new one.
+	// The domain of several documents changes when they are joined, so it must be a
+	// new one.
 	count := map[string]int{}
 	for _, d := range all {
 		if d.domain != nil {
@@ -85,7 +86,7 @@ func (p *Parser) documents(sources []Source, task *background.Task) []*document 
 	return all
 }
 
-// newDecoder returns a decoder of the document that has read nothing.
+// newDecoder returns a new decoder of the document.
 func (d *document) newDecoder() decoder {
 	return decoder{reader: reader{file: d.source.Name, lines: d.Document.Lines, maxText: d.maxBytes}}
 }
@@ -118,7 +119,7 @@ func (p *Parser) read(documents []*document, task *background.Task) {
 	}
 }
 
-// do does jobs with as many threads as the parser may use.
+// do runs jobs on the number of threads that the parser may use.
 func (p *Parser) do(jobs []func(*background.Task)) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
@@ -135,7 +136,7 @@ func (p *Parser) do(jobs []func(*background.Task)) {
 	workers.Wait()
 }
 
-// isTooLarge refuses what is larger than the bound.
+// isTooLarge refuses a document that is larger than the bound.
 func (d *document) isTooLarge() bool {
 	if int64(len(d.source.Data)) <= d.maxBytes {
 		return false
@@ -144,7 +145,7 @@ func (d *document) isTooLarge() bool {
 	return true
 }
 
-// isText refuses what need not be looked at.
+// isText refuses a document that is not UTF-8 text.
 func (d *document) isText(task *background.Task) bool {
 	pos, what, oddBreaks := badText(d.Data, task)
 	if what != "" {
@@ -157,7 +158,7 @@ func (d *document) isText(task *background.Task) bool {
 	return true
 }
 
-// split prepares for reading the document in parts.
+// split divides the document into parts that can be read apart.
 func (d *document) split(s reread.Splitter, task *background.Task) (ok bool) {
 	if d.layout, ok = s.Split(d.Data, task); !ok {
 		return false
@@ -181,7 +182,7 @@ func single(text []byte, task *background.Task) (root *yaml.Node, ok bool) {
 	return document.Content[0], errors.Is(stream.Decode(&next), io.EOF)
 }
 
-// decodePart reads a run, or remembers it.
+// decodePart reads a run, unless the memory has it.
 func (d *document) decodePart(i int, memory *reread.Memory, task *background.Task) {
 	p, r := &d.parts[i], &d.layout.Runs[i]
 	p.decoder = d.newDecoder()
@@ -198,7 +199,7 @@ func (d *document) decodePart(i int, memory *reread.Memory, task *background.Tas
 		return
 	}
 	p.ok = true
-	p.depth = 2 // of the document and its list
+	p.depth = 2 // the document and its list
 	p.push(descriptors)
 	p.level = make([]*config.Descriptor, r.Count)
 	for i, element := range root.Content {
@@ -211,7 +212,7 @@ func (d *document) decodePart(i int, memory *reread.Memory, task *background.Tas
 	}
 }
 
-// join makes a document of its parts.
+// join puts the document together from its parts.
 func (d *document) join() bool {
 	expanded, copied := 0, int64(0)
 	for i := range d.parts {
@@ -235,8 +236,9 @@ func (d *document) join() bool {
 	return true
 }
 
-// isPlain says whether nothing but descriptors came of what was read. What tells of
-// places in the document is not worth remembering, which would have to move it.
+// isPlain reports whether reading gave only descriptors. Problems, warnings and references
+// hold positions in the document. They are not worth remembering, because they would have
+// to move with it.
 func (d *decoder) isPlain() bool {
 	return len(d.problems)+len(d.warnings)+len(d.replaced) == 0
 }
@@ -276,12 +278,12 @@ func (d *document) decodeNode(*background.Task) {
 	d.domain = d.root(d.source.Node)
 }
 
-// newStream returns a decoder of YAML that gives way to others.
+// newStream returns a decoder of YAML that yields to other work.
 func newStream(text []byte, task *background.Task) *yaml.Decoder {
 	return yaml.NewDecoder(&yielding{bytes.NewReader(text), task})
 }
 
-// yielding gives way with each read, which YAML does for half a KiB.
+// yielding yields on each read. The YAML decoder reads half a KiB at a time.
 type yielding struct {
 	io.Reader
 	task *background.Task
@@ -292,7 +294,7 @@ func (y *yielding) Read(p []byte) (int, error) {
 	return y.Reader.Read(p)
 }
 
-// recall looks for the document among those that are remembered.
+// recall looks up the document in the memory.
 func (p *Parser) recall(d *document, task *background.Task) {
 	if p.memory == nil || int64(len(d.source.Data)) > p.opts.maxBytes() {
 		return
@@ -303,7 +305,7 @@ func (p *Parser) recall(d *document, task *background.Task) {
 	}
 }
 
-// keep remembers the documents, which are those of valid rules.
+// keep remembers the documents. They must be those of valid rules.
 func (p *Parser) keep(documents []*document) {
 	if p.memory == nil {
 		return
@@ -323,8 +325,8 @@ func (p *Parser) keep(documents []*document) {
 	p.memory.Keep(all)
 }
 
-// listKey returns the value of the last key of a head, if that is what the head
-// of a document must end with.
+// listKey returns the value of the last key of a head, if it is the key with which the
+// head of a document must end.
 func listKey(l *reread.Layout, root *yaml.Node) (value *yaml.Node, ok bool) {
 	if root.Kind != yaml.MappingNode || root.Style != 0 || len(root.Content) < 2 {
 		return nil, false
@@ -334,7 +336,7 @@ func listKey(l *reread.Layout, root *yaml.Node) (value *yaml.Node, ok bool) {
 		key.Line == l.Key && key.Column == 1 && value.Kind == yaml.ScalarNode && value.Tag == "!!null" && value.Value == "" && value.Anchor == ""
 }
 
-// isList says whether what a run was read as is what it was taken for.
+// isList reports whether a run was read as the list that it was taken for.
 func isList(l *reread.Layout, r *reread.Run, root *yaml.Node) bool {
 	return root.Kind == yaml.SequenceNode && root.Style == 0 && root.Column == l.Column && len(root.Content) == r.Count
 }

@@ -8,16 +8,16 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// decoder reads the document of one source, or a part of it.
+// decoder reads a document of a source, or a part of one.
 type decoder struct {
 	reader
-	replaced []reference // without their domain
+	replaced []reference // their domain is not set yet
 	consume  field[string]
 	adjust   []*config.Adjustment
-	adjustAt config.Pos // where they are; zero in a document that has a domain
+	adjustAt config.Pos // of the adjustments; zero in a document that has a domain
 
-	// elsewhere is the empty list of descriptors that stands for those that are
-	// in other parts, which are read already. Nil: none.
+	// elsewhere is an empty list of descriptors in place of those that are in other
+	// parts, which are read already. Nil: none.
 	elsewhere *yaml.Node
 	read      []*config.Descriptor
 }
@@ -73,8 +73,8 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 	return domain
 }
 
-// descriptors is the key of the list of descriptors, of a domain and of one of them;
-// limits that of a domain's rules on sets of entries.
+// descriptors is the key of a list of descriptors, in a domain or in a descriptor. limits
+// is the key of a domain's rules on sets of entries.
 const (
 	descriptors = "descriptors"
 	limits      = "limits"

@@ -30,8 +30,8 @@ func parseWindow(text string) (window time.Duration, what, remedy string) {
 	return window, "", ""
 }
 
-// parseDuration is time.ParseDuration with days (d) and weeks (w) of 24 hours a
-// day, which stand alone.
+// parseDuration is time.ParseDuration with days (d), of 24 hours, and weeks (w). These
+// stand alone.
 func parseDuration(text string) (time.Duration, error) {
 	unit := time.Duration(0)
 	switch {
@@ -65,8 +65,8 @@ func parseRate(text string) (rate algo.Rate, what, remedy string) {
 	return rate, what, remedy
 }
 
-// parseRateUnit returns the length of a unit, given by name or first letter
-// (min for minute, m too); 0 for anything else.
+// parseRateUnit returns the length of a unit, given by name or first letter, or by min for
+// minute; 0 for anything else.
 func parseRateUnit(name string) time.Duration {
 	switch name {
 	case "s", "sec":

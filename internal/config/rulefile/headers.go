@@ -12,7 +12,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// Bounds on the headers of one limit: servers refuse requests with far more of them.
+// Bounds on the headers of one limit. Servers refuse requests whose headers are far
+// larger.
 const (
 	maxHeaders     = 8
 	maxHeaderName  = 64  // bytes
@@ -25,8 +26,8 @@ type rawHeader struct {
 	value field[string]
 }
 
-// framing are headers that say where a request goes or how it is sent: another value
-// beside the client's would not mark the request but break it.
+// framing are headers that say where a request goes or how it is sent. A second value
+// beside the client's would break the request.
 var framing = []string{"host", "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 
 func (d *decoder) setRequestHeaders(raw *rawLimit, n *yaml.Node) {

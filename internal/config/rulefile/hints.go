@@ -12,9 +12,9 @@ import (
 // that a client gets twice the limit almost at once.
 const smallLimit = 10
 
-// Hints returns what is right as it stands but may surprise: small limits that
-// admit more in some windows than they say, marks that may never be sent, and ranges
-// of addresses that are texts.
+// Hints returns remarks on valid rules that may surprise: small limits that admit more
+// than their number in some windows, request_headers that may never be sent, and address
+// ranges that are written as values.
 func Hints(r *config.Rules) (hints []config.Problem) {
 	for rule := range r.All() {
 		d := rule.Descriptor()
@@ -45,8 +45,8 @@ func Hints(r *config.Rules) (hints []config.Problem) {
 	return append(hints, prefixHints(r)...)
 }
 
-// mostEstimated returns the most that a limit that estimates the last window admits
-// in any window; 0 for other limits.
+// mostEstimated returns the most hits that a limit admits in any window if it estimates
+// the last window; 0 for other limits.
 func mostEstimated(p algo.Params) uint32 {
 	most := 2 * float64(p.Limit)
 	switch {
@@ -61,7 +61,7 @@ func mostEstimated(p algo.Params) uint32 {
 		if refill == (algo.Rate{}) {
 			refill = algo.Rate{Hits: p.Limit, Per: p.Window}
 		}
-		// What refills in less than a window comes on top.
+		// Add the hits that refill in less than a window.
 		refilled := math.Ceil(float64(refill.Hits)*float64(p.Window)/float64(refill.Per)) - 1
 		most = min(most, float64(burst)+refilled)
 	default:

@@ -12,20 +12,20 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// Message is a domain that was never text, such as a control plane sends. Its rules
-// are those of a text that says the same. Problems have the name of the source and a
-// path, such as descriptors[3].rate_limit.unit, and no line.
+// Message is a domain that does not come from text, such as one that a control plane
+// sends. Its rules mean the same as those of a text with the same values. Problems have
+// the name of the source and a path, such as descriptors[3].rate_limit.unit, but no line.
 type Message struct {
 	Domain string
-	// Descriptors yields the top level, each as a mapping in the grammar. They are
-	// asked for one after the other, and not kept.
+	// Descriptors yields the top level, each descriptor as a mapping in the grammar.
+	// The parser does not keep a mapping after it has read it.
 	Descriptors iter.Seq[*Mapping]
 }
 
 // Mapping is a mapping in the grammar. The zero Mapping is empty.
 type Mapping struct {
 	node yaml.Node
-	at   map[string]int // where each key is among the node's content; nil while there are few
+	at   map[string]int // index of each key in the node's content; nil while there are few
 }
 
 // Value is a value in the grammar.
@@ -33,7 +33,7 @@ type Value struct {
 	node *yaml.Node
 }
 
-// Set sets the value of a key, in place of the one that it has.
+// Set sets the value of a key, and replaces a value that it has.
 func (m *Mapping) Set(key string, v Value) {
 	if i := m.index(key); i >= 0 {
 		m.node.Content[i+1] = v.node
@@ -52,7 +52,7 @@ func (m *Mapping) Set(key string, v Value) {
 	m.node.Content = append(m.node.Content, name, v.node)
 }
 
-// Delete removes a key, if it is there.
+// Delete removes a key if the mapping has it.
 func (m *Mapping) Delete(key string) {
 	if i := m.index(key); i >= 0 {
 		m.node.Content = slices.Delete(m.node.Content, i, i+2)
@@ -63,7 +63,8 @@ func (m *Mapping) Delete(key string) {
 // Len returns the number of keys.
 func (m *Mapping) Len() int { return len(m.node.Content) / 2 }
 
-// Value returns the mapping as a value of another. It must not be changed any more.
+// Value returns the mapping as a value of another. The mapping must not be changed after
+// that.
 func (m *Mapping) Value() Value {
 	m.node.Kind, m.node.Tag = yaml.MappingNode, "!!map"
 	return Value{&m.node}
@@ -91,7 +92,7 @@ func (m *Mapping) index(key string) int {
 	return -1
 }
 
-// keyNodes are those of the keys of the grammar, which many mappings have.
+// keyNodes are nodes of the grammar's keys, which all mappings share.
 var keyNodes = func() map[string]*yaml.Node {
 	nodes := map[string]*yaml.Node{}
 	for _, k := range []*keys{rootKeys, descriptorKeys, limitKeys, replacesKeys} {
@@ -102,18 +103,18 @@ var keyNodes = func() map[string]*yaml.Node {
 	return nodes
 }()
 
-// Text returns a string, which is nothing else, whatever it looks like.
+// Text returns a string. It stays a string even if it looks like a number or a boolean.
 func Text(s string) Value {
 	return Value{&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: yaml.DoubleQuotedStyle}}
 }
 
-// Bool returns true or false.
+// Bool returns a boolean.
 func Bool(b bool) Value { return scalar("!!bool", strconv.FormatBool(b)) }
 
 // Int returns a whole number.
 func Int(n int64) Value { return scalar("!!int", strconv.FormatInt(n, 10)) }
 
-// Float returns a number that need not be whole, nor finite.
+// Float returns a number, which need not be whole or finite.
 func Float(f float64) Value {
 	text := strconv.FormatFloat(f, 'g', -1, 64)
 	switch { // as YAML writes them
@@ -127,7 +128,7 @@ func Float(f float64) Value {
 	return scalar("!!float", text)
 }
 
-// Null returns nothing, written.
+// Null returns an explicit null.
 func Null() Value { return scalar("!!null", "null") }
 
 // List returns a list.
@@ -143,7 +144,7 @@ func scalar(tag, value string) Value {
 	return Value{&yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}}
 }
 
-// decodeMessage reads a document that is no text.
+// decodeMessage reads a document that is a message.
 func (d *document) decodeMessage(task *background.Task) {
 	d.decoder = d.newDecoder()
 	m, err := d.source.Read(d.Data)

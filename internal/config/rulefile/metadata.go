@@ -8,8 +8,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// metadata reads any mapping into JSON-like values and adds its keys to those
-// that into already has: nil, bool, float64, string, []any and map[string]any.
+// metadata reads any mapping and adds its keys to those of into. Values are nil, bool,
+// float64, string, []any and map[string]any, as in JSON.
 func (r *reader) metadata(n *yaml.Node, into map[string]any) {
 	target, ok := r.enter(n)
 	if !ok {

@@ -14,33 +14,33 @@ import (
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
-// Bounds on what one source may ask for.
+// Bounds on the work for one source.
 const (
 	maxDepth    = 1000    // nested lists and mappings; a level of descriptors is two
 	maxExpanded = 1000000 // nodes reached through aliases
 )
 
-// reader walks the YAML nodes of one source and notes every problem with its
-// place. It reads a node as gopkg.in/yaml.v2, the parser of
-// envoyproxy/ratelimit, would: merged and explicit keys apply in the order they
-// are written, booleans may be yes or off, and null is the zero value.
+// reader walks the YAML nodes of one source and records every problem with its position.
+// It reads a node as gopkg.in/yaml.v2, the parser of envoyproxy/ratelimit, would. Merged
+// and explicit keys apply in the order in which they are written. Booleans may be yes or
+// off. Null is the zero value.
 type reader struct {
 	file     string
-	lines    int // before those that nodes count
+	lines    int // in the file before line 1 of the nodes
 	path     []step
 	problems []config.Problem
 	warnings []config.Problem
 
-	open     map[*yaml.Node]bool // anchored nodes being read: reading one again would not end
+	open     map[*yaml.Node]bool // anchored nodes being read: an alias to one would not end
 	depth    int
 	aliases  int // aliases being followed
 	expanded int // nodes reached through them
 	bomb     bool
-	maxText  int64 // bytes of text that may be reached through them
-	copied   int64 // bytes of such text
+	maxText  int64 // bytes of text that may be reached through aliases
+	copied   int64 // bytes of text reached through aliases
 }
 
-// step is one step of the path from the document: a key, or an index when empty.
+// step is one step of the path from the document: a key or, if that is empty, an index.
 type step struct {
 	key   string
 	index int
@@ -65,7 +65,8 @@ func (r *reader) pathString() string {
 	return b.String()
 }
 
-// plainKey quotes a key that would blur the path: only metadata and mistakes do.
+// plainKey quotes a key that would make the path ambiguous. Only metadata and mistakes
+// have such keys.
 func plainKey(key string) string {
 	for _, c := range key {
 		if c != '_' && c != '-' && !unicode.IsLetter(c) && !unicode.IsDigit(c) {
@@ -91,7 +92,7 @@ func (r *reader) warn(n *yaml.Node, what, remedy string) {
 	r.warnings = append(r.warnings, r.report(n, what, remedy))
 }
 
-// problemIn and warnIn report on a field of what the path leads to.
+// problemIn and warnIn report on a field of the node at the path.
 func (r *reader) problemIn(key string, n *yaml.Node, what, remedy string) {
 	r.push(key)
 	r.problem(n, what, remedy)
@@ -104,8 +105,8 @@ func (r *reader) warnIn(key string, n *yaml.Node, what, remedy string) {
 	r.pop()
 }
 
-// enter returns the list or mapping that n stands for, for leave to be called
-// when it has been read. It refuses what would not end, or not soon.
+// enter returns the list or mapping that n stands for. The caller must call leave after
+// reading it. enter refuses nodes whose reading would not end, or would take too long.
 func (r *reader) enter(n *yaml.Node) (target *yaml.Node, ok bool) {
 	target = resolve(n)
 	switch {
@@ -165,8 +166,8 @@ func isNull(n *yaml.Node) bool {
 type keys struct {
 	names []string // at most 32
 	index map[string]int
-	// lenient mappings also take, without effect, every key that
-	// envoyproxy/ratelimit knows anywhere, as it does.
+	// lenient mappings also accept every key that envoyproxy/ratelimit knows
+	// anywhere, without effect, as it does.
 	lenient bool
 }
 
@@ -178,14 +179,14 @@ func newKeys(lenient bool, names ...string) *keys {
 	return k
 }
 
-// incumbentKeys are the keys that envoyproxy/ratelimit accepts in any place.
-var incumbentKeys = newKeys(false, "domain", "key", "value", "descriptors", "rate_limit", "unit", "requests_per_unit",
+// lenientKeys are the keys that envoyproxy/ratelimit accepts in every mapping.
+var lenientKeys = newKeys(false, "domain", "key", "value", "descriptors", "rate_limit", "unit", "requests_per_unit",
 	"unlimited", "shadow_mode", "quota_mode", "name", "replaces", "detailed_metric", "value_to_metric", "share_threshold", "metadata")
 
-// mapping reads n as a mapping with these keys and calls set for each, with the
-// path leading to the value. A merge key's mappings come in their place, so that
-// set may see a key again, which then counts. It returns false, and has reported
-// why, when n is no mapping.
+// mapping reads n as a mapping with these keys and calls set for each, with the path
+// leading to the value. The keys of a merge key's mappings come where the merge key is
+// written. set may thus see a key twice; the later value counts. mapping returns false,
+// and has reported why, if n is no mapping.
 func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) bool {
 	target, ok := r.enter(n)
 	if !ok {
@@ -230,13 +231,13 @@ func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml
 	return true
 }
 
-// ownKeys says what to write in a mapping whose keys are the user's own.
+// ownKeys holds the texts of errors on a mapping whose keys are the user's own.
 type ownKeys struct {
-	of    string // the mapping
-	want  string // in place of what is none
+	of    string // what the mapping is
+	want  string // remedy for a value that is no mapping
 	key   string // what a key is
-	empty string // is wrong with an empty key
-	again string // in place of a key that comes twice
+	empty string // mistake: an empty key
+	again string // remedy for a key that is written twice
 }
 
 // ownKeys reads n as such a mapping and calls each for its keys, with the path leading
@@ -277,18 +278,18 @@ func (r *reader) ownKeys(n *yaml.Node, k ownKeys, each func(key, value *yaml.Nod
 }
 
 func (r *reader) unknownKey(key *yaml.Node, k *keys) {
-	if _, ok := incumbentKeys.index[key.Value]; ok && k.lenient {
+	if _, ok := lenientKeys.index[key.Value]; ok && k.lenient {
 		r.warnIn(key.Value, key, fmt.Sprintf("%q has no effect here", key.Value), "write one of "+strings.Join(k.names, ", "))
 		return
 	}
 	r.problemIn(key.Value, key, fmt.Sprintf("unknown key %q", abridge(key.Value)), suggest(key.Value, k))
 }
 
-// bursts are what others call the capacity of a bucket: Envoy Gateway, Kong and nginx,
+// bursts are other names for the capacity of a bucket: those of Envoy Gateway, Kong, nginx
 // and Envoy's own local limits.
 var bursts = map[string]bool{"burst_limit": true, "burst_size": true, "burst_capacity": true, "max_burst": true, "max_tokens": true}
 
-// suggest returns what to write for a key that mappings with these do not have.
+// suggest returns the remedy for an unknown key.
 func suggest(key string, k *keys) string {
 	_, isLimit := limitKeys.index[key]
 	_, isDescriptor := descriptorKeys.index[key]
@@ -309,8 +310,8 @@ func isMerge(key *yaml.Node) bool {
 	return key.Kind == yaml.ScalarNode && key.Value == "<<" && key.Tag == "!!merge"
 }
 
-// merge reads the value of a merge key: a mapping, or a list of them of which
-// the first has precedence.
+// merge reads the value of a merge key: a mapping, or a list of mappings, of which the
+// first has precedence.
 func (r *reader) merge(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) {
 	switch target := resolve(n); target.Kind {
 	case yaml.MappingNode:
@@ -327,8 +328,8 @@ func (r *reader) merge(n *yaml.Node, k *keys, set func(key string, value *yaml.N
 	}
 }
 
-// list reads n as a list and calls each for its elements, with the path leading
-// to the element. It returns false, and has reported why, when n is no list.
+// list reads n as a list and calls each for its elements, with the path leading to the
+// element. It returns false, and has reported why, if n is no list.
 func (r *reader) list(n *yaml.Node, of string, each func(n *yaml.Node)) bool {
 	target, ok := r.enter(n)
 	if !ok {
@@ -364,7 +365,7 @@ func describe(n *yaml.Node) string {
 	return abridge(n.Value)
 }
 
-// abridge keeps errors readable whatever they quote.
+// abridge shortens a quoted text, so that errors stay readable.
 func abridge(s string) string {
 	const most = 60
 	if utf8.RuneCountInString(s) <= most {

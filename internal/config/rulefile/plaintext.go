@@ -8,8 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// badText returns the place of the first byte that no YAML text can hold. If there is
-// none it says whether there are line breaks other than \n and \r\n.
+// badText returns the position of the first byte that YAML text can't hold. If there is
+// none, it reports whether there are line breaks other than \n and \r\n.
 func badText(data []byte, task *background.Task) (pos config.Pos, what string, oddBreaks bool) {
 	pos = config.Pos{Line: 1, Column: 1}
 	for i := 0; i < len(data); {
@@ -37,7 +37,7 @@ func badText(data []byte, task *background.Task) (pos config.Pos, what string, o
 	return pos, "", oddBreaks
 }
 
-// isControl says whether YAML leaves c out of its character set.
+// isControl reports whether YAML leaves c out of its character set.
 func isControl(c rune) bool {
 	switch c {
 	case '\t', '\n', '\r', 0x85:

@@ -1,6 +1,6 @@
-// Package rulefile owns the grammar of rules: YAML to rules, and back, with file, line
-// and column of all that is wrong, and what to write instead. Where texts come from, and
-// when they are read again, is for reload.
+// Package rulefile owns the grammar of rules. It reads rules from YAML and writes them
+// back. It reports each mistake with file, line, column and a remedy. It leaves to package
+// reload where texts come from and when they are read again.
 package rulefile
 
 import (
@@ -14,19 +14,19 @@ import (
 	"github.com/distlimiter/ratelimit/internal/named"
 )
 
-// DefaultMaxBytes is the largest source that is read unless Options say otherwise.
+// DefaultMaxBytes bounds each source unless Options set another bound.
 const DefaultMaxBytes = 64 << 20
 
-// Options say how sources are read.
+// Options change how sources are read.
 type Options struct {
-	// MergeDomains lets several sources give rules for one domain. Otherwise a
-	// domain belongs to one source.
+	// MergeDomains allows several sources to have rules for one domain. Otherwise
+	// that is an error.
 	MergeDomains bool
 	// DropDenied makes drop the default of denied_hits for fixed_window, too.
 	DropDenied bool
 	// MaxBytes bounds each source. 0 means DefaultMaxBytes.
 	MaxBytes int64
-	// Names say how an operator sets these options.
+	// Names are what operators call these options, for errors.
 	Names named.Fields
 }
 
@@ -37,33 +37,34 @@ func (o Options) maxBytes() int64 {
 	return DefaultMaxBytes
 }
 
-// Source is a text of rules, YAML (or JSON) documents, each of them a domain, or a list
-// of adjustments; or, with Read or Node, one domain in another form.
+// Source is a text of YAML or JSON documents. Each document is a domain or a list of
+// adjustments. With Read or Node, a source is one domain in another form.
 type Source struct {
-	// Name is the file, or what else says where the rules come from. It is the
-	// File of every Pos.
+	// Name is the file, or another name of the place that the rules come from. It is
+	// the File of every Pos.
 	Name string
 	Data []byte
-	// Read makes sense of Data that is no text. Nil: it is.
+	// Read decodes Data that is not text. Nil: Data is text.
 	Read func(data []byte) (Message, error)
-	// Node is a domain that is part of another document of the file Name. Nil: it is
-	// not. It is for Parse alone: a Parser knows sources again by their Data.
+	// Node is a domain that is part of another document of the file Name. Nil: the
+	// source has Data. Only the function Parse takes it, because a Parser recognises
+	// sources by their Data.
 	Node *yaml.Node
-	// Origin is the kind of place that the rules come from. Those of FromAdmin
-	// override others; see Origin.
+	// Origin is the kind of place that the rules come from. Rules of FromAdmin
+	// override others; see [config.Origin].
 	Origin config.Origin
 }
 
-// Parse reads and validates the rules of all sources. The error is an *Invalid
-// with every problem of every source. No sources make empty rules. Adjustments are
-// read, and left to a config.Overlay to apply.
+// Parse reads and validates the rules of all sources. The error is a *config.Invalid with
+// every problem of every source. Without sources the rules are empty. Parse reads
+// adjustments, but leaves it to a config.Overlay to apply them.
 func Parse(sources []Source, opts Options) (*config.Rules, error) {
 	return newParser(opts).Parse(sources)
 }
 
-// Parser parses sources again and again, and reads only what has changed since the
-// last that were valid. Domains that are made of the same document as then are the
-// same, too. It is for one goroutine at a time.
+// Parser parses sources repeatedly. It reads only the text that has changed since the last
+// valid rules. If a domain's document is the same as then, the domain is the same pointer
+// too. Only one goroutine may use it at a time.
 type Parser struct {
 	opts Options
 	reread.Splitter
@@ -71,20 +72,20 @@ type Parser struct {
 	workers int
 }
 
-// NewParser returns a parser that remembers nothing yet.
+// NewParser returns a parser with an empty memory.
 func NewParser(opts Options) *Parser {
 	p := newParser(opts)
 	p.memory = reread.NewMemory()
 	return p
 }
 
-// newParser returns a parser that never remembers.
+// newParser returns a parser without a memory.
 func newParser(opts Options) *Parser {
 	return &Parser{opts: opts, Splitter: reread.NewSplitter(), workers: runtime.GOMAXPROCS(0)}
 }
 
-// Parse is the function Parse. After the first rules that are valid it leaves half of
-// the cores to others: there are requests then.
+// Parse does the same as the function Parse. After the first valid rules it leaves half of
+// the cores to requests.
 func (p *Parser) Parse(sources []Source) (*config.Rules, error) {
 	task := background.New()
 	defer task.Close()

@@ -11,21 +11,21 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// field is a value with the place it was written at; n is nil when it was not.
-// One that could not be read is bad: its value is zero, and it is reported.
+// field is a value with the node that it was read from; n is nil if it was not written. A
+// value that could not be read is bad: it is zero, and the problem is reported.
 type field[T any] struct {
 	v   T
 	n   *yaml.Node
 	bad bool
 }
 
-// given says whether there is a value to look at.
+// given reports whether the field was written and could be read.
 func (f field[T]) given() bool { return f.n != nil && !f.bad }
 
-// missing says whether nothing was written, or null.
+// missing reports whether the field was not written, or is null.
 func (f field[T]) missing() bool { return f.n == nil }
 
-// at returns where the field was written, or else the place of what it misses from.
+// at returns the node of the field or, if it was not written, n.
 func (f field[T]) at(n *yaml.Node) *yaml.Node {
 	if f.missing() {
 		return n
@@ -33,8 +33,8 @@ func (f field[T]) at(n *yaml.Node) *yaml.Node {
 	return f.n
 }
 
-// copies counts text that is reached through an alias: written out, the rules must
-// not be larger than their source may be.
+// copies counts text that is reached through an alias. With all aliases written out, the
+// rules must not be larger than a source may be.
 func (r *reader) copies(n, target *yaml.Node) {
 	if r.aliases == 0 && n == target || r.bomb {
 		return
@@ -45,8 +45,8 @@ func (r *reader) copies(n, target *yaml.Node) {
 	}
 }
 
-// text reads a string. Other scalars count as they are written, so that a value
-// may be 404.
+// text reads a string. It takes other scalars as they are written, so that a value may be
+// 404.
 func (r *reader) text(n *yaml.Node, f *field[string]) {
 	target := resolve(n)
 	r.copies(n, target)
@@ -92,7 +92,7 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 	}
 }
 
-// share reads a part of something: above 0 and up to 1.
+// share reads a fraction: above 0 and up to 1.
 func (r *reader) share(n *yaml.Node, f *field[float64]) {
 	target := resolve(n)
 	if isNull(target) {

@@ -17,7 +17,7 @@ var tableKeys = newKeys(false, "by", "values", "default")
 
 // rawTable is requests_per_unit as a table, as written.
 type rawTable struct {
-	n         *yaml.Node // nil: it is none
+	n         *yaml.Node // nil: not a table
 	by        field[string]
 	rows      []rawRow
 	rowsAt    *yaml.Node
@@ -102,7 +102,7 @@ func (d *decoder) setRows(t *rawTable, n *yaml.Node) {
 	}
 }
 
-// checkTable validates a table but for its rows' limits.
+// checkTable validates a table, except for the limits of its rows.
 func (d *decoder) checkTable(t *rawTable) {
 	if t.n == nil {
 		return
@@ -122,7 +122,7 @@ func (d *decoder) checkTable(t *rawTable) {
 	}
 }
 
-// table compiles the limits of a table's rows, which differ from l by their numbers alone.
+// table compiles the limits of a table's rows, which differ from l only in their numbers.
 func (d *decoder) table(raw *rawLimit, l *config.Limit, p algo.Params) {
 	t := raw.rate().table
 	if t.n == nil {
@@ -154,8 +154,8 @@ func (d *decoder) table(raw *rawLimit, l *config.Limit, p algo.Params) {
 	}
 }
 
-// checkFollowed refuses tables that follow different entries, or one that leads to the
-// descriptor or tells its counters apart.
+// checkFollowed refuses tables that follow different entries. It also refuses a table that
+// follows an entry that leads to the descriptor or is part of its counters' keys.
 func (d *decoder) checkFollowed(raw *rawDescriptor, out *config.Descriptor) {
 	followed := out.Follows()
 	check := func(at *rawLimit, l *config.Limit) {
@@ -219,7 +219,7 @@ type tableDocument struct {
 	Default uint32            `yaml:"default" json:"default"`
 }
 
-// writtenBurst returns a burst as it is written; nil if there is none.
+// writtenBurst returns a burst as it is written; nil if the limit has none.
 func writtenBurst(l *config.Limit, burst uint32) any {
 	switch {
 	case l.BurstPercent != 0:
@@ -230,9 +230,9 @@ func writtenBurst(l *config.Limit, burst uint32) any {
 	return nil
 }
 
-// followedOnTheWay reports tables of a tree that an entry can't reach: the entry that they
-// follow leads to a descriptor itself, so that the walk does not skip it. One on the way
-// to the limit is a mistake, one beside the way a warning.
+// followedOnTheWay reports tables of a tree that can't see the entry that they follow,
+// because the entry leads to a descriptor itself and the walk does not skip it. If that
+// descriptor is on the path to the limit, it is a mistake; otherwise it is a warning.
 func (d *decoder) followedOnTheWay(domain *config.Domain) {
 	tables := false
 	domain.Walk(func(c *config.Descriptor) { tables = tables || c.Set == nil && c.Follows() != "" })

@@ -82,13 +82,13 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 		ranges[p] = true
 	}
 	if len(d.problems) == before && len(values) == 1 && len(cidrs) == 0 {
-		raw.value, raw.anyOf = field[string]{v: values[0], n: raw.listAt}, sets.Set{} // checkEntry sees to it
+		raw.value, raw.anyOf = field[string]{v: values[0], n: raw.listAt}, sets.Set{} // checkEntry validates it
 		raw.shareThreshold.v = raw.shareThreshold.v && strings.Contains(values[0], "*")
 	}
 }
 
-// findTexts finds the last place of each text at or below n, so many levels deep: a list
-// of mappings of lists.
+// findTexts finds the last node of each text at or below n, down to the given number of
+// levels, in a list of mappings of lists.
 func findTexts(n *yaml.Node, levels int, places map[string]*yaml.Node) {
 	target := resolve(n)
 	if target.Kind == yaml.ScalarNode {
@@ -101,7 +101,7 @@ func findTexts(n *yaml.Node, levels int, places map[string]*yaml.Node) {
 	}
 }
 
-// Values returns a descriptor's value as it is written: a text or a list. Nil: it has
+// Values returns a descriptor's value as it is written: a text or a list; nil if it has
 // none.
 func Values(d *config.Descriptor) any {
 	if d.HasList() {
@@ -116,7 +116,7 @@ func Values(d *config.Descriptor) any {
 // maskedAddress is the key of Envoy's action that sends prefixes.
 const maskedAddress = "masked_remote_address"
 
-// prefixHints returns a hint for each literal that looks like a range of addresses, and
+// prefixHints returns a hint for each value that looks like a range of addresses but
 // matches only entries with the same text.
 func prefixHints(r *config.Rules) (hints []config.Problem) {
 	hint := func(d *config.Descriptor, key string, values []string) {

@@ -11,10 +11,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// SyntaxError returns what is wrong with text that gopkg.in/yaml.v3 refuses with err, and
-// what it often means. data begins after the given number of lines of the file. yaml.v3
-// knows at most the line of an error; its successor, which is asked for nothing else,
-// knows the column too.
+// SyntaxError returns the problem of a text that gopkg.in/yaml.v3 refuses with err, with
+// its usual cause as the remedy. data begins after the given number of lines of the file.
+// yaml.v3 knows at most the line of an error. Its successor knows the column too, and is
+// used for nothing else.
 func SyntaxError(file string, lines int, data []byte, err error) config.Problem {
 	pos, what := config.Pos{File: file, Line: 1, Column: 1}, strings.TrimPrefix(err.Error(), "yaml: ")
 	if load, ok := errors.AsType[*located.LoadError](locate(data)); ok {
@@ -41,7 +41,7 @@ func SyntaxError(file string, lines int, data []byte, err error) config.Problem 
 	return config.Problem{Pos: pos, What: "not YAML: " + what, Remedy: remedy}
 }
 
-// locate returns the first error of data with its place.
+// locate returns the first error of data with its position.
 func locate(data []byte) error {
 	stream := located.NewDecoder(bytes.NewReader(data))
 	for {

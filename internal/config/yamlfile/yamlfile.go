@@ -1,6 +1,6 @@
 // Package yamlfile reads YAML that is not rules, such as tests of rules and the files of
-// other services, and notes all that is wrong with file, line, column and path. Rules are
-// for package rulefile, which reads them as envoyproxy/ratelimit does.
+// other services. It records each mistake with file, line, column and path. It leaves
+// rules to package rulefile, which reads them as envoyproxy/ratelimit does.
 package yamlfile
 
 import (
@@ -25,12 +25,11 @@ import (
 // File is a file that is being read.
 type File struct {
 	Name     string
-	Problems []config.Problem // what is wrong with it
+	Problems []config.Problem // found so far
 	lines    []string
 }
 
-// Parse returns the documents of a file, without those that are empty. What is not YAML
-// is a problem.
+// Parse returns the documents of a file, without empty ones. A syntax error is a problem.
 func (f *File) Parse(data []byte) (documents []Node) {
 	f.lines = strings.Split(string(data), "\n")
 	stream := yaml.NewDecoder(bytes.NewReader(data))
@@ -49,8 +48,7 @@ func (f *File) Parse(data []byte) (documents []Node) {
 	}
 }
 
-// Invalid returns all that is wrong with the file, in the order of its lines; nil for
-// nothing.
+// Invalid returns all problems of the file, in the order of its lines; nil if it has none.
 func (f *File) Invalid() *config.Invalid {
 	if len(f.Problems) == 0 {
 		return nil
@@ -59,28 +57,28 @@ func (f *File) Invalid() *config.Invalid {
 	slices.SortStableFunc(problems, func(a, b config.Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return &config.Invalid{Problems: slices.Compact(problems)} // an alias shows those of its anchor again
+	return &config.Invalid{Problems: slices.Compact(problems)} // each alias repeats those of its anchor
 }
 
-// Node is a value in a file, with the path that leads to it. The zero Node is none.
+// Node is a value in a file, with the path that leads to it. The zero Node is no value.
 type Node struct {
 	file *File
 	node *yaml.Node
 	path string
 }
 
-// Given reports whether there is a value, which may be null.
+// Given reports whether the node is a value, which may be null.
 func (n Node) Given() bool { return n.node != nil }
 
-// YAML returns the value as gopkg.in/yaml.v3 has it.
+// YAML returns the value as a node of gopkg.in/yaml.v3.
 func (n Node) YAML() *yaml.Node { return n.node }
 
-// Pos returns where the value is.
+// Pos returns the position of the value.
 func (n Node) Pos() config.Pos {
 	return config.Pos{File: n.file.Name, Line: n.node.Line, Column: n.node.Column}
 }
 
-// Path returns what leads from the document to the value, such as tests[0].name.
+// Path returns the path from the document to the value, such as tests[0].name.
 func (n Node) Path() string { return n.path }
 
 // Report returns a problem with the value.
@@ -88,7 +86,7 @@ func (n Node) Report(what, remedy string) config.Problem {
 	return config.Problem{Pos: n.Pos(), Path: n.path, What: what, Remedy: remedy}
 }
 
-// Problem notes a problem with the value.
+// Problem records a problem with the value.
 func (n Node) Problem(what, remedy string) {
 	n.file.Problems = append(n.file.Problems, n.Report(what, remedy))
 }
@@ -101,7 +99,7 @@ func (n Node) resolved() *yaml.Node {
 	return n.node
 }
 
-// IsNull reports whether the value is null, or nothing is written.
+// IsNull reports whether the value is null or empty.
 func (n Node) IsNull() bool {
 	return n.IsScalar() && n.resolved().Tag == "!!null"
 }
@@ -136,7 +134,7 @@ func (n Node) String() string {
 	}
 }
 
-// Abridge keeps errors readable whatever they quote.
+// Abridge shortens a quoted text, so that errors stay readable.
 func Abridge(s string) string {
 	const most = 60
 	if utf8.RuneCountInString(s) <= most {
@@ -152,9 +150,9 @@ type Field struct {
 	Value Node
 }
 
-// Fields returns the fields of a mapping in their order, those of a merge key (<<) after
-// its own, which win. Keys that are given twice are problems, and so is anything but a
-// mapping; null has no fields, nor has the zero Node.
+// Fields returns the fields of a mapping in their order. Those of a merge key (<<) come
+// after the mapping's own, which win. A repeated key is a problem, and so is a value that
+// is no mapping. Null and the zero Node have no fields.
 func (n Node) Fields() []Field {
 	if !n.Given() {
 		return nil
@@ -217,7 +215,7 @@ func (n Node) merged(depth int) (fields []Field) {
 	return fields
 }
 
-// Mapping returns the values of a mapping by key. Keys other than those known are problems.
+// Mapping returns the values of a mapping by key. An unknown key is a problem.
 func (n Node) Mapping(known ...string) map[string]Node {
 	values := map[string]Node{}
 	for _, f := range n.Fields() {
@@ -230,8 +228,8 @@ func (n Node) Mapping(known ...string) map[string]Node {
 	return values
 }
 
-// List returns the elements of a list. Anything else but null and the zero Node is a
-// problem.
+// List returns the elements of a list. Null and the zero Node have none. Any other value is
+// a problem.
 func (n Node) List() (elements []Node) {
 	if !n.Given() || n.IsNull() {
 		return nil
@@ -246,8 +244,8 @@ func (n Node) List() (elements []Node) {
 	return elements
 }
 
-// Text returns a scalar as it is written; null is the empty text. ok is false, and
-// reported, for what is none.
+// Text returns a scalar as it is written; null is the empty text. Any other value is a
+// problem, and ok is false.
 func (n Node) Text() (text string, ok bool) {
 	switch {
 	case n.IsNull():
@@ -259,7 +257,7 @@ func (n Node) Text() (text string, ok bool) {
 	return n.resolved().Value, true
 }
 
-// Int returns a whole number within bounds. ok is false, and reported, for anything else.
+// Int returns a whole number within bounds. Any other value is a problem, and ok is false.
 func (n Node) Int(least, most int64) (value int64, ok bool) {
 	remedy := fmt.Sprintf("write a whole number from %d to %d", least, most)
 	if most == math.MaxInt64 {
@@ -276,7 +274,7 @@ func (n Node) Int(least, most int64) (value int64, ok bool) {
 	return value, true
 }
 
-// Bool returns true or false. ok is false, and reported, for anything else.
+// Bool returns true or false. Any other value is a problem, and ok is false.
 func (n Node) Bool() (value, ok bool) {
 	if !n.IsScalar() || n.resolved().Tag != "!!bool" || n.resolved().Decode(&value) != nil {
 		n.Problem("want true or false, found "+n.String(), "write true or false")
@@ -285,8 +283,8 @@ func (n Node) Bool() (value, ok bool) {
 	return value, true
 }
 
-// Duration returns a time such as 1m30s, 250ms or, with days of 24 hours, 7d, of 0 or
-// more. ok is false, and reported, for anything else.
+// Duration returns a duration of 0 or more, such as 1m30s, 250ms or 7d. A day has 24
+// hours. Any other value is a problem, and ok is false.
 func (n Node) Duration() (d time.Duration, ok bool) {
 	const remedy = "write a time such as 90s, 1h30m, 250ms or 7d"
 	text, ok := n.Text()
@@ -312,7 +310,7 @@ func (n Node) Duration() (d time.Duration, ok bool) {
 	return 0, false
 }
 
-// Values returns the values of a mapping by key, whatever its keys.
+// Values returns the values of a mapping by key. Any key is allowed.
 func (n Node) Values() map[string]Node {
 	values := map[string]Node{}
 	for _, f := range n.Fields() {
@@ -321,8 +319,8 @@ func (n Node) Values() map[string]Node {
 	return values
 }
 
-// Nested returns the documents of a text that is a file itself, as in a ConfigMap. Their
-// places are those in this file if the text is written as a block (|).
+// Nested returns the documents of a text that is a file itself, as in a ConfigMap. If the
+// text is written as a block (|), their positions are those in this file.
 func (n Node) Nested() (documents []Node) {
 	text, ok := n.Text()
 	if !ok || text == "" {
@@ -347,7 +345,7 @@ func (n Node) Nested() (documents []Node) {
 	return documents
 }
 
-// shift moves a node and all that is below it. Aliases lead to what is moved as well.
+// shift moves a node and all nodes below it. The targets of aliases are moved as well.
 func shift(n *yaml.Node, lines, columns int) {
 	n.Line += lines
 	n.Column += columns
@@ -356,8 +354,8 @@ func shift(n *yaml.Node, lines, columns int) {
 	}
 }
 
-// indent returns by how much a line, counted from 1, or the first one after it that is not
-// empty, is indented.
+// indent returns the indentation of a line, counted from 1, or of the first line after it
+// that is not empty.
 func (f *File) indent(line int) int {
 	for i, text := range f.lines {
 		if trimmed := strings.TrimLeft(text, " "); i+1 >= line && strings.TrimSpace(trimmed) != "" {

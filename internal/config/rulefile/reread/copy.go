@@ -2,8 +2,8 @@ package reread
 
 import "github.com/distlimiter/ratelimit/internal/config"
 
-// moved returns a copy of descriptors that are so many lines further down, of
-// another file.
+// moved returns a copy of descriptors, in another file and the given number of lines
+// further down.
 func moved(level []*config.Descriptor, file string, lines int) []*config.Descriptor {
 	var m mover
 	m.count(level)
@@ -13,7 +13,7 @@ func moved(level []*config.Descriptor, file string, lines int) []*config.Descrip
 	return m.level(level)
 }
 
-// mover makes copies in as few pieces of memory as can be.
+// mover makes copies with as few allocations as possible.
 type mover struct {
 	file                  string
 	lines                 int
@@ -76,7 +76,7 @@ func (m *mover) table(t *config.Table) *config.Table {
 	return c
 }
 
-// take cuts the first n off.
+// take cuts off and returns the first n elements.
 func take[T any](from *[]T, n int) []T {
 	taken := (*from)[:n:n]
 	*from = (*from)[n:]

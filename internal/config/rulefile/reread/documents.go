@@ -6,22 +6,21 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// MaxDocuments is how many documents one source may hold.
+// MaxDocuments bounds the documents of one source.
 const MaxDocuments = 10000
 
 // Document is one YAML document of a source.
 type Document struct {
 	Data  []byte
-	Lines int // before it
+	Lines int // of the source before the document
 }
 
-// Cut returns the documents of a source without those in which nothing is written,
-// unless that is all there is.
+// Cut returns the documents of a source. It leaves out empty ones, unless all are empty.
 //
-// It looks only at lines that begin with --- or ...: YAML allows them nowhere in a
-// document, not even in a quoted string or a block scalar. What it does not see, a
-// document that begins after a line break other than \n or that is one too many, stays
-// part of the one before it, where reading it fails.
+// It looks only at lines that begin with --- or ...: YAML does not allow such lines inside
+// a document, not even in a quoted string or a block scalar. Cut does not see a document
+// that begins after a line break other than \n, or one beyond MaxDocuments. It stays part
+// of the document before it, where reading it fails.
 func Cut(data []byte, task *background.Task) []Document {
 	if !bytes.Contains(data, []byte("\n---")) && !bytes.Contains(data, []byte("\n...")) {
 		return []Document{{Data: data}}
@@ -30,7 +29,7 @@ func Cut(data []byte, task *background.Task) []Document {
 	lines := lineReader{data: data}
 	var s Document
 	began := 0
-	// started: this document is marked as begun. written: there is something in it.
+	// started: a marker began this document. written: it is not empty.
 	started, written := false, false
 	end := func(at, above int) {
 		if s.Data = data[began:at]; written {
@@ -69,14 +68,14 @@ func Cut(data []byte, task *background.Task) []Document {
 	return spans
 }
 
-// marker reports whether a line begins with a marker between documents, and returns
-// what follows it there.
+// marker reports whether a line begins with a marker between documents, and returns the
+// rest of the line.
 func marker(line []byte, mark string) (rest []byte, ok bool) {
 	rest, ok = bytes.CutPrefix(line, []byte(mark))
 	return rest, ok && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0)
 }
 
-// isBlank reports whether nothing is written in a line but a comment.
+// isBlank reports whether a line is empty or holds only a comment.
 func isBlank(line []byte) bool {
 	line = bytes.TrimLeft(line, " \t\r\n")
 	return len(line) == 0 || line[0] == '#'

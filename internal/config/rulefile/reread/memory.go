@@ -1,6 +1,6 @@
-// Package reread owns what of a text need not be read again: it splits texts into
-// documents and runs of descriptors, and remembers what each was parsed to. It does not
-// know the grammar.
+// Package reread saves the parser from reading unchanged text again. It splits texts into
+// documents and runs of descriptors, and remembers the result of parsing each. It leaves
+// the grammar to rulefile.
 package reread
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// Digest tells texts apart.
+// Digest is a checksum that identifies a text.
 type Digest [sha256.Size]byte
 
 // Sum returns the digest of data.
@@ -21,49 +21,50 @@ func Sum(data []byte, task *background.Task) (sum Digest) {
 	return sum
 }
 
-// DocumentID tells documents apart that may be read differently.
+// DocumentID identifies a document by all that its reading depends on.
 type DocumentID struct {
 	Name   string // of the source
 	Origin config.Origin
-	Lines  int // before the document
+	Lines  int // of the source before the document
 	Digest Digest
 }
 
-// Remembered is the domain that was made of a document, and of no other with it.
+// Remembered is a domain whose rules came from one document alone.
 type Remembered struct {
 	*config.Domain
 	runs []Digest
 }
 
-// Level are the descriptors of a run as they were first read, so many lines down.
-// They are never handed out.
+// Level holds the descriptors of a run as they were first read, with the number of lines
+// before them. Callers get only copies.
 type Level struct {
 	descriptors []*config.Descriptor
 	lines       int
 }
 
-// NewLevel returns a copy of descriptors that were read so many lines down.
+// NewLevel returns a Level with a copy of descriptors that were read with that number of
+// lines before them.
 func NewLevel(descriptors []*config.Descriptor, lines int) *Level {
 	return &Level{moved(descriptors, "", 0), lines}
 }
 
-// At returns a copy of the descriptors so many lines down in a file.
+// At returns a copy of the descriptors, in a file and with that number of lines before
+// them.
 func (l *Level) At(file string, lines int) []*config.Descriptor {
 	return moved(l.descriptors, file, lines-l.lines)
 }
 
-// Memory remembers the rules that were valid last: what was made of each of their
-// documents and runs. It takes about as much memory as the rules do. A nil Memory
-// remembers nothing.
+// Memory remembers the results of parsing each document and run of the last valid rules.
+// It needs about as much memory as the rules. A nil Memory remembers nothing.
 type Memory struct {
 	documents map[DocumentID]*Remembered
 	runs      map[Digest]*Level
 }
 
-// NewMemory returns a memory of no rules.
+// NewMemory returns an empty memory.
 func NewMemory() *Memory { return &Memory{} }
 
-// Document returns what was made of a document; nil if it is not remembered.
+// Document returns the result of a document; nil if the memory does not have it.
 func (m *Memory) Document(id DocumentID) *Remembered {
 	if m == nil {
 		return nil
@@ -71,7 +72,7 @@ func (m *Memory) Document(id DocumentID) *Remembered {
 	return m.documents[id]
 }
 
-// Run returns what was made of a run; nil if it is not remembered.
+// Run returns the result of a run; nil if the memory does not have it.
 func (m *Memory) Run(d Digest) *Level {
 	if m == nil {
 		return nil
@@ -79,8 +80,8 @@ func (m *Memory) Run(d Digest) *Level {
 	return m.runs[d]
 }
 
-// Made is what was made of a document. It may be what is remembered of it, or else
-// a domain, nil for none worth remembering, and what was made of its runs.
+// Made is the result of parsing a document: either the one from the memory, or a domain
+// and the results of its runs. The domain is nil if it is not worth remembering.
 type Made struct {
 	ID     DocumentID
 	Again  *Remembered
@@ -88,7 +89,8 @@ type Made struct {
 	Runs   map[Digest]*Level
 }
 
-// Keep remembers these documents, which are those of valid rules, and none else.
+// Keep remembers these documents, which must be those of valid rules, and forgets all
+// others.
 func (m *Memory) Keep(all []Made) {
 	if m == nil {
 		return

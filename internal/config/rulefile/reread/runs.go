@@ -7,61 +7,62 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// A document of a hundred thousand rules takes YAML a second, and mostly one line
-// of it has changed. So documents are parsed in runs of whole descriptors, and
-// runs that were there before are not parsed again. It has another advantage: what
-// YAML makes of a run, some twenty times its size, is garbage before the next.
+// The YAML parser takes a second for a document of a hundred thousand rules, and mostly
+// one line of it has changed. So documents are parsed in runs of whole descriptors, and
+// unchanged runs are not parsed again. This also saves memory: the YAML nodes of a run,
+// some twenty times its size, are garbage before the next run is parsed.
 
-// Run is some of the top-level descriptors of a document. As a document of its own it
-// is a list of Count of them.
+// Run is a sequence of top-level descriptors of a document. Parsed by itself, its text is
+// a list of Count descriptors.
 type Run struct {
 	Text  []byte
 	First int // index of the first
 	Count int
-	Lines int // before the text
+	Lines int // of the document before the text
 }
 
-// Layout is how a document is written whose list of descriptors is its last
-// part and in block style, as people and programs mostly write it.
+// Layout describes the text of a document whose list of descriptors comes last and is in
+// block style. Most documents are written so.
 type Layout struct {
-	Head []byte // all before the first descriptor: ends with the key descriptors
+	Head []byte // the text before the first descriptor; ends with the key descriptors
 	Key  int    // the line of that key, from 1
 	Runs []Run
 	// column is where all top-level descriptors begin, from 1.
 	Column int
 }
 
-// How long runs are: some 32 descriptors on average, so that little is parsed for
-// one that has changed, and the cost of beginning a document is shared by many.
+// The length of runs is about 32 descriptors on average. So little is parsed again when
+// one has changed, and many share the cost of beginning a document.
 const (
 	RunLength  = 32
-	largestRun = 64 << 10 // bytes from which a run takes no more
+	largestRun = 64 << 10 // bytes after which a run takes no further descriptors
 )
 
-// Splitter cuts documents into runs. Where runs end is up to the text of the
-// descriptor there alone, mostly, so that a change moves no other ends.
+// Splitter cuts documents into runs. Mostly the text of a descriptor alone decides whether
+// a run ends with it, so that a change moves no other ends.
 type Splitter struct {
 	seed   maphash.Seed
-	Length uint64 // of runs, on average, and at most four times as long; 0: documents stay whole
+	Length uint64 // average length of runs; the most is four times that; 0: don't split
 }
 
-// NewSplitter returns one of runs of RunLength.
+// NewSplitter returns a splitter with the average length RunLength.
 func NewSplitter() Splitter { return Splitter{maphash.MakeSeed(), RunLength} }
 
-// Split returns the layout of a document, with its runs, and whether it has one that
-// can be split. It looks at how lines begin and no closer; what it takes for the start
-// of a descriptor may be in the middle of a string. So the parts have to be parsed
-// before one can tell, and it is right if each of them alone is a document without error, and the last key of
-// the first is descriptors, without a value:
+// Split returns the layout of a document, with its runs, and reports whether the document
+// can be split. It looks only at how lines begin, so the apparent start of a descriptor
+// may be in the middle of a string. Only parsing the parts proves the layout. It is right
+// if each part alone is a document without error, and the last key of the first part is
+// descriptors, without a value. The proof has two steps.
 //
-// YAML is read from left to right. If the reader meets the end of a part without
-// complaint, no string, flow collection or block scalar was open, for all of them
-// end where a line has the indentation of the list or else go on, which at the end
-// of a document is an error. What begins the next part is thus indeed an element
-// of the list. A part is read like the same lines in the document because nothing
-// but indentation, which it keeps, directives, which are refused here, and anchors
-// work across elements. An alias whose anchor is in another part is an error, and
-// one with an anchor before it in its own part means that one in any case.
+// First, each part begins with an element of the list. YAML is read from left to right. A
+// string, flow collection or block scalar either ends at a line with the indentation of
+// the list, or goes on. If it goes on at the end of a document, that is an error. So if
+// the parser reaches the end of a part without an error, none of them was open.
+//
+// Second, a part is read like the same lines in the document. Only indentation, directives
+// and anchors work across elements. A part keeps its indentation, and Split refuses
+// directives. An alias whose anchor is in another part is an error. An alias whose anchor
+// comes before it in its own part means that anchor in any case.
 func (s Splitter) Split(data []byte, task *background.Task) (l Layout, ok bool) {
 	if bytes.HasPrefix(data, []byte("\ufeff%")) {
 		return Layout{}, false
@@ -77,7 +78,7 @@ func (s Splitter) Split(data []byte, task *background.Task) (l Layout, ok bool) 
 		}
 	}
 	var r Run
-	began, last := 0, 0 // where the run did, and the last descriptor
+	began, last := 0, 0 // start of the run, and of its last descriptor
 	end := func(at int) {
 		r.Text = data[began:at]
 		l.Runs = append(l.Runs, r)
@@ -90,7 +91,7 @@ func (s Splitter) Split(data []byte, task *background.Task) (l Layout, ok bool) 
 			break
 		}
 		if isDirective(text) || bytes.HasPrefix(text, []byte("---")) || bytes.HasPrefix(text, []byte("...")) {
-			return Layout{}, false // what is read changes, or another document begins
+			return Layout{}, false // a directive, or another document
 		}
 		indent, kind := lineOf(text)
 		first := l.Column == 0
@@ -121,11 +122,11 @@ func (s Splitter) Split(data []byte, task *background.Task) (l Layout, ok bool) 
 // lineReader reads lines.
 type lineReader struct {
 	data []byte
-	at   int // where the next begins
-	read int // how many there were
+	at   int // start of the next line
+	read int // number of lines read
 }
 
-// next returns a line with its end; nothing after the last.
+// next returns the next line with its line break; empty after the last.
 func (r *lineReader) next() (text []byte) {
 	text = r.data[r.at:]
 	if i := bytes.IndexByte(text, '\n'); i >= 0 {
@@ -136,14 +137,14 @@ func (r *lineReader) next() (text []byte) {
 	return text
 }
 
-// isDirective says whether a line begins as a directive does, which may change what
-// tags mean.
+// isDirective reports whether a line begins like a directive, which may change the meaning
+// of tags.
 func isDirective(line []byte) bool { return line[0] == '%' }
 
-// ends says whether a run ends with this descriptor.
+// ends reports whether a run ends with this descriptor.
 func (s Splitter) ends(text []byte) bool { return maphash.Bytes(s.seed, text)%s.Length == 0 }
 
-// isListKey says whether a line reads "descriptors:" and no more.
+// isListKey reports whether a line reads only "descriptors:".
 func isListKey(line []byte) bool {
 	rest, ok := bytes.CutPrefix(line, []byte("descriptors:"))
 	if !ok {
@@ -153,12 +154,12 @@ func isListKey(line []byte) bool {
 	return len(bytes.TrimRight(text, "\r\n")) == 0 || len(text) < len(rest) && text[0] == '#'
 }
 
-// lineKind is what a line may be, by how it begins.
+// lineKind classifies a line by how it begins.
 type lineKind int
 
 const (
 	otherLine lineKind = iota
-	emptyLine          // nothing, or a comment
+	emptyLine          // empty, or a comment
 	itemLine           // an element of a list in block style
 )
 
