@@ -13,8 +13,8 @@ import (
 // the same key and value only the first is found.
 func Compile(rules *config.Rules) *Matcher { return (&Matcher{}).Recompile(rules) }
 
-// Recompile is Compile for rules that come after those of m: domains that are the
-// same in both are not compiled again. m stays as it is.
+// Recompile does the same as Compile, but does not compile the domains again that m has
+// already. It does not change m.
 func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
 	task := background.New()
 	defer task.Close()
@@ -29,7 +29,7 @@ func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
 			domain: &Domain{config: c, prefix: string(appendSized(nil, c.Name)) + "|", first: len(next.rules)},
 			tree:   newEdges(nodes), wild: newEdges(0), forms: map[string]*keyForm{}, task: task,
 		}
-		// To get megabytes of memory takes milliseconds, so there is a step between.
+		// Allocating megabytes takes milliseconds, so yield in between.
 		task.Yield()
 		b.nodes = make([]node, 0, nodes)
 		task.Yield()
@@ -44,8 +44,8 @@ func (m *Matcher) Recompile(rules *config.Rules) *Matcher {
 	return next
 }
 
-// adopt adds a domain of another matcher. Only if its rules get other indices, it
-// needs a copy of them.
+// adopt adds a domain of another matcher. It copies the domain's rules only if their
+// indices change.
 func (m *Matcher) adopt(d *Domain) {
 	shift := len(m.rules) - d.first
 	if shift != 0 {
@@ -71,8 +71,8 @@ func (m *Matcher) adopt(d *Domain) {
 	m.domains[d.Name()] = d
 }
 
-// builder collects what makes a domain. Places are edges of the tree until the
-// domain is finished, then slots.
+// builder compiles a domain. Places are edges of the tree until the domain is finished,
+// then slots.
 type builder struct {
 	domain     *Domain
 	tree, wild edges
@@ -91,14 +91,14 @@ func count(descriptors []*config.Descriptor) int {
 	return n
 }
 
-// foundRule is a rule and where it is.
+// foundRule is a rule with its place.
 type foundRule struct {
 	Rule
 	edge int
 }
 
-// addLevel adds the descriptors below up, to which levels and path lead. What
-// follows levels is overwritten.
+// addLevel adds the descriptors below up, to which levels and path lead. It overwrites the
+// elements after levels.
 func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*node, path string) {
 	l := level{descriptors: descriptors}
 	keys := make([]int, 0, len(descriptors)) // edges
@@ -161,8 +161,8 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 	b.domain.levels = append(b.domain.levels, l)
 }
 
-// addNode adds a descriptor below up and returns the edges of its key and to
-// itself; rootEdge if one like it is there already.
+// addNode adds a descriptor below up. It returns the edge of its key and the edge to
+// itself; the latter is rootEdge if an equal descriptor exists already.
 func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
 	b.nodes = append(b.nodes, node{config: c, joined: c.Joined(), starKey: isPattern(c.Key)})
 	n := &b.nodes[len(b.nodes)-1]
@@ -194,7 +194,7 @@ func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
 
 func isPattern(s string) bool { return strings.Contains(s, "*") }
 
-// markOdd marks a key and others of the level that are its start up to an
+// markOdd marks a key, and the other keys of the level that equal its start up to an
 // underscore.
 func (b *builder) markOdd(l *level, up, k int) {
 	key := b.tree.list[k].text

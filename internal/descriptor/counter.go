@@ -5,28 +5,28 @@ import (
 	"strconv"
 )
 
-// Counter is what a counter key says.
+// Counter is a decoded counter key.
 type Counter struct {
 	Domain string
-	// Limit is the name of the rule on sets of entries; empty for those of the tree.
+	// Limit is the name of the rule on sets of entries; empty for rules of the tree.
 	Limit   string
 	Entries []CounterEntry
 	// Tag names algorithm and window.
 	Tag string
-	// Override says that the limit came with the request.
+	// Override reports whether the limit came with the request.
 	Override bool
 }
 
-// CounterEntry is an entry as it is counted.
+// CounterEntry is an entry in a counter key.
 type CounterEntry struct {
 	Entry
-	// Shared says that all values that match the pattern Value share the counter, or
-	// with List all those of the list with that text.
+	// Shared reports whether all values that match the pattern Value share the
+	// counter. With List, all values of the list with the text Value share it.
 	Shared, List bool
 }
 
-// ParseKey reads what AppendKey or AppendOverrideKey wrote, or the start of it,
-// of which it returns what is whole; complete reports whether that is all.
+// ParseKey decodes a key of AppendKey or AppendOverrideKey, or the start of one. Of a
+// start it returns the fields that are whole; complete reports whether key is whole.
 func ParseKey(key []byte) (c Counter, complete bool) {
 	var ok bool
 	if c.Domain, key, ok = cutSized(key); !ok || len(key) == 0 || key[0] != '|' {
@@ -57,7 +57,7 @@ func ParseKey(key []byte) (c Counter, complete bool) {
 	return c, c.Tag != ""
 }
 
-// cutSized reads what appendSized wrote, and returns what follows it.
+// cutSized decodes a text of appendSized, and returns the rest of key.
 func cutSized(key []byte) (s string, rest []byte, ok bool) {
 	size, rest, found := bytes.Cut(key, []byte(":"))
 	n, err := strconv.Atoi(string(size))
@@ -67,8 +67,8 @@ func cutSized(key []byte) (s string, rest []byte, ok bool) {
 	return string(rest[:n]), rest[n:], true
 }
 
-// RuleOf returns the rule whose counters have keys like this one; nil if there is
-// none, or it can't be told because a key of its has a *.
+// RuleOf returns the rule whose counters have keys like this one. It returns nil if there
+// is none, or if the rule has a key with a *, from which it can't be recognised.
 func (m *Matcher) RuleOf(key []byte) *Rule {
 	c, complete := ParseKey(key)
 	d := m.Domain(c.Domain)
@@ -96,8 +96,8 @@ func (m *Matcher) RuleOf(key []byte) *Rule {
 	return nil
 }
 
-// ruleOf returns the rule to which counted entries lead. A pattern lands where it is
-// written.
+// ruleOf returns the rule to which counted entries lead. A shared entry leads to the
+// pattern that it names.
 func (d *Domain) ruleOf(entries []CounterEntry) *Rule {
 	at := d.top
 	for i := range entries {

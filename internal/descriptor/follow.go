@@ -2,19 +2,19 @@ package descriptor
 
 import "slices"
 
-// A limit with a table follows an entry that the tree need not know: the walk skips an
-// entry that leads nowhere, if the rule at its end follows that key. The entry may stand
-// anywhere in the descriptor, and is no part of the counter. An entry that does lead
-// somewhere is never skipped, so a table changes nothing for other rules.
+// A limit with a table follows an entry that the tree need not know. The walk skips an
+// entry that leads nowhere if the rule at its end follows that key. The entry may be
+// anywhere in the descriptor. It is not part of the counter's key. The walk never skips an
+// entry that leads somewhere, so a table changes nothing for other rules.
 
-// follow is what a rule whose limits have tables has beyond others.
+// follow holds the additional fields of a rule whose limits have tables.
 type follow struct {
 	key    string // of the entry
-	depth  int    // of the rule: how many entries lead to it
+	depth  int    // of the rule: the number of entries that lead to it
 	domain *Domain
 }
 
-// skip goes on with a look-up whose i-th entry leads nowhere from a place.
+// skip continues a look-up whose i-th entry leads nowhere from a place.
 func (d *Domain) skip(at place, entries []Entry, i int) *Rule {
 	if !slices.Contains(d.followed, entries[i].Key) {
 		return nil
@@ -41,8 +41,8 @@ func (d *Domain) skip(at place, entries []Entry, i int) *Rule {
 	return nil
 }
 
-// leading returns those of the entries that lead to the rule, in dst if there are others
-// that were skipped.
+// leading returns the entries that lead to the rule. If the walk skipped some, it appends
+// the others to dst.
 func (r *Rule) leading(dst, entries []Entry) []Entry {
 	f := r.follow
 	if f == nil || len(entries) == f.depth {

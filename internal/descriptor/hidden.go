@@ -11,9 +11,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
-// Hidden returns a warning for each descriptor that can never apply, because earlier
-// ones of its level, with a *, match all that it matches, and for each pattern or range of
-// a list that makes no difference.
+// Hidden returns a warning for each descriptor that can never apply because earlier ones
+// of its level, with a *, match everything that it matches. It also returns a warning for
+// each pattern or range of a list that makes no difference.
 func Hidden(rules *config.Rules) (warnings []config.Problem) {
 	task := background.New()
 	defer task.Close()
@@ -25,7 +25,7 @@ func Hidden(rules *config.Rules) (warnings []config.Problem) {
 
 // hiddenIn adds the warnings of a level and of those below it.
 func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *background.Task) []config.Problem {
-	var alone, open []*config.Descriptor // patterns, each without what is below it
+	var alone, open []*config.Descriptor // patterns, each without the descriptors below it
 	of := map[*config.Descriptor]*config.Descriptor{}
 	ranged := false
 	for _, c := range level {
@@ -53,8 +53,8 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 		return warnings
 	}
 	d := Compile(&config.Rules{Domains: []*config.Domain{{Descriptors: alone}}}).Domain("")
-	// Only a * matches a *, so the first pattern that matches the text of another one
-	// matches whatever the other does.
+	// Only a * matches a *. So a pattern that matches the text of another one matches
+	// everything that the other matches.
 	first := func(key, value string) *config.Descriptor {
 		at := d.landing(d.firstWildcard(d.top, d.splits(d.top, key, value), key, value))
 		if at.slot == none {
@@ -62,7 +62,7 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 		}
 		return d.nodes[at.slot].config
 	}
-	lost := map[*config.Descriptor]int{} // values of a list that others match before
+	lost := map[*config.Descriptor]int{} // values of a list that earlier patterns match
 	for _, p := range alone {
 		c := of[p]
 		task.Step()
@@ -85,7 +85,7 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 				Remedy: "write the list before that one, or leave the value out"})
 		}
 	}
-	for _, c := range open { // they take any value that no pattern does
+	for _, c := range open { // they match any value that no pattern matches
 		if by := first(c.Key, "*"); by != nil {
 			warnings = append(warnings, hiddenBy(c, of[by], "leave one of them out"))
 		}
@@ -102,7 +102,8 @@ func hiddenBy(c, by *config.Descriptor, remedy string) config.Problem {
 	}
 }
 
-// uselessIn warns of a value of a list all of whose matches another value of it matches.
+// uselessIn warns of a value of a list if another value matches everything that it
+// matches.
 func uselessIn(c *config.Descriptor, value, by string) config.Problem {
 	return config.Problem{Pos: c.Pos,
 		What:   fmt.Sprintf("the value %s of %s makes no difference: %s, in the same list, matches all that it matches", config.Quote(value), *newPlace(c), config.Quote(by)),
@@ -110,8 +111,8 @@ func uselessIn(c *config.Descriptor, value, by string) config.Problem {
 	}
 }
 
-// rangesInOwn adds a warning for each range of a list that lies in another one of the
-// list, with none of another descriptor between the two.
+// rangesInOwn adds a warning for each range of a list that lies in another range of the
+// list, with no range of another descriptor between the two.
 func rangesInOwn(level []*config.Descriptor, warnings []config.Problem, task *background.Task) []config.Problem {
 	type ranged struct {
 		prefixes []netip.Prefix

@@ -1,19 +1,20 @@
 package descriptor
 
-// An odd match is one by way of the joint between key and value: the entry
-// a_b=c on the configured a=b_c, or the key a_b on the configured a=b. It needs
-// a configured key that is the entry's up to some underscore, or the other way
-// round, or a * in a key, which few rules have: step sends only those here.
+// An odd match splits the joined key and value of an entry at another place: the entry
+// a_b=c matches the configured a=b_c, and the key a_b matches the configured a=b. It needs
+// a configured key that equals the entry's key up to an underscore, or the other way
+// round, or a * in a key. Few rules have such keys, and step calls this code only for
+// them.
 
 // split is one way to read an entry as a configured key and a value.
 type split struct {
 	key   place
-	set   uint32 // of the key's wildcards
+	set   uint32 // index of the key's wildcards
 	value string
 }
 
-// splits returns the ways to read the entry for which the level has the key,
-// the entry's own first, then from the shortest key to the longest.
+// splits returns the splits whose key the level has. The entry's own comes first, then the
+// others from the shortest key to the longest.
 func (d *Domain) splits(at place, key, value string) (found []split) {
 	if k, set := d.key(at, key); k != nowhere {
 		found = append(found, split{k, set, value})
@@ -38,7 +39,7 @@ func (d *Domain) splits(at place, key, value string) (found []split) {
 	return found
 }
 
-// stepOddly is step for all cases.
+// stepOddly does the same as step, for odd matches too.
 func (d *Domain) stepOddly(at place, key, value string) place {
 	splits := d.splits(at, key, value)
 	if p := d.exact(at, splits, key, value); p != nowhere {
@@ -66,8 +67,8 @@ func (d *Domain) exact(at place, splits []split, key, value string) place {
 	return d.keyNode(at, key+"_"+value)
 }
 
-// inRange finds the longest range of the entry's own key that covers its value: an
-// address has no joint.
+// inRange finds the longest range that covers the value. Only ranges of the entry's own
+// key count, because an address can't be split.
 func (d *Domain) inRange(at place, key, value string) candidate {
 	_, r := d.tree.find(hash(at.way, keyEdge, key), at.slot, keyEdge, key)
 	if r == nil || r.flags()&hasRanges == 0 {

@@ -7,20 +7,20 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
-// A descriptor with a list of values is found by each of them: an exact one has an edge
-// that leads to the edge of the whole list, a pattern is one of the patterns of its key,
-// and a range is among the ranges of its key. So all that a list leads to is there once.
+// A descriptor with a list of values is found by each of them. An exact value has an edge
+// that leads to the edge of the whole list. A pattern is one of the patterns of its key,
+// and a range one of the ranges of its key. So the subtree below a list exists only once.
 
-// ranges finds the longest range of a key that covers a value. The nodes of the search
-// are edges of the domain's table wild, by prefixEdge, so that each probe touches one line
-// of memory: see [cidr.Search].
+// ranges finds the longest range of a key that covers a value; see [cidr.Search]. The
+// nodes of the search are edges (prefixEdge) of the domain's table wild, so that each
+// probe touches one cache line.
 type ranges struct {
 	at     uint32 // the set from which the edges leave
 	v4, v6 []int  // lengths
 }
 
-// longest returns where the longest range of the i-th ranges leads that covers all that
-// the value stands for.
+// longest returns where the longest range leads, of the i-th ranges, that covers all
+// addresses of the value.
 func (d *Domain) longest(i uint32, value string) candidate {
 	p, ok := cidr.Of(value)
 	if !ok {
@@ -55,11 +55,11 @@ func (d *Domain) member(r *record) place {
 // rangesBuilder collects the ranges of a key.
 type rangesBuilder struct {
 	prefixes []netip.Prefix
-	land     []candidate // as long as the domain is not finished, edges
+	land     []candidate // edges until the domain is finished, then slots
 	seen     map[netip.Prefix]bool
 }
 
-// add adds the ranges of a descriptor, but those that another one has: the first counts.
+// add adds the ranges of a descriptor, except those that an earlier one has.
 func (b *rangesBuilder) add(texts []string, to candidate) {
 	for _, text := range texts {
 		p, err := cidr.Parse(text)
@@ -76,7 +76,7 @@ func (b *builder) addRanges(r *rangesBuilder) uint32 {
 	d := b.domain
 	table := cidr.New(r.prefixes, b.task)
 	at := uint32(len(d.sets))
-	d.sets = append(d.sets, set{}) // whose number is theirs
+	d.sets = append(d.sets, set{}) // takes a number, which is that of the ranges
 	for text, longest := range table.Nodes() {
 		e := b.wild.add(int(at), prefixEdge, string(text.Bytes()))
 		end := edge{edgeID: b.wild.list[e].edgeID, order: noOrder}
@@ -91,8 +91,8 @@ func (b *builder) addRanges(r *rangesBuilder) uint32 {
 	return uint32(len(d.ranges) - 1)
 }
 
-// addList adds the edges of a list's values below its key, and returns the edge of the
-// list; rootEdge if all its members are those of descriptors before it.
+// addList adds the edges of a list's values below its key. It returns the edge of the
+// list; rootEdge if earlier descriptors have all its members.
 func (b *builder) addList(key int, n *node) int {
 	at := b.tree.add(key, listEdge, n.config.ValueText())
 	if b.tree.list[at].node != nil {
@@ -108,7 +108,7 @@ func (b *builder) addList(key int, n *node) int {
 	return at
 }
 
-// patternsOf returns those of a node, what is to match of its key and value joined.
+// patternsOf returns the patterns of a node, which match its key and value joined.
 func (n *node) patternsOf() (all []pattern) {
 	if n.match != nil {
 		return []pattern{*n.match}

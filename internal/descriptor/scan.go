@@ -9,18 +9,18 @@ import (
 
 // scanner finds patterns by a literal in their middle.
 type scanner struct {
-	literals *glob.Literals // each known by its first owner
-	owners   []owner        // of each literal in turn, those of one in order
+	literals *glob.Literals // the id of each is the index of its first owner
+	owners   []owner        // by literal, then by order
 }
 
-// owner is a pattern that a literal stands for. It says by itself where the pattern
-// leads: of many thousands the pattern is far away in memory, and most often a
-// literal is all that there is to match.
+// owner is a pattern that a literal stands for. It has a copy of the pattern's target,
+// because most patterns match wherever their literal occurs, and one pattern among many
+// thousands is far away in memory.
 type owner struct {
 	candidate
-	sure bool   // that the pattern matches where its literal occurs
-	last bool   // of its literal
-	at   uint32 // which pattern
+	sure bool   // the pattern matches wherever its literal occurs
+	last bool   // the last owner of its literal
+	at   uint32 // index of the pattern
 }
 
 // newScanner indexes each pattern by its longest middle part. All must have one.
@@ -44,7 +44,7 @@ func newScanner(patterns []pattern) *scanner {
 	return sc
 }
 
-// land tells the owners where their patterns lead, which is known last.
+// land sets where the owners' patterns lead, which is known only at the end.
 func (sc *scanner) land(patterns []pattern) {
 	for i := range sc.owners {
 		sc.owners[i].candidate = patterns[sc.owners[i].at].candidate

@@ -8,36 +8,36 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// table finds the edges of trees: from a place in them by a piece of text to the
-// place below. A domain has one of its rules and one of its wildcards. As rules
-// never change once compiled, it is a perfect hash (hash and displace): each edge
-// has a slot of its own and a look-up compares just one, so there are no chains
-// that grow with the rules or that a client could aim at.
+// table finds the edges of a tree. An edge leads from a place by a text to the place
+// below. A domain has one table for its rules and one for its wildcards. Compiled rules
+// never change, so the table is a perfect hash (hash and displace): each edge has a slot
+// of its own, and a look-up compares only one. There are no chains that grow with the
+// rules or that a client could attack.
 //
-// An edge is addressed by the hash of the whole way to it, which takes nothing
-// from memory; that it is the right edge is verified by its text and by the slot
-// of the edge above. So the loads of a look-up do not wait for each other, and
-// several misses of the CPU's caches cost little more than one.
+// An edge is addressed by the hash of the whole path to it, which needs no load from
+// memory. The text of the edge and the slot of the edge above verify it. So the loads of
+// one look-up do not wait for each other, and several cache misses cost little more than
+// one.
 type table struct {
 	pilots  []uint16 // by the first bits of a hash: the displacement that keeps edges apart
-	shift   uint     // … which those are
+	shift   uint     // leaves the first bits of a hash
 	records []record // by slot
 	texts   []string // by slot
 	seed    uint64
 }
 
-// record is an edge with what is to know of its lower end, in one cache line.
+// record is an edge and its lower end, in one cache line.
 type record struct {
-	// head is, from the low end, 4 bytes of edgeFrom, 2 of the length of the text
-	// (at most maxSize), 1 of the hash, so that most other edges differ at the
-	// first glance, and 1 of flags.
+	// head is, from the low end, 4 bytes of edgeFrom, 2 bytes of the text's length
+	// (at most maxSize), 1 byte of the hash and 1 byte of flags. The hash makes most
+	// other edges differ in the first comparison.
 	head uint64
-	// set is 1 + the index of the wildcards of a key, or after a prefix or suffix;
-	// 0: none.
+	// set is 1 + the index of the wildcards of a key, or of those after a prefix or
+	// suffix; 0: none.
 	set uint32
-	// land is the slot, and order the order, of the pattern of which nothing is
-	// left after a prefix or suffix; the flags are that slot's. noOrder: none. See
-	// also isMember and hasRanges.
+	// land is the slot, and order the order, of the pattern that ends with this
+	// prefix or suffix; the flags are then that slot's. noOrder: no such pattern.
+	// See also isMember and hasRanges.
 	land, order uint32
 	inline      [inlineSize]byte // the text, if it fits
 }
@@ -55,7 +55,7 @@ func head(way uint64, at uint32, k kind, text string) uint64 {
 	return uint64(edgeFrom(at, k)) | uint64(min(len(text), maxSize))<<32 | way>>56<<48
 }
 
-// The flags of an edge, and of what a prefixEdge or suffixEdge lands on.
+// The flags of an edge, or of the slot that a prefixEdge or suffixEdge lands on.
 const (
 	hasRule   = 1 << iota // limits apply here
 	hasLevel              // there are descriptors below
@@ -66,7 +66,7 @@ const (
 	isMember              // of a value: it is one of a list, and land is the list's slot
 )
 
-// kind tells apart the edges that leave from one place.
+// kind distinguishes the edges that leave from one place.
 type kind uint32
 
 const (
@@ -78,24 +78,24 @@ const (
 	kinds
 )
 
-// fromEdge reports whether such edges leave from the end of another.
+// fromEdge reports whether such edges leave from the end of another edge.
 func (k kind) fromEdge() bool { return k != prefixEdge && k != suffixEdge }
 
-// edgeFrom is never 0, which is what empty slots hold.
+// edgeFrom joins a place and a kind. It is never 0, because 0 marks an empty slot.
 func edgeFrom(at uint32, k kind) uint32 { return (at+1)*uint32(kinds) + uint32(k) }
 
-// edge is a record to be.
+// edge is an edge during compilation; it becomes a record.
 type edge struct {
 	edgeID
 	flags            uint8
 	set, land, order uint32
 	way              uint64
-	node             *node  // that it leads to; nil: none
+	node             *node  // at its lower end; nil: none
 	level            uint32 // index of the level below that
 }
 
-// edgeID says where an edge begins and what it is for. up is an edge, or of a
-// prefixEdge or suffixEdge a set.
+// edgeID identifies an edge by its upper end, kind and text. up is an edge, or a set for a
+// prefixEdge or suffixEdge.
 type edgeID struct {
 	up   int
 	kind kind
@@ -114,8 +114,8 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// hash returns the hash of the way that leads over way and then by text. Whether
-// the hashes of two ways are alike depends on the seed that way began with.
+// hash returns the hash of the path that leads over way and then by text. The seed with
+// which way began decides whether two paths collide.
 func hash(way uint64, k kind, text string) uint64 {
 	n := len(text)
 	way += uint64(n*int(kinds)+int(k)) * mixC
@@ -146,7 +146,7 @@ func load64(s string, i int) uint64 {
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
-// slot returns where the edge at the end of way must be, if it exists.
+// slot returns the slot of the edge at the end of way, if the edge exists.
 func (t *table) slot(way uint64) uint32 {
 	pilot := uint32(t.pilots[way>>(t.shift&63)])
 	x := uint32(way) + pilot*(uint32(way>>32)|1)
@@ -172,8 +172,8 @@ func (t *table) find(way uint64, at uint32, k kind, text string) (slot uint32, r
 
 const perPilot = 4 // edges that share a pilot, on average
 
-// newTable returns a table of the edges and their slots. The first edge stands
-// for where the others begin and has a slot beyond all records.
+// newTable returns a table of the edges, and their slots. The first edge stands for the
+// root and has a slot beyond all records.
 func newTable(edges []edge, task *background.Task) (t table, slots []uint32) {
 	n := len(edges) + len(edges)/8
 	t.records = make([]record, n)
@@ -188,15 +188,15 @@ func newTable(edges []edge, task *background.Task) (t table, slots []uint32) {
 	slots[rootEdge] = uint32(n)
 	for ok := false; !ok; {
 		t.seed = mix(t.seed, mixC)
-		ok = t.settle(edges, slots, task)
+		ok = t.assign(edges, slots, task)
 	}
 	t.fill(edges, slots, task)
 	return t, slots
 }
 
-// settle gives the edges ways and slots. It fails if two ways are too alike,
-// which another seed changes.
-func (t *table) settle(edges []edge, slots []uint32, task *background.Task) bool {
+// assign gives the edges their hashes and slots. It fails if two hashes collide; another
+// seed changes that.
+func (t *table) assign(edges []edge, slots []uint32, task *background.Task) bool {
 	edges[rootEdge].way = t.seed
 	ends := make([]uint32, len(t.pilots)+1) // of buckets, once all edges are in
 	for i := rootEdge + 1; i < len(edges); i++ {
@@ -227,7 +227,7 @@ func (t *table) settle(edges []edge, slots []uint32, task *background.Task) bool
 		}
 		start = ends[i]
 	}
-	// The fullest first, while there is room to choose from.
+	// The fullest buckets first, while many slots are free.
 	task.Yield()
 	slices.SortFunc(buckets, func(a, b []uint32) int {
 		task.Step()
@@ -235,7 +235,7 @@ func (t *table) settle(edges []edge, slots []uint32, task *background.Task) bool
 	})
 	taken := make([]bool, len(t.records))
 	for _, bucket := range buckets {
-		if !t.settleBucket(edges, bucket, slots, taken) {
+		if !t.assignBucket(edges, bucket, slots, taken) {
 			return false
 		}
 		task.Step()
@@ -243,8 +243,8 @@ func (t *table) settle(edges []edge, slots []uint32, task *background.Task) bool
 	return true
 }
 
-// settleBucket finds a pilot that gives each edge of the bucket a free slot.
-func (t *table) settleBucket(edges []edge, bucket, slots []uint32, taken []bool) bool {
+// assignBucket finds a pilot that gives each edge of the bucket a free slot.
+func (t *table) assignBucket(edges []edge, bucket, slots []uint32, taken []bool) bool {
 	pilot := &t.pilots[edges[bucket[0]].way>>t.shift]
 search:
 	for p := range 1 << 16 {
@@ -283,19 +283,19 @@ func (t *table) fill(edges []edge, slots []uint32, task *background.Task) {
 	}
 }
 
-// edges collects the edges of a table, those above before those below.
+// edges collects the edges of a table, from the root down.
 type edges struct {
 	list  []edge
 	index map[edgeID]int
 }
 
-// newEdges makes room for so many. The map grows a little at a time by itself.
+// newEdges makes room for n edges. The map starts small, because it grows in small steps.
 func newEdges(n int) edges { return edges{make([]edge, 1, 1+n), make(map[edgeID]int, min(n, 1000))} }
 
-// rootEdge stands for where a domain begins.
+// rootEdge stands for the root of a domain.
 const rootEdge = 0
 
-// add returns the index of an edge, which it adds if need be.
+// add returns the index of an edge. It adds the edge if it is new.
 func (e *edges) add(up int, k kind, text string) int {
 	id := edgeID{up, k, text}
 	i, ok := e.index[id]

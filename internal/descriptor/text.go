@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// Entries is a request descriptor as people write it:
-// key=value,key=value. A backslash before a comma, an equals sign in a key or a
-// backslash takes it literally; a key alone has the empty value.
+// Entries is a request descriptor in the form key=value,key=value. A backslash escapes a
+// comma, a backslash, or an equals sign in a key. A key alone has the empty value.
 type Entries []Entry
 
 // UnmarshalText implements encoding.TextUnmarshaler.

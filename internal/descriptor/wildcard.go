@@ -7,7 +7,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
 )
 
-// pattern is one whose rest is to match.
+// pattern is the part of a pattern that still must match.
 type pattern struct {
 	candidate // while compiling, slot is its edge
 	glob.Pattern
@@ -15,33 +15,33 @@ type pattern struct {
 
 func newPattern(text string) pattern { return pattern{Pattern: glob.Parse(text)} }
 
-// after returns what of the pattern is to match after start, with which it starts.
+// after returns the part of the pattern after start, with which it must start.
 func (p pattern) after(start string) pattern {
 	p.Prefix = strings.TrimPrefix(p.Prefix, start)
 	p.Size -= len(start)
 	return p
 }
 
-// before returns what of the pattern is to match before end, with which it ends.
+// before returns the part of the pattern before end, with which it must end.
 func (p pattern) before(end string) pattern {
 	p.Suffix = strings.TrimSuffix(p.Suffix, end)
 	p.Size -= len(end)
 	return p
 }
 
-// candidate is what a pattern that matches is taken for, as long as no earlier one
-// is found.
+// candidate is the target of a pattern that matches. It wins unless an earlier pattern
+// matches too.
 type candidate struct {
-	slot  uint32 // where it leads
-	order uint32 // place among its siblings in the file
-	flags uint8  // of where it leads
+	slot  uint32 // the target
+	order uint32 // position among its siblings in the file
+	flags uint8  // of the target
 }
 
 const noOrder = ^uint32(0) // comes after all
 
 var nothing = candidate{slot: none, order: noOrder}
 
-// landing returns where the candidate leads.
+// landing returns the place that the candidate leads to.
 func (d *Domain) landing(c candidate) place {
 	p := place{slot: c.slot, flags: c.flags}
 	if c.flags&hasLevel != 0 {
@@ -50,25 +50,25 @@ func (d *Domain) landing(c candidate) place {
 	return p
 }
 
-// set finds the first of several patterns that matches. A few are tried one by
-// one. Of many only those are that share a literal with the text: they are
-// split by their starts, then by their ends, each found by its hash, and what is
-// alike in both by a part in the middle, all of which one pass over the text
-// finds.
+// set finds the first of several patterns that matches. It tries a few patterns one by
+// one. Of many it tries only those that share a literal with the text. It splits them by
+// their starts, then by their ends, and finds each start and end by its hash. If starts
+// and ends are equal, it splits by a middle part. One pass over the text finds all middle
+// parts.
 type set struct {
-	patterns []pattern // by order; what all have in common is cut off
+	patterns []pattern // by order; the start or end that all share is cut off
 	lengths  []length  // by first
 	by       kind      // prefixEdge or suffixEdge, if there are lengths
 	scan     *scanner
 }
 
-// length is a number of bytes that starts or ends of patterns have.
+// length is a length, in bytes, of starts or ends of patterns.
 type length struct {
 	size  int
-	first uint32 // the least order of such a pattern
+	first uint32 // the least order of a pattern with that length
 }
 
-// few is how many patterns are tried one by one.
+// few is the number of patterns up to which all are tried one by one.
 const few = 6
 
 // wildcard returns the first in a set that matches s, or best if that is earlier.
@@ -121,7 +121,7 @@ func first(patterns []pattern, s string, best candidate) candidate {
 	return best
 }
 
-// setWay is where the hashes of edges that leave a set begin.
+// setWay returns the start of the hashes of edges that leave a set.
 func (t *table) setWay(at uint32) uint64 { return mix(t.seed, uint64(at)) }
 
 // addSet compiles patterns, which are in order, and returns the set's index.
@@ -172,7 +172,7 @@ func (b *builder) split(at int, patterns []pattern, by kind) (lengths []length) 
 		e := b.wild.add(at, by, literal)
 		end := edge{edgeID: b.wild.list[e].edgeID, order: noOrder}
 		if i := slices.IndexFunc(rest, func(p pattern) bool { return p.Size == 0 }); i >= 0 {
-			// Nothing is left of it but *: what comes after is never reached.
+			// Only * is left of it: it hides all later patterns.
 			end.land, end.order, end.flags = rest[i].slot, rest[i].order, rest[i].flags
 			rest = rest[:i]
 		}

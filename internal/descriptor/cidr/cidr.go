@@ -1,7 +1,7 @@
-// Package cidr owns prefixes of IP addresses in rules and in requests: how they are
-// written, and which is the longest for an address.
+// Package cidr owns prefixes of IP addresses in rules and in requests. It parses them and
+// finds the longest that covers an address.
 //
-// An IPv4 address that is written as IPv6 (::ffff:192.0.2.1) is the IPv4 address,
+// An IPv4 address that is written as IPv6 (::ffff:192.0.2.1) counts as the IPv4 address,
 // in rules and in requests.
 package cidr
 
@@ -15,7 +15,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
 )
 
-// Error says what is wrong with a prefix in a rule.
+// Error is a mistake in a prefix of a rule.
 type Error struct {
 	What   string // such as `"10.0.0.0/33" is not a prefix of addresses`
 	Remedy string // such as "write 10.0.0.0/8 or 2001:db8::/32"
@@ -23,9 +23,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.What + ": " + e.Remedy }
 
-// Parse returns the prefix of a rule, such as 10.0.0.0/8 or 2001:db8::/32. A length
-// is required, and there must be no bits beyond it: with 10.1.2.3/8 the writer may
-// have meant 10.1.2.3/32. An error is an *[Error].
+// Parse returns the prefix of a rule, such as 10.0.0.0/8 or 2001:db8::/32. The length is
+// required. No bits beyond it may be set, because the author of 10.1.2.3/8 may have meant
+// 10.1.2.3/32. The error is an *[Error].
 func Parse(text string) (netip.Prefix, error) {
 	p, ok := parse(text)
 	if !ok {
@@ -44,10 +44,10 @@ func Parse(text string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// Of returns the addresses that a value of a request stands for: an address alone,
-// such as Envoy's remote_address, or a prefix, such as its masked_remote_address.
-// The zone of an address and bits beyond a prefix do not matter. It allocates only
-// for what looks like an address and is none.
+// Of returns the addresses that a value of a request stands for. The value is a single
+// address, such as Envoy's remote_address, or a prefix, such as its
+// masked_remote_address. Of ignores the zone of an address and bits beyond a prefix. It
+// allocates only for a value that looks like an address but is not one.
 func Of(value string) (netip.Prefix, bool) {
 	p, ok := parse(value)
 	if !ok {
@@ -71,7 +71,7 @@ func Last(p netip.Prefix) netip.Addr {
 	return last
 }
 
-// parse returns a prefix with the bits beyond its length as they are written.
+// parse returns a prefix as written, with the bits beyond its length.
 func parse(text string) (netip.Prefix, bool) {
 	address, length, hasLength := strings.Cut(text, "/")
 	address, _, _ = strings.Cut(address, "%")
@@ -94,8 +94,8 @@ func parse(text string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a, n), true
 }
 
-// plausible reports whether text may be an address. netip.ParseAddr says so as
-// well, but allocates its error: most values that are none end here.
+// plausible reports whether text may be an address. It sorts out most other values,
+// because netip.ParseAddr allocates its error.
 func plausible(text string) bool {
 	dots, colons := 0, 0
 	for i := range len(text) {
@@ -111,8 +111,8 @@ func plausible(text string) bool {
 	return colons >= 2 || dots == 3
 }
 
-// number returns the decimal number of one to three digits that text is; -1 if it
-// is none.
+// number returns the value of a decimal number of one to three digits; -1 if text is not
+// such a number.
 func number(text string) int {
 	if len(text) == 0 || len(text) > 3 || len(text) > 1 && text[0] == '0' {
 		return -1
@@ -137,13 +137,13 @@ type Table struct {
 	parent []int
 }
 
-// family is the prefixes of one length of addresses.
+// family holds the prefixes of IPv4 or those of IPv6.
 type family[K prefix.Key[K]] struct {
 	table *prefix.Table[K]
 	ids   []int // by index in table: as given to New
 }
 
-// New returns a table of prefixes as [Parse] returns them, which must be distinct.
+// New returns a table of prefixes. They must come from [Parse] and be distinct.
 func New(prefixes []netip.Prefix, task *background.Task) *Table {
 	t := &Table{parent: make([]int, len(prefixes))}
 	t.v4 = newFamily(prefixes, true, newKey4, t.parent, task)
@@ -173,7 +173,7 @@ func (f *family[K]) id(i int) int {
 }
 
 // Longest returns the index, as given to New, of the longest prefix that covers all
-// of p; -1 if there is none. p is as [Of] returns it.
+// of p; -1 if there is none. p must come from [Of].
 func (t *Table) Longest(p netip.Prefix) int {
 	if p.Addr().Is4() {
 		return t.v4.id(t.v4.table.Longest(newKey4(p)))
@@ -185,7 +185,7 @@ func (t *Table) Longest(p netip.Prefix) int {
 // there is none.
 func (t *Table) Parent(i int) int { return t.parent[i] }
 
-// The keys are prefixes as small as can be, which makes large tables fast.
+// The keys are prefixes in as few bytes as possible, which makes large tables fast.
 type (
 	// key4 is an IPv4 prefix: the address, then 8 bits of its length.
 	key4 uint64
@@ -201,7 +201,7 @@ func newKey4(p netip.Prefix) key4 {
 // Len returns the length in bits.
 func (k key4) Len() int { return int(k & 0xff) }
 
-// Cut returns the first so many bits.
+// Cut returns the first length bits.
 func (k key4) Cut(length int) key4 {
 	return k>>8>>(32-length)<<(32-length)<<8 | key4(length)
 }
@@ -214,7 +214,7 @@ func newKey6(p netip.Prefix) key6 {
 // Len returns the length in bits.
 func (k key6) Len() int { return int(k.length) }
 
-// Cut returns the first so many bits.
+// Cut returns the first length bits.
 func (k key6) Cut(length int) key6 {
 	high, low := min(length, 64), max(length-64, 0)
 	return key6{k.high >> (64 - high) << (64 - high), k.low >> (64 - low) << (64 - low), uint64(length)}

@@ -7,8 +7,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
 )
 
-// Lengths returns the lengths that the prefixes of IPv4 have, or those of IPv6, in order.
-// They must not be changed. With Nodes they are all that [Search] needs in another place.
+// Lengths returns the lengths of the IPv4 prefixes, or of the IPv6 prefixes, in order. The
+// caller must not change them. Lengths and Nodes are all that [Search] needs to search a
+// copy of the table elsewhere.
 func (t *Table) Lengths(is4 bool) []int {
 	if is4 {
 		return t.v4.table.Lengths()
@@ -16,8 +17,8 @@ func (t *Table) Lengths(is4 bool) []int {
 	return t.v6.table.Lengths()
 }
 
-// Text is a prefix in as few bytes as can be: the address and the length. Those of IPv4
-// and IPv6 differ in length.
+// Text is a prefix in as few bytes as possible: the address and the length. Texts of IPv4
+// and IPv6 differ in size.
 type Text struct {
 	bytes [17]byte
 	size  int
@@ -26,7 +27,7 @@ type Text struct {
 // Bytes returns the text.
 func (t *Text) Bytes() []byte { return t.bytes[:t.size] }
 
-// newText returns the text of the first so many bits of an address.
+// newText returns the text of the first length bits of an address.
 func newText(p netip.Prefix, length int) (t Text) {
 	if p.Addr().Is4() {
 		k := newKey4(p).Cut(length)
@@ -44,8 +45,9 @@ func newText(p netip.Prefix, length int) (t Text) {
 	return t
 }
 
-// Nodes returns the texts of prefixes, and of what leads the search to longer ones, with
-// the index of the longest prefix that covers each; -1 if there is none.
+// Nodes returns the texts of prefixes and of the markers that lead the search to longer
+// ones. With each comes the index of the longest prefix that covers it; -1 if there is
+// none.
 func (t *Table) Nodes() iter.Seq2[Text, int] {
 	return func(yield func(Text, int) bool) {
 		for k, longest := range t.v4.table.Nodes() {
@@ -68,8 +70,8 @@ func (t *Table) Nodes() iter.Seq2[Text, int] {
 	}
 }
 
-// Search is Longest in another place. probe reports whether there is a node of that text.
-// The last for which there is one knows the longest prefix.
+// Search does the same as Longest on a copy of the table elsewhere. probe reports whether
+// the copy has a node of that text. The last node that it has knows the longest prefix.
 func Search(lengths []int, p netip.Prefix, probe func(text Text) bool) {
 	prefix.Search(lengths, p.Bits(), func(length int) bool { return probe(newText(p, length)) })
 }

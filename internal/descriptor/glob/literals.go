@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// Literals finds which of many texts occur in another. It is an Aho–Corasick
-// automaton: one pass over the text meets every literal in it, however many
-// there are and however they overlap. It is immutable and safe for concurrent use.
+// Literals finds the literals that occur in a text. It is an Aho–Corasick automaton: one
+// pass over the text finds every literal in it, even if they are many or overlap. It is
+// immutable and safe for concurrent use.
 type Literals struct {
 	start  [256]uint32 // by first byte: the state after it; 0: still at the start
 	states []state     // breadth first, so that the states below one are neighbours
@@ -29,8 +29,8 @@ func NewLiterals(literals []string, ids []uint32) *Literals {
 
 // Each calls found once with the id of each literal that occurs in s.
 func (l *Literals) Each(s string, found func(id uint32)) {
-	// A literal may occur at every byte of s. Mostly there is just one, which is
-	// remembered at no cost.
+	// A literal may occur at every byte of s, but mostly only one does. It is
+	// remembered without a set.
 	first, met := uint32(0), false
 	var others *seen
 	at := uint32(0)
@@ -69,7 +69,7 @@ type seen struct {
 	set   []uint32 // those words that are not 0
 }
 
-// add adds a literal and reports whether it was not there yet.
+// add adds a literal and reports whether it is new.
 func (s *seen) add(literal uint32) bool {
 	word, bit := &s.words[literal/64], uint64(1)<<(literal%64)
 	if *word&bit != 0 {
@@ -82,7 +82,7 @@ func (s *seen) add(literal uint32) bool {
 	return true
 }
 
-// clear takes as long as there are literals in the set, not as there are in all.
+// clear empties the set, in time proportional to the literals in the set, not to all.
 func (s *seen) clear() {
 	for _, w := range s.set {
 		s.words[w] = 0
@@ -92,13 +92,13 @@ func (s *seen) clear() {
 
 // state stands for the start of a literal, or the whole of it.
 type state struct {
-	first   uint32 // of the states below
-	fail    uint32 // the longest other state that ends like this one
-	report  uint32 // the nearest of this and those by fail that is a whole literal; 0: none
-	literal uint32 // the id of that, if it is
-	below   uint16 // number of states
-	label   byte   // of the first
-	dense   bool   // whether the others' labels follow it without a gap, as digits do
+	first   uint32 // first of the states below
+	fail    uint32 // the state of the longest proper suffix of this one's text
+	report  uint32 // the first whole literal on the way over fail, from this state on; 0: none
+	literal uint32 // the id, if this state is a whole literal
+	below   uint16 // number of states below
+	label   byte   // of first
+	dense   bool   // the other labels follow label without a gap, as digits do
 }
 
 // grow makes the states of sorted literals. Those whose own text is a whole
@@ -135,8 +135,8 @@ func (l *Literals) grow(literals []string, ids []uint32) {
 	}
 }
 
-// link sets where states fail and what they report, the shorter before the
-// longer, which rely on them.
+// link sets fail and report of each state. It goes from shorter states to longer ones,
+// which depend on the shorter.
 func (l *Literals) link() {
 	for s, st := range l.states {
 		for i := range uint32(st.below) {

@@ -1,5 +1,5 @@
-// Package glob owns texts with a * anywhere: whether one matches, and an index of
-// many by the literals in them.
+// Package glob owns patterns: texts with a * anywhere. It matches a text against a
+// pattern, and finds the literals of many patterns in a text.
 package glob
 
 import "strings"
@@ -11,7 +11,7 @@ type Pattern struct {
 	Size           int      // the fewest bytes that match
 }
 
-// Parse returns the pattern that text, with at least one *, is.
+// Parse returns the pattern of a text with at least one *.
 func Parse(text string) Pattern {
 	parts := strings.Split(text, "*")
 	last := len(parts) - 1
@@ -24,9 +24,9 @@ func Parse(text string) Pattern {
 	return p
 }
 
-// Match reports whether p matches all of s, in time linear in s for each part of p.
-// It takes each part at the first place where it fits. A later place never lets
-// more of the rest match, so there is no going back.
+// Match reports whether p matches all of s, in time linear in s for each part of p. It
+// takes each part at the first position where it fits. A later position never lets more
+// of the rest match, so it need not backtrack.
 func (p *Pattern) Match(s string) bool {
 	if len(s) < p.Size || !strings.HasPrefix(s, p.Prefix) || !strings.HasSuffix(s, p.Suffix) {
 		return false

@@ -1,8 +1,8 @@
-// Package prefix finds the longest of many prefixes with which something begins.
+// Package prefix finds the longest of many prefixes of a key.
 //
-// Each look-up takes at most ⌈log₂(n+1)⌉ probes of a hash map, where n is the number
-// of different lengths that the prefixes have: 6 for IPv4, 8 for IPv6. The number of
-// prefixes does not matter.
+// Each look-up takes at most ⌈log₂(n+1)⌉ probes of a hash map, where n is the number of
+// distinct lengths of the prefixes: at most 6 probes for IPv4 and 8 for IPv6. The number
+// of prefixes does not matter.
 package prefix
 
 import (
@@ -13,10 +13,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// Key is something that has prefixes, and a prefix of others.
+// Key is a key that can be cut to its prefixes, which are keys too.
 type Key[K any] interface {
 	comparable
-	// Len returns the length, in whatever unit.
+	// Len returns the length, in any unit.
 	Len() int
 	// Cut returns the prefix of that length, which is at most Len.
 	Cut(length int) K
@@ -24,11 +24,11 @@ type Key[K any] interface {
 
 // Table is a set of prefixes. It is immutable and safe for concurrent use.
 //
-// It is a binary search over the lengths. A prefix that is longer than a length on
-// the way to its own leaves a marker there, which tells the search to go on to the
-// longer ones, and knows the longest prefix up to there in case that leads to
-// nothing. (Waldvogel, Varghese, Turner and Plattner: Scalable High Speed IP Routing
-// Lookups, 1997.)
+// The look-up is a binary search over the lengths. For each shorter length that the search
+// tries on the way to a prefix, the table has a marker. It sends the search on to longer
+// lengths. It also knows the longest prefix up to its length, in case the search finds
+// nothing longer. (Waldvogel, Varghese, Turner and Plattner: Scalable High Speed IP
+// Routing Lookups, 1997.)
 type Table[K Key[K]] struct {
 	lengths []int       // ascending
 	nodes   map[K]int32 // prefixes and markers: the longest prefix that they begin with
@@ -68,14 +68,14 @@ func New[K Key[K]](prefixes []K, task *background.Task) *Table[K] {
 		}
 		task.Step()
 	}
-	// A marker may have been met before the prefix that it is.
+	// A marker may have been added before a prefix with the same text.
 	markers = slices.DeleteFunc(markers, func(m K) bool { return t.nodes[m] != none })
 	t.link(prefixes, markers, task)
 	return t
 }
 
-// link tells prefixes and markers what they begin with, the shorter first: what is
-// longer is found by way of them.
+// link sets the longest prefix of each prefix and marker. It goes from the shorter to the
+// longer, because it finds the longer by way of the shorter.
 func (t *Table[K]) link(prefixes, markers []K, task *background.Task) {
 	type node struct {
 		key    K
@@ -104,15 +104,14 @@ func (t *Table[K]) link(prefixes, markers []K, task *background.Task) {
 	}
 }
 
-// Longest returns the index, as given to New, of the longest prefix with which k
-// begins, k itself included; -1 if there is none.
+// Longest returns the index, as given to New, of the longest prefix of k, k itself
+// included; -1 if there is none.
 func (t *Table[K]) Longest(k K) int { return int(t.search(k, k.Len())) }
 
-// Parent returns the index of the longest other prefix with which prefix i begins;
-// -1 if there is none.
+// Parent returns the index of the longest other prefix of prefix i; -1 if there is none.
 func (t *Table[K]) Parent(i int) int { return int(t.parents[i]) }
 
-// search is Longest among the prefixes of that length at most.
+// search does the same as Longest, among the prefixes of at most that length.
 func (t *Table[K]) search(k K, length int) int32 {
 	best := int32(none)
 	Search(t.lengths, length, func(n int) bool {
@@ -125,9 +124,9 @@ func (t *Table[K]) search(k K, length int) int32 {
 	return best
 }
 
-// Search is the search of a table with these lengths for something of that length.
-// probe reports whether there is a prefix or marker that is the first so many of it.
-// The last for which there is one knows the longest prefix.
+// Search searches a table with these lengths for a key of that length. probe reports
+// whether the table has a prefix or marker that equals the key cut to length. The last one
+// that it has knows the longest prefix.
 func Search(lengths []int, length int, probe func(length int) bool) {
 	for lo, hi := 0, len(lengths); lo < hi; {
 		mid := (lo + hi) / 2
@@ -139,12 +138,12 @@ func Search(lengths []int, length int, probe func(length int) bool) {
 	}
 }
 
-// Lengths returns the lengths that prefixes have, in order. They must not be changed.
+// Lengths returns the lengths of the prefixes, in order. The caller must not change them.
 func (t *Table[K]) Lengths() []int { return t.lengths }
 
-// Nodes returns the prefixes and markers with the index of the longest prefix with
-// which each begins, itself included; -1 if there is none. With Lengths it is all
-// that [Search] needs in another place.
+// Nodes returns the prefixes and markers, each with the index of its longest prefix,
+// itself included; -1 if there is none. Nodes and Lengths are all that [Search] needs to
+// search a copy of the table elsewhere.
 func (t *Table[K]) Nodes() iter.Seq2[K, int] {
 	return func(yield func(K, int) bool) {
 		for k, longest := range t.nodes {

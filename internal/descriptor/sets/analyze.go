@@ -10,8 +10,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
 )
 
-// Findings are what can be told about rules from their conditions alone. All of it
-// is certain; not all that is so is found.
+// Findings are facts about rules that follow from their conditions alone. They are certain
+// but not complete.
 type Findings struct {
 	Never   []Never   // by rule
 	Covered []Covered // by rule, then by the other
@@ -25,18 +25,19 @@ type Never struct {
 	Key  string
 }
 
-// Covered is a rule such that whenever it applies another one does, which counts
-// every hit that it counts in a counter that is the same or serves more descriptors.
-// If the other's limit is as strict, the rule never refuses what the other lets pass.
+// Covered is a rule that another rule covers. Whenever the rule applies, the other applies
+// too and charges the same hits to a counter that serves at least the same descriptors. If
+// the other's limit is at least as strict, the rule never refuses a request that the other
+// lets pass.
 type Covered struct {
 	Rule, By int
-	// Equal reports that By is covered by Rule too: they apply to the same
-	// descriptors and tell the same counters apart. By is then the earlier one.
+	// Equal reports whether Rule covers By too: both apply to the same descriptors
+	// and have the same counters. By is then the earlier one.
 	Equal bool
 }
 
-// Crowd is a number of rules, 100 or more, that have to be tried one by one on each
-// descriptor with a value, because nothing by which rules are found tells them apart.
+// Crowd is a group of 100 or more rules that a look-up must try one by one on each
+// descriptor with a value, because the index can't distinguish them.
 type Crowd struct {
 	Key   string // empty: on every descriptor
 	Value string // an exact text, a pattern or a prefix of addresses; * for any
@@ -45,12 +46,11 @@ type Crowd struct {
 
 const crowd = 100
 
-// mostCovering bounds how many rules are compared with one.
+// mostCovering bounds the rules that are compared with one rule.
 const mostCovering = 64
 
-// Analyze looks for rules that never apply, for those that others cover, and for
-// crowds. It compares each rule with the rules, 64 at most, that apply to one of its
-// descriptors.
+// Analyze finds rules that never apply, rules that others cover, and crowds. It compares
+// each rule with at most 64 rules that apply to one of its descriptors.
 func (x *Index) Analyze(task *background.Task) Findings {
 	out := Findings{Crowds: x.crowds}
 	var found []int
@@ -135,14 +135,13 @@ func (m *member) examples() []string {
 	return []string{m.prefix.String(), m.prefix.Addr().String()}
 }
 
-// with returns the text that the pattern is if text stands for each *.
+// with returns the pattern with text in place of each *.
 func (m *member) with(text string) string {
 	parts := append(append([]string{m.pattern.Prefix}, m.pattern.Middles...), m.pattern.Suffix)
 	return strings.Join(parts, text)
 }
 
-// covers reports whether rule i applies and counts whenever j does, as far as it
-// sees.
+// covers reports whether rule i is known to apply and count whenever rule j does.
 func (x *Index) covers(i, j int) bool {
 	r, s := &x.rules[i], &x.rules[j]
 	for i := range r.conditions {
@@ -155,9 +154,9 @@ func (x *Index) covers(i, j int) bool {
 	return !slices.ContainsFunc(x.countBy[i], func(key string) bool { return !slices.Contains(x.countBy[j], key) })
 }
 
-// follows reports whether c is met whenever d is, which has the same key. That no
-// value is in c's Not follows from d's Not alone: a key may have other values beside
-// the one that is in d's Any.
+// follows reports whether c is known to be met whenever d is. Both have the same key. Only
+// d's Not shows that no value is in c's Not, because a key may have other values beside
+// the one in d's Any.
 func (c *condition) follows(d *condition) bool {
 	if c.absent || d.absent {
 		return c.absent && d.absent
@@ -166,7 +165,7 @@ func (c *condition) follows(d *condition) bool {
 		(c.not == nil || d.not != nil && d.not.hasAll(c.not))
 }
 
-// hasAll reports whether each value of t is in s because of one member of s.
+// hasAll reports whether one member of s has each value of t.
 func (s *set) hasAll(t *set) bool {
 	if s == t {
 		return true
@@ -193,8 +192,8 @@ func (m *member) hasAll(n *member) bool {
 	case m.all():
 		return true
 	case m.pattern != nil && n.pattern != nil:
-		// A byte that m doesn't have can only be matched by a * of m, and that would
-		// match any text in its place.
+		// Only a * of m can match a byte that m does not have, and that * would match
+		// any text in its place.
 		free, ok := absentByte(m.pattern)
 		return ok && m.pattern.Match(n.with(string([]byte{free})))
 	case m.pattern == nil && n.pattern == nil && m.kind == addresses:
@@ -203,7 +202,7 @@ func (m *member) hasAll(n *member) bool {
 	return false
 }
 
-// absentByte returns a byte that no part of the pattern has.
+// absentByte returns a byte that is in no part of the pattern.
 func absentByte(p *glob.Pattern) (b byte, ok bool) {
 	parts := []byte(p.Prefix + strings.Join(p.Middles, "") + p.Suffix)
 	for c := range 256 {

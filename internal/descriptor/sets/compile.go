@@ -12,8 +12,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
-// Compile returns the index of rules. An error is of type [Errors] and holds all
-// that is wrong with them. The task may be nil.
+// Compile returns the index of rules. The error is of type [Errors] and holds all mistakes
+// in them. The task may be nil.
 func Compile(rules []Rule, task *background.Task) (*Index, error) {
 	c := compile(rules, task)
 	if len(c.errors) > 0 {
@@ -109,12 +109,12 @@ func (c *compiler) condition(in *Condition) condition {
 	}
 	out := condition{key: in.Key, absent: in.Absent, any: c.set(in.Key, &in.Any, AnyValues, AnyCIDRs), not: c.set(in.Key, &in.Not, NotValues, NotCIDRs)}
 	if out.any != nil && out.any.all() {
-		out.any = nil // it only must be present
+		out.any = nil // the key only has to be present
 	}
 	return out
 }
 
-// set returns a compiled set; nil if in is none.
+// set returns a compiled set; nil if in is empty.
 func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
 	if in.Values != nil && len(in.Values) == 0 {
 		c.refuseEmpty(key, values)
@@ -154,8 +154,8 @@ func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
 	return s
 }
 
-// identify returns what sets with the same members have in common, until the next
-// call.
+// identify returns an identifier that is equal for sets with the same members. It is valid
+// until the next call.
 func (c *compiler) identify(in *Set) []byte {
 	c.id = binary.AppendUvarint(c.id[:0], uint64(len(in.Values)))
 	for _, list := range [...][]string{in.Values, in.CIDRs} {
@@ -216,8 +216,8 @@ func (c *compiler) index() *Index {
 	return x
 }
 
-// addCrowd adds what these rules are filed under, if they are many. Those that apply
-// for sure do not count: a descriptor meets few of them before it is refused.
+// addCrowd adds a crowd if the owners are many. Rules that are sure to apply do not count,
+// because a descriptor is refused after a few of them.
 func (x *Index) addCrowd(c Crowd, owners []owner) {
 	if len(owners) < crowd {
 		return
@@ -232,9 +232,9 @@ func (x *Index) addCrowd(c Crowd, owners []owner) {
 	}
 }
 
-// cost is what it costs to file a rule under a condition.
+// cost is the cost of filing a rule under a condition.
 type cost struct {
-	shared  int // the most rules that share one of its anchors
+	shared  int // the most rules that share one of the condition's anchors
 	members int
 }
 
@@ -245,14 +245,14 @@ func (c cost) less(d cost) bool {
 	return c.members < d.members
 }
 
-// presence is how much rarer than a value the presence of a key must be to be filed
-// under: values vary from one descriptor to the next, keys hardly do.
+// presence is the factor by which the presence of a key must be rarer than a value for a
+// rule to be filed under it. Values vary from one descriptor to the next, keys hardly do.
 const presence = 8
 
-// literals of what has no Any: that the key is present.
+// present is the member of a condition without Any: the key is present.
 var present = member{literal: literal{kind: every}}
 
-// anyMembers returns the members of Any, or what stands for presence.
+// anyMembers returns the members of Any, or present if there is no Any.
 func (c *condition) anyMembers() []member {
 	if c.any == nil {
 		return []member{present}
@@ -270,7 +270,7 @@ func (c *condition) count(t tally) {
 	}
 }
 
-// cost returns the cost of filing a rule under the condition, if it can be.
+// cost returns the cost of filing a rule under the condition, if that is possible.
 func (c *condition) cost(t tally) (cost, bool) {
 	if c.absent {
 		return cost{}, false
@@ -287,7 +287,7 @@ func (c *condition) cost(t tally) (cost, bool) {
 	return worst, true
 }
 
-// file files the rule, which is o, under its first condition.
+// file files the rule, with the owner o, under its first condition.
 func (r *rule) file(o owner, b finderBuilder, t tally) {
 	c := &r.conditions[0]
 	members := c.anyMembers()
@@ -302,7 +302,7 @@ func (r *rule) file(o owner, b finderBuilder, t tally) {
 	}
 }
 
-// knowing returns o with what being found tells: that the rule applies, or that a
+// knowing returns o with the facts that finding its literal proves: the rule applies, or a
 // value is in its first condition's Any.
 func (o owner) knowing(ruleApplies, anyIsMet bool) owner {
 	if ruleApplies {

@@ -21,19 +21,19 @@ const (
 	NotRequired      Reason = "not required" // by match, and in count_by
 )
 
-// Error is something wrong with a rule.
+// Error is a mistake in a rule.
 type Error struct {
 	Reason Reason
-	Rule   int    // its index
-	Name   string // and its name
-	Key    string // of the condition, or in count_by; empty: it concerns the rule
-	Value  string // that is wrong, as written; empty: it concerns the key
-	In     Field  // where the value stands, or the empty list
-	What   string // what is wrong, such as `key "user" twice in match`
+	Rule   int    // index of the rule
+	Name   string // name of the rule
+	Key    string // of the condition, or in count_by; empty: the mistake is not in a key
+	Value  string // the bad value as written; empty: the mistake is in the key
+	In     Field  // the field with the value, or with the empty list
+	What   string // the mistake, such as `key "user" twice in match`
 	Remedy string // what to write instead
-	// InCountBy reports that it is about count_by rather than match.
+	// InCountBy reports whether the mistake is in count_by rather than match.
 	InCountBy bool
-	// First is, for a duplicate name, the index of the other rule.
+	// First is the index of the other rule, for a duplicate name.
 	First int
 }
 
@@ -52,7 +52,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("limit %q: %s: %s", e.Name, e.What, e.Remedy)
 }
 
-// Errors are all that is wrong with a list of rules, in the order of the rules.
+// Errors are all mistakes in a list of rules, in the order of the rules.
 type Errors []*Error
 
 func (e Errors) Error() string {

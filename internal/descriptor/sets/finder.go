@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
 )
 
-// literal is something that values have, by which they are found.
+// literal is a property of values by which the index finds them.
 type literal struct {
 	kind   kind
 	text   string
@@ -46,12 +46,12 @@ func (l literal) String() string {
 	}
 }
 
-// owner is who a literal stands for: an index and flags.
+// owner is a rule or member that a literal stands for: an index and flags.
 type owner uint32
 
 const (
-	isMet      owner = 1 << iota // a value with the literal is all that the owner asks of the key
-	applies                      // … and of the descriptor
+	isMet      owner = 1 << iota // the owner asks no more of the key than a value with the literal
+	applies                      // … and no more of the descriptor
 	ownerFlags = iota
 )
 
@@ -59,7 +59,7 @@ func newOwner(i int) owner { return owner(i) << ownerFlags }
 
 func (o owner) index() int { return int(o >> ownerFlags) }
 
-// finder finds the owners of those of many literals that a value has.
+// finder finds the owners of the literals that a value has.
 type finder struct {
 	texts        *texts
 	starts, ends *affixes
@@ -70,9 +70,9 @@ type finder struct {
 	always       []owner   // of every value
 }
 
-// each calls found with the owners of literals that value has, until found returns
-// false, and reports whether it never did. It may call found more than once for an
-// owner that has several literals.
+// each calls found with the owners of literals that value has, until found returns false.
+// It reports whether found never did. It may call found more than once for an owner with
+// several literals.
 func (f *finder) each(value string, found func(owner) bool) bool {
 	if f.texts != nil {
 		if r := f.texts.find(value); r != nil && !f.texts.each(r, found) {

@@ -12,8 +12,8 @@ import (
 // member is a compiled member of a Set: an exact text, a prefix of addresses or a
 // pattern.
 type member struct {
-	literal               // of what is no pattern: exact or addresses
-	pattern *glob.Pattern // nil: none
+	literal               // exact or addresses, if pattern is nil
+	pattern *glob.Pattern // nil: not a pattern
 }
 
 func textMember(value string) member {
@@ -28,7 +28,7 @@ func addressMember(p netip.Prefix) member {
 	return member{literal: literal{kind: addresses, prefix: p}}
 }
 
-// appendLiterals appends those of which each must be found in a value of the member.
+// appendLiterals appends the literals that every value of the member has.
 func (m *member) appendLiterals(dst []literal) []literal {
 	p := m.pattern
 	if p == nil {
@@ -50,10 +50,10 @@ func (m *member) appendLiterals(dst []literal) []literal {
 	return dst
 }
 
-// isJust reports whether whatever has this literal of the member is the member's.
+// isJust reports whether every value with this literal of the member is in the member.
 func (m *member) isJust(l literal) bool { return m.pattern == nil || m.pattern.Size == len(l.text) }
 
-// all reports whether every value is the member's.
+// all reports whether every value is in the member.
 func (m *member) all() bool { return m.pattern != nil && m.pattern.Size == 0 }
 
 func (m *member) has(value string) bool {
@@ -70,10 +70,10 @@ func (m *member) has(value string) bool {
 // set is a compiled Set.
 type set struct {
 	members []member
-	many    *finder // of the members' indices; nil if they are few
+	many    *finder // finds indices of members; nil if they are few
 }
 
-// few is how many members are tried one by one.
+// few is the number of members up to which all are tried one by one.
 const few = 8
 
 func newSet(members []member, task *background.Task) *set {
@@ -112,7 +112,7 @@ func (s *set) has(value string) bool {
 	return false
 }
 
-// all reports whether one member has every value.
+// all reports whether every value is in one of the members.
 func (s *set) all() bool {
 	for i := range s.members {
 		if s.members[i].all() {
@@ -122,13 +122,13 @@ func (s *set) all() bool {
 	return false
 }
 
-// anchor is a literal of a value of a key: where a rule may be filed.
+// anchor is a literal of a value of a key, under which a rule may be filed.
 type anchor struct {
 	key string
 	literal
 }
 
-// tally counts how many would be filed under each anchor.
+// tally counts the rules that could be filed under each anchor.
 type tally map[anchor]int
 
 func (t tally) add(key string, m *member) {
@@ -138,7 +138,7 @@ func (t tally) add(key string, m *member) {
 	}
 }
 
-// rarest returns the literal of a member that fewest share, and how many do.
+// rarest returns the literal of a member that the fewest rules share, and their number.
 func (t tally) rarest(key string, m *member) (rarest literal, shared int) {
 	var some [3]literal
 	for i, l := range m.appendLiterals(some[:0]) {

@@ -1,6 +1,6 @@
-// Package sets owns rules on sets of entries: which of them apply to a request
-// descriptor, whatever the order of its entries. How the rules are written and what
-// their limits are is left to config, and how counters are named to descriptor.
+// Package sets owns rules on sets of entries. It finds the rules that apply to a request
+// descriptor, in any order of its entries. It leaves the grammar and limits of the rules to
+// config, and the names of counters to descriptor.
 //
 // A rule applies if all its conditions are met. A condition is about the values
 // that a descriptor has for one key. Most descriptors have one; two generic_key
@@ -19,16 +19,16 @@
 //   - at most 6 probes for an IPv4 address, or 8 for IPv6,
 //   - one pass over the value for all middle parts.
 //
-// It then tries the rules that are filed under what it has found. So the number of
-// rules does not matter, but the number of those that are alike in all by which
-// they could be told apart:
+// It then tries the rules that are filed under the values that it has found. So the total
+// number of rules does not matter. The number of rules that the index can't distinguish
+// does:
 //
-//   - 1,000 rules with plan: gold, and beyond it only not, absent and keys that all
-//     of them have, are tried on each descriptor with plan=gold.
+//   - 1,000 rules with plan: gold, and otherwise only not, absent and keys that all of
+//     them share, are tried on each descriptor with plan=gold.
 //   - Rules with nothing but not or present are tried on each descriptor with their
 //     key; rules with nothing but absent, or without conditions, on every descriptor.
-//   - Of patterns whose starts are starts of each other (a*x, aa*y, aaa*z), those are
-//     tried whose start the value has.
+//   - If the starts of patterns are starts of each other (a*x, aa*y, aaa*z), all patterns
+//     whose start the value has are tried.
 package sets
 
 import "slices"
@@ -43,11 +43,11 @@ type Entry struct {
 type Rule struct {
 	Name    string      // unique
 	Match   []Condition // all must be met; each has a key of its own
-	CountBy []string    // keys whose values tell counters apart
+	CountBy []string    // keys whose values are part of the counter's key
 }
 
-// Condition is about the values that a descriptor has for a key. Without any of the
-// other fields the key must be present.
+// Condition is about the values that a descriptor has for a key. A condition with only a
+// key asks for the key to be present.
 type Condition struct {
 	Key string
 	// Any is met if any of the values is in it.
@@ -58,14 +58,14 @@ type Condition struct {
 	Absent bool
 }
 
-// Set is a set of values. A value is in it if any of its members says so. A list
-// that is not nil must not be empty.
+// Set is a set of values. A value is in the set if it matches any member. A list that is
+// not nil must not be empty.
 type Set struct {
 	// Values are exact texts, or patterns in which each * stands for zero or more
 	// characters.
 	Values []string
-	// CIDRs are prefixes of addresses, such as 10.0.0.0/8. A value that is such a
-	// prefix itself, as Envoy's masked_remote_address, must be covered as a whole.
+	// CIDRs are prefixes of addresses, such as 10.0.0.0/8. If a value is a prefix
+	// itself, as Envoy's masked_remote_address is, it must be covered as a whole.
 	CIDRs []string
 }
 
@@ -75,7 +75,7 @@ func (s *Set) given() bool { return s.Values != nil || s.CIDRs != nil }
 type Index struct {
 	rules   []rule
 	countBy [][]string         // by rule, sorted
-	keys    map[string]*finder // whose owners are rules
+	keys    map[string]*finder // the owners are rules
 	always  []owner            // filed under no key
 	crowds  []Crowd            // the largest first
 }
@@ -92,12 +92,12 @@ type condition struct {
 	absent   bool
 }
 
-// Lookup appends the rules, by their index as given to [Compile] and in that order,
-// that apply to a descriptor with these entries. If there are more than most, it
-// returns any that many of them and more: the caller decides what that means.
-// most should be small, as each rule found is compared with the others. Lookup keeps
-// none of its arguments. It does not allocate if dst has room, but for a value that
-// looks like an address and is none where a rule has prefixes of addresses.
+// Lookup appends the rules that apply to a descriptor with these entries, by their index
+// as given to [Compile] and in that order. If more than most rules apply, it returns any
+// most of them, and more is true: the caller decides what that means. most should be
+// small, because each rule found is compared with the others. Lookup keeps none of its
+// arguments. It does not allocate if dst has room, with one exception: a value that looks
+// like an address but is not one, where a rule has prefixes of addresses.
 func (x *Index) Lookup(dst []int, entries []Entry, most int) (found []int, more bool) {
 	s := search{index: x, entries: entries, found: dst, start: len(dst), most: most}
 	ok := s.tryAll(x.always)
@@ -109,10 +109,10 @@ func (x *Index) Lookup(dst []int, entries []Entry, most int) (found []int, more 
 	return s.found, !ok
 }
 
-// AppendCounted appends the entries whose values tell apart the counters of a rule
-// that applies to these entries: those of each key of CountBy, key by key in the
-// order of their bytes, so that the order in which a rule names them does not
-// matter; those of one key in their order.
+// AppendCounted appends the entries whose values are part of the counter's key, for a rule
+// that applies to these entries. They are the entries of each key of CountBy. The keys come
+// in the order of their bytes, so that the order in which a rule names them does not
+// matter. The entries of one key keep their order.
 func (x *Index) AppendCounted(dst []Entry, rule int, entries []Entry) []Entry {
 	for _, key := range x.countBy[rule] {
 		for i := range entries {
@@ -140,7 +140,7 @@ func (x *Index) Unmet(rule int, entries []Entry) (keys []string) {
 type search struct {
 	index   *Index
 	entries []Entry
-	found   []int // from start on, in order
+	found   []int // sorted from start on
 	start   int
 	most    int
 }
@@ -149,7 +149,7 @@ type search struct {
 func (s *search) try(o owner) bool {
 	i, ok := slices.BinarySearch(s.found[s.start:], o.index())
 	if ok {
-		return true // by another of its values
+		return true // found before, by another value
 	}
 	if o&applies == 0 && !s.index.rules[o.index()].applies(s.entries, o&isMet != 0) {
 		return true
@@ -170,8 +170,8 @@ func (s *search) tryAll(owners []owner) bool {
 	return true
 }
 
-// applies reports whether all conditions are met. anyIsMet says that some value is
-// known to be in the first condition's Any.
+// applies reports whether all conditions are met. anyIsMet means that some value is known
+// to be in the first condition's Any.
 func (r *rule) applies(entries []Entry, anyIsMet bool) bool {
 	for i := range r.conditions {
 		if !r.conditions[i].isMet(entries, anyIsMet && i == 0) {

@@ -8,13 +8,12 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
 )
 
-// texts is a hash table of texts that never changes. A record takes one line of the
-// CPU's cache and holds the text itself, if it is short: most look-ups wait for
-// memory once. The seed differs from one table to the next, so that nobody can aim
-// at one place in it.
+// texts is an immutable hash table of texts. A record takes one cache line and holds the
+// text itself if it is short, so most look-ups wait for memory once. Each table has its
+// own random seed, so that no client can cause collisions.
 type texts struct {
 	seed    maphash.Seed
-	records []record // by hash, the next free one if it is taken; half are free
+	records []record // by hash, or the next free one; half of them are free
 	long    []string
 	lists   [][]owner
 }
@@ -23,9 +22,9 @@ type texts struct {
 type record struct {
 	hash   uint32 // 0: the record is free
 	size   uint32 // of the text
-	first  owner  // nobody: it is a marker of affixes
-	rest   uint32 // 1 + the index in lists of the other owners; 0: there are none
-	up     uint32 // 1 + the index of the longest shorter affix; 0: there is none
+	first  owner  // nobody: a marker of affixes
+	rest   uint32 // 1 + the index of the other owners in lists; 0: none
+	up     uint32 // 1 + the index of the longest shorter affix; 0: none
 	long   uint32 // index of a text that is not inline
 	inline [inlineSize]byte
 }
@@ -35,7 +34,7 @@ const inlineSize = 40
 // nobody is no owner.
 const nobody = ^owner(0)
 
-// newTexts returns a table with room for so many texts.
+// newTexts returns a table with room for n texts.
 func newTexts(n int) *texts {
 	return &texts{seed: maphash.MakeSeed(), records: make([]record, 2*n+1)}
 }
@@ -56,7 +55,7 @@ func (t *texts) slot(text string) (slot uint64, hash uint32) {
 	}
 }
 
-// is reports whether the record's text, which is as long, is text.
+// is reports whether the record's text, which has the same length, is text.
 func (t *texts) is(r *record, text string) bool {
 	if len(text) <= inlineSize {
 		return string(r.inline[:len(text)]) == text
@@ -73,8 +72,7 @@ func (t *texts) find(text string) *record {
 	return nil
 }
 
-// add adds a text that is not there yet, with its owners. Without owners it is a
-// marker.
+// add adds a new text with its owners. Without owners it is a marker.
 func (t *texts) add(text string, owners []owner) {
 	slot, hash := t.slot(text)
 	r := &t.records[slot]
@@ -93,8 +91,8 @@ func (t *texts) add(text string, owners []owner) {
 	}
 }
 
-// each calls found with the owners of the record, until found returns false, and
-// reports whether it never did.
+// each calls found with the owners of the record, until found returns false. It reports
+// whether found never did.
 func (t *texts) each(r *record, found func(owner) bool) bool {
 	if r.first != nobody && !found(r.first) {
 		return false
@@ -111,7 +109,7 @@ func eachOf(owners []owner, found func(owner) bool) bool {
 	return true
 }
 
-// affixes finds those of many texts with which a value starts, or ends.
+// affixes finds the texts with which a value starts, or those with which it ends.
 type affixes struct {
 	texts
 	lengths []int
@@ -124,7 +122,7 @@ type startOf string
 // Len returns the length in bytes.
 func (s startOf) Len() int { return len(s) }
 
-// Cut returns the first so many bytes.
+// Cut returns the first length bytes.
 func (s startOf) Cut(length int) startOf { return s[:length] }
 
 // endOf is a text that is cut to its end.
@@ -133,7 +131,7 @@ type endOf string
 // Len returns the length in bytes.
 func (s endOf) Len() int { return len(s) }
 
-// Cut returns the last so many bytes.
+// Cut returns the last length bytes.
 func (s endOf) Cut(length int) endOf { return s[len(s)-length:] }
 
 // affix is a startOf or an endOf.
@@ -176,7 +174,7 @@ func newAffixes[K affix[K]](owners map[K][]owner, ends bool, task *background.Ta
 	return a
 }
 
-// each is finder.each for these.
+// each does the same as finder.each, for these texts.
 func (a *affixes) each(value string, found func(owner) bool) bool {
 	var longest *record
 	prefix.Search(a.lengths, len(value), func(n int) bool {
