@@ -161,8 +161,8 @@ func TestMatcher(t *testing.T) {
 	}
 }
 
-// TestRecompile has matchers that take over domains be as good as new ones, and
-// leave those that they took them from as they were.
+// TestRecompile checks that matchers that take over domains equal new ones, and do not
+// change the matchers that the domains come from.
 func TestRecompile(t *testing.T) {
 	domain := func(name string, values ...string) *config.Domain {
 		d := &config.Domain{Name: name}

@@ -124,7 +124,7 @@ func keysOfTheGrammar(t *testing.T) map[string][]string {
 			return true
 		})
 	}
-	delete(calls, "incumbentKeys") // what another service accepts
+	delete(calls, "lenientKeys") // keys that envoyproxy/ratelimit accepts, without effect
 	grammar := map[string][]string{}
 	for name, args := range calls {
 		short, found := strings.CutSuffix(name, "Keys")
