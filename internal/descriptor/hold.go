@@ -58,9 +58,8 @@ func (r *Rule) HoldOf(entries []Entry) (h algo.Hold) {
 	return h
 }
 
-// Requests returns the entries with one, of an empty value, for each key by which rules
-// of the domain tell requests apart and that is missing: for whoever asks after counters,
-// whatever the request.
+// Requests returns the entries and, for each missing key by which rules of the domain tell
+// requests apart, one with an empty value. It is for looking at counters without a request.
 func (d *Domain) Requests(entries []Entry) []Entry {
 	if d.settling == nil {
 		return entries
