@@ -41,7 +41,7 @@ func TestSmallLimits(t *testing.T) {
 	}
 }
 
-// clients are the clients of the tables; share is what one gets of its limit.
+// clients are the clients of the tables; share is the part of its limit that one gets.
 var clients = []struct {
 	name  string
 	share func(*testing.T, *algo.Limit) float64
@@ -51,7 +51,7 @@ var clients = []struct {
 	{"The most that comes in one trailing window, of a client that takes all just before the end of a window and then waits", bunching},
 }
 
-// smallLimits returns a table of what a client gets of small limits per second.
+// smallLimits returns a table of the shares that a client gets of small limits per second.
 func smallLimits(t *testing.T, share func(*testing.T, *algo.Limit) float64) string {
 	t.Helper()
 	columns := []algo.Params{
@@ -92,8 +92,8 @@ const (
 	seconds = 1000                  // for which a client calls
 )
 
-// greedy asks all the time: once it is refused, nothing passes before the wait
-// that the refusal names.
+// greedy asks all the time. After a refusal nothing passes before the wait that the
+// refusal names.
 func greedy(_ *testing.T, l *algo.Limit) float64 {
 	var state algo.State
 	admitted := 0
@@ -122,8 +122,8 @@ func steady(_ *testing.T, l *algo.Limit) float64 {
 	return float64(admitted) / float64(l.Params().Limit) / seconds
 }
 
-// bunching takes all that there is just before the end of a window, and again as
-// late as both are in one trailing window.
+// bunching takes all remaining hits just before the end of a window, and takes all again as
+// late as possible while both are in one trailing window.
 func bunching(t *testing.T, l *algo.Limit) float64 {
 	var state algo.State
 	admitted := int64(0)

@@ -1,4 +1,5 @@
-// Package docs holds what people read; its test holds that together.
+// Package docs holds the pages for users. Its tests check their links, tables, versions and
+// words.
 package docs
 
 import (
@@ -17,7 +18,7 @@ var (
 	fenced  = regexp.MustCompile("(?ms)^```.*?\n```")
 )
 
-// anchor returns what a link to a heading is called, by the rules of GitHub.
+// anchor returns the fragment of a link to a heading, by the rules of GitHub.
 func anchor(title string) string {
 	kept := strings.Map(func(r rune) rune {
 		switch {
@@ -70,7 +71,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// follow checks that the target of a link is there.
+// follow checks that the target of a link exists.
 func follow(t *testing.T, path, written, target, fragment string) {
 	t.Helper()
 	if _, err := os.Stat(target); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// TestDigestTellsRulesApart that are equal in number, and not the same rules read from
-// elsewhere.
+// TestDigestTellsRulesApart checks that different rules of the same number have different
+// digests, and that the same rules from elsewhere have the same digest.
 func TestDigestTellsRulesApart(t *testing.T) {
 	const text = "domain: edge\ndescriptors:\n  - key: user\n    rate_limit: {unit: minute, requests_per_unit: 5}\n    descriptors: [{key: path, metadata: {a: 1}, rate_limit: {unlimited: true}}]\n"
 	const other = "domain: shop\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 5}}]\n"
@@ -50,10 +50,11 @@ func TestDigestTellsRulesApart(t *testing.T) {
 	}
 }
 
-// TestDigestKnowsEachField of domains, descriptors and limits that matters for decisions:
-// a field that is new has to be in the digest, or in the list of those that do not.
+// TestDigestKnowsEachField checks all fields of domains, descriptors and limits that matter
+// for decisions. A new field must be in the digest, or in the list of those that do not
+// matter.
 func TestDigestKnowsEachField(t *testing.T) {
-	silent := map[string]bool{ // where rules come from, not what they say
+	silent := map[string]bool{ // the origin of rules, not their meaning
 		"Domain.Pos": true, "Domain.ConsumeGiven": true,
 		"Descriptor.Pos": true, "Descriptor.Origin": true, "Descriptor.Overridden": true, "Descriptor.Written": true,
 		"Limit.Pos": true, "Limit.AlgorithmGiven": true, "Limit.AdjustedBy": true,

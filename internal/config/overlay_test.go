@@ -118,7 +118,7 @@ func TestDefaultAlgorithm(t *testing.T) {
 			if tt.warning != "" && !slices.ContainsFunc(adjusted.Warnings, func(p config.Problem) bool { return strings.HasPrefix(p.Error(), tt.warning) }) {
 				t.Errorf("warnings %v, want one of %s", adjusted.Warnings, tt.warning)
 			}
-			// Written back, the rules are what they were, and come to the same again.
+			// Written back, the rules are the original ones, and adjust to the same.
 			text := written(t, adjusted)
 			if text != asWritten {
 				t.Errorf("written as\n%s\nwant\n%s", text, asWritten)
@@ -131,7 +131,7 @@ func TestDefaultAlgorithm(t *testing.T) {
 	}
 }
 
-// TestAdjustments is about which limits an adjustment meets, and what it makes of them.
+// TestAdjustments checks which limits an adjustment selects, and how it changes them.
 func TestAdjustments(t *testing.T) {
 	const rules = `domain: edge
 descriptors:
@@ -169,8 +169,8 @@ descriptors:
 	for _, tt := range []struct {
 		name, adjust string
 		by           config.Default
-		want         []string // those that are not as before
-		by0          string   // what explains the first of them
+		want         []string // limits that changed
+		by0          string   // explanation of the first of them
 		warning      string   // part of one
 	}{
 		{
@@ -242,8 +242,8 @@ descriptors:
 	}
 }
 
-// TestAdjustmentThatMakesARuleInvalid is an error that names both places if the rule is
-// in a file as well; a rule from elsewhere goes on without it.
+// TestAdjustmentThatMakesARuleInvalid checks that it is an error with both positions if
+// the rule is in a file too, and that a rule from elsewhere goes on without it.
 func TestAdjustmentThatMakesARuleInvalid(t *testing.T) {
 	const (
 		file   = "domain: files\ndescriptors:\n  - key: user\n    rate_limit: {unit: second, requests_per_unit: 5}\n  - key: path\n    rate_limit: {unit: second, requests_per_unit: 5}\n"
@@ -257,7 +257,7 @@ func TestAdjustmentThatMakesARuleInvalid(t *testing.T) {
 	if bad, ok := errors.AsType[*config.Invalid](err); !ok || bad.Error() != want {
 		t.Errorf("error\n%v\nwant\n%s", err, want)
 	}
-	// Also while the rule is overridden: it must not matter when the other is removed.
+	// An overridden rule counts too, so that the other rule can be removed at any time.
 	if _, err := config.NewOverlay(config.Default{}).Apply(assemble(t, rulefile.Options{}, file, admin, adjust)); err == nil || err.Error() != want {
 		t.Errorf("overridden: error\n%v\nwant\n%s", err, want)
 	}
@@ -290,8 +290,8 @@ func TestAdjustmentThatMakesARuleInvalid(t *testing.T) {
 	}
 }
 
-// TestUnchangedDomainsComeOutTheSame so that they are not compiled again, but only while
-// the adjustments that are for them are the same, too.
+// TestUnchangedDomainsComeOutTheSame checks that unchanged domains are not compiled again,
+// as long as their adjustments are the same too.
 func TestUnchangedDomainsComeOutTheSame(t *testing.T) {
 	const (
 		a      = "domain: a\ndescriptors: [{key: user, rate_limit: {unit: second, requests_per_unit: 5}}]\n"
@@ -304,7 +304,7 @@ func TestUnchangedDomainsComeOutTheSame(t *testing.T) {
 	for _, step := range []struct {
 		name    string
 		texts   []string
-		changed string // domains that are others than before
+		changed string // domains that changed
 		limit   string // of a
 		fails   bool
 	}{

@@ -23,7 +23,7 @@ func parse(t rapid.TB, sources ...rulefile.Source) *config.Rules {
 	return rules
 }
 
-// byID returns the rules as JSON, without what is below them.
+// byID returns the rules as JSON, without the descriptors below them.
 func byID(t rapid.TB, rules *config.Rules) map[string]string {
 	all := map[string]string{}
 	for r := range rules.All() {
@@ -65,8 +65,8 @@ func someDomain(t *rapid.T, label string) string {
 	return string(text)
 }
 
-// TestAdminRulesOverride says what is in force of a file and of admin rules: all
-// rules of both, the latter where they have the same ID.
+// TestAdminRulesOverride checks that the rules of a file and of the admin API are in force
+// together, and that the latter win where they have the same ID.
 func TestAdminRulesOverride(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base, over := someDomain(t, "file"), someDomain(t, "admin")
@@ -128,7 +128,7 @@ func TestPutAndRemove(t *testing.T) {
 	})
 }
 
-// TestID holds IDs to what clients have stored.
+// TestID pins IDs, because clients have stored them.
 func TestID(t *testing.T) {
 	rules := parse(t, rulefile.Source{Name: "f", Data: []byte(`domain: edge
 descriptors:

@@ -162,7 +162,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkLookupAndKey is what a request asks of the matcher.
+// BenchmarkLookupAndKey is the matcher's work for a request.
 func BenchmarkLookupAndKey(b *testing.B) {
 	var key []byte
 	for _, s := range shapes {

@@ -10,8 +10,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// TestRuleOf holds that a counter's key leads back to its rule, unless a key of
-// the rules has a *.
+// TestRuleOf checks that a counter's key leads back to its rule, unless a key of the rules
+// has a *.
 func TestRuleOf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := descriptor.Compile(rules("edge|", drawLevel(t, 3, rapid.SampledFrom([]int{4, 60}).Draw(t, "size"))...))
@@ -38,7 +38,7 @@ func TestRuleOf(t *testing.T) {
 	})
 }
 
-// TestParseKey reads back keys of any bytes, and of any part of them what is whole.
+// TestParseKey decodes keys of any bytes, and the whole fields of any start of one.
 func TestParseKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringN(1, 5, -1).Draw(t, "domain")

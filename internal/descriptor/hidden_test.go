@@ -14,7 +14,7 @@ import (
 func TestHiddenNamesWhatCanNeverApply(t *testing.T) {
 	for _, tt := range []struct {
 		name, descriptors string
-		want              []string // line of what is hidden, and by what
+		want              []string // line of the hidden descriptor, and of the one that hides it
 	}{
 		{"a prefix before a longer one", "{key: path, value: /a*}\n{key: path, value: /a/b*}", []string{"2 path=/a* (r.yaml:1:1)"}},
 		{"the longer one first", "{key: path, value: /a/b*}\n{key: path, value: /a*}", nil},
@@ -64,8 +64,8 @@ func checkHidden(t *testing.T, level []*config.Descriptor, want []string) {
 	}
 }
 
-// TestHiddenAgreesWithLookups looks short values up in random patterns: one that some
-// value reaches is not hidden, and of a small alphabet some value reaches all others.
+// TestHiddenAgreesWithLookups looks short values up in random patterns. A pattern that some
+// value reaches must not be hidden. With a small alphabet, every other pattern must be.
 func TestHiddenAgreesWithLookups(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		texts := rapid.SliceOfNDistinct(rapid.StringOfN(rapid.RuneFrom([]rune("ab**")), 1, 3, -1), 1, 9, rapid.ID).Draw(t, "values")

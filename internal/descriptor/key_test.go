@@ -163,8 +163,8 @@ var anyText = rapid.OneOf(
 	text("\x00|={}:~*!_1", 0, 12),
 )
 
-// keysAreInjective reads keys back. That they name all they were made of, in one
-// way only, is why no two descriptors share one.
+// keysAreInjective decodes keys. No two descriptors share a key, because a key encodes all
+// its parts in only one way.
 func keysAreInjective(t *rapid.T) {
 	domain := anyText.Draw(t, "domain")
 	entries := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) descriptor.Entry {
@@ -259,8 +259,7 @@ func TestAppendMetricKey(t *testing.T) {
 	}
 }
 
-// TestShard shows that a shard is what the limits of a descriptor have in common,
-// whatever their entries hold.
+// TestShard checks that the limits of a descriptor have the same shard, for any entries.
 func TestShard(t *testing.T) {
 	compile := func(consume config.Consume) *descriptor.Domain {
 		r := rules("edge|", leaf("user", ""))

@@ -8,8 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// These tests hold that a hostile value costs a pass or so over it for each
-// pattern at most, whatever the patterns are: by counting steps, not time.
+// These tests check that a hostile value costs at most about one pass over it for each
+// pattern, for any patterns. They count steps, not time.
 
 // deepest is how many sets a look-up descends through: by starts, then by ends,
 // then by a part in the middle.

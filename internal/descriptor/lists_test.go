@@ -212,8 +212,8 @@ rule user
 	}
 }
 
-// TestExamplesOfLists: there is a descriptor that leads to each, also where others take
-// some of its values before.
+// TestExamplesOfLists: a descriptor leads to each list, even if earlier descriptors take
+// some of its values.
 func TestExamplesOfLists(t *testing.T) {
 	r := rules("e", list("k", "10.0.0.0/8", "x"), list("k", "10.0.0.0/16"), list("k", "10.0.0.0/24", "10.255.255.255/32"), leaf("k", "10.0.0.0"), leaf("k", "10.0.255.255"), list("l", "z*", "b"), leaf("l", ""))
 	d := descriptor.Compile(r).Domain("e")

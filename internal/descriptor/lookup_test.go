@@ -209,7 +209,7 @@ func TestRecompile(t *testing.T) {
 	}
 }
 
-// TestHostile would take for ever if matching went back to try again.
+// TestHostile would take forever if matching backtracked.
 func TestHostile(t *testing.T) {
 	var level []*config.Descriptor
 	for i := range 50 {

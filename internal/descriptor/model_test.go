@@ -9,7 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 )
 
-// model is the matcher as it would be if only its meaning mattered.
+// The model is the simplest matcher with the same meaning.
 
 type how string
 

@@ -129,9 +129,8 @@ func checkModel(t failer, model *config.Domain, d *descriptor.Domain, entries []
 	}
 }
 
-// wildcardsLikeTheModel compares the matcher with the model on levels of so many
-// patterns, with so many starts, ends and middles in common, that they are
-// indexed in every way.
+// wildcardsLikeTheModel compares the matcher with the model on levels of many patterns.
+// They share enough starts, ends and middles to be indexed in every way.
 func wildcardsLikeTheModel(t *rapid.T) {
 	const long = "a-value-that-does-not-fit-into-one-cache-line-of-the-table/"
 	part := text("abc", 1, 6)

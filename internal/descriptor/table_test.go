@@ -9,8 +9,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// TestFindVerifies gives find hashes that are right for another edge, as if two
-// were alike: it must not take the one for the other.
+// TestFindVerifies gives find the hash of another edge, as in a collision. It must not take
+// one edge for the other.
 func TestFindVerifies(t *testing.T) {
 	long := strings.Repeat("a", inlineSize)
 	e := newEdges(0)

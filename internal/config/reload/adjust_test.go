@@ -15,8 +15,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// TestAdjustmentsOverSeveralSources walks through what adjustments of the files and rules
-// of a control plane and of the admin API come to together.
+// TestAdjustmentsOverSeveralSources combines adjustments of the files with rules of a
+// control plane and of the admin API.
 func TestAdjustmentsOverSeveralSources(t *testing.T) {
 	perSecond := func(name string) string {
 		return "domain: " + name + "\ndescriptors: [{key: user, rate_limit: {unit: second, requests_per_unit: 10}}]\n"
@@ -35,7 +35,7 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 		outcome reload.Outcome
 		rules   []string // "domain: limits" in force afterwards
 		err     string   // of the files; empty: none
-		refused bool     // what the plane has sent
+		refused bool     // the control plane's rules
 		warning string
 	}{
 		{name: "adjustments alone are nothing to serve with", change: func() { files.set(nil, adjust("burst: 5")) }, outcome: reload.Waiting},
@@ -144,8 +144,8 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 	}
 }
 
-// TestTheOrderOfComingDoesNotMatter for what is in force: a replica that starts anew has
-// what the others have.
+// TestTheOrderOfComingDoesNotMatter for the rules in force: a restarted replica has the
+// same rules as the others.
 func TestTheOrderOfComingDoesNotMatter(t *testing.T) {
 	const rules = "domain: plane\ndescriptors: [{key: user, rate_limit: {unit: second, requests_per_unit: 10}}]\n"
 	const adjust = "adjust: [{rules: {domain: \"*\"}, set: {burst: 50%}}, {rules: {domain: \"*\"}, set: {lease: 0.1}}]\n"
@@ -160,7 +160,7 @@ func TestTheOrderOfComingDoesNotMatter(t *testing.T) {
 			if which != "files" {
 				plane.set(nil, rules)
 			}
-			_ = c.Reload(t.Context()) // what is told is for another test
+			_ = c.Reload(t.Context()) // another test checks the error
 		}
 		for r := range c.Rules().All() {
 			texts = append(texts, r.Descriptor().LimitsText())

@@ -191,7 +191,7 @@ func (c *Coordinator) Reload(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	changed := c.adopt(offers)
-	c.tellUnadjusted(offers)
+	c.reportUnadjusted(offers)
 	err := failuresOf(offers)
 	r := Attempt{Time: start, Outcome: Unchanged, Duration: time.Since(start)}
 	switch {
@@ -310,9 +310,9 @@ func (c *Coordinator) adopt(offers []*offer) (changed bool) {
 	return false
 }
 
-// tellUnadjusted gives the file provider an error if some adjustments, which are in files,
+// reportUnadjusted gives the file provider an error if some adjustments, which are in files,
 // are not in force for rules from elsewhere.
-func (c *Coordinator) tellUnadjusted(offers []*offer) {
+func (c *Coordinator) reportUnadjusted(offers []*offer) {
 	rules := c.rules.Load()
 	if rules == nil || len(rules.Unadjusted) == 0 {
 		return

@@ -93,7 +93,7 @@ func names(rules *config.Rules) (names []string) {
 	return names
 }
 
-// TestReload walks a coordinator through everything that a reload can come to.
+// TestReload walks a coordinator through all outcomes of a reload.
 func TestReload(t *testing.T) {
 	var a memory
 	b := memory{origin: config.FromXDS}
@@ -200,8 +200,8 @@ func TestReloadWarnings(t *testing.T) {
 	}
 }
 
-// TestSubscriberRefuses checks that rules which one subscriber refuses come into
-// force nowhere.
+// TestSubscriberRefuses checks that rules do not come into force anywhere if one
+// subscriber refuses them.
 func TestSubscriberRefuses(t *testing.T) {
 	var m memory
 	c := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{&m}})
@@ -243,7 +243,7 @@ func TestSubscriberRefuses(t *testing.T) {
 	}
 }
 
-// TestHistoryIsBounded fails more often than the history holds.
+// TestHistoryIsBounded makes more reloads fail than the history holds.
 func TestHistoryIsBounded(t *testing.T) {
 	var m memory
 	c := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{&m}})

@@ -18,7 +18,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// verdicts is a provider that remembers what it was told.
+// verdicts is a provider that remembers its verdicts.
 type verdicts struct {
 	memory
 	told []error
@@ -37,8 +37,8 @@ func states(s reload.Status) map[string]reload.SourceState {
 	return found
 }
 
-// TestEachSourceStandsAlone changes files, admin rules and those of a control plane
-// in turn: whichever is bad, the others' changes come into force.
+// TestEachSourceStandsAlone changes files, admin rules and those of a control plane in
+// turn. If one is bad, changes of the others still come into force.
 func TestEachSourceStandsAlone(t *testing.T) {
 	files := memory{origin: config.FromFile}
 	admin := memory{origin: config.FromAdmin}
@@ -128,7 +128,7 @@ func TestEachSourceStandsAlone(t *testing.T) {
 	}
 }
 
-// TestWhyTheRestOfAPartialSourceIsNotInForce: what is set aside does not hide it.
+// TestWhyTheRestOfAPartialSourceIsNotInForce: the unusable sources do not hide the reason.
 func TestWhyTheRestOfAPartialSourceIsNotInForce(t *testing.T) {
 	files, admin := memory{origin: config.FromFile}, memory{origin: config.FromAdmin}
 	files.set(nil, domain("edge", 1))
@@ -203,8 +203,8 @@ func TestOverriddenRulesCount(t *testing.T) {
 	}
 }
 
-// TestWhatMayPassIsTriedAgain has sources be unreadable for a while, without any
-// change that a provider would see.
+// TestWhatMayPassIsTriedAgain makes sources unreadable for a while, without a change that a
+// provider would see.
 func TestWhatMayPassIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m memory
@@ -229,7 +229,7 @@ func TestWhatMayPassIsTriedAgain(t *testing.T) {
 			t.Errorf("history %+v", s.History)
 		}
 
-		m.mu.Lock() // without telling anybody
+		m.mu.Lock() // without reporting a change
 		m.err, m.sources = nil, []rulefile.Source{{Name: "0.yaml", Data: []byte(domain("a", 2))}}
 		m.mu.Unlock()
 		time.Sleep(time.Minute)

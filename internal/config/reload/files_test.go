@@ -19,7 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// write puts a file in place of what is there, as a plain save does.
+// write replaces a file, as a plain save does.
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -30,7 +30,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// must fails the test on the error of a step that prepares it.
+// must fails the test if a step of its preparation fails.
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -142,7 +142,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// TestLoadSkips has a directory hold what editors and people leave beside rules.
+// TestLoadSkips reads a directory with files that editors and people leave beside rules.
 func TestLoadSkips(t *testing.T) {
 	left := []string{
 		"a.yaml~", ".a.yaml.~1~", "#a.yaml#", ".#b.yaml", // Emacs
@@ -209,7 +209,7 @@ func TestLoadSkips(t *testing.T) {
 	}
 }
 
-// TestLoadDiamonds has 2^30 paths lead to a file, and a link to a file beside it.
+// TestLoadDiamonds makes 2^30 paths lead to a file, with a link to a file beside it.
 func TestLoadDiamonds(t *testing.T) {
 	dir := t.TempDir()
 	at := func(level int) string { return filepath.Join(dir, strings.Repeat("x", level+1)) }
@@ -236,7 +236,7 @@ func TestLoadDiamonds(t *testing.T) {
 	w.awaitDomains("a change", "b")
 }
 
-// watcher is a coordinator at work on real files.
+// watcher is a coordinator that watches real files.
 type watcher struct {
 	t       *testing.T
 	c       *reload.Coordinator
@@ -287,7 +287,7 @@ func (w *watcher) awaitLimit(what string, n uint32) {
 	})
 }
 
-// awaitDomains waits until there are these domains.
+// awaitDomains waits until these domains are in force.
 func (w *watcher) awaitDomains(what string, want ...string) {
 	w.t.Helper()
 	w.await(what, func(r *config.Rules) bool { return r != nil && slices.Equal(names(r), want) })
@@ -468,8 +468,8 @@ func TestWatchRuntimeRoot(t *testing.T) {
 	w.awaitLimit("a link to another place", 9)
 }
 
-// TestWatchIgnoresSkipped checks that a directory is not read for what would be
-// skipped, and is for directories of any name.
+// TestWatchIgnoresSkipped checks that a new skipped file does not cause a reload, and that
+// a new directory of any name does.
 func TestWatchIgnoresSkipped(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "edge.yaml")
@@ -511,8 +511,8 @@ func TestWatchIgnoresSkipped(t *testing.T) {
 	w.awaitFailure("a file gets the name of rules", "c.yaml")
 }
 
-// TestWatchIgnoresNeighbours checks that what lies beside the rules does not
-// have them read.
+// TestWatchIgnoresNeighbours checks that changes of files beside the rules do not cause a
+// reload.
 func TestWatchIgnoresNeighbours(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "edge.yaml")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestRemediesNameTheCause holds what the system's errors are told to do about.
+// TestRemediesNameTheCause checks the remedies for the system's errors.
 func TestRemediesNameTheCause(t *testing.T) {
 	for err, want := range map[error]string{
 		syscall.EMFILE: "raise the limit of open files",

@@ -16,9 +16,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// FuzzParse feeds anything to Parse. It must end with rules or with problems
-// that name their place; and rules written back, as YAML and as JSON, must be
-// read as the same rules, also when they have been adjusted.
+// FuzzParse feeds any text to Parse. It must return rules, or problems with positions.
+// Rules written back, as YAML and as JSON, must be read as the same rules, even after they
+// have been adjusted.
 func FuzzParse(f *testing.F) {
 	rulefile.AddSeeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -32,8 +32,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// checkAdjusted adjusts rules, by themselves and by a default: that gives rules or
-// problems, and what is written back is what was written.
+// checkAdjusted applies the rules' own adjustments and a default. The result must be rules
+// or problems. Written back, rules must be as before the adjustments.
 func checkAdjusted(t *testing.T, rules *config.Rules) {
 	t.Helper()
 	overlay := config.NewOverlay(config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Percent: 20 * config.OnePercent}, By: "a.yaml"})

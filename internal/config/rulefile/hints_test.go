@@ -60,8 +60,8 @@ limits:
 	}
 }
 
-// TestHintsAreAboutMarksThatAreNeverSent: request_headers of a limit that refuses what
-// they would mark.
+// TestHintsAreAboutMarksThatAreNeverSent: request_headers of a limit that refuses the
+// requests that they would mark.
 func TestHintsAreAboutMarksThatAreNeverSent(t *testing.T) {
 	const rules = `domain: edge
 descriptors:

@@ -20,8 +20,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestParse parses the cases in testdata/*.txtar and compares what comes of
-// them, problems with their exact places above all.
+// TestParse parses the cases in testdata/*.txtar and compares the results, above all
+// problems with their exact positions.
 func TestParse(t *testing.T) {
 	archives, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(archives) == 0 {
@@ -93,7 +93,7 @@ func outcome(t *testing.T, sources []rulefile.Source, opts rulefile.Options) str
 	return b.String()
 }
 
-// TestParseBytes has the cases that a text file can't hold, or not at their size.
+// TestParseBytes has the cases that a text file can't hold, or that are too large for one.
 func TestParseBytes(t *testing.T) {
 	doc := func(inner string) string {
 		return "domain: edge\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 1}, metadata: " + inner + "}]\n"
@@ -193,7 +193,7 @@ edge.both: unit=DAY requests_per_unit=4, shadow_mode: true, quota_mode: false, d
 	}
 }
 
-// TestWindow checks what the answer reports of a limit's window.
+// TestWindow checks the window that the answer reports for a limit.
 func TestWindow(t *testing.T) {
 	for _, tt := range []struct {
 		window string
@@ -223,7 +223,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestMaxLimits loads as many limits on one descriptor as a request may meet, and one more.
+// TestMaxLimits loads the most limits that one descriptor may have, and one more.
 func TestMaxLimits(t *testing.T) {
 	parse := func(limits int) error {
 		var b strings.Builder

@@ -34,8 +34,7 @@ func inRuns(n uint64) *Parser {
 	return p
 }
 
-// checkSame compares all there is to rules, positions and warnings too, and all
-// there is to problems.
+// checkSame compares rules, with positions and warnings, and problems.
 func checkSame(t *testing.T, what string, data []byte, got, want *config.Rules, err, wantErr error) {
 	t.Helper()
 	if !reflect.DeepEqual(problems(t, err), problems(t, wantErr)) {
@@ -46,7 +45,7 @@ func checkSame(t *testing.T, what string, data []byte, got, want *config.Rules, 
 	}
 }
 
-// problems returns what is wrong by an error, whole; none for none.
+// problems returns all problems of an error; none if it is nil.
 func problems(t *testing.T, err error) []config.Problem {
 	t.Helper()
 	var invalid *config.Invalid
@@ -102,8 +101,8 @@ func AddSeeds(f *testing.F) {
 	}
 }
 
-// FuzzSplit feeds anything to a parser that splits documents and remembers their
-// parts: what comes of it must be what comes of the document as a whole.
+// FuzzSplit feeds any text to a parser that splits documents and remembers their parts.
+// The result must be the same as for the document as a whole.
 func FuzzSplit(f *testing.F) {
 	AddSeeds(f)
 	for _, c := range splitCases {
@@ -112,8 +111,8 @@ func FuzzSplit(f *testing.F) {
 	f.Fuzz(checkSplit)
 }
 
-// splitCases are documents with what looks like the start of a descriptor and is
-// none, or means something else in a document of its own.
+// splitCases are documents with text that looks like the start of a descriptor but is not
+// one, or that means something else in a document of its own.
 var splitCases = []struct {
 	name, text string
 	runs       int // 0: must be parsed as a whole
@@ -177,7 +176,7 @@ func FuzzCut(f *testing.F) {
 		if _, what, odd := badText(data, nil); what != "" || odd || bytes.Contains(data, []byte("*")) { // an alias may lead to another document
 			return
 		}
-		// read returns what is written in documents, with lines, and whether they are well-formed.
+		// read returns the nodes of documents, with lines, and whether they are well-formed.
 		read := func(data []byte, above int) (all []string, ok bool) {
 			stream := yaml.NewDecoder(bytes.NewReader(data))
 			for {
@@ -208,7 +207,7 @@ func FuzzCut(f *testing.F) {
 	})
 }
 
-// dump returns all there is to a node.
+// dump returns all fields of a node.
 func dump(n *yaml.Node, above int) string {
 	text := fmt.Sprintf("%d %q %q %d:%d", n.Kind, n.Tag, n.Value, above+n.Line, n.Column)
 	for _, c := range n.Content {
@@ -217,7 +216,7 @@ func dump(n *yaml.Node, above int) string {
 	return text
 }
 
-// TestNoDocumentIsLeftOut has one that is not found be an error.
+// TestNoDocumentIsLeftOut checks that a document that Cut does not find is an error.
 func TestNoDocumentIsLeftOut(t *testing.T) {
 	for _, lineBreak := range []string{"\r", "\u0085", "\u2028", "\u2029"} {
 		text := strings.ReplaceAll("domain: a\n---\ndomain: b\n", "\n", lineBreak)
@@ -243,8 +242,8 @@ func TestNoDocumentIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestEditOneOfSeveralDocuments holds that documents of a file that did not change
-// are the same, and that only what did is parsed in the other.
+// TestEditOneOfSeveralDocuments checks that unchanged documents of a file stay the same,
+// and that only the changed runs of the other are parsed.
 func TestEditOneOfSeveralDocuments(t *testing.T) {
 	document := func(name string, n int) string {
 		var b strings.Builder
@@ -285,9 +284,8 @@ func TestEditOneOfSeveralDocuments(t *testing.T) {
 	parse("# moves all lines\n" + after)
 }
 
-// TestSplitRandomly edits a document again and again, as people do, and wants a
-// parser that remembers to agree with one that does not. Only what changed may be
-// parsed.
+// TestSplitRandomly edits a document again and again, as people do. A parser with a memory
+// must agree with one without, and may parse only the changed runs.
 func TestSplitRandomly(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -352,8 +350,8 @@ func TestSplitRandomly(t *testing.T) {
 	}
 }
 
-// TestSameDomains has domains be the very ones that they were if nothing that they
-// are made of has changed.
+// TestSameDomains checks that domains are the same pointers if none of their text has
+// changed.
 func TestSameDomains(t *testing.T) {
 	source := func(name, text string, origin config.Origin) Source {
 		return Source{Name: name, Data: []byte(text), Origin: origin}
@@ -390,7 +388,7 @@ func TestSameDomains(t *testing.T) {
 	}
 }
 
-// TestParseOnlyChanges counts the runs that are parsed for a line that changes.
+// TestParseOnlyChanges counts the runs that are parsed when one line changes.
 func TestParseOnlyChanges(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString("domain: a\ndescriptors:\n")

@@ -43,9 +43,9 @@ func checkLinear(t *testing.T, l *Literals, s string) {
 	}
 }
 
-// FuzzLiterals takes literals, separated by line ends, and a text. It holds that
-// each one that occurs is found once, and that a hostile text costs two steps for
-// each of its bytes at most.
+// FuzzLiterals takes literals, separated by line ends, and a text. It checks that each
+// literal that occurs is found once, and that a hostile text costs at most two steps for
+// each of its bytes.
 func FuzzLiterals(f *testing.F) {
 	f.Add("a\naa\naaa\nab", strings.Repeat("a", 100)+"b")
 	f.Add("she\nhe\nhers\nhis", "ushers")

@@ -74,8 +74,8 @@ func TestAnalyze(t *testing.T) {
 	}
 }
 
-// TestCrowds has rules that differ only in what they forbid, and others that are
-// as many and told apart.
+// TestCrowds has rules that differ only in the values that they forbid, and the same number
+// of rules that the index can distinguish.
 func TestCrowds(t *testing.T) {
 	var rules []sets.Rule
 	for i := range 600 {
@@ -107,7 +107,7 @@ func TestCrowds(t *testing.T) {
 	}
 }
 
-// findingsHold checks what Analyze says on random descriptors.
+// findingsHold checks the findings of Analyze on random descriptors.
 func findingsHold(t *rapid.T) {
 	rules := drawRules(t)
 	x, err := sets.Compile(rules, nil)

@@ -13,7 +13,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// The model is the index as it would be if only its meaning mattered: a scan.
+// The model is the simplest index with the same meaning: a scan.
 
 func modelLookup(rules []sets.Rule, entries []sets.Entry) (found []int) {
 	for i, r := range rules {
@@ -201,7 +201,7 @@ func TestModel(t *testing.T) { rapid.Check(t, likeTheModel) }
 
 func FuzzModel(f *testing.F) { f.Fuzz(rapid.MakeFuzz(likeTheModel)) }
 
-// TestErrorsAllAtOnce has everything wrong that can be.
+// TestErrorsAllAtOnce compiles rules with every possible mistake.
 func TestErrorsAllAtOnce(t *testing.T) {
 	rules := []sets.Rule{
 		{Name: "a", Match: []sets.Condition{{Key: "k", Any: sets.Set{CIDRs: []string{"10.0.0.0/8", "10.0.0.0/33", "10.1.2.3/8"}}}}},

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestFewAreTried counts the rules that a look-up tries, which is what it costs: of
-// thousands that share their keys and some of their values.
+// TestFewAreTried counts the rules that a look-up tries, which is its cost, among thousands
+// that share their keys and some of their values.
 func TestFewAreTried(t *testing.T) {
 	const n = 5000
 	plans, methods := []string{"gold", "silver", "bronze"}, []string{"GET", "POST"}
