@@ -153,7 +153,7 @@ descriptors:
 		for _, beside := range []*ask{value("error", dead[0]), value("shadow", dead[0])} {
 			for _, ask := range [][]*ask{{value("allow", i), beside}, {beside, value("allow", i)}} {
 				if code, err := f.try(ask...); code != over || err != none {
-					t.Errorf("%v: %v, error %v; want a refusal, for one is used up", ask, code, err)
+					t.Errorf("%v: %v, error %v; want a refusal, because one is used up", ask, code, err)
 				}
 			}
 		}

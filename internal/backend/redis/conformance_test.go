@@ -29,8 +29,8 @@ func TestConformance(t *testing.T) {
 	conforms(t, redistest.Start(t, redistest.Config{}))
 }
 
-// TestConformanceOfRedis62 does the same with a server that has no EXPIRETIME and no SET
-// with an absolute expiry.
+// TestConformanceOfRedis62 does the same with a server that has no command that returns
+// the expiry of a key, and no SET with an absolute expiry.
 func TestConformanceOfRedis62(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{Program: "redis-server-6.2"})

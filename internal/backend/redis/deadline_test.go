@@ -7,7 +7,7 @@ import (
 )
 
 // BenchmarkDeadline makes and releases the context of a call. It compares that with a
-// context of the standard library that runs a function when its time has come.
+// context of the standard library that reports when its time has come.
 func BenchmarkDeadline(b *testing.B) {
 	bk := &breaker{all: &breakers{}}
 	b.Run("pooled", func(b *testing.B) {

@@ -23,7 +23,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// unhurried sets long timeouts, for tests that are not about time.
+// unhurried is a long timeout, for tests that are not about time.
 const unhurried = 10 * time.Second
 
 func limit(t testing.TB, p algo.Params) *algo.Limit {
