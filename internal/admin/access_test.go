@@ -60,7 +60,7 @@ func TestWhereToListen(t *testing.T) {
 	}
 }
 
-// onAllAddresses is access to an address that others can reach.
+// onAllAddresses is access to an address that other machines can reach.
 func onAllAddresses(t *testing.T, a Access) Access {
 	t.Helper()
 	a, err := a.On(&net.TCPAddr{IP: net.IPv4zero, Port: 6070})
@@ -145,7 +145,7 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestProfilesAreTakenOneAtATime, so that nobody can keep the process busy with them.
+// TestProfilesAreTakenOneAtATime: several at once could keep the process busy.
 func TestProfilesAreTakenOneAtATime(t *testing.T) {
 	taking, done := make(chan struct{}), make(chan struct{})
 	pages := httptest.NewServer(oneAtATime(func(http.ResponseWriter, *http.Request) {
@@ -179,8 +179,8 @@ func TestProfilesAreTakenOneAtATime(t *testing.T) {
 	}
 }
 
-// TestOthersPages are the requests that a page from elsewhere could have a
-// browser send to an address that needs no login.
+// TestOthersPages sends the requests that a page of another origin could make a browser
+// send to an address without login.
 func TestOthersPages(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {
@@ -192,7 +192,7 @@ func TestOthersPages(t *testing.T) {
 		header             []string
 		status             int
 	}{
-		// A name of theirs that leads to 127.0.0.1.
+		// A name of theirs that resolves to 127.0.0.1.
 		{http.MethodGet, "/admin/rules", "", []string{"Host", "evil.example" + port}, http.StatusMisdirectedRequest},
 		{http.MethodPost, "/admin/rules", slower, []string{"Host", "evil.example" + port}, http.StatusMisdirectedRequest},
 		{http.MethodGet, "/rlconfig", "", []string{"Host", "localhost.evil.example" + port}, http.StatusMisdirectedRequest},
@@ -206,7 +206,7 @@ func TestOthersPages(t *testing.T) {
 		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
 		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
-		// What is ours passes.
+		// Our own pages pass.
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-origin"}, http.StatusOK},
 		{http.MethodGet, "/admin/rules", "", []string{"Host", "localhost" + port}, http.StatusOK},
 		{http.MethodGet, "/admin/rules", "", []string{"Host", "[::1]" + port}, http.StatusOK},
@@ -278,8 +278,8 @@ func TestToken(t *testing.T) {
 			}
 		}
 	}
-	// Another token is in force at once; none is no way in, and what is wrong with its
-	// file is for the log alone.
+	// Another token is in force at once. A missing token lets nobody in, and only the
+	// log says what is wrong with its file.
 	if err := os.WriteFile(path, []byte("another-token-altogether"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestToken(t *testing.T) {
 		r := f.send(t, http.MethodGet, "/admin/rules", "", "Authorization", "Bearer ")
 		r.problem(t, http.StatusServiceUnavailable, "about:blank")
 		if strings.Contains(r.body, what) || strings.Contains(r.body, path) {
-			t.Errorf("the answer tells of the file: %s", r.body)
+			t.Errorf("the answer names the file: %s", r.body)
 		}
 		lines := f.audit.FilterMessage("admin request refused").All()
 		if text, _ := lines[len(lines)-1].ContextMap()["error"].(string); !strings.Contains(text, what) || !strings.Contains(text, path) {
@@ -303,7 +303,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestTokensThatOthersMayUse are warned of.
+// TestTokensThatOthersMayUse: there is a warning for each.
 func TestTokensThatOthersMayUse(t *testing.T) {
 	for mode, want := range map[os.FileMode]string{
 		0o600: "", 0o640: "", 0o440: "",

@@ -8,8 +8,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// TestAdjustedRules are shown as they are in force, with who made them so of what was
-// written, and given as they are written, to be changed and sent back.
+// TestAdjustedRules: the API shows them as they are in force, with the source of each
+// adjustment, and also as they are written, so that they can be changed and sent back.
 func TestAdjustedRules(t *testing.T) {
 	f := newFixture(t)
 	const adjust = "---\nadjust:\n  - rules: {path: \"user*\"}\n    set: {burst: 50%, algorithm: token_bucket}\n  - rules: {path: late}\n    set: {burst: 50%}\n"
@@ -33,8 +33,8 @@ func TestAdjustedRules(t *testing.T) {
 		t.Errorf("%d pass, want the burst", passed)
 	}
 
-	// A rule that is written here is adjusted, too. One that an adjustment would make
-	// invalid is in force without it, and who writes it is told.
+	// A rule that is written here is adjusted, too. A rule that an adjustment would make
+	// invalid is in force without it, and its writer gets a warning.
 	var result writeResult
 	f.send(t, http.MethodPost, "/admin/rules", `{"domain": "edge", "descriptors": [{"key": "user", "rate_limit": {"unit": "minute", "requests_per_unit": 8}},
 		{"key": "late", "rate_limit": {"unit": "minute", "requests_per_unit": 8}}]}`).into(t, http.StatusOK, &result)

@@ -59,14 +59,14 @@ type page struct {
 func New(o Options) http.Handler {
 	api := o.api()
 	pages := []page{
-		{livePath, "decisions as they happen, until you leave", api},
+		{livePath, "decisions as they happen, until the client leaves", api},
 		{"/admin/reloads", "when rules were loaded and what failed", api},
 		{"/admin/replica", "this process, its version and its store", api},
 		{"/admin/rules", "the rules in force; POST changes them", api},
 		{"/admin/stats", "counts and rates of each rule", api},
 		{"/debug/pprof/", "profiles of the running process, for go tool pprof", oneAtATime(pprof.Index)},
 		{"/healthcheck", "200 OK, or 503 while the service does not want requests", Healthcheck(o.Health, o.Reloads)},
-		{"/openapi.yaml", "what there is under /admin/, all of it", http.HandlerFunc(specification)},
+		{"/openapi.yaml", "the description of everything under /admin/", http.HandlerFunc(specification)},
 		{"/metrics", "metrics for Prometheus", o.Metrics},
 		{"/rlconfig", "the rules in force, one line for each limit", o.rlconfig()},
 		{"/rules/status", "when rules were loaded and what failed, as JSON", o.status()},

@@ -297,7 +297,7 @@ func TestMetricsFollowThePrometheusRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
-		if !strings.HasPrefix(p.Metric, "ratelimit_service_") { // the incumbent's names
+		if !strings.HasPrefix(p.Metric, "ratelimit_service_") { // the names of envoyproxy/ratelimit
 			t.Errorf("%s: %s", p.Metric, p.Text)
 		}
 	}

@@ -66,7 +66,7 @@ func (o Options) api() http.Handler {
 		if handler, pattern := mux.Handler(r); pattern == "" {
 			missed := &statusOnly{header: w.Header()}
 			handler.ServeHTTP(missed, r)
-			writeProblem(w, refuse(missed.status, "%s %s: see /openapi.yaml for what there is", r.Method, r.URL.Path))
+			writeProblem(w, refuse(missed.status, "%s %s: see /openapi.yaml for the paths and methods", r.Method, r.URL.Path))
 			return
 		}
 		mux.ServeHTTP(w, r)

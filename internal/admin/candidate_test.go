@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestCandidatesHaveTheirOwnStatistics: those of the rule tell of calls that passed.
+// TestCandidatesHaveTheirOwnStatistics: those of the rule count calls that passed.
 func TestCandidatesHaveTheirOwnStatistics(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, `

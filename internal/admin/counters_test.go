@@ -51,8 +51,8 @@ func (f *fixture) counters(t *testing.T, text string) (c lookedAt) {
 	return c
 }
 
-// TestRuleOfACalendar comes by the API, is listed with its calendar, and its counter
-// says what its windows are.
+// TestRuleOfACalendar writes a rule by the API. It is listed with its calendar, and its
+// counter shows its windows.
 func TestRuleOfACalendar(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {

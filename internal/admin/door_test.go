@@ -75,7 +75,7 @@ func TestAliasesDoNotExpand(t *testing.T) {
 	}
 }
 
-// TestAnAuditLineIsBounded writes many rules, large ones, and names that are long.
+// TestAnAuditLineIsBounded writes many rules, large rules, and long names.
 func TestAnAuditLineIsBounded(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {
@@ -109,7 +109,7 @@ func TestAnAuditLineIsBounded(t *testing.T) {
 	}
 }
 
-// TestWritesTakeNoUnknownParameter misspells what would keep a write from writing.
+// TestWritesTakeNoUnknownParameter misspells the parameter that prevents a write.
 func TestWritesTakeNoUnknownParameter(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {
@@ -146,8 +146,8 @@ func TestWritesTakeNoUnknownParameter(t *testing.T) {
 	}
 }
 
-// TestTheAPIMendsWhatIsStored damages the store under a service that runs: reading
-// goes on from memory, and each way to write mends it.
+// TestTheAPIMendsWhatIsStored damages the store of a running service. Reads go on from
+// memory, and each kind of write repairs the store.
 func TestTheAPIMendsWhatIsStored(t *testing.T) {
 	const bad = `{"revision": 9, "domains": {"edge": {"domain": "edge", "descriptors": [{"key": "a"}], "weather": "fine"}, "inner": {"domain": "inner", "descriptors": [{"key": "b", "rate_limit": {"unlimited": true}}]}}}`
 	for name, damaged := range map[string]string{"a domain": bad, "all of it": bad[:60], "nothing": ""} {

@@ -78,7 +78,7 @@ func TestListsAndTables(t *testing.T) {
 	f.send(t, http.MethodPost, "/admin/rules", `{"domain": "edge", "descriptors": [{"key": "x", "value": {"cidr": "10.0.0.1"}, "rate_limit": {"unit": "day", "requests_per_unit": {"by": "plan"}}}]}`).problem(t, http.StatusUnprocessableEntity, invalidRules)
 }
 
-// exportsWhatItHas holds that the rules as `rules list` writes them are those in force.
+// exportsWhatItHas checks that `rules list` writes the rules in force.
 func (f *fixture) exportsWhatItHas(t *testing.T, paths ...string) {
 	t.Helper()
 	client := &adminclient.Client{Addr: f.server.URL, Timeout: time.Minute}

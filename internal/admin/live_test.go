@@ -49,8 +49,8 @@ func watchStream(t *testing.T, f *fixture, query string) (code int, header http.
 	}
 }
 
-// TestLiveDecisions: a stream begins at once, has what its filter asks for in the form
-// that openapi.yaml gives, tells what was lost, and ends with the feed.
+// TestLiveDecisions: a stream begins at once, has the decisions that its filter selects
+// in the form of openapi.yaml, counts lost decisions, and ends with the feed.
 func TestLiveDecisions(t *testing.T) {
 	feed := new(live.Feed)
 	f := newFixture(t, func(o *Options) { o.Live = feed })

@@ -61,8 +61,8 @@ func statuses(answers []reply) string {
 }
 
 // TestAuthorizationIsNotSmuggled sends requests that this server and a proxy before
-// it may read differently. The rules are shown just to those that plainly bear
-// the token, and a request hidden in another stands on its own.
+// it may read differently. Only requests that clearly bear the token see the rules, and
+// a request hidden in another needs a token of its own.
 func TestAuthorizationIsNotSmuggled(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.Access = Access{TokenFile: tokenFile(t, secret)} })
 	if err := f.load(t, rules); err != nil {
@@ -129,7 +129,8 @@ func TestAuthorizationIsNotSmuggled(t *testing.T) {
 	}
 }
 
-// TestHostsOfLoopback names an address without login in every way that HTTP has.
+// TestHostsOfLoopback names the host of an address without login in every way that HTTP
+// allows.
 func TestHostsOfLoopback(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {
@@ -155,7 +156,7 @@ func TestHostsOfLoopback(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreShortInTheLog sends as much as a request may hold.
+// TestRefusalsAreShortInTheLog sends the largest possible requests.
 func TestRefusalsAreShortInTheLog(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.Access = Access{TokenFile: tokenFile(t, secret)} })
 	f.send(t, http.MethodGet, "/admin/rules/"+strings.Repeat("x", 10000), "")

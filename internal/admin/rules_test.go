@@ -18,7 +18,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 )
 
-// reply is an answer as a test looks at it.
+// reply is an answer, read by a test.
 type reply struct {
 	status int
 	header http.Header
@@ -201,7 +201,7 @@ func TestAnAdminRuleOverridesAFile(t *testing.T) {
 	if got := f.apply(t, "", strings.Replace(slower, "3", "4", 1)); got != "updated user" {
 		t.Errorf("another: %s", got)
 	}
-	// A file that changes does not bring back what is overridden.
+	// A file that changes does not bring back an overridden rule.
 	if err := f.load(t, strings.Replace(rules, "requests_per_unit: 10}", "requests_per_unit: 11}", 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func TestProblemsHaveTheirPlace(t *testing.T) {
 	f.send(t, http.MethodGet, "/admin/nothing", "").problem(t, http.StatusNotFound, "about:blank")
 }
 
-// TestWarnings holds that a rule may refer to others in force without a warning.
+// TestWarnings: a rule may refer to others in force without a warning.
 func TestWarnings(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, "domain: edge\ndescriptors: [{key: user, rate_limit: {name: base, unit: hour, requests_per_unit: 3}}]\n"); err != nil {
@@ -367,7 +367,7 @@ func TestIfMatch(t *testing.T) {
 	}
 }
 
-// TestConcurrentWrites has many clients create a rule each: all of them are there.
+// TestConcurrentWrites creates rules from many clients at once: all of them are kept.
 func TestConcurrentWrites(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, "domain: edge\n"); err != nil {
@@ -423,7 +423,7 @@ func TestABrokenFileStopsNoAdminRule(t *testing.T) {
 	}
 }
 
-// TestStoredButNotInForce has what decides refuse the rules.
+// TestStoredButNotInForce makes the limiter refuse the rules.
 func TestStoredButNotInForce(t *testing.T) {
 	f := newFixture(t)
 	if err := f.load(t, rules); err != nil {

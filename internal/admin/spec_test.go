@@ -14,15 +14,15 @@ import (
 	"github.com/pb33f/libopenapi-validator/errors"
 )
 
-// specified is a transport that holds every exchange under /admin/ to
+// specified is a transport that checks every exchange under /admin/ against
 // openapi.yaml: a request that it does not allow must be refused, and every
-// answer must be as it says.
+// answer must conform to it.
 type specified struct {
 	t    *testing.T
 	spec validator.Validator
 }
 
-// readSpecification reads openapi.yaml, once: that takes a good part of a second, and each test needs it.
+// readSpecification reads openapi.yaml once, because every test needs it and reading takes a good part of a second.
 var readSpecification = sync.OnceValues(func() (validator.Validator, error) {
 	document, err := libopenapi.NewDocument(openapi)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
 
-// adjusted has the limiter decide by the rules with a default of token buckets.
+// adjusted sets the rules with token buckets as the default.
 func (f *fixture) adjusted(yaml string) {
 	f.t.Helper()
 	rules, err := rulefile.Parse([]rulefile.Source{{Name: "edge.yaml", Data: []byte(yaml)}}, rulefile.Options{})
@@ -41,9 +41,9 @@ descriptors:
 	}
 }
 
-// TestCostsAfterTheFactAreChargedUnderADefault: a request looks, and what its answer costs
+// TestCostsAfterTheFactAreChargedUnderADefault: a request looks, and the cost of its answer
 // is charged when it is over, whether or not there is room. A client with little left must
-// not finish answers for ever.
+// not go on for ever.
 func TestCostsAfterTheFactAreChargedUnderADefault(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors: []\n")
 	f.adjusted("domain: edge\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: 3600}}]\n")

@@ -14,7 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// sized tells how many checks the store was asked for.
+// sized records how many checks the store was asked for.
 type sized struct {
 	backend.Backend
 	checks int
@@ -26,8 +26,8 @@ func (s *sized) Decide(ctx context.Context, req *backend.Request, out []algo.Dec
 }
 
 // TestARequestMeetsSoManyLimits sends descriptors of 16 limits each, up to the bound
-// of a request and beyond it: both stores decide the former, and neither is asked for
-// the latter.
+// of a request and beyond it. Both stores decide requests up to the bound, and neither
+// is asked about larger ones.
 func TestARequestMeetsSoManyLimits(t *testing.T) {
 	limits := make([]string, 16)
 	for i := range limits {

@@ -18,7 +18,7 @@ func (f *fixture) setClock(text string) {
 	f.now.Store(at.UnixMicro())
 }
 
-// TestCurrentLimitOfACalendar is told in the unit of its windows, a quarter in months.
+// TestCurrentLimitOfACalendar: it has the unit of its windows, a quarter in months.
 func TestCurrentLimitOfACalendar(t *testing.T) {
 	for every, want := range map[string]struct {
 		unit  config.Unit
@@ -38,8 +38,8 @@ descriptors:
 	}
 }
 
-// TestMonthlyBudget: what is left of it and when it begins anew, over a change of
-// clocks, beside a limit of seconds and one on a set of entries.
+// TestMonthlyBudget checks the remaining hits and the reset over a change of clocks,
+// beside a limit per second and one on a set of entries.
 func TestMonthlyBudget(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -87,8 +87,8 @@ descriptors:
 	}
 }
 
-// TestCalendarInTheModes: shadow mode, quotas, hits that are given back, and requests
-// that are charged all or none, at a boundary.
+// TestCalendarInTheModes tests, at a boundary, shadow mode, quotas, hits that are given
+// back, and requests that are all or nothing.
 func TestCalendarInTheModes(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -121,7 +121,7 @@ descriptors:
 }
 
 // TestLocalShareOfACalendar: replicas that share no store keep to its limit together.
-// One that leaves less than a hit for each has a hit in a longer window instead.
+// If the limit is less than a hit for each, each has a hit in a longer window instead.
 func TestLocalShareOfACalendar(t *testing.T) {
 	f := serve(t, `
 domain: edge

@@ -75,7 +75,7 @@ func TestCandidateAlone(t *testing.T) {
 	}
 }
 
-// TestLimitsAllInShadowMode are as a rule in shadow mode.
+// TestLimitsAllInShadowMode: they act as a rule in shadow mode.
 func TestLimitsAllInShadowMode(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -102,7 +102,7 @@ descriptors:
 	}
 }
 
-// TestOverrideOfARuleWithACandidate takes the algorithm of what is enforced.
+// TestOverrideOfARuleWithACandidate: it has the algorithm of the enforced limit.
 func TestOverrideOfARuleWithACandidate(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -118,8 +118,8 @@ descriptors:
 	}
 }
 
-// TestCandidatesInARequestRefusedAsAWhole charge nothing, and show what they would
-// have said.
+// TestCandidatesInARequestRefusedAsAWhole: they charge nothing, and report the decision
+// that they would have made.
 func TestCandidatesInARequestRefusedAsAWhole(t *testing.T) {
 	for _, spread := range []bool{false, true} {
 		f := serve(t, `
@@ -143,8 +143,8 @@ descriptors:
 	}
 }
 
-// TestCandidatesAloneAreGivenBackWhatTheyWereCharged, and no more: of two that stand
-// alone one refuses, so that neither is charged.
+// TestCandidatesAloneAreGivenBackWhatTheyWereCharged, and no more: one of two that
+// stand alone refuses, so neither is charged.
 func TestCandidatesAloneAreGivenBackWhatTheyWereCharged(t *testing.T) {
 	f := serve(t, `
 domain: edge

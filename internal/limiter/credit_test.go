@@ -15,7 +15,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// stores are those that a credit is tried in: memory, and Redis with all that saves trips.
+// stores are the stores under test: memory, and Redis with every option that saves calls.
 func stores(t *testing.T, test func(t *testing.T, set ...func(*limiter.Options))) {
 	t.Run("memory", func(t *testing.T) { test(t) })
 	t.Run("redis", func(t *testing.T) {
@@ -28,7 +28,7 @@ func stores(t *testing.T, test func(t *testing.T, set ...func(*limiter.Options))
 	})
 }
 
-// credit gives hits back to the counters of a descriptor that are of a limit.
+// credit gives hits back to a descriptor's counters of one limit.
 func (f *fixture) credit(text string, hits int64, of string) []limiter.Credited {
 	f.t.Helper()
 	credited, err := f.Credit(context.Background(), "edge", desc(text).entries, hits, func(rule *descriptor.Rule, l *config.Limit) bool {
@@ -144,8 +144,8 @@ type goneStore struct{ err error }
 
 func (f goneStore) Decide(context.Context, *backend.Request, []algo.Decision) error { return f.err }
 
-// TestSharedCountersAreKnownByTheirRule alone, so that a store that can't list counters
-// can forget them.
+// TestSharedCountersAreKnownByTheirRule alone, so a store that can't list counters can
+// forget them.
 func TestSharedCountersAreKnownByTheirRule(t *testing.T) {
 	stores(t, func(t *testing.T, set ...func(*limiter.Options)) {
 		var in backend.Backend

@@ -77,7 +77,7 @@ type status struct {
 	DurationUntilReset time.Duration
 }
 
-// ask is a descriptor that asks.
+// ask is a descriptor of a request.
 type ask struct {
 	entries  []descriptor.Entry
 	hits     uint64
@@ -214,7 +214,7 @@ func (f *fixture) load(yaml string) {
 
 func (f *fixture) advance(d time.Duration) { f.now.Add(d.Microseconds()) }
 
-// codes asks n times and returns how many were OK.
+// admitted asks n times and returns how many were OK.
 func (f *fixture) admitted(n int, descriptors ...*ask) (passed int) {
 	f.t.Helper()
 	for range n {

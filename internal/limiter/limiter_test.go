@@ -262,8 +262,8 @@ descriptors:
 	}
 }
 
-// broken is a backend that is down. It stands for no real store: what is tested
-// is what the limiter makes of an error.
+// broken is a backend that is down. It stands for no real store: the tests are about the
+// limiter's answer to an error.
 type broken struct{}
 
 func (broken) Decide(context.Context, *backend.Request, []algo.Decision) error {
@@ -333,7 +333,7 @@ func TestOverrideWithoutAStandIn(t *testing.T) {
 	}
 }
 
-// remembering is a store that remembers whom it has refused.
+// remembering is a store that remembers refusals.
 type remembering struct {
 	backend.Backend
 	refused map[string]algo.Decision
@@ -352,8 +352,8 @@ func (r *remembering) Decide(ctx context.Context, req *backend.Request, out []al
 	return err
 }
 
-// TestRefusalsOutOfMemoryAreCounted, with the others and on their own, and those
-// of a request do not count for the next.
+// TestRefusalsOutOfMemoryAreCounted, with the others and separately. Those of one request
+// do not count for the next.
 func TestRefusalsOutOfMemoryAreCounted(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: minute, requests_per_unit: 1, denied_hits: drop}}\n",
 		func(o *limiter.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })
@@ -388,8 +388,8 @@ descriptors:
 	}
 }
 
-// TestNearLimitRatioIsTheIncumbents, which multiplies in single precision.
-func TestNearLimitRatioIsTheIncumbents(t *testing.T) {
+// TestNearLimitRatioIsEnvoyproxys: envoyproxy/ratelimit multiplies in single precision.
+func TestNearLimitRatioIsEnvoyproxys(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: hour, requests_per_unit: 100}}\n",
 		func(o *limiter.Options) { o.NearLimitRatio = 0.29 })
 	f.ask(withHits(desc("user=a"), 29))

@@ -63,7 +63,7 @@ descriptors:
 			t.Errorf("%s: got %s, want %s", text, got, want)
 		}
 	}
-	// Limits that count what they refuse: used up, then exceeded, and never open.
+	// Limits that count denied hits: used up, then exceeded, and never open.
 	for _, hits := range []int{2, 1} {
 		f.admitted(hits, desc("strict=a"))
 		_, counters, err := f.Look(context.Background(), "edge", []descriptor.Entry{{Key: "strict", Value: "a"}})

@@ -92,7 +92,7 @@ func TestMarksAreBounded(t *testing.T) {
 	}
 }
 
-// TestARequestThatIsUsedAgainIsNotMarked by what it met before.
+// TestARequestThatIsUsedAgainIsNotMarked by its earlier decisions.
 func TestARequestThatIsUsedAgainIsNotMarked(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: soft, shadow_mode: true, rate_limit: {unit: day, requests_per_unit: 0, request_headers: {x-over: soft}}}\n  - {key: user, rate_limit: {unit: day, requests_per_unit: 5}}\n")
 	r := &limiter.Request{}

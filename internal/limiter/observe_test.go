@@ -35,8 +35,8 @@ descriptors:
     rate_limit: {unlimited: true}
 `
 
-// watched returns a feed with one who watches, and what reads one decision without
-// its times.
+// watched returns a feed with one watcher, and a function that reads one decision and
+// clears its times.
 func watched(t *testing.T) (*live.Feed, func() string) {
 	feed := new(live.Feed)
 	w, err := feed.Watch(live.Filter{})
@@ -70,7 +70,7 @@ func watched(t *testing.T) (*live.Feed, func() string) {
 	}
 }
 
-// TestDecisionsAreSeenAsTheyAreAnswered by those who watch, one for each descriptor.
+// TestDecisionsAreSeenAsTheyAreAnswered: watchers see one for each descriptor.
 func TestDecisionsAreSeenAsTheyAreAnswered(t *testing.T) {
 	feed, next := watched(t)
 	f := serve(t, observed, func(o *limiter.Options) { o.Live = feed })
@@ -170,7 +170,8 @@ func TestALimitOnAllRequestsLeavesNoDescriptorUnmatched(t *testing.T) {
 	}
 }
 
-// TestServiceWideShadowIsSeen: what shadow mode for all lets through is no refusal.
+// TestServiceWideShadowIsSeen: a request that shadow mode for all lets through is not a
+// refusal.
 func TestServiceWideShadowIsSeen(t *testing.T) {
 	feed, next := watched(t)
 	f := serve(t, observed, func(o *limiter.Options) { o.Live, o.ShadowMode = feed, true })
@@ -199,8 +200,8 @@ func TestErrorsAreSeen(t *testing.T) {
 	}
 }
 
-// TestDebugLogShowsEachRequest with what its descriptors met, the keys of their counters
-// and the verdicts; at info it says nothing of requests.
+// TestDebugLogShowsEachRequest with the rules of its descriptors, the keys of their
+// counters and the verdicts. At info level the log does not mention requests.
 func TestDebugLogShowsEachRequest(t *testing.T) {
 	for _, level := range []zapcore.Level{zap.DebugLevel, zap.InfoLevel} {
 		core, lines := observer.New(level)

@@ -19,15 +19,15 @@ func openRedis(t *testing.T, o redis.Options) *redis.Backend {
 	return redistest.Open(t, redis.New, o)
 }
 
-// try asks once, and waits for what is given back.
+// try asks once, and waits until hits are given back.
 func (f *fixture) try(ds ...*ask) (code, failure) {
 	resp, err := f.decide(context.Background(), "edge", ds...)
 	f.Close()
 	return resp.OverallCode, failureOf(err)
 }
 
-// TestOneOfTwoRedisServersIsDead: each limit whose server is well is decided, and what
-// it was charged for a request that is answered with an error goes back.
+// TestOneOfTwoRedisServersIsDead: each limit whose server works is decided. If the request
+// is answered with an error, its charge is given back.
 func TestOneOfTwoRedisServersIsDead(t *testing.T) {
 	t.Parallel()
 	const yaml = `
@@ -133,7 +133,7 @@ descriptors:
 	c.Replicas[0].Kill() // nobody takes over
 	c.Masters[0].Kill()
 
-	// Which values are gone is seen by single requests.
+	// Single requests show which values are gone.
 	var dead, well, full []int
 	redistest.Eventually(t, "some values fail, and others do not", func() bool {
 		dead, well, full = nil, nil, nil
@@ -153,7 +153,7 @@ descriptors:
 		for _, beside := range []*ask{value("error", dead[0]), value("shadow", dead[0])} {
 			for _, ask := range [][]*ask{{value("allow", i), beside}, {beside, value("allow", i)}} {
 				if code, err := f.try(ask...); code != over || err != none {
-					t.Errorf("%v: %v, error %v; want a refusal, for one is used up", ask, code, err)
+					t.Errorf("%v: %v, error %v; want a refusal, because one is used up", ask, code, err)
 				}
 			}
 		}

@@ -15,8 +15,8 @@ import (
 )
 
 // partly is a store in two places: of windows shorter than a minute, which may be
-// dead, and of others. It answers as backend.Backend asks of such a store, and charges
-// what is decided.
+// dead, and of others. It answers as backend.Backend requires of such a store, and
+// charges the checks that it decides.
 type partly struct {
 	backend.Backend
 	dead    atomic.Bool
@@ -57,8 +57,8 @@ func (p *partly) Decide(ctx context.Context, req *backend.Request, out []algo.De
 	return backend.Failure(errs)
 }
 
-// outage is a service of whose store one place is dead. Its rules for the other are
-// used up, have room, or count refused hits; those for the dead one differ in
+// outage is a service whose store has one dead place. Its rules for the other place are
+// used up, have room, or count denied hits; those for the dead place differ in
 // on_backend_error.
 type outage struct {
 	*fixture
@@ -134,8 +134,7 @@ func (o *outage) left(text string) int64 {
 	return 0
 }
 
-// TestRefusalErrorOK is the order in which decisions and errors of one request
-// outweigh each other.
+// TestRefusalErrorOK tests the precedence of the decisions and errors of one request.
 func TestRefusalErrorOK(t *testing.T) {
 	const failed = backendFailed
 	for name, tt := range map[string]struct {
@@ -190,8 +189,8 @@ func TestHealthyLimitRefusesBesideADeadOne(t *testing.T) {
 	}
 }
 
-// TestNothingIsChargedForAnError in the places that are well, whatever the algorithm
-// and the role, and also if refused hits count.
+// TestNothingIsChargedForAnError in the places that work, whatever the algorithm and the
+// role, and even if denied hits count.
 func TestNothingIsChargedForAnError(t *testing.T) {
 	o := serveOutage(t)
 	for _, healthy := range []string{"room", "count", "log", "bucket", "shadow_room", "quota_room"} {
@@ -216,7 +215,7 @@ func TestNothingIsChargedForAnError(t *testing.T) {
 	}
 }
 
-// TestRefusedHitsThatCountAreGivenBackForAnError, for they were charged, too.
+// TestRefusedHitsThatCountAreGivenBackForAnError, because they were charged, too.
 func TestRefusedHitsThatCountAreGivenBackForAnError(t *testing.T) {
 	o := serveOutage(t)
 	if _, err := o.decide(context.Background(), "edge",
@@ -311,7 +310,7 @@ func TestRehearsalsNeverFail(t *testing.T) {
 	}
 }
 
-// TestGivingBackHoldsUpNoAnswer: there may be no time left for it.
+// TestGivingBackHoldsUpNoAnswer, because no time may be left for it.
 func TestGivingBackHoldsUpNoAnswer(t *testing.T) {
 	o := serveOutage(t)
 	answered := make(chan struct{})
@@ -327,7 +326,7 @@ func TestGivingBackHoldsUpNoAnswer(t *testing.T) {
 	}
 }
 
-// TestHitsOfAWindowThatEndedStay: given back they would be room in the next one. A
+// TestHitsOfAWindowThatEndedStay: giving them back would add room to the next window. A
 // bucket has no windows.
 func TestHitsOfAWindowThatEndedStay(t *testing.T) {
 	for rule, want := range map[string]int64{"room": 8, "bucket": 9} {
@@ -340,7 +339,7 @@ func TestHitsOfAWindowThatEndedStay(t *testing.T) {
 	}
 }
 
-// TestWhatFailedIsCounted for the rules that failed, and for the others not.
+// TestWhatFailedIsCounted for the rules that failed, and not for the others.
 func TestWhatFailedIsCounted(t *testing.T) {
 	o := serveOutage(t)
 	o.hit("room", "both_allow", "allow")

@@ -18,8 +18,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// document is a domain with so many rules. Limits are the same for the same salt,
-// which the one in the middle adds one to if it is to be edited.
+// document returns a domain with that many rules. Equal salts give equal limits; edited
+// adds one to the limit of the rule in the middle.
 func document(domain string, rules, salt int, edited bool) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "domain: %s\ndescriptors:\n", domain)
@@ -50,8 +50,8 @@ func (*documents) Watch(ctx context.Context, _ func()) error {
 	return nil
 }
 
-// processorTime is what this process has used, the garbage collector with it. On a
-// machine with other work it tells more than the time that passed.
+// processorTime returns the CPU time of this process, garbage collector included. On a
+// machine with other work it is more precise than elapsed time.
 func processorTime(b *testing.B) time.Duration {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
@@ -60,8 +60,8 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
-// BenchmarkReload takes 100,000 rules from the text of their files to where
-// requests see them, after another change each time.
+// BenchmarkReload brings 100,000 rules from the text of their files into force, after a
+// different kind of change in each case.
 func BenchmarkReload(b *testing.B) {
 	const rules = 100_000
 	for _, bm := range []struct {

@@ -61,7 +61,7 @@ func (r *modelRule) yaml() string {
 	return b.String()
 }
 
-// conditions are what a rule may ask of a key.
+// conditions are the conditions of a rule on a key.
 var conditions = map[string]func(values []string) bool{
 	"x":              func(v []string) bool { return slices.Contains(v, "x") },
 	"[x, y]":         func(v []string) bool { return slices.Contains(v, "x") || slices.Contains(v, "y") },
@@ -90,7 +90,7 @@ var drawRule = rapid.Custom(func(t *rapid.T) *modelRule {
 	return r
 })
 
-// applies reports whether the rule applies, and what its counter is called.
+// applies reports whether the rule applies, and returns the name of its counter.
 func (r *modelRule) applies(entries []descriptor.Entry, first bool) (counter string, yes bool) {
 	if r.key != "" {
 		return fmt.Sprint(r.name, entries), len(entries) == 1 && entries[0].Key == r.key
@@ -121,8 +121,8 @@ type model struct {
 	used  map[string]int64
 }
 
-// decide returns whether the descriptor is refused, and what is left of the limit that
-// is reported; -1 if none is.
+// decide reports whether the descriptor is refused, and returns the remaining hits of the
+// limit that is reported; -1 if none is.
 func (m *model) decide(entries []descriptor.Entry, hits int64, first bool) (refused bool, left int64) {
 	type check struct {
 		modelLimit
@@ -161,8 +161,9 @@ func (m *model) decide(entries []descriptor.Entry, hits int64, first bool) (refu
 	return enforced && !passes, left
 }
 
-// testSets decides random requests under random rules as the model does. one says that
-// requests have one descriptor: counters that live apart may be charged for a moment.
+// testSets compares decisions on random requests under random rules with the model. one
+// limits requests to one descriptor, because counters that live apart may be charged for
+// a moment.
 func testSets(t *testing.T, store backend.Backend, one bool) {
 	run := 0
 	rapid.Check(t, func(t2 *rapid.T) {
@@ -253,8 +254,8 @@ descriptors:
   - {key: user, rate_limit: {name: per_user, unit: minute, requests_per_unit: 4}}
 `
 
-// TestSetsCountByRule: each rule has statistics of its own, and what another refused
-// is no refusal of it.
+// TestSetsCountByRule: each rule has statistics of its own, which do not count the
+// refusals of other rules.
 func TestSetsCountByRule(t *testing.T) {
 	f := serve(t, sets)
 	want(t, f.admitted(3, desc("user=a,method=POST")), 2)
@@ -293,8 +294,8 @@ func TestSetsReport(t *testing.T) {
 	want(t, len(r.Metadata()), 0)
 }
 
-// TestSetsAndOverridesReplacesUnlimited: a limit that comes with the request replaces
-// the tree's alone, unlimited exempts its own rule, replaces names limits of the tree.
+// TestSetsAndOverridesReplacesUnlimited: an override replaces only the limit of the tree,
+// unlimited exempts its own rule, and replaces names limits of the tree.
 func TestSetsAndOverridesReplacesUnlimited(t *testing.T) {
 	f := serve(t, sets)
 	want(t, f.admitted(9, override(desc("user=a"), 100, config.Minute)), 8) // all
@@ -310,8 +311,8 @@ func TestSetsOfAnEmptyMatchLimitRequests(t *testing.T) {
 	want(t, f.admitted(9, desc("a=1"), desc("b=2"), desc("c=3")), 8)
 }
 
-// TestQuotasBesideRequiredLimits: a quota that is used up neither refuses a request
-// that another quota lets pass, nor keeps what is required from being charged.
+// TestQuotasBesideRequiredLimits: a quota that is used up neither refuses a request that
+// another quota lets pass, nor prevents the charge of required limits.
 func TestQuotasBesideRequiredLimits(t *testing.T) {
 	f := serve(t, `
 domain: edge
@@ -326,8 +327,8 @@ descriptors:
 	want(t, f.admitted(1, desc("user=a")), 0) // the one quota that there is
 }
 
-// TestTooManySets: one that more limits apply to than a descriptor may meet is refused
-// with an error that names them.
+// TestTooManySets: a descriptor to which too many limits apply is refused with an error
+// that names them.
 func TestTooManySets(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("domain: edge\nlimits:\n")
@@ -351,8 +352,8 @@ func TestSetsKeepTheirCounters(t *testing.T) {
 	want(t, f.admitted(1, desc("user=b,method=POST")), 1)
 }
 
-// TestAResetRequestHoldsOnToNoRules, so that a request kept for its memory does not keep
-// the rules of before a reload.
+// TestAResetRequestHoldsOnToNoRules: a pooled request must not keep the rules of before a
+// reload alive.
 func TestAResetRequestHoldsOnToNoRules(t *testing.T) {
 	f := serve(t, "domain: edge\nlimits: [{name: all, rate_limit: {unit: year, requests_per_unit: 9}}]\n")
 	r := &limiter.Request{Domain: "edge"}

@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// seen is a backend that notes the shards of the checks that it hands on.
+// seen is a backend that records the shards of the checks that it forwards.
 type seen struct {
 	backend.Backend
 	shards []string

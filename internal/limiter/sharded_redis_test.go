@@ -10,8 +10,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// TestShardingProxyCountsOnce: two servers behind a proxy that spreads the keys hold
-// each counter once, whatever else a request names.
+// TestShardingProxyCountsOnce: of two servers behind a proxy that spreads the keys only
+// one holds a counter, whatever else a request names.
 func TestShardingProxyCountsOnce(t *testing.T) {
 	t.Parallel()
 	servers := []*redistest.Server{redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})}

@@ -140,7 +140,7 @@ func TestReasonsNameTheRowThatRefused(t *testing.T) {
 }
 
 // TestTableInRedis: a refusal that is remembered under one plan refuses nothing under
-// another, and what was used stays used.
+// another, and used hits stay used.
 func TestTableInRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})

@@ -16,8 +16,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// TestUnmatchedIsCountedAndToldOnce: what meets no rule is counted by domain, and the log
-// has a line for the first, without values of descriptors.
+// TestUnmatchedIsCountedAndToldOnce: descriptors that match no rule are counted by domain,
+// and the log has a line for the first, without its values.
 func TestUnmatchedIsCountedAndToldOnce(t *testing.T) {
 	core, lines := observer.New(zap.InfoLevel)
 	f := serve(t, observed, func(o *limiter.Options) { o.Log = zap.New(core) })

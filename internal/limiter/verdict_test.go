@@ -37,7 +37,7 @@ func TestOverrideWithAWindowThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestOverrideKeepsProportions of what a rule says beside its limit.
+// TestOverrideKeepsProportions of the other numbers of a rule to its limit.
 func TestOverrideKeepsProportions(t *testing.T) {
 	for _, tt := range []struct {
 		name, rule string
@@ -93,7 +93,7 @@ descriptors:
 	}
 }
 
-// TestOverrideOfAllOrNothingDropsDeniedHits where no rule says what they do.
+// TestOverrideOfAllOrNothingDropsDeniedHits if no rule sets denied_hits.
 func TestOverrideOfAllOrNothingDropsDeniedHits(t *testing.T) {
 	f := serve(t, "domain: edge\nconsume: all_or_nothing\ndescriptors:\n  - {key: user, rate_limit: {unit: hour, requests_per_unit: 1}}\n")
 	o := func(hits uint64) *ask {
@@ -163,8 +163,8 @@ descriptors:
 	}
 }
 
-// TestServiceAndStoreAgreeOnWhatIsRefused as a whole: a refusal has charged nothing,
-// and what passes was charged, whatever the modes.
+// TestServiceAndStoreAgreeOnWhatIsRefused as a whole: a refused request has charged
+// nothing, and one that passes was charged, whatever the modes.
 func TestServiceAndStoreAgreeOnWhatIsRefused(t *testing.T) {
 	const yaml = `
 domain: edge
@@ -286,7 +286,7 @@ descriptors:
 	}
 }
 
-// TestRefusalsOutOfMemorySayTheSame as the store has said.
+// TestRefusalsOutOfMemorySayTheSame as those of the store.
 func TestRefusalsOutOfMemorySayTheSame(t *testing.T) {
 	f := serve(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {algorithm: token_bucket, unit: hour, requests_per_unit: 360}}\n",
 		func(o *limiter.Options) { o.Backend = &remembering{o.Backend, map[string]algo.Decision{}} })

@@ -93,7 +93,7 @@ func TestOverrideHonoursUnitMultiplierInJSON(t *testing.T) {
 }
 
 // TestOverLimitStatusSaysWhenTheSameRequestPasses, while our own headers say when the
-// counter is as good as new. Who waits as long as it is told is not refused again.
+// counter is whole again. A client that waits until then is not refused again.
 func TestOverLimitStatusSaysWhenTheSameRequestPasses(t *testing.T) {
 	for _, tt := range []struct {
 		name, limit string
@@ -115,7 +115,7 @@ func TestOverLimitStatusSaysWhenTheSameRequestPasses(t *testing.T) {
 			f.ask(withHits(desc("user=a"), 360))
 			resp := f.ask(withHits(desc("user=a"), tt.hits))
 			if tt.name == "sliding_window" || tt.name == "hybrid" {
-				// What these say of the fading count is for the algorithms' own tests.
+				// The tests of the algorithms check the fading count.
 				tt.wait, tt.reset = resp.Statuses[0].DurationUntilReset.Seconds, resetOf(t, resp)
 			}
 			if got := resp.Statuses[0]; got.Code != over || got.DurationUntilReset.Seconds != tt.wait || got.DurationUntilReset.Nanos != 0 {
@@ -126,7 +126,7 @@ func TestOverLimitStatusSaysWhenTheSameRequestPasses(t *testing.T) {
 			}
 			f.advance(time.Duration(tt.wait)*time.Second - time.Second)
 			if got := f.ask(withHits(desc("user=a"), tt.hits)); tt.wait > 1 && got.OverallCode != over {
-				t.Errorf("%v a second before it is told", got.OverallCode)
+				t.Errorf("%v a second before the time in the answer", got.OverallCode)
 			}
 			f.advance(time.Second)
 			if got := f.ask(withHits(desc("user=a"), tt.hits)); got.OverallCode != ok {
@@ -193,7 +193,7 @@ descriptors:
 	if got := f.ask(withHits(desc("user=a"), 6)).OverallCode; got != ok {
 		t.Errorf("%v after the wait", got)
 	}
-	// Never by the one, and by the other not before 2 hits have come back.
+	// The one never lets it pass, and the other not before 2 hits have come back.
 	if got := f.ask(withHits(desc("user=a"), 7)).Statuses[0].DurationUntilReset.Seconds; got != 7*450 {
 		t.Errorf("%d s, want %d", got, 7*450)
 	}
@@ -212,7 +212,7 @@ descriptors:
 		if got := headers(resp); resp.OverallCode != ok || !strings.HasPrefix(got, fmt.Sprintf("Limit=5 Remaining=%d ", left)) {
 			t.Errorf("request %d: %v, headers %s", i, resp.OverallCode, got)
 		}
-		for _, at := range []int{0, 2} { // their own statuses tell of them, as with envoyproxy/ratelimit
+		for _, at := range []int{0, 2} { // their own statuses report them, as with envoyproxy/ratelimit
 			if st := resp.Statuses[at]; st.Code != ok || st.LimitRemaining != uint32(max(0, 1-i)) || st.CurrentLimit.RequestsPerUnit != 2 {
 				t.Errorf("request %d: the status in shadow mode is %v", i, st)
 			}

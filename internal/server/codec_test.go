@@ -51,8 +51,8 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { decodesLikeTheLibrary(t, b) })
 }
 
-// FuzzDecodeFields does so on messages whose fields come in any order, several
-// times, of another type, unknown, or cut off.
+// FuzzDecodeFields does the same for messages with fields in any order, repeated, of
+// another type, unknown, or cut off.
 func FuzzDecodeFields(f *testing.F) {
 	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { decodesLikeTheLibrary(t, drawMessage(t, requestFields)) }))
 }
@@ -120,7 +120,7 @@ func drawMessage(t *rapid.T, of fields) (b []byte) {
 	return b
 }
 
-// drawVarint appends a number, of up to 11 bytes, which is one too many.
+// drawVarint appends a number of up to 11 bytes, one more than allowed.
 func drawVarint(t *rapid.T, b []byte) []byte {
 	if rapid.Bool().Draw(t, "minimal") {
 		return protowire.AppendVarint(b, rapid.Uint64().Draw(t, "varint"))
@@ -177,7 +177,7 @@ func decodesLikeTheLibrary(t failer, b []byte) {
 	}
 }
 
-// message returns what was decoded as a message of the library.
+// message returns the decoded request as a message of the library.
 func (r *request) message() *pb.RateLimitRequest {
 	msg := &pb.RateLimitRequest{Domain: r.Domain, HitsAddend: r.Hits}
 	for i := range r.Descriptors {
@@ -197,7 +197,7 @@ func (r *request) message() *pb.RateLimitRequest {
 	return msg
 }
 
-// withoutUnknown drops fields that the library keeps though it does not know them.
+// withoutUnknown drops unknown fields, which the library keeps.
 func withoutUnknown(msg *pb.RateLimitRequest) {
 	msg.ProtoReflect().SetUnknown(nil)
 	for _, d := range msg.Descriptors {
@@ -217,7 +217,7 @@ func withoutUnknown(msg *pb.RateLimitRequest) {
 	}
 }
 
-// FuzzEncode compares the bytes of an answer with what the library makes of them.
+// FuzzEncode compares the bytes of an answer with those of the library.
 func FuzzEncode(f *testing.F) { f.Fuzz(rapid.MakeFuzz(encodesWhatTheLibraryReads)) }
 
 func TestEncode(t *testing.T) { rapid.Check(t, encodesWhatTheLibraryReads) }

@@ -23,8 +23,8 @@ descriptors:
   - {key: free, rate_limit: {unlimited: true}}
 `
 
-// FuzzJSON posts anything to /json. It is answered with a decision, which is the
-// one that gRPC gives to the same request, or refused as what it is.
+// FuzzJSON posts anything to /json. The answer is the decision that gRPC gives to the same
+// request, or a refusal of the body.
 func FuzzJSON(f *testing.F) {
 	for _, body := range []string{
 		"", "null", "{}", "[]", `{"domain": "edge"}`, `{"domain": "edge", "descriptors": [null]}`, `{"domain": "edge", "descriptors": [{"entries": [null]}]}`,

@@ -22,8 +22,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// BenchmarkWire is all of a request but grpc-go: from the bytes that came to those
-// that go, in memory.
+// BenchmarkWire measures a request without grpc-go: from the bytes that come in to those
+// that go out, in memory.
 func BenchmarkWire(b *testing.B) {
 	run := func(name string, s *Service, descriptors int) {
 		b.Run(name, func(b *testing.B) {

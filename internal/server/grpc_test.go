@@ -33,7 +33,7 @@ func dial(t *testing.T, f *fixture, options ...grpc.ServerOption) *grpc.ClientCo
 	return dialAged(t, f, time.Hour, time.Hour, options...)
 }
 
-// dialAged is dial for connections that may be so old.
+// dialAged is dial with a bound on the age of connections.
 func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
 	g := grpc.NewServer(append(server.GRPCOptions(1<<20, keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}), options...)...)
@@ -59,8 +59,8 @@ func dialAged(t *testing.T, f *fixture, age, grace time.Duration, options ...grp
 	return conn
 }
 
-// echoing has each answer hold what was asked, so that memory that is used again
-// too early shows.
+// echoing makes each answer contain its request, so that memory that is reused too early
+// shows.
 func echoing(t *testing.T) *fixture {
 	return serve(t, perUser, func(o *options) { o.DynamicMetadata = true })
 }
@@ -185,7 +185,7 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// TestBrokenMessages get the code that the protobuf library's codec has for them.
+// TestBrokenMessages: they get the same code as from the protobuf library's codec.
 func TestBrokenMessages(t *testing.T) {
 	conn := dial(t, serve(t, perUser))
 	for name, message := range map[string]string{
@@ -215,7 +215,7 @@ func TestBrokenMessages(t *testing.T) {
 	}
 }
 
-// TestOtherServices shows that the codec leaves their messages alone.
+// TestOtherServices: the codec leaves their messages alone.
 func TestOtherServices(t *testing.T) {
 	answer, err := grpc_health_v1.NewHealthClient(dial(t, serve(t, perUser))).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {

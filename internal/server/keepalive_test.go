@@ -20,9 +20,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/server"
 )
 
-// frozenProxy passes on what comes on a connection until it freezes. Then it keeps
-// the sockets open and passes on nothing, as a network does from which a client has
-// vanished without a word.
+// frozenProxy forwards the bytes of connections until it freezes. Then it keeps the
+// sockets open and forwards nothing, like a network from which a client has vanished
+// without closing its connection.
 type frozenProxy struct {
 	net.Listener
 	frozen atomic.Bool
@@ -103,7 +103,7 @@ func openConnections(t *testing.T, l *overload.Listener) float64 {
 	return 0
 }
 
-// closing tells when a connection that it has accepted is closed.
+// closing signals when a connection that it has accepted is closed.
 type closing struct {
 	net.Listener
 	closed chan struct{}
@@ -128,8 +128,8 @@ func (c closingConn) Close() error {
 	return err
 }
 
-// TestClientsThatVanishCountNoMore has a client vanish without closing its
-// connection, which then frees its place among the connections that there may be.
+// TestClientsThatVanishCountNoMore: after a client vanishes without closing its connection,
+// that connection no longer counts toward the bound.
 func TestClientsThatVanishCountNoMore(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -261,7 +261,7 @@ descriptors:
 		}
 	}
 	if got := headers(f.ask(withHits(desc("user=b"), 3))); got != "Limit=2 Remaining=0 Reset=59" {
-		t.Errorf("a call that can never pass is told %s", got)
+		t.Errorf("a call that can never pass gets %s", got)
 	}
 	if got := headers(f.ask(desc("none=a"))); got != "" {
 		t.Errorf("no limit, but headers %s", got)
@@ -302,8 +302,8 @@ descriptors:
 	}
 }
 
-// broken is a backend that is down. It stands for no real store: what is tested
-// is what the service makes of an error.
+// broken is a backend that is down. It stands for no real store: the tests are about the
+// service's answer to an error.
 type broken struct{}
 
 func (broken) Decide(context.Context, *backend.Request, []algo.Decision) error {

@@ -62,7 +62,7 @@ func TestMetadataSaysWhatARequestIsOver(t *testing.T) {
 	got := metadataOf(t, f.ask(desc("trial=1"), desc("user=al"), desc("both=1")), "why")
 	same(t, got, `{"all":[`+trial+`,`+user+`,`+cand+`],"over":`+user+`,"shadow":`+trial+`}`)
 
-	// What never passes has no time, and a limit that the request brings may have no rule.
+	// A request that never passes has no time, and an override may have no rule.
 	got = metadataOf(t, f.ask(desc("never=1"), override(desc("other=1"), 0, typev3.RateLimitUnit_HOUR)), "why")
 	const never = `{"descriptor":"never=1","left":0,"limit":"fixed_window, 0 per hour","rule":"never","verdict":"over"}`
 	const brought = `{"descriptor":"other=1","left":0,"limit":"fixed_window, 0 per hour","verdict":"over"}`

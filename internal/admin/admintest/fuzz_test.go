@@ -1,6 +1,6 @@
-// Package admintest owns the fuzz target of the admin address. It is apart from
-// the other tests of admin because fuzzing instruments all that is imported, and
-// the validator of the specification takes minutes for that.
+// Package admintest owns the fuzz target of the admin address. It is separate from
+// the other tests of admin because fuzzing instruments all imported packages, which
+// takes minutes for the validator of the specification.
 package admintest
 
 import (
@@ -114,10 +114,9 @@ type writeResult struct {
 	Changes []struct{ Change, Key, Domain, Path string }
 }
 
-// FuzzBodies sends bodies of any bytes to the handler. Whatever they are, the
-// answer is JSON that a terminal can show, of a status that says what is wrong and
-// never that the server is; what is refused or a dry run changes nothing; and what
-// is accepted is in force, and is what a restart would read.
+// FuzzBodies sends bodies of any bytes to the handler. The answer is always JSON that a
+// terminal can show, and its status never blames the server. A refused body or a dry run
+// changes nothing. An accepted body is in force, and a restart would read the same rules.
 func FuzzBodies(f *testing.F) {
 	const yaml, inJSON = false, true
 	for _, seed := range []struct {
@@ -202,7 +201,7 @@ func FuzzBodies(f *testing.F) {
 
 var bodyPaths = []string{"/admin/rules", "/admin/reset", "/admin/explain"}
 
-// refusalsOfBodies are the statuses that a body can be to blame for.
+// refusalsOfBodies are the statuses that a body can cause.
 var refusalsOfBodies = []int{http.StatusBadRequest, http.StatusNotFound, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}
 
 func checkAnswer(t *testing.T, w *httptest.ResponseRecorder, body []byte) {

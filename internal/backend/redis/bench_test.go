@@ -15,8 +15,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// BenchmarkDecide has 64 callers ask for one of 10,000 keys, or all for one, and
-// reports Redis' own CPU time for each decision.
+// BenchmarkDecide decides for 64 callers, each on one of 10,000 keys or all on one key,
+// and reports Redis' own CPU time per decision.
 func BenchmarkDecide(b *testing.B) {
 	const callers = 64
 	server := redistest.Start(b, redistest.Config{})

@@ -11,8 +11,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestKeysWithoutASlot asks for the breaker of what is no slot, as the library's
-// client of a single server numbers its keys.
+// TestKeysWithoutASlot asks for the breaker of a number that is not a slot. The library's
+// client of a single server gives its keys such numbers.
 func TestKeysWithoutASlot(t *testing.T) {
 	o, err := Options{Mode: Cluster, Addrs: []string{"a:1"}, Log: zap.NewNop()}.withDefaults()
 	if err != nil {
@@ -32,7 +32,7 @@ func TestKeysWithoutASlot(t *testing.T) {
 	}
 }
 
-// TestTrialsGoToTheirSlots holds the keys of trials against the library's slots.
+// TestTrialsGoToTheirSlots compares the keys of trials with the library's slots.
 func TestTrialsGoToTheirSlots(t *testing.T) {
 	t.Parallel()
 	b := &Backend{opts: Options{Mode: Cluster, Prefix: defaultPrefix}}

@@ -74,8 +74,8 @@ func date(t *testing.T, text string) int64 {
 	return at.UnixMicro()
 }
 
-// TestRedisClockDecidesTheWindow: whatever the clocks of two replicas show, a window
-// is neither lost nor doubled at its boundary, and no call is made twice.
+// TestRedisClockDecidesTheWindow: whatever the clocks of two replicas show, no window is
+// lost or doubled at its boundary, and no call is made twice.
 func TestRedisClockDecidesTheWindow(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
@@ -122,8 +122,8 @@ func TestRedisClockDecidesTheWindow(t *testing.T) {
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
-// TestAClockOfAnotherDayCostsOneMoreCall: Redis decides nothing by boundaries that are
-// not those around its time. They are sent once more, and right from then on.
+// TestAClockOfAnotherDayCostsOneMoreCall: Redis decides nothing by boundaries that do not
+// surround its time. The right ones are sent in a second call, and from then on.
 func TestAClockOfAnotherDayCostsOneMoreCall(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
@@ -158,10 +158,10 @@ func TestAClockOfAnotherDayCostsOneMoreCall(t *testing.T) {
 	}
 }
 
-// TestReplicasWithOtherZoneDataShareAWindow: two replicas that disagree by an hour on
-// when the day begins, as if one had older data of the zone. Their calls take turns,
-// and both see one window: it begins once or, if the one that is behind comes first,
-// twice, and not with every call.
+// TestReplicasWithOtherZoneDataShareAWindow: two replicas disagree by an hour on when the
+// day begins, as if one had older data of the zone. Their calls alternate, and both see
+// one window. It begins once or, if the replica that is behind comes first, twice, but
+// not with every call.
 func TestReplicasWithOtherZoneDataShareAWindow(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
@@ -232,7 +232,7 @@ func TestRefusalsOfACalendarEndAtItsBoundary(t *testing.T) {
 	}
 }
 
-// TestWhatACalendarLeavesInRedis is the count alone, which expires with its window.
+// TestWhatACalendarLeavesInRedis: only the count, which expires with its window.
 func TestWhatACalendarLeavesInRedis(t *testing.T) {
 	t.Parallel()
 	b := openFor(t, Options{PlainKeys: true})

@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// calls is the other side of lanes: each call is told, and ends when it is let.
+// calls is the other side of lanes: it reports each call, which ends when the test lets it.
 type calls struct {
 	t     *testing.T
 	lanes *lanes
@@ -28,7 +28,7 @@ func newCalls(t *testing.T) *calls {
 	return c
 }
 
-// ask has requests decided that came at that time, and returns them.
+// ask decides requests that came at that time, and returns them.
 func (c *calls) ask(n int, at time.Time) (all []*op) {
 	for range n {
 		o := newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), at, at.Add(time.Hour))
@@ -45,7 +45,7 @@ func (c *calls) ask(n int, at time.Time) (all []*op) {
 	return all
 }
 
-// queued waits until so many requests wait for a call.
+// queued waits until that many requests wait for a call.
 func (c *calls) queued(n int) {
 	c.t.Helper()
 	s := &c.lanes.shards[0]
@@ -87,7 +87,7 @@ func TestACallThatTakesLongIsNotWaitedFor(t *testing.T) {
 		c.ask(1, now)
 		<-c.begun
 	}
-	// As many as may are under way: whoever comes waits, until nothing has moved for long.
+	// The most calls are under way: later requests wait, until the lane is stalled.
 	waiting = c.ask(2, now.Add(3*pace))
 	last := c.ask(1, now.Add(time.Minute))
 	if got := <-c.begun; !slices.Equal(got, append(waiting, last...)) {

@@ -17,7 +17,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// open returns a backend of the server that is ready.
+// open returns a backend that is connected to the server.
 func open(t testing.TB, o redis.Options) *redis.Backend {
 	t.Helper()
 	return redistest.Open(t, redis.New, o)
@@ -29,8 +29,8 @@ func TestConformance(t *testing.T) {
 	conforms(t, redistest.Start(t, redistest.Config{}))
 }
 
-// TestConformanceOfRedis62 does so with a server that has no command for when a key
-// expires and no SET until a time.
+// TestConformanceOfRedis62 does the same with a server that has no command that returns
+// the expiry of a key, and no SET with an absolute expiry.
 func TestConformanceOfRedis62(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{Program: "redis-server-6.2"})
@@ -40,8 +40,8 @@ func TestConformanceOfRedis62(t *testing.T) {
 	conforms(t, server)
 }
 
-// TestServers does so with each of the servers that REDIS_SERVERS lists, single and
-// as a cluster, and measures how many bytes a counter takes.
+// TestServers does the same with each of the servers that REDIS_SERVERS lists, single and
+// as a cluster, and measures the bytes per counter.
 func TestServers(t *testing.T) {
 	list := os.Getenv("REDIS_SERVERS")
 	if list == "" {
@@ -78,7 +78,7 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// bytesPerKey returns what a counter takes of the server's memory, all included.
+// bytesPerKey returns how much of the server's memory a counter takes, all included.
 func bytesPerKey(t *testing.T, s *redistest.Server, a algo.Algorithm) string {
 	t.Helper()
 	const keys = 50_000

@@ -283,7 +283,7 @@ func checkMode(ctx context.Context, client rueidis.Client, mode Mode, timeout ti
 	defer cancel()
 	err := client.Do(ctx, client.B().ClusterSlots().Build()).Error()
 	if refusal, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(refusal.Error(), "NOPERM") {
-		return fmt.Errorf("the server does not tell which slots it has: %w", err)
+		return fmt.Errorf("the server does not report its slots: %w", err)
 	}
 	return errNoCluster
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestRedisIsLookedForOften starts without Redis: one line says so, and one that
-// there is a connection, soon after Redis is there.
+// TestRedisIsLookedForOften starts without Redis. One line says so, and another says that
+// it is connected, soon after Redis has started.
 func TestRedisIsLookedForOften(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
@@ -36,7 +36,7 @@ func TestRedisIsLookedForOften(t *testing.T) {
 	if took := time.Since(started); took > 200*time.Millisecond+busyMachine {
 		t.Errorf("it took %v to find Redis", took)
 	}
-	redistest.Eventually(t, "the log tells of the connection", func() bool { return lines.FilterMessage("connected to Redis").Len() > 0 })
+	redistest.Eventually(t, "the log reports the connection", func() bool { return lines.FilterMessage("connected to Redis").Len() > 0 })
 	connected := lines.FilterMessage("connected to Redis").All()
 	if missing := lines.FilterMessage("no connection to Redis: trying until there is one"); missing.Len() != 1 || len(connected) != 1 || lines.Len() != 2 {
 		t.Fatalf("the log has %v, want a line without Redis and one with it", lines.All())
@@ -61,7 +61,7 @@ func TestRefusalsAreTriedLessOften(t *testing.T) {
 	if b.Ready(timeout(3*time.Second)) == nil {
 		t.Error("it is ready with a wrong password")
 	}
-	// After 0, 0.1, 0.3, 0.7, 1.5 and 2.5 s, give or take a quarter of each pause.
+	// After 0, 0.1, 0.3, 0.7, 1.5 and 2.5 s, plus or minus a quarter of each pause.
 	if tried := count(t, server.Info("total_connections_received")) - before; tried < 4 || tried > 8 {
 		t.Errorf("%d connections in 3 s, want 6", tried)
 	}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// BenchmarkDeadline makes the context of a call and gives it up, beside what the
-// standard library takes for one that tells when its time has come.
+// BenchmarkDeadline makes and releases the context of a call. It compares that with a
+// context of the standard library that reports when its time has come.
 func BenchmarkDeadline(b *testing.B) {
 	bk := &breaker{all: &breakers{}}
 	b.Run("pooled", func(b *testing.B) {

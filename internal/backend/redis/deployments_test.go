@@ -23,7 +23,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 )
 
-// unhurried is for tests that are not about time.
+// unhurried is a long timeout, for tests that are not about time.
 const unhurried = 10 * time.Second
 
 func limit(t testing.TB, p algo.Params) *algo.Limit {
@@ -122,8 +122,8 @@ func TestDeployments(t *testing.T) {
 	}
 }
 
-// documentedUser returns the command of docs/redis.md that makes a user with no
-// more rights than are needed.
+// documentedUser returns the command of docs/redis.md that creates a user with only the
+// necessary rights.
 func documentedUser(t *testing.T) []string {
 	t.Helper()
 	text, err := os.ReadFile("../../../docs/redis.md")
@@ -138,8 +138,8 @@ func documentedUser(t *testing.T) []string {
 	return append([]string{"ACL", "SETUSER"}, strings.Fields(command)...)
 }
 
-// TestTheDocumentedUserMayDoAll does everything that the service does with Redis as
-// the user that docs/redis.md describes.
+// TestTheDocumentedUserMayDoAll uses every feature of the service that needs Redis, as the
+// user of docs/redis.md.
 func TestTheDocumentedUserMayDoAll(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{Args: []string{"--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"}})
@@ -175,9 +175,9 @@ func TestTheDocumentedUserMayDoAll(t *testing.T) {
 	}
 	changed, stop := context.WithCancel(context.Background())
 	defer stop()
-	told := 0
+	seen := 0
 	if err := rules.Watch(changed, func() {
-		if told++; told == 2 { // the second time by what is in Redis
+		if seen++; seen == 2 { // the second time by the rules in Redis
 			stop()
 		}
 	}); err != nil && !errors.Is(err, context.Canceled) {
@@ -190,7 +190,7 @@ func TestTheDocumentedUserMayDoAll(t *testing.T) {
 	}
 }
 
-// TestRefusedConnections shows what is said of a server that refuses us.
+// TestRefusedConnections checks the errors for servers that refuse the connection.
 func TestRefusedConnections(t *testing.T) {
 	t.Parallel()
 	files := redistest.NewTLS(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestErrorsWithoutACode has a server answer with errors that begin with ERR, which
-// the library cuts off, and wants their meaning known.
+// TestErrorsWithoutACode: a server answers with errors that begin with ERR, which the
+// library removes. Their meaning must still be recognized.
 func TestErrorsWithoutACode(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{})

@@ -11,7 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestEvictionsAreSaid has a Redis with too little memory forget keys.
+// TestEvictionsAreSaid runs a Redis with too little memory, which evicts keys.
 func TestEvictionsAreSaid(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[string]int{"noeviction": 0, "allkeys-lru": 1, "volatile-ttl": 1} {

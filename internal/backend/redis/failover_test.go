@@ -20,8 +20,8 @@ import (
 const failoverLimit = 200
 
 // TestSentinelFailover kills the master under load. Calls fail for a while, and
-// then go to the new master with no restart of anything; what the replica had
-// copied is still counted.
+// then go to the new master without a restart. Counters that the replica had
+// copied go on.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinels(t, "pw")
@@ -69,8 +69,8 @@ func clusterOf(t *testing.T, c *redistest.Cluster, timeout string) *redis.Backen
 	return open(t, from.Options)
 }
 
-// TestCluster decides requests of several descriptors, moves slots to another
-// master while they are used, which changes nothing, and kills a master.
+// TestCluster decides requests of several descriptors. It moves slots to another master
+// while they are used, which changes no decision, and kills a master.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t)
@@ -159,8 +159,8 @@ func testMigration(t *testing.T, b *redis.Backend, c *redistest.Cluster) {
 	}
 }
 
-// decidePairs decides two limits of one descriptor until stopped: of two keys in
-// one slot, which for a while are on different servers.
+// decidePairs decides two limits of one descriptor until stopped. Their two keys are in
+// one slot, and for a while on different servers.
 func decidePairs(b *redis.Backend, l *algo.Limit, stop chan struct{}) error {
 	out := make([]algo.Decision, 2)
 	for n := 0; ; n++ {
@@ -177,8 +177,8 @@ func decidePairs(b *redis.Backend, l *algo.Limit, stop chan struct{}) error {
 		if err := b.Decide(context.Background(), &req, out); err != nil {
 			return err
 		}
-		// A key that moves takes along how much longer it is to live, not until when,
-		// and when it expires is part of its counter: it may be late by the move.
+		// A key moves with its time to live, not with its expiry. The expiry is part of
+		// the counter, which may be late by the time of the move.
 		drift := (out[0].ResetAfter - out[1].ResetAfter).Abs()
 		if out[0].Allowed != out[1].Allowed || out[0].Remaining != out[1].Remaining || drift > 10*time.Second {
 			return fmt.Errorf("two equal counters that are charged together differ: %+v", out)

@@ -19,20 +19,20 @@ import (
 // tableVariable names a file for the figures of TestFailures, as docs/ has them.
 const tableVariable = "REDIS_FAILURES_TABLE"
 
-// failure is one thing that may happen to Redis under load.
+// failure is one kind of failure of Redis under load.
 type failure struct {
 	name string
-	// start starts Redis, and returns how to reach it, what makes it fail, and
-	// what ends that; nil when it ends by itself.
+	// start starts Redis, and returns the options to reach it, a function that makes it
+	// fail, and one that ends the failure; nil if it ends by itself.
 	start func(t *testing.T) (o redis.Options, strike, heal func())
-	// suspends says that calls are expected to be: Redis does not answer.
+	// suspends is set if calls must be suspended, because Redis does not answer.
 	suspends bool
-	// forgets says that all counters are lost with it, so that each limit is
-	// admitted anew; loses is how much of each may be, because a replica had not
-	// heard of it yet.
+	// forgets is set if all counters are lost, so that each limit is admitted again.
+	// loses is how much of each may be admitted again, because a replica had not
+	// received it yet.
 	forgets bool
 	loses   int64
-	// refuses says that Redis answers calls that charge with errors of its own.
+	// refuses is set if Redis answers calls that charge with errors of its own.
 	refuses bool
 	perKey  uint32 // limit; default 500
 }
@@ -112,7 +112,7 @@ var failures = []failure{
 	},
 }
 
-// figures are what is measured of a failure.
+// figures are the measurements of a failure.
 type figures struct {
 	name                  string
 	calls, failed         int
@@ -121,10 +121,10 @@ type figures struct {
 	admitted, most        int64
 }
 
-// TestFailures has a steady load meet each failure. No call takes for ever or
-// fails in an unknown way, calls are suspended when Redis does not answer, the
-// service recovers by itself, and no more is admitted than the limit, once more
-// where Redis has lost what it knew.
+// TestFailures runs each failure under a steady load. No call takes for ever or fails in
+// an unknown way. Calls are suspended when Redis does not answer. The service recovers by
+// itself. No more is admitted than the limit, or twice the limit if Redis has lost its
+// counters.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	var table []figures

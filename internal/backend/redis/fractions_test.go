@@ -20,9 +20,9 @@ func controlled(t testing.TB, server *redistest.Server) (*redis.Backend, *atomic
 	}), now
 }
 
-// TestFractions runs through rates whose hits cost no whole number of
-// microseconds, for long enough that any rounding would show: every decision is
-// compared, and at the end the number of hits that passed.
+// TestFractions runs through rates whose hits do not cost a whole number of
+// microseconds, for long enough that any rounding would show. It compares every decision,
+// and at the end the number of hits that passed.
 func TestFractions(t *testing.T) {
 	t.Parallel()
 	const year = 365 * 24 * time.Hour

@@ -25,8 +25,8 @@ var namings = map[string]keys.Naming{
 	"plain, cluster": {Prefix: "p", Tagged: true, Plain: true},
 }
 
-// hashTag returns what of a key chooses its slot in a cluster, as Redis defines
-// it, and false if that is all of it.
+// hashTag returns the part of a key that selects its slot in a cluster, as Redis defines
+// it, and false if that is the whole key.
 func hashTag(key string) (tag string, ok bool) {
 	_, rest, ok := strings.Cut(key, "{")
 	if !ok {
@@ -36,7 +36,7 @@ func hashTag(key string) (tag string, ok bool) {
 	return tag, ok && tag != ""
 }
 
-// checkName fails if anything in the counter's key is read as more than a name.
+// checkName fails if the content of the counter's key acts as more than a name.
 func checkName(t *testing.T, n keys.Naming, name string, c *backend.Check) {
 	t.Helper()
 	rest, ok := strings.CutPrefix(name, "p:")
@@ -57,11 +57,10 @@ func checkName(t *testing.T, n keys.Naming, name string, c *backend.Check) {
 	}
 }
 
-// FuzzNamesAndDecisions takes two descriptors of any bytes and a few requests for
-// them. Their counters have different names in Redis unless they are one
-// descriptor; nothing in them chooses a hash tag; and a real Redis, alone and as
-// a cluster, decides every field as the store in memory does, which knows no
-// names at all.
+// FuzzNamesAndDecisions takes two descriptors of any bytes and a few requests for them.
+// Their counters have different names in Redis, unless the descriptors are equal. Their
+// content never chooses a hash tag. A real Redis, alone and as a cluster, decides every
+// field as the store in memory does, which has no names.
 func FuzzNamesAndDecisions(f *testing.F) {
 	for _, seed := range []struct{ key, value, other string }{
 		{"user", "alice", "bob"},

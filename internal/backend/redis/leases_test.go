@@ -9,12 +9,12 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/lease"
 )
 
-// TestWhatALeaseGivesBackIsNotRefused: a refusal from before is remembered no more.
+// TestWhatALeaseGivesBackIsNotRefused: an earlier refusal is no longer remembered.
 func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
 	t.Parallel()
 	const most = 1_000_000
 	b := openFor(t, Options{LocalCacheBytes: 1 << 20})
-	b.stop() // nothing goes back by itself
+	b.stop() // nothing is given back by itself
 	b.stopped.Wait()
 	limit, err := algo.New(algo.Params{Algorithm: algo.TokenBucket, Limit: most, Window: 300 * 24 * time.Hour})
 	if err != nil {

@@ -22,7 +22,7 @@ type load struct {
 	key     func(n int64) string // of the n-th call
 	pause   time.Duration        // of each caller between two calls
 	callers int
-	// refusals are expected too: errors that Redis answers with.
+	// refusals: error replies of Redis are expected too.
 	refusals bool
 
 	calls, answered, refused, suspended atomic.Int64
@@ -34,7 +34,7 @@ type load struct {
 	done                                sync.WaitGroup
 }
 
-// sample is what became of one call.
+// sample is the result of one call.
 type sample struct {
 	at   time.Time
 	took time.Duration
@@ -42,7 +42,7 @@ type sample struct {
 }
 
 // start makes calls until end, or until the test ends: a test that fails must not close
-// the store under its callers.
+// the store while callers use it.
 func (l *load) start() *load {
 	running, stop := context.WithCancel(context.Background())
 	l.admitted, l.stopped, l.stop = map[string]int64{}, running.Done(), stop
@@ -120,7 +120,7 @@ func (l *load) between(a, b time.Time) (found []sample) {
 	return found
 }
 
-// quantile returns the time within which that part of the calls ended.
+// quantile returns the time within which that fraction of the calls ended.
 func quantile(samples []sample, q float64) time.Duration {
 	if len(samples) == 0 {
 		return 0

@@ -28,7 +28,7 @@ func newMetrics() *metrics {
 		}, []string{"result"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ratelimit_redis_call_seconds",
-			Help:    "Time of calls to Redis, those that were suspended not included.",
+			Help:    "Time of calls to Redis, without those that were suspended.",
 			Buckets: []float64{1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 1},
 		}),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -68,10 +68,10 @@ func failure(err error) string {
 
 var (
 	connectedDesc = prometheus.NewDesc("ratelimit_redis_connected", "1 while Redis answers; 0 before the first connection, and while all calls are suspended.", nil, nil)
-	heldDesc      = prometheus.NewDesc("ratelimit_redis_lease_held_hits", "Hits that are charged and not spent: of leases, and on their way back.", nil, nil)
-	overshootDesc = prometheus.NewDesc("ratelimit_redis_lease_overshoot_hits", "The most hits of one counter that were held at once: summed over replicas, by no more can leases have let a limit be exceeded; a fixed window not at all.", nil, nil)
-	evictedDesc   = prometheus.NewDesc("ratelimit_redis_evicted_keys_total", "Keys that Redis has forgotten to save memory since it started, as it says every 15 s. None if it does not say.", nil, nil)
-	suspendedDesc = prometheus.NewDesc("ratelimit_redis_suspended", "The part of calls to Redis that is suspended now: 0 or 1, and in a cluster in between.", nil, nil)
+	heldDesc      = prometheus.NewDesc("ratelimit_redis_lease_held_hits", "Hits that are charged and not yet spent: held by leases, or being given back.", nil, nil)
+	overshootDesc = prometheus.NewDesc("ratelimit_redis_lease_overshoot_hits", "The most hits of one counter that were held at once. The sum over replicas bounds how far leases may have exceeded a limit; a fixed window is never exceeded.", nil, nil)
+	evictedDesc   = prometheus.NewDesc("ratelimit_redis_evicted_keys_total", "Keys that Redis has evicted to save memory since it started, read every 15 s. Absent if Redis does not report it.", nil, nil)
+	suspendedDesc = prometheus.NewDesc("ratelimit_redis_suspended", "The fraction of calls to Redis that is suspended now: 0 or 1, in a cluster also between.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].

@@ -9,7 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 )
 
-// TestSecrets prints options in every way that a log or the admin may.
+// TestSecrets prints options in every way that a log or the admin address may.
 func TestSecrets(t *testing.T) {
 	o := redis.Options{Addrs: []string{"r:1"}, Password: "hunter2", SentinelPassword: "hunter3"}
 	asJSON, err := json.Marshal(map[string]any{"password": o.Password, "sentinel": o.SentinelPassword})
@@ -21,7 +21,7 @@ func TestSecrets(t *testing.T) {
 			t.Errorf("%s shows a password", text)
 		}
 		if !strings.Contains(text, "(hidden)") {
-			t.Errorf("%s does not tell that there is a password", text)
+			t.Errorf("%s does not show that there is a password", text)
 		}
 	}
 }

@@ -26,13 +26,12 @@ const (
 	back = "Redis answers again"
 )
 
-// busyMachine is how much later than it should anything may be on a machine that
-// runs other programs, too.
+// busyMachine is the tolerated delay on a machine that runs other programs, too.
 const busyMachine = 150 * time.Millisecond
 
-// stalls measures for how long the machine lets this process wait for its turn.
-// What is late while it does proves nothing. The function that it returns ends it,
-// and returns the longest.
+// stalls measures how long the machine keeps this process waiting. Late answers during a
+// stall prove nothing. The function that it returns ends the measurement, and returns the
+// longest stall.
 func stalls() func() time.Duration {
 	const pace = 5 * time.Millisecond
 	stop, longest := make(chan struct{}), make(chan time.Duration)
@@ -63,17 +62,17 @@ func steady(t *testing.T, b *redis.Backend) *load {
 	}).start()
 }
 
-// more waits until so many more calls are answered.
+// more waits until that many more calls are answered.
 func (l *load) more(n int64) {
 	l.t.Helper()
 	until := l.answered.Load() + n
 	redistest.Eventually(l.t, "calls are answered", func() bool { return l.answered.Load() >= until })
 }
 
-// outage has steady traffic meet a fault that lasts for a while. No answer takes
-// longer than its bound, and soon after the end all are answered.
+// outage runs steady traffic during a fault that lasts for a while. No answer takes longer
+// than its bound, and soon after the end all are answered.
 func outage(t *testing.T, lasts time.Duration, strike, heal func(s *redistest.Server)) {
-	// Not in parallel: it is about time.
+	// Not in parallel, because the test is about time.
 	const bound = 50 * time.Millisecond
 	core, lines := observer.New(zapcore.InfoLevel)
 	s := redistest.Start(t, redistest.Config{})
@@ -134,9 +133,8 @@ func TestRedisKilled(t *testing.T) {
 	outage(t, 2*time.Second, (*redistest.Server).Kill, (*redistest.Server).Restart)
 }
 
-// TestRefusedLogins has steady traffic lose its connections and find the password
-// changed. That is Redis being away: few connections are tried, and one line says
-// why.
+// TestRefusedLogins: steady traffic loses its connections and finds the password changed.
+// That counts as an outage of Redis: few connections are tried, and one line says why.
 func TestRefusedLogins(t *testing.T) {
 	t.Parallel()
 	core, lines := observer.New(zapcore.InfoLevel)
@@ -175,7 +173,7 @@ func count(t *testing.T, text string) int {
 	return n
 }
 
-// TestHealthWithoutTraffic has nothing ask Redis while it goes and comes back.
+// TestHealthWithoutTraffic makes no calls while Redis goes away and comes back.
 func TestHealthWithoutTraffic(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{})
@@ -212,7 +210,7 @@ func TestHealthWithoutTraffic(t *testing.T) {
 	becomes(true, "it is started again")
 }
 
-// ask makes a request with a deadline, or without for 0, and returns how long it took.
+// ask makes a request with a deadline, or without one for 0, and returns its duration.
 func ask(t *testing.T, b *redis.Backend, key string, within time.Duration) (time.Duration, error) {
 	t.Helper()
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 10, Window: 24 * time.Hour})
@@ -269,7 +267,7 @@ func TestAnswersAreInTimeForTheirCallers(t *testing.T) {
 	}
 }
 
-// TestNoTimeToAsk has a caller leave before an answer could arrive.
+// TestNoTimeToAsk: a caller leaves before an answer could arrive.
 func TestNoTimeToAsk(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{})
@@ -285,8 +283,8 @@ func TestNoTimeToAsk(t *testing.T) {
 	}
 }
 
-// TestAChargeThatNobodyWaitsFor shows what becomes of a hit whose caller was
-// answered without Redis: what was sent is charged when Redis goes on.
+// TestAChargeThatNobodyWaitsFor: a caller was answered without Redis. Its hit, if it was
+// sent, is charged when Redis goes on.
 func TestAChargeThatNobodyWaitsFor(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{})

@@ -21,8 +21,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestProxies counts through proxies that do not let HELLO pass, and again when
-// Redis behind them was gone.
+// TestProxies counts through proxies that do not let HELLO pass, and again after an
+// outage of the Redis behind them.
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	l := limit(t, algo.Params{Algorithm: algo.TokenBucket, Limit: 3, Window: 24 * time.Hour})
@@ -113,7 +113,7 @@ func TestConformanceBehindShardingProxies(t *testing.T) {
 	}
 }
 
-// TestShardingProxyWithADeadServer: what the other server holds is decided as ever,
+// TestShardingProxyWithADeadServer: counters of the other server are decided as before,
 // and its calls are not suspended.
 func TestShardingProxyWithADeadServer(t *testing.T) {
 	t.Parallel()
@@ -124,7 +124,7 @@ func TestShardingProxyWithADeadServer(t *testing.T) {
 			dead, well := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})
 			core, lines := observer.New(zapcore.InfoLevel)
 			b := open(t, redis.Options{Mode: redis.Proxy, Addrs: []string{start(t, dead, well)}, Log: zap.New(core)})
-			keys := map[bool][]string{} // by whether the server is well
+			keys := map[bool][]string{} // by whether the server works
 			for n := range 40 {
 				key, held := strconv.Itoa(n), well.Text("DBSIZE")
 				if _, err := hit(b, key, l, 1); err != nil {

@@ -31,8 +31,8 @@ func answers(t *testing.T, b *redis.Backend, when string) {
 	})
 }
 
-// TestRenewedCertificates has all certificates be renewed under another authority,
-// and Redis started again with them. A connection of the old ones is refused then.
+// TestRenewedCertificates renews all certificates under another authority, and restarts
+// Redis with them. A connection with the old ones is then refused.
 func TestRenewedCertificates(t *testing.T) {
 	t.Parallel()
 	files, renewed := redistest.NewTLS(t), redistest.NewTLS(t)
@@ -60,7 +60,7 @@ func TestRenewedCertificates(t *testing.T) {
 	answers(t, b, "with the renewed certificates")
 }
 
-// TestPasswordsFromFiles has user and password change while the service runs.
+// TestPasswordsFromFiles changes user and password while the service runs.
 func TestPasswordsFromFiles(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{})

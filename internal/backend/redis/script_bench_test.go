@@ -10,8 +10,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// BenchmarkScript makes one call after the other, each for so many of 10,000 keys,
-// and reports Redis' own CPU time for each check.
+// BenchmarkScript makes one call after the other, each for a number of 10,000 keys, and
+// reports Redis' own CPU time per check.
 func BenchmarkScript(b *testing.B) {
 	server := redistest.Start(b, redistest.Config{})
 	store, err := New(Options{Addrs: []string{server.Addr}, Timeout: 5 * time.Second, DialTimeout: 5 * time.Second})

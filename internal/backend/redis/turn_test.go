@@ -9,7 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 )
 
-// request returns an op that is to be answered within a time.
+// request returns an op that must be answered within a time.
 func request(within time.Duration) *op {
 	now := time.Now()
 	return newOp(make([]backend.Check, 1), false, make([]algo.Decision, 1), now, now.Add(within))
@@ -65,8 +65,8 @@ func TestABatchTakesTheLongestBound(t *testing.T) {
 	}
 }
 
-// TestARequestThatLeavesTheQueueIsNotSent has a request's time end while it waits
-// for another's call.
+// TestARequestThatLeavesTheQueueIsNotSent: a request's time ends while it waits for
+// another's call.
 func TestARequestThatLeavesTheQueueIsNotSent(t *testing.T) {
 	t.Parallel()
 	begun, end := make(chan int), make(chan struct{})

@@ -27,7 +27,7 @@ func IDOf(key []byte) ID {
 //
 //	prefix:id             by default
 //	prefix:{shard}:id     where keys are spread, when the check has a shard
-//	prefix:{shard}:key    when keys are to be read by people; {shard} as above
+//	prefix:{shard}:key    when people should read the keys; {shard} as above
 //
 // A hash tag is always a hash of fixed length. A descriptor's own opening braces are
 // written as \x7b, so that they never begin a hash tag.

@@ -13,9 +13,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// rehearsal is replicas that hold leases of one counter, in a time of its own: calls
-// take as long as they like, overtake each other and fail, before or after they have
-// charged.
+// rehearsal simulates replicas that hold leases of one counter, with a clock of its own.
+// Calls take any time, overtake each other, and fail before or after they have charged.
 type rehearsal struct {
 	t        *testing.T
 	rng      *rand.Rand
@@ -36,10 +35,10 @@ type happening struct {
 	do func()
 }
 
-// sum is hits that were admitted, when they were decided.
+// sum is a number of hits that were admitted, and when they were decided.
 type sum struct{ at, hits int64 }
 
-// skew is by how much Redis' clock is ahead.
+// skew is how far Redis' clock is ahead.
 const skew = 123_456
 
 func newRehearsal(t *testing.T, rng *rand.Rand, p algo.Params, share float64, replicas int) *rehearsal {
@@ -51,7 +50,7 @@ func newRehearsal(t *testing.T, rng *rand.Rand, p algo.Params, share float64, re
 	return r
 }
 
-// load loads the rules again, in which nothing has changed.
+// load loads the unchanged rules again.
 func (r *rehearsal) load(replica int) {
 	limit, err := algo.New(r.params)
 	if err != nil {
@@ -66,7 +65,7 @@ func (r *rehearsal) after(d time.Duration, do func()) {
 	r.todo = append(r.todo, happening{r.now + d.Microseconds(), do})
 }
 
-// run has everything happen that is due in the next d.
+// run runs all events that are due in the next d.
 func (r *rehearsal) run(d time.Duration) {
 	end := r.now + d.Microseconds()
 	defer func() { r.now = end }()
@@ -83,7 +82,7 @@ func (r *rehearsal) run(d time.Duration) {
 
 func (r *rehearsal) upTo(d time.Duration) time.Duration { return time.Duration(r.rng.Int64N(int64(d))) }
 
-// counter is the one that all ask for.
+// counter is the counter of all requests.
 var counter = keys.IDOf([]byte("hot"))
 
 // query is a check on its way to Redis and back.
@@ -93,8 +92,8 @@ type query struct {
 	answer Answer
 }
 
-// queries are those of a call: what a trip gives back, what a request asks for, if
-// there is one, and what the trip takes.
+// queries are the checks of a call: the hits that a trip gives back, those of a request,
+// if there is one, and those that the trip takes.
 type queries struct{ give, first, take *query }
 
 func queriesOf(t *Trip, first *query) (q queries) {
@@ -137,7 +136,7 @@ func (r *rehearsal) request(replica int, hits int64) {
 
 func (r *rehearsal) admit(hits int64) { r.admitted = append(r.admitted, sum{r.now, hits}) }
 
-// call makes a call; done hears when it was decided, if it does not fail.
+// call makes a call; done gets the time of its decision, unless it fails.
 func (r *rehearsal) call(replica int, t *Trip, first *query, done func(at int64)) {
 	q := queriesOf(t, first)
 	sent, fails, arrives := r.time(), r.rng.IntN(20) == 0, true
@@ -166,7 +165,7 @@ func (r *rehearsal) call(replica int, t *Trip, first *query, done func(at int64)
 	})
 }
 
-// decide is the script.
+// decide stands for the script.
 func (r *rehearsal) decide(all queries) {
 	now := r.now + skew
 	for _, q := range []*query{all.give, all.first, all.take} {
@@ -179,7 +178,7 @@ func (r *rehearsal) decide(all queries) {
 	}
 }
 
-// giveBack gives back what of the replica's has expired, again and again.
+// giveBack gives back the replica's expired hits, again and again.
 func (r *rehearsal) giveBack(replica int) {
 	for _, t := range r.replicas[replica].Overdue(r.time()) {
 		r.call(replica, t, nil, func(int64) {})
@@ -196,8 +195,8 @@ func (r *rehearsal) traffic(replica int) {
 	r.after(r.upTo(r.pause), func() { r.traffic(replica) })
 }
 
-// Whatever becomes of calls, replicas together never hold more than the share, and
-// admit no more than what the limit does and that share; a fixed window is not exceeded.
+// Whatever becomes of calls, replicas together never hold more than the share. They admit
+// at most the limit and that share; a fixed window is not exceeded.
 func TestLeasesNeverExceedTheShare(t *testing.T) {
 	t.Parallel()
 	const limit, share, replicas = 300, 0.5, 3
@@ -220,7 +219,7 @@ func TestLeasesNeverExceedTheShare(t *testing.T) {
 			}
 			most := int64(share * float64(r.limits[0].Capacity()))
 			for range 1500 {
-				// What is held while there is much room is spent when there is none.
+				// Hits that are held while there is much room are spent when there is none.
 				if rng.IntN(8) == 0 {
 					r.pause = []time.Duration{2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 200 * time.Millisecond}[rng.IntN(4)]
 				}
@@ -275,8 +274,8 @@ func (r *rehearsal) together(a, b, window int64) bool {
 	return b-a < window
 }
 
-// TestLeaseOfTwoWindows: of two calls that are under way at once one may be decided in
-// the next window. What the other took is void there, whichever is heard of first.
+// TestLeaseOfTwoWindows: of two calls under way at once, one may be decided in the next
+// window. The hits that the other took are void there, whichever answer comes first.
 func TestLeaseOfTwoWindows(t *testing.T) {
 	limit, err := algo.New(algo.Params{Algorithm: algo.FixedWindow, Limit: 100, Window: time.Second})
 	if err != nil {
@@ -290,7 +289,7 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 		var answers []Answer
 		for i := range 2 {
 			trip := l.Begin(counter, &c, 1, sent)
-			taken := int64(10 + i) // whatever they wished for
+			taken := int64(10 + i) // whatever they asked for
 			trip.lease.asked += taken
 			trip.Take = trip.lease.transfer(taken)
 			trips = append(trips, trip)
@@ -307,7 +306,7 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 		if h.left != 11 || h.asked != 0 {
 			t.Errorf("heard in the order %v: %d left of the next window, and %d asked for, want the 11 of the call that it decided", order, h.left, h.asked)
 		}
-		// It goes back when its time is over, unless the window is by then.
+		// The lease is given back when it expires, unless the window has ended by then.
 		if give := h.giveBack(now); give != nil {
 			t.Errorf("given back at once")
 		}
@@ -322,8 +321,8 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 	}
 }
 
-// TestLeasesOutliveReloads: what is held of a limit serves on when the rules are loaded
-// again and say the same, and goes back when they do not.
+// TestLeasesOutliveReloads: held hits of a limit stay in use when a reload does not change
+// the limit, and are given back when it does.
 func TestLeasesOutliveReloads(t *testing.T) {
 	load := func(n uint32) *algo.Limit {
 		limit, err := algo.New(algo.Params{Algorithm: algo.SlidingLog, Limit: n, Window: time.Second, DeniedHits: algo.Drop})
