@@ -445,7 +445,8 @@ func (r *record) showsNoStore(c *call, i int, p algo.Params) bool {
 	return false
 }
 
-// widest returns the version of a limit that may be charged the most.
+// widest returns the parameters of a limit with the greatest limit and burst of all
+// versions.
 func (r *record) widest(k *counter) algo.Params {
 	d := r.plan.domains[k.name.domain]
 	w := k.rule.limits[k.name.limit]
