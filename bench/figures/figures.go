@@ -1,7 +1,6 @@
-// Package figures owns what docs/dev/performance.md states: the figures, kept in
-// docs/dev/performance.json, and the tables made of them. They come from package
-// report and, as the output of Go benchmarks, from the module libraries; the
-// plots are drawn by package plots.
+// Package figures owns the figures in docs/dev/performance.md, which it stores in
+// docs/dev/performance.json, and the tables of them. The figures come from package report
+// and, as output of Go benchmarks, from the module libraries. Package plots draws them.
 package figures
 
 import (
@@ -19,13 +18,13 @@ import (
 	"github.com/distlimiter/ratelimit/bench/report"
 )
 
-// Data are all figures. Either part may be missing.
+// Data holds all figures. Either part may be missing.
 type Data struct {
 	Report    *report.Report `json:",omitempty"`
 	Libraries []Result       `json:",omitempty"`
 }
 
-// Read reads the figures from a file; one that does not exist has none.
+// Read reads the figures from a file. A file that does not exist has none.
 func Read(path string) (*Data, error) {
 	d := new(Data)
 	text, err := os.ReadFile(path)
@@ -41,7 +40,7 @@ func Read(path string) (*Data, error) {
 	return d, nil
 }
 
-// ReadReport reads what [report.Report.JSON] wrote.
+// ReadReport reads a file that [report.Report.JSON] wrote.
 func ReadReport(path string) (*report.Report, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -54,8 +53,7 @@ func ReadReport(path string) (*report.Report, error) {
 	return r, nil
 }
 
-// Write writes the figures to a file, with as many digits as mean something, a
-// line for each row.
+// Write writes the figures to a file, with their significant digits, one line for each row.
 func (d *Data) Write(path string) error {
 	text, err := json.Marshal(d)
 	if err != nil {
@@ -67,7 +65,7 @@ func (d *Data) Write(path string) error {
 	if err := decoder.Decode(&tree); err != nil {
 		return err
 	}
-	// Into the types again, for the order of their fields.
+	// Decode into the types again, for the order of their fields.
 	if text, err = json.Marshal(rounded(tree)); err != nil {
 		return err
 	}
@@ -107,7 +105,7 @@ func rounded(v any) any {
 	return v
 }
 
-// The parts of docs/dev/performance.md that are made, between lines that say so.
+// The generated parts of docs/dev/performance.md, between lines that mark them.
 const (
 	reportPart    = "report"
 	librariesPart = "libraries"
@@ -142,7 +140,7 @@ func (d *Data) report(w io.Writer) error {
 	if err := d.Report.Markdown(w); err != nil {
 		return err
 	}
-	// As package plots draws them: what was not measured has no plot.
+	// The same plots as package plots draws: only measured figures have one.
 	images := []string{"![CPU per request of each server](img/performance_server.svg)"}
 	rows := d.Report.Rows
 	if slices.ContainsFunc(rows, func(r *report.Row) bool { return r.Backend == "redis" }) {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/perf/benchfmt"
 )
 
-// Result is what one limiter took, as medians.
+// Result holds the medians of one limiter.
 type Result struct {
 	Store   string // memory or redis
 	Class   string // the algorithm
@@ -25,7 +25,7 @@ type Result struct {
 // Ours is the name of this project among the libraries.
 const Ours = "distlimiter"
 
-// remarks say what a comparison should know of a library.
+// remarks are notes on libraries for a fair comparison.
 var remarks = map[string]string{
 	"x-time-rate+xsync":              "answers yes or no only; keys are never forgotten",
 	"x-time-rate-alone-without-keys": "one limiter for all, no look-up: does less, shown for what keys cost",
@@ -93,7 +93,7 @@ func (r *Result) same(o Result) bool {
 	return r.Store == o.Store && r.Class == o.Class && r.Library == o.Library && r.Keys == o.Keys && r.Procs == o.Procs && r.Callers == o.Callers
 }
 
-// parseName reads what a benchmark measures off its name.
+// parseName reads from a benchmark's name what it measures.
 func parseName(name benchfmt.Name) (Result, error) {
 	base, parts := name.Parts()
 	r := Result{Store: strings.ToLower(string(base)), Procs: 1}
@@ -132,11 +132,11 @@ type column struct {
 	keys, procs, callers int
 	unit                 string
 	scale                float64
-	// contest: who is best matters.
+	// contest marks a column in which libraries are ranked.
 	contest bool
 }
 
-// finder finds the figures of a library; nil of none.
+// finder finds the figures of a library; nil if it has none.
 type finder func(keys, procs, callers int) map[string]float64
 
 func (c *column) of(find finder) float64 { return find(c.keys, c.procs, c.callers)[c.unit] * c.scale }
@@ -149,7 +149,7 @@ func (c *column) measured(find finder) bool {
 const (
 	few  = 10_000
 	many = 1_000_000
-	// crowd is how many callers there are at once in the benchmarks of Redis.
+	// crowd is the number of concurrent callers in the benchmarks of Redis.
 	crowd = 64
 )
 
@@ -225,7 +225,7 @@ func (d *Data) classRows(b *strings.Builder, store, class string, columns []colu
 	}
 }
 
-// remark says what the reader should know, and where a library is ahead of ours.
+// remark returns the notes on a library, and where it is ahead of ours.
 func remark(library, store string, ahead []string) string {
 	var parts []string
 	for _, name := range []string{library, library + "/" + store} {
@@ -258,7 +258,7 @@ func (d *Data) find(store, class, library string) finder {
 	}
 }
 
-// BytesPerKey returns for each library what a key takes in memory.
+// BytesPerKey returns for each library how many bytes of memory a key takes.
 func (d *Data) BytesPerKey(class string) (names []string, bytes []float64) {
 	for _, name := range d.libraries("memory", class) {
 		if b := d.find("memory", class, name)(many, 1, 0)["B/key"]; b >= 1 {

@@ -1,8 +1,7 @@
-// Package flood measures what the service does when far too much is asked of it:
-// its memory at the peak, the longest that a client who asks a little had to wait
-// meanwhile, and what it still answers in time beyond saturation. Each flood is
-// held against the floor server, which shows what grpc-go and the machine do by
-// themselves. It runs on Linux only.
+// Package flood measures the service under far too much load: its peak memory, the longest
+// wait of an ordinary client meanwhile, and how many requests it still answers in time
+// beyond saturation. It compares each flood with the floor server, which shows what grpc-go
+// and the machine do by themselves. It runs on Linux only.
 package flood
 
 import (
@@ -20,11 +19,11 @@ import (
 	"github.com/distlimiter/ratelimit/bench/proc"
 )
 
-// Options say what to flood and for how long.
+// Options of a run.
 type Options struct {
 	// Floor and Service are paths of programs.
 	Floor, Service string
-	// Floods by name, and backends to measure overload with; empty: all.
+	// Floods by name, and the backends to measure overload with; empty: all.
 	Floods, Backends []string
 	// Duration of floods that have no end of their own, and of each overload.
 	Duration time.Duration
@@ -41,7 +40,7 @@ type target struct {
 	rules   string // its file of rules; empty for the floor
 }
 
-// bench is a run on its way.
+// bench is a run in progress.
 type bench struct {
 	Options
 	dir string
@@ -63,15 +62,15 @@ func Run(ctx context.Context, o Options) (err error) {
 
 const domain = "bench"
 
-// rules are the first of a file: the one for the load generator. A hit is forgotten
-// only after 86 seconds, so that all keys of a flood live at once.
+// rules is the beginning of a rule file: the rule for the load generator. A hit is forgotten
+// only after 86 seconds, so that all keys of a flood are live at once.
 const rules = `domain: bench
 descriptors:
   - key: user
     rate_limit: {algorithm: token_bucket, unit: day, requests_per_unit: 1000}
 `
 
-// start starts the service, or the floor server, with so many more rules.
+// start starts the service with more additional rules, or the floor server.
 func (b *bench) start(floor bool, more int, env []string, flags ...string) (*target, error) {
 	t := &target{}
 	path, args := b.Floor, []string{"--options", "same"}
@@ -94,15 +93,15 @@ func (b *bench) start(floor bool, more int, env []string, flags ...string) (*tar
 	return t, nil
 }
 
-// writeRules writes the rules, and so many more that nobody asks for. Files of
-// different versions differ in these.
+// writeRules writes the rules, and more additional rules that no request matches. Files of
+// different versions differ in the additional rules.
 func writeRules(path string, more, version int) error {
 	var text strings.Builder
 	text.WriteString(rules)
 	for i := range more {
 		fmt.Fprintf(&text, "  - {key: user, value: nobody-%d, rate_limit: {unit: minute, requests_per_unit: %d}}\n", i, 100+version)
 	}
-	// Replaced in one step, as those who save files do.
+	// Replace the file in one step, as editors do.
 	if err := os.WriteFile(path+".new", []byte(text.String()), 0o600); err != nil {
 		return err
 	}

@@ -22,11 +22,11 @@ import (
 	"github.com/distlimiter/ratelimit/bench/load"
 )
 
-// flood is a kind of too much.
+// flood is a kind of excessive load.
 type flood struct {
 	name  string
-	rules int // beside the one that is asked for
-	// needsRules leaves the floor server out, which has none.
+	rules int // besides the one that requests match
+	// needsRules leaves out the floor server, which has no rules.
 	needsRules bool
 	flags      []string
 	// run floods, and returns what the flooding clients saw.
@@ -124,7 +124,7 @@ func keys(ctx context.Context, _ *bench, t *target) (string, error) {
 	return fmt.Sprintf("%.0f keys a second", r.PerSecond()*perRequest), nil
 }
 
-// busy keeps 64 requests under way.
+// busy keeps 64 requests in flight.
 func (b *bench) busy(ctx context.Context, t *target, connections int) (*load.Result, error) {
 	calls, err := load.NewCalls(domain, 1, 10_000, false, 1)
 	if err != nil {
@@ -180,7 +180,7 @@ func (b *bench) reloading(ctx context.Context, t *target, rules int, every time.
 			saves++
 		}
 	}()
-	// A quarter of saturation, so that it is not the load that makes anybody wait.
+	// A quarter of saturation, so that the load itself makes no request wait.
 	calls, err := load.NewCalls(domain, 1, 10_000, false, 1)
 	if err != nil {
 		stop()
@@ -198,12 +198,12 @@ func (b *bench) reloading(ctx context.Context, t *target, rules int, every time.
 		millis(time.Duration(r.Latency.ValueAtPercentile(99))), r.PerSecond(), refused, r.Answers+refused), nil
 }
 
-// streams opens 10,000 streams on 10 connections and leaves them.
+// streams opens 10,000 streams on 10 connections and abandons them.
 func streams(ctx context.Context, b *bench, t *target) (string, error) {
 	return b.open(ctx, t, 10, 1000, nil)
 }
 
-// unended sends all but the last byte of the largest messages that are taken.
+// unended sends all but the last byte of the largest messages that the server accepts.
 func unended(ctx context.Context, b *bench, t *target) (string, error) {
 	return b.open(ctx, t, 1, 100, make([]byte, 1<<20))
 }
@@ -240,7 +240,7 @@ func (b *bench) open(ctx context.Context, t *target, connections, streams int, m
 	return fmt.Sprintf("%d of %d streams reset", reset.Load(), connections*streams), <-errs
 }
 
-// unread has 1,000 connections ask and never read.
+// unread makes 1,000 connections send requests and never read answers.
 func unread(ctx context.Context, b *bench, t *target) (string, error) {
 	const connections = 1000
 	var flooding []*raw
@@ -280,8 +280,7 @@ func descriptors(ctx context.Context, b *bench, t *target) (string, error) {
 	return b.ask(ctx, t, many)
 }
 
-// ask has 16 clients, each with a connection of its own, send the request again
-// and again.
+// ask makes 16 clients, each with a connection of its own, send the request again and again.
 func (b *bench) ask(ctx context.Context, t *target, request *pb.RateLimitRequest) (string, error) {
 	ctx, stop := context.WithTimeout(ctx, b.Duration)
 	defer stop()
@@ -311,7 +310,7 @@ func (b *bench) ask(ctx context.Context, t *target, request *pb.RateLimitRequest
 	return counts(seen) + fmt.Sprintf(", %d KiB each", proto.Size(request)>>10), nil
 }
 
-// total is how many answers there were with any of the codes.
+// total returns the number of answers, over all codes.
 func total(seen map[codes.Code]int) (n int) {
 	for _, times := range seen {
 		n += times
@@ -319,7 +318,7 @@ func total(seen map[codes.Code]int) (n int) {
 	return n
 }
 
-// counts lists codes, and how often each was seen.
+// counts lists the codes and how often each was seen.
 func counts(seen map[codes.Code]int) string {
 	var parts []string
 	for _, code := range slices.Sorted(maps.Keys(seen)) {

@@ -10,22 +10,22 @@ import (
 	"github.com/distlimiter/ratelimit/bench/load"
 )
 
-// client is how those who ask behave: how long they wait, and how many requests each
-// has under way at most.
+// client is the behaviour of clients: how long they wait, and how many requests each has in
+// flight at most.
 type client struct {
 	patience time.Duration
 	most     int
 }
 
-// The first waits as long as Envoy does by default and the second longer, both with
-// Envoy's default circuit breaker. The last has that of the files of envoy/.
+// The first client waits as long as Envoy does by default, the second longer, both with
+// Envoy's default circuit breaker. The last has the circuit breaker of the files in envoy/.
 var behaviours = []client{{20 * time.Millisecond, 1024}, {100 * time.Millisecond, 1024}, {20 * time.Millisecond, 128}}
 
 // clients is how many connections share the requests.
 const clients = 4
 
-// overload measures what is answered in time at, and beyond, saturation, with and
-// without shedding, and writes a table.
+// overload measures how many requests are answered in time at and beyond saturation, with
+// and without shedding, and writes a table.
 func (b *bench) overload(ctx context.Context) error {
 	if len(b.Floods) > 0 && !slices.Contains(b.Floods, "overload") {
 		return nil
@@ -82,8 +82,7 @@ func (b *bench) overloaded(ctx context.Context, backend string) (err error) {
 	return nil
 }
 
-// saturation returns how many requests a second are answered when 64 are always
-// under way.
+// saturation returns how many requests a second are answered with 64 always in flight.
 func (b *bench) saturation(ctx context.Context, env, flags []string) (perSecond float64, err error) {
 	t, err := b.start(false, 0, env, append(slices.Clone(flags), "--max-wait", "0")...)
 	if err != nil {
@@ -97,7 +96,7 @@ func (b *bench) saturation(ctx context.Context, env, flags []string) (perSecond 
 	return r.PerSecond(), nil
 }
 
-// offer has so many requests come in a second, whatever becomes of them.
+// offer sends rate requests a second, whether they are answered or not.
 func (b *bench) offer(ctx context.Context, env, flags []string, rate float64, c client) (r *load.Result, peak int64, err error) {
 	t, err := b.start(false, 0, env, flags...)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// probe is an ordinary client with a connection of its own, who asks a little.
+// probe is an ordinary client with a connection of its own and little load.
 type probe struct {
 	conn    *grpc.ClientConn
 	client  pb.RateLimitServiceClient
@@ -33,8 +33,8 @@ func ask(client string) *pb.RateLimitRequest {
 	}}}
 }
 
-// startProbe begins to ask. The first answer has come when it returns, so that no
-// connection is made during the flood.
+// startProbe starts a probe. It returns after the first answer, so that the probe does not
+// connect during the flood.
 func startProbe(ctx context.Context, address string) (*probe, error) {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -66,7 +66,7 @@ func (p *probe) run(ctx context.Context) {
 		}
 		start := time.Now()
 		_, err := p.client.ShouldRateLimit(ctx, ask("probe"))
-		// Also of one that the end of the flood has cut off: it has waited for as long.
+		// Count a request that the end of the flood has cut off, too: it has waited that long.
 		_ = p.latency.RecordValue(time.Since(start).Microseconds()) // within a minute
 		if ctx.Err() != nil {
 			return
@@ -77,7 +77,7 @@ func (p *probe) run(ctx context.Context) {
 	}
 }
 
-// end ends the probe; what it has measured may then be read.
+// end ends the probe. Its measurements may then be read.
 func (p *probe) end() {
 	p.stop()
 	<-p.ended

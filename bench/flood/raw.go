@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// raw is a connection of a client that keeps to no manners.
+// raw is a connection of an ill-behaved client.
 type raw struct {
 	net.Conn
 	framer *http2.Framer
@@ -49,7 +49,7 @@ func dialRaw(ctx context.Context, address string) (*raw, error) {
 	return r, errors.Join(r.framer.WriteSettings(), r.flush())
 }
 
-// flush sends what was written.
+// flush sends the buffered data.
 func (r *raw) flush() error {
 	_, err := r.Write(r.out.Bytes())
 	r.out.Reset()
@@ -76,8 +76,8 @@ func (r *raw) open(message []byte, whole bool) error {
 	return errors.Join(err, r.flush())
 }
 
-// drain reads and forgets whatever the server says, until the connection ends. It
-// returns how many streams the server has reset.
+// drain reads and discards everything from the server until the connection ends. It returns
+// how many streams the server has reset.
 func (r *raw) drain() (reset int, err error) {
 	for {
 		f, err := r.framer.ReadFrame()
@@ -93,8 +93,8 @@ func (r *raw) drain() (reset int, err error) {
 	}
 }
 
-// unread sends whole requests for as long as the server takes them in, whatever
-// window it grants, and reads no answer.
+// unread sends whole requests for as long as the server accepts them, ignores its
+// flow-control window, and reads no answer.
 func (r *raw) unread(ctx context.Context) (sent int, err error) {
 	message, err := proto.Marshal(ask("unread"))
 	if err != nil {
@@ -112,6 +112,6 @@ func (r *raw) unread(ctx context.Context) (sent int, err error) {
 			return sent, err
 		}
 		sent++
-		runtime.Gosched() // or the probe, in this process too, waits for all of these
+		runtime.Gosched() // otherwise the probe, in the same process, waits for all of these
 	}
 }

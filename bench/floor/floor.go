@@ -1,6 +1,6 @@
-// Package floor owns the server that measurements are held against: a grpc-go
-// server that answers OK to every rate-limit request and does nothing else. What
-// a real service costs beyond it is the service's own doing.
+// Package floor is the server that measurements are compared with: a grpc-go server that
+// answers OK to every rate-limit request and does nothing else. The cost of a real service
+// beyond the floor is the cost of the service itself.
 package floor
 
 import (
@@ -33,20 +33,20 @@ func New(options ...grpc.ServerOption) *grpc.Server {
 	return s
 }
 
-// SameOptions are the options that cmd/ratelimit gives grpc-go, so that what is
-// compared is the service alone.
+// SameOptions are the options that cmd/ratelimit gives grpc-go, so that a comparison shows
+// the cost of the service alone.
 func SameOptions() []grpc.ServerOption {
 	return server.GRPCOptions(1<<20, keepalive.ServerParameters{MaxConnectionAge: 24 * time.Hour, MaxConnectionAgeGrace: time.Hour, Time: 30 * time.Second, Timeout: 10 * time.Second})
 }
 
-// LetGarbagePileUp has the collector run when about so many bytes of garbage have
-// piled up. Go's own default are a few MB beside the few that are live here, so
-// that it would run many times a second, which a service that is tuned spares.
+// LetGarbagePileUp makes the collector run when about that many bytes of garbage have piled
+// up. With the few MB that are live here, it would by default run many times a second, which
+// a tuned service avoids.
 func LetGarbagePileUp(bytes uint64) {
 	runtime.GC()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
 	metrics.Read(sample)
-	base := uint64(1) // what the collector takes its percentage of
+	base := uint64(1) // the base of the collector's percentage
 	for _, s := range sample {
 		base += s.Value.Uint64()
 	}

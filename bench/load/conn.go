@@ -34,20 +34,20 @@ type conn struct {
 	fd       int
 	workload Workload
 
-	in      []byte // received, not yet taken in
+	in      []byte // received, not yet parsed
 	out     []byte // to send
 	block   []byte // static header block of the requests to come
-	first   []byte // that of the first request, nil once sent
+	first   []byte // header block of the first request, nil once sent
 	scratch struct{ block, body []byte }
 
 	due        []time.Duration // of requests that wait for window or streams
 	streams    map[uint32]stream
-	patience   time.Duration // after which a request is given up; 0: never
-	waiting    []waiting     // in the order of their streams, of clients with patience
+	patience   time.Duration // time after which a request is given up; 0: never
+	waiting    []waiting     // in the order of their streams; only with patience
 	nextID     uint32
 	maxStreams uint32 // 0 until the server has sent its settings
 	window     int64  // for sending
-	unreported int    // bytes received that the server has not been told of
+	unreported int    // bytes received and not yet credited to the server
 
 	decoder  *hpack.Decoder
 	response response // of the header block being decoded
@@ -58,7 +58,7 @@ type conn struct {
 type stream struct {
 	due     time.Duration
 	refused bool
-	code    codes.Code // of an answer that is none
+	code    codes.Code // of an answer that is not a response
 }
 
 // answer is a request that was answered.
@@ -70,7 +70,7 @@ type waiting struct {
 	end time.Duration
 }
 
-// response is what a header block says that matters here.
+// response is the relevant part of a header block.
 type response struct{ status, grpcStatus, grpcMessage string }
 
 func dial(address string, w Workload) (*conn, error) {
@@ -98,8 +98,8 @@ func dial(address string, w Workload) (*conn, error) {
 
 func (c *conn) close() { c.file.Close() }
 
-// headerBlocks returns the block of a connection's first request and that of
-// all others, which refers to what the first has put into HPACK's table.
+// headerBlocks returns the block of a connection's first request, and the block of all
+// others, which refers to the entries that the first has put into HPACK's table.
 func headerBlocks(fields []hpack.HeaderField) (first, rest []byte) {
 	var buf bytes.Buffer
 	enc := hpack.NewEncoder(&buf)
@@ -129,7 +129,7 @@ func (c *conn) hello() error {
 	return err
 }
 
-// ask sends a request, as soon as the connection may.
+// ask sends a request as soon as the connection allows it.
 func (c *conn) ask(due time.Duration) {
 	c.due = append(c.due, due)
 	c.pump()
@@ -206,7 +206,7 @@ func (c *conn) frame(t http2.FrameType, flags http2.Flags, id uint32, payload []
 	c.out = append(c.out, payload...)
 }
 
-// flush writes what the socket takes.
+// flush writes as much as the socket takes.
 func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
@@ -222,7 +222,7 @@ func (c *conn) flush() error {
 	return nil
 }
 
-// receive reads what there is and takes in the whole frames of it.
+// receive reads the available data and handles the complete frames in it.
 func (c *conn) receive() error {
 	const atOnce = 64 << 10
 	have := len(c.in)
@@ -256,7 +256,7 @@ func (c *conn) receive() error {
 	return nil
 }
 
-// take takes in one frame.
+// take handles one frame.
 func (c *conn) take(t http2.FrameType, flags http2.Flags, id uint32, payload []byte) error {
 	switch t {
 	case http2.FrameData:
@@ -293,7 +293,7 @@ func (c *conn) take(t http2.FrameType, flags http2.Flags, id uint32, payload []b
 			c.window += int64(binary.BigEndian.Uint32(payload))
 		}
 	case http2.FrameRSTStream:
-		// What follows an answer only says that the stream is over.
+		// A frame after an answer only says that the stream is over.
 		if s, waiting := c.streams[id]; waiting {
 			if c.patience == 0 {
 				return fmt.Errorf("the server reset a request: error code %x", payload)
@@ -319,7 +319,7 @@ func (c *conn) settings(payload []byte) {
 	}
 }
 
-// credit lets the server send as much again as was received.
+// credit lets the server send as many bytes as were received.
 func (c *conn) credit(n int) {
 	if c.unreported += n; c.unreported > connWindow/2 {
 		c.frame(http2.FrameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, uint32(c.unreported)))
@@ -327,7 +327,7 @@ func (c *conn) credit(n int) {
 	}
 }
 
-// data reads off a RateLimitResponse its first field, the overall code.
+// data reads the first field of a RateLimitResponse, the overall code.
 func (c *conn) data(id uint32, payload []byte) {
 	const prefix, tag = 5, 1 << 3
 	if s, ok := c.streams[id]; ok && len(payload) > prefix+1 && payload[prefix] == tag {

@@ -7,17 +7,17 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Header is the header that [Gets] name the client in.
+// Header is the header in which [Gets] name the client.
 const Header = "x-user"
 
-// Gets are HTTP requests of clients out of a number of them, without a body.
+// Gets are HTTP requests without a body, from a number of clients.
 type Gets struct {
 	clients int
 	random  *rand.Rand
 	field   []byte // the client's header as HPACK has it
 }
 
-// NewGets returns requests of clients drawn from so many of them, evenly.
+// NewGets returns requests of clients drawn evenly from that number of them.
 func NewGets(clients int, seed uint64) (*Gets, error) {
 	if clients < 1 || clients > maxClients {
 		return nil, fmt.Errorf("%d clients: use 1 to %d", clients, maxClients)

@@ -1,13 +1,13 @@
-// Package load asks an HTTP/2 server for answers and measures how long they
-// take: as many requests under way as told (closed loop), or as many a second as
-// told (open loop). It is one thread that polls its connections, so that it
-// needs a fraction of what a gRPC server needs for the same requests and keeps
-// one busy from a single core. What is asked for is left to a [Workload].
+// Package load sends requests to an HTTP/2 server and measures how long the answers take.
+// In the closed loop it keeps a number of requests in flight; in the open loop it sends a
+// number a second. It is a single thread that polls its connections, so it needs only a
+// fraction of a gRPC server's time for the same requests, and one core can keep a server
+// busy. The content of the requests is left to a [Workload].
 //
-// Latency counts from when a request was due. In the closed loop that is when it
-// was sent. In the open loop it is the time that the schedule gave it, sent or
-// not: a server that stalls makes all the requests late that came meanwhile, and
-// they are counted as such (no coordinated omission).
+// Latency counts from the time when a request was due. In the closed loop that is when it
+// was sent. In the open loop it is its time in the schedule, sent or not: a server that
+// stalls makes all requests of that time late, and they count as late (no coordinated
+// omission).
 //
 // It runs on Linux only.
 package load
@@ -26,41 +26,40 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Options say what to send, where and how.
+// Options of a run.
 type Options struct {
 	// Address is a TCP address.
 	Address  string
 	Workload Workload
 	// Connections is how many connections share the requests. At least 1.
 	Connections int
-	// InFlight is how many requests are kept under way in the closed loop.
+	// InFlight is how many requests the closed loop keeps in flight.
 	InFlight int
 	// Rate is how many requests a second are due in the open loop, at random times
 	// as from many independent clients. 0: closed loop.
 	Rate float64
-	// Patience is how long after it was due a request of the open loop is given up,
-	// by a reset of its stream, as Envoy does when its timeout has passed; an answer
-	// other than OK or over limit is then counted and no error. 0: for ever.
+	// Patience is how long after it was due a request of the open loop is given up, by a
+	// reset of its stream, as Envoy does after its timeout. With Patience, an answer other
+	// than OK or over limit is counted and is no error. 0: never give up.
 	Patience time.Duration
-	// Most is how many requests a connection has under way at most; those that are
-	// due beyond are not sent and counted as such, as by Envoy's circuit breaker.
-	// 0: no bound.
+	// Most is how many requests a connection has in flight at most. Further requests are
+	// not sent and count as unsent, as with Envoy's circuit breaker. 0: no bound.
 	Most int
 	// Warmup is how long to send before measuring, Duration how long to measure,
 	// but until there is an answer to speak of, or only until Requests (0: no
 	// bound) have been answered.
 	Warmup, Duration time.Duration
 	Requests         int
-	// Begin and End, if set, are called where the measured interval begins and ends.
+	// Begin and End, if set, are called when the measured interval begins and ends.
 	Begin, End func() error
-	// Each, if set, is called for each answer of the measured interval, with when
+	// Each, if set, is called for each answer of the measured interval, with the time when
 	// the request was due.
 	Each func(due time.Time, latency time.Duration)
 	// Seed of everything random.
 	Seed uint64
 }
 
-// Result is what was measured.
+// Result of a run.
 type Result struct {
 	Answers int // in the measured interval
 	Refused int // of them: over limit
@@ -72,19 +71,19 @@ type Result struct {
 	Elapsed      time.Duration
 	// Latency of the answers, in nanoseconds.
 	Latency *hdrhistogram.Histogram
-	// Lag of the open loop: how long after they were due requests were handed to
-	// their connections, in nanoseconds. It is part of Latency, and all this
-	// program's doing or its core's.
+	// Lag of the open loop: how long after they were due requests were handed to their
+	// connections, in nanoseconds. It is part of Latency, and caused only by this program
+	// or its core.
 	Lag *hdrhistogram.Histogram
 }
 
 // PerSecond is the rate of answers.
 func (r *Result) PerSecond() float64 { return float64(r.Answers) / r.Elapsed.Seconds() }
 
-// patience is how long a server may leave all requests unanswered.
-const patience = 30 * time.Second
+// longestSilence is how long a server may leave all requests unanswered.
+const longestSilence = 30 * time.Second
 
-// generator is a run on its way.
+// generator is a run in progress.
 type generator struct {
 	Options
 	conns  []*conn
@@ -111,8 +110,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	g := &generator{Options: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
 	g.result.Failed = map[codes.Code]int{}
-	g.result.Latency = hdrhistogram.New(1, int64(patience), 3)
-	g.result.Lag = hdrhistogram.New(1, int64(patience), 3)
+	g.result.Latency = hdrhistogram.New(1, int64(longestSilence), 3)
+	g.result.Lag = hdrhistogram.New(1, int64(longestSilence), 3)
 	defer func() {
 		for _, c := range g.conns {
 			c.close()
@@ -133,8 +132,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	return &g.result, nil
 }
 
-// preciseTimers has the kernel wake this thread when it asked for and not up to
-// 50 µs later, as it may by default to save interrupts.
+// preciseTimers makes the kernel wake this thread at the requested time. By default it may
+// do so up to 50 µs later to save interrupts.
 func preciseTimers() error {
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0))
 }
@@ -178,8 +177,8 @@ func (g *generator) until(ctx context.Context, end time.Duration) error {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case g.Patience == 0 && now-heard > patience:
-			return fmt.Errorf("%s: no answer in %v", g.Address, patience)
+		case g.Patience == 0 && now-heard > longestSilence:
+			return fmt.Errorf("%s: no answer in %v", g.Address, longestSilence)
 		}
 		g.schedule(now)
 		for i, c := range g.conns {
@@ -224,7 +223,7 @@ func (g *generator) schedule(now time.Duration) {
 	}
 }
 
-// wait waits for answers until the next request is due and takes them in.
+// wait waits for answers until the next request is due, and handles them.
 func (g *generator) wait(end time.Duration) (answered bool, err error) {
 	if g.Rate > 0 {
 		end = min(end, g.next)
@@ -270,6 +269,6 @@ func (g *generator) record(a answer, now time.Duration) {
 	if g.Each != nil {
 		g.Each(g.start.Add(a.due), now-a.due)
 	}
-	// Beyond the histogram's range counts as its end.
+	// A value beyond the histogram's range counts as its end.
 	_ = g.result.Latency.RecordValue(min(int64(now-a.due), g.result.Latency.HighestTrackableValue()))
 }

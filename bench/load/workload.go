@@ -13,21 +13,21 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A Workload says what requests hold.
+// A Workload makes the content of requests.
 type Workload interface {
 	// Headers of all requests, in order. Sensitive ones are sent anew each time,
 	// the others become indices of HPACK's table after the first request.
 	Headers() []hpack.HeaderField
-	// Append appends what the next request has in addition: fields to its header
-	// block, and its body. Without a body the request ends with its headers.
+	// Append appends the rest of the next request: fields to its header block, and its
+	// body. Without a body the request ends with its headers.
 	Append(block, body []byte) (newBlock, newBody []byte)
 }
 
 // DescriptorKeys are the keys of the descriptors of [Calls], in order.
 var DescriptorKeys = [...]string{"user", "path", "host", "team", "plan", "zone", "role", "tier"}
 
-// value is that of all descriptors, but for the number of the client in its
-// last digits: with its key a descriptor has 24 bytes.
+// value is the value of all descriptors, except for the number of the client in its last
+// digits. With its key a descriptor has 24 bytes.
 const value = "client-0000000000000"
 
 // longTimeout is more than Envoy's default of 20 ms, which is not always met at
@@ -39,8 +39,7 @@ const (
 	maxClients = 100_000_000
 )
 
-// Calls are ShouldRateLimit calls as Envoy 1.40 sends them, for clients out of a
-// number of them.
+// Calls are ShouldRateLimit calls as Envoy 1.40 sends them, for a number of clients.
 type Calls struct {
 	clients    int
 	sequential bool
@@ -51,9 +50,9 @@ type Calls struct {
 	timeout    time.Duration
 }
 
-// NewCalls returns calls to a domain with so many descriptors, each of a client
-// drawn from so many of them, evenly. Sequential calls come by all clients in
-// turn instead, each with its own descriptor of the first key.
+// NewCalls returns calls to a domain with a number of descriptors, each of a client drawn
+// evenly from a number of clients. Sequential calls instead visit all clients in turn, each
+// with its own descriptor of the first key.
 func NewCalls(domain string, descriptors, clients int, sequential bool, seed uint64) (*Calls, error) {
 	if !sequential && descriptors > len(DescriptorKeys) || descriptors < 1 {
 		return nil, fmt.Errorf("%d descriptors: use 1 to %d", descriptors, len(DescriptorKeys))
@@ -62,7 +61,7 @@ func NewCalls(domain string, descriptors, clients int, sequential bool, seed uin
 		return nil, fmt.Errorf("%d clients: use 1 to %d", clients, maxClients)
 	}
 	c := &Calls{clients: clients, sequential: sequential, random: rand.New(rand.NewPCG(seed, 1)), timeout: longTimeout}
-	// Encoded piece by piece, so that it is known where each value lies.
+	// Encode piece by piece to know the place of each value.
 	c.body = make([]byte, 5)
 	add := func(m *pb.RateLimitRequest) error {
 		var err error
@@ -91,7 +90,7 @@ func NewCalls(domain string, descriptors, clients int, sequential bool, seed uin
 	return c, nil
 }
 
-// SetTimeout has the calls say how long they will be waited for.
+// SetTimeout sets the timeout that the calls declare.
 func (c *Calls) SetTimeout(d time.Duration) { c.timeout = d }
 
 // Headers implements [Workload].

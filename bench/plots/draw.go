@@ -14,7 +14,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Colours that can be told from a white page and from a dark one.
+// Colours that are visible on a white page and on a dark one.
 var (
 	text     = color.NRGBA{0x76, 0x80, 0x8c, 0xff}
 	refused  = color.NRGBA{0x8b, 0x95, 0xa1, 0x80}
@@ -27,8 +27,8 @@ const (
 	margin        = 2 * vg.Millimeter
 )
 
-// SVG draws the plot: above, the traffic and what passed of it; below, how much
-// passed in the minute before.
+// SVG draws the plot: above, the traffic and the admitted part of it; below, how much was
+// admitted in the minute before.
 func (p Plot) SVG() ([]byte, error) {
 	hits, err := p.run()
 	if err != nil {
@@ -55,8 +55,7 @@ func (p Plot) SVG() ([]byte, error) {
 	return tidy(b.Bytes()), nil
 }
 
-// tidy names fonts that are where the reader is, those with the measures first
-// that the layout was made with.
+// tidy names fonts that readers have, first those with the metrics of the layout.
 func tidy(svg []byte) []byte {
 	return bytes.ReplaceAll(svg, []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 }

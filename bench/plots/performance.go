@@ -22,8 +22,8 @@ type Drawing struct {
 	SVG  []byte
 }
 
-// Performance draws the figures: what a request costs the server and Redis, how
-// long it takes, and what a key takes in memory. What was not measured is not drawn.
+// Performance draws the figures: the cost of a request for the server and for Redis, its
+// latency, and the memory of a key. It draws only measured figures.
 func Performance(d *figures.Data) (drawings []Drawing, err error) {
 	add := func(file string, p *plot.Plot, height vg.Length) {
 		if p == nil || err != nil {
@@ -72,13 +72,13 @@ func render(p *plot.Plot, height vg.Length) ([]byte, error) {
 	return tidy(b.Bytes()), nil
 }
 
-// bars is a bar chart: one bar below the other, each with its value.
+// bars is a bar chart of horizontal bars, each with its value.
 type bars struct {
 	file, title, unit string
 	names             []string
 	values            []float64
-	base              []bool    // what the others are held against
-	lines             []float64 // to hold them against
+	base              []bool    // what the others are compared with
+	lines             []float64 // values for comparison
 }
 
 func (b *bars) add(name string, value float64, base bool) {
@@ -120,7 +120,7 @@ func (b *bars) plot() (*plot.Plot, error) {
 	return b.finish(p, names, labels)
 }
 
-// finish adds what goes on top of the bars.
+// finish adds what is drawn over the bars.
 func (b *bars) finish(p *plot.Plot, names []string, labels plotter.XYLabels) (*plot.Plot, error) {
 	top := float64(len(names)) - 0.5
 	for _, at := range b.lines {
@@ -146,7 +146,7 @@ func (b *bars) finish(p *plot.Plot, names []string, labels plotter.XYLabels) (*p
 	return p, nil
 }
 
-// figure writes a value with the digits that mean something.
+// figure writes a value with its significant digits.
 func figure(v float64) string {
 	if v < 100 {
 		return fmt.Sprintf("%.1f", v)
@@ -200,8 +200,8 @@ func redisBars(r *report.Report) *bars {
 	return b
 }
 
-// keyBars shows what a key takes in memory, ours by each algorithm as the
-// service's process grew, libraries' as their benchmark's did.
+// keyBars shows the memory of a key. For each of our algorithms that is the growth of the
+// service's process, for libraries the growth of the benchmark's process.
 func keyBars(d *figures.Data) *bars {
 	b := &bars{file: "performance_bytes.svg", title: "Memory of a key, of 1,000,000 with 24 bytes each", unit: "bytes, resident"}
 	if d.Report != nil {
@@ -222,7 +222,7 @@ func keyBars(d *figures.Data) *bars {
 	return b
 }
 
-// latencies draws how long what part of the requests took at most.
+// latencies draws the latency that a percentage of the requests did not exceed.
 func latencies(rows []*report.Row) (*plot.Plot, error) {
 	p := newPlot()
 	last := rows[len(rows)-1]
@@ -256,5 +256,5 @@ func latencies(rows []*report.Row) (*plot.Plot, error) {
 	return p, nil
 }
 
-// nines is where a percentage lies on the axis: each nine is as far again.
+// nines is the position of a percentage on the axis: each nine adds the same distance.
 func nines(percent float64) float64 { return -math.Log10(1 - percent/100) }

@@ -17,7 +17,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// panel is one of the plots of a soak, of the columns whose names end so.
+// panel is one of the plots of a soak, with the columns whose names end in one of names.
 type panel struct {
 	label string
 	names []string
@@ -35,8 +35,8 @@ var lines = []color.Color{
 	admitted, bound, color.NRGBA{0x2d, 0xa4, 0x4e, 0xff}, color.NRGBA{0xbf, 0x87, 0x00, 0xff}, color.NRGBA{0x82, 0x50, 0xdf, 0xff},
 }
 
-// Soak draws the samples of a soak, as its CSV file has them: the first column is
-// the time in seconds.
+// Soak draws the samples of a soak from its CSV file. The first column is the time in
+// seconds.
 func Soak(samples io.Reader) ([]byte, error) {
 	rows, err := csv.NewReader(samples).ReadAll()
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package plots draws what each algorithm makes of the same traffic, by running
-// the real steps of internal/algo on it. The drawings are files of the
-// documentation; a test says when they no longer show what the code does.
+// Package plots draws how each algorithm decides the same traffic, by running internal/algo
+// on it. The drawings are files of the documentation. A test fails when they no longer match
+// the code.
 package plots
 
 import (
@@ -46,7 +46,7 @@ func All() []Plot {
 	}
 }
 
-// title names the rule as the configuration does.
+// title names the rule as a rule file does.
 func (p Plot) title() string {
 	parts := []string{p.Params.Algorithm.String(), fmt.Sprintf("%d per minute", p.Params.Limit)}
 	if p.Params.Burst > 0 {
@@ -64,8 +64,8 @@ type phase struct {
 	perSecond int64
 }
 
-// traffic has what tells the algorithms apart: 100 hits at the end of a window
-// and 100 at the beginning of the next, and then twice the limit without end.
+// traffic shows the differences between the algorithms: 100 hits at the end of a window, 100
+// at the beginning of the next, and then twice the limit without end.
 var traffic = []phase{
 	{50 * time.Second, 60 * time.Second, 10},
 	{60 * time.Second, 70 * time.Second, 10},
@@ -80,7 +80,7 @@ type hit struct {
 	allowed bool
 }
 
-// run has the traffic decided.
+// run decides the traffic.
 func (p Plot) run() ([]hit, error) {
 	l, err := algo.New(p.Params)
 	if err != nil {
@@ -122,8 +122,8 @@ type point struct {
 	n  int
 }
 
-// trailing returns how many hits the window that ends there holds, wherever that
-// changes.
+// trailing returns, for each time at which it changes, how many hits the window that ends
+// there holds.
 func trailing(hits []hit) []point {
 	var admitted []time.Duration
 	for _, h := range hits {
@@ -134,7 +134,7 @@ func trailing(hits []hit) []point {
 	points := []point{{0, 0}}
 	enter, leave := 0, 0
 	for enter < len(admitted) || leave < enter {
-		// Windows are open at their beginning: what is a window old has left.
+		// Windows are open at their beginning: a hit as old as the window has left it.
 		if leave == enter || enter < len(admitted) && admitted[enter] < admitted[leave]+window {
 			points = append(points, point{admitted[enter], enter + 1 - leave})
 			enter++

@@ -1,5 +1,5 @@
-// Package proc runs the programs under test: each on the core it is given, with
-// its own account of processor time and memory. It runs on Linux only.
+// Package proc runs the programs under test, each on a given core, and measures the
+// processor time and memory of each. It runs on Linux only.
 package proc
 
 import (
@@ -118,8 +118,8 @@ func (p *Process) Line(prefix string) (string, error) {
 	return "", p.Failure(fmt.Sprintf("never wrote a line %q", prefix))
 }
 
-// Failure returns an error that says what went wrong with the program, and what
-// it had to say itself.
+// Failure returns an error that says what went wrong with the program, and includes the end
+// of its stderr.
 func (p *Process) Failure(what string) error {
 	return fmt.Errorf("%s (process %d) %s: %s", p.name, p.cmd.Process.Pid, what, p.logs)
 }

@@ -1,7 +1,7 @@
-// Package reload measures how long answers take while the service loads a large
-// file of rules again, beside the time between. Load is open loop, at half of
-// what saturates the service; the file is swapped every few seconds for one that
-// differs in one rule, or in every one.
+// Package reload measures how long answers take while the service reloads a large file of
+// rules, and compares that with the time between reloads. The load is an open loop at half
+// of the saturating rate. Every few seconds the file is swapped for one that differs in one
+// rule, or in every rule.
 package reload
 
 import (
@@ -21,21 +21,21 @@ import (
 	"github.com/distlimiter/ratelimit/bench/proc"
 )
 
-// Options say what to measure.
+// Options of a run.
 type Options struct {
 	Service string // path of the binary
 	Rules   int
-	// Every is how often the file is swapped; All has every rule differ.
+	// Every is how often the file is swapped. All makes every rule differ.
 	Every time.Duration
 	All   bool
-	// Rate of requests a second; 0: half of what saturates the service.
+	// Rate of requests a second; 0: half of the saturating rate.
 	Rate     float64
 	Duration time.Duration
 	// Core is for the service, -1 for any.
 	Core int
 }
 
-// Result is what was measured.
+// Result of a run.
 type Result struct {
 	Rate    float64
 	Reloads []time.Duration
@@ -60,7 +60,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// What waits shall show in the latency, not be refused.
+	// Requests that wait must show in the latency, and not be refused.
 	p, err := proc.Start(o.Core, []string{"MAX_WAIT=0"}, o.Service, "serve", "--config", files.current, "--backend", "memory",
 		"--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
 	if err != nil {
@@ -142,7 +142,7 @@ func history(ctx context.Context, admin string) ([]attempt, error) {
 	return status.History, nil
 }
 
-// classify tells answers that were due during a reload from others.
+// classify separates answers that were due during a reload from the others.
 func classify(rate float64, all []sample, reloads []attempt) *Result {
 	r := &Result{Rate: rate, Between: hdrhistogram.New(1, longest, 3), During: hdrhistogram.New(1, longest, 3)}
 	if len(all) == 0 {
@@ -208,8 +208,8 @@ func newFiles(dir string, rules int, all bool) (*files, error) {
 	return f, os.Link(f.versions[0], f.current)
 }
 
-// write writes a version of the rules: one for all clients, which is the one that
-// the load meets, and many others.
+// write writes a version of the rules: one rule for all clients, which the load matches, and
+// many others.
 func write(path string, rules, version int, all bool) error {
 	out, err := os.Create(path)
 	if err != nil {
@@ -226,8 +226,8 @@ func write(path string, rules, version int, all bool) error {
 	return errors.Join(err, out.Close())
 }
 
-// swap puts the other version in place every so often, as editors do: by a rename.
-// It costs next to nothing here, where the load comes from.
+// swap replaces the file by the other version at every interval, by a rename as editors do.
+// That costs next to nothing in this process, which also makes the load.
 func (f *files) swap(ctx context.Context, every time.Duration) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

@@ -18,10 +18,10 @@ import (
 //go:embed envoy.yaml.tmpl
 var envoyTemplate string
 
-// NoFilter is the way through Envoy without the rate limit filter.
+// NoFilter is the path through Envoy without the rate limit filter.
 const NoFilter = "no rate limit filter"
 
-// way is a way through Envoy to the upstream.
+// way is a path through Envoy to the upstream.
 type way struct {
 	row     *Row
 	Name    string
@@ -29,9 +29,9 @@ type way struct {
 	Service int // port of the rate-limit service, 0 without the filter
 }
 
-// envoy measures the first scenario's servers behind a real Envoy that shares
-// the load's core, in the open loop: what a request takes with the filter beyond
-// what it takes without.
+// envoy measures the first scenario's servers in the open loop, behind a real Envoy that
+// shares the load's core. It shows how much longer a request takes with the filter than
+// without.
 func (b *bench) envoy(ctx context.Context) error {
 	ways := []*way{{row: &Row{Scenario: b.report.Rows[0].Scenario, Server: NoFilter}, Name: "plain"}}
 	floors, ours := b.openRows()

@@ -1,8 +1,8 @@
-// Package report measures the service beside servers that do nothing: processor
-// time per request at saturation, latency at half of it, for each algorithm and
-// store. All servers run at once, each request by request on one core with
-// GOMAXPROCS=1 and the load on another; they are measured in turns, round after
-// round, so that whatever else the machine does meets all of them alike.
+// Package report compares the service with servers that do nothing: processor time per
+// request at saturation, and latency at half of it, for each algorithm and store. All
+// servers run at once on one core with GOMAXPROCS=1, and the load on another. They are
+// measured in turns, round after round, so that other work of the machine affects all of
+// them alike.
 package report
 
 import (
@@ -26,16 +26,16 @@ type Scenario struct {
 	Title       string
 	Descriptors int
 	Clients     int
-	// Limit of each client, chosen so that keys are in use throughout and requests
-	// are admitted, but for Refused.
+	// Limit of each client, chosen so that keys stay in use and, except in the scenario
+	// refused, requests are admitted.
 	Limit, Unit string
-	// Connections share the load; 0 is what the options say.
+	// Connections is how many share the load; 0: as in the options.
 	Connections int
-	// Fill has each client counted before measuring.
+	// Fill counts each client once before measuring.
 	Fill bool
 	// All algorithms are measured by default, or just DefaultAlgorithm.
 	All bool
-	// Modes of Redis that are measured; none: as it is by default.
+	// Modes of Redis to measure; none: the default one.
 	Modes []string
 }
 
@@ -58,16 +58,16 @@ const Each = -1
 // How requests for a hot key reach Redis.
 const (
 	Plain    = "plain"    // each in a call of its own
-	Combined = "combined" // together with those that came meanwhile, as by default
-	Leased   = "leased"   // spent from what was taken ahead
+	Combined = "combined" // together with those that came meanwhile, which is the default
+	Leased   = "leased"   // spent from hits taken ahead
 )
 
-// leaseShare is that of the limit which may be taken ahead when leased.
+// leaseShare is the part of the limit that leases may take ahead.
 const leaseShare = "0.1"
 
-// The servers that do nothing, by the options of grpc-go that they run with. The
-// tuned one has also what else the service does for itself that any server could:
-// the garbage that it lets pile up, and its profile for the compiler.
+// The servers that do nothing, by their options of grpc-go. The tuned one also has the
+// service's other tuning that any server could have: how much garbage may pile up, and the
+// profile for the compiler.
 const (
 	FloorDefault = "floor, default options"
 	FloorSame    = "floor, same options"
@@ -77,7 +77,7 @@ const (
 // garbage is how many MiB the tuned floor lets pile up: the most that the service does.
 const garbage = "32"
 
-// DefaultAlgorithm is what scenarios that do not take all are measured with.
+// DefaultAlgorithm is the algorithm of scenarios that do not measure all.
 const DefaultAlgorithm = algo.TokenBucket
 
 // Row is one server under one load.
@@ -100,7 +100,7 @@ type Row struct {
 	latency *hdrhistogram.Histogram // of all samples
 }
 
-// Quantile is a latency, in microseconds, that so many percent of requests kept to.
+// Quantile is a latency, in microseconds, that Percent of the requests did not exceed.
 type Quantile struct{ Percent, Micros float64 }
 
 // percents are those of a distribution.
@@ -118,7 +118,7 @@ type Sample struct {
 	Lag float64 `json:",omitempty"`
 }
 
-// Name is the row's in benchmark results.
+// Name returns the row's name in benchmark results.
 func (r *Row) Name() string {
 	if r.isFloor() {
 		return fmt.Sprintf("scenario=%s/server=%s", r.Scenario.Name, strings.NewReplacer(", ", "-", " ", "-").Replace(r.Server))

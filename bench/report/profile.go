@@ -17,8 +17,8 @@ import (
 // profileSeconds is how long each server is profiled.
 const profileSeconds = 5
 
-// profiles loads each service in turn and writes how it spent its processor time to
-// a file of its own, for the compiler.
+// profiles loads each service in turn and writes its processor profile to a file of its own,
+// for the compiler.
 func (b *bench) profiles(ctx context.Context) error {
 	for _, row := range b.report.Rows {
 		if row.isFloor() {
@@ -54,7 +54,7 @@ func (b *bench) profile(ctx context.Context, row *Row) error {
 	return errors.Join(err, <-downloaded)
 }
 
-// download writes what is at a URL to a file.
+// download writes the content of a URL to a file.
 func download(ctx context.Context, url, path string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -36,8 +36,7 @@ func (b *bench) startRedis() (*redis, error) {
 	return r, await(r.Process, port)
 }
 
-// await waits until a program accepts connections, for which there is no event
-// to wait for.
+// await polls until a program accepts connections, because no event reports that.
 func await(p *proc.Process, port int) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.DialTimeout("tcp", loopback(port), time.Second)

@@ -19,7 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// Options say what to measure and how.
+// Options of a report.
 type Options struct {
 	// Floor is the path of the floor server, TunedFloor that of the same built with
 	// the service's profile, Builds are the builds of the service.
@@ -35,8 +35,8 @@ type Options struct {
 	// Rounds is how often each row is measured, each time for Duration after Warmup.
 	Rounds           int
 	Warmup, Duration time.Duration
-	// Latency is also measured, in the first scenario, and behind the Envoy at this
-	// path, if there is one, at so many requests a second.
+	// Latency turns on measuring latency in the first scenario. If Envoy is a path, it is
+	// also measured behind that Envoy, at EnvoyRate requests a second.
 	Latency   bool
 	Envoy     string
 	EnvoyRate float64
@@ -53,7 +53,7 @@ type Options struct {
 // Build is a build of the service.
 type Build struct{ Name, Path string }
 
-// Report is what was measured.
+// Report holds the measurements.
 type Report struct {
 	Time        time.Time
 	Machine     string
@@ -63,11 +63,11 @@ type Report struct {
 	Rows        []*Row   // at saturation
 	Latency     [][]*Row // at half of what saturates the last row of each group
 	Envoy       []*Row   // behind Envoy
-	// Notes say what could not be measured.
+	// Notes list what could not be measured.
 	Notes []string `json:",omitempty"`
 }
 
-// bench is a report on its way.
+// bench is a report in progress.
 type bench struct {
 	Options
 	dir     string
@@ -77,15 +77,15 @@ type bench struct {
 	redis   map[string]*redis // by scenario: the keys of one would slow down the others
 }
 
-// server is a server that is measured.
+// server is a measured server.
 type server struct {
 	*proc.Process
 	address string
 	store   *proc.Process // nil: within the server
 }
 
-// Run starts all servers, measures them and stops them. Where it fails after the
-// last round it returns what it has measured beside the error.
+// Run starts all servers, measures them and stops them. If it fails after the last round, it
+// returns the measurements with the error.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	dir, err := os.MkdirTemp("", "ratelimit-bench-")
 	if err != nil {
@@ -131,7 +131,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 }
 
 func machine() string {
-	info, _ := os.ReadFile("/proc/cpuinfo") // only to be told what it was
+	info, _ := os.ReadFile("/proc/cpuinfo") // only for the report
 	for line := range strings.Lines(string(info)) {
 		if name, ok := strings.CutPrefix(line, "model name"); ok {
 			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
@@ -193,7 +193,7 @@ func (b *bench) startFloors() (floors []namedServer, err error) {
 	return floors, nil
 }
 
-// rows are those of the service in a scenario.
+// rows returns the rows of the service in a scenario.
 func (b *bench) rows(s Scenario) (rows []*Row) {
 	for _, backend := range b.Backends {
 		modes := []string{""}
@@ -228,20 +228,20 @@ func (b *bench) startRow(ctx context.Context, row *Row) error {
 	}
 	build := b.build(row.Server)
 	if row.Mode == Leased {
-		// Older builds, with which this one may be compared, have none.
+		// Older builds, with which this one may be compared, have no leases.
 		if out, err := exec.CommandContext(ctx, build.Path, "check", rules).CombinedOutput(); err != nil { //nolint:gosec // a build that it is told to measure
 			fmt.Fprintf(b.Progress, "%s: %s\n", row.Name(), firstLine(out))
 			b.note("%s: no leased hot key: the build does not take `lease: %s` in rules.", row.Server, leaseShare)
-			return nil //nolint:nilerr // it is told, and the row left out
+			return nil //nolint:nilerr // noted in the report, and the row left out
 		}
 	}
-	// A machine that takes its core away for a while would have the service shed what
-	// then waited; here that shall show in the latency instead.
+	// If the machine takes the core away for a while, the service would shed the requests
+	// that waited. Here they must show in the latency instead.
 	env := []string{"MAX_WAIT=0"}
 	args := []string{"serve", "--config", rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--backend", row.Backend}
 	if row.Backend == "redis" {
 		args = append(args, "--redis-url", loopback(b.redis[row.Scenario.Name].port))
-		// Saturated on a core that it shares, Redis may take its time.
+		// Redis, saturated on a shared core, may be slow.
 		env = append(env, "REDIS_TIMEOUT=10s", "REDIS_DIAL_TIMEOUT=10s", "REDIS_BREAK_AFTER=1000000")
 		if row.Mode == Plain {
 			env = append(env, "REDIS_COMBINING=false")
@@ -266,7 +266,7 @@ func (b *bench) build(name string) Build {
 	return b.Builds[slices.IndexFunc(b.Builds, func(build Build) bool { return build.Name == name })]
 }
 
-// note has the report say something.
+// note adds a note to the report.
 func (b *bench) note(format string, args ...any) {
 	note := fmt.Sprintf(format, args...)
 	if !slices.Contains(b.report.Notes, note) {
@@ -280,7 +280,7 @@ func firstLine(text []byte) string {
 	return line
 }
 
-// startServer starts a program that prints where it listens.
+// startServer starts a program that prints its address.
 func (b *bench) startServer(env []string, path string, args ...string) (*server, error) {
 	p, err := proc.Start(b.ServerCore, append(env, "GOMAXPROCS=1"), path, append(args, "--grpc-addr", "127.0.0.1:0")...)
 	if err != nil {
@@ -291,8 +291,8 @@ func (b *bench) startServer(env []string, path string, args ...string) (*server,
 	return &server{Process: p, address: address}, err
 }
 
-// fill has the server count each client once, many in a request, and returns by
-// how many bytes a key the memory of the server or its store grew.
+// fill makes the server count each client once, many in a request. It returns how many bytes
+// the memory of the server or its store grew for each key.
 func (b *bench) fill(ctx context.Context, row *Row, s *server) (float64, error) {
 	const perRequest = 50 // below the service's bound
 	calls, err := load.NewCalls(domain, perRequest, row.Scenario.Clients, true, 0)
@@ -317,8 +317,8 @@ func (b *bench) fill(ctx context.Context, row *Row, s *server) (float64, error) 
 	return float64(after-before) / float64(row.Scenario.Clients), err
 }
 
-// round measures each row once. Each round begins at another row, for what runs
-// first in a pair might have an advantage.
+// round measures each row once. Each round begins at another row, because the first of a
+// pair might have an advantage.
 func (b *bench) round(ctx context.Context, n int) error {
 	rows := b.report.Rows
 	for i := range rows {
@@ -341,8 +341,8 @@ func (b *bench) measure(ctx context.Context, row *Row, rate float64, round int) 
 	return b.sample(ctx, row, b.servers[row], calls, rate, round)
 }
 
-// attempts is how often a sample is tried. A machine with other work may starve a
-// server for seconds; that must not cost all the samples taken before.
+// attempts is how often a sample is tried. A machine with other work may starve a server for
+// seconds; that must not lose all the samples taken before.
 const attempts = 3
 
 func (b *bench) sample(ctx context.Context, row *Row, s *server, w load.Workload, rate float64, round int) (sample Sample, err error) {
@@ -390,7 +390,7 @@ func (b *bench) try(ctx context.Context, row *Row, s *server, w load.Workload, r
 	}, nil
 }
 
-// distribute reads the distribution of latencies off those of all samples.
+// distribute computes the distribution of the latencies of all samples.
 func (r *Row) distribute() {
 	for _, p := range percents {
 		r.Distribution = append(r.Distribution, Quantile{p, float64(r.latency.ValueAtPercentile(p)) / 1000})
@@ -414,8 +414,8 @@ func (m *meter) read() error {
 
 func (m *meter) micros() float64 { return float64(m.used.Nanoseconds()) / 1000 }
 
-// openRows returns what the open loops measure: the first scenario with one
-// algorithm, and the floors.
+// openRows returns the rows of the open loops: the first scenario with one algorithm, and
+// the floors.
 func (b *bench) openRows() (floors, ours []*Row) {
 	first := b.report.Rows[0].Scenario
 	for _, row := range b.report.Rows {
@@ -437,8 +437,8 @@ func (r *Row) again() *Row {
 	return &other
 }
 
-// latency measures in the open loop: each store at half of the rate that
-// saturated it, and the floors at the same rate.
+// latency measures in the open loop: each store at half of its saturating rate, and the
+// floors at the same rate.
 func (b *bench) latency(ctx context.Context) error {
 	floors, ours := b.openRows()
 	for _, backend := range b.Backends {

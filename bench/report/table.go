@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// median returns the median of a figure over samples; 0 of none.
+// median returns the median of a figure over samples; 0 if there are none.
 func median(samples []Sample, of func(Sample) float64) float64 {
 	values := make([]float64, len(samples))
 	for i, s := range samples {
@@ -32,13 +32,13 @@ func middle(values []float64) float64 {
 // ServerCPU is the server's processor time per request.
 func ServerCPU(s Sample) float64 { return s.ServerCPU }
 
-// StoreCPU is that of the store.
+// StoreCPU is the store's processor time per request.
 func StoreCPU(s Sample) float64 { return s.StoreCPU }
 
 // PerSecond is the rate of answers.
 func PerSecond(s Sample) float64 { return float64(s.Answers) / s.Seconds }
 
-// Median returns the median of a figure over the row's samples; 0 of none.
+// Median returns the median of a figure over the row's samples; 0 if there are none.
 func (r *Row) Median(of func(Sample) float64) float64 { return median(r.Samples, of) }
 
 func p50(s Sample) float64     { return s.P50 }
@@ -50,8 +50,8 @@ func lag(s Sample) float64     { return s.Lag }
 // busy is the part of its core that the server used.
 func busy(s Sample) float64 { return s.ServerCPU * float64(s.Answers) / (1e6 * s.Seconds) }
 
-// ratio returns the median over rounds of the ratio of a figure to that of the
-// base in the same round.
+// ratio returns the median over rounds of the ratio of a figure to the base's figure in the
+// same round.
 func ratio(row, base *Row, of func(Sample) float64) float64 {
 	var values []float64
 	for i := range min(len(row.Samples), len(base.Samples)) {
@@ -60,8 +60,7 @@ func ratio(row, base *Row, of func(Sample) float64) float64 {
 	return middle(values)
 }
 
-// added returns the median over rounds of how much more than the base's a figure
-// is.
+// added returns the median over rounds of the difference of a figure from the base's figure.
 func added(row, base *Row, of func(Sample) float64) float64 {
 	var values []float64
 	for i := range min(len(row.Samples), len(base.Samples)) {
@@ -70,7 +69,7 @@ func added(row, base *Row, of func(Sample) float64) float64 {
 	return middle(values)
 }
 
-// floorOf returns that floor under the same load.
+// floorOf returns the floor of that name under the same load.
 func floorOf(rows []*Row, floor string, of *Row) *Row {
 	for _, r := range rows {
 		if r.Server == floor && r.Scenario.Name == of.Scenario.Name {

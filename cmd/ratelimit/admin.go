@@ -103,7 +103,7 @@ type rulesApplyCmd struct {
 	Files []string `arg:"" name:"file" help:"Rule files, YAML or JSON; - is standard input. A file may hold several domains, separated by lines of ---. One mistake in any of them, and nothing is applied."`
 	adminClient
 	DryRun  bool `help:"Say what would change, and change nothing."`
-	Replace bool `help:"Have the domain's admin rules be those of the file and no others."`
+	Replace bool `help:"Replace all admin rules of the domain by those of the file."`
 }
 
 // Help describes the effect of applied rules.

@@ -75,11 +75,11 @@ func (s *service) save() error {
 type storeMetrics func() memory.Stats
 
 var (
-	storeKeys     = prometheus.NewDesc("ratelimit_store_keys", "Counters in memory, those that have expired but were not yet swept included.", nil, nil)
-	storeMaxKeys  = prometheus.NewDesc("ratelimit_store_max_keys", "Bound on counters in memory.", nil, nil)
-	storeBytes    = prometheus.NewDesc("ratelimit_store_bytes", "Memory that counters take up.", nil, nil)
-	storeMaxBytes = prometheus.NewDesc("ratelimit_store_max_bytes", "Bound on the memory that counters take up.", nil, nil)
-	storeExpired  = prometheus.NewDesc("ratelimit_store_expired_total", "Counters forgotten because they had become as good as never used.", nil, nil)
+	storeKeys     = prometheus.NewDesc("ratelimit_store_keys", "Counters in memory, including those that have expired and were not swept yet.", nil, nil)
+	storeMaxKeys  = prometheus.NewDesc("ratelimit_store_max_keys", "Most counters in memory.", nil, nil)
+	storeBytes    = prometheus.NewDesc("ratelimit_store_bytes", "Bytes of memory that counters take up.", nil, nil)
+	storeMaxBytes = prometheus.NewDesc("ratelimit_store_max_bytes", "Most bytes of memory that counters may take up.", nil, nil)
+	storeExpired  = prometheus.NewDesc("ratelimit_store_expired_total", "Counters forgotten because they had become equal to counters never used.", nil, nil)
 	storeEvicted  = prometheus.NewDesc("ratelimit_store_evicted_total", "Counters forgotten before that, to keep to one of the bounds.", nil, nil)
 )
 

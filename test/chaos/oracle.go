@@ -13,35 +13,36 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// What a run is held to, besides the limits.
+// The bounds that a run must keep besides the limits.
 const (
-	// recovery is how long after the end of a fault of the store requests may still
-	// be answered without it. At a REDIS_TIMEOUT of 2 s a connection that is dead is
-	// given up after 4 s, calls are suspended for up to 1.25 s, and a call that was
-	// made just before takes 2 s.
+	// recovery is how long after the end of a fault of the store requests may still be
+	// answered without it. At a REDIS_TIMEOUT of 2 s the service gives up a dead
+	// connection after 4 s, suspends calls for up to 1.25 s, and a call made just before
+	// that takes 2 s.
 	recovery = 8 * time.Second
-	// reconnect is how long after a replica serves again its clients may fail to
-	// reach it.
+	// reconnect is how long clients may still fail to reach a replica after it serves
+	// again.
 	reconnect = 2 * time.Second
-	// stall is for how long a process that wants to run may have to wait on a machine
-	// that is not too busy to tell anything by what takes long.
+	// stall is the longest that a process may wait for a processor. If a process waits
+	// longer, the machine is too busy, and late answers prove nothing.
 	stall = 200 * time.Millisecond
-	// late is how long after a fault what was sent before may still arrive.
+	// late is how long after a fault a message sent before it may still arrive.
 	late = 2 * time.Second
-	// slack is by how much clocks may be corrected in a window.
+	// slack is how much clocks may be corrected in a window.
 	slack = 2 * time.Millisecond
-	// returning is for how long after a replica was killed hits of its leases may still
-	// be given back. Then that is void.
+	// returning is how long after a replica was killed hits of its leases may still be
+	// given back. After that, giving them back has no effect.
 	returning = time.Second
-	// leaving is for how long after all replicas have another limit some may hold a lease
-	// of the old one: its life, and until it is then found, twice 100 ms, and sent.
+	// leaving is how long some replica may hold a lease of an old limit after all replicas
+	// have a new one: the life of the lease, the time until the replica finds that it has
+	// expired (100 ms each), and the time to send it.
 	leaving = 200*time.Millisecond + stall
 )
 
-// finding is something that must not have happened.
+// finding is a violation.
 type finding struct {
 	what  string
-	calls []*call // that show it
+	calls []*call // the calls that show it
 }
 
 func (f finding) String() string {
@@ -53,7 +54,7 @@ func (f finding) String() string {
 	return b.String()
 }
 
-// verdict is what the oracle found, and how much there was to find it in.
+// verdict holds the oracle's findings, and how much it has checked.
 type verdict struct {
 	findings []finding
 	counters int
@@ -61,12 +62,12 @@ type verdict struct {
 	refused  int           // descriptors
 	errors   int           // calls
 	without  int           // calls that were visibly answered without the store
-	leased   int           // calls that were decided from leases, as the replicas say
+	leased   int           // calls decided from leases, as the replicas count them
 	ahead    int64         // the most hits by which leases let a limit be exceeded in some span
-	fullest  float64       // the most of what a limit may admit in some span that it did
+	fullest  float64       // the largest part of what a limit may admit in a span that was admitted
 	stalls   int           // of the machine
 	recovery time.Duration // the longest from the end of a fault to the last answer without the store
-	slowest  *call         // that answer
+	slowest  *call         // the call of that answer
 }
 
 func (v *verdict) add(calls []*call, format string, args ...any) {
@@ -105,8 +106,8 @@ func (r *record) judge() *verdict {
 	return v
 }
 
-// settleChanges has a change of rules end when the last request has that may have
-// seen what was before.
+// settleChanges extends each change of rules to the end of the last request that may have
+// been decided by the rules before it.
 func (r *record) settleChanges() {
 	for d := range r.rules {
 		for i := range r.rules[d].changes {
@@ -121,7 +122,7 @@ func (r *record) settleChanges() {
 	}
 }
 
-// troubled says whether the store may not have decided a call: a fault of it was
+// troubled reports whether the store may have failed to decide a call, because a fault was
 // not over for long enough.
 func (r *record) troubled(c *call) bool {
 	for _, f := range r.faults {
@@ -135,7 +136,7 @@ func (r *record) troubled(c *call) bool {
 // judgeError checks that there was a reason for an error.
 func (r *record) judgeError(v *verdict, c *call) {
 	v.errors++
-	if c.code == codes.Unavailable && !strings.Contains(c.text, "different slots") { // for which there is no reason
+	if c.code == codes.Unavailable && !strings.Contains(c.text, "different slots") { // which nothing excuses
 		for _, o := range r.outages {
 			if o.replica == c.replica && (span{o.from, o.to + reconnect.Microseconds()}).touches(span{c.sent, c.got}) {
 				return
@@ -149,8 +150,8 @@ func (r *record) judgeError(v *verdict, c *call) {
 	v.add([]*call{c}, "an error without a reason")
 }
 
-// mayFail says whether a rule that may have applied asks for an error when the
-// store does not decide.
+// mayFail reports whether a rule that may have applied asks for an error when the store
+// does not decide.
 func (r *record) mayFail(c *call) bool {
 	d := r.plan.domains[c.domain]
 	for _, a := range c.asks {
@@ -163,7 +164,7 @@ func (r *record) mayFail(c *call) bool {
 	return false
 }
 
-// chain returns the rules that may apply to what is asked of a rule.
+// chain returns the rules that may apply to a request made for a rule.
 func (d *domain) chain(rule int) (list []int) {
 	for list = []int{rule}; rule < siblings-1; list = append(list, rule) {
 		rule++
@@ -171,7 +172,7 @@ func (d *domain) chain(rule int) (list []int) {
 	return list
 }
 
-// noteRecovery takes note of a call that the store did not decide.
+// noteRecovery records a call that the store did not decide.
 func (r *record) noteRecovery(v *verdict, c *call) {
 	v.without++
 	var last int64
@@ -181,15 +182,15 @@ func (r *record) noteRecovery(v *verdict, c *call) {
 		}
 	}
 	if last == 0 {
-		return // a finding, then
+		return // the caller reports a finding
 	}
 	if took := time.Duration(c.got-last) * time.Microsecond; took > v.recovery {
 		v.recovery, v.slowest = took, c
 	}
 }
 
-// judgeVersions checks that a call was decided by the rules of one version, which
-// the replica may have had in force.
+// judgeVersions checks that a call was decided by the rules of a single version, and that
+// the replica may have had it in force.
 func (r *record) judgeVersions(v *verdict, c *call) bool {
 	d, file := r.plan.domains[c.domain], &r.rules[c.domain]
 	least := 1
@@ -231,7 +232,7 @@ func (r *record) judgeVersions(v *verdict, c *call) bool {
 			return false
 		case p.shadow && !a.ok:
 			v.add([]*call{c}, "%s: a limit in shadow mode refuses", a.name)
-		case !a.ok && !(d.allOrNothing && c.over) && int64(a.remaining) >= max(1, c.asks[i].hits): // of what was not undone
+		case !a.ok && !(d.allOrNothing && c.over) && int64(a.remaining) >= max(1, c.asks[i].hits): // only if its charge was not undone
 			v.add([]*call{c}, "%s: refused, and as much remains", a.name)
 		}
 	}
@@ -244,8 +245,8 @@ func (r *record) judgeVersions(v *verdict, c *call) bool {
 	return false
 }
 
-// unlimited says whether the version has no limit for just the descriptors for
-// which none was reported.
+// unlimited reports whether the descriptors without a limit in the version are exactly
+// those for which no limit was reported.
 func (r *record) unlimited(c *call, version int) bool {
 	d := r.plan.domains[c.domain]
 	for i, a := range c.asks {
@@ -292,21 +293,21 @@ func (r *record) judgeOrder(v *verdict) {
 	}
 }
 
-// counterName says what requests count in: values are joined, replica is -1 where
-// all share it.
+// counterName identifies a counter. Values are joined; replica is -1 if all replicas share
+// the counter.
 type counterName struct {
 	domain, rule, limit, replica int
 	values                       string
 }
 
-// counter is all that may have been charged to a counter, and what was said of it.
+// counter holds all hits that may have been charged to a counter, and all reports about it.
 type counter struct {
 	name     counterName
 	rule     *rule
-	admitted []hit // for certain, by the store
-	certain  []hit // charged for certain, admitted or not
-	charged  []hit // perhaps
-	brief    []hit // the same, and given back within the call
+	admitted []hit // certainly, by the store
+	certain  []hit // certainly charged, admitted or not
+	charged  []hit // possibly charged
+	brief    []hit // possibly charged, and given back within the call
 	refunds  []hit
 	said     []report
 }
@@ -320,8 +321,8 @@ type hit struct {
 	fits bool // there was room for it
 }
 
-// report is what an answer said of a counter after hits, of which at least own were
-// charged, and at most owned.
+// report is the statement of an answer about a counter after hits. At least own and at most
+// owned of the hits were charged.
 type report struct {
 	hit
 	answer
@@ -347,7 +348,7 @@ func (r *record) counter(all map[counterName]*counter, c *call, a ask, rule, lim
 	return k
 }
 
-// count enters a call into the counters that it may have charged.
+// count adds a call to the counters that it may have charged.
 func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 	d := r.plan.domains[c.domain]
 	for i, a := range c.asks {
@@ -365,7 +366,7 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 	}
 }
 
-// countAnswer enters what was answered of a descriptor.
+// countAnswer adds the answer to a descriptor to its counters.
 func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, i int) {
 	d, a, said := r.plan.domains[c.domain], c.asks[i], c.answers[i]
 	ref, _ := d.parse(said.name) // as judgeVersions has checked
@@ -385,16 +386,16 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 	for at, p := range of {
 		k := r.counter(all, c, a, ref.rule, at)
 		h := hit{span: span{c.sent, c.got}, n: a.hits, p: p, call: c, fits: said.ok && !p.shadow}
-		if of.rehearsed() { // a refusal leaves less than what it refused
+		if of.rehearsed() { // a refusal leaves less than it refused
 			h.fits = len(of) == 1 && !undone && !troubled && int64(said.remaining) >= a.hits
 		}
-		// Of two stores that decide a descriptor's limits one may be away.
+		// If two stores decide a descriptor's limits, one of them may be away.
 		unsaid := troubled && at != ref.limit && of.inTwoStores(r.plan.topology)
 		said := report{hit: h, answer: said, of: of}
 		said.decided = at == ref.limit && !troubled && !without && !undone && !said.vague && rule.lease == 0 && !r.staleAnswer(c)
 		switch {
 		case a.hits <= 0:
-			k.perhaps(r, h) // what a request gives back it does even when it is refused
+			k.perhaps(r, h) // a request gives hits back even when it is refused
 		case p.DeniedHits == algo.Count || h.fits && passed:
 			said.own, said.owned = a.hits, a.hits
 			if h.fits && passed && !without && !unsaid && !r.staleAnswer(c) {
@@ -404,7 +405,7 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 			if !troubled && !without && !r.staleAnswer(c) {
 				k.certain = append(k.certain, h)
 			}
-		case h.fits: // and was undone
+		case h.fits: // charged, and then undone
 		case p.DeniedHits == algo.Drain: // all that was left
 			said.owned = capacity(p.Params)
 		case p.shadow && passed:
@@ -426,9 +427,10 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 	}
 }
 
-// showsNoStore reports whether an answer says of a descriptor what no store does: that
-// it has charged it and all is left. With mode allow that is an answer; with an error it
-// is what comes beside another descriptor's refusal, which outweighs the error.
+// showsNoStore reports whether an answer about a descriptor can't come from a store: the
+// descriptor was charged, and yet the whole limit remains. Mode allow answers that way. In
+// mode error such an answer comes with the refusal of another descriptor, which outweighs
+// the error.
 func (r *record) showsNoStore(c *call, i int, p algo.Params) bool {
 	if c.asks[i].hits <= 0 || int64(c.answers[i].remaining) != capacity(p) {
 		return false
@@ -443,7 +445,8 @@ func (r *record) showsNoStore(c *call, i int, p algo.Params) bool {
 	return false
 }
 
-// widest returns what of all versions of a limit is charged the most.
+// widest returns the parameters of a limit with the greatest limit and burst of all
+// versions.
 func (r *record) widest(k *counter) algo.Params {
 	d := r.plan.domains[k.name.domain]
 	w := k.rule.limits[k.name.limit]
@@ -456,7 +459,7 @@ func (r *record) widest(k *counter) algo.Params {
 	return w
 }
 
-// limitAt returns a limit of a version; nil if that leaves it out.
+// limitAt returns a limit of a version; nil if the version leaves it out.
 func (d *domain) limitAt(version, rule, at int) *limit {
 	if v := d.versions[version]; v != nil && at < len(v[rule]) {
 		return &v[rule][at]
@@ -464,8 +467,8 @@ func (d *domain) limitAt(version, rule, at int) *limit {
 	return nil
 }
 
-// during returns the versions of a domain that may have been in force at some moment of
-// the span.
+// during returns the first and the last version of a domain that may have been in force at
+// some moment of the span.
 func (r *record) during(domain int, s span) (first, last int) {
 	file := &r.rules[domain]
 	first = 1
@@ -485,7 +488,7 @@ func (r *record) during(domain int, s span) (first, last int) {
 // moment of the span.
 func (r *record) limits(k *counter, s span) (list []*limit) {
 	d := r.plan.domains[k.name.domain]
-	if k.rule.lease > 0 { // what is held of one goes back by its limit
+	if k.rule.lease > 0 { // a lease goes back under the limit by which it was taken
 		s.from -= leaving.Microseconds()
 	}
 	first, last := r.during(k.name.domain, s)
@@ -497,16 +500,16 @@ func (r *record) limits(k *counter, s span) (list []*limit) {
 	return list
 }
 
-// staleAnswer says whether a call may have been decided by a master whose place
-// another had already taken.
+// staleAnswer reports whether a call may have been decided by a master that another had
+// already replaced.
 func (r *record) staleAnswer(c *call) bool {
 	return slices.ContainsFunc(r.stale, func(s span) bool { return s.touches(span{c.sent, c.got}) })
 }
 
-// perhaps enters hits that may have been charged or given back.
+// perhaps adds hits that may have been charged or given back.
 func (k *counter) perhaps(r *record, h hit) {
 	if h.call.answers == nil || r.troubled(h.call) {
-		// The store may have got it when nobody waited for it any more.
+		// The store may have received it after its client had given up.
 		for _, f := range r.faults {
 			if f.touches(h.span) {
 				h.to = max(h.to, f.to)
@@ -523,8 +526,8 @@ func (k *counter) perhaps(r *record, h hit) {
 	}
 }
 
-// cutsOf returns when the counter was not bound by what was before. A change of rules
-// is no such time: what was used stays used.
+// cutsOf returns the moments from which the counter was not bound by earlier hits. A change
+// of rules is none of them, because used hits stay used.
 func (r *record) cutsOf(k *counter) (list []cut) {
 	for _, c := range r.cuts {
 		if c.replica < 0 || c.replica == k.name.replica {
@@ -548,8 +551,8 @@ func (r *record) reloads(k *counter) (list []span) {
 	return list
 }
 
-// untilReturned draws a change out until nobody holds a lease of what was before. Given
-// back by the old limit, a lease has the counter as that would.
+// untilReturned extends a change until no replica holds a lease under the old limit. A lease
+// is given back under its own limit, and so changes the counter as the old limit would.
 func (r *record) untilReturned(k *counter, ch span) span {
 	if k.rule.lease == 0 || r.plan.topology == inMemory {
 		return ch
@@ -563,9 +566,9 @@ func (r *record) untilReturned(k *counter, ch span) span {
 	return long
 }
 
-// judgeMost checks that between the moment that any call was sent and that any
-// later one was answered no more was admitted than the limit allows: what was both
-// sent and answered in between took effect in between.
+// judgeMost takes every span from the sending of a call to the answer of a later one, and
+// checks that no more hits were admitted in it than the limit allows. Calls that were both
+// sent and answered in the span took effect in it.
 func (r *record) judgeMost(v *verdict, k *counter) {
 	cuts := r.cutsOf(k)
 	segments := map[int][]hit{}
@@ -583,7 +586,7 @@ func (r *record) judgeMost(v *verdict, k *counter) {
 	}
 }
 
-// segment returns between which cuts the span lies, and whether as a whole.
+// segment returns the number of cuts before the span, and whether no cut divides it.
 func segment(cuts []cut, s span) (n int, whole bool) {
 	for _, c := range cuts {
 		switch {
@@ -619,7 +622,7 @@ func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 			b.add(last)
 			over := span{first.from, last.to}
 			length := over.to - over.from + slack.Microseconds()
-			if p.Algorithm == algo.FixedWindow { // of which one that was drawn out cuts the next short
+			if p.Algorithm == algo.FixedWindow { // a window that was drawn out shortens the next
 				length += r.drift(span{over.from - window, over.to})
 			}
 			held := r.held(k, over)
@@ -639,9 +642,9 @@ func (r *record) judgeSegment(v *verdict, k *counter, hits []hit) bool {
 	return r.judgeAligned(v, k, hits)
 }
 
-// bounds follows the limits of hits that were admitted. Each of them, and so the last,
-// found all that was used before within a limit of its own, whatever the limits of the
-// others were.
+// bounds tracks the limits of admitted hits. Each hit, and so the last one, was admitted
+// because all earlier use was within its own limit, whatever the limits of the other hits
+// were.
 type bounds struct {
 	r       *record
 	k       *counter
@@ -649,7 +652,7 @@ type bounds struct {
 	started int64 // the latest beginning of any
 
 	greatest    float64 // limit
-	plain       bool    // there was a version since with a window that is not strict
+	plain       bool    // a version since then had a window that is not strict
 	fastest     float64 // rate of draining since the first
 	first, last int     // the versions that fastest is of
 }
@@ -661,7 +664,7 @@ func (b *bounds) add(h hit) {
 	b.plain = b.plain || !h.p.Strict
 }
 
-// reloaded notes which versions there were in the span: how fast a bucket may have
+// reloaded takes the versions in force in the span into account: how fast a bucket may have
 // drained, and whether a window may have faded.
 func (b *bounds) reloaded(over span) {
 	if first, last := b.r.during(b.k.name.domain, over); first != b.first || last != b.last {
@@ -673,7 +676,8 @@ func (b *bounds) reloaded(over span) {
 	}
 }
 
-// ofLast returns the greatest limit and burst of the hits that may have been the last.
+// ofLast returns the greatest limit and the greatest burst of the hits that may have been
+// the last.
 func (b *bounds) ofLast() (limit, burst float64) {
 	for i := len(b.hits) - 1; i >= 0 && b.hits[i].to >= b.started; i-- {
 		limit, burst = max(limit, float64(b.hits[i].p.Limit)), max(burst, float64(b.hits[i].p.Burst))
@@ -681,7 +685,7 @@ func (b *bounds) ofLast() (limit, burst float64) {
 	return limit, burst
 }
 
-// most returns the most hits that are admitted in a span as long, if these were.
+// most returns the most hits that a span of that length may admit, if these hits were.
 func (b *bounds) most(length int64) int64 {
 	limit, burst := b.ofLast()
 	p := b.hits[len(b.hits)-1].p
@@ -700,8 +704,8 @@ func (b *bounds) most(length int64) int64 {
 	return int64(most)
 }
 
-// judgeAligned checks the windows that begin at multiples of their length, in which
-// no more than the limit passes.
+// judgeAligned checks that windows that begin at multiples of their length admit no more
+// than the limit.
 func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 	p := hits[0].p
 	window := p.Window.Microseconds()
@@ -709,7 +713,7 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 	for _, h := range hits {
 		late := r.drift(span{h.from - 2*window, h.to})
 		if p.Algorithm == algo.SlidingWindow && len(r.moves) > 0 && h.to >= r.moves[0].from {
-			continue // its windows go on from where a move has shifted them
+			continue // a move has shifted its windows
 		}
 		n := (h.from - slack.Microseconds() - late) / window
 		if (h.to+slack.Microseconds())/window == n {
@@ -736,8 +740,7 @@ func (r *record) judgeAligned(v *verdict, k *counter, hits []hit) bool {
 	return true
 }
 
-// more returns what may be admitted in a span beyond the limit, for reasons that
-// rules give.
+// more returns how many hits beyond the limit the rules allow in a span.
 func (r *record) more(k *counter, over span) (n int64) {
 	for _, h := range k.refunds {
 		if h.touches(over) {
@@ -751,7 +754,7 @@ func (r *record) more(k *counter, over span) (n int64) {
 	}
 	p := k.rule.limits[k.name.limit]
 	for _, c := range r.cuts {
-		// The window that a step back draws out ends at no multiple, and the next is short.
+		// A step back draws a window out. It ends at no multiple, and the next is short.
 		if c.back > 0 && p.Algorithm == algo.FixedWindow && c.from <= over.to && c.to+2*p.Window.Microseconds() >= over.from {
 			n += int64(r.widest(k).Limit)
 		}
@@ -770,8 +773,8 @@ func (r *record) more(k *counter, over span) (n int64) {
 	return n
 }
 
-// drift returns by how much slots that were moved in the span may have made counters
-// late: Redis passes on how much longer a key is to live, in whole milliseconds.
+// drift returns how late moves of slots in the span may have made counters. Redis passes on
+// the remaining life of a key in whole milliseconds.
 func (r *record) drift(over span) (n int64) {
 	for _, m := range r.moves {
 		if m.touches(over) {
@@ -781,8 +784,8 @@ func (r *record) drift(over span) (n int64) {
 	return n
 }
 
-// part is how many hits of a counter one of n replicas may hold: its part of the share
-// that the rule states. Less than two it does not take ahead.
+// part returns how many hits of a counter one of n replicas may hold: its part of the share
+// that the rule states. It takes no lease of fewer than two hits.
 func part(lease float64, p algo.Params, n int) int64 {
 	if hits := int64(lease * float64(capacity(p)) / float64(n)); hits >= 2 {
 		return hits
@@ -790,8 +793,8 @@ func part(lease float64, p algo.Params, n int) int64 {
 	return 0
 }
 
-// part is the most of it that a counter had in the span: where counters live in memory
-// there are no leases.
+// part returns the largest part of the counter in the span. There are no leases if counters
+// live in memory.
 func (r *record) part(k *counter, over span) (most int64) {
 	if r.plan.topology == inMemory || k.rule.lease == 0 {
 		return 0
@@ -802,18 +805,18 @@ func (r *record) part(k *counter, over span) (most int64) {
 	return most
 }
 
-// held returns what leases add to what may be admitted in a span.
+// held returns how many more hits a span may admit because of leases.
 //
-// A hit that is spent was charged before. So whatever is admitted in the span was
-// charged in it, which the limit bounds, or was held when it began. What is given
-// back in it makes room: if it was charged in the span it was never admitted, and
-// else it was held when the span began. Of what was held a hit is spent or given back,
-// not both, so that all of this comes to what was held: of all replicas together no
-// more than the share. Of a replica that was killed there may be its part again: what
-// it was giving back may arrive when its successor holds as much.
+// A spent hit was charged earlier. So every hit admitted in the span was either charged in
+// it, which the limit bounds, or held when it began. A hit given back in the span makes
+// room. If it was charged in the span, it was never admitted; otherwise it was held when the
+// span began. A held hit is either spent or given back, not both. So the total is bounded by
+// the held hits: for all replicas together, the share. A killed replica may add its part
+// once more, because the hits that it was giving back may arrive when its successor already
+// holds as many.
 //
-// In a fixed window what is held was charged in the same window, and is void with its
-// end; unless the counter was lost in between.
+// In a fixed window, held hits were charged in the same window and expire with it, unless
+// the counter was lost in between.
 func (r *record) held(k *counter, over span) int64 {
 	if k.rule.lease == 0 {
 		return 0
@@ -836,9 +839,9 @@ func (r *record) held(k *counter, over span) int64 {
 	return n * r.part(k, over)
 }
 
-// unspent returns how many hits leases may have charged that nobody has spent, and
-// whether that can be told: not when a call may have charged and nobody heard of it,
-// or with the change of a limit, when what calls take meanwhile is nobody's.
+// unspent returns how many hits leases may have charged that are not spent. known is false
+// if a call may have charged and its answer was lost, or if a limit changed, because hits
+// that calls take during a change belong to no lease.
 func (r *record) unspent(k *counter, over span) (n int64, known bool) {
 	if k.rule.lease == 0 || r.plan.topology == inMemory {
 		return 0, true
@@ -860,7 +863,7 @@ func (r *record) unspent(k *counter, over span) (n int64, known bool) {
 		}
 	}
 	n = int64(r.plan.replicas)
-	for _, o := range r.outages { // what it held is nobody's
+	for _, o := range r.outages { // no replica spends the hits that it held
 		if o.from <= over.to && over.from <= o.from {
 			n++
 		}
@@ -868,8 +871,8 @@ func (r *record) unspent(k *counter, over span) (n int64, known bool) {
 	return n * part, true
 }
 
-// locally returns what replicas may admit by themselves. One that was killed has
-// forgotten what it had admitted.
+// locally returns how many hits replicas may admit by themselves. A killed replica has
+// forgotten how many it had admitted.
 func (r *record) locally(p algo.Params, over span) int64 {
 	stores := int64(r.plan.replicas)
 	for _, o := range r.outages {
@@ -883,8 +886,8 @@ func (r *record) locally(p algo.Params, over span) int64 {
 	return stores * b.most(over.to-over.from+slack.Microseconds())
 }
 
-// share is the part of a limit that one of n replicas admits by itself: a hit in a
-// longer time where there is less than one.
+// share returns the part of a limit that one of n replicas admits by itself. If the part is
+// less than one hit, it is one hit in a longer time.
 func share(p algo.Params, n int) algo.Params {
 	if p.Burst > 0 {
 		p.Burst = max(1, p.Burst/uint32(n))

@@ -11,13 +11,13 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// plan is all of a run that its seed decides: where counters live, the rules with
-// all their versions, what clients ask and when, and what goes wrong.
+// plan is the part of a run that its seed decides: where counters live, the rules with all
+// their versions, the requests of clients, and the faults.
 type plan struct {
 	seed     uint64
 	topology topology
 	program  string // of a single server
-	plain    bool   // before it is a proxy that closes connections which ask for RESP3
+	plain    bool   // behind a proxy that closes connections that ask for RESP3
 	replicas int
 	clients  int
 	pause    time.Duration     // of a client between two requests, on average
@@ -48,13 +48,13 @@ type domain struct {
 	versions     []version
 }
 
-// rule is what all versions of a rule have in common. Versions differ in all that
-// is no part of a counter's name, and may leave out the second limit or the rule.
+// rule is what all versions of a rule have in common. Versions differ in everything that is
+// not part of a counter's name, and may leave out the second limit or the whole rule.
 type rule struct {
 	path   []level
-	values [][]string    // by level, what requests put there
+	values [][]string    // by level, the values that requests send
 	shares bool          // all values count as one
-	limits []algo.Params // algorithm and, but of buckets, window
+	limits []algo.Params // algorithm and, except for buckets, window
 	shadow int           // how often a version has one of the limits in shadow mode, in percent
 	mode   string        // on_backend_error
 	refund bool          // whether requests give hits back
@@ -76,7 +76,8 @@ type limit struct {
 	shadow bool
 }
 
-// rehearsed reports whether the rule refuses nothing: all its limits are in shadow mode.
+// rehearsed reports whether all limits of the rule are in shadow mode, so that it refuses
+// nothing.
 func (v variant) rehearsed() bool {
 	return !slices.ContainsFunc(v, func(l limit) bool { return !l.shadow })
 }
@@ -86,11 +87,11 @@ func (v variant) inTwoStores(t topology) bool {
 	return t == perSecond && len(v) == 2 && (v[0].Window == time.Second) != (v[1].Window == time.Second)
 }
 
-// apart reports whether of two such stores one gives back what it has charged when the
-// other refuses.
+// apart reports whether one of two such stores gives back its charge when the other
+// refuses.
 func (v variant) apart(d *domain, t topology) bool { return v.inTwoStores(t) && !d.allOrNothing }
 
-// event is something that is done to the fleet at a time of the run.
+// event is an action on the fleet at a time of the run.
 type event struct {
 	at     time.Duration
 	kind   string
@@ -108,11 +109,11 @@ const clusterMasters = 3
 func newPlan(seed uint64, length time.Duration) *plan {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	p := &plan{seed: seed, length: length, replicas: 3, clients: 12, pause: 25 * time.Millisecond}
-	// Quick runs begin with what goes wrong most often.
+	// Quick runs begin with the topologies that fail most often.
 	p.topology = []topology{single, durable, clocked, perSecond, inMemory, sentineled, clustered}[seed%7]
 	p.env = map[string]string{}
 	if p.topology != inMemory {
-		p.env["REDIS_TIMEOUT"] = "2s" // less fails on a busy machine with nothing wrong
+		p.env["REDIS_TIMEOUT"] = "2s" // a shorter timeout fails on a busy machine without a fault
 		p.env["REDIS_BREAK_FOR"] = pick(rng, "200ms", "1s")
 		p.env["REDIS_COMBINING"] = pick(rng, "true", "true", "false")
 		p.env["LOCAL_CACHE_SIZE_IN_BYTES"] = pick(rng, "0", "1000000")
@@ -128,14 +129,14 @@ func newPlan(seed uint64, length time.Duration) *plan {
 		p.domains = append(p.domains, newDomain(rng, name, i == 1, p.topology))
 	}
 	p.schedule(rng)
-	// Drawn apart, so that what else a seed decides stays.
+	// Drawn from another source, so that a seed's other choices stay the same.
 	others := rand.New(rand.NewPCG(seed, 2))
 	p.program = pick(others, "redis-server", "redis-server", "redis-server-6.2")
 	p.plain = chance(others, 30)
 	return p
 }
 
-// store says where counters live, for people.
+// store describes where counters live, for people.
 func (p *plan) store() string {
 	if !slices.Contains([]topology{single, perSecond, durable, clocked}, p.topology) {
 		return string(p.topology)
@@ -171,21 +172,21 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 		r.shadow = pick(rng, 0, 0, 15, 30, 60)
 		r.refund = chance(rng, 20)
 		r.limits = []algo.Params{newParams(rng, t)}
-		// Of siblings one may apply where another is left out. Counters are named by
-		// entries, algorithm and window, and would go on.
+		// One sibling may apply where another is left out. Counters are named by entries,
+		// algorithm and window, so with the same names they would go on.
 		for len(d.rules) < siblings && slices.ContainsFunc(d.rules, func(o *rule) bool { return o.shareNames(r) }) {
 			r.limits[0] = newParams(rng, t)
 		}
 		if len(d.rules) >= siblings && chance(rng, 40) {
-			// Limits of one name in a rule are numbered, those in shadow mode last. A change
-			// of mode would have them swap counters, which the oracle does not follow.
+			// Limits of one name in a rule are numbered, those in shadow mode last. A change of
+			// mode would make them swap counters, which the oracle does not follow.
 			second := newParams(rng, t)
 			for sameName(r.limits[0], second) {
 				second = newParams(rng, t)
 			}
 			r.limits = append(r.limits, second)
 		}
-		// A lease takes ahead what lasts for a moment: of a counter that is not hot, nothing.
+		// A lease takes the hits of a moment ahead: for a counter that is not hot, none.
 		if share := pick(rng, 0.1, 0.1, 0.2, 1); len(r.limits) == 1 && (r.hot && chance(rng, 60) || chance(rng, 10)) {
 			r.lease = share
 		}
@@ -201,7 +202,7 @@ func newDomain(rng *rand.Rand, name string, allOrNothing bool, t topology) *doma
 	// Nested, under nodes with and without a limit of their own.
 	add(&rule{path: []level{{"who", ""}, {"path", ""}}, values: [][]string{few("b", ""), few("/", "")}})
 	add(&rule{path: []level{{"tier", "gold*"}, {"host", ""}, {"port", "80"}}, values: [][]string{few("gold", ""), few("h", ""), {"80"}}})
-	// Values that would be taken apart if keys were simply joined.
+	// Values that would be ambiguous if keys were simply joined.
 	add(&rule{path: []level{{"odd|4:", ""}}, values: [][]string{{"}{", "a=b|", "\x00\n", "é"}}})
 	add(&rule{path: []level{{"hot", ""}}, values: [][]string{{"spot"}}, hot: true})
 	d.versions = append(d.versions, d.next(rng))
@@ -250,12 +251,12 @@ func rates() (all []algo.Algorithm) {
 	return all
 }
 
-// newWindow draws one that matters at some hundred requests a second.
+// newWindow draws a window that matters at some hundred requests a second.
 func newWindow(rng *rand.Rand) time.Duration {
 	return time.Duration(2+rng.IntN(8)) * 100 * time.Millisecond
 }
 
-// next draws a version: the last one with some of its rules changed.
+// next draws the next version: the last one with some of its rules changed.
 func (d *domain) next(rng *rand.Rand) version {
 	last := d.versions[len(d.versions)-1]
 	v := make(version, len(d.rules))
@@ -274,7 +275,7 @@ func (d *domain) next(rng *rand.Rand) version {
 	return v
 }
 
-// tune draws all of a limit that may change while its counters are in use.
+// tune draws the parameters of a limit that may change while its counters are in use.
 func tune(rng *rand.Rand, p algo.Params, hot bool) algo.Params {
 	p.DeniedHits = pick(rng, algo.Count, algo.Drop, algo.Drop, algo.Drain)
 	amount := func() uint32 {
@@ -289,20 +290,20 @@ func tune(rng *rand.Rand, p algo.Params, hot bool) algo.Params {
 	}
 	if drains(p) {
 		p.Burst = amount()
-		if !slides(p) && p.Window != time.Second { // which would be another store's
+		if !slides(p) && p.Window != time.Second { // that would move it to another store
 			p.Window = newWindow(rng)
 		}
 		if slides(p) && chance(rng, 50) {
 			p.Refill = algo.Rate{Hits: amount(), Per: newWindow(rng)}
 		}
 	}
-	if chance(rng, 7) { // nothing passes; what was used stays used
+	if chance(rng, 7) { // nothing passes; used hits stay used
 		p.Limit = 0
 	}
 	return p
 }
 
-// name is what a version calls a limit of a rule, and answers report.
+// limitName returns the name of a limit in a version, which answers report.
 func limitName(rule, limit, version int) string {
 	return fmt.Sprintf("r%d.%d@%d", rule, limit, version)
 }
@@ -314,7 +315,7 @@ func (d *domain) file(number int) []byte {
 	if d.allOrNothing {
 		root["consume"] = "all_or_nothing"
 	}
-	// Says, in /rlconfig, which version is in force.
+	// Shows in /rlconfig which version is in force.
 	probe := map[string]any{"key": "version", "value": fmt.Sprint("v", number), "rate_limit": map[string]any{"unit": "hour", "requests_per_unit": 1}}
 	tops := []map[string]any{probe}
 	for i, r := range d.rules {
@@ -330,7 +331,7 @@ func (d *domain) file(number int) []byte {
 	return text
 }
 
-// insert puts a rule into the tree of which nodes are one level.
+// insert adds a rule to a tree; nodes are one level of it.
 func (r *rule) insert(nodes []map[string]any, path []level, number, version int, v variant) []map[string]any {
 	var node map[string]any
 	for _, n := range nodes {
@@ -350,7 +351,7 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 		node["descriptors"] = r.insert(below, path[1:], number, version, v)
 		return nodes
 	}
-	whole := v.rehearsed() && version%2 == 0 // said once of all limits, or of each
+	whole := v.rehearsed() && version%2 == 0 // shadow mode is set once for all limits, or for each
 	if whole {
 		node["shadow_mode"] = true
 	}
@@ -397,7 +398,7 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 	return nodes
 }
 
-// badFiles are what an editor may leave behind. %s is the domain.
+// badFiles are contents that an editor may leave behind. %s is the domain.
 var badFiles = []string{
 	"",
 	"domain: %s\ndescriptors: [",
@@ -408,7 +409,7 @@ var badFiles = []string{
 	"\x00\xff\xfe%s",
 }
 
-// ask is one descriptor of a request. The rule is the one that it is made for.
+// ask is one descriptor of a request, and the rule that it is made for.
 type ask struct {
 	rule   int
 	values []string
@@ -420,8 +421,8 @@ type requests struct {
 	p   *plan
 	rng *rand.Rand
 
-	// What was last asked, and of which replica and domain, if it may be asked again at
-	// once, and how often that is, in percent.
+	// The last request, with its replica and domain, if it may be sent again at once, and
+	// how often that happens, in percent.
 	again           []ask
 	replica, domain int
 	often           int
@@ -431,8 +432,8 @@ func (p *plan) requests(client int) *requests {
 	return &requests{p: p, rng: rand.New(rand.NewPCG(p.seed, uint64(1000+client)))}
 }
 
-// next returns which replica to ask, in which domain, for what, and how long to
-// pause before.
+// next returns the replica and domain of the next request, its descriptors, and the pause
+// before it.
 func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration) {
 	rng := r.rng
 	if r.again != nil && chance(rng, r.often) { // in bursts
@@ -478,8 +479,8 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 	return replica, domain, asks, pause
 }
 
-// What may go wrong with the store of each topology. Each ends by itself or by
-// what heals says.
+// storeFaults are the possible faults of the store of each topology. Each ends by itself or
+// by the event in heals.
 var storeFaults = map[topology][]string{
 	inMemory:   nil,
 	single:     {redisKill, redisFreeze, redisPause, redisForget, redisScripts, redisCut, netLatency, netSilent, netReset, netDown, netNarrow},
@@ -511,7 +512,7 @@ const (
 	netNarrow     = "network narrow"
 	clockStep     = "clock stepped"
 	storeHeal     = "store heals"
-	machineStall  = "machine stalled" // seen, not done
+	machineStall  = "machine stalled" // observed, not planned
 	replicaKill   = "replica killed"
 	replicaStop   = "replica stopped"
 	replicaStart  = "replica starts"
@@ -520,13 +521,13 @@ const (
 	rulesBad      = "rules bad, then changed"
 )
 
-// schedule draws what goes wrong: with the store one thing at a time, with replicas
-// so that one always lives, with rules at any time.
+// schedule draws the faults: of the store one at a time, of replicas such that one always
+// lives, of rules at any time.
 func (p *plan) schedule(rng *rand.Rand) {
 	failovers := 0
 	faults := storeFaults[p.topology]
 	if p.topology == clustered && chance(rng, 30) {
-		faults = []string{slotsMove} // which is no fault: then no call may fail
+		faults = []string{slotsMove} // this is no fault: no call may fail
 	}
 	if len(faults) > 0 {
 		for at := time.Second; at < p.length-time.Second; {

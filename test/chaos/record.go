@@ -10,29 +10,29 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// record is what was seen and done in a run. Times are in µs since the epoch by the
+// record holds the events and answers of a run. Times are in µs since the epoch by the
 // machine's clock, which all processes of the run share.
 type record struct {
 	plan    *plan
 	calls   []call
 	faults  []fault    // of the store
 	cuts    []cut      // when counters may have been lost
-	moves   []span     // of slots: each key that moved may have got later by as long
+	moves   []span     // of slots: each key that moved may be late by that long
 	stale   []span     // when a master that had been replaced may have answered
 	outages []outage   // of replicas
 	rules   []ruleFile // by domain
-	log     []string   // all that was done, for people
-	came    []string   // of what was done and no plan decides
+	log     []string   // all actions, for people
+	came    []string   // results of actions that no plan decides
 }
 
-// What may come of what is done.
+// Possible results of actions.
 const (
 	masterReplaced = "frozen master replaced"
 	keyMoved       = "key moved"
 )
 
-// call is a request with its answer, of which took effect, if at all, a moment
-// between sent and got.
+// call is a request with its answer. It took effect, if at all, at a moment between sent and
+// got.
 type call struct {
 	client, step    int
 	replica, domain int
@@ -61,20 +61,20 @@ func (c *call) String() string {
 
 func clockTime(us int64) string { return time.UnixMicro(us).UTC().Format("15:04:05.000000") }
 
-// answer is what was said of one descriptor.
+// answer is the answer to one descriptor.
 type answer struct {
 	ok        bool
 	name      string // of the limit; empty: none applies
 	limit     uint32
 	remaining uint32
 	wait      int64 // s: duration_until_reset
-	vague     bool  // nothing is known of remaining and wait
+	vague     bool  // remaining and wait are not known
 }
 
 // span is a time from one moment to another, both included.
 type span struct{ from, to int64 }
 
-// touches says whether the spans have a moment in common.
+// touches reports whether the spans have a moment in common.
 func (s span) touches(o span) bool { return s.from <= o.to && o.from <= s.to }
 
 // fault is a time in which the store may not have decided.
@@ -83,8 +83,8 @@ type fault struct {
 	kind string
 }
 
-// cut is a moment within the span at which counters were lost, or in another way
-// are not bound by what was before.
+// cut is a moment within the span from which counters are not bound by earlier hits, because
+// they were lost or for another reason.
 type cut struct {
 	span
 	replica int           // whose counters; -1: all
@@ -96,14 +96,14 @@ type outage struct {
 	replica int
 }
 
-// ruleFile is what happened to the rules of a domain. Versions are numbered from 1.
+// ruleFile is the history of the rules of a domain. Versions are numbered from 1.
 type ruleFile struct {
 	wrote     []int64 // when the version began to be written; by version
 	confirmed []confirmation
 	changes   []change
 }
 
-// confirmation says that a replica had the version in force at a time.
+// confirmation records that a replica had the version in force at a time.
 type confirmation struct {
 	replica, version int
 	at               int64
@@ -115,7 +115,7 @@ type change struct {
 	first, last int
 }
 
-// limitRef is what a limit's name says.
+// limitRef is the content of a limit's name.
 type limitRef struct{ rule, limit, version int }
 
 func (d *domain) parse(name string) (limitRef, error) {
@@ -130,12 +130,12 @@ func (d *domain) parse(name string) (limitRef, error) {
 	return r, nil
 }
 
-// siblings are the rules at the start of each domain that differ in the value of
-// one key: where one is left out, the next applies.
+// siblings is the number of rules at the start of each domain that differ only in the value
+// of one key. If one is left out, the next applies.
 const siblings = 3
 
-// lands returns which rule applies, in a version, to what is asked of a rule; -1
-// for none.
+// lands returns the rule that applies in a version to a request made for a rule; -1 for
+// none.
 func (d *domain) lands(version, rule int) int {
 	for i := rule; ; i++ {
 		switch {
@@ -147,7 +147,7 @@ func (d *domain) lands(version, rule int) int {
 	}
 }
 
-// capacity is the most that can ever pass at once.
+// capacity returns the most hits that can ever pass at once.
 func capacity(p algo.Params) int64 {
 	switch {
 	case p.Limit == 0:
@@ -163,8 +163,8 @@ func capacity(p algo.Params) int64 {
 // windowed reports whether the algorithm counts hits in a window.
 func windowed(p algo.Params) bool { return slides(p) || !drains(p) }
 
-// rate returns how many hits of a bucket drain in a µs, 0 under a limit of 0: then
-// what is used drains on as it did.
+// rate returns how many hits of a bucket drain in a µs. It is 0 for a limit of 0, under
+// which the bucket drains on at its old rate.
 func rate(p algo.Params) float64 {
 	switch {
 	case p.Limit == 0:
@@ -175,7 +175,7 @@ func rate(p algo.Params) float64 {
 	return float64(p.Limit) / float64(p.Window.Microseconds())
 }
 
-// mostOwed is up to how many hits a bucket is charged, mostCounted a window.
+// mostOwed returns how many hits a bucket may be charged at most.
 func mostOwed(p algo.Params) float64 {
 	most := float64(p.Burst)
 	switch {
@@ -187,6 +187,7 @@ func mostOwed(p algo.Params) float64 {
 	return most
 }
 
+// mostCounted returns how many hits a window may count at most.
 func mostCounted(p algo.Params) int64 {
 	most := int64(p.Limit)
 	switch {
@@ -201,7 +202,7 @@ func mostCounted(p algo.Params) int64 {
 	return most
 }
 
-// parts is into how many parts a strict window is split; 0 for others.
+// parts returns the number of parts of a strict window; 0 for others.
 func parts(p algo.Params) int64 {
 	switch {
 	case !p.Strict:
@@ -212,7 +213,7 @@ func parts(p algo.Params) int64 {
 	return int64(p.SubWindows)
 }
 
-// memory returns after how many µs a window has forgotten a hit.
+// memory returns how many µs it takes a window to forget a hit.
 func memory(p algo.Params) int64 {
 	window := p.Window.Microseconds()
 	switch n := parts(p); {

@@ -9,21 +9,20 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// usage bounds how much of a counter was in use, from what may have been charged
-// and what was for certain, whatever its limits were.
+// usage bounds how much of a counter was in use, given the hits that were possibly charged
+// and those that certainly were, whatever its limits were.
 //
-// A bucket has used the more the later it was charged and the slower it drained; so
-// the most is what comes of charges at their latest and the slowest rate that may
-// have been on record, and the least of the opposite. A window counts what lies in
-// it.
+// A bucket holds the more, the later it was charged and the slower it drained. So the upper
+// bound assumes the latest charges and the slowest rate that may have been on record, and
+// the lower bound the opposite. A window counts the hits that lie in it.
 type usage struct {
 	r *record
 	k *counter
 
 	charged  []hit   // in order of their ends
-	owed     []debt  // of a bucket, at the most, after each of charged and each step back
-	remember int64   // after how many µs the window of any version has forgotten a hit
-	lives    int64   // for how many µs a counter lives at the most, that of a bucket until it is full
+	owed     []debt  // at most, by a bucket, after each of charged and each step back
+	remember int64   // µs after which the window of any version has forgotten a hit
+	lives    int64   // µs that a counter lives at most; for a bucket, until it is full
 	revived  []span  // from a step back until a bucket is cut to the most that it can owe
 	shifts   []span  // in which a window's counts may have moved into its newest part
 	slowest  float64 // rate of any version
@@ -33,15 +32,15 @@ type usage struct {
 	certain []hit // in order of their ends
 }
 
-// debt is how much is owed at a time.
+// debt is how many hits are owed at a time.
 type debt struct {
 	at    int64
 	owed  float64
 	since int64 // the counter was charged by a version of that time or later
 }
 
-// rounding is how many hits may come of the rounding of times, in the thousands of
-// changes that a counter may see.
+// rounding is how many hits the rounding of times may add up to, over the thousands of
+// changes of a counter.
 const rounding = 0.01
 
 func (r *record) usageOf(k *counter) *usage {
@@ -68,8 +67,8 @@ func (r *record) usageOf(k *counter) *usage {
 	return u
 }
 
-// rates returns the slowest and the fastest at which a bucket may have drained in the
-// span: each rate on record is that of a charge.
+// rates returns the slowest and the fastest rate at which a bucket may have drained in the
+// span. Each rate on record is that of a charge.
 func (u *usage) rates(s span) (slowest, fastest float64) {
 	slowest = math.Inf(1)
 	for _, p := range u.r.limits(u.k, s) {
@@ -83,7 +82,7 @@ func (u *usage) rates(s span) (slowest, fastest float64) {
 	return slowest, fastest
 }
 
-// follow lists what a bucket owes at the most.
+// follow lists how many hits a bucket owes at most.
 func (u *usage) follow() {
 	var steps []cut
 	for _, c := range u.r.cutsOf(u.k) {
@@ -99,8 +98,8 @@ func (u *usage) follow() {
 		if !slices.ContainsFunc(u.charged, func(h hit) bool { return h.from <= c.to }) {
 			return
 		}
-		// Whoever uses it next finds it to be full much later, and cuts that to the most
-		// that it can owe then.
+		// The next request finds that the bucket would be full only much later, and cuts its
+		// debt to the most that it can owe then.
 		until := c.to + c.back.Microseconds()
 		for _, h := range u.certain {
 			if h.from >= c.to {
@@ -131,7 +130,7 @@ func (u *usage) follow() {
 	}
 }
 
-// drained returns what a bucket that owed so much owes later, at the most.
+// drained returns how many hits a bucket with that debt owes later, at most.
 func (u *usage) drained(l debt, at int64) float64 {
 	if l.owed == 0 {
 		return 0
@@ -140,8 +139,8 @@ func (u *usage) drained(l debt, at int64) float64 {
 	return max(0, l.owed-slowest*float64(max(0, at-l.at)))
 }
 
-// clamp returns up to how much the i-th of charged may have charged a bucket: by its own
-// limit, or by that of another at the same time, in whichever order the two were.
+// clamp returns the most hits to which the i-th of charged may have charged a bucket: by its
+// own limit, or by that of another at the same time, in either order.
 func (u *usage) clamp(i int) float64 {
 	h := u.charged[i]
 	most := mostOwed(h.p.Params)
@@ -156,8 +155,8 @@ func (u *usage) clamp(i int) float64 {
 	return most
 }
 
-// mostOwed returns what a bucket owed at the most when h was decided, without what h
-// charged.
+// mostOwed returns how many hits a bucket owed at most when h was decided, without the
+// charge of h.
 func (u *usage) mostOwed(h hit) float64 {
 	for _, s := range u.revived {
 		if s.touches(h.span) {
@@ -185,7 +184,7 @@ func (u *usage) mostOwed(h hit) float64 {
 }
 
 // findShifts lists the times in which the state of a window was read in another layout,
-// which counts all that it held as new.
+// which counts all of its hits as new.
 func (u *usage) findShifts() {
 	if !slides(u.k.rule.limits[u.k.name.limit]) {
 		return
@@ -226,9 +225,9 @@ func (u *usage) counts(h hit) (n int64) {
 		}
 	}
 	for i := len(u.r.cuts) - 1; i >= 0; i-- {
-		// What was charged before a step back may stay until that is made up for. A key
-		// that was used last when it was about to be forgotten still holds all that
-		// it remembered then.
+		// Charges from before a step back may stay until the clock has caught up. A key that
+		// was last used when it was about to be forgotten still holds everything that it
+		// remembered then.
 		if c := u.r.cuts[i]; c.back > 0 && c.from <= h.to && c.to+c.back.Microseconds()+2*u.lives >= since {
 			since = min(since, c.from-2*u.lives)
 		}
@@ -249,7 +248,7 @@ func (u *usage) counts(h hit) (n int64) {
 	return n
 }
 
-// countAligned is the same of windows that begin at multiples of their length.
+// countAligned is counts for windows that begin at multiples of their length.
 func (u *usage) countAligned(h hit) (most int64) {
 	window, off := h.p.Window.Microseconds(), slack.Microseconds()
 	for k := (h.from - off) / window; k <= (h.to+off)/window; k++ {
@@ -272,8 +271,8 @@ func (u *usage) countAligned(h hit) (most int64) {
 	return most
 }
 
-// leastOwed returns what a bucket owed at the least when h was decided, without what h
-// charged.
+// leastOwed returns how many hits a bucket owed at least when h was decided, without the
+// charge of h.
 func (u *usage) leastOwed(h hit, since int64) (owed float64) {
 	at := int64(0)
 	first := sort.Search(len(u.certain), func(i int) bool { return u.certain[i].to > h.from-2*u.lives })
@@ -287,14 +286,14 @@ func (u *usage) leastOwed(h hit, since int64) (owed float64) {
 		_, fastest := u.rates(span{since, o.to})
 		owed = max(0, owed-fastest*float64(max(0, o.to-max(at, 0))))
 		at = o.to
-		drained := fastest * float64(o.to-o.from) // if it was charged when it was asked for
+		drained := fastest * float64(o.to-o.from) // if it was charged as soon as it was sent
 		owed = max(owed, min(owed+max(0, float64(o.n)-drained), mostOwed(o.p.Params)-drained))
 	}
 	_, fastest := u.rates(span{since, h.to})
 	return max(0, owed-fastest*float64(h.to-at+slack.Microseconds())-rounding)
 }
 
-// leastCounted is the same of a window.
+// leastCounted is leastOwed for a window.
 func (u *usage) leastCounted(h hit, since int64) (n int64) {
 	window, off := h.p.Window.Microseconds(), slack.Microseconds()
 	aligned := !h.p.Strict && (h.p.Algorithm == algo.FixedWindow || slides(h.p.Params))
@@ -305,7 +304,7 @@ func (u *usage) leastCounted(h hit, since int64) (n int64) {
 		}
 		from = h.from/window*window + off
 	}
-	for _, s := range u.shifts { // what had faded below one hit then is forgotten
+	for _, s := range u.shifts { // hits that had faded below one then are forgotten
 		if s.from <= h.to {
 			since = max(since, min(s.to, h.to))
 		}
@@ -315,7 +314,7 @@ func (u *usage) leastCounted(h hit, since int64) (n int64) {
 		if o.to > h.from {
 			break
 		}
-		// What else than a fixed window was charged beyond the limit ends at a bound.
+		// Except in a fixed window, a charge beyond the limit ends at a bound.
 		if o.from > max(from, since) && o.call != h.call && (o.fits || h.p.Algorithm == algo.FixedWindow) {
 			n += o.n
 		}
@@ -323,10 +322,10 @@ func (u *usage) leastCounted(h hit, since int64) (n int64) {
 	return n
 }
 
-// judgeCounter checks what was said of a counter: that a refusal had a reason, so that
-// what may have been charged, and not been forgotten yet, left too little room; that
-// none passed for which there was no room; that as much remains as must and no more;
-// and that who was told when to come again passes then, and not before.
+// judgeCounter checks the reports about a counter. A refusal needs a reason: the hits that
+// may have been charged and are not forgotten left too little room. No request passes for
+// which there is no room. Exactly as much remains as must. A client that was given a time to
+// retry passes then, and not before.
 func (r *record) judgeCounter(v *verdict, k *counter) {
 	u := r.usageOf(k)
 	slices.SortStableFunc(k.said, func(a, b report) int { return cmp.Compare(a.from, b.from) })
@@ -338,7 +337,7 @@ func (r *record) judgeCounter(v *verdict, k *counter) {
 	r.judgeWaits(v, u)
 }
 
-// judgeRefusal checks that a refusal had a reason.
+// judgeRefusal checks that a refusal has a reason.
 func (r *record) judgeRefusal(v *verdict, u *usage, s report) bool {
 	k, room := u.k, capacity(s.p.Params)
 	if s.ok || s.n <= 0 || s.n > room || r.staleAnswer(s.call) {
@@ -371,7 +370,7 @@ func (r *record) judgeRefusal(v *verdict, u *usage, s report) bool {
 	return false
 }
 
-// judgeRoom checks what remained after an answer of the store.
+// judgeRoom checks how many hits remained after an answer of the store.
 func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 	k, p := u.k, s.p.Params
 	if !s.decided {
@@ -381,7 +380,7 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 	for _, a := range s.call.asks {
 		asked += max(0, a.hits)
 	}
-	asked += s.owned - max(0, s.n) // by this descriptor what it was charged
+	asked += s.owned - max(0, s.n) // this descriptor counts with its charge
 	least := float64(capacity(p))
 	if drains(p) {
 		least = min(least, math.Floor(float64(p.Burst)-u.mostOwed(s.hit)-float64(asked)))
@@ -421,7 +420,7 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 	return true
 }
 
-// judgeWaits checks that a refusal said when the same request would pass.
+// judgeWaits checks that a refusal named the time when the same request would pass.
 func (r *record) judgeWaits(v *verdict, u *usage) {
 	k := u.k
 	if len(k.refunds) > 0 || k.rule.lease > 0 || len(u.k.brief) > 0 {
@@ -431,9 +430,9 @@ func (r *record) judgeWaits(v *verdict, u *usage) {
 		if s.ok || !s.decided || s.n <= 0 || s.n > capacity(s.p.Params) {
 			continue
 		}
-		told := s.wait * 1_000_000
+		wait := s.wait * 1_000_000
 		for _, o := range k.said[i+1:] {
-			if o.from > s.to+told+1_000_000 {
+			if o.from > s.to+wait+1_000_000 {
 				break
 			}
 			if _, whole := segment(r.cutsOf(k), span{s.from, o.to}); !whole || !o.decided || !slices.Equal(o.of, s.of) || len(r.limits(k, span{s.from, o.to})) > 1 {
@@ -441,10 +440,10 @@ func (r *record) judgeWaits(v *verdict, u *usage) {
 			}
 			switch {
 			case o.from < s.to: // either may have been decided first
-			case o.fits && o.n >= s.n && o.to < s.from+told-1_000_000-slack.Microseconds():
+			case o.fits && o.n >= s.n && o.to < s.from+wait-1_000_000-slack.Microseconds():
 				v.add([]*call{s.call, o.call}, "%+v: passes before the time that a refusal named", k.name)
 				return
-			case len(s.of) == 1 && !o.ok && 0 < o.n && o.n <= s.n && o.from > s.to+told+slack.Microseconds() && !u.chargedBetween(s, o):
+			case len(s.of) == 1 && !o.ok && 0 < o.n && o.n <= s.n && o.from > s.to+wait+slack.Microseconds() && !u.chargedBetween(s, o):
 				v.add([]*call{s.call, o.call}, "%+v: refused after the time that a refusal named", k.name)
 				return
 			}
@@ -452,8 +451,8 @@ func (r *record) judgeWaits(v *verdict, u *usage) {
 	}
 }
 
-// chargedBetween reports whether anything else may have been charged since s was decided
-// until o was.
+// chargedBetween reports whether any other hit may have been charged between the decisions
+// on s and o.
 func (u *usage) chargedBetween(s, o report) bool {
 	for _, a := range [...]*call{s.call, o.call} {
 		if len(a.asks) > 1 { // which may all count in the same counter

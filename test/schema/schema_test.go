@@ -284,4 +284,3 @@ func TestTests(t *testing.T) {
 		}
 	}
 }
-

@@ -11,7 +11,7 @@ type librariesCmd struct {
 	Results string `arg:"" type:"existingfile" help:"Output of the benchmarks of bench/libraries."`
 }
 
-// Run prints what the benchmarks say, as tables.
+// Run prints the results of the benchmarks as tables.
 func (c *librariesCmd) Run() error {
 	results, err := readLibraries(c.Results)
 	if err != nil {
@@ -35,7 +35,7 @@ type docsCmd struct {
 	Dir       string `default:"../docs/dev" type:"existingdir" help:"Where performance.json and performance.md are."`
 }
 
-// Run keeps the figures and puts them into the documentation.
+// Run stores the figures and puts them into the documentation.
 func (c *docsCmd) Run() error {
 	kept := filepath.Join(c.Dir, "performance.json")
 	data, err := figures.Read(kept)

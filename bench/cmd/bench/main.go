@@ -1,5 +1,5 @@
-// Command bench measures the service: report beside servers that do nothing, load
-// any server that one likes. What was measured docs puts into the documentation.
+// Command bench measures the service. report compares it with servers that do nothing; load
+// loads any server; docs puts measurements into the documentation.
 package main
 
 import (
@@ -27,7 +27,7 @@ type command struct {
 	Report reportCmd `cmd:"" help:"Measure builds of the service beside servers that do nothing."`
 	Load   loadCmd   `cmd:"" help:"Load a running server."`
 	Reload reloadCmd `cmd:"" help:"Measure latency while the service reloads many rules."`
-	Flood  floodCmd  `cmd:"" help:"Ask far too much of the service, in each of several ways, and measure what becomes of it."`
+	Flood  floodCmd  `cmd:"" help:"Overload the service in several ways, and measure how it copes."`
 
 	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
 	Docs      docsCmd      `cmd:"" help:"Put figures into docs/dev/performance.md."`
@@ -102,7 +102,7 @@ func findEnvoy() (string, error) {
 	return "", errors.New("no envoy on $PATH: run make tools, or leave it out with --no-envoy")
 }
 
-// keep writes what is asked for to files.
+// keep writes the requested files.
 func (c *reportCmd) keep(r *report.Report, builds []report.Build) error {
 	if c.JSON != "" {
 		f, err := os.Create(c.JSON)
@@ -128,8 +128,8 @@ func (c *reportCmd) keep(r *report.Report, builds []report.Build) error {
 	return nil
 }
 
-// buildFloors builds the floor server, and once more with the service's profile
-// for the compiler, if it has one.
+// buildFloors builds the floor server, and builds it again with the service's compiler
+// profile if there is one.
 func buildFloors(o report.Options) error {
 	profile, err := filepath.Abs("../cmd/ratelimit/default.pgo")
 	if err != nil {
@@ -153,8 +153,8 @@ func build(to, dir, pkg string, flags ...string) error {
 	return nil
 }
 
-// quiet keeps this process to one core and its garbage collector from running
-// often, for there is next to no garbage.
+// quiet binds this process to one core and makes its garbage collector run rarely, because
+// there is next to no garbage.
 func quiet(core int) error {
 	debug.SetGCPercent(1000)
 	return proc.Pin(core)
@@ -201,8 +201,8 @@ type loadCmd struct {
 	Clients     int           `default:"10000" help:"How many different values each descriptor has."`
 	Connections int           `default:"4" help:"How many connections share the load."`
 	InFlight    int           `default:"64" help:"How many requests are kept in flight."`
-	Rate        float64       `help:"Send so many requests a second instead, answered or not."`
-	Patience    time.Duration `help:"Give a request up so long after it was due, as Envoy does. Only with --rate; 0: never."`
+	Rate        float64       `help:"Send this many requests a second instead, answered or not."`
+	Patience    time.Duration `help:"Give a request up this long after it was due, as Envoy does. Only with --rate; 0: never."`
 	Most        int           `help:"Requests under way at most on each connection; those beyond are not sent. Only with --rate; 0: no bound."`
 	Warmup      time.Duration `default:"200ms" help:"How long to load the server before measuring."`
 	Duration    time.Duration `default:"10s" help:"How long to measure."`

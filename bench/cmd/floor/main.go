@@ -1,5 +1,5 @@
-// Command floor serves rate-limit requests over gRPC by answering OK. It prints
-// where it listens, as ratelimit does.
+// Command floor answers OK to all rate-limit requests over gRPC. It prints its address, as
+// ratelimit does.
 package main
 
 import (

@@ -42,7 +42,7 @@ func (c *command) Run() error {
 	return errors.Join(write(filepath.Join(c.Docs, "img"), algorithms...), write(c.measured(), measured...))
 }
 
-// measured returns the directory of what shows measurements.
+// measured returns the directory of the plots of measurements.
 func (c *command) measured() string { return filepath.Join(c.Docs, "dev", "img") }
 
 func write(dir string, drawings ...plots.Drawing) error {
