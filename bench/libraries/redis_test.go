@@ -29,7 +29,7 @@ import (
 // clients may have that need one for each request under way.
 const callers = 64
 
-// The cores of Redis and of the limiters, for they must not disturb each other.
+// The cores of Redis and of the limiters, because they must not disturb each other.
 const (
 	limiterCore = 0
 	redisCore   = 1

@@ -13,7 +13,7 @@ import (
 )
 
 // TestJSONLog holds that with LOG_FORMAT=json all that the service writes is JSON,
-// whoever writes it, and that one line says what it has started with.
+// every writer's alike, and that one line says what it has started with.
 func TestJSONLog(t *testing.T) {
 	program, err := exec.LookPath("ratelimit")
 	if err != nil {

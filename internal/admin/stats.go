@@ -30,7 +30,7 @@ type ruleStats struct {
 	Holds *stats.Holds `json:"holds,omitempty"`
 }
 
-// serviceStats is what is counted for no rule. The names are the incumbent's.
+// serviceStats are the counts that belong to no rule. The names are envoyproxy/ratelimit's.
 type serviceStats struct {
 	RedisError        uint64 `json:"call.should_rate_limit.redis_error"`
 	ServiceError      uint64 `json:"call.should_rate_limit.service_error"`

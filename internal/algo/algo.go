@@ -1,5 +1,5 @@
 // Package algo owns the rate-limit algorithms: their parameters, their state and
-// one pure step each, and the registry of what there is to know of them. It knows nothing of keys, stores, rules or the
+// one pure step each, and their registry. It knows nothing of keys, stores, rules or the
 // network; the clock is always an argument.
 //
 // An algorithm is a few small functions over a State: settle it to the present,
@@ -141,13 +141,13 @@ type State []uint64
 
 // Decision is the answer to one call on one counter.
 type Decision struct {
-	// Allowed says whether the hits were admitted.
+	// Allowed reports whether the hits were admitted.
 	Allowed bool
 	// Remembered reports that a store took the decision from what it remembers of
 	// its servers, without asking them. The arithmetic of a limit never sets it.
 	Remembered bool
 	// Settled reports that a settlement has given back what its request held; see
-	// Hold. Allowed then says whether the limit is not exceeded now.
+	// Hold. Allowed then reports whether the limit is not exceeded now.
 	Settled bool
 	// Held is how many requests hold hits, and Expired how many were found by this
 	// call to have held theirs for too long, and hold no more; those that no call comes
@@ -157,7 +157,7 @@ type Decision struct {
 	// much the limit is exceeded, through denied hits that count (a SlidingLog
 	// says -1 for any debt), a lowered limit or a clock that stepped back.
 	Remaining int64
-	// ResetAfter is how long until the counter is as good as new; 0 when it
+	// ResetAfter is how long until the counter equals an unused one; 0 when it
 	// already is. Two differ: FixedWindow gives the end of the current window,
 	// used or not, and SlidingLog the time until its oldest live hit leaves.
 	ResetAfter time.Duration

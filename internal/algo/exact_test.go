@@ -78,7 +78,7 @@ func TestRemainingIsExact(t *testing.T) {
 	})
 }
 
-// A counter is as good as new at its expiry and not a microsecond earlier, and
+// A counter equals an unused one at its expiry and not a microsecond earlier, and
 // ResetAfter says the same (but for a sliding log's oldest hit and a fixed
 // window's end).
 func TestExpiryAndResetAfterAreExact(t *testing.T) {
@@ -115,7 +115,7 @@ func TestExpiryAndResetAfterAreExact(t *testing.T) {
 	})
 }
 
-// asNew says whether settling s to now makes it a state that was never used.
+// asNew reports whether settling s to now makes it a state that was never used.
 func asNew(l *algo.Limit, s algo.State, now int64) bool {
 	s, fresh := l.Settle(slices.Clone(s), now, nil), l.Settle(nil, now, nil)
 	if l.Params().Algorithm == algo.SlidingLog {

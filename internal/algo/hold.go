@@ -78,7 +78,7 @@ func (h Held) Refund(s State, now, hits int64) State {
 	return h.hold.refundFor(s, now, negated(hits), h.ID)
 }
 
-// Report is [Limit.Report]. Of a settlement, allowed says whether the request held
+// Report is [Limit.Report]. Of a settlement, allowed reports whether the request held
 // anything, and Decision.Allowed whether the limit is not exceeded now.
 func (h Held) Report(s State, now, hits int64, allowed bool) Decision {
 	if h.hold == nil {

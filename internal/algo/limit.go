@@ -25,7 +25,7 @@ type stepper interface {
 	// of calls could have produced (a clock that stepped back, damage) is cut to
 	// what could. What was used under other parameters stays used.
 	settle(s State, now int64)
-	// fits says whether n more hits pass.
+	// fits reports whether n more hits pass.
 	fits(s State, now, n int64) bool
 	// charge adds n hits, whether or not they fit, up to the bound on debt.
 	charge(s State, now, n int64) State
@@ -272,7 +272,7 @@ func (l *Limit) Settle(s State, now int64, spare State) State {
 	return s
 }
 
-// Fits says whether so many more hits (> 0) would pass.
+// Fits reports whether so many more hits (> 0) would pass.
 func (l *Limit) Fits(s State, now, hits int64) bool { return l.fits(s, now, hits) }
 
 // Look reports what a call with 0 hits answers: whether one hit would pass or,

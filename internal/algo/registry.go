@@ -19,7 +19,7 @@ var kinds = [...]kind{
 	Concurrency:   concurrencyKind,
 }
 
-// kind is what there is to know of an algorithm besides its arithmetic.
+// kind describes an algorithm, its arithmetic aside.
 type kind struct {
 	// name is what rules call it.
 	name string

@@ -44,7 +44,7 @@ func (c Consume) String() string {
 type Domain struct {
 	Name    string
 	Consume Consume
-	// ConsumeGiven says whether Consume was written, rather than the default.
+	// ConsumeGiven reports whether Consume was written, rather than the default.
 	ConsumeGiven bool
 	Descriptors  []*Descriptor
 	// Limits are the rules on sets of entries: each has a Set.

@@ -118,7 +118,7 @@ func (r Rule) ID() string {
 func (d *Domain) Put(other *Domain) { d.lay(other, false) }
 
 // Remove removes the rule of that ID, and descriptors that lead nowhere then.
-// Rules below it stay. It says whether there was one.
+// Rules below it stay. It reports whether there was one.
 func (d *Domain) Remove(id string) bool {
 	for r := range d.All() {
 		if r.ID() != id {

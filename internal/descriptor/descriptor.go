@@ -100,7 +100,7 @@ type node struct {
 	shared  string   // what stands for the entry in counter keys if all values share one; else empty
 }
 
-// level is what there is below a descriptor, or in a domain.
+// level holds the descriptors below a descriptor, or those of a domain.
 type level struct {
 	descriptors []*config.Descriptor
 	longest     int    // length of the longest key

@@ -92,7 +92,7 @@ type Place struct {
 	List  bool   `json:"list,omitempty"`
 	// Pos is where it is written: file:line:column.
 	Pos string `json:"pos"`
-	// HasLimit says whether it has a limit, HasDescriptors whether there are
+	// HasLimit reports whether it has a limit, HasDescriptors whether there are
 	// descriptors below it.
 	HasLimit       bool `json:"has_limit"`
 	HasDescriptors bool `json:"has_descriptors"`

@@ -115,7 +115,7 @@ func sharedText(n *node) string {
 	return string(appendSized(text, n.config.ValueText())) + "|"
 }
 
-// matches says whether e, which landed on n, matches n's pattern, or is one of n's list.
+// matches reports whether e, which landed on n, matches n's pattern, or is one of n's list.
 // Otherwise it landed there by its key alone.
 func (n *node) matches(e *Entry) bool {
 	if n.config.HasList() {
@@ -286,10 +286,10 @@ func (n *node) metricValue(e *Entry, detailed bool) string {
 	return ""
 }
 
-// byPattern says whether e matches n's pattern and is not the pattern itself.
+// byPattern reports whether e matches n's pattern and is not the pattern itself.
 func (n *node) byPattern(e *Entry) bool { return n.matches(e) && !n.isJoined(e) }
 
-// isJoined says whether e's joined key and value are n's.
+// isJoined reports whether e's joined key and value are n's.
 func (n *node) isJoined(e *Entry) bool {
 	rest, ok := strings.CutPrefix(n.joined, e.Key)
 	return ok && len(rest) == 1+len(e.Value) && rest[0] == '_' && rest[1:] == e.Value

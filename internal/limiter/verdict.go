@@ -252,7 +252,7 @@ func (r *Request) Metadata() map[string]any {
 }
 
 // merge returns a with what only b has; maps that both have are merged. Neither is
-// changed, for they belong to the rules.
+// changed, because they belong to the rules.
 func merge(a, b map[string]any) map[string]any {
 	out := maps.Clone(a)
 	for key, v := range b {

@@ -62,7 +62,7 @@ func run(t *testing.T, target time.Duration, wait func() (time.Duration, bool)) 
 	return s, logs
 }
 
-// await waits until a condition holds that must come about.
+// await waits until a condition holds, which must happen.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {

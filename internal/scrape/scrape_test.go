@@ -51,7 +51,7 @@ func (w waiting) Done() <-chan struct{} {
 	return w.Context.Done()
 }
 
-// begin sends a scrape and returns when it waits. What it gets comes by the channel.
+// begin sends a scrape and returns when it waits. The channel delivers its answer.
 func begin(ctx context.Context, h http.Handler, headers ...string) <-chan *httptest.ResponseRecorder {
 	w := waiting{ctx, make(chan struct{})}
 	r := httptest.NewRequestWithContext(w, http.MethodGet, "/metrics", nil)

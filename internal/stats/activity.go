@@ -179,7 +179,7 @@ func (s *Stats) activity(r *Rule, withHistory bool) Activity {
 	}
 	a.Second = rates(ring(0), min(age, 1))
 	a.Minute = rates(minute, min(age, HistoryLength))
-	// The rings hold 59 minutes and what there is of the current one.
+	// The rings hold 59 minutes and the current one so far.
 	a.Hour = rates(hour, min(age, 59*60+(s.ticks+59)%60+1))
 	if withHistory {
 		a.History = make([]Calls, HistoryLength)

@@ -519,7 +519,7 @@ func (f *fleet) spoil(d int, text string) {
 }
 
 // watch looks for times in which the machine had no time for a process, until ctx is
-// done: whoever waits for an answer then may wait too long, with nothing wrong in
+// done: a client that waits for an answer then may wait too long, with nothing wrong in
 // what answers. They count as faults, and are told apart.
 func (f *fleet) watch(ctx context.Context) func() {
 	var done sync.WaitGroup

@@ -217,7 +217,7 @@ func TestOracleAcceptsWhatAStepBackRevivesOfAHybrid(t *testing.T) {
 	}
 }
 
-// A bucket that was full of room for long is found to be used up by whoever asks first
+// A bucket that was full of room for long is found used up by the first to ask
 // after a step back, also by one who is refused for it and charges nothing: from then on
 // it drains, and not from the step. Seed 2011.
 func TestOracleAcceptsABucketThatDrainsFromItsFirstUseAfterAStepBack(t *testing.T) {

@@ -136,7 +136,7 @@ func TestTenAtATimeAndNeverEleven(t *testing.T) {
 			}
 		}
 		back.await(10)
-		// Envoy settles the 40 as well. They free nobody's slot.
+		// Envoy settles the 40 as well. They free no slot.
 		harness.Eventually(t, "the refused requests are settled", func() bool {
 			return replicas[0].Metric(t, refusedSettlements)+replicas[1].Metric(t, refusedSettlements) == float64(40*(round+1)+round)
 		})

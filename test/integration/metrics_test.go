@@ -125,7 +125,7 @@ func startOverTLS(t *testing.T, certificates *redistest.TLS, environment map[str
 		return err == nil
 	})
 	for name := range environment {
-		t.Setenv(name, "") // as good as none
+		t.Setenv(name, "") // the same as unset
 	}
 	return s
 }

@@ -135,7 +135,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// tick waits, and says whether to go on.
+// tick waits, and reports whether to go on.
 func tick(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -80,7 +80,7 @@ type transaction struct {
 	err     error
 }
 
-// decide charges the checks if all of them fit, and says whether they do.
+// decide charges the checks if all of them fit, and reports whether they do.
 func (t *transaction) decide(d descriptor) (passes bool) {
 	before := maps.Clone(t.states) // a state is never changed in place
 	for i := range d.checks {
@@ -148,7 +148,7 @@ func (t *transaction) load(key string) (s algo.State) {
 	return s
 }
 
-// commit writes what has changed, and removes what is as good as never used.
+// commit writes what has changed, and removes states that equal no state.
 func (t *transaction) commit() error {
 	for key, limit := range t.changed {
 		if t.err != nil {

@@ -99,7 +99,7 @@ func (g group) unfit() (u group) {
 	return u
 }
 
-// refused says whether a request of these descriptors is: by one that is
+// refused reports whether a request of these descriptors is: by one that is
 // required, or by all of the alternatives.
 func refused(groups []group) bool {
 	quotas, quotasRefused := 0, 0
@@ -148,7 +148,7 @@ func (r *Reference) load(c *backend.Check, now int64) algo.State {
 }
 
 // store keeps what a check that is not a look leaves, settled as it is even if
-// nothing was charged, unless it is as good as no state.
+// nothing was charged, unless it equals no state.
 func (r *Reference) store(c *backend.Check, s algo.State, now int64) {
 	if c.Looks() {
 		return
@@ -161,7 +161,7 @@ func (r *Reference) store(c *backend.Check, s algo.State, now int64) {
 	}
 }
 
-// holds says whether a store must still know the key at now.
+// holds reports whether a store must still know the key at now.
 func (r *Reference) holds(key string, now int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -145,7 +145,7 @@ func (s *shard) settle(l *algo.Limit, state algo.State, now int64) algo.State {
 	return s.spare
 }
 
-// keep makes the state the key's, unless it is as good as none. The entry is
+// keep makes the state the key's, unless it equals no state. The entry is
 // what find returned, and the state may be the entry's own, changed in place.
 func (s *shard) keep(e entry, hash uint64, key []byte, l *algo.Limit, state algo.State, k rank, now int64) {
 	expiry := l.Expiry(state)
@@ -249,7 +249,7 @@ func (s *shard) forget(e entry) {
 	}
 }
 
-// forgetKey forgets the key whatever the length of its states, and says whether
+// forgetKey forgets the key whatever the length of its states, and reports whether
 // it was there and had not expired.
 func (s *shard) forgetKey(hash uint64, key []byte, now int64) (kept bool) {
 	for i := len(s.tables) - 1; i >= 0; i-- {
@@ -357,7 +357,7 @@ func (s *shard) forgetAtHand(e entry) {
 	s.forget(e)
 }
 
-// sweep comes by so many keys and forgets those that have expired. If there are
+// sweep visits that many keys and forgets those that have expired. If there are
 // none, it returns the one that is best to evict.
 func (s *shard) sweep(now int64, keys int) entry {
 	victim, order := nowhere, uint64(math.MaxUint64)

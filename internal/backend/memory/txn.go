@@ -82,7 +82,7 @@ func (s *Store) unlock(set uint64) {
 	}
 }
 
-// nothingToUndo says whether each check stands on its own.
+// nothingToUndo reports whether each check stands on its own.
 func (t *txn) nothingToUndo() bool {
 	checks := t.req.Checks
 	for i := 1; i < len(checks); i++ {
@@ -141,7 +141,7 @@ func (t *txn) commit() {
 	}
 }
 
-// decideEach decides the descriptors one after the other and says whether they
+// decideEach decides the descriptors one after the other and reports whether they
 // refuse the request.
 func (t *txn) decideEach() (refused bool) {
 	quotas, passing := 0, 0
@@ -171,7 +171,7 @@ func (t *txn) denyAll() {
 	}
 }
 
-// try charges the checks of a descriptor that fit, and says whether it passes.
+// try charges the checks of a descriptor that fit, and reports whether it passes.
 // If not, nothing is charged; if so, those in shadow mode that did not fit are
 // charged what a denied call is.
 func (t *txn) try(start, end int) bool {

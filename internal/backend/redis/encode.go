@@ -74,7 +74,7 @@ type entry struct {
 	state [2]int // what was found, in reply.words, unless it is told in part
 }
 
-// told says whether the answer tells of the entry what was left, rather than what
+// told reports whether the answer tells of the entry what was left, rather than what
 // was found.
 func (e *entry) told() bool {
 	return !e.alone || e.op.checks[e.check].Limit.AnswersInPart()
@@ -165,7 +165,7 @@ func (e *encoder) check(o *op, i int, bits byte) {
 	e.plan = append(e.plan, 1)
 }
 
-// joins says whether one more check with that argument and those flags may join
+// joins reports whether one more check with that argument and those flags may join
 // the run.
 func (e *encoder) joins(run, arg int, bits byte) bool {
 	as := e.plan[run*planBytes:]

@@ -90,7 +90,7 @@ func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *refusals.M
 	return nil
 }
 
-// void says whether the check gives back what has died meanwhile.
+// void reports whether the check gives back what has died meanwhile.
 func (o *op) void(c *backend.Check, now int64) bool {
 	return c.Hits < 0 && o.before > 0 && now >= o.before
 }

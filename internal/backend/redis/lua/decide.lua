@@ -93,7 +93,7 @@ local function answer(c, s, fitted)
   said = said + 2
 end
 
--- flag says whether the bits have the flag.
+-- flag reports whether the bits have the flag.
 local function flag(bits, value) return bits % (value + value) >= value end
 
 -- run decides requests of one check each, all alike: algo.Limit.Step. Hits that
