@@ -1,0 +1,92 @@
+"""Middleware for ASGI: FastAPI, Starlette and other frameworks, on asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ._client import AsyncRateLimiter
+from ._web import Policy, Refusal, Request, ask_async
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class RateLimitMiddleware:
+    """Limits the requests and WebSockets of an ASGI application.
+
+    ``app.add_middleware(RateLimitMiddleware, limiter=limiter, key_extractor=header("X-User"))``
+
+    Args:
+        app: the application.
+        limiter: an AsyncRateLimiter.
+        options: ``key_extractor`` (that of the limiter unless given), ``entry``, ``exempt_paths``,
+            ``exempt_methods``, ``cost``, ``status_code``, ``error_message``, ``content_type`` and
+            ``headers``.
+
+    Raises:
+        TypeError, ValueError: which option is wrong, and the remedy.
+    """
+
+    def __init__(self, app: App, limiter: AsyncRateLimiter, **options: Any) -> None:
+        if not isinstance(limiter, AsyncRateLimiter):
+            raise TypeError(
+                f"limiter is a {type(limiter).__name__}, which would block the event loop:"
+                " give an AsyncRateLimiter"
+            )
+        self._app = app
+        self._limiter = limiter
+        self._policy = Policy.of(limiter, options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        outcome = await ask_async(self._limiter, self._policy, _request(scope))
+        if outcome is None:
+            await self._app(scope, receive, send)
+        elif outcome.refusal:
+            await _refuse(outcome.refusal, scope, receive, send)
+        else:
+            await self._app(scope, receive, _with_headers(outcome.headers, send))
+
+
+def _request(scope: Scope) -> Request:
+    def values(name: str) -> list[str]:
+        wanted = name.lower().encode("latin-1")
+        return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == wanted]
+
+    client = scope.get("client")
+    return Request(scope.get("method", "GET"), scope["path"], client[0] if client else "", values, scope)
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _with_headers(headers: dict[str, str], send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
+            own = list(message.get("headers") or ())
+            names = {name.lower() for name, _ in own}
+            added = [header for header in _encoded(headers) if header[0] not in names]
+            message = {**message, "headers": own + added}
+        await send(message)
+
+    return sending
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": 1013, "reason": "too many requests"})
+            return
+        prefix = "websocket."
+    headers = _encoded(refusal.headers)
+    await send({"type": prefix + "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": prefix + "http.response.body", "body": refusal.body})
