@@ -49,13 +49,17 @@ check: ## format, go vet and the unit tests that only need Go; installs nothing
 # Its tests leave go vet to lint.
 test test-unit test-integration conformance chaos soak: export TEST_PROGRAMS_REQUIRED = 1
 
-test: tools lint vuln test-unit test-deploy fuzz test-integration ## install what is needed and run everything
+test: tools lint vuln test-unit test-python test-deploy fuzz test-integration ## install what is needed and run everything
 .PHONY: test
 
 test-unit: ## unit tests, with the race detector
 	$(GO) test -vet=off -race ./...
 	cd bench && $(GO) test -vet=off -race ./...
 .PHONY: test-unit
+
+test-python: tools ## the Python client, with its linters, in real frameworks and servers
+	cd clients/python && export PATH="$(CURDIR)/.cache/python/bin:$$PATH" && ruff format -q --check && ruff check -q && mypy && pytest
+.PHONY: test-python
 
 test-deploy: ## the chart and all manifests, rendered and checked
 	cd deploy && $(GO) test -vet=off -count=1 ./...
