@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.test.utils import override_settings
 from flask import Flask
 
 from distlimiter import AsyncRateLimiter, RateLimiter, Request, header, peer_address
 from distlimiter._web import Policy
 from distlimiter.asgi import RateLimitMiddleware
+from distlimiter.django import RateLimitMiddleware as RateLimitMiddlewareOfDjango
+from distlimiter.django import async_limiter, limiter, rate_limit
 from distlimiter.flask import RateLimit, limit
 
 URL = "http://localhost:8080"
@@ -141,3 +146,34 @@ def test_options_of_a_decorator_are_checked_where_it_stands():
     app.get("/")(limit(lambda: "hello"))
     with pytest.raises(RuntimeError, match="limit needs the extension"):
         app.test_client().get("/")
+
+
+@pytest.fixture(scope="module")
+def django_settings():
+    settings.configure(
+        RATE_LIMITER_URL=URL,
+        RATE_LIMITER_DOMAIN="edge",
+        RATE_LIMITER_ENTRY="user",
+        RATE_LIMITER_KEY_EXTRACTOR=header("X-User"),
+    )
+
+
+def test_django_takes_changed_settings_and_names_wrong_ones(django_settings):
+    with override_settings(RATE_LIMITER_TIMEOUT=2.5):
+        assert limiter().timeout == async_limiter().timeout == 2.5
+    with (
+        override_settings(RATE_LIMITER_TIMEOUT="1s"),
+        pytest.raises(ImproperlyConfigured, match="RATE_LIMITER_TIMEOUT is '1s'"),
+    ):
+        RateLimitMiddlewareOfDjango(lambda request: None)
+    assert limiter().timeout == 0.25
+
+
+def test_django_says_how_to_decorate_a_class(django_settings):
+    class Site:
+        @rate_limit
+        def get(self, request):
+            pytest.fail("the view ran")
+
+    with pytest.raises(TypeError, match="decorate a class with @method_decorator"):
+        Site().get(None)
