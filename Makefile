@@ -15,8 +15,8 @@ export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 # What CI compiles without the race detector it compiles as the image is, so that
 # lint, the chart's tests and the image share it.
-lint test-deploy: export GOFLAGS += -trimpath
-lint test-deploy: export CGO_ENABLED = 0
+lint test-deploy test-python: export GOFLAGS += -trimpath
+lint test-deploy test-python: export CGO_ENABLED = 0
 
 # The modules of the repository that lint checks.
 MODULES = . test bench bench/libraries deploy

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from service import HOLDS, RULES, Away, Service
+from service import Away, Service
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,19 +22,7 @@ def binary(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def service(binary):
-    s = Service(binary, RULES)
-    yield s
-    s.stop()
-
-
-@pytest.fixture(scope="session")
-def holding(binary, tmp_path_factory):
-    """A service with rules that hold."""
-    rules = tmp_path_factory.mktemp("holds") / "rules.yaml"
-    rules.write_text(HOLDS)
-    if subprocess.run([binary, "check", str(rules)], capture_output=True).returncode:
-        pytest.skip("this service has no holds")
-    s = Service(binary, HOLDS)
+    s = Service(binary)
     yield s
     s.stop()
 

@@ -26,13 +26,7 @@ descriptors:
     rate_limit: {unit: hour, requests_per_unit: 1, raw_body: "slow down"}
   - key: window
     rate_limit: {window: 90s, requests_per_unit: 7}
-  - key: plenty
-    rate_limit: {unit: day, requests_per_unit: 4000000}
-  - key: remote_address
-    rate_limit: {unit: hour, requests_per_unit: 1}
-"""
-
-HOLDS = """
+---
 domain: holds
 limits:
   - name: in_flight
@@ -101,11 +95,11 @@ class Process:
 class Service:
     """The service. Its URLs are ``url`` and ``admin_url``."""
 
-    def __init__(self, binary: str, rules: str) -> None:
+    def __init__(self, binary: str) -> None:
         self._dir = tempfile.TemporaryDirectory()
         directory = Path(self._dir.name)
         (directory / "rules").mkdir()
-        (directory / "rules" / "rules.yaml").write_text(rules)
+        (directory / "rules" / "rules.yaml").write_text(RULES)
         token = directory / "token"
         token.write_text(TOKEN + "\n")
         token.chmod(0o600)

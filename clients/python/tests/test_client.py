@@ -313,8 +313,8 @@ def test_a_wrong_call_is_named_with_the_remedy(limiter, call, says):
 
 
 @pytest.fixture
-def slots(holding):
-    with RateLimiter(holding.url, "holds", "user", timeout=PATIENT) as limiter:
+def slots(service):
+    with RateLimiter(service.url, "holds", "user", timeout=PATIENT) as limiter:
         yield limiter
 
 
@@ -329,8 +329,8 @@ def test_a_hold_ends_with_its_body_also_when_that_fails(slots, user):
         pass
 
 
-def test_a_hold_charges_what_the_body_has_used(holding, user):
-    with RateLimiter(holding.url, "holds", "budget", timeout=PATIENT) as budget:
+def test_a_hold_charges_what_the_body_has_used(service, user):
+    with RateLimiter(service.url, "holds", "budget", timeout=PATIENT) as budget:
         with budget.hold(user, hits=80) as held:
             assert held.decision.remaining == 20
             with pytest.raises(OverLimitError), budget.hold(user, hits=30):
@@ -340,9 +340,9 @@ def test_a_hold_charges_what_the_body_has_used(holding, user):
             assert held.decision.remaining == 0
 
 
-def test_a_hold_of_a_task_ends_also_when_that_is_cancelled(holding, user):
+def test_a_hold_of_a_task_ends_also_when_that_is_cancelled(service, user):
     async def run():
-        async with AsyncRateLimiter(holding.url, "holds", "user", timeout=PATIENT) as limiter:
+        async with AsyncRateLimiter(service.url, "holds", "user", timeout=PATIENT) as limiter:
             running = asyncio.Event()
 
             async def body():

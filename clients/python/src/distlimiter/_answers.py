@@ -90,7 +90,7 @@ class Counter:
         unit_multiplier: how many units the window has.
         allowed: whether one hit would pass now.
         remaining: how many hits are left.
-        reset_after: seconds until it is as good as never used.
+        reset_after: seconds until it equals one that was never used.
         retry_after: seconds until one hit passes; None: never.
         held: how many requests hold of it, under a rule with a hold.
     """
