@@ -32,7 +32,7 @@ var allowed = []string{
 }
 
 var (
-	block     = regexp.MustCompile("(?ms)^ *```.*?^ *```")
+	block     = regexp.MustCompile("(?ms)^ *```.*?\\n *```")
 	inline    = regexp.MustCompile("`[^`\n]*`")
 	hashMark  = regexp.MustCompile(`(?m)(?:^|\s)#+.*$`)
 	dashMark  = regexp.MustCompile(`(?m)--.*$`)
