@@ -147,7 +147,8 @@ func (c *Client) AllowN(ctx context.Context, domain string, n uint64, entries ..
 	return c.ask(ctx, domain, entries, n, false)
 }
 
-// Peek charges nothing and reports whether one hit would pass now.
+// Peek charges nothing. What is left is in [Decision].Remaining: a look at a limit that
+// counts refused hits is allowed until the limit is exceeded, as envoyproxy/ratelimit has it.
 func (c *Client) Peek(ctx context.Context, domain string, entries ...Entry) (Decision, error) {
 	return c.ask(ctx, domain, entries, 0, false)
 }
