@@ -17,7 +17,7 @@ import (
 // and one row in the registry, and finds it everywhere.
 func TestAnotherAlgorithm(t *testing.T) {
 	root := t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum", "cmd", "internal"} {
+	for _, name := range []string{"go.mod", "go.sum", "cmd", "config/schema", "internal"} {
 		copyTree(t, filepath.Join("..", "..", name), filepath.Join(root, name))
 	}
 	algo := filepath.Join(root, "internal", "algo")

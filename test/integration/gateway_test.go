@@ -106,16 +106,16 @@ func TestSmoothLimitsForEnvoyGateway(t *testing.T) {
 		}},
 		{"global-shadow-mode", []string{
 			"first-listener.first-route_first-route.rule-0-match-0_rule-0-match-0.rule-0-match-1_rule-0-match-1.rule-0-match-2_rule-0-match-2.masked_remote_address_0.0.0.0/0: unit=SECOND requests_per_unit=5, shadow_mode: true, quota_mode: false, " +
-				"algorithm: leaky_bucket, burst: 1, denied_hits: count, on_backend_error: local, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM, adjusted_by: " + adjust + ":2:5",
+				"algorithm: leaky_bucket, burst: 1 (20%), denied_hits: count, on_backend_error: local, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM, adjusted_by: " + adjust + ":2:5",
 		}},
 		{"distinct-match", []string{
-			"first-listener.first-route_first-route.rule-0-match-0: unit=SECOND requests_per_unit=5, shadow_mode: false, quota_mode: false, algorithm: token_bucket, burst: 1, denied_hits: count, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM",
+			"first-listener.first-route_first-route.rule-0-match-0: unit=SECOND requests_per_unit=5, shadow_mode: false, quota_mode: false, algorithm: token_bucket, burst: 1 (20%), denied_hits: count, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM",
 		}},
 		{"multiple-masked-remote-address-match-with-same-cidr", []string{
 			"first-listener.first-route_first-route.masked_remote_address_192.168.0.10/32: unit=HOUR requests_per_unit=15, shadow_mode: false, quota_mode: false, " +
-				"algorithm: leaky_bucket, burst: 3, denied_hits: count, on_backend_error: local, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM, adjusted_by: " + adjust + ":2:5",
+				"algorithm: leaky_bucket, burst: 3 (20%), denied_hits: count, on_backend_error: local, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM, adjusted_by: " + adjust + ":2:5",
 			"first-listener.second-route_second-route.masked_remote_address_192.168.0.10/32: unit=HOUR requests_per_unit=300, shadow_mode: false, quota_mode: false, " +
-				"algorithm: token_bucket, burst: 60, denied_hits: count, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM",
+				"algorithm: token_bucket, burst: 60 (20%), denied_hits: count, adjusted_by: --default-algorithm or DEFAULT_ALGORITHM",
 		}},
 	} {
 		resources := sent[tt.from]

@@ -22,7 +22,7 @@ adjust:
     set: {shadow_mode: true}
 `)
 	b := openPage(t, harness.StartService(t, path, "--default-algorithm", "token_bucket", "--default-burst", "20%", "--admin-rules-file", t.TempDir()+"/rules.json"), "")
-	const limit, written = "token_bucket, 100 per hour, burst 20, denied_hits count, shadow_mode", "fixed_window, 100 per hour"
+	const limit, written = "token_bucket, 100 per hour, burst 20 (20%), denied_hits count, shadow_mode", "fixed_window, 100 per hour"
 	const first, second = "--default-algorithm or DEFAULT_ALGORITHM", ":7:5"
 
 	b.open("#/rules?filter=adjusted")
