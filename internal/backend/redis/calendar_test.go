@@ -257,7 +257,8 @@ func TestWhatACalendarLeavesInRedis(t *testing.T) {
 		t.Errorf("the value is %q, %v, want 21", value, err)
 	}
 	left, err := client.Do(t.Context(), client.B().Pttl().Key(key).Build()).AsInt64()
-	if ends := out[0].ResetAfter.Milliseconds(); err != nil || left > ends+1 || left < ends-30_000 {
+	// An expiry counts from when SET runs: on a busy machine some milliseconds after TIME.
+	if ends := out[0].ResetAfter.Milliseconds(); err != nil || left > ends+1000 || left < ends-30_000 {
 		t.Errorf("it expires in %d ms, %v; its window ends in %d", left, err, ends)
 	}
 }
