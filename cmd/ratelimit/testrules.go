@@ -31,8 +31,12 @@ docs/testing-rules.md has all of it. Exit codes: 0 all tests passed, 1 one faile
 }
 
 func (c *testCmd) Run(con console, command *kong.Context) error {
+	defaults, err := c.defaults(names(command.Selected()))
+	if err != nil {
+		return err
+	}
 	report := ruletest.Run(c.Files, ruletest.Options{
-		Grammar: c.grammar(names(command.Selected())), Files: c.files(), Rules: c.Rules, Stdin: os.Stdin,
+		Grammar: c.grammar(names(command.Selected())), Default: defaults, Files: c.files(), Rules: c.Rules, Stdin: os.Stdin,
 	})
 	if c.Output == "json" {
 		if err := report.WriteJSON(con.out); err != nil {

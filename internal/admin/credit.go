@@ -70,7 +70,7 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	case met == 0:
 		return refuse(http.StatusNotFound, "no limit applies to %s in domain %s: POST /admin/explain says why", text, of.Domain)
 	case len(credited) == 0 && holding > 0:
-		return refuse(http.StatusConflict, "what is held for %s belongs to requests: release one by POST /admin/reset with its request ID, or settle it", text)
+		return refuse(http.StatusConflict, "a limit that holds gets no credit, and of those that apply to %s no other is meant: what a request holds is released by POST /admin/reset with its request ID", text)
 	case len(credited) == 0 && shared == met:
 		return refuse(http.StatusConflict, "the counters of %s are those of all descriptors: name one by limit", text)
 	case len(credited) == 0:

@@ -148,7 +148,10 @@ func (p Params) check() error {
 		return &ParamError{"requests_per_unit", fmt.Sprintf(k.whyNoMore, p.Limit), fmt.Sprintf("write at most %d, or use %s", k.maxLimit, k.try)}
 	}
 	if !p.Calendar.IsZero() {
-		return p.Calendar.check()
+		if err := p.Calendar.check(); err != nil {
+			return err
+		}
+		return p.checkHold()
 	}
 	if err := checkPeriod("window", "window", p.Window); err != nil {
 		return err

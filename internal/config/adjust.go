@@ -187,10 +187,18 @@ type Default struct {
 
 // Check reports a burst that the algorithm does not take. The error is a *algo.ParamError.
 func (d Default) Check() error {
+	if d.Algorithm.AlwaysHolds() {
+		return needsHold(d.Algorithm)
+	}
 	if d.Burst == (Burst{}) || d.Algorithm.Takes(algo.TakesBurst) {
 		return nil
 	}
 	return &algo.ParamError{Param: "burst", What: fmt.Sprintf("%s has no burst", d.Algorithm), Remedy: "leave it out, or use " + algo.Taking(algo.TakesBurst)}
+}
+
+// needsHold is the error of an algorithm that only a rule with a hold can have.
+func needsHold(a algo.Algorithm) *algo.ParamError {
+	return &algo.ParamError{Param: "algorithm", What: fmt.Sprintf("%s needs a hold, which only a rule can have", a), Remedy: "write it in the rule, or use another algorithm"}
 }
 
 // adjustment returns the default as an adjustment; nil if it changes nothing.

@@ -246,6 +246,14 @@ func (y *layer) change(d *Descriptor, l *Limit, by []*selector) (out *Limit, sha
 		if set.Lease != 0 && (l.Table != nil || l.Algo.Holds()) {
 			return nil, nil, &algo.ParamError{Param: "lease", What: "a limit that holds, or one from a table, takes no lease", Remedy: "leave lease out for such limits"}
 		}
+		switch {
+		case l.Algo.Holds() && set.Algorithm != nil:
+			return nil, nil, &algo.ParamError{Param: "algorithm", What: "a limit that holds keeps its algorithm", Remedy: "leave algorithm out for such limits"}
+		case l.Algo.Holds() && set.DeniedHits != algo.DeniedDefault:
+			return nil, nil, &algo.ParamError{Param: "denied_hits", What: "a refused request of a limit that holds is charged by its settlement", Remedy: "leave denied_hits out for such limits"}
+		case set.Algorithm != nil && set.Algorithm.AlwaysHolds():
+			return nil, nil, needsHold(*set.Algorithm)
+		}
 		if set.OnBackendError != BackendErrorDefault {
 			c.OnBackendError = set.OnBackendError
 		}

@@ -352,6 +352,34 @@ func TestUnchangedDomainsComeOutTheSame(t *testing.T) {
 	}
 }
 
+// TestAdjustmentsLeaveHoldsWhole: a slot is no rate, and a rate is no slot.
+func TestAdjustmentsLeaveHoldsWhole(t *testing.T) {
+	const rules = `domain: edge
+descriptors: [{key: user, rate_limit: {name: rate, unit: minute, requests_per_unit: 5}}]
+limits:
+  - name: slots
+    match: {user: {}}
+    hold: {by: id, expires: 60s, settled_by: {phase: done}}
+    rate_limit: {name: slots, algorithm: concurrency, requests_per_unit: 5}
+`
+	for set, want := range map[string]string{
+		`{rules: {name: slots}, set: {algorithm: token_bucket, burst: 20%}}`: "a limit that holds keeps its algorithm",
+		`{rules: {name: slots}, set: {denied_hits: count}}`:                  "is charged by its settlement",
+		`{rules: {name: slots}, set: {lease: 0.1}}`:                          "takes no lease",
+		`{rules: {name: rate}, set: {algorithm: concurrency}}`:               "concurrency needs a hold",
+	} {
+		adjusted, err := config.NewOverlay(config.Default{}).Apply(assemble(t, rulefile.Options{}, rules, "adjust: ["+set+"]"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want an error with %q", set, err, want)
+		} else if adjusted != nil {
+			t.Errorf("%s: there are rules beside the error", set)
+		}
+	}
+	if err := (config.Default{Algorithm: algo.Concurrency}).Check(); err == nil || !strings.Contains(err.Error(), "needs a hold") {
+		t.Errorf("as a default: %v", err)
+	}
+}
+
 // TestAdjustmentsReachTheRowsOfTables: each row is a limit of its own.
 func TestAdjustmentsReachTheRowsOfTables(t *testing.T) {
 	const rules = `domain: edge

@@ -86,6 +86,19 @@ func TestConcurrency(t *testing.T) {
 	f.mustHold("a", 2, 0)
 }
 
+// TestARequestTakesOneSlotWhateverItCosts: the hits of a reservation are no slots.
+func TestARequestTakesOneSlotWhateverItCosts(t *testing.T) {
+	f := serve(t, inFlight)
+	for id := range 2 {
+		if a := f.ask(withHits(begins("a", id), 40)); a.OverallCode != ok {
+			t.Fatalf("request %d: %+v", id, a)
+		}
+	}
+	f.mustHold("a", 0, 2)
+	f.ask(ends("a", 0))
+	f.mustHold("a", 1, 1)
+}
+
 func TestASettlementMeetsItsRuleAndThoseThatNameItsKey(t *testing.T) {
 	f := serve(t, inFlight)
 	f.ask(begins("a", 1))
@@ -142,7 +155,7 @@ limits:
     hold: {by: request_id, expires: 5m, settled_by: {phase: done}}
     rate_limits:
       - {unit: hour, requests_per_unit: 1000}
-      - {algorithm: concurrency, requests_per_unit: 3}
+      - {algorithm: concurrency, requests_per_unit: 1}
 `
 
 func TestReservations(t *testing.T) {
@@ -151,7 +164,7 @@ func TestReservations(t *testing.T) {
 		remaining, _ := f.of("limits.tokens", "user=a")
 		return remaining
 	}
-	f.ask(withHits(begins("a", 1), 3)) // of several limits each holds as much
+	f.ask(withHits(begins("a", 1), 3)) // and one slot
 	if left() != 997 {
 		t.Errorf("%d left", left())
 	}

@@ -23,6 +23,7 @@ import (
 // Options say how rules are read.
 type Options struct {
 	Grammar rulefile.Options
+	Default config.Default // the algorithm of limits for which none is written
 	Files   reload.FileOptions
 	// Rules are files and directories to test instead of the rules that the files of
 	// tests name. If it is empty, the files of tests decide.
@@ -151,15 +152,16 @@ func (s *suite) run(root yamlfile.Node, o Options) ([]Test, []config.Problem) {
 // rules returns the rules to test; nil for none.
 func (s *suite) rules(o Options) (*config.Rules, error) {
 	if len(o.Rules) > 0 {
-		return (&check.Reader{Grammar: o.Grammar, Files: o.Files, Stdin: o.Stdin}).Read(o.Rules, nil)
+		return (&check.Reader{Grammar: o.Grammar, Default: o.Default, Files: o.Files, Stdin: o.Stdin}).Read(o.Rules, nil)
 	}
 	if len(s.paths)+len(s.inline) == 0 {
 		return nil, nil
 	}
 	files := reload.Files{Paths: s.paths, Options: o.Files}
-	return files.Load(func(sources []rulefile.Source) (*config.Rules, error) {
+	parse := func(sources []rulefile.Source) (*config.Rules, error) {
 		return rulefile.Parse(append(sources, s.inline...), o.Grammar)
-	})
+	}
+	return files.Load(reload.Adjusted(parse, o.Default))
 }
 
 // nameDomains gives steps without a domain the only domain of the rules. If there are

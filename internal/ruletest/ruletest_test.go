@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/ruletest"
 )
 
@@ -136,10 +138,12 @@ stdin: 2 errors`},
 func TestRulesAreFoundFromTheFile(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"rules/edge.yaml":  "domain: edge\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 2}}]",
-		"new.yaml":         "domain: edge\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 3}}]",
-		"tests/edge.yaml":  "rules: ../rules\ntests: [{name: two, steps: [{descriptors: user=a, repeat: 5, expect: {allowed: 2}}]}]",
-		"tests/three.yaml": "tests: [{name: three, steps: [{descriptors: user=a, repeat: 5, expect: {allowed: 3}}]}]",
+		"rules/edge.yaml":   "domain: edge\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 2}}]",
+		"new.yaml":          "domain: edge\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 3}}]",
+		"tests/edge.yaml":   "rules: ../rules\ntests: [{name: two, steps: [{descriptors: user=a, repeat: 5, expect: {allowed: 2}}]}]",
+		"tests/smooth.yaml": "rules: [../rules, adjust.yaml]\ntests: [{name: one, steps: [{descriptors: user=a, repeat: 5, expect: {allowed: 1}}]}]",
+		"tests/adjust.yaml": "adjust: [{rules: {path: user}, set: {algorithm: token_bucket, burst: 50%}}]",
+		"tests/three.yaml":  "tests: [{name: three, steps: [{descriptors: user=a, repeat: 5, expect: {allowed: 3}}]}]",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -151,6 +155,13 @@ func TestRulesAreFoundFromTheFile(t *testing.T) {
 	}
 	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "edge.yaml")}, ruletest.Options{}); !report.Passed {
 		t.Error(text(report))
+	}
+	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "smooth.yaml")}, ruletest.Options{}); !report.Passed {
+		t.Errorf("the adjustment is not in force: %s", text(report))
+	}
+	byDefault := ruletest.Options{Default: config.Default{Algorithm: algo.TokenBucket, Burst: config.Burst{Hits: 5}}}
+	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "edge.yaml")}, byDefault); report.Passed {
+		t.Error("the default algorithm is not in force")
 	}
 	others := ruletest.Options{Rules: []string{filepath.Join(dir, "new.yaml")}}
 	if report := ruletest.Run([]string{filepath.Join(dir, "tests", "three.yaml")}, others); !report.Passed {

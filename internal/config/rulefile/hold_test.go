@@ -95,6 +95,7 @@ func TestHoldsSayWhatIsWrong(t *testing.T) {
 	const hold, concurrency = "{by: id, expires: 60s, settled_by: {phase: done}}", "{algorithm: concurrency, requests_per_unit: 10}"
 	for _, c := range []struct{ text, want string }{
 		{rule("5", concurrency), "rules.yaml:6:11: limits[0].hold: want a mapping"},
+		{rule(hold, "{window: {calendar: day}, requests_per_unit: 10}"), "windows of a calendar can't hold"},
 		{rule("{expires: 60s, settled_by: {phase: done}}", concurrency), "rules.yaml:6:11: limits[0].hold.by: by is missing or empty; write the key of the entry"},
 		{rule("{by: id, settled_by: {phase: done}}", concurrency), "rules.yaml:6:11: limits[0].hold.expires: expires is missing"},
 		{rule("{by: id, expires: soon, settled_by: {phase: done}}", concurrency), `rules.yaml:6:29: limits[0].hold.expires: "soon" is not a duration; write a duration with its unit, longer than the longest request`},
