@@ -66,11 +66,7 @@ func (c *converter) glooRules(name string, n yamlfile.Node) {
 		switch f.Name {
 		case "descriptors":
 			var rules []*glooRule
-			for _, e := range f.Value.List() {
-				if d := c.glooDescriptor(e, nil, &rules); d != nil {
-					domain.Descriptors = append(domain.Descriptors, d)
-				}
-			}
+			domain.Descriptors = c.glooLevel(domain.Descriptors, f.Value.List(), nil, &rules)
 			c.weigh(domain, rules)
 		case "setDescriptors", "set_descriptors":
 			c.glooSets(domain, f.Value)
@@ -138,12 +134,32 @@ func (c *converter) glooDescriptor(n yamlfile.Node, above []string, rules *[]*gl
 	case rule.always:
 		c.notCarried(always, "alwaysApply of a descriptor without a rateLimit", "remove it")
 	}
-	for _, e := range below.List() {
-		if next := c.glooDescriptor(e, path, rules); next != nil {
-			d.Descriptors = append(d.Descriptors, next)
+	d.Descriptors = c.glooLevel(nil, below.List(), path, rules)
+	return d
+}
+
+// glooLevel adds the descriptors of one level to those that it has. Of two with the same
+// key and value rules can have the first only.
+func (c *converter) glooLevel(level []*config.Descriptor, list []yamlfile.Node, above []string, rules *[]*glooRule) []*config.Descriptor {
+	for _, n := range list {
+		named := &config.Descriptor{}
+		for _, f := range n.Fields() {
+			switch f.Name {
+			case "key":
+				named.Key = textOf(f.Value)
+			case "value":
+				named.Value = textOf(f.Value)
+			}
+		}
+		if slices.ContainsFunc(level, func(d *config.Descriptor) bool { return d.Joined() == named.Joined() }) {
+			c.notCarried(n, fmt.Sprintf("the descriptor %s a second time in its level: it is left out", config.Quote(named.Joined())), "write it once, with what both have")
+			continue
+		}
+		if d := c.glooDescriptor(n, above, rules); d != nil {
+			level = append(level, d)
 		}
 	}
-	return d
+	return level
 }
 
 func joined(path []string) (name string) {
