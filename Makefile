@@ -58,7 +58,7 @@ test-unit: ## unit tests, with the race detector
 .PHONY: test-unit
 
 test-python: tools ## the Python client, with its linters, in real frameworks and servers
-	cd clients/python && export PATH="$(CURDIR)/.cache/python/bin:$$PATH" && ruff format -q --check && ruff check -q && mypy && pytest
+	cd clients/python && export PATH="$(CURDIR)/.cache/python/bin:$$PATH" && ruff format -q --check && ruff check -q && python -m mypy && python -m pytest
 .PHONY: test-python
 
 test-deploy: ## the chart and all manifests, rendered and checked
