@@ -59,7 +59,7 @@ const (
 // errReported fails a command that has already printed why.
 var errReported = errors.New("reported")
 
-const description = `A rate-limit service for Envoy with six algorithms, and the tools to check, explain and try its rules.
+const description = `A rate-limit service for Envoy with seven algorithms, and the tools to check, explain and try its rules.
 
 Every flag may also be given by the environment variable that its help names; an empty variable counts as not set, and a flag wins. Exit codes: 0 success, 1 failure, 2 wrong usage. "ratelimit help COMMAND" and "ratelimit --version" do what you expect.`
 
