@@ -8,6 +8,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // builder joins the domains of several sources.
@@ -87,7 +88,7 @@ func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 	}
 	if !b.opts.MergeDomains {
 		d.problems = append(d.problems, config.Problem{Pos: domain.Pos, Path: "domain",
-			What:   fmt.Sprintf("the domain %q is already given at %s", abridge(domain.Name), into.Pos),
+			What:   fmt.Sprintf("the domain %q is already given at %s", yamlfile.Abridge(domain.Name), into.Pos),
 			Remedy: "write its rules in one file, or allow domains to be merged: " + b.opts.Names.Either("MergeDomains")})
 		return
 	}
@@ -188,7 +189,7 @@ func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[conf
 				}
 				what, remedy := entryText(e), "remove one, or write both limits as rate_limits of one"
 				if descriptor.Set != nil {
-					what, remedy = fmt.Sprintf("the name %q", abridge(e.Set)), "give it a name of its own: it names the counters"
+					what, remedy = fmt.Sprintf("the name %q", yamlfile.Abridge(e.Set)), "give it a name of its own: it names the counters"
 				}
 				d.problems = append(d.problems, config.Problem{Pos: descriptor.Pos, Path: pathTo(i), What: fmt.Sprintf("%s is already given at %s", what, at), Remedy: remedy})
 			default:
@@ -225,9 +226,9 @@ func hasOthers(d *config.Descriptor, l *config.Limit) bool {
 // entryText returns the key and value for errors: user or user=alice.
 func entryText(e config.Place) string {
 	if value := e.Value + e.List; value != "" {
-		return abridge(e.Key) + "=" + abridge(value)
+		return yamlfile.Abridge(e.Key) + "=" + yamlfile.Abridge(value)
 	}
-	return abridge(e.Key)
+	return yamlfile.Abridge(e.Key)
 }
 
 // limitID identifies a limit by its domain and name.

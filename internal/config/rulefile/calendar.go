@@ -7,6 +7,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
@@ -55,7 +56,7 @@ func (d *decoder) calendar(raw *rawCalendar, l *config.Limit, p *algo.Params) {
 	default:
 		var err error
 		if c.Every, err = algo.ParsePeriod(every.v); err != nil {
-			d.problemIn("calendar", every.n, fmt.Sprintf("unknown calendar %q", abridge(every.v)), spell.Suggest(every.v, algo.Periods()))
+			d.problemIn("calendar", every.n, fmt.Sprintf("unknown calendar %q", yamlfile.Abridge(every.v)), spell.Suggest(every.v, algo.Periods()))
 		}
 	}
 	if zone := raw.zone; zone.given() {

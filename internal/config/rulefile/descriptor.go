@@ -7,6 +7,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
@@ -181,7 +182,7 @@ func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
 		field[string]
 	}{{"key", raw.key}, {"value", raw.value}} {
 		if f.v != strings.TrimSpace(f.v) {
-			d.warnIn(f.name, f.n, fmt.Sprintf("%q begins or ends with white space", abridge(f.v)), "only requests with the same white space match")
+			d.warnIn(f.name, f.n, fmt.Sprintf("%q begins or ends with white space", yamlfile.Abridge(f.v)), "only requests with the same white space match")
 		}
 	}
 	inKey := strings.Contains(raw.key.v, "*")

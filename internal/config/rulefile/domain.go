@@ -6,6 +6,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // decoder reads a document of a source, or a part of one.
@@ -65,7 +66,7 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 	case "all_or_nothing":
 		domain.Consume = config.AllOrNothing
 	default:
-		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", abridge(d.consume.v)), "write each or all_or_nothing")
+		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", yamlfile.Abridge(d.consume.v)), "write each or all_or_nothing")
 	}
 	if domain.Descriptors == nil && domain.Limits == nil && resolve(n).Kind == yaml.MappingNode {
 		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")

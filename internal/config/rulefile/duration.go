@@ -8,6 +8,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // parseWindow reads a duration such as 90s, 1h30m, 250ms, 7d or 2w that
@@ -17,7 +18,7 @@ func parseWindow(text string) (window time.Duration, what, remedy string) {
 	window, err := parseDuration(text)
 	switch {
 	case err != nil:
-		return 0, fmt.Sprintf("%q is not a duration", abridge(text)), remedy
+		return 0, fmt.Sprintf("%q is not a duration", yamlfile.Abridge(text)), remedy
 	case window == 0:
 		return 0, "a window of zero", remedy
 	case window < algo.MinWindow:
@@ -52,7 +53,7 @@ func parseRate(text string) (rate algo.Rate, what, remedy string) {
 	hits, per, found := strings.Cut(text, "/")
 	n, err := strconv.ParseUint(strings.TrimSpace(hits), 10, 32)
 	if !found || err != nil {
-		return rate, fmt.Sprintf("%q is not a rate", abridge(text)), remedy
+		return rate, fmt.Sprintf("%q is not a rate", yamlfile.Abridge(text)), remedy
 	}
 	if n == 0 {
 		return rate, "a rate of zero never refills", remedy

@@ -10,6 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // Bounds on the headers of one limit. Servers refuse requests whose headers are far
@@ -65,7 +66,7 @@ func (d *decoder) checkRequestHeaders(raw *rawLimit, l *config.Limit) {
 		problem := func(n *yaml.Node, what, remedy string) { d.problemIn(h.name.Value, n, what, remedy) }
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
-			problem(h.name, fmt.Sprintf("%q is not the name of a header", abridge(h.name.Value)), "write letters, digits and -, such as x-over-limit")
+			problem(h.name, fmt.Sprintf("%q is not the name of a header", yamlfile.Abridge(h.name.Value)), "write letters, digits and -, such as x-over-limit")
 		case len(name) > maxHeaderName:
 			problem(h.name, fmt.Sprintf("a name longer than %d bytes", maxHeaderName), "write a shorter one")
 		case slices.Contains(framing, name):

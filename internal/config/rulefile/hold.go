@@ -9,6 +9,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
@@ -54,7 +55,7 @@ func (d *decoder) expiry(text *field[string]) time.Duration {
 	const remedy = "write a duration with its unit, longer than the longest request, such as 60s or 5m"
 	switch {
 	case err != nil:
-		d.problem(text.n, fmt.Sprintf("%q is not a duration", abridge(text.v)), remedy)
+		d.problem(text.n, fmt.Sprintf("%q is not a duration", yamlfile.Abridge(text.v)), remedy)
 	case expires < algo.MinWindow || expires > algo.MaxWindow || expires%time.Microsecond != 0:
 		d.problem(text.n, fmt.Sprintf("a hold can't expire after %v", expires), remedy)
 	default:
@@ -106,9 +107,9 @@ func (d *decoder) checkHold(raw *rawHold, set *sets.Rule, countBy *yaml.Node) *c
 	case raw.by.v == "":
 		d.problemIn("by", raw.by.at(raw.n), "by is missing or empty", "write the key of the entry that says which request it is, such as by: request_id")
 	case slices.Contains(set.CountBy, raw.by.v):
-		d.problemIn("by", lastScalar(countBy, raw.by.v), fmt.Sprintf("count_by names %q, so that each request would have a counter of its own", abridge(raw.by.v)), "remove it from count_by")
+		d.problemIn("by", lastScalar(countBy, raw.by.v), fmt.Sprintf("count_by names %q, so that each request would have a counter of its own", yamlfile.Abridge(raw.by.v)), "remove it from count_by")
 	case is && of.Absent:
-		d.problemIn("by", raw.by.n, fmt.Sprintf("match wants %q to be absent, and a descriptor without it does not meet the rule", abridge(raw.by.v)), "remove that condition")
+		d.problemIn("by", raw.by.n, fmt.Sprintf("match wants %q to be absent, and a descriptor without it does not meet the rule", yamlfile.Abridge(raw.by.v)), "remove that condition")
 	}
 	if !raw.unread && raw.expires.missing() && !raw.expires.bad {
 		d.problemIn("expires", raw.n, "expires is missing", "write when a hold ends that nobody settles: longer than the longest request, such as expires: 60s")
@@ -127,10 +128,10 @@ func (d *decoder) checkHold(raw *rawHold, set *sets.Rule, countBy *yaml.Node) *c
 		h.SettledBy = raw.settled[0]
 		key := h.SettledBy.Key
 		if _, is := named(key); is {
-			d.problemIn("settled_by", raw.settledBy, fmt.Sprintf("match names %q too, so that the rule would not apply both to the request and to its settlement", abridge(key)), "remove that condition")
+			d.problemIn("settled_by", raw.settledBy, fmt.Sprintf("match names %q too, so that the rule would not apply both to the request and to its settlement", yamlfile.Abridge(key)), "remove that condition")
 		}
 		if key == raw.by.v {
-			d.problemIn("settled_by", raw.settledBy, fmt.Sprintf("%q is also by", abridge(key)), "name two entries")
+			d.problemIn("settled_by", raw.settledBy, fmt.Sprintf("%q is also by", yamlfile.Abridge(key)), "name two entries")
 		}
 	}
 	return h

@@ -13,6 +13,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
@@ -240,13 +241,13 @@ func (d *decoder) checkReplaces(raw *rawLimit, l *config.Limit) {
 		case name.v == "":
 			d.problem(name.n, "the name is missing or empty", `write "name: " and the name of another limit`)
 		case name.v == l.Name:
-			d.problem(name.n, fmt.Sprintf("the limit %q replaces itself", abridge(name.v)), "name another limit")
+			d.problem(name.n, fmt.Sprintf("the limit %q replaces itself", yamlfile.Abridge(name.v)), "name another limit")
 		default:
 			l.Replaces = append(l.Replaces, name.v)
 			d.replaced = append(d.replaced, reference{from: l.Name, name: name.v,
-				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", abridge(name.v)), "name one that is"),
+				missing: d.report(name.n, fmt.Sprintf("no limit of this domain is named %q", yamlfile.Abridge(name.v)), "name one that is"),
 				mutual: d.report(name.n, fmt.Sprintf("the limits %q and %q replace each other: in a request to which both apply, neither does",
-					abridge(l.Name), abridge(name.v)), "remove one of the two replaces")})
+					yamlfile.Abridge(l.Name), yamlfile.Abridge(name.v)), "remove one of the two replaces")})
 		}
 		d.pop()
 	}
@@ -327,7 +328,7 @@ func (d *decoder) algorithm(raw *rawLimit) (a algo.Algorithm, known bool) {
 	}
 	a, err := algo.ParseAlgorithm(raw.algorithm.v)
 	if err != nil {
-		d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
+		d.problemIn("algorithm", raw.algorithm.n, fmt.Sprintf("unknown algorithm %q", yamlfile.Abridge(raw.algorithm.v)), spell.Suggest(raw.algorithm.v, algo.Algorithms()))
 	}
 	return a, err == nil
 }
@@ -399,7 +400,7 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 	case !rate.unit.given():
 		d.problemIn("unit", n, "the unit is missing", "write "+unitList+", or window: 90s")
 	case unit == config.UnitUnknown:
-		d.problemIn("unit", rate.unit.n, fmt.Sprintf("unknown unit %q", abridge(rate.unit.v)), "write "+unitList)
+		d.problemIn("unit", rate.unit.n, fmt.Sprintf("unknown unit %q", yamlfile.Abridge(rate.unit.v)), "write "+unitList)
 	default:
 		p.Window, l.Unit = unit.Duration(), unit
 		d.multiply(rate, l, p)

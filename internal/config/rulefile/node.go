@@ -6,11 +6,11 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
@@ -70,10 +70,10 @@ func (r *reader) pathString() string {
 func plainKey(key string) string {
 	for _, c := range key {
 		if c != '_' && c != '-' && !unicode.IsLetter(c) && !unicode.IsDigit(c) {
-			return strconv.Quote(abridge(key))
+			return strconv.Quote(yamlfile.Abridge(key))
 		}
 	}
-	return abridge(key)
+	return yamlfile.Abridge(key)
 }
 
 func (r *reader) pos(n *yaml.Node) config.Pos {
@@ -266,7 +266,7 @@ func (r *reader) ownKeys(n *yaml.Node, k ownKeys, each func(key, value *yaml.Nod
 			r.problem(key, k.empty, "write "+k.key)
 			continue
 		case seen[key.Value]:
-			r.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", abridge(key.Value)), k.again)
+			r.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", yamlfile.Abridge(key.Value)), k.again)
 			continue
 		}
 		seen[key.Value] = true
@@ -282,7 +282,7 @@ func (r *reader) unknownKey(key *yaml.Node, k *keys) {
 		r.warnIn(key.Value, key, fmt.Sprintf("%q has no effect here", key.Value), "write one of "+strings.Join(k.names, ", "))
 		return
 	}
-	r.problemIn(key.Value, key, fmt.Sprintf("unknown key %q", abridge(key.Value)), suggest(key.Value, k))
+	r.problemIn(key.Value, key, fmt.Sprintf("unknown key %q", yamlfile.Abridge(key.Value)), suggest(key.Value, k))
 }
 
 // bursts are other names for the capacity of a bucket: those of Envoy Gateway, Kong, nginx
@@ -360,16 +360,7 @@ func describe(n *yaml.Node) string {
 	case isNull(n):
 		return "nothing"
 	case n.Tag == "!!str":
-		return "the string " + strconv.Quote(abridge(n.Value))
+		return "the string " + strconv.Quote(yamlfile.Abridge(n.Value))
 	}
-	return abridge(n.Value)
-}
-
-// abridge shortens a quoted text, so that errors stay readable.
-func abridge(s string) string {
-	const most = 60
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most]) + "…"
+	return yamlfile.Abridge(n.Value)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 var tableKeys = newKeys(false, "by", "values", "default")
@@ -77,7 +78,7 @@ func (d *decoder) setRows(t *rawTable, n *yaml.Node) {
 			d.problem(key, "a value must be a string, found "+describe(key), "write a value of the entry")
 			continue
 		case seen[key.Value]:
-			d.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", abridge(key.Value)), "remove one of them")
+			d.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", yamlfile.Abridge(key.Value)), "remove one of them")
 			continue
 		case strings.Contains(key.Value, "*"):
 			d.problemIn(key.Value, key, "a * in a value of a table", "write exact values; default serves all others")
@@ -163,11 +164,11 @@ func (d *decoder) checkFollowed(raw *rawDescriptor, out *config.Descriptor) {
 		switch {
 		case l.Table == nil || l.Table.By == "":
 		case l.Table.By != followed:
-			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, and another one of the same descriptor %s", abridge(l.Table.By), abridge(followed)), "let all tables of a descriptor follow one entry")
+			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, and another one of the same descriptor %s", yamlfile.Abridge(l.Table.By), yamlfile.Abridge(followed)), "let all tables of a descriptor follow one entry")
 		case out.Set != nil && slices.Contains(out.Set.CountBy, followed):
-			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, which count_by names", abridge(followed)), "remove it from count_by: what was used under one value stays used under another")
+			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, which count_by names", yamlfile.Abridge(followed)), "remove it from count_by: what was used under one value stays used under another")
 		case out.Key == followed:
-			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, which is the key of this descriptor", abridge(followed)), "follow another entry, or write this limit under limits, with match and count_by")
+			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, which is the key of this descriptor", yamlfile.Abridge(followed)), "follow another entry, or write this limit under limits, with match and count_by")
 		}
 	}
 	if raw.limit != nil && len(out.Limits) > 0 {
@@ -197,7 +198,7 @@ func (d *decoder) setBurst(n *yaml.Node, burst *field[uint32], percent *field[co
 	value, ok := config.ParsePercent(strings.TrimSpace(number))
 	*percent = field[config.Percent]{v: value, n: n, bad: !ok}
 	if !ok {
-		d.problem(n, fmt.Sprintf("%q is no percentage", abridge(target.Value)), "write one such as 20% or 12.5%, with two decimals at most, from 0.01% to 10000%")
+		d.problem(n, fmt.Sprintf("%q is no percentage", yamlfile.Abridge(target.Value)), "write one such as 20% or 12.5%, with two decimals at most, from 0.01% to 10000%")
 	}
 }
 
@@ -270,14 +271,14 @@ func (d *decoder) followedOnTheWay(domain *config.Domain) {
 func (d *decoder) checkWay(c *config.Descriptor, followed string, way []*config.Descriptor, beside []map[string]config.Pos) {
 	for _, above := range way {
 		if above.Key == followed {
-			d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", abridge(followed), above.Pos), "write this limit without that level, for the walk skips the entry, or under limits, with match and count_by")
+			d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", yamlfile.Abridge(followed), above.Pos), "write this limit without that level, for the walk skips the entry, or under limits, with match and count_by")
 			return
 		}
 	}
 	for _, keys := range beside {
 		if pos, is := keys[followed]; is {
 			d.warnings = append(d.warnings, config.Problem{Pos: c.Pos,
-				What:   fmt.Sprintf("the table follows %s, but where the entry comes at that level it leads to %s instead", abridge(followed), pos),
+				What:   fmt.Sprintf("the table follows %s, but where the entry comes at that level it leads to %s instead", yamlfile.Abridge(followed), pos),
 				Remedy: "write one of the two under limits, with match and count_by"})
 			return
 		}

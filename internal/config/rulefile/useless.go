@@ -6,6 +6,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
@@ -35,22 +36,22 @@ func Useless(r *config.Rules) (warnings []config.Problem) {
 		found := index.Analyze(task)
 		warn := func(rule int, what, remedy string) {
 			d := domain.Limits[rule]
-			warnings = append(warnings, config.Problem{Pos: d.Pos, What: fmt.Sprintf("the limit %q %s", abridge(d.Set.Name), what), Remedy: remedy})
+			warnings = append(warnings, config.Problem{Pos: d.Pos, What: fmt.Sprintf("the limit %q %s", yamlfile.Abridge(d.Set.Name), what), Remedy: remedy})
 		}
 		for _, n := range found.Never {
-			warn(n.Rule, fmt.Sprintf("never applies: no value of %s meets its condition", abridge(n.Key)), "mend the condition, or remove the limit")
+			warn(n.Rule, fmt.Sprintf("never applies: no value of %s meets its condition", yamlfile.Abridge(n.Key)), "mend the condition, or remove the limit")
 		}
 		told := make([]bool, len(domain.Limits)) // one rule that hides it is enough
 		for _, c := range found.Covered {
 			if by := domain.Limits[c.By]; !told[c.Rule] && hides(by, domain.Limits[c.Rule], replaced) {
 				told[c.Rule] = true
-				warn(c.Rule, fmt.Sprintf("never refuses: whenever it applies, %q (%s) does, which is as strict", abridge(by.Set.Name), by.Pos), "remove it, or make it stricter")
+				warn(c.Rule, fmt.Sprintf("never refuses: whenever it applies, %q (%s) does, which is as strict", yamlfile.Abridge(by.Set.Name), by.Pos), "remove it, or make it stricter")
 			}
 		}
 		for _, c := range found.Crowds {
 			on := "every descriptor"
 			if c.Key != "" {
-				on = fmt.Sprintf("every descriptor with %s=%s", abridge(c.Key), abridge(c.Value))
+				on = fmt.Sprintf("every descriptor with %s=%s", yamlfile.Abridge(c.Key), yamlfile.Abridge(c.Value))
 			}
 			warnings = append(warnings, config.Problem{Pos: domain.Pos, What: fmt.Sprintf("%d limits are tried one by one on %s, which takes time", c.Rules, on),
 				Remedy: "give them values by which they can be told apart"})

@@ -10,6 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
@@ -56,7 +57,7 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 		d.problem(raw.listAt, "an empty list, which no value is in", "list values, or remove it to match any value")
 	}
 	again := func(text, shown string) {
-		problem(text, fmt.Sprintf("%q is in the list already", abridge(shown)), "remove one of them")
+		problem(text, fmt.Sprintf("%q is in the list already", yamlfile.Abridge(shown)), "remove one of them")
 	}
 	seen := make(map[string]bool, len(values))
 	for _, v := range values {
@@ -66,7 +67,7 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 		case seen[v]:
 			again(v, v)
 		case v != strings.TrimSpace(v) && len(values)+len(cidrs) > 1:
-			d.warn(at(v), fmt.Sprintf("%q begins or ends with white space", abridge(v)), "only requests with the same white space match")
+			d.warn(at(v), fmt.Sprintf("%q begins or ends with white space", yamlfile.Abridge(v)), "only requests with the same white space match")
 		}
 		seen[v] = true
 	}
@@ -126,7 +127,7 @@ func prefixHints(r *config.Rules) (hints []config.Problem) {
 		for _, v := range values {
 			if _, err := cidr.Parse(v); err == nil {
 				hints = append(hints, config.Problem{Pos: d.Pos,
-					What:   fmt.Sprintf("%s=%s matches the text %q alone, no address in it", abridge(key), v, v),
+					What:   fmt.Sprintf("%s=%s matches the text %q alone, no address in it", yamlfile.Abridge(key), v, v),
 					Remedy: fmt.Sprintf("write {cidr: %q} to match the addresses in it", v)})
 			}
 		}
