@@ -18,6 +18,12 @@ import (
 // site serves what the middleware lets through; the handler answers as long as asked.
 func site(t *testing.T, c *client.Client, o client.HTTPOptions) string {
 	t.Helper()
+	return siteThat(t, c, func() {}, o)
+}
+
+// siteThat is site, and calls served when the middleware has done all for a request.
+func siteThat(t *testing.T, c *client.Client, served func(), o client.HTTPOptions) string {
+	t.Helper()
 	if o.Domain == "" {
 		o.Domain = "edge"
 	}
@@ -28,10 +34,14 @@ func site(t *testing.T, c *client.Client, o client.HTTPOptions) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	limited := limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.URL.Query().Get("bytes"))
 		_, _ = io.WriteString(w, strings.Repeat("x", n))
-	})))
+	}))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limited.ServeHTTP(w, r)
+		served()
+	}))
 	t.Cleanup(server.Close)
 	return server.URL
 }
@@ -143,7 +153,8 @@ func TestPeerAddressTrustsOnlyItsProxies(t *testing.T) {
 func TestCostAfterTheResponseIsCharged(t *testing.T) {
 	c := started(t, client.Options{})
 	var status atomic.Int64
-	url := site(t, c, client.HTTPOptions{
+	charged := make(chan struct{}, 1) // a response has been charged
+	url := siteThat(t, c, func() { charged <- struct{}{} }, client.HTTPOptions{
 		Entries: []client.HTTPEntry{{Key: "tokens", Value: client.Header("X-User")}},
 		CostAfter: func(_ *http.Request, code int, written int64) uint64 {
 			status.Store(int64(code))
@@ -156,10 +167,9 @@ func TestCostAfterTheResponseIsCharged(t *testing.T) {
 	// The charge follows the last byte, so a client may be back before it.
 	await := func(want uint32) {
 		t.Helper()
-		for began := time.Now(); left() != want; time.Sleep(time.Millisecond) {
-			if time.Since(began) > 10*time.Second {
-				t.Fatalf("%d left, want %d", left(), want)
-			}
+		<-charged
+		if got := left(); got != want {
+			t.Fatalf("%d left, want %d", got, want)
 		}
 	}
 	get(t, http.MethodGet, url+"/?bytes=60", "alice")
@@ -172,6 +182,7 @@ func TestCostAfterTheResponseIsCharged(t *testing.T) {
 	}
 	await(0)
 	get(t, http.MethodGet, url+"/?bytes=1", "alice")
+	<-charged
 	if r := get(t, http.MethodGet, url+"/?bytes=1", "alice"); r.status != http.StatusTooManyRequests {
 		t.Errorf("nothing is left: %d", r.status)
 	}
