@@ -27,8 +27,7 @@ type Held struct {
 	once   sync.Once
 }
 
-// Hold asks for hits of a descriptor that rules with a hold limit, for a request with an
-// ID of its own. An allowed request must settle, also after a failure:
+// Hold takes hits of a descriptor under rules with a hold, for a request with a new ID. An allowed request must settle, also after a failure:
 //
 //	held, err := limits.Hold(ctx, "edge", client.HoldOptions{}, client.Entry{Key: "user", Value: "alice"})
 //	if err != nil || !held.Allowed {
