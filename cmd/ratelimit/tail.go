@@ -12,11 +12,11 @@ import (
 
 type tailCmd struct {
 	adminClient
-	Domain  string        `short:"d" placeholder:"NAME" help:"Only decisions of this domain."`
-	Rule    string        `short:"r" placeholder:"PATH" help:"Only decisions of the rule with this path, as explain and rules list show it, or of the limit with this name."`
-	Verdict tailVerdicts  `short:"v" placeholder:"VERDICT,..." help:"Only decisions with these verdicts: ok, over, shadow, unmatched or error."`
-	Output  string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one object a line as the API sends it."`
-	Again   time.Duration `name:"reconnect-after" default:"1s" help:"How long to wait before connecting again."`
+	Domain         string        `short:"d" placeholder:"NAME" help:"Only decisions of this domain."`
+	Rule           string        `short:"r" placeholder:"PATH" help:"Only decisions of the rule with this path, as explain and rules list show it, or of the limit with this name."`
+	Verdict        tailVerdicts  `short:"v" placeholder:"VERDICT,..." help:"Only decisions with these verdicts: ok, over, shadow, unmatched or error."`
+	Output         string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one object a line as the API sends it."`
+	ReconnectAfter time.Duration `name:"reconnect-after" default:"1s" help:"How long to wait before connecting again."`
 }
 
 // tailVerdicts are names of known verdicts.
@@ -42,6 +42,6 @@ func (c *tailCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	shown := adminclient.Live{Domain: c.Domain, Rule: c.Rule, Verdicts: string(c.Verdict), JSON: c.Output == "json", Again: c.Again}
+	shown := adminclient.Live{Domain: c.Domain, Rule: c.Rule, Verdicts: string(c.Verdict), JSON: c.Output == "json", ReconnectAfter: c.ReconnectAfter}
 	return c.explain(client.Tail(ctx, shown, con.out, con.err))
 }

@@ -346,7 +346,7 @@ func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	// A page in a browser on this machine must not charge others' limits.
 	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.server)))
-	json = admin.OwnName(s.httpListener.Addr(), json)
+	json = admin.RequireLoopbackHost(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health, s.rules.Status))
 	return mux
