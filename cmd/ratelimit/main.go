@@ -10,15 +10,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/commandline"
-	"github.com/distlimiter/ratelimit/internal/limiter"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/visible"
 )
@@ -48,13 +44,6 @@ var groups = []kong.Group{
 	{Key: "telemetry", Title: "OpenTelemetry:"},
 	{Key: "log", Title: "Log:"},
 }
-
-// The default addresses: where serve answers and hit asks, and the admin address, which
-// rules and stats ask.
-const (
-	defaultGRPCAddr  = "127.0.0.1:8081"
-	defaultAdminAddr = "127.0.0.1:6070"
-)
 
 // errReported fails a command that has already printed why.
 var errReported = errors.New("reported")
@@ -96,16 +85,7 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 		kong.Resolvers(kong.ResolverFunc(hostAndPort)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 		kong.ExplicitGroups(groups),
-		kong.Vars{
-			"grpcAddr":       defaultGRPCAddr,
-			"adminAddr":      defaultAdminAddr,
-			"runtimeRoot":    runtimeRoot,
-			"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
-			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
-			"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
-			"maxEntryBytes":  strconv.Itoa(server.DefaultMaxEntryBytes),
-			"nearLimitRatio": fmt.Sprint(limiter.DefaultNearLimitRatio),
-		},
+		kong.Vars(settings.Defaults()),
 	)...)
 }
 

@@ -5,14 +5,16 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/distlimiter/ratelimit/internal/commandline"
 	"github.com/distlimiter/ratelimit/internal/ruletest"
+	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 type testCmd struct {
 	Files  []string `arg:"" sep:"none" name:"file" help:"Files of tests; - for standard input."`
 	Rules  []string `sep:"none" placeholder:"PATH" help:"Test these rules, a file or a directory, in place of those that the files name. Repeat it for several."`
 	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
-	ruleOptions
+	settings.RuleOptions
 }
 
 // Help shows an example of a file.
@@ -31,12 +33,13 @@ docs/testing-rules.md has all of it. Exit codes: 0 all tests passed, 1 one faile
 }
 
 func (c *testCmd) Run(con console, command *kong.Context) error {
-	defaults, err := c.defaults(names(command.Selected()))
+	names := commandline.FieldNames(command.Selected())
+	defaults, err := c.Default(names)
 	if err != nil {
 		return err
 	}
 	report := ruletest.Run(c.Files, ruletest.Options{
-		Grammar: c.grammar(names(command.Selected())), Default: defaults, Files: c.files(), Rules: c.Rules, Stdin: os.Stdin,
+		Grammar: c.Grammar(names), Default: defaults, Files: c.FileOptions(), Rules: c.Rules, Stdin: os.Stdin,
 	})
 	if c.Output == "json" {
 		if err := report.WriteJSON(con.out); err != nil {

@@ -1,21 +1,14 @@
-package main
+package settings
 
-import (
-	"errors"
-	"os"
-	"time"
+import "time"
 
-	"github.com/alecthomas/kong"
-
-	"github.com/distlimiter/ratelimit/internal/app"
-	"github.com/distlimiter/ratelimit/internal/settings"
-)
-
-// serveCmd holds the settings of the service. If envoyproxy/ratelimit has a variable for
-// the same setting, the flag reads that variable.
-type serveCmd struct {
+// Service holds what an operator can set about the service: each field is a setting, with
+// the flag and the variable that set it. If envoyproxy/ratelimit has a variable for the same
+// setting, the flag reads that variable. The tag "field" names the fields of app.Options
+// that the setting becomes; messages about those fields name the setting.
+type Service struct {
 	Config []string `group:"rules" short:"c" placeholder:"PATH" env:"CONFIG_PATH" help:"Rules: a YAML file, or a directory of them. Repeat it, or separate paths by commas."`
-	ruleOptions
+	RuleOptions
 	runtimeOptions
 	ReloadDelay time.Duration `group:"rules" field:"Rules.ReloadDelay" default:"100ms" env:"RELOAD_DELAY" help:"How long files must be quiet before they are read again."`
 
@@ -36,12 +29,12 @@ type serveCmd struct {
 	TLSCACert string `group:"tls" name:"tls-client-ca-cert" placeholder:"FILE" env:"GRPC_CLIENT_TLS_CACERT" help:"Ask clients for certificates that these authorities have signed."`
 	TLSName   string `group:"tls" name:"tls-client-name" placeholder:"NAME" env:"GRPC_CLIENT_TLS_SAN" help:"Name (DNS, IP address or URI) that a client's certificate must hold."`
 
-	ShadowMode      bool                  `group:"decisions" negatable:"" env:"SHADOW_MODE" help:"Decide and count, but answer OK."`
-	QuotaMode       bool                  `group:"decisions" field:"QuotaMode" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as one with quota_mode."`
-	OnBackendError  settings.BackendError `group:"decisions" field:"OnBackendError" default:"error" env:"ON_BACKEND_ERROR" help:"What to answer when the store fails, for rules that do not say: error, allow, deny or local (error: Envoy's failure_mode_deny decides)."`
-	NearLimitRatio  float64               `group:"decisions" field:"Limiter.NearLimitRatio" default:"${nearLimitRatio}" env:"NEAR_LIMIT_RATIO" help:"Part of a limit above which hits count as near it."`
-	DynamicMetadata bool                  `group:"decisions" negatable:"" env:"RESPONSE_DYNAMIC_METADATA" help:"Add the domain, the descriptors and the rules' metadata to each answer."`
-	WhyMetadata     bool                  `group:"decisions" negatable:"" env:"RESPONSE_WHY_METADATA" help:"Say in an answer's dynamic metadata what a request is over: descriptor, rule, limit, what is left and when to come back."`
+	ShadowMode      bool         `group:"decisions" negatable:"" env:"SHADOW_MODE" help:"Decide and count, but answer OK."`
+	QuotaMode       bool         `group:"decisions" field:"QuotaMode" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as one with quota_mode."`
+	OnBackendError  BackendError `group:"decisions" field:"OnBackendError" default:"error" env:"ON_BACKEND_ERROR" help:"What to answer when the store fails, for rules that do not say: error, allow, deny or local (error: Envoy's failure_mode_deny decides)."`
+	NearLimitRatio  float64      `group:"decisions" field:"Limiter.NearLimitRatio" default:"${nearLimitRatio}" env:"NEAR_LIMIT_RATIO" help:"Part of a limit above which hits count as near it."`
+	DynamicMetadata bool         `group:"decisions" negatable:"" env:"RESPONSE_DYNAMIC_METADATA" help:"Add the domain, the descriptors and the rules' metadata to each answer."`
+	WhyMetadata     bool         `group:"decisions" negatable:"" env:"RESPONSE_WHY_METADATA" help:"Say in an answer's dynamic metadata what a request is over: descriptor, rule, limit, what is left and when to come back."`
 
 	ResponseHeaders  bool   `group:"headers" negatable:"" env:"LIMIT_RESPONSE_HEADERS_ENABLED" help:"Add the headers below to each answer that reports a limit."`
 	LimitHeader      string `group:"headers" field:"Headers.Limit" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Requests per unit."`
@@ -53,13 +46,13 @@ type serveCmd struct {
 
 	OverridesByValue bool `group:"stats" name:"overrides-by-value" negatable:"" env:"OVERRIDES_BY_VALUE" help:"Count calls under limits that requests bring by the values of their descriptors, as envoyproxy/ratelimit does, rather than under their rule."`
 
-	Backend        settings.BackendKind `group:"store" placeholder:"KIND" env:"BACKEND_TYPE" help:"Where counters live: memory or redis. Without, redis if any REDIS_ variable says where, else memory."`
-	RedisURL       string               `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/migrating.md lists the other REDIS_ variables."`
-	RedisPerSecond bool                 `group:"store" name:"redis-per-second" negatable:"" env:"REDIS_PERSECOND" help:"Keep counters of limits per second in a Redis of their own, given by REDIS_PERSECOND_ variables."`
-	Replicas       int                  `group:"store" field:"Limiter.Replicas" default:"1" env:"REPLICAS" help:"How many replicas of this service there are: each takes this part of the limits while on_backend_error: local decides."`
-	MaxKeys        int                  `group:"store" field:"Memory.MaxKeys" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
-	MaxBytes       int64                `group:"store" field:"Memory.MaxBytes" name:"max-counter-bytes" placeholder:"BYTES" env:"MAX_COUNTER_BYTES" help:"Most bytes of counters in memory, at least 1048576: beyond it those that limit least are forgotten. Without, half of the memory limit at the start, or of the machine's memory."`
-	Snapshot       string               `group:"store" field:"Memory.Snapshot" placeholder:"FILE" env:"SNAPSHOT_FILE" help:"Keep the counters in memory over a restart: saved here on a graceful stop, read at the start."`
+	Backend        BackendKind `group:"store" placeholder:"KIND" env:"BACKEND_TYPE" help:"Where counters live: memory or redis. Without, redis if any REDIS_ variable says where, else memory."`
+	RedisURL       string      `group:"store" name:"redis-url" placeholder:"URL" env:"REDIS_URL" help:"Redis: redis://, rediss:// or unix://, or host:port. docs/migrating.md lists the other REDIS_ variables."`
+	RedisPerSecond bool        `group:"store" name:"redis-per-second" negatable:"" env:"REDIS_PERSECOND" help:"Keep counters of limits per second in a Redis of their own, given by REDIS_PERSECOND_ variables."`
+	Replicas       int         `group:"store" field:"Limiter.Replicas" default:"1" env:"REPLICAS" help:"How many replicas of this service there are: each takes this part of the limits while on_backend_error: local decides."`
+	MaxKeys        int         `group:"store" field:"Memory.MaxKeys" default:"${maxKeys}" env:"MAX_KEYS" help:"Most counters in memory: beyond it those that limit least are forgotten."`
+	MaxBytes       int64       `group:"store" field:"Memory.MaxBytes" name:"max-counter-bytes" placeholder:"BYTES" env:"MAX_COUNTER_BYTES" help:"Most bytes of counters in memory, at least 1048576: beyond it those that limit least are forgotten. Without, half of the memory limit at the start, or of the machine's memory."`
+	Snapshot       string      `group:"store" field:"Memory.Snapshot" placeholder:"FILE" env:"SNAPSHOT_FILE" help:"Keep the counters in memory over a restart: saved here on a graceful stop, read at the start."`
 
 	MaxDescriptors int `group:"bounds" field:"Bounds.Descriptors" default:"${maxDescriptors}" env:"MAX_DESCRIPTORS" help:"Most descriptors in a request."`
 	MaxEntries     int `group:"bounds" field:"Bounds.Entries" default:"${maxEntries}" env:"MAX_ENTRIES" help:"Most entries in a descriptor."`
@@ -77,31 +70,6 @@ type serveCmd struct {
 	statsOptions
 	telemetryOptions
 
-	LogLevel  settings.LogLevel  `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
-	LogFormat settings.LogFormat `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
-
-	opts app.Options // made by Validate
-}
-
-// Validate refuses values that the service cannot work with.
-func (c *serveCmd) Validate(command *kong.Context) (err error) {
-	if err := c.checkPaths(); err != nil {
-		return err
-	}
-	if c.opts, err = c.options(os.Getenv, names(command.Selected())); err != nil {
-		return err
-	}
-	return c.opts.Check()
-}
-
-// Run serves until a signal or a failure ends it.
-func (c *serveCmd) Run(con console) error {
-	o := c.opts
-	o.Log.To = con.err
-	o.Started = func(s app.Started) { welcome(con.out, s, o.Log.JSON) }
-	err := app.Run(o)
-	if errors.Is(err, app.ErrLogged) {
-		return errReported
-	}
-	return err
+	LogLevel  LogLevel  `group:"log" default:"info" env:"LOG_LEVEL" help:"Least level to log: debug, info, warn or error."`
+	LogFormat LogFormat `group:"log" default:"text" env:"LOG_FORMAT" help:"text or json."`
 }
