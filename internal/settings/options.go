@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 	"github.com/distlimiter/ratelimit/internal/telemetry"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
@@ -39,9 +40,9 @@ func Defaults() map[string]string {
 		"adminAddr":      DefaultAdminAddr,
 		"runtimeRoot":    runtimeRoot,
 		"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
-		"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
-		"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
-		"maxEntryBytes":  strconv.Itoa(server.DefaultMaxEntryBytes),
+		"maxDescriptors": strconv.Itoa(wire.DefaultMaxDescriptors),
+		"maxEntries":     strconv.Itoa(wire.DefaultMaxEntries),
+		"maxEntryBytes":  strconv.Itoa(wire.DefaultMaxEntryBytes),
 		"nearLimitRatio": fmt.Sprint(limiter.DefaultNearLimitRatio),
 	}
 }
@@ -187,7 +188,7 @@ func (c *Service) answers() server.Options {
 	o := server.Options{
 		DynamicMetadata: c.DynamicMetadata,
 		WhyMetadata:     c.WhyMetadata,
-		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
+		Bounds:          wire.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
 	}
 	if c.ResponseHeaders {
 		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader, Rule: c.RuleHeader}
