@@ -13,16 +13,16 @@ import (
 
 type checkCmd struct {
 	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them; - for standard input."`
-	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
-	Output  string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
+	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when the rules replace those of OLD, a file or a directory. Repeat the flag for several."`
+	Output  string   `short:"o" enum:"text,json" default:"text" help:"text, or json: one object with the whole report."`
 	settings.RuleOptions
 }
 
 // Help describes the form of the errors.
 func (checkCmd) Help() string {
-	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. A line "adjusted" tells of each default or adjustment how many rules it changes, and the first of them; json has all.
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load anyway, hints about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. For each default or adjustment a line "adjusted" shows how many rules it changes, and the first of them; json lists them all.
 
-With --against each limit whose counters do not go on is a line: "begins anew" says why, and what it was; "gone" limits apply no more; "new" ones forget nothing. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters go on, 1 the rules of either side are invalid, 3 some counters begin anew or are gone.
+With --against, each limit that does not keep its counters has a line: "begins anew" shows why, and the old limit; "gone" is a limit that no longer applies; "new" is a limit without counters so far. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters are kept, 1 the old or the new rules are invalid, 3 some counters begin anew or are gone.
 
 Example: ratelimit check --against /etc/ratelimit/rules rules`
 }

@@ -17,7 +17,7 @@ type explainCmd struct {
 	Descriptor descriptor.Entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain that Envoy would send."`
-	Output string `short:"o" enum:"text,json" default:"text" help:"text, or json as the admin API answers."`
+	Output string `short:"o" enum:"text,json" default:"text" help:"text, or json as the admin API returns it."`
 	settings.RuleOptions
 }
 
@@ -39,7 +39,7 @@ func (p *paths) Decode(ctx *kong.DecodeContext) error {
 
 // Help describes the output and shows an example.
 func (explainCmd) Help() string {
-	return `It walks down the rules, entry by entry, and shows what each one matches, the rule on which the last one lands, its limits and the counters that they charge; then the limits on sets of entries that apply, and the keys for which the nearest others do not.
+	return `For each entry it shows what matches in the rules. Then it shows the rule that the last entry leads to, its limits and the counters that they charge. Limits on sets of entries follow: those that apply, and the nearest others with the keys that do not meet them.
 
 Example: ratelimit explain config/examples --domain edge user=alice`
 }

@@ -12,12 +12,12 @@ import (
 
 // RuleOptions are the settings for reading rules.
 type RuleOptions struct {
-	MergeDomains     bool      `group:"rules" field:"MergeDomains" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
-	SkipDotFiles     bool      `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
-	AnyName          bool      `group:"rules" negatable:"" env:"CONFIG_ANY_NAME" help:"In directories read files of any name, not only .yaml, .yml and .json. Those of --runtime-root always are."`
-	DefaultAlgorithm Algorithm `group:"rules" field:"DefaultAlgorithm" placeholder:"NAME" env:"DEFAULT_ALGORITHM" help:"Algorithm of limits for which their rules name none, such as those that come by xDS: instead of fixed_window. Quotas and windows of a day or more keep theirs."`
-	DefaultBurst     Burst     `group:"rules" field:"DefaultBurst" placeholder:"BURST" env:"DEFAULT_BURST" help:"Burst that goes with --default-algorithm: a number, or a percentage of the limit, rounded up."`
-	DropDenied       bool      `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Requests that are refused charge nothing: neither the limit that refuses, under fixed_window too, unless a rule says otherwise, nor those of the other descriptors."`
+	MergeDomains     bool      `group:"rules" field:"MergeDomains" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files define rules for the same domain."`
+	SkipDotFiles     bool      `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Ignore files and directories whose names begin with a dot."`
+	AnyName          bool      `group:"rules" negatable:"" env:"CONFIG_ANY_NAME" help:"In directories, read files of any name, not only .yaml, .yml and .json. Below --runtime-root all names are read anyway."`
+	DefaultAlgorithm Algorithm `group:"rules" field:"DefaultAlgorithm" placeholder:"NAME" env:"DEFAULT_ALGORITHM" help:"Algorithm of limits that name none, such as those that come by xDS, instead of fixed_window. Quotas and windows of a day or more keep fixed_window."`
+	DefaultBurst     Burst     `group:"rules" field:"DefaultBurst" placeholder:"BURST" env:"DEFAULT_BURST" help:"Burst of the limits that --default-algorithm changes: a number, or a percentage of the limit, rounded up."`
+	DropDenied       bool      `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"A refused request charges nothing: neither the limit that refuses it (also under fixed_window, unless the rule sets denied_hits) nor the limits of its other descriptors."`
 }
 
 // Grammar returns how files are read, with the names of flags and variables for errors.
