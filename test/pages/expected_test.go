@@ -68,7 +68,7 @@ var expected = map[string]struct {
 	"README.md": {
 		notRun: map[string]string{
 			"make test":    everyTest,
-			"go install":   "TestGoInstall runs it, with a proxy that has this tree",
+			"go install":   "needs a release",
 			"docker run":   engine,
 			"helm install": cluster,
 		},
