@@ -94,6 +94,56 @@ func TestClaimsHaveTests(t *testing.T) {
 	}
 }
 
+// TestFiguresOfTheREADMEAreMeasured wants each figure that the README has beside others to be
+// in performance.md, where it has its method.
+func TestFiguresOfTheREADMEAreMeasured(t *testing.T) {
+	pages, figures := pagesByPath(t), regexp.MustCompile(`\d[\d,.]*\d|\d`)
+	_, table, found := strings.Cut(pages["README.md"], "## Beside what you would use instead\n")
+	_, measured, has := strings.Cut(pages["docs/performance.md"], "## Beside other services\n")
+	if !found || !has {
+		t.Fatal("README.md or docs/performance.md has no figures beside other services")
+	}
+	table, _, _ = strings.Cut(table, "\n## ")
+	known := map[string]bool{}
+	for _, figure := range figures.FindAllString(measured, -1) {
+		known[figure] = true
+	}
+	rows := 0
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 5 {
+			continue
+		}
+		rows++
+		for _, cell := range cells[2:] {
+			for _, figure := range figures.FindAllString(cell, -1) {
+				if !known[figure] {
+					t.Errorf("docs/performance.md does not have %s of the README: %s", figure, line)
+				}
+			}
+		}
+	}
+	if rows < 5 {
+		t.Errorf("only %d rows with figures", rows)
+	}
+}
+
+// TestEveryExampleIsOnAPage looks for a link to each file from which users can start.
+func TestEveryExampleIsOnAPage(t *testing.T) {
+	page := pagesByPath(t)["docs/envoy.md"]
+	for _, dir := range []string{"envoy", "config/examples"} {
+		files, err := filepath.Glob(filepath.Join("..", filepath.FromSlash(dir), "*.yaml"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no files (%v)", dir, err)
+		}
+		for _, file := range files {
+			if name := dir + "/" + filepath.Base(file); !strings.Contains(page, "(../"+name+")") {
+				t.Errorf("docs/envoy.md does not link to %s", name)
+			}
+		}
+	}
+}
+
 // testsByPackage returns the names of all tests, fuzz targets and benchmarks, by directory.
 func testsByPackage(t *testing.T) map[string]map[string]bool {
 	t.Helper()
