@@ -83,12 +83,9 @@ func TestClaimsHaveTests(t *testing.T) {
 		t.Fatalf("README.md has no %q", heading)
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	for bullet := range strings.SplitSeq(section[strings.Index(section, "\n- "):], "\n- ") {
-		if bullet == "" {
-			continue
-		}
-		target := link.FindStringSubmatch(bullet)
-		if target == nil || !claimed[target[1]] {
+	_, bullets, _ := strings.Cut(section, "\n- ")
+	for bullet := range strings.SplitSeq(bullets, "\n- ") {
+		if target := link.FindStringSubmatch(bullet); len(target) < 2 || !claimed[target[1]] {
 			t.Errorf("docs/dev/claims.md has no row with the page of this claim of the README: %s", bullet)
 		}
 	}
