@@ -1,12 +1,5 @@
 //go:build linux
 
-// Package pages runs what the README and docs/ show. Each command of a page runs in a copy of
-// the tree, in a shell that the commands of the page share, and must print what the page
-// shows; what can't run here is listed with the reason. Rule files and tests of rules on the
-// pages must be valid.
-//
-// The tests run in namespaces of their own, so that the ports on the pages are free. That
-// needs root.
 package pages
 
 import (
