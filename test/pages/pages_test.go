@@ -89,6 +89,9 @@ func runPage(t *testing.T, name string, shown []command) {
 			delete(left, prefix)
 			continue
 		}
+		if longestPrefix(maps.Keys(elsewhere), text) != "" {
+			continue
+		}
 		if s == nil {
 			s = newSession(t, strings.Join([]string{
 				filepath.Join(namespace.Dir(), "bin"), filepath.Dir(harness.Tool(t, "envoy")), os.Getenv("PATH"),
