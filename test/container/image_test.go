@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/distlimiter/ratelimit/test/integration/harness"
+	"github.com/distlimiter/ratelimit/test/namespace"
 )
 
 // image is the configuration of an image. Its files are in root.
@@ -99,7 +100,7 @@ func (i image) copy(from, to string) error {
 
 func readImage(t *testing.T) image {
 	t.Helper()
-	dir := os.Getenv(builtImage)
+	dir := namespace.Dir()
 	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -47,9 +47,9 @@ func StartEnvoy(t testing.TB, file string, services ...*Service) *Envoy {
 
 // StartEnvoyConfig runs Envoy with a configuration in front of services and waits until
 // Envoy is ready. In the configuration the first service is on port 8081, the next on
-// 8082. StartEnvoyConfig changes only ports, to free ones, and deadlines, because a busy
-// machine may exceed any deadline that is right in production, and Envoy would then answer
-// without the service.
+// 8082. StartEnvoyConfig changes only ports, to free ones, and deadlines, as [Patient] does,
+// because a busy machine may exceed any deadline that is right in production, and Envoy
+// would then answer without the service.
 func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy {
 	t.Helper()
 	e := &Envoy{ports: map[int]int{}, client: &http.Client{Timeout: timeout}}
@@ -67,7 +67,7 @@ func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy 
 		}
 		return fmt.Sprintf("port_value: %d", e.ports[port])
 	})
-	text = regexp.MustCompile(`(?m)^( +(?:timeout|max_interval)): .*`).ReplaceAllString(text, "$1: 10s")
+	text = Patient(text)
 	path := filepath.Join(t.TempDir(), "envoy.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -85,6 +85,11 @@ func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy 
 		return answer.StatusCode == http.StatusOK
 	})
 	return e
+}
+
+// Patient returns a configuration of Envoy whose deadlines a busy machine does not exceed.
+func Patient(config string) string {
+	return regexp.MustCompile(`(?m)^( +(?:timeout|max_interval)): .*`).ReplaceAllString(config, "$1: 10s")
 }
 
 // URL returns the URL of a path at the listener that has the port in the file.
