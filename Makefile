@@ -53,8 +53,8 @@ test: tools lint vuln test-unit test-python test-deploy fuzz test-integration ##
 .PHONY: test
 
 test-unit: ## unit tests, with the race detector
-	$(GO) test -vet=off -race ./...
-	cd bench && $(GO) test -vet=off -race ./...
+	$(GO) test -vet=off -race -timeout 20m ./...
+	cd bench && $(GO) test -vet=off -race -timeout 20m ./...
 .PHONY: test-unit
 
 test-python: tools ## the Python client, with its linters, in real frameworks and servers
@@ -66,7 +66,7 @@ test-deploy: ## the chart and all manifests, rendered and checked
 .PHONY: test-deploy
 
 test-integration: ## the real binary behind the real Envoy
-	cd test && $(GO) test -vet=off -race -count=1 ./...
+	cd test && $(GO) test -vet=off -race -count=1 -timeout 20m ./...
 .PHONY: test-integration
 
 conformance: tools ## STEPS random requests through each store, each decision compared field by field

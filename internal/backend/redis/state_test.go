@@ -57,9 +57,9 @@ func TestStateSize(t *testing.T) {
 			}
 			each := (after - before) / float64(test.keys)
 			t.Logf("%.2f bytes a key", each)
-			// Some 200 kB come and go with buffers, whatever the number of keys, and a
-			// little more on a busy machine; what a key takes changes by 8 bytes or more.
-			if each > test.most+max(2, 200_000/float64(test.keys)) {
+			// Some 200 kB come and go with buffers, whatever the number of keys, and more on
+			// a busy machine; what a key takes changes by 8 bytes or more.
+			if each > test.most+max(2, 300_000/float64(test.keys)) {
 				t.Errorf("%.2f bytes a key, want at most %g", each, test.most)
 			}
 		})
