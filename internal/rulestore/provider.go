@@ -157,7 +157,7 @@ func (p *Provider) Validate(next Set) error {
 		return err
 	}
 	if most := cmp.Or(p.MaxBytes, MaxBytes); len(text) > most {
-		return fmt.Errorf("%w: %d bytes as they are stored, of at most %d", ErrTooLarge, len(text), most)
+		return fmt.Errorf("%w: %d bytes when stored, and at most %d are allowed", ErrTooLarge, len(text), most)
 	}
 	stored, err := decode(text)
 	if err != nil {
