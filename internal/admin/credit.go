@@ -70,7 +70,7 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	case met == 0:
 		return refuse(http.StatusNotFound, "no limit applies to %s in domain %s: POST /admin/explain says why", text, of.Domain)
 	case len(credited) == 0 && holding > 0:
-		return refuse(http.StatusConflict, "limits that hold cannot be credited, and no other limit of %s is selected: POST /admin/reset with the request ID releases what a request holds", text)
+		return refuse(http.StatusConflict, "a limit that holds gets no credit, and of those that apply to %s no other is meant: what a request holds is released by POST /admin/reset with its request ID", text)
 	case len(credited) == 0 && shared == met:
 		return refuse(http.StatusConflict, "all descriptors share the counters of %s: select one with limit", text)
 	case len(credited) == 0:

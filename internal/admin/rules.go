@@ -374,7 +374,7 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 		}
 		if dryRun {
 			if a.Store != nil {
-				err = notSaved(a.Store.Validate(next))
+				err = notSaved(a.Store.Try(next))
 			}
 			return prev, next, changes, err
 		}

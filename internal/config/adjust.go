@@ -145,7 +145,7 @@ func ParseBurst(text string) (b Burst, err error) {
 		b.Hits, ok = uint32(n), err == nil && n > 0
 	}
 	if !ok {
-		return Burst{}, &algo.ParamError{Param: "burst", What: fmt.Sprintf("%q is not a burst", text),
+		return Burst{}, &algo.ParamError{Param: "burst", What: fmt.Sprintf("%q is no burst", text),
 			Remedy: fmt.Sprintf("write a whole number from 1 to %d, or a percentage of the limit, such as 20%%", uint32(math.MaxUint32))}
 	}
 	return b, nil

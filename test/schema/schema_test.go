@@ -113,7 +113,7 @@ func inJSON(v any) (any, bool) {
 var unsayable = regexp.MustCompile(`not YAML|is empty; |a key must be a string|duplicate key|contains itself|already given|says otherwise|<< wants|!!binary|` +
 	`replaces itself|control characters|takes longer than|a sliding_log of|a window of|is not a duration; write a duration with its unit, such as 90s, 1h30m or 7d$|` +
 	`a rate of zero|1\.0 is not a whole number|count_by names|has bits beyond|is not a prefix of addresses|unlimited among|beside token_bucket|\.inf is out|` +
-	`is no percentage|is not a burst|sub_windows without strict|too long; write at most|is more than 4294967295|in the list already|an empty value in a list|without the length of a prefix|a list of values beside`)
+	`is no percentage|is no burst|sub_windows without strict|too long; write at most|is more than 4294967295|in the list already|an empty value in a list|without the length of a prefix|a list of values beside`)
 
 // TestRules: each case of rulefile that is valid without a warning validates, and the
 // schema refuses each problem that a schema can say, at or around its place.
