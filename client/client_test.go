@@ -157,7 +157,7 @@ func closed(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestWithoutADecisionTheClientDoesAsItIsTold(t *testing.T) {
+func TestWithoutADecisionTheClientFollowsOnError(t *testing.T) {
 	for name, target := range map[string]func(*testing.T) string{"silent": silent, "closed": closed} {
 		for _, mode := range []client.OnError{client.Return, client.Allow, client.Deny} {
 			c := dial(t, target(t), client.Options{Timeout: 50 * time.Millisecond, OnError: mode})

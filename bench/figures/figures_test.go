@@ -109,7 +109,7 @@ func TestFilesAreReadAsWritten(t *testing.T) {
 	}
 }
 
-func TestUpdateNeedsItsPlaces(t *testing.T) {
+func TestUpdateNeedsItsMarkers(t *testing.T) {
 	d := new(figures.Data)
 	if _, err := d.Update("# Performance\n"); err == nil || !strings.Contains(err.Error(), "<!-- begin report -->") {
 		t.Errorf("%v", err)

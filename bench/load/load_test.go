@@ -143,7 +143,7 @@ func TestRequestsAreThoseOfEnvoy(t *testing.T) {
 	}
 }
 
-func TestSequentialCallsComeByEveryClient(t *testing.T) {
+func TestSequentialCallsReachEveryClient(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]int{}
 	s := serve(t, func(_ context.Context, req *pb.RateLimitRequest) (pb.RateLimitResponse_Code, error) {

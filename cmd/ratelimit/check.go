@@ -11,11 +11,20 @@ import (
 	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
+// ruleOptions are the settings of commands that read rules.
+type ruleOptions struct{ settings.RuleOptions }
+
+func (o ruleOptions) reader(command *kong.Node) (*check.Reader, error) {
+	names := commandline.FieldNames(command)
+	defaults, err := o.Default(names)
+	return &check.Reader{Grammar: o.Grammar(names), Default: defaults, Files: o.FileOptions(), Stdin: os.Stdin}, err
+}
+
 type checkCmd struct {
 	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them; - for standard input."`
 	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when the rules replace those of OLD, a file or a directory. Repeat the flag for several."`
 	Output  string   `short:"o" enum:"text,json" default:"text" help:"text, or json: one object with the whole report."`
-	settings.RuleOptions
+	ruleOptions
 }
 
 // Help describes the form of the errors.
@@ -31,7 +40,7 @@ Example: ratelimit check --against /etc/ratelimit/rules rules`
 var errBeginAnew = errors.New("counters begin anew")
 
 func (c *checkCmd) Run(con console, command *kong.Context) error {
-	reader, err := rulesReader(c.RuleOptions, command)
+	reader, err := c.reader(command.Selected())
 	if err != nil {
 		return err
 	}
@@ -53,11 +62,4 @@ func (c *checkCmd) Run(con console, command *kong.Context) error {
 		return errBeginAnew
 	}
 	return nil
-}
-
-// rulesReader reads rules as the options say.
-func rulesReader(o settings.RuleOptions, command *kong.Context) (*check.Reader, error) {
-	names := commandline.FieldNames(command.Selected())
-	defaults, err := o.Default(names)
-	return &check.Reader{Grammar: o.Grammar(names), Default: defaults, Files: o.FileOptions(), Stdin: os.Stdin}, err
 }

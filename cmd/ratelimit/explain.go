@@ -9,7 +9,6 @@ import (
 	"github.com/distlimiter/ratelimit/internal/check"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
-	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 type explainCmd struct {
@@ -18,7 +17,7 @@ type explainCmd struct {
 
 	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain that Envoy would send."`
 	Output string `short:"o" enum:"text,json" default:"text" help:"text, or json as the admin API returns it."`
-	settings.RuleOptions
+	ruleOptions
 }
 
 // paths are the arguments up to the first flag. It is a type of its own because kong
@@ -62,7 +61,7 @@ func (c *explainCmd) Validate() error {
 }
 
 func (c *explainCmd) Run(con console, command *kong.Context) error {
-	reader, err := rulesReader(c.RuleOptions, command)
+	reader, err := c.reader(command.Selected())
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ Each flag can also be set by the environment variable that its help names. A fla
 
 type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
-	Check   checkCmd   `cmd:"" help:"Validate rules and list every error. Exit 0 if they are valid, else 1. With --against, list the counters that begin anew."`
+	Check   checkCmd   `cmd:"" help:"Validate rules. Exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
 	Explain explainCmd `cmd:"" help:"Show which rule decides a descriptor, and why. Exit 1 if none does."`
 	Test    testCmd    `cmd:"" help:"Run tests of rules: requests with their times and the expected answers. Exit 0 if all pass, else 1."`
 	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions. Exit 0 if all were OK, 4 if one was OVER_LIMIT."`

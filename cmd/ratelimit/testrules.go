@@ -7,14 +7,13 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/commandline"
 	"github.com/distlimiter/ratelimit/internal/ruletest"
-	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 type testCmd struct {
 	Files  []string `arg:"" sep:"none" name:"file" help:"Files of tests; - for standard input."`
 	Rules  []string `sep:"none" placeholder:"PATH" help:"Test these rules, a file or a directory, instead of those that the files name. Repeat the flag for several."`
 	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json: one object with the whole report."`
-	settings.RuleOptions
+	ruleOptions
 }
 
 // Help shows an example of a file.

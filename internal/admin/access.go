@@ -45,7 +45,7 @@ func (a Access) On(addr net.Addr) (Access, error) {
 		return a, err
 	}
 	if a.ForAnyone() && !a.ReadOnly {
-		return a, fmt.Errorf("others than this machine could reach %s and change rules there: set %s, or %s, or %s, or listen on 127.0.0.1",
+		return a, fmt.Errorf("other machines could reach %s and change rules there: set %s, or %s, or %s, or listen on 127.0.0.1",
 			addr, a.Names.Of("Admin.TokenFile"), a.Names.Of("Admin.TLS"), a.Names.Of("Admin.ReadOnly"))
 	}
 	return a, nil
@@ -79,7 +79,7 @@ func (a Access) token() ([]byte, error) {
 	}
 	token := bytes.TrimSpace(text)
 	if len(token) < minToken {
-		return nil, fmt.Errorf("the admin token in %s has %d bytes: use at least %d, such as of `openssl rand -hex 32`", a.TokenFile, len(token), minToken)
+		return nil, fmt.Errorf("the admin token in %s has %d bytes: use at least %d, such as the output of `openssl rand -hex 32`", a.TokenFile, len(token), minToken)
 	}
 	return token, nil
 }
@@ -96,9 +96,9 @@ func (a Access) Warning() string {
 	}
 	switch mode := info.Mode().Perm(); {
 	case mode&0o022 != 0:
-		return fmt.Sprintf("others than its owner may replace the admin token in %s (mode %#o): chmod 600 it", a.TokenFile, mode)
+		return fmt.Sprintf("users other than its owner can replace the admin token in %s (mode %#o): chmod 600 it", a.TokenFile, mode)
 	case mode&0o004 != 0:
-		return fmt.Sprintf("any user of this machine may read the admin token in %s (mode %#o): chmod 600 it, or mount the secret with defaultMode: 0440", a.TokenFile, mode)
+		return fmt.Sprintf("any user of this machine can read the admin token in %s (mode %#o): chmod 600 it, or mount the secret with defaultMode: 0440", a.TokenFile, mode)
 	}
 	return ""
 }
@@ -143,7 +143,7 @@ func RequireLoopbackHost(addr net.Addr, next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isForeign(r) {
-			http.Error(w, fmt.Sprintf("this address is called %q here: use 127.0.0.1 or localhost", abridge(r.Host)), http.StatusMisdirectedRequest)
+			http.Error(w, fmt.Sprintf("the request calls this address %q: use 127.0.0.1 or localhost", abridge(r.Host)), http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -153,13 +153,13 @@ func RequireLoopbackHost(addr net.Addr, next http.Handler) http.Handler {
 // refusal returns why a request is refused; nil if it is not.
 func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection) *problem {
 	if a.anonymous() && !a.public && isForeign(r) && !isOpen(r.URL.Path) {
-		return refuse(http.StatusMisdirectedRequest, "this address is called %q here: use 127.0.0.1 or localhost, or set %s", r.Host, a.Names.Of("Admin.TokenFile"))
+		return refuse(http.StatusMisdirectedRequest, "the request calls this address %q: use 127.0.0.1 or localhost, or set %s", r.Host, a.Names.Of("Admin.TokenFile"))
 	}
 	if err := crossOrigin.Check(r); err != nil {
-		return refuse(http.StatusForbidden, "a page from elsewhere can't write here: %v", err)
+		return refuse(http.StatusForbidden, "a page of another origin cannot write here: %v", err)
 	}
 	if strings.HasPrefix(r.URL.Path, "/debug/") && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-		return refuse(http.StatusForbidden, "a page from elsewhere can't take profiles here")
+		return refuse(http.StatusForbidden, "a page of another origin cannot take profiles here")
 	}
 	if !isOpen(r.URL.Path) || !isRead(r) {
 		if p := a.checkToken(r); p != nil {

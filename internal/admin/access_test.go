@@ -307,9 +307,9 @@ func TestToken(t *testing.T) {
 func TestTokensThatOthersMayUse(t *testing.T) {
 	for mode, want := range map[os.FileMode]string{
 		0o600: "", 0o640: "", 0o440: "",
-		0o644: "any user of this machine may read the admin token",
-		0o666: "others than its owner may replace the admin token",
-		0o620: "others than its owner may replace the admin token",
+		0o644: "any user of this machine can read the admin token",
+		0o666: "users other than its owner can replace the admin token",
+		0o620: "users other than its owner can replace the admin token",
 	} {
 		path := tokenFile(t, secret)
 		if err := os.Chmod(path, mode); err != nil {

@@ -26,7 +26,7 @@ type Resetter interface {
 }
 
 // ErrCannotList is that of a store that can't list its counters.
-var ErrCannotList = errors.New("this store of counters can't list them")
+var ErrCannotList = errors.New("this store cannot list its counters")
 
 // looked is the answer of GET /admin/counters.
 type looked struct {

@@ -72,9 +72,9 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	case len(credited) == 0 && holding > 0:
 		return refuse(http.StatusConflict, "a limit that holds gets no credit, and of those that apply to %s no other is meant: what a request holds is released by POST /admin/reset with its request ID", text)
 	case len(credited) == 0 && shared == met:
-		return refuse(http.StatusConflict, "the counters of %s are those of all descriptors: name one by limit", text)
+		return refuse(http.StatusConflict, "all descriptors share the counters of %s: select one with limit", text)
 	case len(credited) == 0:
-		return refuse(http.StatusNotFound, "no limit that applies to %s has the name %q, nor has its rule: GET /admin/counters lists them", text, of.Limit)
+		return refuse(http.StatusNotFound, "no limit that applies to %s is named %q, and neither is its rule: GET /admin/counters lists them", text, of.Limit)
 	}
 	out := struct {
 		Counters []creditedJSON `json:"counters"`
@@ -89,7 +89,7 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	}
 	if given == 0 {
 		return refuseAs(nothingUsed, "There is nothing to give back", http.StatusConflict,
-			"nothing of %s is used, and a counter holds no more than its limit: to allow more, raise the limit (POST /admin/rules)", text)
+			"%s has used nothing, and a counter never holds more than its limit: to allow more, raise the limit (POST /admin/rules)", text)
 	}
 	a.audit(r, "credit", zap.String("domain", abridge(of.Domain)), zap.String("descriptor", abridge(text.String())),
 		zap.String("limit", abridge(of.Limit)), zap.Int64("hits", of.Hits), zap.Any("counters", out.Counters))

@@ -70,7 +70,7 @@ func TestLiveDecisions(t *testing.T) {
 		})
 	}
 	feed.Watchers().Offer(&live.Subject{Domain: "edge", Verdict: live.OK}, func() live.Decision {
-		t.Error("one that nobody wants is described")
+		t.Error("a decision that no filter matches was described")
 		return live.Decision{}
 	})
 	offer("a\nevent: x\n\n<b>\u2028")

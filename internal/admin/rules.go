@@ -278,7 +278,7 @@ func (a api) deleteRule(w http.ResponseWriter, r *http.Request) error {
 		if d.Origin == config.FromAdmin { // it has been deleted, but is still in force
 			return set, nil, noRule(id)
 		}
-		p := refuseAs(notFromHere, "The rule is not from here", http.StatusConflict,
+		p := refuseAs(notFromHere, "The rule is not an admin rule", http.StatusConflict,
 			"the rule %s of domain %s is written in %s: delete it there, or override it by an admin rule of the same keys and values, or name", rule.Name(), rule.Domain.Name, location(d))
 		p.Location = location(d)
 		return set, nil, p
@@ -374,7 +374,7 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 		}
 		if dryRun {
 			if a.Store != nil {
-				err = notSaved(a.Store.Validate(next))
+				err = notSaved(a.Store.Try(next))
 			}
 			return prev, next, changes, err
 		}

@@ -104,7 +104,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 func (c *Client) read(answer *http.Response, out any) error {
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("the answer of %s ends too soon: %w", c.Addr, err)
+		return fmt.Errorf("the answer of %s is incomplete: %w", c.Addr, err)
 	}
 	if answer.StatusCode >= 400 {
 		var p Problem
@@ -114,7 +114,7 @@ func (c *Client) read(answer *http.Response, out any) error {
 		return &p
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("%s answered what is no answer of the admin API: %w", c.Addr, err)
+		return fmt.Errorf("%s did not answer as the admin API does: %w", c.Addr, err)
 	}
 	return nil
 }

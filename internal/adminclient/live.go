@@ -123,7 +123,7 @@ func (t *liveTable) event(event string, data []byte) error {
 	}
 	var d decision
 	if err := json.Unmarshal(data, &d); err != nil {
-		return fmt.Errorf("the stream holds what is no event of the admin API: %w", err)
+		return fmt.Errorf("the stream has something other than events of the admin API: %w", err)
 	}
 	switch {
 	case event == "lost":

@@ -39,7 +39,7 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 		return access, fmt.Errorf("%s: %w", names.Of("Admin.Addr"), err)
 	}
 	if w := access.Warning(); w != "" {
-		s.log.Warn("the admin token is no secret", zap.String("warning", w))
+		s.log.Warn("the admin token is not secret", zap.String("warning", w))
 	}
 	return access, nil
 }

@@ -185,7 +185,7 @@ func (s *service) loadRules(ctx context.Context) error {
 		s.log.Warn("there are no rules: nothing is limited")
 	default:
 		for _, w := range rules.Warnings {
-			s.log.Warn("a rule is odd", zap.String("warning", w.Error()))
+			s.log.Warn("a warning about the rules", zap.String("warning", w.Error()))
 		}
 	}
 	return nil
@@ -336,7 +336,7 @@ func (s *service) drainGRPC(ctx context.Context, g *grpc.Server) {
 	select {
 	case <-drained:
 	case <-ctx.Done():
-		s.log.Warn("requests were still under way at the end of " + s.opts.Names.Of("DrainTimeout"))
+		s.log.Warn("requests were still in flight at the end of " + s.opts.Names.Of("DrainTimeout"))
 		s.connections.CloseConns()
 		g.Stop()
 		<-drained

@@ -125,9 +125,9 @@ func (c *checker) xds(x *xds.Options) {
 func (c *checker) adminTLS(f *tlsfiles.Files) {
 	switch {
 	case f.Cert == "" || f.Key == "":
-		c.wrong("Admin.TLS", "the certificate and its key belong together, and what clients must show needs both")
+		c.wrong("Admin.TLS", "set both the certificate and its key; a check of client certificates needs both too")
 	case f.Name != "" && f.CA == "":
-		c.wrong("Admin.TLS.Name", "%q: without %s nobody says who a client is", f.Name, c.o.Names.Of("Admin.TLS.CA"))
+		c.wrong("Admin.TLS.Name", "%q: set %s too, which verifies who a client is", f.Name, c.o.Names.Of("Admin.TLS.CA"))
 	}
 }
 
@@ -138,7 +138,7 @@ func (c *checker) files() {
 		return
 	}
 	if c.o.Store.Open != nil {
-		c.wrong("Memory.Snapshot", "it is for counters in memory, and these are in %s, which keeps them over a restart: leave it out", c.o.Store.Name)
+		c.wrong("Memory.Snapshot", "it is for counters in memory, but the counters are in %s, which keeps them over a restart: leave it out", c.o.Store.Name)
 	}
 	if rules == "" {
 		return
@@ -148,6 +148,6 @@ func (c *checker) files() {
 	if err := errors.Join(err, err2); err != nil {
 		c.errs = append(c.errs, err)
 	} else if one == other {
-		c.wrong("Memory.Snapshot", "%s names the same file, %s: name two", c.o.Names.Either("Admin.RulesFile"), snapshot)
+		c.wrong("Memory.Snapshot", "%s names the same file, %s: use two files", c.o.Names.Either("Admin.RulesFile"), snapshot)
 	}
 }

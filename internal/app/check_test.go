@@ -45,10 +45,10 @@ func TestCheckNamesEachFieldThatIsWrong(t *testing.T) {
 			x.Backoff, x.MaxMessageBytes = xds.Backoff{Initial: 2, Max: 1, Jitter: -1}, -1
 			o.Rules.XDS = &x
 		}, []string{"Backoff.Max: 1ns: use a time no shorter than the first wait, 2ns", "Backoff.Jitter: -1: use a number from 0 to 1", "XDS.MaxMessageBytes: -1: use a number above 0"}},
-		{"a certificate without its key", func(o *Options) { o.Admin.TLS = &tlsfiles.Files{Cert: "c"} }, []string{"Admin.TLS: the certificate and its key belong together, and what clients must show needs both"}},
-		{"authorities of clients alone", func(o *Options) { o.Admin.TLS = &tlsfiles.Files{CA: "c"} }, []string{"Admin.TLS: the certificate and its key belong together, and what clients must show needs both"}},
-		{"a name of clients alone", func(o *Options) { o.Admin.TLS = &tlsfiles.Files{Cert: "c", Key: "k", Name: "n"} }, []string{`Admin.TLS.Name: "n": without Admin.TLS.CA nobody says who a client is`}},
-		{"one file for two things", func(o *Options) { o.Memory.Snapshot, o.Admin.RulesFile = "a/../f", "f" }, []string{"Memory.Snapshot: Admin.RulesFile names the same file, a/../f: name two"}},
+		{"a certificate without its key", func(o *Options) { o.Admin.TLS = &tlsfiles.Files{Cert: "c"} }, []string{"Admin.TLS: set both the certificate and its key; a check of client certificates needs both too"}},
+		{"authorities of clients alone", func(o *Options) { o.Admin.TLS = &tlsfiles.Files{CA: "c"} }, []string{"Admin.TLS: set both the certificate and its key; a check of client certificates needs both too"}},
+		{"a name of clients alone", func(o *Options) { o.Admin.TLS = &tlsfiles.Files{Cert: "c", Key: "k", Name: "n"} }, []string{`Admin.TLS.Name: "n": set Admin.TLS.CA too, which verifies who a client is`}},
+		{"one file for two things", func(o *Options) { o.Memory.Snapshot, o.Admin.RulesFile = "a/../f", "f" }, []string{"Memory.Snapshot: Admin.RulesFile names the same file, a/../f: use two files"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := valid()

@@ -49,7 +49,7 @@ func removeDeadSocket(path string) error {
 		return err
 	}
 	if before.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("it is no socket (%s), and is left as it is: choose another path", before.Mode())
+		return fmt.Errorf("it is not a socket (%s), and is left as it is: choose another path", before.Mode())
 	}
 	conn, err := net.Dial("unix", path)
 	switch {

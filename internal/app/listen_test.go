@@ -61,7 +61,7 @@ func TestSocketReplacesOnlyADeadSocket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := listen(nil, "unix", "GRPC.Socket", path); err == nil || !strings.Contains(err.Error(), "GRPC.Socket: "+path+": it is no socket") {
+		if _, err := listen(nil, "unix", "GRPC.Socket", path); err == nil || !strings.Contains(err.Error(), "GRPC.Socket: "+path+": it is not a socket") {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {

@@ -54,8 +54,8 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// TestPartReportsToItsPlaces in the request, and leaves alone those of others.
-func TestPartReportsToItsPlaces(t *testing.T) {
+// TestPartReportsToItsRequest in the request, and leaves alone those of others.
+func TestPartReportsToItsRequest(t *testing.T) {
 	p := new(backend.Part)
 	for _, at := range []int{1, 3} {
 		p.Add(at, backend.Check{})
@@ -72,8 +72,8 @@ func TestPartReportsToItsPlaces(t *testing.T) {
 	}
 }
 
-// TestPartsAreDecidedEachInItsPlace, at the same time: each waits for all others.
-func TestPartsAreDecidedEachInItsPlace(t *testing.T) {
+// TestEachPartIsDecidedByItsStore, at the same time: each waits for all others.
+func TestEachPartIsDecidedByItsStore(t *testing.T) {
 	checks := make([]backend.Check, 5)
 	for i := range checks {
 		checks[i].Descriptor = i

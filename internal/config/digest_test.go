@@ -12,9 +12,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// TestDigestTellsRulesApart checks that different rules of the same number have different
+// TestDigestDiffersBetweenRules checks that different rules of the same number have different
 // digests, and that the same rules from elsewhere have the same digest.
-func TestDigestTellsRulesApart(t *testing.T) {
+func TestDigestDiffersBetweenRules(t *testing.T) {
 	const text = "domain: edge\ndescriptors:\n  - key: user\n    rate_limit: {unit: minute, requests_per_unit: 5}\n    descriptors: [{key: path, metadata: {a: 1}, rate_limit: {unlimited: true}}]\n"
 	const other = "domain: shop\ndescriptors: [{key: user, rate_limit: {unit: minute, requests_per_unit: 5}}]\n"
 	digest := func(texts ...string) string {

@@ -221,7 +221,7 @@ func (p *exprParser) descriptor() (*expr, error) {
 	case p.take("["):
 		key := p.next()
 		if !strings.HasPrefix(key, `"`) || !p.take("]") {
-			return nil, cannot("write descriptors[0]['key']", "an entry whose key is no text")
+			return nil, cannot("write descriptors[0]['key']", "an entry whose key is not a text")
 		}
 		return p.methods(&expr{op: "entry", text: key[1:]})
 	}
@@ -278,7 +278,7 @@ func (e *expr) conditions(opposite bool) (list []sets.Condition, err error) {
 		}
 		key := e.args[0].text
 		if e.op == "in" && e.args[0].op != "text" {
-			return nil, cannot("write a text", "the key of an entry that is no text")
+			return nil, cannot("write a text", "the key of an entry that is not a text")
 		}
 		return []sets.Condition{{Key: key, Absent: opposite}}, nil
 	}

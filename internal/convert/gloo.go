@@ -72,10 +72,10 @@ func (c *converter) glooRules(name string, n yamlfile.Node) {
 			c.glooSets(domain, f.Value)
 		case "rateLimits", "rate_limits":
 			if len(f.Value.List()) > 0 {
-				c.notCarried(f.Key, "actions are Envoy's, and no part of rules", "write them as rate_limits of Envoy's routes, those of setActions as the actions of one descriptor")
+				c.notCarried(f.Key, "actions are Envoy's, and not part of rules", "write them as rate_limits of Envoy's routes, those of setActions as the actions of one descriptor")
 			}
 		default:
-			c.notCarried(f.Key, f.Name+" is no part of rules", "")
+			c.notCarried(f.Key, f.Name+" is not part of rules", "")
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (c *converter) glooDescriptor(n yamlfile.Node, above []string, rules *[]*gl
 			always = f.Key
 			rule.always, _ = f.Value.Bool()
 		default:
-			c.notCarried(f.Key, f.Name+" of a descriptor", "see whether a key of rules does what it does")
+			c.notCarried(f.Key, f.Name+" of a descriptor", "check whether a key of rules has the same effect")
 		}
 	}
 	if d.Key == "" {
@@ -205,11 +205,11 @@ func (c *converter) glooLimit(n yamlfile.Node, denied algo.DeniedHits) *config.L
 		case "requestsPerUnit", "requests_per_unit":
 			hits, _ = c.number(f.Value)
 		default:
-			c.notCarried(f.Key, f.Name+" of a rateLimit", "see whether a key of rules does what it does")
+			c.notCarried(f.Key, f.Name+" of a rateLimit", "check whether a key of rules has the same effect")
 		}
 	}
 	if unit == config.UnitUnknown {
-		c.notCarried(at, "a limit without a unit that is known: it is left out", "write SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")
+		c.notCarried(at, "a limit with no unit or an unknown one: it is left out", "write SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")
 		return nil
 	}
 	return c.limit(n, hits, unit.Duration(), denied)
@@ -267,7 +267,7 @@ func (c *converter) glooSet(n yamlfile.Node) *glooSet {
 		case "alwaysApply", "always_apply":
 			r.always, _ = f.Value.Bool()
 		default:
-			c.notCarried(f.Key, f.Name+" of a setDescriptor", "see whether a key of rules does what it does")
+			c.notCarried(f.Key, f.Name+" of a setDescriptor", "check whether a key of rules has the same effect")
 		}
 	}
 	if ok && r.limit == nil && n.IsMapping() {

@@ -30,7 +30,7 @@ func (c *converter) limitador(root yamlfile.Node) {
 				if d.IsList() {
 					c.limitadorLimits(d)
 				} else {
-					c.notCarried(d, f.Name+" is no list of limits", "")
+					c.notCarried(d, f.Name+" is not a list of limits", "")
 				}
 			}
 		}
@@ -67,7 +67,7 @@ func (c *converter) limitadorLimit(n yamlfile.Node, known map[limitadorLimit]con
 		case "id", "namespace", "max_value", "seconds", "name", "conditions", "variables":
 			fields[f.Name] = f.Value
 		default:
-			c.notCarried(f.Key, fmt.Sprintf("%s of a limit", f.Name), "see whether a key of rules does what it does")
+			c.notCarried(f.Key, fmt.Sprintf("%s of a limit", f.Name), "check whether a key of rules has the same effect")
 		}
 	}
 	for _, key := range []string{"namespace", "max_value", "seconds"} {
@@ -141,7 +141,7 @@ func (c *converter) limitadorSet(fields map[string]yamlfile.Node) (set sets.Rule
 		text, _ := n.Text()
 		e, err := parseExpr(text)
 		if err == nil && e.op != "entry" {
-			err = cannot("write descriptors[0]['key']", "it is no entry")
+			err = cannot("write descriptors[0]['key']", "it is not an entry")
 		}
 		if err == nil && slices.ContainsFunc(set.Match, func(m sets.Condition) bool { return m.Key == e.text && m.Absent }) {
 			err = errNever

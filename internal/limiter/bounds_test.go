@@ -25,10 +25,10 @@ func (s *sized) Decide(ctx context.Context, req *backend.Request, out []algo.Dec
 	return s.Backend.Decide(ctx, req, out)
 }
 
-// TestARequestMeetsSoManyLimits sends descriptors of 16 limits each, up to the bound
+// TestLimitsOfARequestAreBounded sends descriptors of 16 limits each, up to the bound
 // of a request and beyond it. Both stores decide requests up to the bound, and neither
 // is asked about larger ones.
-func TestARequestMeetsSoManyLimits(t *testing.T) {
+func TestLimitsOfARequestAreBounded(t *testing.T) {
 	limits := make([]string, 16)
 	for i := range limits {
 		limits[i] = fmt.Sprintf("{window: %ds, requests_per_unit: 5}", i+1)
@@ -50,7 +50,7 @@ func TestARequestMeetsSoManyLimits(t *testing.T) {
 		}
 		asked.checks = 0
 		_, err = f.decide(t.Context(), "edge", descriptors...)
-		if failureOf(err) != badRequest || !strings.Contains(err.Error(), "descriptors[64]: the limits") || !strings.Contains(err.Error(), "1024") || asked.checks != 0 {
+		if failureOf(err) != badRequest || !strings.Contains(err.Error(), "descriptors[64]: the descriptors up to this one") || !strings.Contains(err.Error(), "1024") || asked.checks != 0 {
 			t.Errorf("1040 limits: error %v, %d checks", err, asked.checks)
 		}
 	}

@@ -44,7 +44,7 @@ func (l *Limiter) Credit(ctx context.Context, domain string, entries []descripto
 	case len(credited) == 0:
 		return nil, nil
 	case len(ask.Checks) > backend.MaxChecks:
-		return nil, fmt.Errorf("%d limits apply, and %d is the most that are credited in one step: name one", len(credited), backend.MaxChecks/2)
+		return nil, fmt.Errorf("%d limits apply, but at most %d can be credited in one step: select one", len(credited), backend.MaxChecks/2)
 	}
 	out := make([]algo.Decision, len(ask.Checks))
 	if err := l.opts.Backend.Decide(ctx, &ask, out); err != nil {

@@ -87,7 +87,7 @@ func (l *Limiter) decideWithout(ctx context.Context, r *Request, cause error) *o
 	}
 	if err := l.opts.Local.Decide(ctx, &out.local.Request, out.local.Out); err != nil {
 		for _, at := range out.local.At {
-			fail(at, &BackendError{fmt.Errorf("neither the rate limit backend nor its local stand-in decided: %w", errors.Join(cause, err))})
+			fail(at, &BackendError{fmt.Errorf("neither the rate limit backend nor its local fallback decided: %w", errors.Join(cause, err))})
 		}
 		out.local = backend.Part{}
 	}

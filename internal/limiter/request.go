@@ -156,7 +156,7 @@ func (l *Limiter) match(r *Request, rules *ruleset, domain *descriptor.Domain) e
 		r.addChecks(i, domain)
 		const _ = uint(backend.MaxChecks - config.MaxLimits) // a rule on its own can be decided
 		if len(r.ask.Checks) > backend.MaxChecks {
-			return fmt.Errorf("descriptors[%d]: the limits of the descriptors up to here are more than %d, the most that a request may meet: send fewer descriptors, or write fewer rate_limits on their rules", i, backend.MaxChecks)
+			return fmt.Errorf("descriptors[%d]: the descriptors up to this one meet more than %d limits, the most for a request: send fewer descriptors, or write fewer rate_limits on their rules", i, backend.MaxChecks)
 		}
 	}
 	together := domain.Consume() == config.AllOrNothing

@@ -165,7 +165,7 @@ func (l *Limiter) compileLimit(limit *Limit) error {
 	}
 	if limit.onError == config.BackendErrorLocal {
 		if l.opts.Local == nil {
-			return errors.New("on_backend_error: local needs a store in memory beside the backend: memory itself has none to fall back to; write error, allow or deny")
+			return errors.New("on_backend_error: local needs another store to fall back to, and counters in memory have none; write error, allow or deny")
 		}
 		var err error
 		if limit.local, err = share(limit.Algo.Params(), l.opts.Replicas); err != nil {

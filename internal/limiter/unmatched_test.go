@@ -16,9 +16,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-// TestUnmatchedIsCountedAndToldOnce: descriptors that match no rule are counted by domain,
+// TestUnmatchedIsCountedAndLoggedOnce: descriptors that match no rule are counted by domain,
 // and the log has a line for the first, without its values.
-func TestUnmatchedIsCountedAndToldOnce(t *testing.T) {
+func TestUnmatchedIsCountedAndLoggedOnce(t *testing.T) {
 	core, lines := observer.New(zap.InfoLevel)
 	f := serve(t, observed, func(o *limiter.Options) { o.Log = zap.New(core) })
 	for range 3 {

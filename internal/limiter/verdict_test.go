@@ -15,7 +15,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
-func TestOverrideWithAWindowThatCannotBe(t *testing.T) {
+func TestOverrideWithAnInvalidWindow(t *testing.T) {
 	f := serve(t, perUser)
 	for _, tt := range []struct {
 		limit *ask

@@ -148,7 +148,7 @@ const (
 
 // Errors of Watch.
 var (
-	ErrTooMany = fmt.Errorf("%d watch already, which is the most", MaxWatchers)
+	ErrTooMany = fmt.Errorf("%d are watching already, which is the maximum", MaxWatchers)
 	ErrClosed  = errors.New("the service is stopping")
 )
 

@@ -55,13 +55,13 @@ func TestWatchersSeeWhatTheirFiltersAskFor(t *testing.T) {
 		watchers[name].Close()
 	}
 	if f.Watchers() != nil {
-		t.Error("somebody watches after all have left")
+		t.Error("the feed has watchers after all have left")
 	}
 }
 
-// TestSlowWatchersAreToldWhatTheyLost: all that was described for a watcher that does
+// TestSlowWatchersLearnHowMuchTheyLost: all that was described for a watcher that does
 // not read is either there or counted, and what was sampled stands for all there was.
-func TestSlowWatchersAreToldWhatTheyLost(t *testing.T) {
+func TestSlowWatchersLearnHowMuchTheyLost(t *testing.T) {
 	var f live.Feed
 	w := watch(t, &f, live.Filter{})
 	const all = 200_000
@@ -111,7 +111,7 @@ func TestFeedEnds(t *testing.T) {
 		<-w.Done()
 	}
 	if f.Watchers() != nil {
-		t.Error("somebody watches a closed feed")
+		t.Error("a closed feed has watchers")
 	}
 	if _, err := f.Watch(live.Filter{}); !errors.Is(err, live.ErrClosed) {
 		t.Errorf("watching a closed feed: %v", err)
@@ -149,8 +149,8 @@ func TestUnknownVerdict(t *testing.T) {
 	}
 }
 
-// TestNobodyTakesWhatIsOffered without an allocation.
-func TestNobodyTakesWhatIsOffered(t *testing.T) {
+// TestOffersThatNobodyTakesDoNotAllocate offers decisions that no filter matches.
+func TestOffersThatNobodyTakesDoNotAllocate(t *testing.T) {
 	var f live.Feed
 	watch(t, &f, live.Filter{Domain: "other"})
 	left := int64(math.MaxInt64)

@@ -131,7 +131,7 @@ func TestRequestsAreRefusedUnderLoad(t *testing.T) {
 		return n > 0
 	})
 	if n == 1000 {
-		t.Error("all are refused: none may wait for its turn")
+		t.Error("all requests are refused, although some may queue")
 	}
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "overloaded") {
 		t.Errorf("the error is %v", err)
@@ -170,7 +170,7 @@ func TestWaitingRequestsMakeRoom(t *testing.T) {
 }
 
 // Clients that wait longer than others may have more requests before theirs.
-func TestPatientClientsFindMorePlaces(t *testing.T) {
+func TestLongDeadlinesFindMoreRoomInTheQueue(t *testing.T) {
 	s, _ := run(t, time.Millisecond, overloaded)
 	await(t, "there is overload", s.Overloaded)
 	patient, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -204,7 +204,7 @@ func TestLongDeadlinesAreRefusedInTheirTurn(t *testing.T) {
 	})
 }
 
-func TestNobodyIsAdmittedWhoHasLeft(t *testing.T) {
+func TestRequestsOfClientsThatLeftAreNotAdmitted(t *testing.T) {
 	s := overload.New(overload.Options{Method: method, Target: time.Hour, Log: zap.NewNop()})
 	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
@@ -224,7 +224,7 @@ func TestNobodyIsAdmittedWhoHasLeft(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheMostAreClosed(t *testing.T) {
+func TestConnectionsBeyondTheMaximumAreClosed(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

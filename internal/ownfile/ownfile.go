@@ -99,7 +99,7 @@ func (f File) checkKind(info fs.FileInfo) error {
 	case kind.IsDir():
 		return f.foreign("is a directory: name a file in it")
 	default:
-		return f.foreign(fmt.Sprintf("is no regular file (%s): name another", kind))
+		return f.foreign(fmt.Sprintf("is not a regular file (%s): name another", kind))
 	}
 }
 

@@ -47,7 +47,7 @@ func NewFile(path string) (*File, error) {
 	case err != nil:
 		return nil, err
 	case !dir.IsDir():
-		return nil, fmt.Errorf("%s is no directory", filepath.Dir(path))
+		return nil, fmt.Errorf("%s is not a directory", filepath.Dir(path))
 	}
 	f := &File{file: ownfile.File{Path: path, Ours: begins.Match, What: "a file of admin rules"}}
 	if err := f.file.Check(); err != nil {

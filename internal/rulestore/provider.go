@@ -149,9 +149,9 @@ func (p *Provider) forget() {
 	maps.DeleteFunc(p.proven, func(name string, _ json.RawMessage) bool { return p.known.Domains[name] == nil })
 }
 
-// Validate returns why a set can't be saved. It renders the text to store and reads it back,
+// Try returns why a set can't be saved. It renders the text to store and reads it back,
 // beside the rules of all other providers. The error is ErrTooLarge or a parse error.
-func (p *Provider) Validate(next Set) error {
+func (p *Provider) Try(next Set) error {
 	text, err := json.Marshal(next)
 	if err != nil {
 		return err
@@ -177,9 +177,9 @@ func (p *Provider) Validate(next Set) error {
 	return p.Check(stored.sources())
 }
 
-// Save implements Store. It refuses a set that could not be loaded again: see Validate.
+// Save implements Store. It refuses a set that could not be loaded again: see Try.
 func (p *Provider) Save(ctx context.Context, prev, next Set) error {
-	if err := p.Validate(next); err != nil {
+	if err := p.Try(next); err != nil {
 		return err
 	}
 	return p.Store.Save(ctx, prev, next)

@@ -161,7 +161,7 @@ func (r *Redis) load(ctx context.Context) (Set, error) {
 	fields, err := client.Do(ctx, client.B().Hgetall().Key(r.key).Build()).AsStrMap()
 	switch {
 	case isWrongType(err):
-		return r.unreadable(ctx, client, "", errors.New("it is no hash"))
+		return r.unreadable(ctx, client, "", errors.New("it is not a hash"))
 	case err != nil:
 		return Set{}, unavailable(err)
 	case len(fields) == 0:

@@ -139,7 +139,7 @@ func parse(name string, text json.RawMessage) (*config.Domain, error) {
 		return nil, err
 	}
 	if found := rules.Domains[0].Name; found != name {
-		return nil, fmt.Errorf("what is stored for the domain %q are rules of %q", name, found)
+		return nil, fmt.Errorf("the rules stored for the domain %q are those of %q", name, found)
 	}
 	return rules.Domains[0], nil
 }

@@ -101,7 +101,7 @@ func TestAnswersOverGRPC(t *testing.T) {
 								t.Errorf("got %s, want %s", got, want)
 							}
 							if entries[1].GetStringValue() != "path="+path {
-								t.Error("the answer has another's path")
+								t.Error("the answer belongs to another request")
 							}
 						}
 						if len(resp.Statuses) != len(ds) {

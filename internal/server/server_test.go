@@ -181,7 +181,7 @@ func TestAnswerReportsTheLimit(t *testing.T) {
 		}
 	}
 	if f.ask(desc("user=bob")).OverallCode != ok {
-		t.Error("bob pays for alice")
+		t.Error("bob is refused for the requests of alice")
 	}
 	f.advance(40 * time.Second)
 	if f.ask(desc("user=alice")).OverallCode != ok {

@@ -266,9 +266,9 @@ func (e *environment) login(o *redis.Options, at location) {
 	if password := o.Password != "" || o.PasswordFile != ""; !password && len(e.errs) == 0 {
 		switch {
 		case o.Username != "":
-			e.wrong("%s names a user, and there is no REDIS_PASSWORD", users[0].from)
+			e.wrong("%s names a user, but REDIS_PASSWORD is not set", users[0].from)
 		case o.UsernameFile != "":
-			e.wrong("REDIS_USERNAME_FILE names a user, and there is no REDIS_PASSWORD_FILE")
+			e.wrong("REDIS_USERNAME_FILE names a user, but REDIS_PASSWORD_FILE is not set")
 		}
 	}
 	auth := e.text("REDIS_SENTINEL_AUTH")

@@ -184,7 +184,7 @@ func TestFilesOfSecrets(t *testing.T) {
 		"and a password":     {env{"REDIS_PASSWORD_FILE": private, "REDIS_PASSWORD": "hunter3"}, "REDIS_PASSWORD_FILE and REDIS_PASSWORD: leave one of them out"},
 		"and one in the URL": {env{"REDIS_URL": "redis://:hunter3@r:1", "REDIS_PASSWORD_FILE": private}, "REDIS_PASSWORD_FILE and REDIS_URL"},
 		"and a user":         {env{"REDIS_USERNAME_FILE": private, "REDIS_USERNAME": "app"}, "REDIS_USERNAME_FILE and REDIS_USERNAME"},
-		"only a user":        {env{"REDIS_USERNAME_FILE": private}, "there is no REDIS_PASSWORD_FILE"},
+		"only a user":        {env{"REDIS_USERNAME_FILE": private}, "REDIS_PASSWORD_FILE is not set"},
 	} {
 		if test.env["REDIS_URL"] == "" {
 			test.env["REDIS_URL"] = "r:1"

@@ -7,7 +7,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
-func TestMogrifiersThatCannotBe(t *testing.T) {
+func TestInvalidMogrifiers(t *testing.T) {
 	for _, c := range []struct {
 		env  env
 		says string

@@ -90,9 +90,9 @@ func choose(getenv Getenv) (store, error) {
 		switch {
 		case name == "" || from != "" && s.kind == chosen.kind:
 		case from == "":
-			chosen, from = s, "there is "+name
+			chosen, from = s, name+" is set"
 		default:
-			return chosen, fmt.Errorf("%s, and there is %s: leave one of them out", from, name)
+			return chosen, fmt.Errorf("%s, but %s is set: leave one of them out", from, name)
 		}
 	}
 	return chosen, nil
@@ -102,7 +102,7 @@ func choose(getenv Getenv) (store, error) {
 // its own.
 func readMemory(getenv Getenv) (app.Store, error) {
 	if getenv(perSecond) != "" && getenv(perSecond) != "false" {
-		return app.Store{}, errors.New(perSecond + " is true, and counters are in memory: set REDIS_URL too, or leave it out")
+		return app.Store{}, errors.New(perSecond + " is true, but counters are in memory: set REDIS_URL too, or leave it out")
 	}
 	return app.Store{Kind: "memory", Name: "memory"}, nil
 }

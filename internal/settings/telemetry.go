@@ -140,7 +140,7 @@ func checkPairs(list string) error {
 	for i, pair := range strings.Split(list, ",") {
 		name, value, found := strings.Cut(pair, "=")
 		if _, err := url.PathUnescape(value); !found || strings.TrimSpace(name) == "" || err != nil {
-			return fmt.Errorf("part %d is no pair: write name=value,name=value, with %%2C for a comma in a value", i+1)
+			return fmt.Errorf("part %d is not a pair: write name=value,name=value, with %%2C for a comma in a value", i+1)
 		}
 	}
 	return nil
@@ -159,7 +159,7 @@ func checkAuthorities(path string) error {
 		return err
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(text) {
-		return fmt.Errorf("%s holds no certificate in PEM", path)
+		return fmt.Errorf("%s has no certificate in PEM format", path)
 	}
 	return nil
 }

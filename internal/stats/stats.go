@@ -334,7 +334,7 @@ func (s *Stats) sorted(want func(Name) bool) []*Rule {
 }
 
 // Answered counts one answer and how long it took.
-func (s *Stats) Answered(d time.Duration) { s.latency.observe(d) }
+func (s *Stats) Answered(d time.Duration) { s.latency.Observe(d.Seconds()) }
 
 // Requests returns how many requests were answered, with errors too.
 func (s *Stats) Requests() uint64 { return s.latency.count() }

@@ -53,7 +53,7 @@ func TestDomainsComeAndGo(t *testing.T) {
 	}
 }
 
-func TestUnmatchedIsToldFromTimeToTime(t *testing.T) {
+func TestUnmatchedIsReportedAtIntervals(t *testing.T) {
 	d := stats.New(0).UnknownDomain("shop")
 	at := time.Unix(1_700_000_000, 0)
 	for i, want := range []bool{true, false, false, true, false} {

@@ -24,8 +24,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
-// TestOff: without traces everything is what it was.
-func TestOff(t *testing.T) {
+// TestWithoutTracesNothingChanges holds that nothing is wrapped while traces are off.
+func TestWithoutTracesNothingChanges(t *testing.T) {
 	var off *Traces
 	next, handler, store := &answers{}, http.NotFoundHandler(), decides{}
 	if off.GRPC() != nil {

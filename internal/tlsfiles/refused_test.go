@@ -134,7 +134,7 @@ func refuse(t *testing.T, h *tlsfiles.Handshakes, client func(net.Conn)) {
 		t.Fatal(err)
 	}
 	if _, _, err := h.ServerHandshake(conn); err == nil {
-		t.Error("the client was taken")
+		t.Error("the handshake succeeded")
 	}
 	_ = conn.Close()
 	<-left
@@ -162,6 +162,6 @@ func TestLifetimesOfCertificates(t *testing.T) {
 		t.Errorf("it begins at %v", begin)
 	}
 	if _, err := tlsfiles.NewLifetimes(map[string]tlsfiles.Files{"grpc": {Cert: "nowhere", Key: key}}); err == nil {
-		t.Error("a certificate that is nowhere has a lifetime")
+		t.Error("no error for a certificate that does not exist")
 	}
 }

@@ -43,7 +43,7 @@ type Files struct {
 // used.
 func Server(f Files) (*tls.Config, error) {
 	if f.Name != "" && f.CA == "" {
-		return nil, fmt.Errorf("clients must be called %q, and there is no authority to say who they are", f.Name)
+		return nil, fmt.Errorf("clients must be named %q, but no authority is given to verify their certificates", f.Name)
 	}
 	r, err := newReader(f)
 	if err != nil {
@@ -180,7 +180,7 @@ func loadAuthorities(path string, withSystem bool) (*x509.CertPool, error) {
 		}
 	}
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
+		return nil, fmt.Errorf("%s has no certificate in PEM format", path)
 	}
 	return pool, nil
 }

@@ -183,7 +183,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		"no key":         {tlsfiles.Files{Cert: cert}, "belong together"},
 		"missing":        {tlsfiles.Files{Cert: missing, Key: key}, missing},
 		"another's key":  {tlsfiles.Files{Cert: cert, Key: otherKey}, otherKey},
-		"no authorities": {tlsfiles.Files{Cert: cert, Key: key, CA: key}, "holds no certificate"},
+		"no authorities": {tlsfiles.Files{Cert: cert, Key: key, CA: key}, "has no certificate"},
 		"only a name":    {tlsfiles.Files{Cert: cert, Key: key, Name: "envoy"}, "no authority"},
 	} {
 		tt.files.Log = zaptest.NewLogger(t)

@@ -533,8 +533,8 @@ func TestPageAsksForTheToken(t *testing.T) {
 	}
 }
 
-// TestPageTellsOfBadSources breaks the rule file under an open page.
-func TestPageTellsOfBadSources(t *testing.T) {
+// TestPageShowsBadSources breaks the rule file under an open page.
+func TestPageShowsBadSources(t *testing.T) {
 	path := writeRules(t, pageRules)
 	b := openPage(t, harness.StartService(t, path), "")
 	if text := b.text("#banners"); text != "" {
@@ -593,8 +593,8 @@ func TestPageTellsOfStoredRulesSetAside(t *testing.T) {
 	}
 }
 
-// TestPageTellsThatTheStoreIsAway kills Redis under an open page.
-func TestPageTellsThatTheStoreIsAway(t *testing.T) {
+// TestPageShowsThatTheStoreIsAway kills Redis under an open page.
+func TestPageShowsThatTheStoreIsAway(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{})
 	b := openPage(t, harness.StartService(t, writeRules(t, pageRules), "--redis-url", "redis://"+server.Addr), "")
 	b.waitFor(`document.querySelector('#facts').innerText.includes('Redis, well')`)

@@ -44,7 +44,7 @@ const (
 // The reasons to refuse a snapshot; errors of Load wrap these.
 var (
 	ErrSnapshotDamaged = errors.New("the snapshot is damaged or cut short")
-	ErrSnapshotVersion = errors.New("the snapshot is of another version of this program")
+	ErrSnapshotVersion = errors.New("another version of this program wrote the snapshot")
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -227,7 +227,7 @@ func (r *snapshotReader) header() (saved int64, err error) {
 		return 0, r.damaged("not the start of a snapshot")
 	}
 	if v := binary.LittleEndian.Uint16(b[len(snapshotMagic):]); v != snapshotVersion {
-		return 0, fmt.Errorf("loading a snapshot: %w: its format is %d, known is %d; remove it to start with unused limits", ErrSnapshotVersion, v, snapshotVersion)
+		return 0, fmt.Errorf("loading a snapshot: %w: its format is %d, and this version knows %d; remove it to start with unused limits", ErrSnapshotVersion, v, snapshotVersion)
 	}
 	sum := crc32.Checksum(b, castagnoli)
 	if b, err = r.read(snapshotHeader - versionEnd); err != nil {

@@ -105,7 +105,7 @@ func (s *Snapshot) Forget(keys [][]byte) error {
 			return err
 		}
 		if s.last == nil || !os.SameFile(s.last, info) {
-			return errors.New("another snapshot is there than this process has loaded or saved")
+			return errors.New("the file has another snapshot than the one that this process loaded or saved")
 		}
 		// Remove the remains of a write that failed.
 		if err := f.Truncate(s.end); err != nil {

@@ -178,8 +178,8 @@ func TestSnapshotErrors(t *testing.T) {
 		file io.Reader
 		want string
 	}{
-		{"newer", bytes.NewReader(newer), "loading a snapshot: the snapshot is of another version of this program: its format is 3, known is 2; remove it to start with unused limits"},
-		{"older", bytes.NewReader(older), "loading a snapshot: the snapshot is of another version of this program: its format is 1, known is 2; remove it to start with unused limits"},
+		{"newer", bytes.NewReader(newer), "loading a snapshot: another version of this program wrote the snapshot: its format is 3, and this version knows 2; remove it to start with unused limits"},
+		{"older", bytes.NewReader(older), "loading a snapshot: another version of this program wrote the snapshot: its format is 1, and this version knows 2; remove it to start with unused limits"},
 		{"empty", new(bytes.Buffer), "loading a snapshot: the snapshot is damaged or cut short: it ends before byte 0; remove it to start with unused limits"},
 		{"another file", strings.NewReader("domain: edge\ndescriptors: []\n"), "loading a snapshot: the snapshot is damaged or cut short: not the start of a snapshot before byte 12; remove it to start with unused limits"},
 		{"a failing disk", iotest.ErrReader(fs.ErrPermission), "loading a snapshot: permission denied"},

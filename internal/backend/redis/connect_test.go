@@ -12,9 +12,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// TestRedisIsLookedForOften starts without Redis. One line says so, and another says that
+// TestConnectingToRedisIsRetriedOften starts without Redis. One line says so, and another says that
 // it is connected, soon after Redis has started.
-func TestRedisIsLookedForOften(t *testing.T) {
+func TestConnectingToRedisIsRetriedOften(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	server.Kill()

@@ -36,9 +36,9 @@ const (
 // key and each kind of check once. Then it reads the answer.
 type encoder struct {
 	naming  keys.Naming
-	places  map[keyed]int // from 0, in the order of keys
+	indexes map[keyed]int // of the keys, from 0, in their order
 	kinds   map[kind]int
-	runs    []int // of each place: the entry that an equal check may still join, or -1
+	runs    []int // of each key: the entry that an equal check may still join, or -1
 	keys    text
 	args    text
 	plan    []byte
@@ -66,17 +66,17 @@ type kind struct {
 }
 
 // entry is one of the plan: a check that shares the fate of others, or a run of
-// equal ones of which each stands alone.
+// equal ones each of which is decided alone.
 type entry struct {
 	op    *op
 	check int
 	alone bool
-	state [2]int // what was found, in reply.words, unless it is told in part
+	state [2]int // what was found, in reply.words, unless the reply has only a part of it
 }
 
-// told reports whether the answer tells of the entry what was left, rather than what
-// was found.
-func (e *entry) told() bool {
+// repliesAfter reports whether the script replies with the state after the check, rather
+// than with the state that it found.
+func (e *entry) repliesAfter() bool {
 	return !e.alone || e.op.checks[e.check].Limit.AnswersInPart()
 }
 
@@ -100,7 +100,7 @@ func (t *text) appendTo(list []string) []string {
 }
 
 var encoders = sync.Pool{New: func() any {
-	return &encoder{places: map[keyed]int{}, kinds: map[kind]int{}}
+	return &encoder{indexes: map[keyed]int{}, kinds: map[kind]int{}}
 }}
 
 // free gives the encoder up.
@@ -112,7 +112,7 @@ func (e *encoder) free() {
 // reset makes the encoder fit for another call, and drops what would keep requests
 // from being collected.
 func (e *encoder) reset() {
-	clear(e.places)
+	clear(e.indexes)
 	clear(e.kinds)
 	clear(e.entries)
 	e.runs, e.plan, e.entries, e.of, e.strings = e.runs[:0], e.plan[:0], e.entries[:0], e.of[:0], e.strings[:0]
@@ -146,21 +146,21 @@ func (e *encoder) encode(ops []*op, now string, hold int64) (keys, args []string
 // order of checks of different keys does not matter.
 func (e *encoder) check(o *op, i int, bits byte) {
 	c := &o.checks[i]
-	place, arg := e.place(c, o.ids[i]), e.arg(c, o.before)
+	key, arg := e.key(c, o.ids[i]), e.arg(c, o.before)
 	alone := bits&flagAlone != 0
-	if run := e.runs[place]; alone && run >= 0 && e.joins(run, arg, bits) {
+	if run := e.runs[key]; alone && run >= 0 && e.joins(run, arg, bits) {
 		e.plan[run*planBytes+planBytes-1]++
 		e.of = append(e.of, run)
 		return
 	}
-	e.runs[place] = -1
+	e.runs[key] = -1
 	if alone && c.Hits > 0 && c.Hits <= maxRunHits && !c.Limit.AnswersInPart() {
-		e.runs[place] = len(e.entries)
+		e.runs[key] = len(e.entries)
 	}
 	e.of = append(e.of, len(e.entries))
 	e.entries = append(e.entries, entry{op: o, check: i, alone: alone})
 	e.plan = append(e.plan, bits)
-	e.plan = binary.BigEndian.AppendUint16(e.plan, uint16(place+1))
+	e.plan = binary.BigEndian.AppendUint16(e.plan, uint16(key+1))
 	e.plan = binary.BigEndian.AppendUint16(e.plan, uint16(arg))
 	e.plan = append(e.plan, 1)
 }
@@ -172,12 +172,13 @@ func (e *encoder) joins(run, arg int, bits byte) bool {
 	return as[0] == bits && int(binary.BigEndian.Uint16(as[3:])) == arg && as[5] < maxRun
 }
 
-func (e *encoder) place(c *backend.Check, of keys.ID) int {
+// key returns the index of a counter's key among those of the call.
+func (e *encoder) key(c *backend.Check, of keys.ID) int {
 	k := keyed{of, c.Limit.Params().Algorithm}
-	at, known := e.places[k]
+	at, known := e.indexes[k]
 	if !known {
-		at = len(e.places)
-		e.places[k] = at
+		at = len(e.indexes)
+		e.indexes[k] = at
 		e.keys.bytes = e.naming.Append(e.keys.bytes, c, of)
 		e.keys.end()
 		e.runs = append(e.runs, -1)

@@ -40,7 +40,7 @@ func TestEvictionsAreSaid(t *testing.T) {
 			}
 			b.evictions.ask(t.Context(), client, b.opts.Log)
 			if b.evictions.evicted.Load() == 0 {
-				t.Error("no key is said to be evicted")
+				t.Error("no evicted key was reported")
 			}
 			if lines.Len() != want {
 				t.Errorf("the log has %v, want the warning once", lines.All())

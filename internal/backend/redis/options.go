@@ -229,7 +229,7 @@ func (o *Options) check() error {
 		wrong("mode %s and master name %q: sentinels need the name of a master, others have none", o.Mode, o.MasterName)
 	}
 	if o.Password != "" && o.PasswordFile != "" || o.Username != "" && o.UsernameFile != "" || o.SentinelPassword != "" && o.SentinelPasswordFile != "" {
-		wrong("a user or password and a file of it: give one of them")
+		wrong("a user or password is given both directly and by a file: leave one of them out")
 	}
 	if o.DB < 0 || o.Mode.Spreads() && o.DB > 0 {
 		wrong("database %d: use 0 or more, in a cluster or behind a proxy 0", o.DB)
@@ -250,7 +250,7 @@ func (o *Options) check() error {
 		wrong("a local cache of %d bytes: use 0 or more", o.LocalCacheBytes)
 	}
 	if o.Timeout != 0 && o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
-		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less to dial", o.Timeout, o.DialTimeout)
+		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less for the dial timeout", o.Timeout, o.DialTimeout)
 	}
 	if o.BreakAfter < 1 || o.BreakFor < time.Millisecond {
 		wrong("suspending calls after %d failures for %v: use at least 1 and 1ms", o.BreakAfter, o.BreakFor)

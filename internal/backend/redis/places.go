@@ -12,8 +12,8 @@ import (
 var (
 	// errSharded means that keys of one address are spread over several servers.
 	errSharded = errors.New("keys lead to different servers, as behind a proxy that shards")
-	// errMoved means that the server is one of a cluster, without a proxy.
-	errMoved = errors.New("the server is one of a cluster")
+	// errMoved means that the server is part of a cluster, without a proxy.
+	errMoved = errors.New("the server is part of a cluster")
 	// errUntagged means that a proxy spreads keys by their whole name.
 	errUntagged = errors.New("the proxy sends keys with one hash tag to different servers: Envoy needs enable_hashtagging: true and lb_policy: MAGLEV or RING_HASH, twemproxy hash_tag: \"{}\"")
 )

@@ -37,7 +37,7 @@ var (
 	// out of memory or that its user may not do this.
 	ErrRefused = errors.New("redis refused")
 	// ErrReply is that of an answer that makes no sense.
-	ErrReply = errors.New("redis answered strangely")
+	ErrReply = errors.New("redis sent an unexpected reply")
 	// ErrSpread is that of a request whose counters must be decided together,
 	// but have different hash tags, or live in different slots of a cluster: see
 	// backend.Check.Shard.
@@ -51,7 +51,7 @@ var (
 	errTooLate = fmt.Errorf("%w: the caller's deadline leaves no time to ask", ErrUnavailable)
 	// errUpstream is that of a proxy that shards, whose server of a key is away. The
 	// proxy itself answers, and its other servers may be well.
-	errUpstream = fmt.Errorf("%w: a server behind the proxy is away", ErrUnavailable)
+	errUpstream = fmt.Errorf("%w: the proxy cannot reach a server behind it", ErrUnavailable)
 	// errLogin is that of a server that takes connections, and not this service.
 	errLogin = fmt.Errorf("%w: it refuses the connection", ErrUnavailable)
 	// errNotYet is that of the time before the first connection.

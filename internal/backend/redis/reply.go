@@ -59,14 +59,14 @@ func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *refusals.M
 	*r = reply{rest: b, words: r.words[:0]}
 	r.now = r.number()
 	for i := range e.entries {
-		if at := &e.entries[i]; at.told() {
+		if at := &e.entries[i]; at.repliesAfter() {
 			at.op.out[at.check] = r.decision(at)
 		} else {
 			at.state = r.state(at.op.checks[at.check].Limit)
 		}
 	}
 	if r.short || len(r.rest) > 0 {
-		return fmt.Errorf("%w: its answer of %d bytes is not one to the question", ErrReply, len(b))
+		return fmt.Errorf("%w: its reply of %d bytes does not match the request", ErrReply, len(b))
 	}
 	n := 0
 	for _, o := range ops {
@@ -74,7 +74,7 @@ func (e *encoder) decode(b []byte, ops []*op, sent time.Time, memory *refusals.M
 		for i := range o.checks {
 			at := &e.entries[e.of[n]]
 			state := r.words[at.state[0]:at.state[1]]
-			if !at.told() {
+			if !at.repliesAfter() {
 				c := o.checks[i]
 				if o.void(&c, r.now) {
 					c.Hits = 0

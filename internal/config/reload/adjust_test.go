@@ -115,9 +115,9 @@ func TestAdjustmentsOverSeveralSources(t *testing.T) {
 		if (ofFiles == nil) != (step.err == "") || ofFiles != nil && !strings.Contains(ofFiles.Error(), step.err) {
 			t.Errorf("%s: the files are wrong by %v, want %q", step.name, ofFiles, step.err)
 		}
-		told := plane.told[len(plane.told)-1]
-		if refused := told != nil && !errors.Is(told, reload.ErrWaiting); refused != step.refused {
-			t.Errorf("%s: the plane is told %v", step.name, told)
+		last := plane.acknowledged[len(plane.acknowledged)-1]
+		if refused := last != nil && !errors.Is(last, reload.ErrWaiting); refused != step.refused {
+			t.Errorf("%s: the plane is told %v", step.name, last)
 		}
 		status := c.Status()
 		if partial := strings.HasSuffix(step.err, "without this adjustment"); status.Sources[0].Partial != partial {

@@ -21,10 +21,10 @@ import (
 // verdicts is a provider that remembers its verdicts.
 type verdicts struct {
 	memory
-	told []error
+	acknowledged []error
 }
 
-func (v *verdicts) Acknowledge(err error) { v.told = append(v.told, err) }
+func (v *verdicts) Acknowledge(err error) { v.acknowledged = append(v.acknowledged, err) }
 
 // states returns the state of each source that is not good.
 func states(s reload.Status) map[string]reload.SourceState {
@@ -94,7 +94,7 @@ func TestEachSourceStandsAlone(t *testing.T) {
 			outcome: reload.Unchanged, inForce: "edge=4 gate=5 mine=3"},
 	} {
 		step.change()
-		plane.told = nil
+		plane.acknowledged = nil
 		err := c.Reload(t.Context())
 		status := c.Status()
 		if got := status.Last.Outcome; got != step.outcome {
@@ -113,8 +113,8 @@ func TestEachSourceStandsAlone(t *testing.T) {
 		if got := states(status); !maps.Equal(got, step.bad) {
 			t.Errorf("%s: sources %v, want %v", step.name, got, step.bad)
 		}
-		if got := fmt.Sprint(plane.told); step.verdict == "" && got != "[<nil>]" || len(plane.told) != 1 || !strings.Contains(got, step.verdict) {
-			t.Errorf("%s: the control plane was told %s, want %q", step.name, got, step.verdict)
+		if got := fmt.Sprint(plane.acknowledged); step.verdict == "" && got != "[<nil>]" || len(plane.acknowledged) != 1 || !strings.Contains(got, step.verdict) {
+			t.Errorf("%s: the control plane was acknowledged %s, want %q", step.name, got, step.verdict)
 		}
 		if got := strings.Join(status.Last.Problems, "\n"); (got == "") != (step.problem == "") || !strings.Contains(got, step.problem) {
 			t.Errorf("%s: problems %q, want %q", step.name, got, step.problem)

@@ -38,7 +38,7 @@ var ErrWaiting = errors.New("no rules yet")
 
 // ErrNoRulesLeft refuses files without any rule where there were some before.
 // [Options.AllowNoRules] accepts them.
-var ErrNoRulesLeft = errors.New("no rule is left in the files, which had some; put the rules back")
+var ErrNoRulesLeft = errors.New("the files have no rules any more, but had some before; put the rules back")
 
 // Partial is the error of a provider some of whose sources can't be used. The provider
 // returns it together with the other sources, or with older ones in their place. The

@@ -39,7 +39,7 @@ const (
 
 // Errors of malformed messages.
 var (
-	errWire = errors.New("the RateLimitRequest is no protobuf message")
+	errWire = errors.New("the RateLimitRequest is not a protobuf message")
 	errUTF8 = errors.New("the RateLimitRequest holds a string that is not UTF-8")
 )
 

@@ -104,9 +104,9 @@ func FuzzWhatIsAcceptedLoadsAgain(f *testing.F) {
 	})
 }
 
-// TestTheDoorRefusesWhatIsTooLarge adds to a domain until its stored form is over the
+// TestASetThatIsTooLargeIsRefused adds to a domain until its stored form is over the
 // bound: what was there stays.
-func TestTheDoorRefusesWhatIsTooLarge(t *testing.T) {
+func TestASetThatIsTooLargeIsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it parses megabytes several times")
 	}
@@ -144,8 +144,8 @@ func TestTheDoorRefusesWhatIsTooLarge(t *testing.T) {
 	}
 }
 
-// TestTheDoorAsksTheOthers has the rules of other providers refuse a set.
-func TestTheDoorAsksTheOthers(t *testing.T) {
+// TestASetIsValidatedBesideOtherSources has the rules of other providers refuse a set.
+func TestASetIsValidatedBesideOtherSources(t *testing.T) {
 	store, path := newFile(t)
 	p := &rulestore.Provider{Store: store, Log: zap.NewNop(), Check: func(sources []rulefile.Source) error {
 		if len(sources) != 1 || sources[0].Origin != config.FromAdmin {
