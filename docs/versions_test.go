@@ -17,8 +17,8 @@ var (
 	image  = regexp.MustCompile(`distlimiter/ratelimit:([\w.-]+)`)
 )
 
-// TestVersionsAgree holds the chart, and the image wherever it is named, to the newest
-// version of the changelog.
+// TestVersionsAgree holds the chart, the Python package, and the image wherever it is named,
+// to the newest version of the changelog.
 func TestVersionsAgree(t *testing.T) {
 	root := ".."
 	read := func(path string) string {
@@ -43,6 +43,11 @@ func TestVersionsAgree(t *testing.T) {
 	}
 	if chart.Version != version || chart.AppVersion != version {
 		t.Errorf("Chart.yaml has version %s and appVersion %s, and CHANGELOG.md %s", chart.Version, chart.AppVersion, version)
+	}
+
+	python := regexp.MustCompile(`(?m)^version = "(.*)"$`).FindStringSubmatch(read(filepath.Join(root, "clients", "python", "pyproject.toml")))
+	if python == nil || python[1] != version {
+		t.Errorf("pyproject.toml has version %q, and CHANGELOG.md %s", python, version)
 	}
 
 	images := 0
