@@ -75,3 +75,14 @@ func TestVersionsAgree(t *testing.T) {
 		t.Error("no file names the image")
 	}
 }
+
+// TestPythonPackageHasTheLicense: an archive of the package holds only files of its directory.
+func TestPythonPackageHasTheLicense(t *testing.T) {
+	ours, err := os.ReadFile(filepath.Join("..", "LICENSE"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packaged, err := os.ReadFile(filepath.Join("..", "clients", "python", "LICENSE")); err != nil || string(packaged) != string(ours) {
+		t.Errorf("clients/python/LICENSE is not LICENSE (%v)", err)
+	}
+}
