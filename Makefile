@@ -47,7 +47,7 @@ check: ## format, go vet and the unit tests that only need Go; installs nothing
 
 # In `make test` a test fails whose program is missing; see internal/testprogram.
 # Its tests leave go vet to lint.
-test test-unit test-integration conformance chaos soak: export TEST_PROGRAMS_REQUIRED = 1
+test test-unit test-integration conformance gateway test-clients chaos soak: export TEST_PROGRAMS_REQUIRED = 1
 
 test: tools lint vuln test-unit test-python test-deploy fuzz test-integration ## install what is needed and run everything
 .PHONY: test
@@ -79,6 +79,16 @@ test-servers: tools ## the store's tests on a server of each family, STEPS=20000
 		REDIS_SERVERS="redis-server redis-server-6.2 redis-server-8.0 redis-server-8.2 valkey-server-8.0 valkey-server-8.1 valkey-server-9.1 redict-server-7.3" \
 		$(GO) test -count=1 -timeout 0 -v -run '^(TestServers|TestConformanceBehindShardingProxies|TestShardingProxyWithADeadServer)$$' ./internal/backend/redis
 .PHONY: test-servers
+
+gateway: tools ## the real Envoy Gateway, with a policy of each kind, before the image; see docs/dev/counterparts.md
+	.ci/gateway
+	cd test && ENVOY_GATEWAY=envoy-gateway $(GO) test -vet=off -count=1 -timeout 0 -v -run '^TestRealEnvoyGateway$$' ./container
+.PHONY: gateway
+
+test-clients: tools ## gRPC clients in Python and Node.js; see docs/dev/counterparts.md
+	.ci/clients python node
+	cd test && GRPC_CLIENTS="grpc-python grpc-node" $(GO) test -vet=off -count=1 -v ./clients
+.PHONY: test-clients
 
 chaos: tools ## random rules, requests and faults for CHAOSTIME, from SEED on; see docs/dev/reliability.md
 	cd test && $(GO) test -race -count=1 -timeout 0 -v -run TestChaos ./chaos -duration $(CHAOSTIME) $(if $(SEED),-seed $(SEED))

@@ -17,6 +17,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -36,7 +37,12 @@ const chartDir = "helm/distlimiter"
 
 // render returns what the chart makes of values, as one stream.
 func render(values map[string]any, managedBy string) (string, error) {
-	chart, err := loader.Load(chartDir)
+	return renderChart(chartDir, values, managedBy)
+}
+
+// renderChart is render of the chart in a directory or an archive.
+func renderChart(path string, values map[string]any, managedBy string) (string, error) {
+	chart, err := loader.Load(path)
 	if err != nil {
 		return "", err
 	}
@@ -440,6 +446,32 @@ func TestPlainManifestsAreTheCharts(t *testing.T) {
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("%s is not what the chart makes now (%v): run go test ./... -update in deploy/", path, err)
+		}
+	}
+}
+
+// TestArchive packs the chart as `helm package` does: the archive has the name that
+// docs/dev/releasing.md pushes, holds all that the directory does, and makes the same of
+// values.
+func TestArchive(t *testing.T) {
+	chart, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, err := chartutil.Save(chart, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "distlimiter-" + chart.Metadata.AppVersion + ".tgz"; filepath.Base(archive) != want {
+		t.Errorf("the archive is %s, want %s", filepath.Base(archive), want)
+	}
+	for _, name := range valueFiles(t) {
+		want, err := render(valuesOf(t, name), "Helm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := renderChart(archive, valuesOf(t, name), "Helm"); err != nil || got != want {
+			t.Errorf("values=%s: the archive makes (%v)\n%s\nand the directory\n%s", name, err, got, want)
 		}
 	}
 }

@@ -17,8 +17,8 @@ var (
 	image  = regexp.MustCompile(`distlimiter/ratelimit:([\w.-]+)`)
 )
 
-// TestVersionsAgree holds the chart, and the image wherever it is named, to the newest
-// version of the changelog.
+// TestVersionsAgree holds the chart, the Python package, and the image wherever it is named,
+// to the newest version of the changelog.
 func TestVersionsAgree(t *testing.T) {
 	root := ".."
 	read := func(path string) string {
@@ -45,6 +45,11 @@ func TestVersionsAgree(t *testing.T) {
 		t.Errorf("Chart.yaml has version %s and appVersion %s, and CHANGELOG.md %s", chart.Version, chart.AppVersion, version)
 	}
 
+	python := regexp.MustCompile(`(?m)^version = "(.*)"$`).FindStringSubmatch(read(filepath.Join(root, "clients", "python", "pyproject.toml")))
+	if python == nil || python[1] != version {
+		t.Errorf("pyproject.toml has version %q, and CHANGELOG.md %s", python, version)
+	}
+
 	images := 0
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch extension := filepath.Ext(path); {
@@ -68,5 +73,16 @@ func TestVersionsAgree(t *testing.T) {
 	}
 	if images == 0 {
 		t.Error("no file names the image")
+	}
+}
+
+// TestPythonPackageHasTheLicense: an archive of the package holds only files of its directory.
+func TestPythonPackageHasTheLicense(t *testing.T) {
+	ours, err := os.ReadFile(filepath.Join("..", "LICENSE"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packaged, err := os.ReadFile(filepath.Join("..", "clients", "python", "LICENSE")); err != nil || string(packaged) != string(ours) {
+		t.Errorf("clients/python/LICENSE is not LICENSE (%v)", err)
 	}
 }

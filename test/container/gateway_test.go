@@ -147,24 +147,34 @@ func (g gatewayServer) limit(t *testing.T, version string, tokens uint32) {
 	}
 }
 
-func TestEnvoyGateway(t *testing.T) {
+// gatewayPod is the pod that Envoy Gateway starts for this service, with the certificates
+// in a directory and a Redis of its own. All names lead to this machine, for the test and
+// for the pod.
+func gatewayPod(t *testing.T, certs string) pod {
+	t.Helper()
 	const service = "envoy-ratelimit.envoy-gateway-system.svc.cluster.local"
 	hosts := filepath.Join(shared(t), "hosts")
-	write(t, hosts, "127.0.0.1 localhost "+service+"\n")
+	write(t, hosts, "127.0.0.1 localhost envoy-gateway "+service+"\n")
 	mount(t, hosts, "/etc/hosts")
-
-	ca := newAuthority(t)
-	gateway := startGateway(t, ca.issue(t, "envoy-gateway", "envoy-gateway", "envoy-gateway.envoy-gateway-system",
-		"envoy-gateway.envoy-gateway-system.svc", "envoy-gateway.envoy-gateway-system.svc.cluster.local"))
-	gateway.limit(t, "1", 1000)
 	harness.Start(t, "redis", harness.Tool(t, "redis-server"), "--bind", "127.0.0.1", "--port", "6379", "--save", "", "--dir", t.TempDir())
 
 	p := readPod(t, "testdata/envoy-gateway.yaml", map[string]string{
-		"certs":                  ca.issue(t, "*", "*.envoy-gateway-system"),
+		"certs":                  certs,
 		"statsd-exporter-config": shared(t),
 	})
 	p.hosts = []string{"envoy-gateway", "redis.redis.svc"}
 	p.env["TRACING_SERVICE_INSTANCE_ID"] = "envoy-ratelimit-0"
+	p.env["REDIS_TIMEOUT"] = "10s" // a busy machine may need longer than is right in production
+	return p
+}
+
+func TestEnvoyGateway(t *testing.T) {
+	ca := newAuthority(t)
+	gateway := startGateway(t, ca.issue(t, "envoy-gateway", "envoy-gateway", "envoy-gateway.envoy-gateway-system",
+		"envoy-gateway.envoy-gateway-system.svc", "envoy-gateway.envoy-gateway-system.svc.cluster.local"))
+	gateway.limit(t, "1", 1000)
+
+	p := gatewayPod(t, ca.issue(t, "*", "*.envoy-gateway-system"))
 	// What every pod is told of the Services in its namespace, whether it needs them or not.
 	for _, name := range []string{"ENVOY_GATEWAY", "ENVOY_RATELIMIT", "REDIS"} {
 		p.env[name+"_SERVICE_HOST"] = "10.0.0.1"
@@ -172,7 +182,6 @@ func TestEnvoyGateway(t *testing.T) {
 		p.env[name+"_PORT"] = "tcp://10.0.0.1:6379"
 		p.env[name+"_PORT_6379_TCP"] = "tcp://10.0.0.1:6379"
 	}
-	p.env["REDIS_TIMEOUT"] = "10s" // a busy machine may need longer than is right in production
 	startPod(t, p)
 
 	config, err := os.ReadFile(filepath.Join("testdata", "envoy-gateway.yaml"))

@@ -16,7 +16,7 @@ import (
 )
 
 // timeout bounds every wait. It matters only when a test fails.
-const timeout = 30 * time.Second
+const timeout = 2 * time.Minute
 
 // binary is the path of cmd/ratelimit, set by Main before any test runs.
 var binary string
