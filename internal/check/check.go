@@ -92,12 +92,14 @@ type Skipped struct {
 
 // Against reports what happens to the counters of older rules.
 type Against struct {
-	Errors  []Problem `json:"errors"` // of the older rules
-	Anew    int       `json:"begin_anew"`
-	Gone    int       `json:"gone"`
-	New     int       `json:"new"`
-	Kept    int       `json:"kept"`
-	Changes []Change  `json:"changes"`
+	Errors []Problem `json:"errors"` // of the older rules
+	Anew   int       `json:"begin_anew"`
+	Gone   int       `json:"gone"`
+	New    int       `json:"new"`
+	Kept   int       `json:"kept"`
+	// Partial reports that so many rules overlap that not all could be compared.
+	Partial bool     `json:"partial,omitempty"`
+	Changes []Change `json:"changes"`
 }
 
 // Change is about one limit.
@@ -106,7 +108,11 @@ type Change struct {
 	Old    *descriptor.CountedLimit `json:"old,omitempty"` // nil: the limit is new
 	New    *descriptor.CountedLimit `json:"new,omitempty"` // nil: the limit is gone
 	Why    string                   `json:"why,omitempty"` // it begins anew
-	text   string
+	// Example is a descriptor to which this happens. Partly reports that something else
+	// becomes of the limit for other descriptors.
+	Example string `json:"example,omitempty"`
+	Partly  bool   `json:"partly,omitempty"`
+	text    string
 }
 
 // New reports on the rules at paths and, unless against is empty, on the counters of the
@@ -162,7 +168,7 @@ func adjustments(rules *config.Rules) (all []Adjustment) {
 }
 
 func (a *Against) count(r descriptor.Replacement) {
-	a.Kept = r.Kept
+	a.Kept, a.Partial = r.Kept, r.Partial
 	for _, c := range r.Changes {
 		switch {
 		case c.Old == nil:
@@ -172,7 +178,7 @@ func (a *Against) count(r descriptor.Replacement) {
 		default:
 			a.Anew++
 		}
-		a.Changes = append(a.Changes, Change{c.Domain, c.Old, c.New, c.Why, c.String()})
+		a.Changes = append(a.Changes, Change{c.Domain, c.Old, c.New, c.Why, c.Example.String(), c.Partly, c.String()})
 	}
 }
 
@@ -230,6 +236,9 @@ func (r *Report) WriteText(out io.Writer) {
 	fmt.Fprintf(out, "valid: %s, %s\n", Count(r.Domains, "domain"), Count(r.Rules, "rule"))
 	if r.Against == nil || writeErrors(out, r.Against.Errors) {
 		return
+	}
+	if r.Against.Partial {
+		fmt.Fprintln(out, "warning: so many patterns overlap that not all of them could be compared")
 	}
 	for _, c := range r.Against.Changes {
 		fmt.Fprintln(out, c.text)

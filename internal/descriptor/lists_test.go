@@ -226,13 +226,23 @@ func TestExamplesOfLists(t *testing.T) {
 }
 
 // TestReplaceKnowsListsAndTables: neither a value that joins a list nor a table changes a
-// counter.
+// counter that there was.
 func TestReplaceKnowsListsAndTables(t *testing.T) {
 	gold := config.Row{Value: "gold", Limit: perMinute(1000)}
 	before := rules("e", list("k", "a", "b"), shared(list("s", "a", "b")), leaf("user", ""))
 	after := rules("e", list("k", "a", "b", "c"), shared(list("s", "a", "b", "c")), followed(leaf("user", ""), "plan", gold))
 	got := descriptor.Replace(before, after)
-	if len(got.Changes) != 1 || got.Changes[0].New.Path != "s_[a|b|c]" || got.Changes[0].Why != "other values share the counter" || got.Kept != 2 {
-		t.Errorf("%+v", got)
+	texts := make([]string, len(got.Changes))
+	for i, c := range got.Changes {
+		texts[i] = c.String()
+	}
+	want := []string{
+		": e k_[a|b|c]: partly, such as for k=c: new: token_bucket, 100 per minute",
+		": e s_[a|b|c]: partly, such as for s=a: begins anew: other values share the counter: token_bucket, 100 per minute -> token_bucket, 100 per minute",
+		": e s_[a|b|c]: partly, such as for s=c: new: token_bucket, 100 per minute",
+		": e user: partly, such as for user=…,plan=…: new: token_bucket, 0 for plan=gold, else 100 per minute",
+	}
+	if !slices.Equal(texts, want) || got.Kept != 2 {
+		t.Errorf("%d kept, changes\n%s", got.Kept, strings.Join(texts, "\n"))
 	}
 }
