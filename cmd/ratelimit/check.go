@@ -50,9 +50,10 @@ func (o ruleOptions) reader(command *kong.Node) (*check.Reader, error) {
 }
 
 type checkCmd struct {
-	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them; - for standard input."`
-	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
-	Output  string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
+	Paths   []string            `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them; - for standard input."`
+	Against []string            `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
+	Before  *settings.Algorithm `name:"against-default-algorithm" placeholder:"NAME" help:"Default algorithm of OLD, where it was another one than --default-algorithm is now."`
+	Output  string              `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
 	ruleOptions
 }
 
@@ -60,7 +61,7 @@ type checkCmd struct {
 func (checkCmd) Help() string {
 	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. A line "adjusted" tells of each default or adjustment how many rules it changes, and the first of them; json has all.
 
-With --against each limit whose counters do not go on is a line: "begins anew" says why, and what it was; "gone" limits apply no more; "new" ones forget nothing. "Partly" names a descriptor where a rule stays, or goes on, for others; an … in it is any text. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters go on, 1 the rules of either side are invalid, 3 some counters begin anew or are gone.
+With --against each limit whose counters do not go on is a line: "begins anew" says why, and what it was; "gone" limits apply no more; "new" ones forget nothing. "Partly" names a descriptor where a rule stays, or goes on, for others; an … in it is any text. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Both sides take --default-algorithm: before you change it, say by --against-default-algorithm which one there was. Exit codes: 0 all counters go on, 1 the rules of either side are invalid, 3 some counters begin anew or are gone.
 
 Example: ratelimit check --against /etc/ratelimit/rules rules`
 }
@@ -73,7 +74,14 @@ func (c *checkCmd) Run(con console, command *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	report, err := check.New(reader, c.Paths, c.Against)
+	older := check.Older{Paths: c.Against, Default: reader.Default}
+	if c.Before != nil && algo.Algorithm(*c.Before) != reader.Default.Algorithm {
+		older.Default = config.Default{Algorithm: algo.Algorithm(*c.Before), By: "--against-default-algorithm"}
+		if err := older.Default.Check(); err != nil {
+			return fmt.Errorf("--against-default-algorithm: %w", err)
+		}
+	}
+	report, err := check.New(reader, c.Paths, older)
 	if err != nil {
 		return err
 	}
