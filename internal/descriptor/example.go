@@ -11,8 +11,8 @@ import (
 // always go before it. The fillers stand, one after the other until one will do, for
 // what the rule leaves open.
 func (d *Domain) Example(rule config.Rule, fillers ...string) Entries {
-	if set := rule.Descriptor().Set; set != nil {
-		return d.exampleOfSet(set, fillers)
+	if of := rule.Descriptor(); of.Set != nil {
+		return d.exampleOfSet(of, fillers)
 	}
 	for _, filler := range fillers {
 		entries := make(Entries, len(rule.Path))
