@@ -40,6 +40,12 @@ func (o ruleOptions) defaults(names named.Fields) (config.Default, error) {
 	return d, nil
 }
 
+// Validate refuses a default that no limit can have.
+func (o ruleOptions) Validate(command *kong.Context) error {
+	_, err := o.defaults(names(command.Selected()))
+	return err
+}
+
 func (o ruleOptions) files() reload.FileOptions {
 	return reload.FileOptions{SkipDotFiles: o.SkipDotFiles, AnyName: o.AnyName}
 }
@@ -69,6 +75,22 @@ Example: ratelimit check --against /etc/ratelimit/rules rules`
 // errBeginAnew fails a check that has listed counters that do not go on.
 var errBeginAnew = errors.New("counters begin anew")
 
+// Validate refuses defaults that no limit can have.
+func (c *checkCmd) Validate(command *kong.Context) error {
+	if err := c.ruleOptions.Validate(command); err != nil || c.Before == nil {
+		return err
+	}
+	if err := c.before().Check(); err != nil {
+		return fmt.Errorf("--against-default-algorithm: %w", err)
+	}
+	return nil
+}
+
+// before returns the default algorithm of the older rules.
+func (c *checkCmd) before() config.Default {
+	return config.Default{Algorithm: algo.Algorithm(*c.Before), By: "--against-default-algorithm"}
+}
+
 func (c *checkCmd) Run(con console, command *kong.Context) error {
 	reader, err := c.reader(command.Selected())
 	if err != nil {
@@ -76,10 +98,7 @@ func (c *checkCmd) Run(con console, command *kong.Context) error {
 	}
 	older := check.Older{Paths: c.Against, Default: reader.Default}
 	if c.Before != nil && algo.Algorithm(*c.Before) != reader.Default.Algorithm {
-		older.Default = config.Default{Algorithm: algo.Algorithm(*c.Before), By: "--against-default-algorithm"}
-		if err := older.Default.Check(); err != nil {
-			return fmt.Errorf("--against-default-algorithm: %w", err)
-		}
+		older.Default = c.before()
 	}
 	report, err := check.New(reader, c.Paths, older)
 	if err != nil {
