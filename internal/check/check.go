@@ -97,10 +97,10 @@ type Against struct {
 	// DefaultBefore and DefaultAfter are the algorithms of limits for which none is written.
 	DefaultBefore string `json:"default_algorithm_before"`
 	DefaultAfter  string `json:"default_algorithm_after"`
-	Anew   int       `json:"begin_anew"`
-	Gone   int       `json:"gone"`
-	New    int       `json:"new"`
-	Kept   int       `json:"kept"`
+	Anew          int    `json:"begin_anew"`
+	Gone          int    `json:"gone"`
+	New           int    `json:"new"`
+	Kept          int    `json:"kept"`
 	// Partial reports that so many rules overlap that not all could be compared.
 	Partial bool     `json:"partial,omitempty"`
 	Changes []Change `json:"changes"`
