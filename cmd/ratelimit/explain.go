@@ -45,9 +45,9 @@ Example: ratelimit explain config/examples --domain edge user=alice`
 
 // Validate takes the last argument as the descriptor if no flag separates it from the
 // paths.
-func (c *explainCmd) Validate() error {
-	if c.Descriptor != nil {
-		return nil
+func (c *explainCmd) Validate(command *kong.Context) error {
+	if err := c.ruleOptions.Validate(command); err != nil || c.Descriptor != nil {
+		return err
 	}
 	last := len(c.Paths) - 1
 	if last < 1 {

@@ -46,7 +46,10 @@ func welcome(out io.Writer, s app.Started, inLog bool) {
 // there is none.
 func firstCommand(s app.Started, program string) string {
 	first, ok := hit.First(s.Rules, s.Matcher)
-	if !ok {
+	switch {
+	case !ok && hit.Limits(s.Rules):
+		return program + " hit --help (twenty requests in a row do not show any of these limits)"
+	case !ok:
 		return "add a rate_limit to the rules: they limit nothing yet"
 	}
 	words := []string{program, "hit", "--domain", first.Domain, first.Descriptors[0].String(), "-n", strconv.Itoa(first.Count)}

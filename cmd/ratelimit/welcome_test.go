@@ -25,6 +25,7 @@ func TestFirstCommand(t *testing.T) {
 		{"many hits", "[{key: a, rate_limit: {unit: day, requests_per_unit: 1000}}]", "ratelimit", tcp, false, "ratelimit hit --domain edge a=demo -n 20 --hits 100"},
 		{"another address", "[{key: user, " + limit + "}]", "ratelimit", &net.TCPAddr{IP: net.IPv6zero, Port: 1}, false, "ratelimit hit --domain edge user=demo -n 20 --addr '[::]:1'"},
 		{"a socket with TLS", "[{key: user, " + limit + "}]", "ratelimit", &net.UnixAddr{Net: "unix", Name: "/run/r.sock"}, true, "ratelimit hit --domain edge user=demo -n 20 --addr unix:/run/r.sock --tls"},
+		{"a limit that no few requests show", "[{key: a, rate_limit: {unit: minute, requests_per_unit: 0}}]", "ratelimit", tcp, false, "ratelimit hit --help (twenty requests in a row do not show any of these limits)"},
 		{"nothing limited", "[{key: a, rate_limit: {unlimited: true}}]", "ratelimit", tcp, false, "add a rate_limit to the rules: they limit nothing yet"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,10 +35,15 @@ func TestAdjustedRules(t *testing.T) {
 	}
 
 	// A rule that is written here is adjusted, too. A rule that an adjustment would make
-	// invalid is in force without it, and its writer gets a warning.
-	var result writeResult
-	f.send(t, http.MethodPost, "/admin/rules", `{"domain": "edge", "descriptors": [{"key": "user", "rate_limit": {"unit": "minute", "requests_per_unit": 8}},
-		{"key": "late", "rate_limit": {"unit": "minute", "requests_per_unit": 8}}]}`).into(t, http.StatusOK, &result)
+	// invalid is in force without it, and its writer gets a warning, as in a dry run.
+	const late = `{"domain": "edge", "descriptors": [{"key": "user", "rate_limit": {"unit": "minute", "requests_per_unit": 8}},
+		{"key": "late", "rate_limit": {"unit": "minute", "requests_per_unit": 8}}]}`
+	var dry, result writeResult
+	f.send(t, http.MethodPost, "/admin/rules?dry_run=1", late).into(t, http.StatusOK, &dry)
+	f.send(t, http.MethodPost, "/admin/rules", late).into(t, http.StatusOK, &result)
+	if !slices.Equal(dry.Warnings, result.Warnings) {
+		t.Errorf("a dry run warns of %v, and the write of %v", dry.Warnings, result.Warnings)
+	}
 	if !result.InForce || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0].What, "edge.yaml:14:5: adjust[1].set: the limit of late in domain edge") {
 		t.Errorf("%+v", result)
 	}
@@ -51,5 +57,28 @@ func TestAdjustedRules(t *testing.T) {
 		t.Errorf("/healthcheck: %s", got)
 	}
 	expect(t, f.get(t, "/admin/reloads"), `"source":"file","state":"bad","in_force":true,"partial":true`, "it goes on without this adjustment")
+	var again writeResult // a write tells of what it causes, not of what was there
+	f.send(t, http.MethodPost, "/admin/rules", `{"domain": "edge", "descriptors": [{"key": "a_first", "rate_limit": {"unit": "minute", "requests_per_unit": 8}}]}`).into(t, http.StatusOK, &again)
+	if len(again.Warnings) > 0 {
+		t.Errorf("told again: %v", again.Warnings)
+	}
 	f.send(t, http.MethodPost, "/admin/rules", `{"adjust": [{"rules": {"domain": "*"}, "set": {"burst": 1}}]}`).problem(t, http.StatusUnprocessableEntity, invalidRules)
+}
+
+// TestARuleBesideATableSaysThatItLiftsIt: a rule of the API for an entry that a table of
+// other rules follows takes that entry away from the table. Its writer learns of it, in a
+// dry run too.
+func TestARuleBesideATableSaysThatItLiftsIt(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: minute, requests_per_unit: {by: plan, values: {gold: 9}, default: 5}}}\n"); err != nil {
+		t.Fatal(err)
+	}
+	const below = `{"domain": "edge", "descriptors": [{"key": "user", "descriptors": [{"key": "plan", "value": ["gold", "silver"], "rate_limit": {"unit": "hour", "requests_per_unit": 8}}]}]}`
+	for _, query := range []string{"?dry_run=1", ""} {
+		var result writeResult
+		f.send(t, http.MethodPost, "/admin/rules"+query, below).into(t, http.StatusOK, &result)
+		if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0].What, "edge.yaml:3:5: the table of user follows plan, but not where that entry leads to plan_[gold|silver] (an admin rule) instead") {
+			t.Errorf("%q: %+v", query, result.Warnings)
+		}
+	}
 }

@@ -73,7 +73,9 @@ func newFixture(t *testing.T, set ...func(*Options)) *fixture {
 	f.rules = reload.New(reload.Options{Load: reload.Adjusted(rulefile.NewParser(rulefile.Options{}).Parse, config.Default{}), Providers: []reload.Provider{
 		&reload.Files{Paths: []string{f.file}}, provider,
 	}})
-	provider.Check = func(sources []rulefile.Source) error { return f.rules.Check(config.FromAdmin, sources) }
+	provider.Check = func(sources []rulefile.Source) (*config.Rules, error) {
+		return f.rules.Check(config.FromAdmin, sources)
+	}
 	f.rules.Subscribe(f.limiter.SetRules)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(f.stats, reload.Metrics(f.rules.Status))

@@ -48,7 +48,7 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	met, shared, holding := 0, 0, 0
 	gets := func(rule *descriptor.Rule, limit *config.Limit) bool {
 		met++
-		if limit.Algo.Holds() { // what is held belongs to a request
+		if limit.Algo.Params().Algorithm.AlwaysHolds() { // what is held belongs to a request
 			holding++
 			return false
 		}
@@ -70,7 +70,7 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	case met == 0:
 		return refuse(http.StatusNotFound, "no limit applies to %s in domain %s: POST /admin/explain says why", text, of.Domain)
 	case len(credited) == 0 && holding > 0:
-		return refuse(http.StatusConflict, "a limit that holds gets no credit, and of those that apply to %s no other is meant: what a request holds is released by POST /admin/reset with its request ID", text)
+		return refuse(http.StatusConflict, "a limit on what is held at once gets no credit, and of those that apply to %s no other is meant: what a request holds is released by POST /admin/reset with its request ID", text)
 	case len(credited) == 0 && shared == met:
 		return refuse(http.StatusConflict, "all descriptors share the counters of %s: select one with limit", text)
 	case len(credited) == 0:

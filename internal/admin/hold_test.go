@@ -74,3 +74,30 @@ func TestCountersOfHolds(t *testing.T) {
 		t.Errorf("after a reset: %d left, %d hold", left, n)
 	}
 }
+
+// TestCreditGivesBackWhatReservationsUsed, and neither what requests hold nor places under
+// a limit on what is held at once.
+func TestCreditGivesBackWhatReservationsUsed(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, heldRules+`  - name: tokens
+    match: {user: {}}
+    count_by: [user]
+    hold: {by: request_id, expires: 60s, settled_by: {phase: done}}
+    rate_limit: {unit: hour, requests_per_unit: 100}
+`); err != nil {
+		t.Fatal(err)
+	}
+	const alice = `"domain": "edge", "entries": [{"key": "user", "value": "alice"}]`
+	f.hit(t, 1, "user=alice,request_id=1")
+	f.hit(t, 1, "user=alice,request_id=1,phase=done") // one token is used
+	f.hit(t, 1, "user=alice,request_id=2")            // one is held
+	var result creditResult
+	f.send(t, http.MethodPost, "/admin/credit", `{`+alice+`, "hits": 20}`).into(t, http.StatusOK, &result)
+	if c := result.Counters; len(c) != 1 || c[0].Rule != "limits.tokens" || c[0].Given != 1 || c[0].Remaining != 99 {
+		t.Errorf("%+v", c)
+	}
+	f.send(t, http.MethodPost, "/admin/credit", `{`+alice+`, "hits": 20}`).problem(t, http.StatusConflict, nothingUsed)
+	// Neither does the request's own ID reach what it holds.
+	f.send(t, http.MethodPost, "/admin/credit", `{"domain": "edge", "entries": [{"key": "user", "value": "alice"}, {"key": "request_id", "value": "2"}], "hits": 20}`).problem(t, http.StatusConflict, nothingUsed)
+	f.send(t, http.MethodPost, "/admin/credit", `{`+alice+`, "hits": 1, "limit": "limits.in_flight"}`).problem(t, http.StatusConflict, "about:blank")
+}

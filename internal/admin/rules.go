@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -295,7 +296,8 @@ const (
 // write edits the stored rules, puts them in force and answers with the changes.
 func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings []ruleProblem,
 	edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) error {
-	prev, next, changes, err := a.store(r, dryRun, edit)
+	before := a.rulesInForce()
+	prev, next, changes, after, err := a.store(r, dryRun, edit)
 	if err != nil {
 		return err
 	}
@@ -307,22 +309,47 @@ func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings
 	if dryRun {
 		result.Revision, next = prev.Revision, prev
 	} else {
-		before := a.rulesInForce().Unadjusted
 		result.InForce, result.Problems = a.bringIntoForce(r.Context())
-		for _, p := range a.rulesInForce().Unadjusted {
-			if !slices.Contains(before, p) { // this write caused it
-				result.Warnings = append(result.Warnings, ruleProblem{What: p.Error()})
-			}
-		}
+		after = a.rulesInForce()
 		a.audit(r, "rules", append(changed(result.Changes), zap.Uint64("revision", next.Revision), zap.Bool("in_force", result.InForce))...)
 		if !result.InForce {
 			status = http.StatusAccepted
 		}
 	}
+	result.Warnings = append(result.Warnings, causedBy(before, after, result.Warnings)...)
 	w.Header().Set("ETag", a.etag(next))
 	answer(w, status, result)
 	return nil
 }
+
+// causedBy returns the warnings about rules, and about adjustments that can't apply to
+// them, which there were not before a write. Those that are known are about its body.
+func causedBy(before, after *config.Rules, known []ruleProblem) (caused []ruleProblem) {
+	if after == nil {
+		return nil
+	}
+	type warning struct{ what, remedy string }
+	of := func(what, remedy string) warning { return warning{storedAt.ReplaceAllString(what, ""), remedy} }
+	seen := map[warning]bool{}
+	if before != nil {
+		for _, p := range slices.Concat(before.Warnings, before.Unadjusted) {
+			seen[of(p.What, p.Remedy)] = true
+		}
+	}
+	for _, p := range known {
+		seen[of(p.What, p.Remedy)] = true
+	}
+	for _, p := range slices.Concat(after.Warnings, after.Unadjusted) {
+		if w := of(p.What, p.Remedy); !seen[w] {
+			seen[w] = true
+			caused = append(caused, ruleProblem{What: p.Error()})
+		}
+	}
+	return caused
+}
+
+// storedAt matches positions in stored rules. A change may move them.
+var storedAt = regexp.MustCompile(`\badmin:[^\s)]*:\d+:\d+`)
 
 // maxAudit bounds the changes in a line of the audit log, in bytes.
 const maxAudit = 64 << 10
@@ -358,36 +385,37 @@ func (c changeJSON) size() int {
 	return 100 + len(c.Key) + len(c.Domain) + len(c.Path) + len(c.Before) + len(c.After)
 }
 
-// store saves an edit, except in a dry run. If others write meanwhile, it edits their
-// rules again.
-func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) (prev, next rulestore.Set, changes []rulestore.Change, err error) {
+// store saves an edit, except in a dry run: then it returns the rules that would be in
+// force, nil if that is not known. If others write meanwhile, it edits their rules again.
+func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) (
+	prev, next rulestore.Set, changes []rulestore.Change, after *config.Rules, err error) {
 	precondition := r.Header.Get("If-Match")
 	for range maxConflicts {
 		if prev, err = a.editable(r.Context(), dryRun); err != nil {
-			return prev, next, nil, err
+			return prev, next, nil, nil, err
 		}
 		if precondition != "" && !matches(precondition, a.etag(prev)) {
-			return prev, next, nil, hasChanged()
+			return prev, next, nil, nil, hasChanged()
 		}
 		if next, changes, err = edit(prev); err != nil || next.Revision == prev.Revision {
-			return prev, next, changes, err
+			return prev, next, changes, nil, err
 		}
 		if dryRun {
 			if a.Store != nil {
-				err = notSaved(a.Store.Try(next))
+				after, err = a.Store.Try(next)
 			}
-			return prev, next, changes, err
+			return prev, next, changes, after, notSaved(err)
 		}
 		switch err = a.Store.Save(r.Context(), prev, next); {
 		case err == nil:
-			return prev, next, changes, nil
+			return prev, next, changes, nil, nil
 		case !errors.Is(err, rulestore.ErrConflict):
-			return prev, next, nil, notSaved(err)
+			return prev, next, nil, nil, notSaved(err)
 		case precondition != "":
-			return prev, next, nil, hasChanged()
+			return prev, next, nil, nil, hasChanged()
 		}
 	}
-	return prev, next, nil, notSaved(err)
+	return prev, next, nil, nil, notSaved(err)
 }
 
 // editable returns the admin rules for a change. Except for a dry run, it is an error if

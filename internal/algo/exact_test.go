@@ -153,6 +153,25 @@ func TestClockStepsBack(t *testing.T) {
 	})
 }
 
+// Where refused calls charge nothing, nobody is ever in debt, but for a clock that steps
+// back: two counters of a sliding window then weigh the last window as they did at that
+// time. That is over when the clock is where it was, or after a window.
+func TestAStepOfTheClockIsDebtForNoLongerThanTheStep(t *testing.T) {
+	every(t, func(t *rapid.T, p algo.Params) {
+		c := newCounter(t, p)
+		now, _, before := history(t, c)
+		if c.limit.DeniedHits() == algo.Count || c.limit.Holds() || before.Remaining < 0 {
+			return
+		}
+		back := rapid.OneOf(rapid.Int64Range(1, 3*p.Length().Microseconds()), rapid.SampledFrom([]int64{1, now - 1})).Draw(t, "step back")
+		stepped := max(1, now-back)
+		s := c.limit.Settle(slices.Clone(c.state), stepped, nil)
+		if _, d := c.limit.Step(s, stepped+min(back, longest(p)), 0); d.Remaining < 0 {
+			t.Fatalf("a clock that stepped back by %d µs is debt still: %s after %s", back, show(d), show(before))
+		}
+	})
+}
+
 // Capacity is what a new counter admits at once, and not one hit more.
 func TestCapacityPassesAtOnce(t *testing.T) {
 	every(t, func(t *rapid.T, p algo.Params) {

@@ -478,7 +478,7 @@ func (p Params) checkHold() error {
 		return nil
 	}
 	if kinds[p.Algorithm].alwaysHolds {
-		return &ParamError{"hold", fmt.Sprintf("%s holds for its window", p.Algorithm), "write the window alone"}
+		return &ParamError{"hold", fmt.Sprintf("%s holds for its window, and for nothing else", p.Algorithm), "leave the hold's own time out"}
 	}
 	if !p.Calendar.IsZero() {
 		return &ParamError{"hold", "windows of a calendar can't hold: a settlement could come in another month", "use a unit or a duration, or leave the hold out"}

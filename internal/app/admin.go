@@ -83,7 +83,7 @@ func (s *service) openRuleStore() (err error) {
 	default:
 		return nil
 	}
-	s.adminRules = &rulestore.Provider{Store: store, Log: s.log.Named("rules"), Check: func(sources []rulefile.Source) error {
+	s.adminRules = &rulestore.Provider{Store: store, Log: s.log.Named("rules"), Check: func(sources []rulefile.Source) (*config.Rules, error) {
 		return s.rules.Check(config.FromAdmin, sources)
 	}}
 	return nil

@@ -20,10 +20,11 @@ import (
 // that can never apply.
 func (s *service) load() reload.Load {
 	load := reload.Adjusted(rulefile.NewParser(s.opts.Rules.Grammar).Parse, s.opts.Rules.Default)
+	var hidden descriptor.HiddenFinder
 	return func(sources []rulefile.Source) (*config.Rules, error) {
 		rules, err := load(sources)
 		if err == nil {
-			rules.Warnings = slices.Concat(rules.Warnings, descriptor.Hidden(rules))
+			rules.Warnings = slices.Concat(rules.Warnings, hidden.Find(rules))
 		}
 		return rules, err
 	}

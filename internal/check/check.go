@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
@@ -92,12 +93,17 @@ type Skipped struct {
 
 // Against reports what happens to the counters of older rules.
 type Against struct {
-	Errors  []Problem `json:"errors"` // of the older rules
-	Anew    int       `json:"begin_anew"`
-	Gone    int       `json:"gone"`
-	New     int       `json:"new"`
-	Kept    int       `json:"kept"`
-	Changes []Change  `json:"changes"`
+	Errors []Problem `json:"errors"` // of the older rules
+	// DefaultBefore and DefaultAfter are the algorithms of limits for which none is written.
+	DefaultBefore string `json:"default_algorithm_before"`
+	DefaultAfter  string `json:"default_algorithm_after"`
+	Anew          int    `json:"begin_anew"`
+	Gone          int    `json:"gone"`
+	New           int    `json:"new"`
+	Kept          int    `json:"kept"`
+	// Partial reports that so many rules overlap that not all could be compared.
+	Partial bool     `json:"partial,omitempty"`
+	Changes []Change `json:"changes"`
 }
 
 // Change is about one limit.
@@ -106,12 +112,22 @@ type Change struct {
 	Old    *descriptor.CountedLimit `json:"old,omitempty"` // nil: the limit is new
 	New    *descriptor.CountedLimit `json:"new,omitempty"` // nil: the limit is gone
 	Why    string                   `json:"why,omitempty"` // it begins anew
-	text   string
+	// Example is a descriptor to which this happens. Partly reports that something else
+	// becomes of the limit for other descriptors.
+	Example string `json:"example,omitempty"`
+	Partly  bool   `json:"partly,omitempty"`
+	text    string
 }
 
-// New reports on the rules at paths and, unless against is empty, on the counters of the
-// rules there. Problems of either are in the report; the error is about anything else.
-func New(r *Reader, paths, against []string) (*Report, error) {
+// Older are the rules to compare with.
+type Older struct {
+	Paths   []string       // empty: none
+	Default config.Default // the algorithm of limits for which none is written
+}
+
+// New reports on the rules at paths and on the counters of older rules. Problems of either
+// are in the report; the error is about anything else.
+func New(r *Reader, paths []string, older Older) (*Report, error) {
 	report := &Report{Errors: []Problem{}, Warnings: []Problem{}, Hints: []Problem{}, Skipped: []Skipped{}, Adjustments: []Adjustment{}}
 	rules, err := r.Read(paths, func(path, why string) { report.Skipped = append(report.Skipped, Skipped{path, why}) })
 	if report.Errors, err = problems(err); err != nil || rules == nil {
@@ -121,11 +137,13 @@ func New(r *Reader, paths, against []string) (*Report, error) {
 	report.Warnings = Problems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.Useless(rules)))
 	report.Hints = Problems(rulefile.Hints(rules))
 	report.Adjustments = append(report.Adjustments, adjustments(rules)...)
-	if len(against) == 0 {
+	if len(older.Paths) == 0 {
 		return report, nil
 	}
-	report.Against = &Against{Changes: []Change{}}
-	old, err := r.Read(against, nil)
+	report.Against = &Against{Changes: []Change{}, DefaultBefore: older.Default.Algorithm.String(), DefaultAfter: r.Default.Algorithm.String()}
+	before := *r
+	before.Default = older.Default
+	old, err := before.Read(older.Paths, nil)
 	if report.Against.Errors, err = problems(err); err != nil || old == nil {
 		return report, err
 	}
@@ -162,7 +180,7 @@ func adjustments(rules *config.Rules) (all []Adjustment) {
 }
 
 func (a *Against) count(r descriptor.Replacement) {
-	a.Kept = r.Kept
+	a.Kept, a.Partial = r.Kept, r.Partial
 	for _, c := range r.Changes {
 		switch {
 		case c.Old == nil:
@@ -172,7 +190,7 @@ func (a *Against) count(r descriptor.Replacement) {
 		default:
 			a.Anew++
 		}
-		a.Changes = append(a.Changes, Change{c.Domain, c.Old, c.New, c.Why, c.String()})
+		a.Changes = append(a.Changes, Change{c.Domain, c.Old, c.New, c.Why, c.Example.String(), c.Partly, c.String()})
 	}
 }
 
@@ -206,6 +224,8 @@ func (r *Report) WriteJSON(out io.Writer) error {
 	return encoder.Encode(r)
 }
 
+var fixedWindow = algo.FixedWindow.String() // the default algorithm that needs no word
+
 // WriteText writes the report for people to read.
 func (r *Report) WriteText(out io.Writer) {
 	for _, s := range r.Skipped {
@@ -230,6 +250,12 @@ func (r *Report) WriteText(out io.Writer) {
 	fmt.Fprintf(out, "valid: %s, %s\n", Count(r.Domains, "domain"), Count(r.Rules, "rule"))
 	if r.Against == nil || writeErrors(out, r.Against.Errors) {
 		return
+	}
+	if a := r.Against; a.DefaultBefore != fixedWindow || a.DefaultAfter != fixedWindow {
+		fmt.Fprintf(out, "default algorithm: %s before, %s after\n", a.DefaultBefore, a.DefaultAfter)
+	}
+	if r.Against.Partial {
+		fmt.Fprintln(out, "warning: so many patterns overlap that not all of them could be compared")
 	}
 	for _, c := range r.Against.Changes {
 		fmt.Fprintln(out, c.text)

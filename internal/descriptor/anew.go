@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
 )
 
 // Replacement is what becomes of counters when rules replace others.
@@ -14,8 +13,11 @@ type Replacement struct {
 	// Changes are the limits whose counters do not go on, in the order of the new
 	// rules; those that are gone come last, in the order of the old ones.
 	Changes []CounterChange
-	// Kept is how many limits keep their counters, whatever else of them changed.
+	// Kept is how many of the new limits go on with counters, whatever else of them
+	// changed. A limit may do so for some descriptors and be among Changes for others.
 	Kept int
+	// Partial reports that so many rules overlap that not all could be compared.
+	Partial bool
 }
 
 // CounterChange is what becomes of the counters of one limit.
@@ -26,6 +28,12 @@ type CounterChange struct {
 	Old, New *CountedLimit
 	// Why says why the counters begin anew. Empty unless there are both limits.
 	Why string
+	// Example is a descriptor to which this happens; nil if it happens to all that the
+	// limits apply to. An … in it stands for any other text.
+	Example Entries
+	// Partly reports that something else becomes of the limit for other descriptors than
+	// those like Example.
+	Partly bool
 }
 
 // CountedLimit is a limit that has counters.
@@ -39,118 +47,41 @@ type CountedLimit struct {
 }
 
 // Replace says which counters begin anew when next replaces old: those whose keys
-// differ. Rules are not compared by their names. For each rule it takes a
-// descriptor that leads to the rule and looks up which one applies to it in the
-// other rules, so that a rule may also take over the counters of another one.
-func Replace(old, next *config.Rules) Replacement {
-	c := comparison{old: Compile(old), next: Compile(next), seen: map[[2]*Rule]bool{}}
-	for rule := range next.All() {
-		c.compare(rule, c.next)
+// differ. Rules are not compared by their names: it looks descriptors up in both, and they
+// stand for all descriptors that there are; see [comparison]. So a rule may take over the
+// counters of another one, and a rule that stays may be gone for some descriptors.
+func Replace(old, next *config.Rules) (r Replacement) {
+	c := comparison{filler: fillerOf(old, next), known: map[[2]*Rule]bool{}, times: map[*Rule]int{}}
+	c.compare(Compile(old), Compile(next))
+	type of struct {
+		rule  *Rule
+		limit *config.Limit
 	}
-	for rule := range old.All() {
-		c.compare(rule, c.old)
-	}
-	return c.found
-}
-
-// comparison collects what differs.
-type comparison struct {
-	old, next *Matcher
-	seen      map[[2]*Rule]bool // pairs of an old and a new rule
-	found     Replacement
-}
-
-// compare compares what applies to a descriptor that leads to the rule of one of
-// the matchers.
-func (c *comparison) compare(rule config.Rule, of *Matcher) {
-	domain := rule.Domain.Name
-	var before, after counters
-	if set := rule.Descriptor().Set; set != nil {
-		before, after = countersOfSet(c.old, domain, set.Name), countersOfSet(c.next, domain, set.Name)
-	} else {
-		entries := of.Domain(domain).Example(rule, fillers...)
-		if entries == nil {
-			return
-		}
-		before, after = countersOf(c.old, domain, entries), countersOf(c.next, domain, entries)
-	}
-	pair := [2]*Rule{before.rule, after.rule}
-	if c.seen[pair] {
-		return
-	}
-	c.seen[pair] = true
-	for _, p := range pairs(before.list, after.list) {
-		if p.old != nil && p.next != nil && p.old.goesOnAs(p.next) {
-			c.found.Kept++
-			continue
-		}
-		change := CounterChange{Domain: domain}
-		if p.old != nil {
-			change.Old = p.old.describe()
-		}
-		if p.next != nil {
-			change.New = p.next.describe()
-		}
-		if p.old != nil && p.next != nil {
-			change.Why = p.old.whyNot(p.next)
-		}
-		c.found.Changes = append(c.found.Changes, change)
-	}
-}
-
-// fillers stand for values that a rule leaves open. Several, for one of them may
-// be what another rule is for.
-var fillers = []string{"any value", "", "0", "~"}
-
-// Example returns entries that lead to the rule; nil if there are none, because others
-// always go before it. The fillers stand, one after the other until one will do, for
-// what the rule leaves open.
-func (d *Domain) Example(rule config.Rule, fillers ...string) Entries {
-	if set := rule.Descriptor().Set; set != nil {
-		return d.exampleOfSet(set, fillers)
-	}
-	for _, filler := range fillers {
-		entries := make(Entries, len(rule.Path))
-		examples := make([][]string, len(rule.Path))
-		tries := 1
-		for i, c := range rule.Path {
-			entries[i].Key = strings.ReplaceAll(c.Key, "*", filler)
-			examples[i] = exampleValues(c, filler)
-			tries = max(tries, len(examples[i]))
-		}
-		for try := range tries {
-			for i := range entries {
-				entries[i].Value = examples[i][min(try, len(examples[i])-1)]
+	kept := map[of]bool{}
+	for _, e := range c.found {
+		for _, p := range pairs(e.before.list, e.after.list) {
+			if p.old != nil && p.next != nil && p.old.goesOnAs(p.next) {
+				kept[of{e.next, p.next.limit}] = true
+				continue
 			}
-			if r := d.Lookup(entries); r != nil && r.Config == rule.Descriptor() {
-				return entries
+			change := CounterChange{Domain: e.domain, Example: e.example}
+			if p.old != nil {
+				change.Old = p.old.describe()
+				change.Partly = c.times[e.old] > 1
 			}
+			if p.next != nil {
+				change.New = p.next.describe()
+				change.Partly = c.times[e.next] > 1
+			}
+			if p.old != nil && p.next != nil {
+				change.Why = p.old.whyNot(p.next)
+			}
+			change.Partly = change.Partly && e.example != nil
+			r.Changes = append(r.Changes, change)
 		}
 	}
-	return nil
-}
-
-// mostExamples bounds how many values of a list are tried.
-const mostExamples = 100
-
-// exampleValues returns values that lead to the descriptor, if no other one goes before
-// it. Of a range they are the first address, the last, and the range itself.
-func exampleValues(c *config.Descriptor, filler string) (all []string) {
-	if !c.HasList() {
-		if c.Value == "" {
-			return []string{filler}
-		}
-		return []string{strings.ReplaceAll(c.Value, "*", filler)}
-	}
-	for _, v := range c.AnyOf.Values {
-		all = append(all, strings.ReplaceAll(v, "*", filler))
-	}
-	for _, text := range c.AnyOf.CIDRs {
-		if p, err := cidr.Parse(text); err == nil {
-			all = append(all, p.Addr().String(), cidr.Last(p).String(), p.String())
-		}
-	}
-	return all[:min(len(all), mostExamples)]
+	r.Kept, r.Partial = len(kept), c.effort.spent()
+	return r
 }
 
 // counters are those that a descriptor charges.
@@ -166,36 +97,6 @@ type counter struct {
 	rule  *Rule
 	limit *config.Limit
 	same  bool // paired
-}
-
-func countersOf(m *Matcher, domain string, entries []Entry) (c counters) {
-	d := m.Domain(domain)
-	if d == nil {
-		return c
-	}
-	if rule := d.Lookup(entries); rule != nil {
-		c = d.countersOf(rule, entries)
-	}
-	return c
-}
-
-// countersOfSet returns the counters of a rule on sets of entries, which has the same
-// ones for as long as it has its name and what it counts by.
-func countersOfSet(m *Matcher, domain, name string) (c counters) {
-	d := m.Domain(domain)
-	if d == nil {
-		return c
-	}
-	at, is := d.byName[name]
-	if !is {
-		return c
-	}
-	rule := &d.limitRules[at]
-	var entries []Entry
-	for _, key := range rule.Config.Set.CountBy {
-		entries = append(entries, Entry{Key: key, Value: fillers[0]})
-	}
-	return d.countersOf(rule, entries)
 }
 
 func (d *Domain) countersOf(rule *Rule, entries []Entry) counters {
@@ -317,7 +218,11 @@ func (c *counter) whyTag(next *counter) string {
 //	new.yaml:4:17: edge user: begins anew: algorithm changed: fixed_window, 5 per minute (old.yaml:4:17) -> token_bucket, 5 per minute, burst 5
 func (c CounterChange) String() string {
 	at := func(l *CountedLimit) string {
-		return fmt.Sprintf("%s: %s %s", l.Pos, config.Quote(c.Domain), config.Quote(l.Path))
+		name := fmt.Sprintf("%s: %s %s", l.Pos, config.Quote(c.Domain), config.Quote(l.Path))
+		if c.Partly {
+			name += ": partly, such as for " + config.Quote(c.Example.String())
+		}
+		return name
 	}
 	switch {
 	case c.Old == nil:

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
@@ -63,6 +64,8 @@ type UnmetRule struct {
 	Pos  string `json:"pos"`
 	// Keys are those of the conditions that the descriptor does not meet.
 	Keys []string `json:"keys"`
+	// Why says why the rule does not apply if that is not for its own conditions.
+	Why string `json:"why,omitempty"`
 }
 
 // Step is how one entry was matched.
@@ -172,24 +175,37 @@ func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
 	}
 	for i := range d.limitRules {
 		r := &d.limitRules[i]
-		keys := d.limits.Unmet(i, entries)
-		if hold := r.Config.Hold; hold != nil && !hasKey(entries, hold.By) && !slices.Contains(keys, hold.By) {
-			keys = append(keys, hold.By)
+		u := UnmetRule{Path: r.Path, Pos: r.Config.Pos.String(), Keys: d.unmet(r, entries)}
+		if len(u.Keys) == 0 && d.settling != nil && !d.meets(r, entries) {
+			u.Keys, u.Why = d.settledBy(r, entries)
 		}
-		if len(keys) == 0 && d.settling != nil && !d.meets(r, entries) {
-			for _, e := range entries {
-				if d.settling[e] {
-					keys = append(keys, e.Key)
-				}
-			}
-		}
-		if len(keys) > 0 {
-			at, _ := slices.BinarySearchFunc(x.Unmet, len(keys), func(u UnmetRule, n int) int { return cmp.Compare(len(u.Keys), n+1) })
-			x.Unmet = slices.Insert(x.Unmet, at, UnmetRule{r.Path, r.Config.Pos.String(), keys})
+		if len(u.Keys) > 0 {
+			at, _ := slices.BinarySearchFunc(x.Unmet, len(u.Keys), func(u UnmetRule, n int) int { return cmp.Compare(len(u.Keys), n+1) })
+			x.Unmet = slices.Insert(x.Unmet, at, u)
 			x.Unmet = x.Unmet[:min(len(x.Unmet), maxNearest)]
 		}
 	}
+	if x.Outcome != Matched && len(x.Unmet) > 0 {
+		x.Reason += "; of the limits on sets, the nearest is " + x.Unmet[0].String()
+	}
 	return x
+}
+
+// settledBy returns the keys of the entries for which a rule is left out whose conditions
+// are met, and why: the entries settle what other rules hold.
+func (d *Domain) settledBy(left *Rule, entries []Entry) (keys []string, why string) {
+	for _, e := range entries {
+		if !d.settling[e] || slices.Contains(keys, e.Key) || slices.ContainsFunc(left.Config.Set.Match, func(c sets.Condition) bool { return c.Key == e.Key }) {
+			continue
+		}
+		keys = append(keys, e.Key)
+		for i := range d.limitRules {
+			if r := &d.limitRules[i]; why == "" && r.Config.Hold != nil && r.Config.Hold.SettledBy == e {
+				why = fmt.Sprintf("left out: %s settles what %s holds, and is no request of its own", entryText(e), config.Quote(r.Path))
+			}
+		}
+	}
+	return keys, why
 }
 
 func plural(n int, one, more string) string {
@@ -435,9 +451,18 @@ func (x Explanation) String() string {
 		if i == 0 {
 			b.WriteString("\ndo not apply, by the keys whose conditions are not met:\n")
 		}
-		fmt.Fprintf(&b, "   %s%s\n", located(config.Quote(u.Path), u.Pos), listed(": ", u.Keys, config.Quote))
+		fmt.Fprintf(&b, "   %s\n", u)
 	}
 	return b.String()
+}
+
+// String returns the rule, its place, and why it does not apply.
+func (u UnmetRule) String() string {
+	name := located(config.Quote(u.Path), u.Pos)
+	if u.Why != "" {
+		return name + ": " + u.Why
+	}
+	return name + listed(": ", u.Keys, config.Quote)
 }
 
 func (r *ExplainedRule) write(b *strings.Builder) {

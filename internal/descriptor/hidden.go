@@ -9,17 +9,36 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 // Hidden returns a warning for each descriptor that can never apply because earlier ones
 // of its level, with a *, match everything that it matches. It also returns a warning for
 // each pattern or range of a list that makes no difference.
 func Hidden(rules *config.Rules) (warnings []config.Problem) {
+	return new(HiddenFinder).Find(rules)
+}
+
+// HiddenFinder finds the same as [Hidden] in rules that change. It looks only at domains
+// that it has not seen in the last rules. Only one goroutine may use it at a time.
+type HiddenFinder struct {
+	found map[*config.Domain][]config.Problem
+}
+
+// Find returns the warnings of all domains of the rules.
+func (f *HiddenFinder) Find(rules *config.Rules) (warnings []config.Problem) {
 	task := background.New()
 	defer task.Close()
+	found := make(map[*config.Domain][]config.Problem, len(rules.Domains))
 	for _, d := range rules.Domains {
-		warnings = hiddenIn(d.Descriptors, warnings, task)
+		of, known := f.found[d]
+		if !known {
+			of = hiddenIn(d.Descriptors, nil, task)
+		}
+		found[d] = of
+		warnings = append(warnings, of...)
 	}
+	f.found = found
 	return warnings
 }
 
@@ -27,7 +46,7 @@ func Hidden(rules *config.Rules) (warnings []config.Problem) {
 func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *background.Task) []config.Problem {
 	var alone, open []*config.Descriptor // patterns, each without the descriptors below it
 	of := map[*config.Descriptor]*config.Descriptor{}
-	ranged := false
+	ranged, mixed := false, false
 	for _, c := range level {
 		warnings = hiddenIn(c.Descriptors, warnings, task)
 		task.Step()
@@ -45,6 +64,10 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 			open = append(open, c)
 		}
 		ranged = ranged || len(c.AnyOf.CIDRs) > 0
+		mixed = mixed || c.HasList() && hasExact(c) && (len(c.AnyOf.CIDRs) > 0 || slices.ContainsFunc(c.AnyOf.Values, isPattern))
+	}
+	if mixed {
+		warnings = exactInOwn(level, warnings, task)
 	}
 	if ranged {
 		warnings = rangesInOwn(level, warnings, task)
@@ -110,6 +133,46 @@ func uselessIn(c *config.Descriptor, value, by string) config.Problem {
 		Remedy: "leave it out",
 	}
 }
+
+// exactInOwn adds a warning for each exact value of a list that leads to the list without
+// it too, by a pattern or a range of the same list.
+func exactInOwn(level []*config.Descriptor, warnings []config.Problem, task *background.Task) []config.Problem {
+	bare := make([]*config.Descriptor, len(level)) // without exact values
+	of := make(map[*config.Descriptor]*config.Descriptor, len(level))
+	for i, c := range level {
+		task.Step()
+		b := &config.Descriptor{Key: c.Key, Value: c.Value}
+		if c.HasList() {
+			b.AnyOf.CIDRs = c.AnyOf.CIDRs
+			b.AnyOf.Values = slices.DeleteFunc(slices.Clone(c.AnyOf.Values), func(v string) bool { return !isPattern(v) })
+		}
+		if c.Value != "" && !isPattern(c.Value) || c.HasList() && len(b.AnyOf.Values)+len(b.AnyOf.CIDRs) == 0 {
+			b.Value, b.AnyOf = exactMark+c.ValueText(), sets.Set{} // no value leads there
+		}
+		bare[i], of[b] = b, c
+	}
+	d := Compile(&config.Rules{Domains: []*config.Domain{{Descriptors: bare}}}).Domain("")
+	for _, c := range level {
+		if !c.HasList() || len(c.AnyOf.CIDRs) == 0 && !slices.ContainsFunc(c.AnyOf.Values, isPattern) {
+			continue
+		}
+		for _, v := range c.AnyOf.Values {
+			task.Step()
+			if isPattern(v) {
+				continue
+			}
+			if at := d.step(d.top, c.Key, v); at.slot != none && of[d.nodes[at.slot].config] == c {
+				warnings = append(warnings, config.Problem{Pos: c.Pos,
+					What:   fmt.Sprintf("the value %s of %s makes no difference: a pattern or a range of the same list matches it", config.Quote(v), *newPlace(c)),
+					Remedy: "leave it out"})
+			}
+		}
+	}
+	return warnings
+}
+
+// exactMark is the start of values that stand for exact ones, and that no rule has.
+const exactMark = "\x00exact:"
 
 // rangesInOwn adds a warning for each range of a list that lies in another range of the
 // list, with no range of another descriptor between the two.

@@ -2,6 +2,7 @@ package descriptor_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,4 +98,68 @@ func TestHiddenAgreesWithLookups(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHiddenNamesValuesOfListsThatMakeNoDifference: an exact value is one if a pattern or a
+// range of its own list gets its entries without it, and no other descriptor does.
+func TestHiddenNamesValuesOfListsThatMakeNoDifference(t *testing.T) {
+	for name, tt := range map[string]struct {
+		level []*config.Descriptor
+		want  []string
+	}{
+		"beside a pattern":            {[]*config.Descriptor{list("k", "x", "x*", "y")}, []string{"x"}},
+		"beside a range":              {[]*config.Descriptor{list("k", "10.1.2.3", "10.0.0.0/8", "192.0.2.1")}, []string{"10.1.2.3"}},
+		"an earlier pattern takes it": {[]*config.Descriptor{leaf("k", "*"), list("k", "x", "x*")}, nil},
+		"a later pattern does not":    {[]*config.Descriptor{list("k", "x", "x*"), leaf("k", "*")}, []string{"x"}},
+		"a longer range takes it":     {[]*config.Descriptor{list("k", "10.1.2.3", "10.0.0.0/8"), list("k", "10.1.0.0/16", "b")}, nil},
+		"another key":                 {[]*config.Descriptor{list("k", "x", "y"), list("l", "x*", "y*")}, nil},
+		"a pattern of another list":   {[]*config.Descriptor{list("k", "x", "y*"), list("k", "x*", "z")}, nil},
+	} {
+		var got []string
+		for _, p := range descriptor.Hidden(rules("e", tt.level...)) {
+			if _, value, is := strings.Cut(p.What, "the value "); is && strings.Contains(p.What, "makes no difference: a pattern or a range") {
+				value, _, _ = strings.Cut(value, " ")
+				got = append(got, value)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+// TestHiddenFinderFindsTheSameInRulesThatChange, and keeps nothing of domains that are gone.
+func TestHiddenFinderFindsTheSameInRulesThatChange(t *testing.T) {
+	domain := func(name string, values ...string) *config.Domain {
+		d := &config.Domain{Name: name}
+		for _, v := range values {
+			d.Descriptors = append(d.Descriptors, leaf("k", v))
+		}
+		return d
+	}
+	kept, other := domain("kept", "a*", "ab*"), domain("other", "b*", "bc*", "bd*")
+	var f descriptor.HiddenFinder
+	for i, domains := range [][]*config.Domain{{kept}, {kept, other}, {other}, {domain("other", "b*")}, {kept, other}} {
+		r := &config.Rules{Domains: domains}
+		if got, want := f.Find(r), descriptor.Hidden(r); !slices.Equal(got, want) {
+			t.Errorf("%d: got %v, want %v", i, got, want)
+		}
+	}
+}
+
+func BenchmarkHidden(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		for name, pattern := range map[string]string{"starts": "/api/v1/resource-%d/*", "middles": "*/resource-%d/*", "ends": "*/resource-%d"} {
+			var level []*config.Descriptor
+			for i := range n {
+				level = append(level, leaf("path", fmt.Sprintf(pattern, i)))
+			}
+			r := rules("e", level...)
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				for b.Loop() {
+					descriptor.Hidden(r)
+				}
+			})
+		}
+	}
 }

@@ -94,7 +94,9 @@ func TestExplainTellsOfHolds(t *testing.T) {
 		"user=a,id=1":            "hold by id, settled by phase=done",
 		"user=a,id=1,phase=done": "this descriptor settles",
 		"user=a":                 "limits.in_flight (test.yaml:4:5): id\n",
-		"user=b,id=1,phase=done": "limits.requests (test.yaml:12:5): phase\n",
+		"user=b,id=1,phase=done": "limits.requests (test.yaml:12:5): left out: phase=done settles what limits.in_flight holds, and is no request of its own\n",
+		"user=e,id=":             "rule limits.in_flight",
+		"thing=a":                "domain edge has no descriptors; of the limits on sets, the nearest is limits.other (test.yaml:9:5): id\n",
 		"user=c,id=2":            `in_flight|4:user=1:c|cc"`,
 		"user=d,id=2":            `|@5:other|fw:1h,hold`,
 	} {

@@ -39,8 +39,10 @@ func (d *Domain) LookupSets(dst []*Rule, found []int, entries []Entry, first boo
 	return dst, found, nil
 }
 
-// exampleOfSet is Example for a rule on sets of entries.
-func (d *Domain) exampleOfSet(rule *sets.Rule, fillers []string) Entries {
+// exampleOfSet is Example for a rule on sets of entries. Where a rule holds, the entry that
+// says which request it is is empty, for a request of no name holds each time that it asks.
+func (d *Domain) exampleOfSet(of *config.Descriptor, fillers []string) Entries {
+	rule, hold := of.Set, of.Hold
 	for _, filler := range fillers {
 		var entries Entries
 		for _, c := range rule.Match {
@@ -48,12 +50,17 @@ func (d *Domain) exampleOfSet(rule *sets.Rule, fillers []string) Entries {
 			switch {
 			case c.Absent:
 				continue
+			case hold != nil && c.Key == hold.By:
+				continue
 			case len(c.Any.Values) > 0:
 				value = strings.ReplaceAll(c.Any.Values[0], "*", filler)
 			case len(c.Any.CIDRs) > 0:
 				value, _, _ = strings.Cut(c.Any.CIDRs[0], "/")
 			}
 			entries = append(entries, Entry{Key: c.Key, Value: value})
+		}
+		if hold != nil {
+			entries = append(entries, Entry{Key: hold.By})
 		}
 		if entries == nil {
 			entries = Entries{{Key: "any", Value: filler}}

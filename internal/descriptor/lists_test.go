@@ -151,7 +151,8 @@ func TestHiddenValuesOfLists(t *testing.T) {
 		{mark(list("k", "a*", "ab*")), []string{"edge.yaml:1:5: the value ab* of k=[a*|ab*] (edge.yaml:1:5) makes no difference: a*, in the same list"}},
 		{mark(list("k", "10.0.0.0/8", "10.1.0.0/16"), list("k", "10.2.0.0/16"), list("k", "11.0.0.0/8", "11.1.1.0/24"), list("k", "11.1.0.0/16")), []string{
 			"edge.yaml:1:5: the value 10.1.0.0/16 of k=[cidr:10.0.0.0/8|cidr:10.1.0.0/16] (edge.yaml:1:5) makes no difference: 10.0.0.0/8, in the same list"}},
-		{mark(list("k", "*", "x"), leaf("k", "")), []string{"edge.yaml:2:5: k can never apply: k=[*|x] (edge.yaml:1:5)"}},
+		{mark(list("k", "*", "x"), leaf("k", "")), []string{
+			"edge.yaml:1:5: the value x of k=[*|x] (edge.yaml:1:5) makes no difference: a pattern or a range of the same list matches it; leave it out", "edge.yaml:2:5: k can never apply: k=[*|x] (edge.yaml:1:5)"}},
 		{mark(list("k", "10.0.0.0/8", "a"), leaf("k", "10.*"), leaf("k", "")), nil},
 	} {
 		var got []string
@@ -226,13 +227,23 @@ func TestExamplesOfLists(t *testing.T) {
 }
 
 // TestReplaceKnowsListsAndTables: neither a value that joins a list nor a table changes a
-// counter.
+// counter that there was.
 func TestReplaceKnowsListsAndTables(t *testing.T) {
 	gold := config.Row{Value: "gold", Limit: perMinute(1000)}
 	before := rules("e", list("k", "a", "b"), shared(list("s", "a", "b")), leaf("user", ""))
 	after := rules("e", list("k", "a", "b", "c"), shared(list("s", "a", "b", "c")), followed(leaf("user", ""), "plan", gold))
 	got := descriptor.Replace(before, after)
-	if len(got.Changes) != 1 || got.Changes[0].New.Path != "s_[a|b|c]" || got.Changes[0].Why != "other values share the counter" || got.Kept != 2 {
-		t.Errorf("%+v", got)
+	texts := make([]string, len(got.Changes))
+	for i, c := range got.Changes {
+		texts[i] = c.String()
+	}
+	want := []string{
+		": e k_[a|b|c]: partly, such as for k=c: new: token_bucket, 100 per minute",
+		": e s_[a|b|c]: partly, such as for s=a: begins anew: other values share the counter: token_bucket, 100 per minute -> token_bucket, 100 per minute",
+		": e s_[a|b|c]: partly, such as for s=c: new: token_bucket, 100 per minute",
+		": e user: partly, such as for user=…,plan=…: new: token_bucket, 0 for plan=gold, else 100 per minute",
+	}
+	if !slices.Equal(texts, want) || got.Kept != 2 {
+		t.Errorf("%d kept, changes\n%s", got.Kept, strings.Join(texts, "\n"))
 	}
 }

@@ -1,6 +1,7 @@
 package hit
 
 import (
+	"slices"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -9,6 +10,16 @@ import (
 
 // firstCount is how many requests First sends.
 const firstCount = 20
+
+// Limits reports whether the rules limit anything.
+func Limits(rules *config.Rules) bool {
+	for rule := range rules.All() {
+		if slices.ContainsFunc(rule.Descriptor().Limits, func(l *config.Limit) bool { return !l.Unlimited }) {
+			return true
+		}
+	}
+	return false
+}
 
 // First returns requests that show a limit at work: the first are OK, and one before
 // the end is over limit. ok is false if no limit of the rules shows that.
@@ -29,7 +40,7 @@ func First(rules *config.Rules, matcher *descriptor.Matcher) (first Requests, ok
 // pass and the last do not. It returns 0 if there are none: because the rule refuses
 // nothing, or everything, or gives hits back as fast as the requests charge them.
 func hitsThatShow(d *config.Descriptor) (hits int64) {
-	if d.ShadowMode || d.Hold != nil { // one request that asks again and again holds once
+	if d.ShadowMode {
 		return 0
 	}
 	for _, l := range d.Limits {
@@ -38,6 +49,9 @@ func hitsThatShow(d *config.Descriptor) (hits int64) {
 		}
 		most, p := l.Algo.Capacity(), l.Algo.Params()
 		while := float64(20 * time.Millisecond) // more than the requests take
+		if p.Algorithm.AlwaysHolds() {
+			while = 0 // nothing comes back but what expires
+		}
 		if most == 0 || float64(p.Limit)*while/float64(p.Length()) > float64(most)/2 {
 			return 0
 		}

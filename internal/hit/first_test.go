@@ -56,12 +56,44 @@ func TestFirstShowsBothAnswers(t *testing.T) {
 			}
 		})
 	}
-	rules, err := rulefile.Parse([]rulefile.Source{{Name: "r.yaml", Data: []byte("{domain: edge, descriptors: [{key: a, rate_limit: {unlimited: true}}], " +
-		"limits: [{name: x, hold: {by: id, expires: 60s, settled_by: {phase: done}}, rate_limit: {algorithm: concurrency, requests_per_unit: 5}}]}")}}, rulefile.Options{})
+	rules, err := rulefile.Parse([]rulefile.Source{{Name: "r.yaml", Data: []byte("{domain: edge, descriptors: [{key: a, rate_limit: {unlimited: true}}]}")}}, rulefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if first, ok := First(rules, descriptor.Compile(rules)); ok {
-		t.Errorf("without a limit that one request can use up: %+v", first)
+	if first, ok := First(rules, descriptor.Compile(rules)); ok || Limits(rules) {
+		t.Errorf("without a limit: %+v", first)
+	}
+}
+
+// TestFirstShowsHolds: a request of no name holds each time that it asks, so that one
+// command fills a limit on what is held at once.
+func TestFirstShowsHolds(t *testing.T) {
+	for _, tt := range []struct{ match, want string }{{"", "id"}, {"match: {user: {}, id: {}}, ", "user=demo,id"}} {
+		rules, err := rulefile.Parse([]rulefile.Source{{Name: "r.yaml", Data: []byte("{domain: edge, limits: [{name: x, " + tt.match +
+			"hold: {by: id, expires: 60s, settled_by: {phase: done}}, rate_limit: {algorithm: concurrency, requests_per_unit: 5}}]}")}}, rulefile.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		matcher := descriptor.Compile(rules)
+		first, ok := First(rules, matcher)
+		if !ok || !Limits(rules) || first.Descriptors[0].String() != tt.want || first.Hits != 1 {
+			t.Fatalf("got %+v, %v; want %s", first, ok, tt.want)
+		}
+		met, _, err := matcher.Domain("edge").LookupSets(nil, nil, first.Descriptors[0], true)
+		if err != nil || len(met) != 1 {
+			t.Fatalf("it meets %v, error %v", met, err)
+		}
+		var state algo.State
+		passed := 0
+		for range first.Count {
+			l := met[0].Config.Limits[0].Algo.For(met[0].HoldOf(first.Descriptors[0]))
+			var d algo.Decision
+			if state, d = l.Step(state, 1, first.Hits); d.Allowed {
+				passed++
+			}
+		}
+		if passed != 5 {
+			t.Errorf("%d pass, want the 5 of the limit", passed)
+		}
 	}
 }

@@ -236,14 +236,14 @@ func (t *decisions) total(took time.Duration) {
 func describe(s *rls.RateLimitResponse_DescriptorStatus) (limit, remaining, reset string) {
 	limit, remaining, reset = "-", "-", "-"
 	if l := s.CurrentLimit; l != nil {
-		unit := strings.ToLower(l.Unit.String())
+		per := "/" + strings.ToLower(l.Unit.String())
 		if m := l.GetUnitMultiplier().GetValue(); m > 1 {
-			unit = fmt.Sprintf("%d %ss", m, unit)
+			per = fmt.Sprintf("/%d %ss", m, per[1:])
 		}
-		if l.Unit == rls.RateLimitResponse_RateLimit_UNKNOWN {
-			unit = "window"
+		if l.Unit == rls.RateLimitResponse_RateLimit_UNKNOWN { // slots, or an odd window
+			per = ""
 		}
-		limit = strings.TrimSpace(fmt.Sprintf("%s %d/%s", l.Name, l.RequestsPerUnit, unit))
+		limit = strings.TrimSpace(fmt.Sprintf("%s %d%s", l.Name, l.RequestsPerUnit, per))
 		remaining = fmt.Sprint(s.LimitRemaining)
 	} else if s.LimitRemaining == math.MaxUint32 {
 		limit, remaining = "unlimited", "unlimited"

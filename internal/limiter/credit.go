@@ -33,8 +33,10 @@ func (l *Limiter) Credit(ctx context.Context, domain string, entries []descripto
 			continue
 		}
 		// The same step looks at the used hits. Hits that replicas have leased are left to
-		// those replicas, which give them back themselves.
+		// those replicas, which give them back themselves. What requests hold is left to
+		// them: a check of no request gives back what is used.
 		look, give := c.Check, c.Check
+		look.Hold, give.Hold = algo.Hold{}, algo.Hold{}
 		look.Lease, look.Hits, look.Descriptor, look.Role = 0, 0, len(ask.Checks), backend.Required
 		give.Lease, give.Hits, give.Descriptor, give.Role = 0, -hits, len(ask.Checks)+1, backend.Required
 		ask.Checks = append(ask.Checks, look, give)

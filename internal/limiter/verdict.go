@@ -38,7 +38,9 @@ type Status struct {
 	// ResetAfter is when the counter of Limit is unused again.
 	ResetAfter time.Duration
 	// PassesAfter is when the same descriptor would pass, if it is over limit and ever
-	// passes; otherwise the time until its counters are unused.
+	// passes; otherwise the time until its counters are unused. Of a refusal that no wait
+	// would change and whose counters are unused, such as that of a limit of 0, it is the
+	// length of a window.
 	PassesAfter time.Duration
 
 	check int // that of Limit
@@ -162,10 +164,13 @@ func (r *Request) report(d *Descriptor) (wait time.Duration) {
 		if !x.Allowed {
 			d.passes = false
 			wait = max(wait, x.RetryAfter)
-			if x.RetryAfter == algo.Never {
-				until = max(until, x.ResetAfter)
-			} else {
+			switch {
+			case x.RetryAfter != algo.Never:
 				until = max(until, x.RetryAfter)
+			case x.ResetAfter > 0:
+				until = max(until, x.ResetAfter)
+			default: // the counter is unused, and no wait helps: 0 would have clients return at once
+				until = max(until, r.ask.Checks[i].Limit.Params().Length())
 			}
 		}
 		if least == nil || tighter(x, least) {

@@ -297,3 +297,21 @@ func TestRefusalsOutOfMemorySayTheSame(t *testing.T) {
 	}
 	want(t, remembered, stored)
 }
+
+// TestRefusalsThatNoWaitChangesSayAWindow: a limit of 0 never passes. Where its counter has
+// no window that ends, a reset of 0 would have clients come back at once.
+func TestRefusalsThatNoWaitChangesSayAWindow(t *testing.T) {
+	for algorithm, want := range map[string]time.Duration{
+		"fixed_window": time.Minute, "sliding_window": time.Minute, "sliding_log": time.Minute,
+		"token_bucket": time.Minute, "leaky_bucket": time.Minute, "hybrid": time.Minute,
+	} {
+		f := serve(t, "domain: edge\ndescriptors:\n  - {key: none, rate_limit: {algorithm: "+algorithm+", unit: minute, requests_per_unit: 0}}\n  - {key: few, rate_limit: {algorithm: "+algorithm+", unit: minute, requests_per_unit: 5}}\n")
+		if s := f.ask(desc("none=a")).Statuses[0]; s.Code != codeOf(true) || s.DurationUntilReset != want {
+			t.Errorf("%s: %+v, want a reset of %v", algorithm, s, want)
+		}
+		f.hits = 6 // more than the limit ever holds
+		if s := f.ask(desc("few=a")).Statuses[0]; s.Code != codeOf(true) || s.DurationUntilReset != want {
+			t.Errorf("%s, asked for too much: %+v, want a reset of %v", algorithm, s, want)
+		}
+	}
+}

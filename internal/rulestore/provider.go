@@ -27,9 +27,9 @@ import (
 // change replaces it.
 type Provider struct {
 	Store Store
-	// Check returns why sources can't come into force beside the rules of other
-	// providers. If Check is nil, they always can.
-	Check func([]rulefile.Source) error
+	// Check returns the rules that would be in force with these sources and those of
+	// other providers. The error says why they can't. If Check is nil, they always can.
+	Check func([]rulefile.Source) (*config.Rules, error)
 	// MaxBytes bounds the stored form of a set; 0 means the package's MaxBytes.
 	MaxBytes int
 	Log      *zap.Logger
@@ -149,37 +149,38 @@ func (p *Provider) forget() {
 	maps.DeleteFunc(p.proven, func(name string, _ json.RawMessage) bool { return p.known.Domains[name] == nil })
 }
 
-// Try returns why a set can't be saved. It renders the text to store and reads it back,
-// beside the rules of all other providers. The error is ErrTooLarge or a parse error.
-func (p *Provider) Try(next Set) error {
+// Try returns the rules that would be in force once a set is saved; nil without Check. It
+// renders the text to store and reads it back, beside the rules of all other providers. The
+// error says why the set can't be saved: it is ErrTooLarge or a parse error.
+func (p *Provider) Try(next Set) (*config.Rules, error) {
 	text, err := json.Marshal(next)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if most := cmp.Or(p.MaxBytes, MaxBytes); len(text) > most {
-		return fmt.Errorf("%w: %d bytes as they are stored, of at most %d", ErrTooLarge, len(text), most)
+		return nil, fmt.Errorf("%w: %d bytes as they are stored, of at most %d", ErrTooLarge, len(text), most)
 	}
 	stored, err := decode(text)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.mu.Lock()
 	stored.aside = p.sift(stored)
 	p.mu.Unlock()
 	for name, bad := range stored.aside {
 		if next.Unusable(name) == nil {
-			return bad.why
+			return nil, bad.why
 		}
 	}
 	if p.Check == nil {
-		return nil
+		return nil, nil
 	}
 	return p.Check(stored.sources())
 }
 
 // Save implements Store. It refuses a set that could not be loaded again: see Try.
 func (p *Provider) Save(ctx context.Context, prev, next Set) error {
-	if err := p.Try(next); err != nil {
+	if _, err := p.Try(next); err != nil {
 		return err
 	}
 	return p.Store.Save(ctx, prev, next)

@@ -147,11 +147,11 @@ func TestASetThatIsTooLargeIsRefused(t *testing.T) {
 // TestASetIsValidatedBesideOtherSources has the rules of other providers refuse a set.
 func TestASetIsValidatedBesideOtherSources(t *testing.T) {
 	store, path := newFile(t)
-	p := &rulestore.Provider{Store: store, Log: zap.NewNop(), Check: func(sources []rulefile.Source) error {
+	p := &rulestore.Provider{Store: store, Log: zap.NewNop(), Check: func(sources []rulefile.Source) (*config.Rules, error) {
 		if len(sources) != 1 || sources[0].Origin != config.FromAdmin {
 			t.Errorf("asked about %v", sources)
 		}
-		return errors.New("no room beside them")
+		return nil, errors.New("no room beside them")
 	}}
 	next, _ := put(t, rulestore.Set{}, perUser(5), false)
 	if err := p.Save(t.Context(), rulestore.Set{}, next); err == nil || err.Error() != "no room beside them" {

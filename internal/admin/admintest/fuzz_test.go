@@ -69,7 +69,9 @@ func newFixture(f *testing.F) *fixture {
 	coordinator := reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse, Providers: []reload.Provider{
 		&reload.Files{Paths: []string{file}}, provider,
 	}})
-	provider.Check = func(sources []rulefile.Source) error { return coordinator.Check(config.FromAdmin, sources) }
+	provider.Check = func(sources []rulefile.Source) (*config.Rules, error) {
+		return coordinator.Check(config.FromAdmin, sources)
+	}
 	coordinator.Subscribe(limits.SetRules)
 	if err := coordinator.Reload(f.Context()); err != nil {
 		f.Fatal(err)

@@ -213,9 +213,10 @@ func (c *Coordinator) Reload(ctx context.Context) error {
 	return err
 }
 
-// Check reports why sources could not replace those of the provider of that origin, beside
-// the sources in force of the others; nil if they could. It changes nothing.
-func (c *Coordinator) Check(origin config.Origin, sources []rulefile.Source) error {
+// Check returns the rules that would be in force if sources replaced those of the provider
+// of that origin, beside the sources in force of the others. The error says why they could
+// not. It changes nothing.
+func (c *Coordinator) Check(origin config.Origin, sources []rulefile.Source) (*config.Rules, error) {
 	c.loading.Lock()
 	defer c.loading.Unlock()
 	var all []rulefile.Source
@@ -226,8 +227,7 @@ func (c *Coordinator) Check(origin config.Origin, sources []rulefile.Source) err
 			all = append(all, f.inForce...)
 		}
 	}
-	_, err := c.opts.Load(all)
-	return err
+	return c.opts.Load(all)
 }
 
 // ask reads the newest sources of all providers.

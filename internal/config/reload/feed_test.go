@@ -258,13 +258,13 @@ func TestCheckChangesNothing(t *testing.T) {
 	source := func(origin config.Origin, text string) []rulefile.Source {
 		return []rulefile.Source{{Name: "x", Data: []byte(text), Origin: origin}}
 	}
-	if err := c.Check(config.FromAdmin, source(config.FromAdmin, domain("edge", 2))); err != nil {
+	if _, err := c.Check(config.FromAdmin, source(config.FromAdmin, domain("edge", 2))); err != nil {
 		t.Error(err)
 	}
-	if err := c.Check(config.FromAdmin, source(config.FromAdmin, "domain: [")); err == nil {
+	if _, err := c.Check(config.FromAdmin, source(config.FromAdmin, "domain: [")); err == nil {
 		t.Error("bad text passed")
 	}
-	if err := c.Check(config.FromXDS, nil); err != nil {
+	if _, err := c.Check(config.FromXDS, nil); err != nil {
 		t.Error(err)
 	}
 	if got := c.Rules().String(); !strings.Contains(got, "requests_per_unit=1") || c.Status().Last.Generation != 1 {

@@ -1,13 +1,13 @@
 package rulefile
 
 import (
-	"errors"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // adjust is the key of a document of adjustments.
@@ -21,9 +21,9 @@ var (
 
 // adjustIn returns the key of adjustments in a document; nil if it has none.
 func adjustIn(n *yaml.Node) *yaml.Node {
-	root := resolve(n)
+	root := yamlfile.Resolve(n)
 	for i := 0; root.Kind == yaml.MappingNode && i+1 < len(root.Content); i += 2 {
-		if key := resolve(root.Content[i]); key.Kind == yaml.ScalarNode && key.Value == adjust {
+		if key := yamlfile.Resolve(root.Content[i]); key.Kind == yaml.ScalarNode && key.Value == adjust {
 			return key
 		}
 	}
@@ -39,7 +39,7 @@ func (d *decoder) adjustments(n, at *yaml.Node) {
 		switch {
 		case key != adjust:
 			beside = append(beside, key)
-		case !isNull(value):
+		case !yamlfile.IsNull(value):
 			d.list(value, "adjustments", func(n *yaml.Node) { d.adjust = append(d.adjust, d.adjustment(n)) })
 		}
 	})
@@ -98,15 +98,14 @@ func (d *decoder) selection(n *yaml.Node) (s config.Selection) {
 // change reads the parameters that an adjustment sets.
 func (d *decoder) change(n *yaml.Node) (c config.Change) {
 	var raw rawLimit
-	var burst field[config.Burst]
 	given, before := false, len(d.problems)
 	d.mapping(n, changeKeys, func(key string, value *yaml.Node) {
-		given = given || !isNull(value)
+		given = given || !yamlfile.IsNull(value)
 		switch key {
 		case "algorithm":
 			d.text(value, &raw.algorithm)
 		case "burst":
-			d.burst(value, &burst)
+			d.burst(value, &raw.burst)
 		case "strict":
 			d.boolean(value, &raw.strict)
 		case "sub_windows":
@@ -132,9 +131,8 @@ func (d *decoder) change(n *yaml.Node) (c config.Change) {
 	} else {
 		algorithm = algo.Hybrid // it takes all parameters: the rules' algorithms are not known here
 	}
-	raw.burst.n = burst.n
 	d.checkFields(&raw, algorithm)
-	c.Burst, c.SubWindows, c.Lease, c.RawBody = burst.v, int(raw.subWindows.v), raw.lease.v, raw.rawBody.v
+	c.Burst, c.SubWindows, c.Lease, c.RawBody = raw.burst.v, int(raw.subWindows.v), raw.lease.v, raw.rawBody.v
 	c.Strict, c.ShadowMode = optional(raw.strict), optional(raw.shadowMode)
 	var err error
 	if raw.deniedHits.given() {
@@ -155,30 +153,4 @@ func optional(f field[bool]) *bool {
 		return nil
 	}
 	return &f.v
-}
-
-// burst reads a number of hits, or a percentage of a limit.
-func (d *decoder) burst(n *yaml.Node, f *field[config.Burst]) {
-	target := resolve(n)
-	if target.Kind == yaml.ScalarNode && target.Tag == "!!int" {
-		var hits field[uint32]
-		d.number(n, &hits)
-		*f = field[config.Burst]{v: config.Burst{Hits: hits.v}, n: n, bad: hits.bad}
-		if hits.given() && hits.v == 0 {
-			d.problem(n, "burst of 0 admits nothing", "write at least 1, or leave it out for the default")
-		}
-		return
-	}
-	var text field[string]
-	d.text(n, &text)
-	*f = field[config.Burst]{n: text.n, bad: text.bad}
-	if !text.given() {
-		return
-	}
-	burst, err := config.ParseBurst(text.v)
-	if bad, ok := errors.AsType[*algo.ParamError](err); ok {
-		d.problem(n, bad.What, bad.Remedy)
-		f.bad = true
-	}
-	f.v = burst
 }

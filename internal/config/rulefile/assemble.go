@@ -127,6 +127,7 @@ func (b *builder) mergeConsume(d *decoder, domain, into *config.Domain) {
 func (b *builder) finish() {
 	names := map[limitID]bool{}
 	for _, domain := range b.order {
+		b.warnings = append(b.warnings, eclipsed(domain, b.task)...)
 		if b.settled[domain] {
 			continue
 		}

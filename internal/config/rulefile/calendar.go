@@ -22,7 +22,7 @@ type rawCalendar struct {
 // window reads a window: a duration, or a calendar.
 func (d *decoder) window(raw *rawRate, n *yaml.Node) {
 	raw.calendar = nil
-	if resolve(n).Kind != yaml.MappingNode {
+	if yamlfile.Resolve(n).Kind != yaml.MappingNode {
 		d.text(n, &raw.window)
 		return
 	}

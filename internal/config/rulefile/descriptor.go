@@ -33,10 +33,10 @@ type rawDescriptor struct {
 // the builder, which knows the descriptors of other sources.
 func (d *decoder) descriptors(n *yaml.Node) []*config.Descriptor {
 	var level []*config.Descriptor // nil when empty
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return nil
 	}
-	if size := len(resolve(n).Content); size > 0 {
+	if size := len(yamlfile.Resolve(n).Content); size > 0 {
 		level = make([]*config.Descriptor, 0, size)
 	}
 	d.list(n, "descriptors", func(n *yaml.Node) { level = append(level, d.descriptor(n)) })
@@ -97,7 +97,7 @@ func (d *decoder) setDescriptor(raw *rawDescriptor, key string, value *yaml.Node
 // setRateLimit reads a limit. If a merge key has already set one, it reads into that one:
 // keys that are not written again stay.
 func (d *decoder) setRateLimit(raw *rawDescriptor, n *yaml.Node) {
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		if raw.limit == nil {
 			d.warn(n, "rate_limit is empty: nothing is limited", "remove it, or write unit and requests_per_unit")
 		}
@@ -112,7 +112,7 @@ func (d *decoder) setRateLimit(raw *rawDescriptor, n *yaml.Node) {
 
 func (d *decoder) setRateLimits(raw *rawDescriptor, n *yaml.Node) {
 	raw.limits = field[[]*rawLimit]{n: n}
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return
 	}
 	raw.limits.bad = !d.list(n, "rate limits", func(n *yaml.Node) {
@@ -123,7 +123,7 @@ func (d *decoder) setRateLimits(raw *rawDescriptor, n *yaml.Node) {
 }
 
 func (d *decoder) setMetadata(raw *rawDescriptor, n *yaml.Node) {
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		raw.metadata = nil
 		return
 	}

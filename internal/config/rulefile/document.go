@@ -251,7 +251,7 @@ func (d *document) decodeWhole(task *background.Task) {
 	stream := newStream(d.Data, task)
 	var root, next yaml.Node
 	switch err := stream.Decode(&root); {
-	case errors.Is(err, io.EOF) || err == nil && isNull(root.Content[0]):
+	case errors.Is(err, io.EOF) || err == nil && yamlfile.IsNull(root.Content[0]):
 		what := "the document is empty"
 		if len(d.Data) == len(d.source.Data) {
 			what = "the file is empty"

@@ -57,7 +57,7 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 	switch {
 	case name.v != "":
 		domain.Pos = d.pos(name.n)
-	case name.bad || resolve(n).Kind != yaml.MappingNode: // reported already
+	case name.bad || yamlfile.Resolve(n).Kind != yaml.MappingNode: // reported already
 	default:
 		d.problemIn("domain", name.at(n), "the domain is missing or empty", `write "domain: name", as in Envoy's rate limit filter`)
 	}
@@ -68,7 +68,7 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 	default:
 		d.problemIn("consume", d.consume.n, fmt.Sprintf("unknown value %q", yamlfile.Abridge(d.consume.v)), "write each or all_or_nothing")
 	}
-	if domain.Descriptors == nil && domain.Limits == nil && resolve(n).Kind == yaml.MappingNode {
+	if domain.Descriptors == nil && domain.Limits == nil && yamlfile.Resolve(n).Kind == yaml.MappingNode {
 		d.warnIn("descriptors", n, "the domain has no descriptors: nothing is limited", "write some")
 	}
 	return domain

@@ -33,7 +33,7 @@ var framing = []string{"host", "connection", "content-length", "keep-alive", "pr
 
 func (d *decoder) setRequestHeaders(raw *rawLimit, n *yaml.Node) {
 	raw.requestHeaders = field[[]rawHeader]{}
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return
 	}
 	raw.requestHeaders.n = n
@@ -42,7 +42,7 @@ func (d *decoder) setRequestHeaders(raw *rawLimit, n *yaml.Node) {
 		empty: "a header without a name", again: "remove one of them",
 	}, func(key, value *yaml.Node) {
 		h := rawHeader{name: key}
-		if isNull(value) {
+		if yamlfile.IsNull(value) {
 			d.problem(value, "a header without a value", "write a text")
 			h.value.bad = true
 		} else {

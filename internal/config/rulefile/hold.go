@@ -3,6 +3,7 @@ package rulefile
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -28,7 +29,7 @@ type rawHold struct {
 }
 
 func (d *decoder) hold(n *yaml.Node) *rawHold {
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return nil
 	}
 	raw := &rawHold{n: n}
@@ -56,8 +57,10 @@ func (d *decoder) expiry(text *field[string]) time.Duration {
 	switch {
 	case err != nil:
 		d.problem(text.n, fmt.Sprintf("%q is not a duration", yamlfile.Abridge(text.v)), remedy)
-	case expires < algo.MinWindow || expires > algo.MaxWindow || expires%time.Microsecond != 0:
-		d.problem(text.n, fmt.Sprintf("a hold can't expire after %v", expires), remedy)
+	case expires > algo.MaxWindow:
+		d.problem(text.n, fmt.Sprintf("a hold can't expire after %s: 366d is the most", text.v), remedy)
+	case expires < algo.MinWindow || expires%time.Microsecond != 0:
+		d.problem(text.n, fmt.Sprintf("a hold can't expire after %s: 1ms is the least, in whole microseconds", text.v), remedy)
 	default:
 		return expires
 	}
@@ -66,23 +69,23 @@ func (d *decoder) expiry(text *field[string]) time.Duration {
 
 // settledBy reads the entry that settles.
 func (d *decoder) settledBy(n *yaml.Node) (entries []sets.Entry) {
-	target := resolve(n)
-	if target.Kind != yaml.MappingNode {
-		d.problem(n, "want a mapping, found "+describe(target), "write the entry that the descriptor has when the request has ended, such as {phase: done}")
-		return nil
-	}
-	for i := 0; i+1 < len(target.Content); i += 2 {
-		var key, value field[string]
-		d.text(target.Content[i], &key)
-		d.text(target.Content[i+1], &value)
+	d.ownKeys(n, ownKeys{
+		of: "settled_by", want: "write the entry that the descriptor has when the request has ended, such as {phase: done}", key: "the key of an entry",
+		empty: "an entry without a key", again: "remove one of them",
+	}, func(key, node *yaml.Node) {
+		var value field[string]
+		d.text(node, &value)
 		switch {
-		case key.bad || value.bad: // reported already
-		case key.v == "" || value.v == "":
-			d.problem(target.Content[i], "an entry without a key or a value", "write both, such as {phase: done}")
+		case value.bad: // reported already
+		case value.v == "":
+			d.problem(key, "an entry without a value", "write both, such as {phase: done}")
 		default:
-			entries = append(entries, sets.Entry{Key: key.v, Value: value.v})
+			if strings.Contains(key.Value+value.v, "*") {
+				d.warn(node, fmt.Sprintf("the * in %s=%s stands for itself", yamlfile.Abridge(key.Value), yamlfile.Abridge(value.v)), "write the one entry that the descriptor has when the request has ended, such as {phase: done}")
+			}
+			entries = append(entries, sets.Entry{Key: key.Value, Value: value.v})
 		}
-	}
+	})
 	return entries
 }
 
@@ -121,7 +124,7 @@ func (d *decoder) checkHold(raw *rawHold, set *sets.Rule, countBy *yaml.Node) *c
 	case len(raw.settled) > 1:
 		d.problemIn("settled_by", raw.settledBy, "more than one entry", "write the one that tells that the request has ended")
 	case len(raw.settled) == 0:
-		if at := resolve(raw.settledBy); at.Kind == yaml.MappingNode && len(at.Content) == 0 {
+		if at := yamlfile.Resolve(raw.settledBy); at.Kind == yaml.MappingNode && len(at.Content) == 0 {
 			d.problemIn("settled_by", raw.settledBy, "no entry", "write one, such as {phase: done}")
 		}
 	default:

@@ -99,12 +99,14 @@ func TestHoldsSayWhatIsWrong(t *testing.T) {
 		{rule("{expires: 60s, settled_by: {phase: done}}", concurrency), "rules.yaml:6:11: limits[0].hold.by: by is missing or empty; write the key of the entry"},
 		{rule("{by: id, settled_by: {phase: done}}", concurrency), "rules.yaml:6:11: limits[0].hold.expires: expires is missing"},
 		{rule("{by: id, expires: soon, settled_by: {phase: done}}", concurrency), `rules.yaml:6:29: limits[0].hold.expires: "soon" is not a duration; write a duration with its unit, longer than the longest request`},
-		{rule("{by: id, expires: 0s, settled_by: {phase: done}}", concurrency), "limits[0].hold.expires: a hold can't expire after 0s"},
+		{rule("{by: id, expires: 0s, settled_by: {phase: done}}", concurrency), "limits[0].hold.expires: a hold can't expire after 0s: 1ms is the least"},
+		{rule("{by: id, expires: 400d, settled_by: {phase: done}}", concurrency), "limits[0].hold.expires: a hold can't expire after 400d: 366d is the most; write a duration"},
+		{"domain: edge\ndescriptors:\n  - {key: user, hold: {by: id}, rate_limit: {unit: hour, requests_per_unit: 10}}\n", `descriptors[0].hold: unknown key "hold"; that is for limits: of the domain: write the rule there, with match in place of key and value`},
 		{rule("{by: id, expires: 60s}", concurrency), "limits[0].hold.settled_by: settled_by is missing; write the entry"},
 		{rule("{by: id, expires: 60s, settled_by: done}", concurrency), "rules.yaml:6:46: limits[0].hold.settled_by: want a mapping"},
 		{rule("{by: id, expires: 60s, settled_by: {}}", concurrency), "limits[0].hold.settled_by: no entry; write one"},
 		{rule("{by: id, expires: 60s, settled_by: {a: b, c: d}}", concurrency), "limits[0].hold.settled_by: more than one entry"},
-		{rule("{by: id, expires: 60s, settled_by: {phase: ''}}", concurrency), "an entry without a key or a value"},
+		{rule("{by: id, expires: 60s, settled_by: {phase: ''}}", concurrency), "limits[0].hold.settled_by.phase: an entry without a value"},
 		{rule("{by: user, expires: 60s, settled_by: {phase: done}}", concurrency), `rules.yaml:5:16: limits[0].hold.by: count_by names "user"`},
 		{rule("{by: id, expires: 60s, settled_by: {id: done}}", concurrency), `"id" is also by`},
 		{rule("{by: id, expires: 60s, settled_by: {user: done}}", concurrency), `match names "user" too`},
@@ -121,6 +123,35 @@ func TestHoldsSayWhatIsWrong(t *testing.T) {
 	} {
 		if _, err := parseHold(c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s\ngot  %v\nwant %s", c.text, err, c.want)
+		}
+	}
+}
+
+// TestWarningsAboutHolds: what is taken literally, and tables that no request of the rule
+// has a row of.
+func TestWarningsAboutHolds(t *testing.T) {
+	rule := func(match, settled, by string) string {
+		return "domain: edge\nlimits:\n  - name: x\n    match: {user: {}" + match + "}\n    count_by: [user]\n    hold: {by: id, expires: 60s, settled_by: {phase: '" + settled + "'}}\n" +
+			"    rate_limit: {unit: hour, requests_per_unit: {by: " + by + ", values: {gold: 9}, default: 5}}\n"
+	}
+	for _, c := range []struct{ text, want string }{
+		{rule("", "done", "plan"), ""},
+		{rule(", plan: {}", "done", "plan"), ""},
+		{rule("", "do*", "plan"), "rules.yaml:6:54: limits[0].hold.settled_by.phase: the * in phase=do* stands for itself"},
+		{rule(", plan: {absent: true}", "done", "plan"), "rules.yaml:7:54: limits[0].rate_limit.requests_per_unit: the table follows plan, which match wants to be absent: its default serves every request; follow another entry"},
+		{rule("", "done", "phase"), "the table follows phase, which only settlements have"},
+		{rule("", "done", "id"), "the table follows id, which says which request it is"},
+	} {
+		rules, err := parseHold(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, w := range rules.Warnings {
+			got = append(got, w.Error())
+		}
+		if text := strings.Join(got, "\n"); !strings.Contains(text, c.want) || (c.want == "") != (text == "") {
+			t.Errorf("%s\ngot  %s\nwant %s", c.text, text, c.want)
 		}
 	}
 }

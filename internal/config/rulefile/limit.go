@@ -1,7 +1,6 @@
 package rulefile
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -42,8 +41,8 @@ type rawLimit struct {
 	rawRate
 	n                                                            *yaml.Node
 	name, algorithm, deniedHits, onBackendError, refill, rawBody field[string]
-	burst, subWindows, capacity                                  field[uint32]
-	burstPercent, capacityPercent                                field[config.Percent] // instead
+	burst, capacity                                              field[config.Burst]
+	subWindows                                                   field[uint32]
 	strict, unlimited, shadowMode                                field[bool]
 	lease                                                        field[float64]
 	replaces                                                     field[[]field[string]]
@@ -63,7 +62,7 @@ func (d *decoder) rawLimit(n *yaml.Node, raw *rawLimit) {
 		case "algorithm":
 			d.text(value, &raw.algorithm)
 		case "burst":
-			d.setBurst(value, &raw.burst, &raw.burstPercent)
+			d.burst(value, &raw.burst)
 		case "name":
 			d.text(value, &raw.name)
 		case "denied_hits":
@@ -109,14 +108,14 @@ func (d *decoder) setRate(raw *rawRate, key string, n *yaml.Node) {
 
 func (d *decoder) setBucket(raw *rawLimit, n *yaml.Node) {
 	raw.bucket = nil
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return
 	}
 	raw.bucket = n
 	d.mapping(n, bucketKeys, func(key string, value *yaml.Node) {
 		switch key {
 		case "capacity":
-			d.setBurst(value, &raw.capacity, &raw.capacityPercent)
+			d.burst(value, &raw.capacity)
 		case "refill_rate":
 			d.text(value, &raw.refill)
 		}
@@ -125,7 +124,7 @@ func (d *decoder) setBucket(raw *rawLimit, n *yaml.Node) {
 
 func (d *decoder) setSliding(raw *rawLimit, n *yaml.Node) {
 	raw.sliding = nil
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return
 	}
 	raw.sliding = n
@@ -135,7 +134,7 @@ func (d *decoder) setSliding(raw *rawLimit, n *yaml.Node) {
 
 func (d *decoder) setReplaces(raw *rawLimit, n *yaml.Node) {
 	raw.replaces = field[[]field[string]]{n: n}
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return
 	}
 	d.list(n, `mappings such as "name: other"`, func(n *yaml.Node) {
@@ -205,8 +204,6 @@ func (d *decoder) paramProblem(raw *rawLimit, bad *algo.ParamError) {
 		d.problemIn("algorithm", raw.algorithm.n, bad.What, bad.Remedy)
 	case bad.Param == "burst" && raw.burst.n != nil:
 		d.problemIn(bad.Param, raw.burst.n, bad.What, bad.Remedy)
-	case bad.Param == "burst" && raw.burstPercent.n != nil:
-		d.problemIn(bad.Param, raw.burstPercent.n, bad.What, bad.Remedy)
 	default:
 		d.problem(raw.n, bad.What, bad.Remedy)
 	}
@@ -269,7 +266,6 @@ func (d *decoder) checkUnlimited(raw *rawLimit) {
 		{"window", raw.window.n, false},
 		{"algorithm", raw.algorithm.n, false},
 		{"burst", raw.burst.n, false},
-		{"burst", raw.burstPercent.n, false},
 		{"denied_hits", raw.deniedHits.n, false},
 		{"strict", raw.strict.n, false},
 		{"sub_windows", raw.subWindows.n, false},
@@ -341,7 +337,6 @@ func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
 		takes algo.Takes
 	}{
 		{"burst", raw.burst.n, algo.TakesBurst},
-		{"burst", raw.burstPercent.n, algo.TakesBurst},
 		{"strict", raw.strict.n, algo.TakesStrict},
 		{"sub_windows", raw.subWindows.n, algo.TakesStrict},
 		{"token_bucket", raw.bucket, algo.TakesRefill},
@@ -425,14 +420,14 @@ func (d *decoder) multiply(rate *rawRate, l *config.Limit, p *algo.Params) {
 
 // bucket validates burst and the bucket of hybrid.
 func (d *decoder) bucket(raw *rawLimit, l *config.Limit, p *algo.Params) {
-	burst, percent, key := raw.burst, raw.burstPercent, "burst"
+	burst, key := raw.burst, "burst"
 	if raw.bucket != nil && p.Algorithm.Takes(algo.TakesRefill) {
-		if raw.burst.given() || raw.burstPercent.given() {
-			d.problemIn("burst", cmp.Or(raw.burst.n, raw.burstPercent.n), "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
+		if raw.burst.given() {
+			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
 		}
 		d.push("token_bucket")
 		defer d.pop()
-		burst, percent, key = raw.capacity, raw.capacityPercent, "capacity"
+		burst, key = raw.capacity, "capacity"
 		if raw.refill.given() {
 			rate, what, remedy := parseRate(raw.refill.v)
 			if what != "" {
@@ -441,15 +436,31 @@ func (d *decoder) bucket(raw *rawLimit, l *config.Limit, p *algo.Params) {
 			p.Refill = rate
 		}
 	}
-	p.Burst = burst.v
-	if percent.given() {
-		l.BurstPercent = percent.v
+	p.Burst, l.BurstPercent = burst.v.Hits, burst.v.Percent
+	if percent := l.BurstPercent; percent != 0 {
 		var fits bool
-		if p.Burst, fits = percent.v.Of(p.Limit); !fits {
-			d.problemIn(key, percent.n, fmt.Sprintf("%v of %d is more than %d", percent.v, p.Limit, uint32(math.MaxUint32)), "write a smaller percentage")
+		if p.Burst, fits = percent.Of(p.Limit); !fits {
+			d.problemIn(key, burst.n, fmt.Sprintf("%v of %d is more than %d", percent, p.Limit, uint32(math.MaxUint32)), "write a smaller percentage")
 		}
 	}
-	if burst.given() && burst.v == 0 {
-		d.problemIn(key, burst.n, key+" of 0 admits nothing", "write at least 1, or leave it out for the default")
+}
+
+// burst reads the value of a key: a number of hits above 0, or a percentage of the limit.
+func (d *decoder) burst(n *yaml.Node, f *field[config.Burst]) {
+	target := yamlfile.Resolve(n)
+	number, isPercent := strings.CutSuffix(strings.TrimSpace(target.Value), "%")
+	if target.Kind != yaml.ScalarNode || target.Tag != "!!str" || !isPercent {
+		var hits field[uint32]
+		d.number(n, &hits)
+		*f = field[config.Burst]{v: config.Burst{Hits: hits.v}, n: hits.n, bad: hits.bad}
+		if hits.given() && hits.v == 0 {
+			d.problem(n, d.path[len(d.path)-1].key+" of 0 admits nothing", "write at least 1, or leave it out for the default")
+		}
+		return
+	}
+	percent, ok := config.ParsePercent(strings.TrimSpace(number))
+	*f = field[config.Burst]{v: config.Burst{Percent: percent}, n: n, bad: !ok}
+	if !ok {
+		d.problem(n, fmt.Sprintf("%q is no percentage", yamlfile.Abridge(target.Value)), "write one such as 20% or 12.5%, with two decimals at most, from 0.01% to 10000%")
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // metadata reads any mapping and adds its keys to those of into. Values are nil, bool,
@@ -17,18 +19,18 @@ func (r *reader) metadata(n *yaml.Node, into map[string]any) {
 	}
 	defer r.leave(n)
 	if target.Kind != yaml.MappingNode {
-		r.problem(n, "want a mapping, found "+describe(target), "write keys and values")
+		r.problem(n, "want a mapping, found "+yamlfile.Describe(target), "write keys and values")
 		return
 	}
 	seen := make(map[string]bool, len(target.Content)/2)
 	for i := 0; i+1 < len(target.Content); i += 2 {
-		key, value := resolve(target.Content[i]), target.Content[i+1]
-		if isMerge(key) {
+		key, value := yamlfile.Resolve(target.Content[i]), target.Content[i+1]
+		if yamlfile.IsMerge(key) {
 			r.mergeMetadata(value, into)
 			continue
 		}
 		if key.Kind != yaml.ScalarNode {
-			r.problem(key, "a key must be a string, found "+describe(key), "write a name")
+			r.problem(key, "a key must be a string, found "+yamlfile.Describe(key), "write a name")
 			continue
 		}
 		if seen[key.Value] {
@@ -60,7 +62,7 @@ func (r *reader) mergeMetadata(n *yaml.Node, into map[string]any) {
 }
 
 func (r *reader) anything(n *yaml.Node) any {
-	switch target := resolve(n); target.Kind {
+	switch target := yamlfile.Resolve(n); target.Kind {
 	case yaml.MappingNode:
 		m := make(map[string]any, len(target.Content)/2)
 		r.metadata(n, m)
@@ -75,8 +77,8 @@ func (r *reader) anything(n *yaml.Node) any {
 }
 
 func (r *reader) scalar(n *yaml.Node) any {
-	target := resolve(n)
-	if isNull(target) {
+	target := yamlfile.Resolve(n)
+	if yamlfile.IsNull(target) {
 		return nil
 	}
 	if value, ok := boolean(target); ok {

@@ -108,7 +108,7 @@ func (r *reader) warnIn(key string, n *yaml.Node, what, remedy string) {
 // enter returns the list or mapping that n stands for. The caller must call leave after
 // reading it. enter refuses nodes whose reading would not end, or would take too long.
 func (r *reader) enter(n *yaml.Node) (target *yaml.Node, ok bool) {
-	target = resolve(n)
+	target = yamlfile.Resolve(n)
 	switch {
 	case r.bomb:
 		return nil, false
@@ -139,7 +139,7 @@ func (r *reader) enter(n *yaml.Node) (target *yaml.Node, ok bool) {
 }
 
 func (r *reader) leave(n *yaml.Node) {
-	target := resolve(n)
+	target := yamlfile.Resolve(n)
 	r.depth--
 	if n != target {
 		r.aliases--
@@ -147,19 +147,6 @@ func (r *reader) leave(n *yaml.Node) {
 	if target.Anchor != "" {
 		delete(r.open, target)
 	}
-}
-
-// resolve follows an alias.
-func resolve(n *yaml.Node) *yaml.Node {
-	if n.Kind == yaml.AliasNode {
-		return n.Alias
-	}
-	return n
-}
-
-func isNull(n *yaml.Node) bool {
-	n = resolve(n)
-	return n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 }
 
 // keys are the keys that a mapping may have.
@@ -194,13 +181,13 @@ func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml
 	}
 	defer r.leave(n)
 	if target.Kind != yaml.MappingNode {
-		r.problem(n, "want a mapping, found "+describe(target), fmt.Sprintf("write a mapping with keys such as %q", k.names[0]))
+		r.problem(n, "want a mapping, found "+yamlfile.Describe(target), fmt.Sprintf("write a mapping with keys such as %q", k.names[0]))
 		return false
 	}
 	var seen uint32
 	for i := 0; i+1 < len(target.Content); i += 2 {
-		key, value := resolve(target.Content[i]), target.Content[i+1]
-		if isMerge(key) {
+		key, value := yamlfile.Resolve(target.Content[i]), target.Content[i+1]
+		if yamlfile.IsMerge(key) {
 			before := seen
 			r.merge(value, k, func(name string, value *yaml.Node) {
 				if before&(1<<k.index[name]) != 0 {
@@ -211,7 +198,7 @@ func (r *reader) mapping(n *yaml.Node, k *keys, set func(key string, value *yaml
 			continue
 		}
 		if key.Kind != yaml.ScalarNode || key.Tag != "!!str" {
-			r.problem(key, "a key must be a string, found "+describe(key), "write one of "+strings.Join(k.names, ", "))
+			r.problem(key, "a key must be a string, found "+yamlfile.Describe(key), "write one of "+strings.Join(k.names, ", "))
 			continue
 		}
 		index, known := k.index[key.Value]
@@ -236,33 +223,33 @@ type ownKeys struct {
 	of    string // what the mapping is
 	want  string // remedy for a value that is no mapping
 	key   string // what a key is
-	empty string // mistake: an empty key
+	empty string // mistake: an empty key; empty: it is none
 	again string // remedy for a key that is written twice
 }
 
 // ownKeys reads n as such a mapping and calls each for its keys, with the path leading
-// to the value.
-func (r *reader) ownKeys(n *yaml.Node, k ownKeys, each func(key, value *yaml.Node)) {
+// to the value. It returns false, and has reported why, if n is no mapping.
+func (r *reader) ownKeys(n *yaml.Node, k ownKeys, each func(key, value *yaml.Node)) bool {
 	target, ok := r.enter(n)
 	if !ok {
-		return
+		return false
 	}
 	defer r.leave(n)
 	if target.Kind != yaml.MappingNode {
-		r.problem(n, "want a mapping, found "+describe(target), k.want)
-		return
+		r.problem(n, "want a mapping, found "+yamlfile.Describe(target), k.want)
+		return false
 	}
 	seen := make(map[string]bool, len(target.Content)/2)
 	for i := 0; i+1 < len(target.Content); i += 2 {
-		key, value := resolve(target.Content[i]), target.Content[i+1]
+		key, value := yamlfile.Resolve(target.Content[i]), target.Content[i+1]
 		switch {
-		case isMerge(key):
+		case yamlfile.IsMerge(key):
 			r.problem(key, "<< in "+k.of, "write its keys out")
 			continue
-		case key.Kind != yaml.ScalarNode || isNull(key):
-			r.problem(key, "a key must be a string, found "+describe(key), "write "+k.key)
+		case key.Kind != yaml.ScalarNode || yamlfile.IsNull(key):
+			r.problem(key, "a key must be a string, found "+yamlfile.Describe(key), "write "+k.key)
 			continue
-		case key.Value == "":
+		case key.Value == "" && k.empty != "":
 			r.problem(key, k.empty, "write "+k.key)
 			continue
 		case seen[key.Value]:
@@ -275,6 +262,7 @@ func (r *reader) ownKeys(n *yaml.Node, k ownKeys, each func(key, value *yaml.Nod
 		each(key, value)
 		r.pop()
 	}
+	return true
 }
 
 func (r *reader) unknownKey(key *yaml.Node, k *keys) {
@@ -289,6 +277,9 @@ func (r *reader) unknownKey(key *yaml.Node, k *keys) {
 // and Envoy's own local limits.
 var bursts = map[string]bool{"burst_limit": true, "burst_size": true, "burst_capacity": true, "max_burst": true, "max_tokens": true}
 
+// onSets are the keys of rules on sets of entries that no descriptor has.
+var onSets = map[string]bool{"hold": true, "match": true, "count_by": true}
+
 // suggest returns the remedy for an unknown key.
 func suggest(key string, k *keys) string {
 	_, isLimit := limitKeys.index[key]
@@ -298,6 +289,8 @@ func suggest(key string, k *keys) string {
 		return "for bursts write burst, with algorithm: token_bucket, in rate_limit"
 	case key == "tests" && k.names[0] == "domain":
 		return "this is a file of tests: keep it out of the directories of rules"
+	case k == descriptorKeys && onSets[key]:
+		return "that is for limits: of the domain: write the rule there, with match in place of key and value"
 	case isLimit && k == descriptorKeys:
 		return "write it in rate_limit"
 	case k == changeKeys && (isLimit || isDescriptor):
@@ -306,14 +299,10 @@ func suggest(key string, k *keys) string {
 	return spell.Suggest(key, k.names)
 }
 
-func isMerge(key *yaml.Node) bool {
-	return key.Kind == yaml.ScalarNode && key.Value == "<<" && key.Tag == "!!merge"
-}
-
 // merge reads the value of a merge key: a mapping, or a list of mappings, of which the
 // first has precedence.
 func (r *reader) merge(n *yaml.Node, k *keys, set func(key string, value *yaml.Node)) {
-	switch target := resolve(n); target.Kind {
+	switch target := yamlfile.Resolve(n); target.Kind {
 	case yaml.MappingNode:
 		r.mapping(n, k, set)
 	case yaml.SequenceNode:
@@ -324,7 +313,7 @@ func (r *reader) merge(n *yaml.Node, k *keys, set func(key string, value *yaml.N
 			}
 		}
 	default:
-		r.problem(n, "<< wants a mapping, found "+describe(target), "write <<: *anchor")
+		r.problem(n, "<< wants a mapping, found "+yamlfile.Describe(target), "write <<: *anchor")
 	}
 }
 
@@ -337,7 +326,7 @@ func (r *reader) list(n *yaml.Node, of string, each func(n *yaml.Node)) bool {
 	}
 	defer r.leave(n)
 	if target.Kind != yaml.SequenceNode {
-		r.problem(n, fmt.Sprintf("want a list of %s, found %s", of, describe(target)), "begin each element with -")
+		r.problem(n, fmt.Sprintf("want a list of %s, found %s", of, yamlfile.Describe(target)), "begin each element with -")
 		return false
 	}
 	for i, element := range target.Content {
@@ -346,21 +335,4 @@ func (r *reader) list(n *yaml.Node, of string, each func(n *yaml.Node)) bool {
 		r.pop()
 	}
 	return true
-}
-
-// describe names a node in an error.
-func describe(n *yaml.Node) string {
-	switch {
-	case n.Kind == yaml.MappingNode:
-		return "a mapping"
-	case n.Kind == yaml.SequenceNode:
-		return "a list"
-	case n.Kind == yaml.AliasNode:
-		return "the alias *" + n.Value
-	case isNull(n):
-		return "nothing"
-	case n.Tag == "!!str":
-		return "the string " + strconv.Quote(yamlfile.Abridge(n.Value))
-	}
-	return yamlfile.Abridge(n.Value)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile/reread"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // whole parses without splitting.
@@ -184,7 +185,7 @@ func FuzzCut(f *testing.F) {
 				if err := stream.Decode(&n); err != nil {
 					return all, errors.Is(err, io.EOF)
 				}
-				if root := n.Content[0]; !isNull(root) || root.Value != "" {
+				if root := n.Content[0]; !yamlfile.IsNull(root) || root.Value != "" {
 					all = append(all, dump(root, above))
 				}
 			}

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 )
 
 // field is a value with the node that it was read from; n is nil if it was not written. A
@@ -48,14 +50,14 @@ func (r *reader) copies(n, target *yaml.Node) {
 // text reads a string. It takes other scalars as they are written, so that a value may be
 // 404.
 func (r *reader) text(n *yaml.Node, f *field[string]) {
-	target := resolve(n)
+	target := yamlfile.Resolve(n)
 	r.copies(n, target)
 	switch {
-	case isNull(target):
+	case yamlfile.IsNull(target):
 		*f = field[string]{}
 		return
 	case target.Kind != yaml.ScalarNode:
-		r.problem(n, "want a string, found "+describe(target), "write one value")
+		r.problem(n, "want a string, found "+yamlfile.Describe(target), "write one value")
 		*f = field[string]{n: n, bad: true}
 		return
 	}
@@ -72,8 +74,8 @@ func (r *reader) text(n *yaml.Node, f *field[string]) {
 
 // number reads a whole number from 0 to 4294967295.
 func (r *reader) number(n *yaml.Node, f *field[uint32]) {
-	target := resolve(n)
-	if isNull(target) {
+	target := yamlfile.Resolve(n)
+	if yamlfile.IsNull(target) {
 		*f = field[uint32]{}
 		return
 	}
@@ -82,7 +84,7 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 	value, isNumber := number(target)
 	switch {
 	case !isNumber:
-		r.problem(n, "want a number, found "+describe(target), remedy)
+		r.problem(n, "want a number, found "+yamlfile.Describe(target), remedy)
 	case value < 0 || value > math.MaxUint32:
 		r.problem(n, target.Value+" is out of range", remedy)
 	case value != math.Trunc(value) || target.Tag != "!!int":
@@ -94,8 +96,8 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 
 // share reads a fraction: above 0 and up to 1.
 func (r *reader) share(n *yaml.Node, f *field[float64]) {
-	target := resolve(n)
-	if isNull(target) {
+	target := yamlfile.Resolve(n)
+	if yamlfile.IsNull(target) {
 		*f = field[float64]{}
 		return
 	}
@@ -104,7 +106,7 @@ func (r *reader) share(n *yaml.Node, f *field[float64]) {
 	const remedy = "write a part of the limit above 0 and up to 1, such as 0.1"
 	switch {
 	case !isNumber:
-		r.problem(n, "want a number, found "+describe(target), remedy)
+		r.problem(n, "want a number, found "+yamlfile.Describe(target), remedy)
 	case !(value > 0 && value <= 1):
 		r.problem(n, target.Value+" is out of range", remedy)
 	default:
@@ -127,14 +129,14 @@ func number(n *yaml.Node) (value float64, ok bool) {
 
 // boolean reads a boolean as YAML 1.1 writes it.
 func (r *reader) boolean(n *yaml.Node, f *field[bool]) {
-	target := resolve(n)
-	if isNull(target) {
+	target := yamlfile.Resolve(n)
+	if yamlfile.IsNull(target) {
 		*f = field[bool]{}
 		return
 	}
 	value, ok := boolean(target)
 	if !ok {
-		r.problem(n, "want true or false, found "+describe(target), "write true or false")
+		r.problem(n, "want true or false, found "+yamlfile.Describe(target), "write true or false")
 	}
 	*f = field[bool]{v: value, n: n, bad: !ok}
 }

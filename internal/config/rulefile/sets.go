@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/config"
+	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
@@ -27,7 +28,7 @@ var (
 
 // sets reads a domain's rules on sets of entries.
 func (d *decoder) sets(n *yaml.Node) (rules []*config.Descriptor) {
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return nil
 	}
 	d.list(n, "limits", func(n *yaml.Node) { rules = append(rules, d.setRule(n)) })
@@ -109,9 +110,9 @@ func (d *decoder) setProblem(e *sets.Error, match, countBy *yaml.Node) {
 
 // valueOf returns the key and the value of that key in a mapping that has it.
 func valueOf(n *yaml.Node, key string) (at, value *yaml.Node) {
-	content := resolve(n).Content
+	content := yamlfile.Resolve(n).Content
 	for i := 0; i+1 < len(content); i += 2 {
-		if k := resolve(content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
+		if k := yamlfile.Resolve(content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
 			return k, content[i+1]
 		}
 	}
@@ -120,18 +121,15 @@ func valueOf(n *yaml.Node, key string) (at, value *yaml.Node) {
 
 // lastScalar returns the last scalar at or below n that has this text, else n.
 func lastScalar(n *yaml.Node, text string) *yaml.Node {
-	found := n
-	for _, c := range resolve(n).Content {
-		if c = resolve(lastScalar(c, text)); c.Kind == yaml.ScalarNode && c.Value == text {
-			found = c
-		}
+	if at := textsAt(n)[text]; at != nil {
+		return at
 	}
-	return found
+	return n
 }
 
 // match reads the conditions of a rule, which have the keys of entries.
 func (d *decoder) match(n *yaml.Node) (conditions []sets.Condition) {
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		return nil
 	}
 	d.ownKeys(n, ownKeys{
@@ -146,7 +144,7 @@ func (d *decoder) match(n *yaml.Node) (conditions []sets.Condition) {
 }
 
 func (d *decoder) condition(n *yaml.Node, c *sets.Condition) {
-	if resolve(n).Kind != yaml.MappingNode {
+	if yamlfile.Resolve(n).Kind != yaml.MappingNode {
 		d.values(n, &c.Any)
 		return
 	}
@@ -170,15 +168,15 @@ func (d *decoder) condition(n *yaml.Node, c *sets.Condition) {
 
 // values reads a set of values: a text, addresses, or a list of these.
 func (d *decoder) values(n *yaml.Node, set *sets.Set) {
-	switch target := resolve(n); {
-	case isNull(target):
+	switch target := yamlfile.Resolve(n); {
+	case yamlfile.IsNull(target):
 		d.problem(n, "want a value, found nothing", "write {} for any value")
 	case target.Kind == yaml.SequenceNode:
 		if len(target.Content) == 0 {
 			set.Values = []string{}
 		}
 		d.list(n, "values", func(n *yaml.Node) {
-			if resolve(n).Kind == yaml.SequenceNode {
+			if yamlfile.Resolve(n).Kind == yaml.SequenceNode {
 				d.problem(n, "a list in a list", "write one list")
 				return
 			}
@@ -193,7 +191,7 @@ func (d *decoder) values(n *yaml.Node, set *sets.Set) {
 
 // texts reads a text or a list of texts.
 func (d *decoder) texts(n *yaml.Node, out *[]string) {
-	if resolve(n).Kind != yaml.SequenceNode {
+	if yamlfile.Resolve(n).Kind != yaml.SequenceNode {
 		d.appendText(n, out)
 		return
 	}
@@ -204,7 +202,7 @@ func (d *decoder) texts(n *yaml.Node, out *[]string) {
 }
 
 func (d *decoder) appendText(n *yaml.Node, out *[]string) {
-	if isNull(n) {
+	if yamlfile.IsNull(n) {
 		d.problem(n, "want a string, found nothing", "write one value")
 		return
 	}

@@ -3,6 +3,7 @@ package rulefile
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -10,8 +11,10 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
+	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
 var tableKeys = newKeys(false, "by", "values", "default")
@@ -35,7 +38,7 @@ type rawRow struct {
 // setRequests reads requests_per_unit: a number, or a table.
 func (d *decoder) setRequests(raw *rawRate, n *yaml.Node) {
 	raw.table = rawTable{}
-	if resolve(n).Kind != yaml.MappingNode {
+	if yamlfile.Resolve(n).Kind != yaml.MappingNode {
 		d.number(n, &raw.requests)
 		return
 	}
@@ -56,45 +59,20 @@ func (d *decoder) setRequests(raw *rawRate, n *yaml.Node) {
 
 func (d *decoder) setRows(t *rawTable, n *yaml.Node) {
 	t.rows, t.rowsAt = nil, n
-	target, ok := d.enter(n)
-	if !ok {
-		t.bad = true
-		return
-	}
-	defer d.leave(n)
-	if target.Kind != yaml.MappingNode {
-		d.problem(n, "want a mapping, found "+describe(target), "write the entry's values with their limits, such as gold: 1000")
-		t.bad = true
-		return
-	}
-	seen := make(map[string]bool, len(target.Content)/2)
-	for i := 0; i+1 < len(target.Content); i += 2 {
-		key, value := resolve(target.Content[i]), target.Content[i+1]
-		switch {
-		case isMerge(key):
-			d.problem(key, "<< in a table", "write its values out")
-			continue
-		case key.Kind != yaml.ScalarNode || isNull(key):
-			d.problem(key, "a value must be a string, found "+describe(key), "write a value of the entry")
-			continue
-		case seen[key.Value]:
-			d.problemIn(key.Value, key, fmt.Sprintf("duplicate key %q", yamlfile.Abridge(key.Value)), "remove one of them")
-			continue
-		case strings.Contains(key.Value, "*"):
-			d.problemIn(key.Value, key, "a * in a value of a table", "write exact values; default serves all others")
-			continue
-		}
-		seen[key.Value] = true
-		d.copies(target.Content[i], key)
+	t.bad = !d.ownKeys(n, ownKeys{
+		of: "a table", want: "write the entry's values with their limits, such as gold: 1000", key: "a value of the entry", again: "remove one of them",
+	}, func(key, value *yaml.Node) {
 		row := rawRow{value: key.Value, at: key}
-		d.push(key.Value)
+		if strings.Contains(key.Value, "*") {
+			d.problem(key, "a * in a value of a table", "write exact values; default serves all others")
+			return
+		}
 		if d.number(value, &row.requests); row.requests.missing() {
 			d.problem(value, "the limit is missing", "write a number")
 		}
-		d.pop()
 		t.rows = append(t.rows, row)
-	}
-	if len(t.rows) == 0 && len(target.Content) == 0 {
+	})
+	if target := yamlfile.Resolve(n); target.Kind == yaml.MappingNode && len(target.Content) == 0 {
 		d.problem(n, "a table without values", "write some, such as gold: 1000, or one number as requests_per_unit")
 	}
 	if len(t.rows) > config.MaxRows {
@@ -111,7 +89,7 @@ func (d *decoder) checkTable(t *rawTable) {
 	d.push("requests_per_unit")
 	defer d.pop()
 	switch {
-	case t.by.bad || resolve(t.n).Kind != yaml.MappingNode: // reported already
+	case t.by.bad || yamlfile.Resolve(t.n).Kind != yaml.MappingNode: // reported already
 	case t.by.v == "":
 		d.problemIn("by", t.by.at(t.n), "the entry is missing or empty", "write by: and the key of the entry that the limit follows, such as plan")
 	}
@@ -169,6 +147,10 @@ func (d *decoder) checkFollowed(raw *rawDescriptor, out *config.Descriptor) {
 			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, which count_by names", yamlfile.Abridge(followed)), "remove it from count_by: what was used under one value stays used under another")
 		case out.Key == followed:
 			d.problemIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, which is the key of this descriptor", yamlfile.Abridge(followed)), "follow another entry, or write this limit under limits, with match and count_by")
+		default:
+			if why := unfollowed(out, followed); why != "" {
+				d.warnIn("requests_per_unit", t.by.at(t.n), fmt.Sprintf("the table follows %s, %s: its default serves every request", yamlfile.Abridge(followed), why), "follow another entry, or write one number")
+			}
 		}
 	}
 	if raw.limit != nil && len(out.Limits) > 0 {
@@ -186,20 +168,19 @@ func (d *decoder) checkFollowed(raw *rawDescriptor, out *config.Descriptor) {
 	d.pop()
 }
 
-// setBurst reads a number of requests, or a percentage of the limit.
-func (d *decoder) setBurst(n *yaml.Node, burst *field[uint32], percent *field[config.Percent]) {
-	*burst, *percent = field[uint32]{}, field[config.Percent]{}
-	target := resolve(n)
-	number, isPercent := strings.CutSuffix(strings.TrimSpace(target.Value), "%")
-	if target.Kind != yaml.ScalarNode || target.Tag != "!!str" || !isPercent {
-		d.number(n, burst)
-		return
+// unfollowed says why no request that a rule on sets of entries limits has a row of a table
+// that follows this key; empty if one may.
+func unfollowed(rule *config.Descriptor, key string) string {
+	switch {
+	case rule.Set == nil:
+	case slices.ContainsFunc(rule.Set.Match, func(c sets.Condition) bool { return c.Key == key && c.Absent }):
+		return "which match wants to be absent"
+	case rule.Hold != nil && key == rule.Hold.SettledBy.Key:
+		return "which only settlements have"
+	case rule.Hold != nil && key == rule.Hold.By:
+		return "which says which request it is"
 	}
-	value, ok := config.ParsePercent(strings.TrimSpace(number))
-	*percent = field[config.Percent]{v: value, n: n, bad: !ok}
-	if !ok {
-		d.problem(n, fmt.Sprintf("%q is no percentage", yamlfile.Abridge(target.Value)), "write one such as 20% or 12.5%, with two decimals at most, from 0.01% to 10000%")
-	}
+	return ""
 }
 
 // writtenRequests returns requests_per_unit as it is written.
@@ -231,56 +212,76 @@ func writtenBurst(l *config.Limit, burst uint32) any {
 	return nil
 }
 
-// followedOnTheWay reports tables of a tree that can't see the entry that they follow,
-// because the entry leads to a descriptor itself and the walk does not skip it. If that
-// descriptor is on the path to the limit, it is a mistake; otherwise it is a warning.
+// followedOnTheWay refuses tables of a tree that follow the key of a descriptor on the path
+// to them: that entry leads there, and the walk does not skip it.
 func (d *decoder) followedOnTheWay(domain *config.Domain) {
-	tables := false
-	domain.Walk(func(c *config.Descriptor) { tables = tables || c.Set == nil && c.Follows() != "" })
-	if !tables {
-		return
-	}
-	keysOf := func(level []*config.Descriptor) map[string]config.Pos {
-		keys := make(map[string]config.Pos, 1)
-		for _, c := range level {
-			if _, is := keys[c.Key]; !is {
-				keys[c.Key] = c.Pos
+	for rule := range withTables(domain, nil) {
+		c := rule.Descriptor()
+		for _, above := range rule.Path[:len(rule.Path)-1] {
+			if above.Key == c.Follows() {
+				d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", yamlfile.Abridge(above.Key), above.Pos), "write this limit without that level, for the walk skips the entry, or under limits, with match and count_by")
+				break
 			}
 		}
-		return keys
 	}
-	var way []*config.Descriptor
-	var beside []map[string]config.Pos
-	var walk func(level []*config.Descriptor, keys map[string]config.Pos)
-	walk = func(level []*config.Descriptor, keys map[string]config.Pos) {
-		beside = append(beside, keys)
-		for _, c := range level {
-			below := keysOf(c.Descriptors)
-			if followed := c.Follows(); followed != "" && followed != c.Key { // that is reported already
-				d.checkWay(c, followed, way, append(beside, below))
-			}
-			way = append(way, c)
-			walk(c.Descriptors, below)
-			way = way[:len(way)-1]
-		}
-		beside = beside[:len(beside)-1]
-	}
-	walk(domain.Descriptors, keysOf(domain.Descriptors))
 }
 
-func (d *decoder) checkWay(c *config.Descriptor, followed string, way []*config.Descriptor, beside []map[string]config.Pos) {
-	for _, above := range way {
-		if above.Key == followed {
-			d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", yamlfile.Abridge(followed), above.Pos), "write this limit without that level, for the walk skips the entry, or under limits, with match and count_by")
+// withTables returns the rules of a tree that have tables.
+func withTables(domain *config.Domain, task *background.Task) iter.Seq[config.Rule] {
+	return func(yield func(config.Rule) bool) {
+		tables := false // most domains have none
+		domain.Walk(func(c *config.Descriptor) {
+			task.Step()
+			tables = tables || c.Set == nil && c.Follows() != ""
+		})
+		if !tables {
 			return
 		}
-	}
-	for _, keys := range beside {
-		if pos, is := keys[followed]; is {
-			d.warnings = append(d.warnings, config.Problem{Pos: c.Pos,
-				What:   fmt.Sprintf("the table follows %s, but where the entry comes at that level it leads to %s instead", yamlfile.Abridge(followed), pos),
-				Remedy: "write one of the two under limits, with match and count_by"})
-			return
+		for rule := range domain.All() {
+			if c := rule.Descriptor(); c.Set == nil && c.Follows() != "" && !yield(rule) {
+				return
+			}
 		}
 	}
+}
+
+// eclipsed warns of tables in a tree that some descriptors do not meet because the entry
+// that the table follows leads elsewhere: beside the table or the descriptors above it, or
+// below it. It looks at the rules of all sources together.
+func eclipsed(domain *config.Domain, task *background.Task) (warnings []config.Problem) {
+	keys := map[*config.Descriptor]map[string]*config.Descriptor{} // of a level, by its first
+	find := func(level []*config.Descriptor, key string) *config.Descriptor {
+		if len(level) == 0 {
+			return nil
+		}
+		if keys[level[0]] == nil {
+			known := make(map[string]*config.Descriptor, 1)
+			for _, c := range slices.Backward(level) {
+				known[c.Key] = c
+			}
+			keys[level[0]] = known
+		}
+		return keys[level[0]][key]
+	}
+	for rule := range withTables(domain, task) {
+		c := rule.Descriptor()
+		follows, level := c.Follows(), domain.Descriptors
+		for i := 0; ; i++ {
+			if by := find(level, follows); by != nil && !slices.Contains(rule.Path, by) { // that is reported already
+				at := by.Pos.String()
+				if by.Origin == config.FromAdmin { // where nobody can look
+					at = "an admin rule"
+				}
+				warnings = append(warnings, config.Problem{Pos: c.Pos,
+					What:   fmt.Sprintf("the table of %s follows %s, but not where that entry leads to %s (%s) instead", yamlfile.Abridge(rule.Name()), yamlfile.Abridge(follows), yamlfile.Abridge(by.Joined()), at),
+					Remedy: "write one of the two under limits, with match and count_by"})
+				break
+			}
+			if i == len(rule.Path) {
+				break
+			}
+			level = rule.Path[i].Descriptors
+		}
+	}
+	return warnings
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Useless returns what can be told of rules on sets of entries from all of them
-// together: those that never apply, those that never refuse because another one that
+// together: those that never apply, values that make no difference, those that never refuse because another one that
 // is as strict always applies as well, and those that have to be tried one by one.
 func Useless(r *config.Rules) (warnings []config.Problem) {
 	task := background.New()
@@ -47,6 +47,9 @@ func Useless(r *config.Rules) (warnings []config.Problem) {
 				told[c.Rule] = true
 				warn(c.Rule, fmt.Sprintf("never refuses: whenever it applies, %q (%s) does, which is as strict", yamlfile.Abridge(by.Set.Name), by.Pos), "remove it, or make it stricter")
 			}
+		}
+		for _, i := range found.Idle {
+			warn(i.Rule, fmt.Sprintf("gains nothing by the value %q of %s: %q, beside it, matches all that it matches", yamlfile.Abridge(i.Member), yamlfile.Abridge(i.Key), yamlfile.Abridge(i.By)), "leave it out")
 		}
 		for _, c := range found.Crowds {
 			on := "every descriptor"

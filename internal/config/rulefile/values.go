@@ -18,7 +18,7 @@ import (
 // setValue reads the value of a descriptor: a text, addresses, or a list of these.
 func (d *decoder) setValue(raw *rawDescriptor, n *yaml.Node) {
 	raw.value, raw.anyOf, raw.listAt = field[string]{}, sets.Set{}, nil
-	switch resolve(n).Kind {
+	switch yamlfile.Resolve(n).Kind {
 	case yaml.SequenceNode, yaml.MappingNode:
 		raw.listAt = n
 		before := len(d.problems)
@@ -41,8 +41,7 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 	var places map[string]*yaml.Node
 	at := func(text string) *yaml.Node {
 		if places == nil {
-			places = map[string]*yaml.Node{}
-			findTexts(raw.listAt, 3, places)
+			places = textsAt(raw.listAt)
 		}
 		if n := places[text]; n != nil {
 			return n
@@ -88,18 +87,27 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 	}
 }
 
-// findTexts finds the last node of each text at or below n, down to the given number of
-// levels, in a list of mappings of lists.
-func findTexts(n *yaml.Node, levels int, places map[string]*yaml.Node) {
-	target := resolve(n)
-	if target.Kind == yaml.ScalarNode {
-		places[target.Value] = n
-	}
-	for _, c := range target.Content {
-		if levels > 0 {
-			findTexts(c, levels-1, places)
+// textsAt returns the last node of each text at or below n. It visits what aliases stand
+// for once, so that it takes no longer than the file is.
+func textsAt(n *yaml.Node) map[string]*yaml.Node {
+	places, visited := map[string]*yaml.Node{}, map[*yaml.Node]bool{}
+	var visit func(n *yaml.Node)
+	visit = func(n *yaml.Node) {
+		target := yamlfile.Resolve(n)
+		if target.Kind == yaml.ScalarNode {
+			places[target.Value] = n
+			return
+		}
+		if visited[target] {
+			return
+		}
+		visited[target] = true
+		for _, c := range target.Content {
+			visit(c)
 		}
 	}
+	visit(n)
+	return places
 }
 
 // Values returns a descriptor's value as it is written: a text or a list; nil if it has

@@ -1,6 +1,7 @@
 // Package yamlfile reads YAML that is not rules, such as tests of rules and the files of
 // other services. It records each mistake with file, line, column and path. It leaves
-// rules to package rulefile, which reads them as envoyproxy/ratelimit does.
+// rules to package rulefile, which reads them as envoyproxy/ratelimit does. What nodes are,
+// and how errors name them, is here for both.
 package yamlfile
 
 import (
@@ -92,17 +93,10 @@ func (n Node) Problem(what, remedy string) {
 }
 
 // resolved follows aliases.
-func (n Node) resolved() *yaml.Node {
-	if n.node.Kind == yaml.AliasNode {
-		return n.node.Alias
-	}
-	return n.node
-}
+func (n Node) resolved() *yaml.Node { return Resolve(n.node) }
 
 // IsNull reports whether the value is null or empty.
-func (n Node) IsNull() bool {
-	return n.IsScalar() && n.resolved().Tag == "!!null"
-}
+func (n Node) IsNull() bool { return IsNull(n.node) }
 
 // IsScalar reports whether the value is neither a list nor a mapping.
 func (n Node) IsScalar() bool { return n.resolved().Kind == yaml.ScalarNode }
@@ -119,20 +113,7 @@ func (n Node) IsNumber() bool {
 }
 
 // String describes the value for an error.
-func (n Node) String() string {
-	switch target := n.resolved(); {
-	case n.IsMapping():
-		return "a mapping"
-	case n.IsList():
-		return "a list"
-	case n.IsNull():
-		return "nothing"
-	case target.Tag == "!!str":
-		return "the string " + strconv.Quote(Abridge(target.Value))
-	default:
-		return Abridge(target.Value)
-	}
-}
+func (n Node) String() string { return Describe(n.node) }
 
 // Abridge shortens a quoted text, so that errors stay readable.
 func Abridge(s string) string {
@@ -171,7 +152,7 @@ func (n Node) fields(depth int) (fields []Field) {
 	var merged []Field
 	for i, content := 0, n.resolved().Content; i+1 < len(content); i += 2 {
 		key, value := Node{n.file, content[i], n.path}, Node{n.file, content[i+1], n.path}
-		if key.resolved().Tag == "!!merge" {
+		if IsMerge(key.node) {
 			merged = append(merged, value.merged(depth)...)
 			continue
 		}

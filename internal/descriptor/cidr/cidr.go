@@ -71,6 +71,33 @@ func Last(p netip.Prefix) netip.Addr {
 	return last
 }
 
+// Own returns, for each prefix, an address that it covers and no other prefix within it;
+// the zero Addr if there is none. The prefixes must be distinct and sorted, as by
+// [netip.Prefix.Compare].
+func Own(prefixes []netip.Prefix) []netip.Addr {
+	own := make([]netip.Addr, len(prefixes))
+	var around []int // the prefixes that cover the current one, the widest first
+	for i, p := range prefixes {
+		for len(around) > 0 && !Covers(prefixes[around[len(around)-1]], p) {
+			around = around[:len(around)-1]
+		}
+		own[i] = p.Addr()
+		if len(around) > 0 {
+			// Those within a prefix come in the order of their addresses, so the address
+			// is free once one of them begins after it.
+			up := around[len(around)-1]
+			if p.Contains(own[up]) {
+				own[up] = Last(p).Next()
+			}
+			if !prefixes[up].Contains(own[up]) {
+				own[up] = netip.Addr{}
+			}
+		}
+		around = append(around, i)
+	}
+	return own
+}
+
 // parse returns a prefix as written, with the bits beyond its length.
 func parse(text string) (netip.Prefix, bool) {
 	address, length, hasLength := strings.Cut(text, "/")

@@ -16,6 +16,15 @@ type Findings struct {
 	Never   []Never   // by rule
 	Covered []Covered // by rule, then by the other
 	Crowds  []Crowd   // the largest first
+	Idle    []Idle    // by rule
+}
+
+// Idle is a member of a set of values that makes no difference: another member of the set
+// has all its values.
+type Idle struct {
+	Rule       int
+	Key        string
+	Member, By string // exact texts, patterns or prefixes of addresses
 }
 
 // Never is a rule that applies to no descriptor, because no value of the key is in
@@ -57,6 +66,7 @@ func (x *Index) Analyze(task *background.Task) Findings {
 	for i := range x.rules {
 		task.Yield()
 		r := &x.rules[i]
+		out.Idle = r.appendIdle(out.Idle, i)
 		if key, never := r.never(); never {
 			out.Never = append(out.Never, Never{i, key})
 			continue
@@ -89,6 +99,66 @@ func (r *rule) never() (key string, never bool) {
 		}
 	}
 	return "", false
+}
+
+// appendIdle appends the idle members of the rule's conditions.
+func (r *rule) appendIdle(dst []Idle, at int) []Idle {
+	for i := range r.conditions {
+		c := &r.conditions[i]
+		for _, s := range [...]*set{c.any, c.not} {
+			if s == nil {
+				continue
+			}
+			for m := range s.members {
+				if by := s.other(m); by >= 0 {
+					dst = append(dst, Idle{at, c.key, s.members[m].String(), s.members[by].String()})
+				}
+			}
+		}
+	}
+	return dst
+}
+
+// other returns another member that has all values of the i-th; of two with the same values
+// the earlier one. -1: there is none.
+func (s *set) other(i int) int {
+	m := &s.members[i]
+	found := -1
+	try := func(j int) {
+		if found < 0 && j != i && s.members[j].covers(m) && (j < i || !m.covers(&s.members[j])) {
+			found = j
+		}
+	}
+	if s.many == nil {
+		for j := range s.members {
+			try(j)
+		}
+		return found
+	}
+	s.many.each(m.examples()[0], func(o owner) bool {
+		try(o.index())
+		return found < 0
+	})
+	return found
+}
+
+// covers reports whether all values of n, of any kind, are known to be m's.
+func (m *member) covers(n *member) bool {
+	if n.pattern == nil && n.kind == exact {
+		return m.has(n.text)
+	}
+	return m.hasAll(n)
+}
+
+// String returns the member as rules have it.
+func (m *member) String() string {
+	switch {
+	case m.pattern != nil:
+		return m.with("*")
+	case m.kind == exact:
+		return m.text
+	}
+	return m.prefix.String()
 }
 
 // example returns a descriptor to which the rule applies, if one is found.

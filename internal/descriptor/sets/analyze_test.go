@@ -3,6 +3,7 @@ package sets_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -133,3 +134,36 @@ func findingsHold(t *rapid.T) {
 }
 
 func TestFindingsHold(t *testing.T) { rapid.Check(t, findingsHold) }
+
+// TestMembersThatMakeNoDifference: in a list, another member has all their values. Long
+// lists, which are indexed, give the same.
+func TestMembersThatMakeNoDifference(t *testing.T) {
+	var long []string
+	for i := range 50 {
+		long = append(long, fmt.Sprintf("v%02d", i))
+	}
+	for name, tt := range map[string]struct {
+		any, not sets.Set
+		want     string
+	}{
+		"a value beside a pattern": {any: sets.Set{Values: []string{"x", "x*", "y"}}, want: "x by x*"},
+		"a pattern in a pattern":   {any: sets.Set{Values: []string{"a*", "ab*", "*b"}}, want: "ab* by a*"},
+		"a value in a range":       {any: sets.Set{Values: []string{"10.1.2.3"}, CIDRs: []string{"10.0.0.0/8"}}, want: "10.1.2.3 by 10.0.0.0/8"},
+		"a range in a range":       {not: sets.Set{CIDRs: []string{"10.1.0.0/16", "10.0.0.0/8"}}, want: "10.1.0.0/16 by 10.0.0.0/8"},
+		"twice":                    {any: sets.Set{Values: []string{"a**", "a*"}}, want: "a* by a*"},
+		"apart":                    {any: sets.Set{Values: []string{"x", "y*"}}, not: sets.Set{Values: []string{"x*"}}},
+		"a long list":              {any: sets.Set{Values: append([]string{"v0*"}, long[9:]...)}, want: "v09 by v0*"},
+	} {
+		x, err := sets.Compile([]sets.Rule{{Name: "r", Match: []sets.Condition{{Key: "k", Any: tt.any, Not: tt.not}}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, i := range x.Analyze(nil).Idle {
+			got = append(got, i.Member+" by "+i.By)
+		}
+		if text := strings.Join(got, ", "); text != tt.want {
+			t.Errorf("%s: got %q, want %q", name, text, tt.want)
+		}
+	}
+}
