@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_200_and_then_429_with_headers(site, user):
     assert r.headers["Retry-After"] == r.headers["RateLimit-Reset"] != "0"
     assert r.headers["RateLimit-Remaining"] == "0"
     assert r.headers["Content-Length"] == str(len(r.content))
+
+
+def test_the_first_minute_of_the_page(service, tmp_path, user):
+    page = (TESTS.parents[2] / "docs" / "client-python.md").read_text()
+    program = re.search(r"^```python\n(# hello\.py\n.*?)^```$", page, re.M | re.S)[1]
+    assert "http://localhost:8080" in program
+    (tmp_path / "hello.py").write_text(program.replace("http://localhost:8080", service.url))
+    arguments, says = uvicorn("hello:app")
+    site = Site(([*arguments[:2], "--app-dir", str(tmp_path), *arguments[2:]], says), service.url)
+    try:
+        site.ready()
+        # The page's limiter waits 0.25 s and then allows, which a busy machine may need.
+        statuses = [site.get("/", user).status_code for _ in range(20)]
+        assert statuses[0] == 200 and 429 in statuses
+    finally:
+        stop([site])
 
 
 def test_exempt_paths_methods_and_requests_without_a_key(site, user):
