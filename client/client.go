@@ -17,7 +17,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -57,7 +59,9 @@ type Options struct {
 	Timeout time.Duration
 	// OnError is what to do when the service does not decide.
 	OnError OnError
-	// Dial are more options of the connection, such as a load-balancing policy.
+	// Dial are more options of the connection, such as a load-balancing policy. HTTPS_PROXY
+	// and service configurations from DNS are not for the service: a proxy takes a dialer here,
+	// and a retry policy could charge a request twice.
 	Dial []grpc.DialOption
 }
 
@@ -91,6 +95,8 @@ func Dial(target string, o Options) (*Client, error) {
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(security),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: longestRetry}),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
 	}, o.Dial...)
 	connection, err := grpc.NewClient(target, options...)
 	if err != nil {
@@ -106,7 +112,8 @@ func Dial(target string, o Options) (*Client, error) {
 // Close ends the connection. Calls under way fail.
 func (c *Client) Close() error { return c.connection.Close() }
 
-// Entry is one entry of a descriptor.
+// Entry is one entry of a descriptor. Bytes of a value that are not UTF-8, which gRPC does
+// not send, are replaced by U+FFFD: such values share a counter.
 type Entry struct{ Key, Value string }
 
 // Limit is a limit as the service reports it.
@@ -142,7 +149,8 @@ func (c *Client) Allow(ctx context.Context, domain string, entries ...Entry) (De
 	return c.ask(ctx, domain, entries, 1, false)
 }
 
-// AllowN is [Client.Allow] for a request that costs n hits. 0 only looks.
+// AllowN is [Client.Allow] for a request that costs n hits, at most [math.MaxUint32]. 0 only
+// looks.
 func (c *Client) AllowN(ctx context.Context, domain string, n uint64, entries ...Entry) (Decision, error) {
 	return c.ask(ctx, domain, entries, n, false)
 }
@@ -162,15 +170,21 @@ func (c *Client) ask(ctx context.Context, domain string, entries []Entry, hits u
 	if domain == "" {
 		return Decision{}, errors.New("client: the domain is empty: name one that the service has rules for")
 	}
+	if hits > math.MaxUint32 {
+		return Decision{}, fmt.Errorf("client: %d hits: use at most %d", hits, uint32(math.MaxUint32))
+	}
 	if len(entries) == 0 {
 		return Decision{}, errors.New("client: no entries: a descriptor needs at least one, such as {user alice}")
 	}
 	d := &common.RateLimitDescriptor{HitsAddend: wrapperspb.UInt64(hits), IsNegativeHits: back}
 	for i, e := range entries {
-		if e.Key == "" {
+		switch {
+		case e.Key == "":
 			return Decision{}, fmt.Errorf("client: the key of entry %d, with value %q, is empty", i, e.Value)
+		case !utf8.ValidString(e.Key):
+			return Decision{}, fmt.Errorf("client: the key of entry %d, %q, is not UTF-8: name the key that the rule has", i, e.Key)
 		}
-		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: e.Key, Value: e.Value})
+		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: e.Key, Value: strings.ToValidUTF8(e.Value, "\uFFFD")})
 	}
 	bound, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math"
 	"net"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -188,6 +190,50 @@ func TestServiceThatComesBackIsAsked(t *testing.T) {
 	}
 }
 
+// Others choose values, and what can't be sent must not be what passes without a decision.
+func TestValuesThatAreNotUTF8AreLimitedTogether(t *testing.T) {
+	c := started(t, client.Options{OnError: client.Allow})
+	for i, value := range []string{"\xff", "\xfe", "\uFFFD"} {
+		if d := decided(t)(c.Allow(t.Context(), "edge", user(value))); d.Remaining != uint32(9-i) {
+			t.Errorf("%q: %+v", value, d)
+		}
+	}
+}
+
+// What HTTPS_PROXY says is read once, so that a process of its own must ask.
+func TestProxiesOfTheEnvironmentAreNotForTheService(t *testing.T) {
+	if os.Getenv("CLIENT_ASKS") != "" {
+		c := dial(t, "ratelimit.invalid:8081", client.Options{Timeout: 2 * time.Second, OnError: client.Allow})
+		if d, err := c.Allow(t.Context(), "edge", user("alice")); err != nil || d.Err == nil {
+			t.Errorf("%+v, %v", d, err)
+		}
+		return
+	}
+	proxy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
+	child.Env = append(os.Environ(), "CLIENT_ASKS=1", "HTTPS_PROXY=http://"+proxy.Addr().String())
+	if said, err := child.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	mine, err := net.Dial("tcp", proxy.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mine.Close()
+	first, err := proxy.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if first.RemoteAddr().String() != mine.LocalAddr().String() {
+		t.Error("the client has connected to the proxy")
+	}
+}
+
 func TestBadUseIsAnErrorInEachMode(t *testing.T) {
 	for _, mode := range []client.OnError{client.Return, client.Allow, client.Deny} {
 		c := started(t, client.Options{OnError: mode})
@@ -196,6 +242,12 @@ func TestBadUseIsAnErrorInEachMode(t *testing.T) {
 			"no entries":          func() (client.Decision, error) { return c.Allow(t.Context(), "edge") },
 			`the key of entry 1, with value "x"`: func() (client.Decision, error) {
 				return c.Allow(t.Context(), "edge", user("alice"), client.Entry{Value: "x"})
+			},
+			`the key of entry 0, "\xff", is not UTF-8`: func() (client.Decision, error) {
+				return c.Allow(t.Context(), "edge", client.Entry{Key: "\xff", Value: "x"})
+			},
+			"4294967296 hits: use at most 4294967295": func() (client.Decision, error) {
+				return c.AllowN(t.Context(), "edge", 1<<32, user("alice"))
 			},
 			"InvalidArgument": func() (client.Decision, error) {
 				return c.Allow(t.Context(), "edge", user(strings.Repeat("x", 1<<16)))

@@ -3,7 +3,11 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // HoldOptions say how requests name themselves to a rule with a hold. The zero value
@@ -27,7 +31,8 @@ type Held struct {
 	once   sync.Once
 }
 
-// Hold takes hits of a descriptor under rules with a hold, for a request with a new ID. An allowed request must settle, also after a failure:
+// Hold takes hits of a descriptor under rules with a hold, for a request with a new ID. An
+// allowed request must settle, also after a failure:
 //
 //	held, err := limits.Hold(ctx, "edge", client.HoldOptions{}, client.Entry{Key: "user", Value: "alice"})
 //	if err != nil || !held.Allowed {
@@ -48,20 +53,28 @@ func (c *Client) Hold(ctx context.Context, domain string, o HoldOptions, entries
 	if len(entries) == 0 {
 		asks = nil // an error that says so
 	}
+	settle := func(ctx context.Context, hits uint64) error {
+		d, err := c.ask(context.WithoutCancel(ctx), domain, append(asks, o.SettledBy), hits, false)
+		if err == nil {
+			err = d.Err
+		}
+		return err
+	}
 	d, err := c.ask(ctx, domain, asks, o.Hits, false)
+	if undecided := errors.Join(err, d.Err); undecided != nil && !d.Allowed && (ctx.Err() != nil || status.Code(undecided) == codes.DeadlineExceeded) {
+		// The service may have it, and nobody will settle. Nobody waits for this either.
+		go func() { _ = settle(ctx, 0) }()
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Held{Decision: d, settle: func(ctx context.Context, hits uint64) error {
-		_, err := c.ask(context.WithoutCancel(ctx), domain, append(asks, o.SettledBy), hits, false)
-		return err
-	}}, nil
+	return &Held{Decision: d, settle: settle}, nil
 }
 
 // Settle gives back what the request holds and charges the hits that it has taken,
 // whether or not there is room; concurrency charges nothing. It settles once: later calls
-// and those after a refusal do nothing. That ctx has ended does not keep it from settling. After
-// an error what is held lasts until it expires.
+// and those after a refusal do nothing. That ctx has ended does not keep it from settling.
+// After an error, which is returned in every mode, what is held lasts until it expires.
 func (h *Held) Settle(ctx context.Context, hits uint64) (err error) {
 	if !h.Allowed {
 		return nil

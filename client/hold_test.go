@@ -2,10 +2,15 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/distlimiter/ratelimit/client"
 )
@@ -93,6 +98,52 @@ func TestReservationIsSettledOnceAtItsCost(t *testing.T) {
 	o.Hits = 65
 	if next, err := c.Hold(t.Context(), "edge", o, entry); err != nil || !next.Allowed || next.Remaining != 0 {
 		t.Errorf("35 of 100 are used: %+v, %v", next, err)
+	}
+}
+
+// A caller that leaves while the service decides has no [client.Held] to settle.
+func TestHoldOfACallerThatHasLeftIsGivenBack(t *testing.T) {
+	s := startService(holdRules)
+	t.Cleanup(s.stop)
+	left := make(chan struct{}, 1)
+	c := dial(t, s.addr, client.Options{Timeout: 10 * time.Second, Dial: []grpc.DialOption{
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			err := invoke(ctx, method, request, reply, connection, options...)
+			if len(request.(*pb.RateLimitRequest).GetDescriptors()[0].GetEntries()) == 2 {
+				left <- struct{}{} // the service has decided
+				<-ctx.Done()
+				return status.FromContextError(ctx.Err()).Err()
+			}
+			left <- struct{}{} // and has settled
+			return err
+		}),
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-left
+		cancel()
+	}()
+	if held, err := c.Hold(ctx, "edge", client.HoldOptions{}, user("alice")); !errors.Is(err, context.Canceled) {
+		t.Fatalf("%+v, %v", held, err)
+	}
+	<-left
+	other := dial(t, s.addr, client.Options{Timeout: 10 * time.Second})
+	for range 10 {
+		if held, err := other.Hold(t.Context(), "edge", client.HoldOptions{}, user("alice")); err != nil || !held.Allowed {
+			t.Fatalf("%+v, %v", held, err)
+		}
+	}
+}
+
+func TestSettlingFailsInEveryMode(t *testing.T) {
+	for _, mode := range []client.OnError{client.Return, client.Allow, client.Deny} {
+		s := startService(holdRules)
+		c := dial(t, s.addr, client.Options{Timeout: 10 * time.Second, OnError: mode})
+		held, err := c.Hold(t.Context(), "edge", client.HoldOptions{}, user("alice"))
+		s.stop()
+		if err != nil || held.Settle(t.Context(), 1) == nil {
+			t.Errorf("mode %d: %v, and no error of the settlement", mode, err)
+		}
 	}
 }
 

@@ -1,9 +1,12 @@
 package client
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,9 +28,11 @@ type HTTPOptions struct {
 	ExemptMethods []string
 	// Cost returns how many hits a request takes; nil: 1, or 0 beside CostAfter.
 	Cost func(*http.Request) uint64
-	// CostAfter returns the hits that are charged when the response has been written, with
-	// its status and bytes of body; nil: none. The rule should have denied_hits: count, so
-	// that they are charged although they exceed what is left.
+	// CostAfter returns the hits that are charged when the handler has returned, by the status
+	// and the bytes of the body of its response; nil: none. The status is 101 after a Hijack,
+	// whose bytes are not counted, and 500 if the handler has panicked before it wrote
+	// anything. The rule should have denied_hits: count, so that they are charged although
+	// they exceed what is left.
 	CostAfter func(r *http.Request, status int, written int64) uint64
 	// Status and Body are the answer to a refused request; 0: 429, and empty: the body that
 	// the rules have, or a sentence. ContentType is of Body; empty: text/plain.
@@ -81,7 +86,7 @@ func PeerAddress(trusted ...netip.Prefix) func(*http.Request) string {
 			if !isTrusted(at) {
 				break
 			}
-			before, err := netip.ParseAddr(strings.TrimSpace(hop))
+			before, err := hopAddress(strings.TrimSpace(hop))
 			if err != nil {
 				break // no proxy that is trusted writes that
 			}
@@ -89,6 +94,17 @@ func PeerAddress(trusted ...netip.Prefix) func(*http.Request) string {
 		}
 		return at.String()
 	}
+}
+
+// hopAddress reads an address that a proxy has written. Some add a port, or brackets.
+func hopAddress(hop string) (netip.Addr, error) {
+	if at, err := netip.ParseAddrPort(hop); err == nil {
+		return at.Addr(), nil
+	}
+	if inside, is := strings.CutPrefix(hop, "["); is {
+		hop = strings.TrimSuffix(inside, "]")
+	}
+	return netip.ParseAddr(hop)
 }
 
 // check returns what is wrong with the options, and the remedy.
@@ -159,14 +175,15 @@ func (o *HTTPOptions) serve(c *Client, next http.Handler, w http.ResponseWriter,
 		next.ServeHTTP(w, r)
 		return
 	}
-	counted := &countingWriter{ResponseWriter: w, status: http.StatusOK}
+	counted := &countingWriter{ResponseWriter: w, status: http.StatusInternalServerError}
 	defer func() { // also after a panic of the handler
-		if n := o.CostAfter(r, counted.status, counted.written); n > 0 {
+		if n := min(o.CostAfter(r, counted.status, counted.written), math.MaxUint32); n > 0 {
 			// The answer has been given: whether it was charged changes nothing of it.
 			_, _ = c.AllowN(context.WithoutCancel(r.Context()), o.Domain, n, entries...)
 		}
 	}()
 	next.ServeHTTP(counted, r)
+	counted.begin(http.StatusOK) // if it has written nothing
 }
 
 // entries returns the descriptor of a request; nil if it is not limited.
@@ -174,8 +191,10 @@ func (o *HTTPOptions) entries(r *http.Request) []Entry {
 	if slices.Contains(o.ExemptMethods, r.Method) {
 		return nil
 	}
+	// What /static/../api leads to is up to the handler, so no start of it makes it exempt.
+	plain := !slices.ContainsFunc(strings.Split(r.URL.Path, "/"), func(s string) bool { return s == "." || s == ".." })
 	for _, p := range o.ExemptPaths {
-		if start, starts := strings.CutSuffix(p, "*"); r.URL.Path == p || starts && strings.HasPrefix(r.URL.Path, start) {
+		if start, starts := strings.CutSuffix(p, "*"); r.URL.Path == p || plain && starts && strings.HasPrefix(r.URL.Path, start) {
 			return nil
 		}
 	}
@@ -249,30 +268,57 @@ func (o *HTTPOptions) fail(w http.ResponseWriter, r *http.Request, err error) {
 // countingWriter takes note of a response.
 type countingWriter struct {
 	http.ResponseWriter
-	status  int
+	status  int // that of a handler that fails before it answers, until there is another
 	begun   bool
 	written int64
+}
+
+// begin takes note of the final status, which is the first.
+func (w *countingWriter) begin(status int) {
+	if !w.begun {
+		w.status, w.begun = status, true
+	}
 }
 
 // Unwrap is for [http.ResponseController].
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *countingWriter) WriteHeader(status int) {
-	if !w.begun && status >= 200 {
-		w.status, w.begun = status, true
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.begin(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *countingWriter) Write(b []byte) (int, error) {
-	w.begun = true
+	w.begin(http.StatusOK)
 	n, err := w.ResponseWriter.Write(b)
 	w.written += int64(n)
 	return n, err
 }
 
+// ReadFrom keeps the ways to send a file without copying it.
+func (w *countingWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.begin(http.StatusOK)
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.written += n
+	return n, err
+}
+
+// FlushError is for [http.ResponseController].
+func (w *countingWriter) FlushError() error {
+	w.begin(http.StatusOK)
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
 // Flush is for handlers that look for an [http.Flusher].
-func (w *countingWriter) Flush() {
-	w.begun = true
-	_ = http.NewResponseController(w.ResponseWriter).Flush()
+func (w *countingWriter) Flush() { _ = w.FlushError() }
+
+// Hijack is for handlers that look for an [http.Hijacker], as those of websockets do.
+func (w *countingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	connection, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.begin(http.StatusSwitchingProtocols)
+	}
+	return connection, buffered, err
 }

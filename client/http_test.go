@@ -2,6 +2,8 @@ package client_test
 
 import (
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -106,6 +108,21 @@ func TestExemptRequestsAreNotCharged(t *testing.T) {
 			}
 		}
 	}
+	for _, path := range []string{"/static/../api", "/static/%2e%2e/api", "/static/./a"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-User", "dots")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.Header.Get("RateLimit-Limit") == "" {
+			t.Errorf("%s was exempt as one below /static/", path)
+		}
+	}
 	if r := get(t, http.MethodGet, url+"/healthz2", "alice"); r.header.Get("RateLimit-Remaining") != "9" {
 		t.Errorf("a path that only begins as an exempt one, or others were charged: %v", r.header)
 	}
@@ -134,6 +151,9 @@ func TestPeerAddressTrustsOnlyItsProxies(t *testing.T) {
 		{"10.0.0.1:5", "unknown", "10.0.0.1", trusted},
 		{"10.0.0.1:5", "203.0.113.9, unknown", "10.0.0.1", trusted},
 		{"10.0.0.1:5", "203.0.113.9", "10.0.0.1", nil},
+		{"10.0.0.1:5", "203.0.113.9:1234", "203.0.113.9", trusted},
+		{"10.0.0.1:5", "[2001:db8::1]:1234", "2001:db8::1", trusted},
+		{"10.0.0.1:5", "[2001:db8::1]", "2001:db8::1", trusted},
 		{"[::ffff:192.0.2.1]:5", "", "192.0.2.1", nil},
 		{"[fd00::1]:5", "2001:db8::1", "2001:db8::1", trusted},
 		{"[fe80::1%eth0]:5", "", "fe80::1", nil},
@@ -185,6 +205,148 @@ func TestCostAfterTheResponseIsCharged(t *testing.T) {
 	<-charged
 	if r := get(t, http.MethodGet, url+"/?bytes=1", "alice"); r.status != http.StatusTooManyRequests {
 		t.Errorf("nothing is left: %d", r.status)
+	}
+}
+
+// costly serves handlers by their paths, and says by which status and bytes each was charged.
+func costly(t *testing.T, handlers map[string]http.HandlerFunc) (url string, charged func() [2]int64) {
+	t.Helper()
+	costs := make(chan [2]int64, 1)
+	limit, err := client.NewMiddleware(started(t, client.Options{}), client.HTTPOptions{
+		Domain:  "edge",
+		Entries: []client.HTTPEntry{{Key: "tokens", Value: func(*http.Request) string { return "all" }}},
+		CostAfter: func(_ *http.Request, status int, written int64) uint64 {
+			costs <- [2]int64{int64(status), written}
+			return 0
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	for path, handler := range handlers {
+		mux.Handle(path, handler)
+	}
+	server := httptest.NewUnstartedServer(limit(mux))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of panics
+	server.Start()
+	t.Cleanup(server.Close)
+	return server.URL, func() [2]int64 { return <-costs }
+}
+
+func TestResponsesOfEachKindAreCountedAndUnchanged(t *testing.T) {
+	sent := make(chan struct{})
+	url, charged := costly(t, map[string]http.HandlerFunc{
+		"/nothing": func(http.ResponseWriter, *http.Request) {},
+		"/early": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(103)
+			w.WriteHeader(201)
+			_, _ = io.WriteString(w, "12")
+		},
+		"/copy": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.Copy(w, strings.NewReader(strings.Repeat("x", 1<<20)))
+		},
+		"/stream": func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "first")
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				t.Error(err)
+			}
+			<-sent // the client has it
+			_, _ = io.WriteString(w, "second")
+			w.(http.Flusher).Flush()
+		},
+		"/deadline": func(w http.ResponseWriter, _ *http.Request) {
+			if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Error(err)
+			}
+		},
+	})
+	for path, want := range map[string][2]int64{"/nothing": {200, 0}, "/early": {201, 2}, "/copy": {200, 1 << 20}, "/deadline": {200, 0}, "/gone": {404, 19}} {
+		get(t, http.MethodGet, url+path, "")
+		if got := charged(); got != want {
+			t.Errorf("%s: status and bytes %v, want %v", path, got, want)
+		}
+	}
+	response, err := http.Get(url + "/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	first := make([]byte, 5)
+	if _, err := io.ReadFull(response.Body, first); err != nil || string(first) != "first" {
+		t.Fatalf("%q, %v", first, err)
+	}
+	close(sent)
+	if rest, err := io.ReadAll(response.Body); err != nil || string(rest) != "second" {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if got := charged(); got != [2]int64{200, 11} {
+		t.Errorf("a stream: %v", got)
+	}
+}
+
+func TestPanicsGoOnAndAreCharged(t *testing.T) {
+	url, charged := costly(t, map[string]http.HandlerFunc{
+		"/before": func(http.ResponseWriter, *http.Request) { panic("of tests") },
+		"/amid": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+	})
+	for path, want := range map[string][2]int64{"/before": {500, 0}, "/amid": {200, 4}} {
+		if response, err := http.Get(url + path); err == nil {
+			if _, err := io.ReadAll(response.Body); err == nil {
+				t.Errorf("%s: the panic did not end the connection", path)
+			}
+			response.Body.Close()
+		}
+		if got := charged(); got != want {
+			t.Errorf("%s: status and bytes %v, want %v", path, got, want)
+		}
+	}
+}
+
+func TestConnectionsCanBeHijacked(t *testing.T) {
+	url, charged := costly(t, map[string]http.HandlerFunc{"/": func(w http.ResponseWriter, _ *http.Request) {
+		connection, buffered, err := w.(http.Hijacker).Hijack() // as libraries for websockets do
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer connection.Close()
+		_, _ = buffered.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
+		_ = buffered.Flush()
+		line, _ := buffered.ReadString('\n')
+		_, _ = buffered.WriteString(line)
+		_ = buffered.Flush()
+	}})
+	connection, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	_, _ = io.WriteString(connection, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello\n")
+	if said, err := io.ReadAll(connection); err != nil || !strings.HasSuffix(string(said), "\r\n\r\nhello\n") {
+		t.Errorf("%q, %v", said, err)
+	}
+	if got := charged(); got[0] != http.StatusSwitchingProtocols {
+		t.Errorf("status %d", got[0])
+	}
+}
+
+// A response of more than 4 GiB costs as much as can be charged at once, and not nothing.
+func TestCostBeyondTheLargestIsCharged(t *testing.T) {
+	c := started(t, client.Options{})
+	charged := make(chan struct{}, 1)
+	url := siteThat(t, c, func() { charged <- struct{}{} }, client.HTTPOptions{
+		Entries:   []client.HTTPEntry{{Key: "tokens", Value: client.Header("X-User")}},
+		CostAfter: func(*http.Request, int, int64) uint64 { return 1 << 33 },
+	})
+	get(t, http.MethodGet, url, "alice")
+	<-charged
+	if r := get(t, http.MethodGet, url, "alice"); r.status != http.StatusTooManyRequests {
+		t.Errorf("%d after 8 GiB", r.status)
 	}
 }
 

@@ -39,7 +39,7 @@ var errOverLimit = errors.New("over limit")
 
 // Help describes the table that the command prints.
 func (hitCmd) Help() string {
-	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets. If no limit applies to a descriptor it shows why, as far as the admin address (--admin-addr) answers.
+	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets. It also shows which rule refused, when a rule refuses nothing because it is in shadow mode, and why no limit applies, as far as the admin address (--admin-addr) answers.
 
 Exit codes: 0 all requests were OK, 4 one was OVER_LIMIT, 1 one was not answered.
 
@@ -84,30 +84,45 @@ func (c *hitCmd) Run(con console) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	c.sayWhy(con.err, result.Unlimited)
+	c.sayWhy(con.err, &result)
 	if result.OverLimit > 0 {
 		return errOverLimit
 	}
 	return nil
 }
 
-// sayWhy prints why no limit applies to descriptors, if the admin address answers.
-func (c *hitCmd) sayWhy(out io.Writer, unlimited []descriptor.Entries) {
-	if len(unlimited) == 0 {
-		return
-	}
+// sayWhy prints which rules refused, or would have, and why no limit applies, if the admin
+// address answers.
+func (c *hitCmd) sayWhy(out io.Writer, r *hit.Result) {
 	c.Admin.Timeout = min(c.Admin.Timeout, c.Timeout)
-	client, err := c.Admin.client()
-	for _, d := range unlimited {
-		var why descriptor.Explanation
-		if err == nil {
-			why, err = client.Explain(c.Domain, d)
+	client, failed := c.Admin.client()
+	ask := func(d descriptor.Entries) (why descriptor.Explanation, ok bool) {
+		if failed == nil {
+			why, failed = client.Explain(c.Domain, d)
 		}
+		return why, failed == nil
+	}
+	for _, d := range r.Unlimited {
+		why, ok := ask(d)
 		switch {
-		case err != nil:
+		case !ok:
 			fmt.Fprintf(out, "%s: no limit applies; ratelimit explain, or the service's admin address (--admin-addr), says why\n", d)
 		case why.Outcome != descriptor.Matched:
 			fmt.Fprintf(out, "%s: no limit applies: %s\n", d, why.Reason)
+		}
+	}
+	for _, d := range r.Refused {
+		if why, ok := ask(d); ok {
+			if enforced, _ := why.Enforced(); len(enforced) > 0 {
+				fmt.Fprintf(out, "%s: refused by %s\n", d, strings.Join(enforced, ", or by "))
+			}
+		}
+	}
+	for _, d := range r.Used {
+		if why, ok := ask(d); ok {
+			if _, shadow := why.Enforced(); len(shadow) > 0 {
+				fmt.Fprintf(out, "%s: nothing is left, but in shadow mode, which refuses nothing, is %s\n", d, strings.Join(shadow, ", and "))
+			}
 		}
 	}
 }

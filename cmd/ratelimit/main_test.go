@@ -50,6 +50,9 @@ const patience = 30 * time.Second
 //	grpc health [service]          prints what the gRPC health service says
 //	grpc services                  lists the services by reflection
 //	waitfor regexp URL            waits until a page matches
+//	pagefiles PAGE                writes the YAML blocks of a page of docs whose first line is # and a name
+//	transcript PAGE               runs the commands of its console blocks, whose answers must be those of
+//	                              the page, but for times and rates
 //	http METHOD URL [file]        prints the status and the body of an answer; the file is the request's body
 //
 // The files $CA, $SERVER_CERT, $SERVER_KEY, $CLIENT_CERT and $CLIENT_KEY are for TLS,
@@ -89,6 +92,9 @@ func TestScript(t *testing.T) {
 			"grpc":     callGRPC,
 			"http":     request,
 			"waitfor":  waitFor,
+
+			"pagefiles":  pageFiles,
+			"transcript": transcript,
 		},
 	})
 }

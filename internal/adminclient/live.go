@@ -29,7 +29,7 @@ type Live struct {
 // decisions may be missing. It reconnects whenever a stream has ended, and fails if the
 // first attempt does.
 func (c *Client) Tail(ctx context.Context, l Live, out, notes io.Writer) error {
-	shown := liveTable{out: out, notes: notes, json: l.JSON}
+	shown := liveTable{out: out, notes: notes, json: l.JSON, filtered: l.Domain+l.Rule+l.Verdicts != ""}
 	for ever := false; ; {
 		connected, err := c.follow(ctx, l, shown.event)
 		ever = ever || connected
@@ -81,6 +81,12 @@ func (c *Client) follow(ctx context.Context, l Live, each func(event string, dat
 		silence.Reset(c.Timeout)
 		name, value, _ := strings.Cut(lines.Text(), ": ")
 		switch name {
+		case "": // a comment, of a stream in which nothing happens
+			if strings.HasPrefix(lines.Text(), ":") {
+				if err := each("silence", nil); err != nil {
+					return connected, err
+				}
+			}
 		case "event":
 			connected, event = true, value
 		case "data":
@@ -97,6 +103,8 @@ type liveTable struct {
 	out, notes io.Writer
 	json       bool
 	begun      bool
+	any        bool // whether there was a decision, or word that there is none
+	filtered   bool
 }
 
 // decision is a decision as the API sends it.
@@ -118,6 +126,18 @@ func (t *liveTable) event(event string, data []byte) error {
 		if !t.json && !t.begun {
 			t.begun = true
 			t.line("TIME", "VERDICT", "DOMAIN", "DESCRIPTOR", "RULE", "LEFT", "RESET", "LIMIT")
+		}
+		return nil
+	}
+	told := t.any
+	t.any = true
+	if event == "silence" {
+		switch {
+		case told:
+		case t.filtered:
+			fmt.Fprintln(t.notes, "no such decision for 10 s: leave out --domain, --rule and --verdict to see all that come")
+		default:
+			fmt.Fprintln(t.notes, "no request for 10 s: Envoy asks only on routes with actions in rate_limits, all of which make their entry, and with this service in its filter's rate_limit_service")
 		}
 		return nil
 	}

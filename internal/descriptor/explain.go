@@ -255,6 +255,9 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 		if at = d.step(at, e.Key, e.Value); at.slot == none {
 			x.Outcome = NoMatch
 			x.Reason = fmt.Sprintf("nothing matches entry %d, %s%s", i+1, entryText(e), listed("; nearest: ", step.Nearest, Place.String))
+			if other := d.inOtherOrder(entries); other != nil {
+				x.Reason += fmt.Sprintf("; the order counts, and %s matches", Entries(other))
+			}
 			return x
 		}
 	}
@@ -265,6 +268,36 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 	x.Outcome, x.Rule = Matched, explainRule(&d.rules[at.slot], entries)
 	x.Reason = fmt.Sprintf("rule %s applies", located(config.Quote(x.Rule.Path), x.Rule.Pos))
 	return x
+}
+
+// maxReordered is how many entries are tried in other orders: 720 look-ups at most.
+const maxReordered = 6
+
+// inOtherOrder returns entries in an order in which a rule of the tree applies; nil if there
+// is none, or if there are too many to try.
+func (d *Domain) inOtherOrder(entries []Entry) []Entry {
+	if len(entries) < 2 || len(entries) > maxReordered {
+		return nil
+	}
+	order := slices.Clone(entries)
+	var try func(n int) bool
+	try = func(n int) bool { // all orders of those from n on
+		if n == len(order) {
+			return d.Lookup(order) != nil
+		}
+		for i := n; i < len(order); i++ {
+			order[n], order[i] = order[i], order[n]
+			if try(n + 1) {
+				return true
+			}
+			order[n], order[i] = order[i], order[n]
+		}
+		return false
+	}
+	if !try(0) {
+		return nil
+	}
+	return order
 }
 
 // followedBy returns the key of the entry that the rule follows that applies; empty if
@@ -482,6 +515,31 @@ func (r *ExplainedRule) write(b *strings.Builder) {
 	for _, l := range r.Limits {
 		fmt.Fprintf(b, "   %s\n", l)
 	}
+}
+
+// Enforced names the limits that apply, each by its rule, where that is written, its text
+// and what adjusts it: those that refuse, and those in shadow mode.
+func (x *Explanation) Enforced() (enforced, shadow []string) {
+	rules := x.Limits
+	if x.Rule != nil {
+		rules = append([]*ExplainedRule{x.Rule}, rules...)
+	}
+	for _, r := range rules {
+		for _, l := range r.Limits {
+			text := fmt.Sprintf("rule %s: %s", located(config.Quote(r.Path), r.Pos), l.Limit)
+			for _, a := range l.Adjusted {
+				text += ", adjusted by " + a.By
+			}
+			switch {
+			case l.Unlimited:
+			case r.ShadowMode || l.ShadowMode:
+				shadow = append(shadow, text)
+			default:
+				enforced = append(enforced, text)
+			}
+		}
+	}
+	return enforced, shadow
 }
 
 // WriteTo writes String to w.

@@ -39,6 +39,9 @@ type Result struct {
 	// Unlimited are the descriptors to which, in all answers, neither a limit nor an
 	// unlimited rule applied.
 	Unlimited []descriptor.Entries
+	// Refused are the descriptors that an answer refused, Used those of which nothing
+	// was left after an answer that passed, and that none refused.
+	Refused, Used []descriptor.Entries
 }
 
 // Send sends the requests on a connection. It writes a line for each descriptor of each
@@ -60,8 +63,13 @@ func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) (Result, e
 	}
 	result := Result{OverLimit: table.count[rls.RateLimitResponse_OVER_LIMIT]}
 	for i, d := range r.Descriptors {
-		if !table.limited[i] {
+		switch {
+		case !table.limited[i]:
 			result.Unlimited = append(result.Unlimited, d)
+		case table.refused[i]:
+			result.Refused = append(result.Refused, d)
+		case table.used[i]:
+			result.Used = append(result.Used, d)
 		}
 	}
 	return result, err
@@ -157,12 +165,14 @@ type decisions struct {
 	descriptors []string // shown only when there are several
 	width       int
 	limited     []bool // whether a limit, or unlimited, applied to a descriptor
+	refused     []bool // whether it was over limit
+	used        []bool // whether nothing was left of it
 	count       map[rls.RateLimitResponse_Code]int
 	n           int
 }
 
 func newDecisions(out io.Writer, descriptors []descriptor.Entries) *decisions {
-	t := &decisions{out: out, limited: make([]bool, len(descriptors)), count: map[rls.RateLimitResponse_Code]int{}}
+	t := &decisions{out: out, limited: make([]bool, len(descriptors)), refused: make([]bool, len(descriptors)), used: make([]bool, len(descriptors)), count: map[rls.RateLimitResponse_Code]int{}}
 	if len(descriptors) > 1 {
 		t.width = len("DESCRIPTOR")
 		for _, d := range descriptors {
@@ -180,6 +190,8 @@ func (t *decisions) tally(answer *rls.RateLimitResponse) {
 	for i, s := range answer.Statuses {
 		if limit, _, _ := describe(s); i < len(t.limited) && limit != "-" {
 			t.limited[i] = true
+			t.refused[i] = t.refused[i] || s.Code == rls.RateLimitResponse_OVER_LIMIT
+			t.used[i] = t.used[i] || s.CurrentLimit != nil && s.LimitRemaining == 0
 		}
 	}
 }

@@ -55,6 +55,12 @@ descriptors:
 		"REDIS_TLS_CACERT": certificates.CA, "REDIS_TLS_CLIENT_CERT": certificates.ClientCert, "REDIS_TLS_CLIENT_KEY": certificates.ClientKey,
 	}))
 	inRedis.AwaitHealthy(t)
+	seconds := redistest.Start(t, redistest.Config{})
+	inTwo := harness.StartBare(t, map[string]string{
+		"REDIS_URL": seconds.Addr, "REDIS_TLS": "", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_SOCKET_TYPE": "tcp", "REDIS_PERSECOND_URL": seconds.Addr, "REDIS_PERSECOND_TLS": "",
+		"REDIS_TLS_CACERT": "", "REDIS_TLS_CLIENT_CERT": "", "REDIS_TLS_CLIENT_KEY": "",
+	})
+	inTwo.AwaitHealthy(t)
 	asked := []*harness.Service{inMemory, inRedis}
 	for range 4 {
 		for _, s := range asked {
@@ -86,8 +92,19 @@ descriptors:
 			t.Errorf("response times have no bucket to %s s", bound)
 		}
 	}
-	for name, f := range families {
-		got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s %s", name, f.kind, strings.Join(f.labels, ","))))
+	ofTwo := map[string]*family{}
+	said := inTwo.Get(t, inTwo.Admin, "/metrics")
+	readFamilies(t, said, ofTwo)
+	maps.DeleteFunc(ofTwo, func(name string, _ *family) bool { return !strings.HasPrefix(name, "ratelimit_redis_") })
+	for _, server := range []string{"main", "per_second"} {
+		if !strings.Contains(said, `ratelimit_redis_connected{redis="`+server+`"} 1`) {
+			t.Errorf("with REDIS_PERSECOND no series is of redis=%q", server)
+		}
+	}
+	for _, these := range []map[string]*family{families, ofTwo} {
+		for name, f := range these {
+			got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s %s", name, f.kind, strings.Join(f.labels, ","))))
+		}
 	}
 	slices.Sort(got)
 	for _, line := range want {

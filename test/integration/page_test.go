@@ -120,10 +120,12 @@ func (b *browser) choose(selector, option string) {
 	b.run(chromedp.Evaluate(fmt.Sprintf(`(() => { const s = document.querySelector(%q); s.value = %q; s.dispatchEvent(new Event('change')) })()`, selector, option), nil))
 }
 
+func picturesWanted() bool { return os.Getenv("PAGE_PICTURES") != "" }
+
 // picture puts what the tab shows into docs/img when the variable PAGE_PICTURES is set.
 func (b *browser) picture(name string) {
 	b.t.Helper()
-	if os.Getenv("PAGE_PICTURES") == "" {
+	if !picturesWanted() {
 		return
 	}
 	var png []byte
@@ -219,7 +221,7 @@ func TestPage(t *testing.T) {
 		b.run(chromedp.SendKeys("#explain-domain", "edge", chromedp.ByQuery),
 			chromedp.SendKeys("#explain-descriptors", `path=/search/x,remote_address=10.0.0.1`+"\n"+`user=a\,b`, chromedp.ByQuery), chromedp.Click("#explain .main", chromedp.ByQuery))
 		b.waitFor(`document.querySelector('#explanation').innerText.includes('The request would be refused by user.')`)
-		if text := b.text("#explanation"); !strings.Contains(text, "would pass · hybrid") || !strings.Contains(text, "over limit · token_bucket, 3 per minute: 0 left") {
+		if text := b.text("#explanation"); !strings.Contains(text, "would pass · hybrid") || !strings.Contains(text, "over limit · per_user: token_bucket, 3 per minute: 0 left") {
 			t.Errorf("explained as\n%s", text)
 		}
 		b.run(chromedp.Reload()) // the address has it all
@@ -382,13 +384,11 @@ func TestPage(t *testing.T) {
 		}
 		b.waitFor(`document.querySelectorAll('main > div > section:first-child tbody tr').length === 2 && document.querySelector('.live tbody tr')`)
 		light := value[string](b, ground)
-		b.picture("page.png")
 		b.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
 		if dark := value[string](b, ground); light == dark {
 			t.Errorf("the ground is %s in both", light)
 		}
 		b.run(chromedp.Click("main tbody tr a", chromedp.ByQuery), chromedp.WaitVisible(".hottest td", chromedp.ByQuery))
-		b.picture("page-dark.png")
 	})
 }
 
@@ -413,7 +413,6 @@ func TestPageOnAPhone(t *testing.T) {
 		service.Ask(t, harness.Request("edge", 1, "user", "alice"))
 		return value[bool](b, `/[1-9]/.test(document.querySelector('#rules td[data-label="Denied/s"]').innerText)`)
 	})
-	b.picture("page-phone.png")
 	key := value[string](b, `document.querySelector('#rules tbody tr').dataset.key`)
 	for _, address := range []string{"#/", "#/live", "#/explain?domain=edge&descriptor=user%3Dalice", "#/reloads", "#/rules/" + key, "#/rules"} {
 		b.open(address)

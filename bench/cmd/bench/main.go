@@ -28,6 +28,7 @@ type command struct {
 	Load   loadCmd   `cmd:"" help:"Load a running server."`
 	Reload reloadCmd `cmd:"" help:"Measure latency while the service reloads many rules."`
 	Flood  floodCmd  `cmd:"" help:"Overload the service in several ways, and measure how it copes."`
+	Watch  watchCmd  `cmd:"" help:"Measure what watching decisions costs the service."`
 
 	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
 	Docs      docsCmd      `cmd:"" help:"Put figures into docs/dev/performance.md."`

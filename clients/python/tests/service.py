@@ -24,6 +24,8 @@ descriptors:
     rate_limit: {algorithm: token_bucket, unit: day, requests_per_unit: 50}
   - key: own
     rate_limit: {unit: hour, requests_per_unit: 1, raw_body: "slow down"}
+  - key: cost
+    rate_limit: {unit: day, requests_per_unit: 100}
   - key: window
     rate_limit: {window: 90s, requests_per_unit: 7}
 ---
@@ -66,7 +68,7 @@ class Process:
 
     def says(self, pattern: str) -> re.Match[str]:
         """Waits for a line with the pattern."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while True:
             try:
                 line = self._lines.get(timeout=max(0, end - time.monotonic()))

@@ -374,6 +374,110 @@ def test_a_hold_that_cannot_be_given_back_does_not_hide_the_body(caplog):
     assert any("a hold was not given back" in r.getMessage() for r in caplog.records)
 
 
+def test_a_cost_is_charged_after_the_body_also_when_that_fails(make, service, user):
+    limiter = make(service.url, "cost")
+    run = getattr(limiter, "runner", None)
+
+    def spend(hits, error=None):
+        if run is None:
+            with limiter.cost_after(user) as cost:
+                cost.hits = hits
+                if error:
+                    raise error
+            return
+
+        async def body():
+            async with limiter.limiter.cost_after(user) as cost:
+                cost.hits = hits
+                if error:
+                    raise error
+
+        run.run_until_complete(body())
+
+    spend(60)
+    assert limiter.peek(user).remaining == 40
+    with pytest.raises(ZeroDivisionError):
+        spend(30, ZeroDivisionError())
+    spend(0)
+    assert limiter.peek(user).remaining == 10
+    spend(50)  # anything was left
+    with pytest.raises(OverLimitError):
+        spend(1)
+
+
+def test_a_cost_is_charged_also_when_the_task_is_cancelled(service, user):
+    async def run():
+        async with AsyncRateLimiter(service.url, "edge", "cost", timeout=PATIENT) as limiter:
+            running = asyncio.Event()
+
+            async def body():
+                async with limiter.cost_after(user) as cost:
+                    cost.hits = 60
+                    running.set()
+                    await asyncio.Event().wait()
+
+            task = asyncio.ensure_future(body())
+            await running.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return (await limiter.peek(user)).remaining
+
+    assert asyncio.run(run()) == 40
+
+
+def test_a_cost_that_cannot_be_charged_is_logged_and_does_not_hide_the_body(caplog):
+    with (
+        Other() as other,
+        RateLimiter(other.url, "edge", "user", timeout=PATIENT) as limiter,
+        limiter.cost_after("alice") as cost,
+    ):
+        cost.hits = 7
+        other.json = False
+    assert any("7 hits were not charged" in r.getMessage() for r in caplog.records)
+
+
+def test_wrong_hits_are_named_where_they_are_set(slots, user):
+    with slots.hold(user), pytest.raises(TypeError, match=r"hits is 1\.5"), slots.hold(user) as held:
+        held.hits = 1.5
+    with slots.hold(user), slots.hold(user):  # both were given back
+        pass
+
+
+def test_a_hold_that_is_cancelled_while_it_asks_is_given_back():
+    settled = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def answer(reader, writer):
+        while body := await reader.readuntil(b"}]}"):
+            if b"phase" in body:
+                settled.set()
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"overallCode": "OK"}')
+                return writer.close()
+            asked.set()  # and nothing is answered
+
+    async def run():
+        async with (
+            await asyncio.start_server(answer, "127.0.0.1", 0) as server,
+            AsyncRateLimiter(
+                "http://{}:{}".format(*server.sockets[0].getsockname()), "edge", "user", timeout=PATIENT
+            ) as limiter,
+        ):
+
+            async def body():
+                async with limiter.hold("alice"):
+                    pytest.fail("the body ran")
+
+            task = asyncio.ensure_future(body())
+            await asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert settled.is_set()
+
+    asyncio.run(run())
+
+
 class Other:
     """Another HTTP server: it counts connections, answers OK or something else, or drips for ever."""
 

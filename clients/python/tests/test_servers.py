@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,6 +103,22 @@ def test_200_and_then_429_with_headers(site, user):
     assert r.headers["Content-Length"] == str(len(r.content))
 
 
+def test_the_first_minute_of_the_page(service, tmp_path, user):
+    page = (TESTS.parents[2] / "docs" / "client-python.md").read_text()
+    program = re.search(r"^```python\n(# hello\.py\n.*?)^```$", page, re.M | re.S)[1]
+    assert "http://localhost:8080" in program
+    (tmp_path / "hello.py").write_text(program.replace("http://localhost:8080", service.url))
+    arguments, says = uvicorn("hello:app")
+    site = Site(([*arguments[:2], "--app-dir", str(tmp_path), *arguments[2:]], says), service.url)
+    try:
+        site.ready()
+        # The page's limiter waits 0.25 s and then allows, which a busy machine may need.
+        statuses = [site.get("/", user).status_code for _ in range(20)]
+        assert statuses[0] == 200 and 429 in statuses
+    finally:
+        stop([site])
+
+
 def test_exempt_paths_methods_and_requests_without_a_key(site, user):
     for _ in range(5):
         for path in ("/healthz", "/static/a/b"):
@@ -137,6 +154,77 @@ def test_a_view_has_a_limit_of_its_own_beside_that_of_the_site(sites, name, path
     assert (r.status_code, r.headers["RateLimit-Limit"], r.headers["RateLimit-Remaining"]) == (200, "1", "0")
     assert sites[name].get(path, user).status_code == 429
     assert sites[name].get("/", user).headers["RateLimit-Remaining"] == "0"
+
+
+COSTS = {
+    "fastapi-uvicorn": ["/cost", "/cost/stream"],
+    "flask-gunicorn": ["/cost", "/cost/stream", "/cost/file"],
+    "django-gunicorn": ["/cost", "/cost/async", "/cost/stream", "/cost/file", "/cost/template"],
+    "django-runserver": ["/cost", "/cost/stream"],
+    "django-uvicorn": [
+        "/cost",
+        "/cost/async",
+        "/cost/class/async",
+        "/cost/stream",
+        "/cost/stream/async",
+        "/cost/file",
+        "/cost/template",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def costs(service):
+    with RateLimiter(service.url, "edge", "cost", timeout=20) as limiter:
+        yield limiter
+
+
+def until_left(costs, user, left):
+    """Waits until that much is left: the charge may follow the last byte."""
+    end = monotonic() + 20
+    while (remaining := costs.peek(user).remaining) != left:
+        assert monotonic() < end, f"{remaining} are left, not {left}"
+
+
+@pytest.mark.parametrize(("name", "path"), [(name, path) for name in COSTS for path in COSTS[name]])
+def test_a_cost_is_charged_when_the_response_is_known(sites, costs, name, path, user):
+    ask = {"headers": {"X-Cost": user}}
+    r = sites[name].http.get(path, **ask)
+    assert (r.status_code, len(r.content), r.headers["RateLimit-Remaining"]) == (200, 60, "100")
+    until_left(costs, user, 40)
+    assert sites[name].http.get(path, **ask).status_code == 200  # anything was left
+    until_left(costs, user, 0)
+    costs.allow(user)  # with denied_hits: count a look passes until the limit is exceeded
+    assert sites[name].http.get(path, **ask).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "status"),
+    [
+        ("fastapi-uvicorn", "/cost/fail", 500),
+        ("flask-gunicorn", "/cost/fail", 500),
+        ("django-gunicorn", "/cost/fail", 500),
+        ("django-uvicorn", "/cost/fail", 500),
+        ("django-uvicorn", "/cost/missing", 404),
+    ],
+)
+def test_a_response_to_a_failure_has_its_cost(sites, costs, name, path, status, user):
+    assert sites[name].http.get(path, headers={"X-Cost": user}).status_code == status
+    until_left(costs, user, 93)
+
+
+@pytest.mark.parametrize("name", ["fastapi-uvicorn", "flask-gunicorn", "django-gunicorn", "django-uvicorn"])
+def test_a_response_without_a_body_has_no_bytes(sites, costs, name, user):
+    assert sites[name].http.head("/cost", headers={"X-Cost": user}).status_code == 200
+    assert sites[name].http.get("/cost", headers={"X-Cost": user}).status_code == 200
+    until_left(costs, user, 40)
+
+
+def test_a_websocket_has_the_cost_of_what_it_was_sent(sites, costs, user):
+    url = sites["fastapi-uvicorn"].url.replace("http:", "ws:") + "/cost/socket"
+    with connect(url, additional_headers={"X-Cost": user}, proxy=None) as socket:
+        assert len(socket.recv()) == 10 and len(socket.recv()) == 20
+    until_left(costs, user, 93)  # its status is 101
 
 
 def test_a_websocket_is_limited_when_it_opens(sites, user):

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test.utils import override_settings
 from flask import Flask
 
-from distlimiter import AsyncRateLimiter, RateLimiter, Request, header, peer_address
+from distlimiter import AsyncRateLimiter, Decision, RateLimiter, Request, header, peer_address
 from distlimiter._web import Policy
 from distlimiter.asgi import RateLimitMiddleware
 from distlimiter.django import RateLimitMiddleware as RateLimitMiddlewareOfDjango
@@ -33,6 +33,9 @@ def request(peer="192.0.2.1", method="GET", path="/", **headers):
         ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], ["10.0.0.0/8"], "10.0.0.3"),
         ("10.0.0.1", ["6.6.6.6, nonsense"], ["10.0.0.0/8"], "10.0.0.1"),
         ("10.0.0.1", [], ["10.0.0.1"], "10.0.0.1"),
+        ("10.0.0.1", ["192.0.2.7:1234"], ["10.0.0.0/8"], "192.0.2.7"),
+        ("10.0.0.1", ["[2001:db8::7]:1234"], ["10.0.0.0/8"], "2001:db8::7"),
+        ("10.0.0.1", ["[2001:db8::7]"], ["10.0.0.0/8"], "2001:db8::7"),
         ("::ffff:10.0.0.1", ["::ffff:192.0.2.7"], ["10.0.0.0/8"], "192.0.2.7"),
         ("2001:db8::1", ["2001:DB8:0::7"], ["2001:db8::1/128"], "2001:db8::7"),
         ("fe80::1%eth0", [], [], "fe80::1"),
@@ -71,7 +74,42 @@ def test_a_cost_may_be_of_the_request():
     assert policy(cost=lambda r: len(r.path)).asks(request(path="/abc", X_User=["alice"])) == ("alice", 4)
 
 
+def test_dots_lead_out_of_an_exempt_path():
+    limited = policy(exempt_paths=["/static/*"])
+    for path in ("/static/../api", "/static/./x/..", "/static/a/../../api"):
+        assert limited.asks(request(path=path, X_User=["alice"])) == ("alice", 1)
+    assert limited.asks(request(path="/static/a..b/.c", X_User=["alice"])) is None
+
+
+def test_beside_a_cost_after_a_request_itself_costs_nothing():
+    def after(request, status, written):
+        return written
+
+    assert policy(cost_after=after).asks(request(X_User=["alice"])) == ("alice", 0)
+    assert policy(cost_after=after, cost=2).asks(request(X_User=["alice"])) == ("alice", 2)
+    assert policy().but({"cost_after": after}).asks(request(X_User=["alice"])) == ("alice", 0)
+    assert policy(cost_after=after).hits_after(request(), 200, 2**33) == 2**32 - 1
+
+
+@pytest.mark.parametrize("gives", [None, -1, 1.5, ZeroDivisionError()])
+def test_a_wrong_cost_after_is_logged_and_charges_nothing(gives, caplog):
+    def after(request, status, written):
+        if isinstance(gives, Exception):
+            raise gives
+        return gives
+
+    assert policy(cost_after=after).hits_after(request(), 200, 1) == 0
+    assert "cost_after of GET / failed" in caplog.text
+
+
+def test_headers_of_the_service_can_be_written_by_any_framework():
+    decision = Decision(True, headers=(("x-rule", "größe ✓\r\nx: y"),))
+    (value,) = policy().outcome(decision).headers.values()
+    assert value.encode("latin-1") == "größe ✓  x: y".encode()
+
+
 WRONG = [
+    ({"cost_after": 5}, "cost_after is 5: give a function of the request, the status and the bytes"),
     ({"key_extractor": "user"}, "key_extractor is 'user': give a function"),
     ({"key_extractor": None}, "key_extractor is not given: say whom to limit"),
     ({"exempt_paths": "/healthz"}, r"exempt_paths is '/healthz': give a list, such as \['/healthz'\]"),

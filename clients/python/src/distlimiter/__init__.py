@@ -16,13 +16,15 @@ from ._answers import (
     RequestError,
     ServiceError,
 )
-from ._client import AsyncRateLimiter, Hold, RateLimiter
+from ._client import AsyncRateLimiter, Cost, Hold, RateLimiter
 from ._protocol import Key
-from ._web import KeyExtractor, Request, header, peer_address
+from ._web import CostAfter, KeyExtractor, Request, header, peer_address
 
 __all__ = [
     "AdminError",
     "AsyncRateLimiter",
+    "Cost",
+    "CostAfter",
     "Counter",
     "Decision",
     "DistLimiterError",

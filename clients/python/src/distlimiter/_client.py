@@ -263,7 +263,24 @@ class _Limiter(Generic[T]):
         return AdminError(f"the admin address {self._admin_url}: {e or type(e).__name__}")
 
 
-class Hold:
+class _Used:
+    """The hits that are charged when a body ends."""
+
+    def __init__(self, decision: Decision, hits: int) -> None:
+        self.decision = decision
+        self._hits = hits
+
+    @property
+    def hits(self) -> int:
+        return self._hits
+
+    @hits.setter
+    def hits(self, hits: int) -> None:
+        # Here, and not when the body ends: then it would be too late to charge anything.
+        self._hits = protocol.check_hits(hits, 0)
+
+
+class Hold(_Used):
     """The hits that a request holds while the body of ``hold`` runs.
 
     Attributes:
@@ -272,9 +289,14 @@ class Hold:
             what was asked for. A limit of ``concurrency`` charges nothing.
     """
 
-    def __init__(self, decision: Decision, hits: int) -> None:
-        self.decision = decision
-        self.hits = hits
+
+class Cost(_Used):
+    """The cost of the body of ``cost_after``.
+
+    Attributes:
+        decision: the service's, from before the body.
+        hits: what is charged when the body ends. Set it to what the body has used; until then it is 0.
+    """
 
 
 class RateLimiter(_Limiter[httpx.Client]):
@@ -330,9 +352,37 @@ class RateLimiter(_Limiter[httpx.Client]):
             yield held
         finally:
             try:
-                self._ask((*entries, self._settled_by), protocol.check_hits(held.hits, 0))
+                self._ask((*entries, self._settled_by), held.hits)
             except DistLimiterError as e:
                 log.warning("a hold was not given back, and ends when it expires: %s", e)
+
+    @contextmanager
+    def cost_after(self, key: Key) -> Iterator[Cost]:
+        """Runs a body whose cost is known when it has ended, and charges it then, also when it fails.
+
+        The body runs as long as anything is left. Give the rule ``denied_hits: count``, so that a cost
+        beyond what is left is charged as well. A cost that the service can't be told is logged.
+
+        Raises:
+            OverLimitError: nothing is left; the body does not run.
+            ServiceError, RequestError, ValueError, TypeError: as ``allow``.
+        """
+        cost = Cost(self._ask(protocol.entries_of(self.entry, key), 0), 0)
+        if not cost.decision:
+            raise OverLimitError(cost.decision)
+        try:
+            yield cost
+        finally:
+            self._charge(key, cost.hits)
+
+    def _charge(self, key: Key, hits: int) -> None:
+        """Charges a cost that is known too late to refuse anything."""
+        if not hits:
+            return
+        try:
+            self._ask(protocol.entries_of(self.entry, key), hits)
+        except DistLimiterError as e:
+            log.warning("%d hits were not charged: %s", hits, e)
 
     def get_stats(self, key: Key) -> tuple[Counter, ...]:
         """Returns the counters of a key, one for each limit that applies. Charges nothing.
@@ -412,17 +462,44 @@ class AsyncRateLimiter(_Limiter[httpx.AsyncClient]):
     async def hold(self, key: Key, hits: int = 1) -> AsyncIterator[Hold]:
         """As ``RateLimiter.hold``. It settles also when the body is cancelled."""
         entries = self._hold_entries(key)
-        held = Hold(await self._ask(entries, protocol.check_hits(hits, 0)), hits)
+        try:
+            held = Hold(await self._ask(entries, protocol.check_hits(hits, 0)), hits)
+        except asyncio.CancelledError:
+            await self._settle(entries, 0)  # the service may have it
+            raise
         if not held.decision:
             raise OverLimitError(held.decision)
         try:
             yield held
         finally:
-            with anyio.CancelScope(shield=True):  # it takes no longer than the timeout
-                try:
-                    await self._ask((*entries, self._settled_by), protocol.check_hits(held.hits, 0))
-                except DistLimiterError as e:
-                    log.warning("a hold was not given back, and ends when it expires: %s", e)
+            await self._settle(entries, held.hits)
+
+    async def _settle(self, entries: Entries, hits: int) -> None:
+        with anyio.CancelScope(shield=True):  # it takes no longer than the timeout
+            try:
+                await self._ask((*entries, self._settled_by), hits)
+            except DistLimiterError as e:
+                log.warning("a hold was not given back, and ends when it expires: %s", e)
+
+    @asynccontextmanager
+    async def cost_after(self, key: Key) -> AsyncIterator[Cost]:
+        """As ``RateLimiter.cost_after``. It charges also when the body is cancelled."""
+        cost = Cost(await self._ask(protocol.entries_of(self.entry, key), 0), 0)
+        if not cost.decision:
+            raise OverLimitError(cost.decision)
+        try:
+            yield cost
+        finally:
+            await self._charge(key, cost.hits)
+
+    async def _charge(self, key: Key, hits: int) -> None:
+        if not hits:
+            return
+        with anyio.CancelScope(shield=True):  # it takes no longer than the timeout
+            try:
+                await self._ask(protocol.entries_of(self.entry, key), hits)
+            except DistLimiterError as e:
+                log.warning("%d hits were not charged: %s", hits, e)
 
     async def get_stats(self, key: Key) -> tuple[Counter, ...]:
         """As ``RateLimiter.get_stats``."""

@@ -69,11 +69,11 @@ def check_on_error(on_error: object) -> OnError:
     raise ValueError(f"on_error is {on_error!r}: use 'raise', 'allow' or 'deny'")
 
 
-def check_hits(hits: object, least: int) -> int:
+def check_hits(hits: object, least: int, most: int = MOST_HITS) -> int:
     if isinstance(hits, bool) or not isinstance(hits, int):
         raise TypeError(f"hits is {hits!r}: give a whole number")
-    if not least <= hits <= MOST_HITS:
-        raise ValueError(f"hits is {hits}: give at least {least} and at most {MOST_HITS}")
+    if not least <= hits <= most:
+        raise ValueError(f"hits is {hits}: give at least {least} and at most {most}")
     return hits
 
 

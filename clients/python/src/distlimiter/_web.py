@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -38,6 +38,9 @@ class Request:
     values: Callable[[str], list[str]]
     native: Any
 
+
+CostAfter: TypeAlias = Callable[[Request, int, int], int]
+"""Returns the hits of a response: of its request, its status and the bytes of its body."""
 
 KeyExtractor: TypeAlias = Callable[[Request], Key | None]
 """Makes the key of a request. Nothing (None, an empty text) means that the request is not limited."""
@@ -82,7 +85,18 @@ def peer_address(*trusted: str) -> KeyExtractor:
     return extract
 
 
+_PORT = re.compile(r"([0-9.]+):[0-9]+|\[([^]]*)\](?::[0-9]+)?")
+_DOTS = re.compile(r"(^|/)\.\.?(/|$)")
+
+
+def _header_value(value: str) -> str:
+    """Writes a value so that its bytes are UTF-8 where frameworks write Latin-1, and end no line."""
+    return re.sub(r"[\r\n\0]", " ", value).encode().decode("latin-1")
+
+
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if port := _PORT.fullmatch(text):  # which some proxies add
+        text = port[1] or port[2]
     try:
         at = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -111,6 +125,9 @@ class Outcome:
 
     headers: dict[str, str]
     refusal: Refusal | None = None
+    charge: Callable[[int, int], None] | None = None
+    """Charges a response of a status and so many bytes, if there is a ``cost_after``. It never raises."""
+    charge_async: Callable[[int, int], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +139,11 @@ class Policy:
         entry: the key of the entry, instead of the limiter's.
         exempt_paths: are not limited: paths, or starts of paths that end in ``*``.
         exempt_methods: are not limited, such as ``OPTIONS``.
-        cost: how many hits a request takes, or a function of the request that says so.
+        cost: how many hits a request takes, or a function of the request that says so; None: 1, or 0
+            beside ``cost_after``.
+        cost_after: a function of the request, the status of its response and the bytes of its body. It
+            returns the hits that are charged once the response is known, also beyond what is left if
+            the rule has ``denied_hits: count``; None: none.
         status_code: of refusals.
         error_message: the body of refusals; None: that of the rule, or a sentence.
         content_type: of ``error_message``.
@@ -134,7 +155,8 @@ class Policy:
     entry: str | None = None
     exempt_paths: tuple[str, ...] = ()
     exempt_methods: tuple[str, ...] = ()
-    cost: int | Callable[[Request], int] = 1
+    cost: int | Callable[[Request], int] | None = None
+    cost_after: CostAfter | None = None
     status_code: int = 429
     error_message: str | None = None
     content_type: str = "text/plain; charset=utf-8"
@@ -160,7 +182,14 @@ class Policy:
                     " such as /static/*"
                 )
         object.__setattr__(self, "exempt_methods", tuple(m.upper() for m in self.exempt_methods))
-        if not callable(self.cost):
+        if self.cost_after is not None and not callable(self.cost_after):
+            raise TypeError(
+                f"cost_after is {self.cost_after!r}: give a function of the request, the status and the bytes"
+                " of the body, such as lambda request, status, written: written"
+            )
+        if self.cost is None:
+            object.__setattr__(self, "cost", 0 if self.cost_after else 1)
+        elif not callable(self.cost):
             try:
                 protocol.check_hits(self.cost, 0)
             except (TypeError, ValueError) as e:
@@ -188,21 +217,41 @@ class Policy:
 
     def but(self, options: Mapping[str, Any]) -> Policy:
         """Returns the policy with other options."""
+        if "cost_after" in options:
+            options = {"cost": None, **options}  # the cost that goes with it
         return replace(self, **options)
 
     def asks(self, request: Request) -> tuple[Key, int] | None:
         """Returns the key and the hits of a request; None if it is not limited."""
         if request.method in self.exempt_methods:
             return None
+        # What /static/../api leads to is up to the program, so no start of it makes it exempt.
+        plain = not _DOTS.search(request.path)
         for path in self.exempt_paths:
-            if request.path == path or (path.endswith("*") and request.path.startswith(path[:-1])):
+            if request.path == path or (plain and path.endswith("*") and request.path.startswith(path[:-1])):
                 return None
         key = self.key_extractor(request)
-        if not key or (isinstance(key, Mapping) and not all(key.values())):
+        if not key:
             return None
-        if self.entry is not None and isinstance(key, str):
+        if not isinstance(key, str | Mapping):
+            key = tuple(key)
+        if not isinstance(key, str):
+            values = key.values() if isinstance(key, Mapping) else [value for _, value in key]
+            if not all(values):
+                return None
+        elif self.entry is not None:
             key = {self.entry: key}
-        return key, self.cost(request) if callable(self.cost) else self.cost
+        return key, self.cost(request) if callable(self.cost) else self.cost or 0
+
+    def hits_after(self, request: Request, status: int, written: int) -> int:
+        """Returns the hits of a response. A cost_after that fails is logged: the answer stands."""
+        assert self.cost_after is not None
+        try:
+            hits = self.cost_after(request, status, written)
+            return min(protocol.check_hits(hits, 0, 2**64 - 1), protocol.MOST_HITS)
+        except Exception:
+            log.exception("cost_after of %s %s failed, and nothing is charged", request.method, request.path)
+            return 0
 
     def outcome(self, decision: Decision) -> Outcome:
         """Returns the effect of a decision on a request."""
@@ -230,7 +279,7 @@ class Policy:
     @staticmethod
     def _headers(decision: Decision) -> dict[str, str]:
         if decision.headers:
-            return dict(decision.headers)
+            return {name: _header_value(value) for name, value in decision.headers}
         if decision.limit is None:
             return {}
         return {
@@ -240,26 +289,68 @@ class Policy:
         }
 
 
+class Counted:
+    """A body that counts its bytes, and reports them once, when it is closed."""
+
+    def __init__(
+        self, parts: Iterable[bytes], report: Callable[[int], None], close: Callable[[], object] | None = None
+    ) -> None:
+        self._parts = parts
+        self._report: Callable[[int], None] | None = report
+        self._close = close
+        self._written = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self._written += len(part)
+            yield part
+
+    def close(self) -> None:
+        report, self._report = self._report, None
+        try:
+            if self._close:
+                self._close()
+        finally:
+            if report:
+                report(self._written)
+
+
 def ask(limiter: RateLimiter, policy: Policy, request: Request) -> Outcome | None:
     """Asks about a request; None if it is not limited."""
     asked = policy.asks(request)
     if asked is None:
         return None
     try:
-        return policy.outcome(limiter.allow(*asked))
+        outcome = policy.outcome(limiter.allow(*asked))
     except DistLimiterError as e:
         return policy.failed(e)
+    if policy.cost_after is None or outcome.refusal:
+        return outcome
+
+    def charge(status: int, written: int) -> None:
+        if hits := policy.hits_after(request, status, written):
+            limiter._charge(asked[0], hits)
+
+    return replace(outcome, charge=charge)
 
 
 async def ask_async(limiter: AsyncRateLimiter, policy: Policy, request: Request) -> Outcome | None:
-    """Is ``ask`` for asyncio."""
+    """Is ``ask`` for asyncio. The outcome has ``charge_async``."""
     asked = policy.asks(request)
     if asked is None:
         return None
     try:
-        return policy.outcome(await limiter.allow(*asked))
+        outcome = policy.outcome(await limiter.allow(*asked))
     except DistLimiterError as e:
         return policy.failed(e)
+    if policy.cost_after is None or outcome.refusal:
+        return outcome
+
+    async def charge(status: int, written: int) -> None:
+        if hits := policy.hits_after(request, status, written):
+            await limiter._charge(asked[0], hits)
+
+    return replace(outcome, charge_async=charge)
 
 
 def check_names(given: Iterable[str], known: Iterable[str], spelled: str) -> None:
@@ -296,8 +387,9 @@ def from_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
                 f"{spelled['key_extractor']} is not set: say whom to limit, such as by"
                 " distlimiter.peer_address() or distlimiter.header('X-User')"
             )
-        if isinstance(given["key_extractor"], str):
-            given["key_extractor"] = _imported(given["key_extractor"])
+        for name in ("key_extractor", "cost_after"):
+            if isinstance(given.get(name), str):
+                given[name] = _imported(name, given[name])
         limiter = {name: value for name, value in given.items() if name in _OF_LIMITER}
         policy = {name: value for name, value in given.items() if name in _OF_POLICY}
         Policy.of(RateLimiter(**limiter), policy)
@@ -308,11 +400,9 @@ def from_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     return limiter, policy
 
 
-def _imported(path: str) -> Any:
+def _imported(setting: str, path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e:
-        raise ValueError(
-            f"key_extractor is {path!r} ({e}): name a function, such as 'mysite.limits.user'"
-        ) from e
+        raise ValueError(f"{setting} is {path!r} ({e}): name a function, such as 'mysite.limits.user'") from e

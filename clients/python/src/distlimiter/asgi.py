@@ -24,8 +24,8 @@ class RateLimitMiddleware:
         app: the application.
         limiter: an AsyncRateLimiter.
         options: ``key_extractor`` (that of the limiter unless given), ``entry``, ``exempt_paths``,
-            ``exempt_methods``, ``cost``, ``status_code``, ``error_message``, ``content_type`` and
-            ``headers``.
+            ``exempt_methods``, ``cost``, ``cost_after``, ``status_code``, ``error_message``,
+            ``content_type`` and ``headers``.
 
     Raises:
         TypeError, ValueError: which option is wrong, and the remedy.
@@ -50,8 +50,14 @@ class RateLimitMiddleware:
             await self._app(scope, receive, send)
         elif outcome.refusal:
             await _refuse(outcome.refusal, scope, receive, send)
-        else:
+        elif outcome.charge_async is None:
             await self._app(scope, receive, _with_headers(outcome.headers, send))
+        else:
+            response = _Counted(_with_headers(outcome.headers, send), outcome.charge_async)
+            try:
+                await self._app(scope, receive, response.send)
+            finally:
+                await response.end()
 
 
 def _request(scope: Scope) -> Request:
@@ -77,6 +83,40 @@ def _with_headers(headers: dict[str, str], send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+class _Counted:
+    """Takes note of a response, and charges it once: when all of it was sent, or the application ends."""
+
+    def __init__(self, send: Send, charge: Callable[[int, int], Awaitable[None]]) -> None:
+        self._send = send
+        self._charge: Callable[[int, int], Awaitable[None]] | None = charge
+        self._status = 500  # of an application that fails before it answers
+        self._declared = self._written = 0
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        kind = message["type"].removeprefix("websocket.")
+        if kind == "http.response.start":
+            self._status = message["status"]
+            lengths = [v for name, v in message.get("headers") or () if name.lower() == b"content-length"]
+            self._declared = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
+        elif kind == "http.response.body":
+            self._written += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                await self.end()  # what runs in the background afterwards is no part of it
+        elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
+            self._written = self._declared
+        elif kind == "accept":
+            self._status = 101
+        elif kind == "send":
+            text = message.get("text")
+            self._written += len(text.encode() if text is not None else message.get("bytes") or b"")
+
+    async def end(self) -> None:
+        charge, self._charge = self._charge, None
+        if charge:
+            await charge(self._status, self._written)
 
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

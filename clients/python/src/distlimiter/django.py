@@ -2,25 +2,38 @@
 
 Settings: ``RATE_LIMITER_URL``, ``_DOMAIN``, ``_ENTRY`` and ``_KEY_EXTRACTOR`` are required; ``_TIMEOUT``,
 ``_ON_ERROR``, ``_TLS``, ``_ADMIN_URL``, ``_ADMIN_TOKEN``, ``_EXEMPT_PATHS``, ``_EXEMPT_METHODS``, ``_COST``,
-``_STATUS_CODE``, ``_ERROR_MESSAGE``, ``_CONTENT_TYPE`` and ``_HEADERS`` are not.
+``_COST_AFTER``, ``_STATUS_CODE``, ``_ERROR_MESSAGE``, ``_CONTENT_TYPE`` and ``_HEADERS`` are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, fields
-from functools import cache, wraps
+from functools import cache, partial, wraps
+from inspect import isawaitable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import BadRequest, ImproperlyConfigured, PermissionDenied, SuspiciousOperation
 from django.core.signals import setting_changed
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from ._client import AsyncRateLimiter, RateLimiter
-from ._web import PREFIX, Outcome, Policy, Request, ask, ask_async, check_names, from_settings
+from ._web import (
+    PREFIX,
+    Counted,
+    Outcome,
+    Policy,
+    Refusal,
+    Request,
+    ask,
+    ask_async,
+    check_names,
+    from_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,8 @@ def rate_limit(view: Callable[..., Any] | None = None, /, **options: Any) -> Any
 
         @wraps(view)
         def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            if _in_a_loop():  # the dispatch of a class with asynchronous methods
+                return _limited_async(request, options, lambda: view(request, *args, **kwargs))
             return _limited(request, options, lambda: view(request, *args, **kwargs))
 
         return limited
@@ -117,26 +132,99 @@ def _limited(
 ) -> HttpResponseBase:
     c = _configured()
     outcome = ask(c.limiter, c.policy.but(options), _request(request))
-    return _refusal(outcome) or _with_headers(outcome, proceed())
+    if outcome is None:
+        return proceed()
+    if outcome.refusal:
+        return _refused(outcome.refusal)
+    charge = outcome.charge
+    if charge is None:
+        return _with_headers(outcome, proceed())
+    try:
+        response = proceed()
+    except BaseException as e:
+        charge(_status_of(e), 0)
+        raise
+    if not _charged_later(request, response, charge, sync_to_async(charge)):
+        charge(response.status_code, _length(request, response))
+    return _with_headers(outcome, response)
 
 
-async def _limited_async(
-    request: HttpRequest, options: dict[str, Any], proceed: Callable[[], Awaitable[HttpResponseBase]]
-) -> HttpResponseBase:
+async def _limited_async(request: HttpRequest, options: dict[str, Any], proceed: Callable[[], Any]) -> Any:
     c = _configured()
     outcome = await ask_async(c.async_limiter, c.policy.but(options), _request(request))
-    return _refusal(outcome) or _with_headers(outcome, await proceed())
+    if outcome and outcome.refusal:
+        return _refused(outcome.refusal)
+    charge = outcome and outcome.charge_async
+    try:
+        response = proceed()
+        if isawaitable(response):
+            response = await response
+    except BaseException as e:
+        if charge:
+            await charge(_status_of(e), 0)
+        raise
+    if charge and not _charged_later(request, response, async_to_sync(charge), charge):
+        await charge(response.status_code, _length(request, response))
+    return _with_headers(outcome, response) if outcome else response
 
 
-def _refusal(outcome: Outcome | None) -> HttpResponseBase | None:
-    if outcome is None or outcome.refusal is None:
-        return None
-    refusal = outcome.refusal
+def _charged_later(
+    request: HttpRequest,
+    response: Any,
+    in_thread: Callable[[int, int], None],
+    in_loop: Callable[[int, int], Awaitable[None]],
+) -> bool:
+    """Charges a response when its body is known, and reports whether it is not known yet."""
+    if response.streaming and response.is_async:
+        response.streaming_content = _counted(response.streaming_content, response.status_code, in_loop)
+    elif response.streaming:  # Django closes it in a thread
+        report = partial(in_thread, response.status_code)
+        response.streaming_content = Counted(response.streaming_content, report)
+    elif not getattr(response, "is_rendered", True):  # Django renders it in a thread
+        response.add_post_render_callback(lambda r: in_thread(r.status_code, _length(request, r)))
+    else:
+        return False
+    return True
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _length(request: HttpRequest, response: Any) -> int:
+    return 0 if request.method == "HEAD" else len(response.content)
+
+
+def _status_of(e: BaseException) -> int:
+    """Returns the status that Django answers with when a view raises."""
+    for kind, status in ((Http404, 404), (PermissionDenied, 403), ((SuspiciousOperation, BadRequest), 400)):
+        if isinstance(e, kind):
+            return status
+    return 500
+
+
+async def _counted(
+    parts: AsyncIterator[bytes], status: int, charge: Callable[[int, int], Awaitable[None]]
+) -> AsyncIterator[bytes]:
+    written = 0
+    try:
+        async for part in parts:
+            written += len(part)
+            yield part
+    finally:
+        await charge(status, written)
+
+
+def _refused(refusal: Refusal) -> HttpResponseBase:
     return HttpResponse(refusal.body, status=refusal.status, headers=refusal.headers)
 
 
-def _with_headers(outcome: Outcome | None, response: HttpResponseBase) -> HttpResponseBase:
-    for name, value in outcome.headers.items() if outcome else ():
+def _with_headers(outcome: Outcome, response: HttpResponseBase) -> HttpResponseBase:
+    for name, value in outcome.headers.items():
         response.headers.setdefault(name, value)
     return response
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import flask
 
 from ._client import RateLimiter
-from ._web import Policy, Request, ask, check_names, from_settings
+from ._web import Counted, Policy, Request, ask, check_names, from_settings
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -105,6 +105,8 @@ def _refused(state: _State, policy: Policy) -> flask.Response | None:
         refusal = outcome.refusal
         return flask.Response(refusal.body, refusal.status, refusal.headers)
     _add_headers(outcome.headers)
+    if outcome.charge:
+        _charge_after(outcome.charge)
     return None
 
 
@@ -121,6 +123,23 @@ def _add_headers(headers: Mapping[str, str]) -> None:
             return response
 
     added.update(headers)
+
+
+def _charge_after(charge: Callable[[int, int], None]) -> None:
+    """Charges the response when it has been sent."""
+    head = flask.request.method == "HEAD"
+
+    @flask.after_this_request
+    def count(response: flask.Response) -> flask.Response:
+        if head or response.is_sequence:
+            length = 0 if head else sum(map(len, response.iter_encoded()))
+            response.call_on_close(lambda: charge(response.status_code, length))
+        else:
+            close = getattr(response.response, "close", None)
+            response.response = Counted(
+                response.iter_encoded(), lambda n: charge(response.status_code, n), close
+            )
+        return response
 
 
 def _request(request: flask.Request) -> Request:

@@ -2,7 +2,7 @@
 
 import os
 
-from distlimiter import Request
+from distlimiter import Request, header
 
 LIMITER = {
     "url": os.environ["SERVICE"],
@@ -24,6 +24,15 @@ def who(request: Request):
     if many := request.values("X-Many"):
         return {"many": many[0]}
     return next(iter(request.values("X-User")), None)
+
+
+# Bytes, or 7 of a response that is no success: known only after the fact.
+COST = {
+    "entry": "cost",
+    "key_extractor": header("X-Cost"),
+    "cost_after": lambda request, status, written: written if status == 200 else 7,
+}
+HALF = "é" * 10  # 20 bytes
 
 
 def settings():

@@ -1,10 +1,11 @@
 import os
+from io import BytesIO
 
-from flask import Flask
+from flask import Flask, send_file
 
 from distlimiter.flask import RateLimit, limit
 
-from . import LIMITER, settings
+from . import COST, HALF, LIMITER, settings
 
 extension = RateLimit(every_request="ONLY_DECORATED" not in os.environ)
 
@@ -18,6 +19,26 @@ def create_app():
     @limit(entry="own", cost=1)
     def decorated():
         return "hello"
+
+    @app.get("/cost")
+    @limit(**COST)
+    def cost():
+        return HALF * 3
+
+    @app.get("/cost/stream")
+    @limit(**COST)
+    def stream():
+        return (HALF for _ in range(3)), 200
+
+    @app.get("/cost/file")
+    @limit(**COST)
+    def file():
+        return send_file(BytesIO(HALF.encode() * 3), mimetype="text/plain")
+
+    @app.get("/cost/fail")
+    @limit(**COST)
+    def fail():
+        raise RuntimeError("of tests")
 
     @app.get("/", defaults={"path": ""})
     @app.get("/<path:path>")

@@ -25,6 +25,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* What would be deployed and not work as meant. */}}
 {{- define "check" -}}
+{{- range include "variables" . | fromYamlArray }}
+{{- if hasKey $.Values.env .name }}
+{{- fail (printf "env.%s: the chart sets this variable by a value of its own: give that value, and leave the variable out of env" .name) }}
+{{- end }}
+{{- end }}
 {{- with .Values }}
 {{- if and (not .redis.url) (gt (int .replicas) 1) }}
 {{- fail (printf "replicas: %d with counters in memory would each grant the whole limit: set redis.url, or replicas: 1" (int .replicas)) }}

@@ -70,15 +70,16 @@ export function update(node, from, make) {
 
 const svgNamespace = 'http://www.w3.org/2000/svg';
 
-// plot draws allowed calls with denied ones on top, one bar a second.
+// plot draws allowed calls with those on top that shadow mode let through and those that
+// were denied, one bar a second.
 export function plot(history, size = '') {
   const svg = document.createElementNS(svgNamespace, 'svg');
   svg.setAttribute('class', `plot ${size}`);
   svg.setAttribute('viewBox', `0 0 ${history.allowed.length} 10`);
   svg.setAttribute('preserveAspectRatio', 'none');
   svg.setAttribute('role', 'img');
-  svg.setAttribute('aria-label', `last minute: ${sum(history.allowed)} allowed, ${sum(history.denied)} denied`);
-  const most = Math.max(1, ...history.allowed.map((a, i) => a + history.denied[i]));
+  svg.setAttribute('aria-label', `last minute: ${sum(history.allowed)} allowed, ${refusals(history)}`);
+  const most = Math.max(1, ...history.allowed.map((a, i) => a + history.shadow_denied[i] + history.denied[i]));
   const bar = (kind, i, from, height) => {
     if (!height) return;
     const rect = document.createElementNS(svgNamespace, 'rect');
@@ -90,11 +91,19 @@ export function plot(history, size = '') {
     svg.append(rect);
   };
   history.allowed.forEach((allowed, i) => {
-    const below = allowed / most * 10;
-    bar('a', i, 0, below);
-    bar('d', i, below, history.denied[i] / most * 10);
+    let top = 0;
+    for (const [kind, calls] of [['a', allowed], ['s', history.shadow_denied[i]], ['d', history.denied[i]]]) {
+      bar(kind, i, top, calls / most * 10);
+      top += calls / most * 10;
+    }
   });
   return svg;
+}
+
+// refusals are those of the last minute, and those in shadow mode if there are any.
+export function refusals(history) {
+  const shadow = sum(history.shadow_denied);
+  return `${number(sum(history.denied))} denied${shadow ? `, ${number(shadow)} in shadow mode` : ''}`;
 }
 
 export const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
@@ -111,8 +120,11 @@ export function seconds(n) {
   return `${number(n / 86400)} days`;
 }
 
-// between is how long it is from one time to another.
-export const between = (from, to) => seconds(Math.max(0, Math.round((new Date(to) - new Date(from)) / 1000)));
+// between is how long it is from one time to another, in whole seconds or more.
+export function between(from, to) {
+  const n = Math.max(0, Math.round((new Date(to) - new Date(from)) / 1000));
+  return n ? seconds(n) : '0 s';
+}
 
 // show opens a dialog with a title and a way to close it.
 export function show(dialog, title, ...children) {

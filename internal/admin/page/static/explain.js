@@ -2,9 +2,9 @@
 // descriptors, and what is left.
 
 import * as api from './api.js';
-import { replace } from './address.js';
-import { code, el, number, seconds, section } from './dom.js';
-import { descriptorText, entryText, limitsOf, parseDescriptors, ruleLink } from './descriptor.js';
+import { href, replace } from './address.js';
+import { code, counted, el, number, seconds, section } from './dom.js';
+import { descriptorText, entryText, limitsOf, parseDescriptors } from './descriptor.js';
 import { known, ruleAt } from './known.js';
 
 export function explainView({ params }) {
@@ -58,7 +58,8 @@ async function look(domain, entries) {
   const found = applying.length && known.replica.values ? (await api.counters(domain, descriptorText(entries))).data.counters : [];
   const counters = found.map((c) => {
     const rule = applying.find((r) => r.limits.some((l) => l.counter_key === c.counter)) ?? applying[0];
-    return { ...c, rule, shadow: Boolean(rule.shadow_mode || rule.limits.find((l) => l.counter_key === c.counter)?.shadow_mode) };
+    const limit = rule.limits.find((l) => l.counter_key === c.counter);
+    return { ...c, rule, limit: limit?.limit ?? c.algorithm, shadow: Boolean(rule.shadow_mode || limit?.shadow_mode) };
   });
   return { entries, explanation, applying, rules: applying.map((r) => ruleAt(domain, r.path)).filter(Boolean), counters };
 }
@@ -80,17 +81,23 @@ function whole(parts) {
     refusing.length ? [' by ', code([...new Set(refusing.map((c) => c.rule.path))].join(', '))] : '', '.')];
 }
 
-function part({ entries, explanation: e, applying, rules, counters }, reset) {
+function part({ entries, explanation: e, applying, counters }, reset) {
+  const name = ({ path }) => {
+    const rule = ruleAt(e.domain, path);
+    return rule ? el('a', { href: href(`rules/${rule.key}`) }, code(path)) : code(path);
+  };
   return el('article', { class: 'part' }, el('h3', {}, code(descriptorText(entries))),
     applying.length
-      ? el('p', {}, el('strong', {}, applying.map((r) => `Rule ${r.path} applies.`).join(' ')), rules.map((r) => [' ', ruleLink(r)]).flat())
+      ? el('p', {}, el('strong', {}, applying.map((r) => ['Rule ', name(r), ' applies. ']).flat()))
       : el('p', {}, el('strong', {}, 'No limit applies.'), ' ', e.reason, e.nearest?.length ? ` Nearest: ${e.nearest.join(', ')}.` : ''),
-    el('ol', { class: 'levels' }, (e.levels ?? []).map(level)),
+    // Where only rules on sets apply, the way through the tree explains nothing.
+    e.rule || !applying.length ? el('ol', { class: 'levels' }, (e.levels ?? []).map(level)) : '',
+    applying.length ? '' : (e.unmet ?? []).map((u) => el('p', {}, 'Rule ', name(u), ' does not apply, by the condition on ', code(u.keys.join(', ')), '.')),
     applying.flatMap((r) => r.limits).filter((l) => l.adjusted).map((l) => el('p', {}, `${l.limit}: adjusted by `, code(l.adjusted.map((a) => a.by).join(', ')), `, written as ${l.written}.`)),
     counters.map((c) => el('p', {},
       el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
       c.shadow ? ', in shadow mode' : '', c.replaced ? ', replaced in this request' : '',
-      ` · ${c.algorithm}, ${c.requests_per_unit} per ${c.unit_multiplier ? `${c.unit_multiplier} ` : ''}${c.unit.toLowerCase()}: ${number(c.remaining)} left${c.reset_after_seconds > 0 ? `, resets in ${seconds(c.reset_after_seconds)}` : ''} · counter `,
+      ` · ${c.limit}: ${number(c.remaining)} left${c.held === undefined ? '' : `, ${counted(c.held, 'request')} ${c.held === 1 ? 'holds' : 'hold'}`}${c.reset_after_seconds > 0 ? `, resets in ${seconds(c.reset_after_seconds)}` : ''} · counter `,
       code(c.counter))),
     counters.length && !known.replica.read_only ? el('button', { type: 'button', class: 'reset', onclick: () => reset(entries) }, counters.length > 1 ? 'Reset these counters' : 'Reset this counter') : '');
 }

@@ -91,9 +91,9 @@ function row(d) {
   const text = [el('small', {}, code(d.domain)), ' ', code(d.entries.map(entryText).join(', ') + (d.abridged ? ' …' : ''))];
   return el('tr', {},
     el('td', { class: 'short' }, new Date(d.time).toLocaleTimeString(), d.sampled > 1 && el('small', {}, ` one of ${number(d.sampled)}`)),
-    el('td', { class: d.verdict === 'over' ? 'denied' : d.verdict === 'ok' ? 'allowed' : '' }, d.verdict, d.hits !== 1 && el('small', {}, ` ${number(d.hits)} hits`)),
+    el('td', { class: `short ${{ over: 'denied', shadow: 'shadow', ok: 'allowed' }[d.verdict] ?? ''}` }, d.verdict, d.hits !== 1 && el('small', {}, ` ${number(d.hits)} hits`)),
     el('td', { class: 'first' }, d.abridged ? text : explainLink(d.domain, d.entries, ...text)),
-    el('td', {}, rule ? ruleLink(rule) : d.rule ? code(d.rule) : '', d.limit && el('small', {}, ` ${d.limit}${d.brought ? ', from the request' : ''}`), d.error && el('span', { class: 'error' }, d.error)),
+    el('td', { class: 'wide' }, rule ? ruleLink(rule) : d.rule ? code(d.rule) : '', d.limit && el('small', {}, ` ${d.limit}${d.brought ? ', from the request' : ''}`), d.error && el('span', { class: 'error' }, d.error)),
     el('td', {}, d.left === undefined ? '' : number(d.left)),
     el('td', { class: 'short' }, d.retry_seconds ? seconds(d.retry_seconds) : ''));
 }

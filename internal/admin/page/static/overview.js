@@ -1,7 +1,7 @@
 // What is refused now, whatever the domain, and what no rule limits.
 
 import { href } from './address.js';
-import { between, code, counted, el, list, number, plot, section, sum, table, time, update } from './dom.js';
+import { between, code, counted, el, list, number, plot, refusals, section, table, time, update } from './dom.js';
 import { ruleLink } from './descriptor.js';
 import { known } from './known.js';
 import { live } from './live.js';
@@ -42,10 +42,10 @@ function row({ rule }) {
       limit.textContent = limits;
       const now = s.rates['1s'];
       denied.textContent = number(now.denied);
-      denied.className = 'number denied';
+      denied.classList.toggle('denied', now.denied > 0);
       shadow.textContent = number(now.shadow_denied);
       allowed.textContent = number(now.allowed);
-      if (s.history) last.replaceChildren(plot(s.history), el('small', {}, `${number(sum(s.history.denied))} denied`));
+      if (s.history) last.replaceChildren(plot(s.history), el('small', {}, refusals(s.history)));
       when.textContent = s.last_denied ? `${between(s.last_denied, known.replica.time)} ago` : '';
     },
   };
