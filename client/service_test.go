@@ -11,6 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -32,7 +33,7 @@ func startService(yaml string) *service {
 	must(err)
 	s := &service{store: memory.New(memory.Options{})}
 	counts := stats.New(0)
-	l := limiter.New(limiter.Options{Backend: s.store, Log: zap.NewNop(), Stats: counts, Encode: server.EncodeLimit})
+	l := limiter.New(limiter.Options{Backend: s.store, Log: zap.NewNop(), Stats: counts, Encode: wire.EncodeLimit})
 	must(l.SetRules(rules))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
