@@ -296,6 +296,9 @@ func (h *holding) settle(s State, now int64) {
 	}
 	h.inner.settle(h.innerOf(s), now)
 	h.mark(s, now)
+	if int64(s[heldExpired]&(1<<expiredBits-1)) > now {
+		s[heldExpired] = 0 // the clock stepped back: it would be counted again when that time comes
+	}
 	n, kept, sum := requests(s), 0, uint64(0)
 	lost := h.last(s)+lostAfter <= now // by then the state may have been forgotten
 	for i := range n {

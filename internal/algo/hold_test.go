@@ -265,6 +265,23 @@ func TestHoldsWhenTheClockStepsBack(t *testing.T) {
 	}
 }
 
+// What has expired is counted once, also if the clock steps back and comes to the same
+// moment again.
+func TestWhatHasExpiredIsCountedOnce(t *testing.T) {
+	h := newHolder(t, concurrent(10))
+	h.ask(1, 1)
+	h.now += 60e6
+	if d := h.ask(2, 1); d.Expired != 1 {
+		t.Fatalf("%d have expired", d.Expired)
+	}
+	h.now -= 3600e6
+	h.ask(3, 1)
+	h.now += 3600e6
+	if d := h.ask(4, 1); d.Expired != 0 {
+		t.Errorf("%d have expired at the same moment once more", d.Expired)
+	}
+}
+
 // Requests that ask, settle, and settle what is not theirs, in any order and at any time,
 // never hold more than the limit.
 func TestNobodyHoldsMoreThanTheLimit(t *testing.T) {
