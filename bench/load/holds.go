@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -49,7 +50,7 @@ func NewHolds(domain string, clients int, seed uint64) (*Holds, error) {
 		{&h.settling, []*common.RateLimitDescriptor_Entry{{Key: SettlingKey, Value: SettlingValue}}},
 	} {
 		// The entries with numbers come last, so that their places are known.
-		entries := append(c.entries, &common.RateLimitDescriptor_Entry{Key: DescriptorKeys[0], Value: value}, &common.RateLimitDescriptor_Entry{Key: HoldKey, Value: value})
+		entries := slices.Concat(c.entries, []*common.RateLimitDescriptor_Entry{{Key: DescriptorKeys[0], Value: value}, {Key: HoldKey, Value: value}})
 		message, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.RateLimitRequest{
 			Domain: domain, Descriptors: []*common.RateLimitDescriptor{{Entries: entries}},
 		})

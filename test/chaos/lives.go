@@ -63,7 +63,7 @@ func nextHeld(rng *rand.Rand, before version, at int, base algo.Params, last boo
 	}
 	p := tune(rng, base, false)
 	p.DeniedHits = algo.DeniedDefault
-	expires := pick[time.Duration](rng, 300, 700, 1200, 2000) * time.Millisecond
+	expires := pick(rng, 300*time.Millisecond, 700*time.Millisecond, 1200*time.Millisecond, 2*time.Second)
 	if p.Algorithm.AlwaysHolds() {
 		p.Window = expires
 	} else {
