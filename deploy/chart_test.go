@@ -332,6 +332,7 @@ func TestRedisPortsAreOpen(t *testing.T) {
 		"redis.yaml":        {53, 53, 6379},
 		"sentinel-tls.yaml": {53, 53, 26379, 6379},
 		"xds.yaml":          {53, 53, 6379, 7001, 18001},
+		"ai-gateway.yaml":   {53, 53, 6379, 18002},
 		"everything.yaml":   {53, 53, 6380, 6379},
 	} {
 		var got []int32
@@ -437,7 +438,7 @@ func TestWhatWouldNotWorkIsRefused(t *testing.T) {
 
 // The plain manifests are the chart's, for those who do without Helm.
 func TestPlainManifestsAreTheCharts(t *testing.T) {
-	for file, values := range map[string]string{"memory.yaml": "", "redis.yaml": "redis.yaml"} {
+	for file, values := range map[string]string{"memory.yaml": "", "redis.yaml": "redis.yaml", "ai-gateway.yaml": "ai-gateway.yaml"} {
 		stream, err := render(valuesOf(t, values), "kubectl")
 		if err != nil {
 			t.Fatal(err)

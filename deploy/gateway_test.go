@@ -47,10 +47,10 @@ func TestRecordOfEnvoyGatewaysPod(t *testing.T) {
 	}
 }
 
-// Every manifest in the documentation decodes, and so do those for Istio.
+// Every manifest in the documentation decodes, and so do those for Istio and AI Gateway.
 func TestManifestsElsewhere(t *testing.T) {
 	var files []string
-	for _, pattern := range []string{"../envoy/istio/*.yaml", "../docs/*.md"} {
+	for _, pattern := range []string{"../envoy/istio/*.yaml", "../envoy/ai-gateway/*.yaml", "../docs/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: no files (%v)", pattern, err)

@@ -33,6 +33,8 @@ type Scenario struct {
 	Connections int
 	// Fill counts each client once before measuring.
 	Fill bool
+	// Holds has each request ask and settle, in a call each, under a rule that holds.
+	Holds bool `json:",omitempty"`
 	// All algorithms are measured by default, or just DefaultAlgorithm.
 	All bool
 	// Modes of Redis to measure; none: the default one.
@@ -49,6 +51,7 @@ func Scenarios() []Scenario {
 		{Name: "refused", Title: "1 descriptor, 10,000 keys, all refused", Descriptors: 1, Clients: 10_000, Limit: "1", Unit: "day"},
 		{Name: "one", Title: "1 descriptor, 10,000 keys, all requests on one connection", Descriptors: 1, Clients: 10_000, Limit: "10000", Unit: "hour", Connections: 1},
 		{Name: "many", Title: "1 descriptor, 10,000 keys, each request on a connection of its own", Descriptors: 1, Clients: 10_000, Limit: "10000", Unit: "hour", Connections: Each},
+		{Name: "holds", Title: "1 descriptor, 10,000 keys, every other call settles what another holds", Descriptors: 1, Clients: 10_000, Limit: "1000", Unit: "second", Holds: true},
 	}
 }
 
@@ -135,7 +138,17 @@ func (r *Row) isFloor() bool { return r.Backend == "" }
 // rules writes the rules that a row needs and returns the file's path.
 func (r *Row) rules(dir string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "domain: %s\ndescriptors:\n", domain)
+	fmt.Fprintf(&b, "domain: %s\n", domain)
+	if r.Scenario.Holds {
+		key := load.DescriptorKeys[0]
+		fmt.Fprintf(&b, "limits:\n  - name: held\n    match: {%s: {}}\n    count_by: [%s]\n    hold: {by: %s, expires: 60s, settled_by: {%s: %s}}\n    rate_limit:\n      algorithm: %s\n      requests_per_unit: %s\n",
+			key, key, load.HoldKey, load.SettlingKey, load.SettlingValue, r.Algorithm, r.Scenario.Limit)
+		if !concurrent(r.Algorithm) {
+			fmt.Fprintf(&b, "      unit: %s\n", r.Scenario.Unit)
+		}
+		return r.save(dir, b.String())
+	}
+	b.WriteString("descriptors:\n")
 	for _, key := range load.DescriptorKeys {
 		fmt.Fprintf(&b, "  - key: %s\n    rate_limit:\n      algorithm: %s\n      unit: %s\n      requests_per_unit: %s\n",
 			key, r.Algorithm, r.Scenario.Unit, r.Scenario.Limit)
@@ -146,6 +159,34 @@ func (r *Row) rules(dir string) (string, error) {
 			fmt.Fprintf(&b, "      lease: %s\n", leaseShare)
 		}
 	}
+	return r.save(dir, b.String())
+}
+
+func (r *Row) save(dir, rules string) (string, error) {
 	path := filepath.Join(dir, strings.NewReplacer("/", "-", "=", "-").Replace(r.Name())+".yaml")
-	return path, os.WriteFile(path, []byte(b.String()), 0o600)
+	return path, os.WriteFile(path, []byte(rules), 0o600)
+}
+
+// calls returns the load of a scenario.
+func (s Scenario) calls(seed uint64) (load.Workload, error) {
+	if s.Holds {
+		return load.NewHolds(domain, s.Clients, seed)
+	}
+	return load.NewCalls(domain, s.Descriptors, s.Clients, false, seed)
+}
+
+// concurrent reports whether the algorithm limits nothing but what is held.
+func concurrent(algorithm string) bool {
+	a, err := algo.ParseAlgorithm(algorithm)
+	return err == nil && a.AlwaysHolds()
+}
+
+// measures reports whether the algorithm can be measured in the scenario.
+func (s Scenario) measures(algorithm string) bool {
+	if !s.Holds {
+		return !concurrent(algorithm)
+	}
+	a, err := algo.ParseAlgorithm(algorithm)
+	_, can := a.CanHold()
+	return err == nil && can
 }

@@ -38,7 +38,7 @@ func (b *bench) profile(ctx context.Context, row *Row) error {
 	if err != nil {
 		return err
 	}
-	calls, err := load.NewCalls(domain, row.Scenario.Descriptors, row.Scenario.Clients, false, 0)
+	calls, err := row.Scenario.calls(0)
 	if err != nil {
 		return err
 	}

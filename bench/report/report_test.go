@@ -130,7 +130,7 @@ func TestRun(t *testing.T) {
 	}
 	r, err := Run(t.Context(), Options{
 		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
-		Backends: []string{"memory"}, Scenarios: []string{"base", "refused", "many"},
+		Backends: []string{"memory"}, Scenarios: []string{"base", "refused", "many", "holds"},
 		Latency: true, Envoy: envoy, EnvoyRate: 200, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
 		Connections: 2, InFlight: 16, Progress: io.Discard,
 	})
@@ -147,7 +147,7 @@ func TestRun(t *testing.T) {
 		if s.Answers == 0 || s.ServerCPU <= 0 || s.Seconds < 0.1 || s.P50 <= 0 || s.P99 < s.P50 {
 			t.Errorf("%s: %+v", row.Name(), s)
 		}
-		if admitted := row.Scenario.Name == "base" || row.isFloor(); admitted && s.Refused > 0 {
+		if admitted := row.Scenario.Name == "base" || row.Scenario.Name == "holds" || row.isFloor(); admitted && s.Refused > 0 {
 			t.Errorf("%s: %d of %d refused", row.Name(), s.Refused, s.Answers)
 		}
 	}
@@ -160,6 +160,8 @@ func TestRun(t *testing.T) {
 		"scenario=refused/backend=memory/algorithm=token_bucket",
 		"scenario=many/server=floor-default-options", "scenario=many/server=floor-same-options", "scenario=many/server=floor-same-options-tuned",
 		"scenario=many/backend=memory/algorithm=token_bucket",
+		"scenario=holds/server=floor-default-options", "scenario=holds/server=floor-same-options", "scenario=holds/server=floor-same-options-tuned",
+		"scenario=holds/backend=memory/algorithm=token_bucket", "scenario=holds/backend=memory/algorithm=concurrency",
 	}
 	if !reflect.DeepEqual(names, want) {
 		t.Errorf("got %q", names)

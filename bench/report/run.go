@@ -212,17 +212,16 @@ func (b *bench) rows(s Scenario) (rows []*Row) {
 }
 
 func (b *bench) algorithms(s Scenario) []string {
+	names := []string{DefaultAlgorithm.String()}
 	switch {
 	case len(b.Algorithms) > 0:
-		return b.Algorithms
+		names = slices.Clone(b.Algorithms)
 	case s.All:
-		// The scenarios' calls name no request that could be held.
-		return slices.DeleteFunc(algo.Algorithms(), func(name string) bool {
-			a, err := algo.ParseAlgorithm(name)
-			return err != nil || a.AlwaysHolds()
-		})
+		names = algo.Algorithms()
+	case s.Holds:
+		names = append(names, algo.Concurrency.String())
 	}
-	return []string{DefaultAlgorithm.String()}
+	return slices.DeleteFunc(names, func(name string) bool { return !s.measures(name) })
 }
 
 func (b *bench) startRow(ctx context.Context, row *Row) error {
@@ -338,7 +337,7 @@ func (b *bench) round(ctx context.Context, n int) error {
 
 // measure takes one sample, at saturation or at a rate.
 func (b *bench) measure(ctx context.Context, row *Row, rate float64, round int) (Sample, error) {
-	calls, err := load.NewCalls(domain, row.Scenario.Descriptors, row.Scenario.Clients, false, uint64(round))
+	calls, err := row.Scenario.calls(uint64(round))
 	if err != nil {
 		return Sample{}, err
 	}

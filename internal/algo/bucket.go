@@ -241,7 +241,15 @@ func (b *bucket) convert(d span, r bucket) span {
 }
 
 func (b *bucket) fits(s State, now, n int64) bool {
-	return n <= b.size && !b.full.less(b.add(ahead(s, now), b.times(uint64(n))))
+	return n <= b.size && !b.full.less(b.after(s, now, n))
+}
+
+// after returns how far the TAT lies ahead when n more hits have passed.
+func (b *bucket) after(s State, now, n int64) span {
+	if n == 0 { // also under a limit of 0, where a hit has no length
+		return ahead(s, now)
+	}
+	return b.add(ahead(s, now), b.times(uint64(n)))
 }
 
 func (b *bucket) charge(s State, now, n int64) State {
@@ -311,7 +319,7 @@ func (b *bucket) wait(s State, now, n int64) int64 {
 	if n > b.size {
 		return never
 	}
-	return max(0, b.sub(b.add(ahead(s, now), b.times(uint64(n))), b.full).ceil())
+	return max(0, b.sub(b.after(s, now, n), b.full).ceil())
 }
 
 func (b *bucket) expiry(s State) int64 {

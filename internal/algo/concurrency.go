@@ -1,7 +1,8 @@
 package algo
 
-// concurrency limits how many hits are held at once, and nothing else: a request
-// that has ended has used nothing. See [holding], which holds for the window.
+// concurrency limits how many requests are in flight at once, each of which holds one
+// hit, and nothing else: a request that has ended has used nothing. See [holding], which
+// holds for the window.
 //
 // State: none.
 type concurrency struct{ limit int64 }

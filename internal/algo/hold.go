@@ -149,7 +149,7 @@ func (h Held) report(t held, now, hits int64, allowed bool) Decision {
 	if d.Allowed {
 		return d
 	}
-	wait := inner.wait(t.inner, now, hits)
+	wait := inner.wait(t.inner, now, h.hold.cost(hits))
 	switch {
 	case wait == never:
 		d.RetryAfter = Never
@@ -178,6 +178,7 @@ func negated(hits int64) int64 { return -max(hits, -never) }
 type holding struct {
 	inner   stepper
 	expires int64 // µs
+	once    bool  // a request holds one hit, whatever it costs
 }
 
 const (
@@ -210,9 +211,21 @@ type held struct {
 	last                    int64 // when the last hold expires; 0 without any
 }
 
-// newHolding puts a hold around an algorithm's arithmetic.
-func newHolding(inner stepper, expires time.Duration) *holding {
-	return &holding{inner: inner, expires: expires.Microseconds()}
+// Cost returns how many hits a call with so many costs under the limit. Under concurrency
+// a request is in flight once, whatever it costs elsewhere. The other methods take hits as
+// calls have them.
+func (l *Limit) Cost(hits int64) int64 {
+	if l.hold != nil {
+		return l.hold.cost(hits)
+	}
+	return hits
+}
+
+func (h *holding) cost(hits int64) int64 {
+	if h.once {
+		return max(-1, min(hits, 1))
+	}
+	return hits
 }
 
 func (*holding) words() int        { return grows }
@@ -283,6 +296,9 @@ func (h *holding) settle(s State, now int64) {
 	}
 	h.inner.settle(h.innerOf(s), now)
 	h.mark(s, now)
+	if int64(s[heldExpired]&(1<<expiredBits-1)) > now {
+		s[heldExpired] = 0 // the clock stepped back: it would be counted again when that time comes
+	}
 	n, kept, sum := requests(s), 0, uint64(0)
 	lost := h.last(s)+lostAfter <= now // by then the state may have been forgotten
 	for i := range n {
@@ -335,6 +351,7 @@ func (h *holding) remove(s State, i int) {
 }
 
 func (h *holding) fitsFor(s State, now, n int64, id uint64) bool {
+	n = h.cost(n)
 	own := int64(0)
 	i := -1
 	if id != 0 {
@@ -351,6 +368,7 @@ func (h *holding) fitsFor(s State, now, n int64, id uint64) bool {
 // put has the request hold n hits and nothing else. A request without an ID holds
 // them beside what it holds.
 func (h *holding) put(s State, now, n int64, id uint64) State {
+	n = h.cost(n)
 	if id != 0 {
 		if i := h.find(s, id); i >= 0 {
 			h.remove(s, i)
@@ -387,7 +405,7 @@ func (h *holding) settleFor(s State, now, hits int64, id uint64) State {
 
 // refundFor gives n hits back: of what the request holds first, then of what is used.
 func (h *holding) refundFor(s State, now, n int64, id uint64) State {
-	for n = min(n, maxCount); n > 0; {
+	for n = min(h.cost(n), maxCount); n > 0; {
 		i := h.find(s, id)
 		if i < 0 {
 			h.inner.refund(h.innerOf(s), now, n)
@@ -426,7 +444,9 @@ func (h *holding) left(s State, now int64) (remaining, reset int64) {
 	return remaining, max(reset, t.last-now)
 }
 
-func (h *holding) wait(s State, now, n int64) int64 { return h.inner.wait(h.innerOf(s), now, n) }
+func (h *holding) wait(s State, now, n int64) int64 {
+	return h.inner.wait(h.innerOf(s), now, h.cost(n))
+}
 
 func (h *holding) expiry(s State) int64 {
 	if len(s) < h.first() {

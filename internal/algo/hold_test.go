@@ -71,6 +71,33 @@ func TestConcurrencyHoldsUntilTheRequestEnds(t *testing.T) {
 }
 
 // Envoy settles requests that were refused, too.
+// A request is in flight once, whatever it costs elsewhere: asked with any hits, given back
+// with any.
+func TestARequestInFlightTakesOneSlot(t *testing.T) {
+	h := newHolder(t, concurrent(2))
+	if !h.ask(1, 1<<40).Allowed || !h.ask(2, 7).Allowed {
+		t.Fatal("two of two are refused")
+	}
+	h.mustBe(0, 2)
+	if d := h.ask(3, 1<<40); d.Allowed || d.RetryAfter != algo.HoldRetry {
+		t.Errorf("a third: %s", show(d))
+	}
+	h.ask(1, -5)
+	h.mustBe(1, 1)
+	h.settle(2, 5)
+	h.mustBe(2, 0)
+}
+
+// What ends under a limit of 0 has not exceeded it where it used nothing, and nobody is
+// told to wait for a century.
+func TestASettlementOfNothingIsWithinALimitOf0(t *testing.T) {
+	for _, p := range []algo.Params{concurrent(0), reserving(algo.FixedWindow, 0), reserving(algo.SlidingWindow, 0), reserving(algo.TokenBucket, 0), reserving(algo.Hybrid, 0)} {
+		if d := newHolder(t, p).settle(1, 0); !d.Allowed || d.RetryAfter != 0 {
+			t.Errorf("%v: %s", p.Algorithm, show(d))
+		}
+	}
+}
+
 func TestASettlementOfARefusedRequestFreesNobodysSlot(t *testing.T) {
 	h := newHolder(t, concurrent(2))
 	h.ask(1, 1)
@@ -93,10 +120,11 @@ func TestTheSameRequestAskingTwiceHoldsOnce(t *testing.T) {
 	for _, p := range []algo.Params{concurrent(10), reserving(algo.FixedWindow, 10), reserving(algo.TokenBucket, 10)} {
 		h := newHolder(t, p)
 		h.ask(1, 4)
-		if d := h.ask(1, 6); !d.Allowed || d.Remaining != 4 || d.Held != 1 {
+		left := 10 - h.limit.Cost(6)
+		if d := h.ask(1, 6); !d.Allowed || d.Remaining != left || d.Held != 1 {
 			t.Errorf("%v: the second estimate: %s", p.Algorithm, show(d))
 		}
-		if d := h.ask(1, 11); d.Allowed || d.Remaining != 4 || d.RetryAfter != algo.Never {
+		if d := h.ask(1, 11); !p.Algorithm.AlwaysHolds() && (d.Allowed || d.Remaining != left || d.RetryAfter != algo.Never) {
 			t.Errorf("%v: one that never fits: %s", p.Algorithm, show(d))
 		}
 		h.settle(1, 0)
@@ -145,9 +173,9 @@ func TestAHoldExpires(t *testing.T) {
 		h.now += 30e6
 		h.ask(2, 4)
 		h.now += 30e6 - 1
-		h.mustBe(3, 2)
+		h.mustBe(10-h.limit.Cost(3)-h.limit.Cost(4), 2)
 		h.now++
-		if d := h.ask(3, 1); d.Remaining != 5 || d.Held != 2 || d.Expired != 1 {
+		if d := h.ask(3, 1); d.Remaining != 10-h.limit.Cost(4)-1 || d.Held != 2 || d.Expired != 1 {
 			t.Errorf("%v: after a minute: %s, %d hold, %d have expired", p.Algorithm, show(d), d.Held, d.Expired)
 		}
 		if d := h.settle(1, 1); d.Settled {
@@ -228,11 +256,29 @@ func TestHoldsWhenTheClockStepsBack(t *testing.T) {
 		h := newHolder(t, p)
 		h.ask(1, 3)
 		h.now -= 3600e6
-		if d := h.ask(2, 4); d.Remaining != 3 || d.Held != 2 {
+		left := 10 - h.limit.Cost(3) - h.limit.Cost(4)
+		if d := h.ask(2, 4); d.Remaining != left || d.Held != 2 {
 			t.Errorf("%v: an hour back: %s, %d hold", p.Algorithm, show(d), d.Held)
 		}
 		h.now += 60e6
 		h.mustBe(10, 0)
+	}
+}
+
+// What has expired is counted once, also if the clock steps back and comes to the same
+// moment again.
+func TestWhatHasExpiredIsCountedOnce(t *testing.T) {
+	h := newHolder(t, concurrent(10))
+	h.ask(1, 1)
+	h.now += 60e6
+	if d := h.ask(2, 1); d.Expired != 1 {
+		t.Fatalf("%d have expired", d.Expired)
+	}
+	h.now -= 3600e6
+	h.ask(3, 1)
+	h.now += 3600e6
+	if d := h.ask(4, 1); d.Expired != 0 {
+		t.Errorf("%d have expired at the same moment once more", d.Expired)
 	}
 }
 
@@ -242,8 +288,7 @@ func TestNobodyHoldsMoreThanTheLimit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := concurrent(rapid.Uint32Range(1, 12).Draw(t, "limit"))
 		h := newHolder(t, p)
-		type hold struct{ until, hits int64 }
-		running := map[uint64]hold{}
+		running := map[uint64]int64{} // until when
 		for range rapid.IntRange(1, 100).Draw(t, "calls") {
 			h.now += rapid.SampledFrom([]int64{0, 0, 0, 1, 59e6, 60e6}).Draw(t, "wait")
 			id := rapid.Uint64Range(0, 15).Draw(t, "request")
@@ -252,12 +297,12 @@ func TestNobodyHoldsMoreThanTheLimit(t *testing.T) {
 				h.settle(id, hits)
 				delete(running, id)
 			} else if h.ask(id, hits).Allowed && id != 0 {
-				running[id] = hold{h.now + 60e6, hits}
+				running[id] = h.now + 60e6
 			}
 			sum := int64(0)
-			for _, r := range running {
-				if r.until > h.now {
-					sum += r.hits
+			for _, until := range running {
+				if until > h.now {
+					sum++
 				}
 			}
 			if sum > int64(p.Limit) {
@@ -325,9 +370,13 @@ func TestHoldsAreTheModel(t *testing.T) {
 					id := rapid.Uint64Range(1, 6).Draw(t, "request")
 					hits := rapid.Int64Range(0, int64(p.Limit)+2).Draw(t, "hits")
 					settles := rapid.Bool().Draw(t, "settles")
+					cost := hits
+					if a.AlwaysHolds() { // a request is in flight once
+						cost = min(hits, 1)
+					}
 					own, holding := holds[id]
 					before := room()
-					allowed := rat(max(hits, 1)).Cmp(new(big.Rat).Add(before, rat(own.hits))) <= 0
+					allowed := rat(max(cost, 1)).Cmp(new(big.Rat).Add(before, rat(own.hits))) <= 0
 					switch {
 					case settles:
 						delete(holds, id)
@@ -336,7 +385,7 @@ func TestHoldsAreTheModel(t *testing.T) {
 						}
 						allowed = room().Sign() >= 0
 					case hits > 0 && allowed:
-						holds[id] = hold{h.now + expires.Microseconds(), hits}
+						holds[id] = hold{h.now + expires.Microseconds(), cost}
 					}
 					d := h.step(hits, algo.Hold{ID: id, Settles: settles})
 					if d.Allowed != allowed || d.Remaining != floor(room()) || int(d.Held) != len(holds) || d.Settled != (settles && holding) {

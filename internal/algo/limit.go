@@ -107,7 +107,7 @@ func New(p Params) (*Limit, error) {
 		return nil, err
 	}
 	if holds {
-		l.hold = newHolding(l.stepper, cmp.Or(p.Hold, p.Window))
+		l.hold = &holding{inner: l.stepper, expires: cmp.Or(p.Hold, p.Window).Microseconds(), once: k.alwaysHolds}
 		l.stepper = l.hold
 	}
 	l.most, l.number = l.capacity(), programOf(l.stepper)

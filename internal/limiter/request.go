@@ -300,9 +300,6 @@ func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *des
 	if l.candidate {
 		c.Role = backend.Shadow
 	}
-	if l.Algo.Holds() && l.Algo.Params().Algorithm.AlwaysHolds() { // a request is in flight once, whatever it costs
-		c.Hits = max(min(c.Hits, 1), -1)
-	}
 }
 
 // costOf returns the cost of a descriptor: its own hits_addend if it has one, even 0,

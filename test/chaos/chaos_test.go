@@ -52,8 +52,8 @@ func TestChaos(t *testing.T) {
 			}()
 			rec, v := run(t, p)
 			all.add(rec, v)
-			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d by leases that exceeded a limit by %d, %d counters, fullest %.2f, recovered in %v, machine stalled %d times",
-				p.store(), len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.leased, v.ahead, v.counters, v.fullest, v.recovery.Round(time.Millisecond), v.stalls)
+			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d by leases that exceeded a limit by %d, %d counters, fullest %.2f, %d holds granted, %d at once, recovered in %v, machine stalled %d times",
+				p.store(), len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.leased, v.ahead, v.counters, v.fullest, v.granted, v.inFlight, v.recovery.Round(time.Millisecond), v.stalls)
 			if v.slowest != nil {
 				t.Logf("the last answer without the store after a fault: %v", v.slowest)
 			}
@@ -71,10 +71,11 @@ func TestChaos(t *testing.T) {
 // summary is a line for docs/dev/reliability.md.
 type summary struct {
 	runs, calls, counters, errors, refused, findings, stalls int
-	leased                                                   int
+	leased, granted, inFlight                                int
 	inconclusive                                             int // of runs
 	admitted, ahead                                          int64
 	faults, came                                             map[string]int
+	lives                                                    map[behaviour]int
 	recovery                                                 time.Duration
 }
 
@@ -84,13 +85,18 @@ func (s *summary) add(r *record, v *verdict) {
 	s.errors += v.errors
 	s.refused += v.refused
 	s.leased += v.leased
+	s.granted += v.granted
+	s.inFlight = max(s.inFlight, v.inFlight)
 	s.ahead = max(s.ahead, v.ahead)
 	s.admitted += v.admitted
 	s.findings += len(v.findings)
 	s.stalls += v.stalls
 	s.recovery = max(s.recovery, v.recovery)
 	if s.faults == nil {
-		s.faults, s.came = map[string]int{}, map[string]int{}
+		s.faults, s.came, s.lives = map[string]int{}, map[string]int{}, map[behaviour]int{}
+	}
+	for does, n := range r.lives {
+		s.lives[does] += n
 	}
 	for _, what := range r.came {
 		s.came[what]++
@@ -112,7 +118,13 @@ func (s *summary) String() string {
 	for _, what := range slices.Sorted(maps.Keys(s.came)) {
 		kinds = append(kinds, fmt.Sprintf("%s %d", what, s.came[what]))
 	}
+	var lives []string
+	for _, does := range slices.Sorted(maps.Keys(s.lives)) {
+		lives = append(lives, fmt.Sprintf("%s %d", does, s.lives[does]))
+	}
 	return fmt.Sprintf("| runs | steps | hits admitted | refused | by leases | errors, all with a reason | counters | faults | longest recovery | machine stalled | violations |\n"+
-		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; leases exceeded a limit by at most %d; inconclusive runs: %d",
-		s.runs, s.calls, s.admitted, s.refused, s.leased, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.ahead, s.inconclusive)
+		"| %d | %d | %d | %d | %d | %d | %d | %d | %v | %d | %d |\nfaults: %s; leases exceeded a limit by at most %d; inconclusive runs: %d\n"+
+		"holds granted: %d, at most %d at once; requests that hold: %s",
+		s.runs, s.calls, s.admitted, s.refused, s.leased, s.errors, s.counters, total, s.recovery.Round(time.Millisecond), s.stalls, s.findings, strings.Join(kinds, ", "), s.ahead, s.inconclusive,
+		s.granted, s.inFlight, strings.Join(lives, ", "))
 }

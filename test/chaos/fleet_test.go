@@ -545,10 +545,7 @@ func (f *fleet) clients(ctx context.Context) func() {
 	var done sync.WaitGroup
 	calls := make([][]call, f.p.clients)
 	for i := range calls {
-		var to []rls.RateLimitServiceClient
-		for _, s := range f.replicas {
-			to = append(to, rls.NewRateLimitServiceClient(s.Dial(f.t)))
-		}
+		to := f.dial()
 		done.Go(func() {
 			stream := f.p.requests(i)
 			for step := 0; ; step++ {
@@ -572,6 +569,54 @@ func (f *fleet) clients(ctx context.Context) func() {
 	}
 }
 
+// dial returns a connection to each replica.
+func (f *fleet) dial() (to []rls.RateLimitServiceClient) {
+	for _, s := range f.replicas {
+		to = append(to, rls.NewRateLimitServiceClient(s.Dial(f.t)))
+	}
+	return to
+}
+
+// live has clients send requests that hold until ctx is done.
+func (f *fleet) live(ctx context.Context) func() {
+	var done sync.WaitGroup
+	calls := make([][]call, f.p.holders)
+	lives := make([]map[behaviour]int, f.p.holders)
+	for i := range calls {
+		to, number := f.dial(), f.p.clients+i
+		lives[i] = map[behaviour]int{}
+		done.Go(func() {
+			for next := f.p.lives(number); ; {
+				l := next()
+				lives[i][l.does]++
+				for _, s := range l.steps {
+					select {
+					case <-ctx.Done():
+						return
+					case <-time.After(s.pause):
+					}
+					c := call{client: number, step: len(calls[i]), replica: s.replica, domain: l.domain, asks: s.asks}
+					f.p.send(to[s.replica], &c)
+					calls[i] = append(calls[i], c)
+					if l.shy && c.over && !s.asks[0].settles {
+						break
+					}
+				}
+			}
+		})
+	}
+	return func() {
+		done.Wait()
+		f.rec.lives = map[behaviour]int{}
+		for i, list := range calls {
+			f.rec.calls = append(f.rec.calls, list...)
+			for does, n := range lives[i] {
+				f.rec.lives[does] += n
+			}
+		}
+	}
+}
+
 // send makes a call and fills in what came of it.
 func (p *plan) send(to rls.RateLimitServiceClient, c *call) {
 	d := p.domains[c.domain]
@@ -580,6 +625,12 @@ func (p *plan) send(to rls.RateLimitServiceClient, c *call) {
 		m := &ratelimitv3.RateLimitDescriptor{HitsAddend: wrapperspb.UInt64(uint64(max(a.hits, -a.hits))), IsNegativeHits: a.hits < 0}
 		for i, l := range d.rules[a.rule].path {
 			m.Entries = append(m.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: l.key, Value: a.values[i]})
+		}
+		if d.rules[a.rule].holds {
+			m.Entries = append(m.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: holdBy, Value: a.id})
+		}
+		if a.settles {
+			m.Entries = append(m.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: settlingKey, Value: settlingValue})
 		}
 		request.Descriptors = append(request.Descriptors, m)
 	}
@@ -607,6 +658,8 @@ type probe struct {
 	ask    ask
 	room   int64         // the most that can pass at once
 	within time.Duration // by when it must
+	holds  bool
+	slots  bool // of requests in flight
 }
 
 // probes returns one for each descriptor that was asked for and has a limit.
@@ -630,6 +683,7 @@ func (f *fleet) probes() (list []probe) {
 			seen[key] = true
 			p := probe{domain: c.domain, ask: a, room: 1 << 40}
 			of := d.versions[written][rule]
+			p.holds, p.slots = d.rules[rule].holds, of[0].Algorithm.AlwaysHolds()
 			for at, l := range of {
 				if !l.shadow || of.rehearsed() {
 					p.room = min(p.room, capacity(l.Params))
@@ -648,10 +702,10 @@ func (r *record) forgets(name counterName, p algo.Params) time.Duration {
 	k := &counter{name: name, rule: r.plan.domains[name.domain].rules[name.rule]}
 	most, longest := mostOwed(r.widest(k)), int64(0)
 	for _, l := range r.limits(k, span{0, 1 << 62}) {
-		longest = max(longest, 2*memory(l.Params))
+		longest = max(longest, 2*memory(l.Params)+expires(l.Params).Microseconds())
 	}
 	if drains(p) && p.Limit > 0 {
-		longest = max(longest, int64(most/rate(p)))
+		longest = max(longest, int64(most/rate(p))+expires(p).Microseconds())
 	}
 	return time.Duration(longest) * time.Microsecond
 }
@@ -659,17 +713,14 @@ func (r *record) forgets(name counterName, p algo.Params) time.Duration {
 // recover checks that every counter that was used gives all that its limit has once it
 // has had the time to forget.
 func (f *fleet) recover(v *verdict) {
-	probes := f.probes()
-	var to []rls.RateLimitServiceClient
-	for _, s := range f.replicas {
-		to = append(to, rls.NewRateLimitServiceClient(s.Dial(f.t)))
-	}
-	ask := func(i int, hits int64) *call {
+	probes, to := f.probes(), f.dial()
+	send := func(i int, hits int64, settles bool) *call {
 		pr := probes[i]
-		c := &call{replica: i % len(to), domain: pr.domain, asks: []ask{{pr.ask.rule, pr.ask.values, hits}}, client: -1, step: i}
+		c := &call{replica: i % len(to), domain: pr.domain, asks: []ask{{pr.ask.rule, pr.ask.values, hits, "probe", settles}}, client: -1, step: i}
 		f.p.send(to[c.replica], c)
 		return c
 	}
+	ask := func(i int, hits int64) *call { return send(i, hits, false) }
 	for i := range probes { // which finds, and heals, a state from a clock that stepped back
 		if c := ask(i, 1); c.code != codes.OK {
 			v.add([]*call{c}, "after all faults had ended")
@@ -688,8 +739,18 @@ func (f *fleet) recover(v *verdict) {
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
-		if c := ask(i, pr.room); c.code != codes.OK || c.over || c.answers[0].remaining != 0 {
+		took := pr.room
+		if pr.slots {
+			took = 1 // a request is in flight once
+		}
+		if c := ask(i, pr.room); c.code != codes.OK || c.over || int64(c.answers[0].remaining) != pr.room-took {
 			v.add([]*call{c}, "%d hits do not pass, though as many remained", pr.room)
+		}
+		if !pr.holds {
+			continue
+		}
+		if c := send(i, 0, true); c.code != codes.OK || c.over || int64(c.answers[0].remaining) != pr.room {
+			v.add([]*call{c}, "%d hits are not there when what held them has settled", pr.room)
 		}
 	}
 	f.logf("%d counters are as good as new", len(probes))
@@ -700,7 +761,7 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 	t.Helper()
 	f := startFleet(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
-	wait, watched := f.clients(ctx), f.watch(ctx)
+	wait, lived, watched := f.clients(ctx), f.live(ctx), f.watch(ctx)
 	f.drive()
 	f.heal()
 	for i := range f.replicas {
@@ -716,6 +777,7 @@ func run(t *testing.T, p *plan) (*record, *verdict) {
 	time.Sleep(recovery) // traffic goes on, and must be decided by the store in the end
 	cancel()
 	wait()
+	lived()
 	watched()
 	if f.sentinel != nil && f.failovers() > f.epoch {
 		t.Skip("inconclusive: the sentinels took a master that was slow for dead, so that for a while there were two")

@@ -62,6 +62,8 @@ type verdict struct {
 	refused  int           // descriptors
 	errors   int           // calls
 	without  int           // calls that were visibly answered without the store
+	granted  int           // holds, by the store
+	inFlight int           // the most requests that certainly held of a counter at once
 	leased   int           // calls decided from leases, as the replicas count them
 	ahead    int64         // the most hits by which leases let a limit be exceeded in some span
 	fullest  float64       // the largest part of what a limit may admit in a span that was admitted
@@ -101,6 +103,7 @@ func (r *record) judge() *verdict {
 	v.counters = len(counters)
 	for _, name := range sortedNames(counters) {
 		r.judgeMost(v, counters[name])
+		r.judgeHeld(v, counters[name])
 		r.judgeCounter(v, counters[name])
 	}
 	return v
@@ -310,6 +313,9 @@ type counter struct {
 	brief    []hit // possibly charged, and given back within the call
 	refunds  []hit
 	said     []report
+
+	grants  []grant  // under a rule that holds
+	endings []ending // of what they granted
 }
 
 // hit is a part of a call. It took effect between sent and till.
@@ -329,6 +335,10 @@ type report struct {
 	own, owned int64
 	decided    bool // by the store, and all of it by one state of the counter
 	of         variant
+
+	id      string // of the request that holds
+	settles bool
+	undone  bool // what was granted, because another descriptor was refused
 }
 
 func (r *record) counter(all map[counterName]*counter, c *call, a ask, rule, limit int) *counter {
@@ -357,7 +367,12 @@ func (r *record) count(v *verdict, all map[counterName]*counter, c *call) {
 			for _, rule := range d.chain(a.rule) {
 				for at := range d.rules[rule].limits {
 					k := r.counter(all, c, a, rule, at)
-					k.perhaps(r, hit{span: span{c.sent, c.got}, n: a.hits, p: limit{Params: r.widest(k)}, call: c})
+					h := hit{span: span{c.sent, c.got}, n: a.hits, p: limit{Params: r.widest(k)}, call: c}
+					if k.rule.holds {
+						r.perhapsHeld(k, h, a)
+					} else {
+						k.perhaps(r, h)
+					}
 				}
 			}
 		case c.answers[i].name != "":
@@ -371,9 +386,9 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 	d, a, said := r.plan.domains[c.domain], c.asks[i], c.answers[i]
 	ref, _ := d.parse(said.name) // as judgeVersions has checked
 	of, rule := d.versions[ref.version][ref.rule], d.rules[ref.rule]
-	troubled, undone := r.troubled(c), d.allOrNothing && c.over
+	troubled, undone := r.troubled(c), d.allOrNothing && c.over && !a.settles
 	passed := said.ok && !undone
-	without := passed && r.showsNoStore(c, i, of[ref.limit].Params) && !of.rehearsed()
+	without := passed && !a.settles && r.showsNoStore(c, i, of[ref.limit].Params) && !of.rehearsed()
 	if without {
 		if !troubled {
 			v.add([]*call{c}, "%s: answered without the store, which was well", said.name)
@@ -393,6 +408,10 @@ func (r *record) countAnswer(v *verdict, all map[counterName]*counter, c *call, 
 		unsaid := troubled && at != ref.limit && of.inTwoStores(r.plan.topology)
 		said := report{hit: h, answer: said, of: of}
 		said.decided = at == ref.limit && !troubled && !without && !undone && !said.vague && rule.lease == 0 && !r.staleAnswer(c)
+		if rule.holds {
+			r.countHeld(v, k, said, a, !without, undone)
+			continue
+		}
 		switch {
 		case a.hits <= 0:
 			k.perhaps(r, h) // a request gives hits back even when it is refused
@@ -508,22 +527,28 @@ func (r *record) staleAnswer(c *call) bool {
 
 // perhaps adds hits that may have been charged or given back.
 func (k *counter) perhaps(r *record, h hit) {
-	if h.call.answers == nil || r.troubled(h.call) {
-		// The store may have received it after its client had given up.
-		for _, f := range r.faults {
-			if f.touches(h.span) {
-				h.to = max(h.to, f.to)
-			}
-		}
-		h.to += late.Microseconds()
-	}
-	switch {
+	switch h.span = r.reach(h); {
 	case h.n < 0:
 		h.n = -h.n
 		k.refunds = append(k.refunds, h)
 	case h.n > 0:
 		k.charged = append(k.charged, h)
 	}
+}
+
+// reach returns when hits may have taken effect. If something was wrong, the store may have
+// received them after their client had given up.
+func (r *record) reach(h hit) span {
+	s := h.span
+	if h.call.answers == nil || r.troubled(h.call) {
+		for _, f := range r.faults {
+			if f.touches(s) {
+				s.to = max(s.to, f.to)
+			}
+		}
+		s.to += late.Microseconds()
+	}
+	return s
 }
 
 // cutsOf returns the moments from which the counter was not bound by earlier hits. A change

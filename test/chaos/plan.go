@@ -20,6 +20,7 @@ type plan struct {
 	plain    bool   // behind a proxy that closes connections that ask for RESP3
 	replicas int
 	clients  int
+	holders  int               // clients that hold, beside the others
 	pause    time.Duration     // of a client between two requests, on average
 	env      map[string]string // settings of the service
 	domains  []*domain
@@ -60,6 +61,7 @@ type rule struct {
 	refund bool          // whether requests give hits back
 	hot    bool          // many requests ask for it, of many hits
 	lease  float64
+	holds  bool // a rule on sets of entries, of which clients that hold ask
 }
 
 type level struct{ key, value string }
@@ -129,6 +131,7 @@ func newPlan(seed uint64, length time.Duration) *plan {
 		p.domains = append(p.domains, newDomain(rng, name, i == 1, p.topology))
 	}
 	p.schedule(rng)
+	p.addHolds(rand.New(rand.NewPCG(seed, 3)))
 	// Drawn from another source, so that a seed's other choices stay the same.
 	others := rand.New(rand.NewPCG(seed, 2))
 	p.program = pick(others, "redis-server", "redis-server", "redis-server-6.2")
@@ -240,8 +243,7 @@ func newParams(rng *rand.Rand, t topology) algo.Params {
 	return p
 }
 
-// rates returns the algorithms that count what was used. The clients here hold nothing: a
-// test of the Redis backend has those that die while they hold, or settle twice.
+// rates returns the algorithms that count what was used.
 func rates() (all []algo.Algorithm) {
 	for a := range algo.Algorithms() {
 		if a := algo.Algorithm(a); !a.AlwaysHolds() {
@@ -318,12 +320,20 @@ func (d *domain) file(number int) []byte {
 	// Shows in /rlconfig which version is in force.
 	probe := map[string]any{"key": "version", "value": fmt.Sprint("v", number), "rate_limit": map[string]any{"unit": "hour", "requests_per_unit": 1}}
 	tops := []map[string]any{probe}
+	var sets []map[string]any
 	for i, r := range d.rules {
-		if v[i] != nil {
+		switch {
+		case v[i] == nil:
+		case r.holds:
+			sets = append(sets, r.set(i, number, v[i]))
+		default:
 			tops = r.insert(tops, r.path, i, number, v[i])
 		}
 	}
 	root["descriptors"] = tops
+	if sets != nil {
+		root["limits"] = sets
+	}
 	text, err := json.MarshalIndent(root, "", " ")
 	if err != nil {
 		panic(err) // maps of strings and numbers
@@ -358,14 +368,33 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 	if r.shares {
 		node["share_threshold"] = true
 	}
-	var limits []map[string]any
+	limits := r.texts(number, version, v)
 	for i, p := range v {
-		l := map[string]any{
-			"name": limitName(number, i, version), "algorithm": p.Algorithm.String(), "window": p.Window.String(),
-			"requests_per_unit": p.Limit, "denied_hits": p.DeniedHits.String(),
-		}
+		l := limits[i]
+		l["denied_hits"] = p.DeniedHits.String()
 		if p.shadow && !whole {
 			l["shadow_mode"] = true
+		}
+		if r.lease != 0 {
+			l["lease"] = r.lease
+		}
+	}
+	if len(limits) == 1 {
+		node["rate_limit"] = limits[0]
+	} else {
+		node["rate_limits"] = limits
+	}
+	return nodes
+}
+
+// texts returns the limits of a rule as a file has them, but for what only some rules have.
+func (r *rule) texts(number, version int, v variant) (limits []map[string]any) {
+	for i, p := range v {
+		l := map[string]any{
+			"name": limitName(number, i, version), "algorithm": p.Algorithm.String(), "requests_per_unit": p.Limit,
+		}
+		if !p.Algorithm.AlwaysHolds() {
+			l["window"] = p.Window.String()
 		}
 		if p.Algorithm == algo.Hybrid {
 			bucket := map[string]any{"capacity": p.Burst}
@@ -385,17 +414,9 @@ func (r *rule) insert(nodes []map[string]any, path []level, number, version int,
 		if r.mode != noFailure {
 			l["on_backend_error"] = r.mode
 		}
-		if r.lease != 0 {
-			l["lease"] = r.lease
-		}
 		limits = append(limits, l)
 	}
-	if len(limits) == 1 {
-		node["rate_limit"] = limits[0]
-	} else {
-		node["rate_limits"] = limits
-	}
-	return nodes
+	return limits
 }
 
 // badFiles are contents that an editor may leave behind. %s is the domain.
@@ -411,9 +432,11 @@ var badFiles = []string{
 
 // ask is one descriptor of a request, and the rule that it is made for.
 type ask struct {
-	rule   int
-	values []string
-	hits   int64
+	rule    int
+	values  []string
+	hits    int64
+	id      string // of a request that holds
+	settles bool   // that request is over
 }
 
 // requests is a client's endless stream of requests.
@@ -446,10 +469,11 @@ func (r *requests) next() (replica, domain int, asks []ask, pause time.Duration)
 	if chance(rng, 30) {
 		n += rng.IntN(3)
 	}
+	rules := d.unheld()
 	for range n {
-		a := ask{rule: rng.IntN(len(d.rules)), hits: 1}
+		a := ask{rule: rng.IntN(rules), hits: 1}
 		if chance(rng, 12) {
-			a.rule = len(d.rules) - 1
+			a.rule = rules - 1
 		}
 		rule := d.rules[a.rule]
 		for _, values := range rule.values {

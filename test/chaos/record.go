@@ -23,6 +23,7 @@ type record struct {
 	rules   []ruleFile // by domain
 	log     []string   // all actions, for people
 	came    []string   // results of actions that no plan decides
+	lives   map[behaviour]int
 }
 
 // Possible results of actions.
@@ -52,6 +53,12 @@ func (c *call) String() string {
 	}
 	for i, a := range c.asks {
 		fmt.Fprintf(&b, " r%d%q hits=%d", a.rule, a.values, a.hits)
+		if a.id != "" {
+			fmt.Fprintf(&b, " of %q", a.id)
+		}
+		if a.settles {
+			b.WriteString(" settles")
+		}
 		if c.answers != nil {
 			fmt.Fprintf(&b, " → %+v", c.answers[i])
 		}
@@ -181,11 +188,15 @@ func mostOwed(p algo.Params) float64 {
 	switch {
 	case p.Limit == 0:
 		return 0
-	case p.DeniedHits == algo.Count:
-		most *= 2 // with debt
+	case indebts(p):
+		most *= 2
 	}
 	return most
 }
+
+// indebts reports whether more than its limit may be charged to a counter: by refused
+// requests, or by those that settle.
+func indebts(p algo.Params) bool { return p.DeniedHits == algo.Count || expires(p) != 0 }
 
 // mostCounted returns how many hits a window may count at most.
 func mostCounted(p algo.Params) int64 {
@@ -193,7 +204,7 @@ func mostCounted(p algo.Params) int64 {
 	switch {
 	case p.Algorithm == algo.FixedWindow:
 		return 1 << 50
-	case p.DeniedHits != algo.Count || most == 0:
+	case !indebts(p) || most == 0:
 	case p.Algorithm == algo.SlidingLog:
 		most++
 	default:

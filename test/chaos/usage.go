@@ -340,7 +340,7 @@ func (r *record) judgeCounter(v *verdict, k *counter) {
 // judgeRefusal checks that a refusal has a reason.
 func (r *record) judgeRefusal(v *verdict, u *usage, s report) bool {
 	k, room := u.k, capacity(s.p.Params)
-	if s.ok || s.n <= 0 || s.n > room || r.staleAnswer(s.call) {
+	if s.ok || s.n <= 0 && !s.settles || s.n > room || r.staleAnswer(s.call) {
 		return true
 	}
 	if m := k.rule.mode; (m == "deny" || m == "local") && r.troubled(s.call) {
@@ -351,10 +351,18 @@ func (r *record) judgeRefusal(v *verdict, u *usage, s report) bool {
 	if !known {
 		return true
 	}
-	for _, a := range s.call.asks { // which may all count in the same counter
-		others += max(0, a.hits)
-	}
 	p := s.p.Params
+	if k.rule.holds {
+		_, held := r.heldBy(k, s, true)
+		others += s.n + held
+		if s.settles {
+			others += s.owned
+		}
+	} else {
+		for _, a := range s.call.asks { // which may all count in the same counter
+			others += max(0, a.hits)
+		}
+	}
 	owed, counted := 0.0, int64(0)
 	if drains(p) {
 		owed = u.mostOwed(s.hit) + float64(others)
@@ -362,7 +370,11 @@ func (r *record) judgeRefusal(v *verdict, u *usage, s report) bool {
 	if windowed(p) {
 		counted = u.counts(s.hit) + others
 	}
-	if owed > float64(p.Burst) && drains(p) || counted > int64(p.Limit) && windowed(p) {
+	burst := float64(p.Burst)
+	if p.Limit == 0 {
+		burst = 0
+	}
+	if owed > burst && drains(p) || counted > int64(p.Limit) && windowed(p) {
 		return true
 	}
 	v.add(r.around(k, span{s.from - max(longest, p.Window.Microseconds()), s.to}),
@@ -380,7 +392,12 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 	for _, a := range s.call.asks {
 		asked += max(0, a.hits)
 	}
-	asked += s.owned - max(0, s.n) // this descriptor counts with its charge
+	leastHeld, mostHeld := r.holding(k, s)
+	if k.rule.holds {
+		asked = s.owned + mostHeld
+	} else {
+		asked += s.owned - max(0, s.n) // this descriptor counts with its charge
+	}
 	least := float64(capacity(p))
 	if drains(p) {
 		least = min(least, math.Floor(float64(p.Burst)-u.mostOwed(s.hit)-float64(asked)))
@@ -404,13 +421,13 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 	}
 	greatest := float64(capacity(p))
 	if drains(p) {
-		greatest = min(greatest, math.Floor(float64(p.Burst)-u.leastOwed(s.hit, since)-float64(s.own)+rounding))
+		greatest = min(greatest, math.Floor(float64(p.Burst)-u.leastOwed(s.hit, since)-float64(s.own+leastHeld)+rounding))
 	}
 	if windowed(p) {
-		greatest = min(greatest, float64(int64(p.Limit)-u.leastCounted(s.hit, since)-s.own))
+		greatest = min(greatest, float64(int64(p.Limit)-u.leastCounted(s.hit, since)-s.own-leastHeld))
 	}
 	switch {
-	case s.fits && s.n > 0 && greatest < 0:
+	case (s.fits && s.n > 0 || s.settles && s.ok) && greatest < 0:
 		v.add(around(), "%+v: %s admitted, though %g more was used than %+v may", k.name, s.call, -greatest, s.p)
 		return false
 	case float64(s.remaining) > max(0, greatest):
@@ -423,6 +440,10 @@ func (r *record) judgeRoom(v *verdict, u *usage, s report) bool {
 // judgeWaits checks that a refusal named the time when the same request would pass.
 func (r *record) judgeWaits(v *verdict, u *usage) {
 	k := u.k
+	if k.rule.holds { // others may give back at any time
+		judgeHoldWait(v, k)
+		return
+	}
 	if len(k.refunds) > 0 || k.rule.lease > 0 || len(u.k.brief) > 0 {
 		return
 	}

@@ -167,7 +167,7 @@ func everySelector(expr string) (all []string) {
 }
 
 func TestDashboardAndAlertsHaveTheirMetrics(t *testing.T) {
-	// Rules of two levels, one of them in shadow mode.
+	// Rules of two levels, one of them in shadow mode, and one that holds.
 	rules := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, rules, `
 domain: edge
@@ -176,6 +176,11 @@ descriptors:
     rate_limit: {unit: year, requests_per_unit: 2}
     descriptors:
       - {key: path, shadow_mode: true, rate_limit: {unit: year, requests_per_unit: 2}}
+limits:
+  - name: in_flight
+    match: {tenant: {}}
+    hold: {by: request_id, expires: 60s, settled_by: {phase: done}}
+    rate_limit: {algorithm: concurrency, requests_per_unit: 2}
 `)
 	certificates := redistest.NewTLS(t) // whose end is a metric
 	services := []*harness.Service{harness.StartService(t, rules)}
@@ -194,6 +199,7 @@ descriptors:
 			s.Ask(t, harness.Request("edge", 1, "user", "alice"))
 			s.Ask(t, harness.Request("edge", 1, "user", "alice", "path", "/"))
 			s.Ask(t, harness.Request("nobody", 1, "user", "alice"))
+			s.Ask(t, harness.Request("edge", 1, "tenant", "acme", "request_id", "1"))
 		}
 	}
 	p := startPrometheus(t, append(services, overTLS)...)

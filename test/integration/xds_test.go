@@ -28,7 +28,7 @@ import (
 // gatewayNode is as whom Envoy Gateway has its rate-limit service ask.
 const gatewayNode = "envoy-ratelimit"
 
-// plane is a real go-control-plane server, by mutual TLS.
+// plane is a real go-control-plane server.
 type plane struct {
 	t     *testing.T
 	addr  string
@@ -37,6 +37,7 @@ type plane struct {
 	heads chan metadata.MD
 }
 
+// newPlane starts one that speaks mutual TLS.
 func newPlane(t *testing.T, f tlsfiles.Files) *plane {
 	t.Helper()
 	f.Log = zaptest.NewLogger(t)
@@ -48,11 +49,17 @@ func newPlane(t *testing.T, f tlsfiles.Files) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return servePlane(t, listener, grpc.Creds(credentials.NewTLS(config)))
+}
+
+// servePlane serves a control plane without rules.
+func servePlane(t *testing.T, listener net.Listener, options ...grpc.ServerOption) *plane {
+	t.Helper()
 	p := &plane{
 		t: t, addr: listener.Addr().String(), cache: cache.NewSnapshotCache(true, cache.IDHash{}, nil),
 		asked: make(chan *discovery.DiscoveryRequest, 100), heads: make(chan metadata.MD, 100),
 	}
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)))
+	g := grpc.NewServer(options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, server.NewServer(context.Background(), p.cache, server.CallbackFuncs{
 		StreamOpenFunc: func(ctx context.Context, _ int64, _ string) error {
 			md, _ := metadata.FromIncomingContext(ctx)

@@ -37,7 +37,7 @@ type command struct {
 type reportCmd struct {
 	Build       map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
 	Backends    []string          `enum:"memory,redis" default:"memory,redis" help:"Stores to measure: memory, redis."`
-	Scenarios   []string          `help:"base, eight, hot, million, refused, one, many. Default: all."`
+	Scenarios   []string          `help:"base, eight, hot, million, refused, one, many, holds. Default: all."`
 	Algorithms  []string          `help:"Algorithms to measure in all scenarios. Default: all in the first four, token_bucket in the others."`
 	Rounds      int               `default:"5" help:"How often to measure each row."`
 	Warmup      time.Duration     `default:"100ms" help:"How long to load a server before each measurement."`

@@ -31,7 +31,11 @@ func (c *command) Run() error {
 	if err != nil {
 		return err
 	}
-	var algorithms []plots.Drawing
+	hold, err := plots.Hold()
+	if err != nil {
+		return err
+	}
+	algorithms := []plots.Drawing{{File: plots.HoldFile, SVG: hold}}
 	for _, p := range plots.All() {
 		svg, err := p.SVG()
 		if err != nil {

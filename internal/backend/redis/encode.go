@@ -187,7 +187,7 @@ func (e *encoder) key(c *backend.Check, of keys.ID) int {
 }
 
 func (e *encoder) arg(c *backend.Check, before int64) int {
-	k := kind{c.Limit, min(max(c.Hits, -maxHits), maxHits), before, c.Hold}
+	k := kind{c.Limit, min(max(c.Limit.Cost(c.Hits), -maxHits), maxHits), before, c.Hold}
 	at, known := e.kinds[k]
 	if known {
 		return at

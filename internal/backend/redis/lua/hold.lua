@@ -51,6 +51,7 @@ end
 
 local function settle(s, p)
   local requests, hits, count, expired, when = s[2], s[3], s[4], s[5], s[6]
+  if when > now then expired, when = 0, 0 end -- the clock stepped back
   if count > 0 then
     local bound, gone = now + p.expires, 0
     local first, last = ends(requests, 0), ends(requests, count - 1)
