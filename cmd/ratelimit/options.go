@@ -35,7 +35,7 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 		Server:  c.answers(),
 		Memory:  app.Memory{MaxKeys: c.MaxKeys, MaxBytes: c.MaxBytes, Snapshot: c.Snapshot},
 		GRPC: app.GRPC{
-			Addr: c.GRPCAddr, Socket: c.GRPCSocket, MaxMessageSize: c.MaxMessageSize,
+			Addr: c.GRPCAddr, Socket: c.GRPCSocket, Lean: c.GRPCFront == "lean", MaxMessageSize: c.MaxMessageSize,
 			Keepalive: keepalive.ServerParameters{
 				MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
 				Time: c.KeepaliveInterval, Timeout: c.KeepaliveTimeout,

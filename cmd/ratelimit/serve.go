@@ -25,6 +25,7 @@ type serveCmd struct {
 
 	GRPCAddr   string `group:"listen" field:"GRPC.Addr" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"gRPC for Envoy. Also as $$GRPC_HOST and $$GRPC_PORT."`
 	GRPCSocket string `group:"listen" field:"GRPC.Socket" name:"grpc-socket" placeholder:"PATH" env:"GRPC_UDS" help:"Unix socket for gRPC instead of an address."`
+	GRPCFront  string `group:"listen" name:"grpc-front" enum:"grpc-go,lean" default:"grpc-go" env:"GRPC_FRONT" help:"What reads and answers gRPC calls: grpc-go, or lean, which costs less processor time and leaves rare calls to grpc-go."`
 	HTTPAddr   string `group:"listen" field:"HTTPAddr" name:"http-addr" default:"127.0.0.1:8080" env:"HTTP_ADDR" help:"HTTP with /json and /healthcheck. Also as $$HOST and $$PORT."`
 	AdminAddr  string `group:"listen" field:"Admin.Addr" default:"${adminAddr}" env:"ADMIN_ADDR" help:"HTTP with /admin/, /metrics, /stats, /rlconfig and /debug/pprof/. Also as $$DEBUG_HOST and $$DEBUG_PORT."`
 

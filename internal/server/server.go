@@ -135,7 +135,7 @@ func (s *Service) Answer(ctx context.Context, out, message []byte) ([]byte, erro
 	r := s.requests.Get().(*request)
 	defer s.release(r)
 	if err := r.decode(message, r.bounds); err != nil {
-		return out, status.Error(codes.Internal, "grpc: error unmarshalling request: "+err.Error())
+		return out, status.Error(codes.Internal, "grpc: failed to unmarshal the received message: "+err.Error())
 	}
 	if err := s.decide(ctx, r); err != nil {
 		return out, err

@@ -66,7 +66,7 @@ func (s *service) ShouldRateLimit(ctx context.Context, r *rls.RateLimitRequest) 
 func (s *service) answer(ctx context.Context, out, message []byte) ([]byte, error) {
 	r := new(rls.RateLimitRequest)
 	if err := proto.Unmarshal(message, r); err != nil {
-		return out, status.Error(codes.Internal, "grpc: error unmarshalling request: "+err.Error())
+		return out, status.Error(codes.Internal, "grpc: failed to unmarshal the received message: "+err.Error())
 	}
 	a, err := s.ShouldRateLimit(ctx, r)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *service) grpc(o ...grpc.ServerOption) *grpc.Server {
 	return g
 }
 
-func (s *service) lean(t *testing.T, change func(*lean.Options)) *lean.Server {
+func (s *service) lean(t testing.TB, change func(*lean.Options)) *lean.Server {
 	o := lean.Options{
 		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Answer: s.answer, Rest: s.grpc(),
 		MaxMessageBytes: mostBytes, MaxStreams: 100, MaxHeaderBytes: 64 << 10,
@@ -101,7 +101,7 @@ type server interface {
 }
 
 // start serves on loopback until the test ends.
-func start(t *testing.T, s server) (address string) {
+func start(t testing.TB, s server) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -46,7 +46,7 @@ func (h *head) read(fields []hpack.HeaderField, method string) error {
 			authority = true
 		case "user-agent", "grpc-accept-encoding":
 		case "content-type":
-			h.plain = h.plain && !content && (f.Value == "application/grpc" || f.Value == "application/grpc+proto")
+			h.plain = h.plain && !content && f.Value == contentType
 			content = true
 		case "te":
 			if f.Value != "trailers" {

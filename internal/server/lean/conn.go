@@ -404,7 +404,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	st.ended = f.StreamEnded()
-	c.relayTo(st, f.Fields)
+	c.relayTo(st, f.Fields, st.ended)
 	return nil
 }
 
@@ -426,7 +426,7 @@ func (c *conn) readTrailer(f *http2.MetaHeadersFrame) error {
 	// gRPC has no trailers of requests: only their end counts.
 	st.ended = true
 	if st.relay == nil {
-		c.relayTo(st, st.fields)
+		c.relayTo(st, st.fields, true)
 	} else {
 		st.relay.data(st.up, nil, true)
 	}
@@ -471,7 +471,7 @@ func (c *conn) readData(f *http2.DataFrame) error {
 			defer c.mu.Unlock()
 			return c.call(st, message)
 		}
-		c.relayTo(st, st.fields)
+		c.relayTo(st, st.fields, false)
 	}
 	r, up := st.relay, st.up
 	if padding := int(size) - len(data); padding > 0 { // which is not relayed

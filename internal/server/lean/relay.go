@@ -43,8 +43,8 @@ type held struct {
 	end  bool
 }
 
-// relayTo begins to relay a stream; c.mu is held.
-func (c *conn) relayTo(st *stream, fields []hpack.HeaderField) {
+// relayTo begins to relay a stream; end: no DATA follows. c.mu is held.
+func (c *conn) relayTo(st *stream, fields []hpack.HeaderField, end bool) {
 	r := c.relay
 	if r == nil {
 		r = &relay{c: c, pipe: c.s.rest.dial(c.nc), streams: make(map[uint32]*stream), window: defaultWindow, initial: c.initial}
@@ -57,12 +57,12 @@ func (c *conn) relayTo(st *stream, fields []hpack.HeaderField) {
 		go r.write()
 		go r.read()
 	}
-	r.open(st, fields)
+	r.open(st, fields, end)
 	st.fields = nil
 }
 
 // open begins a stream at the grpc-go server; c.mu is held.
-func (r *relay) open(st *stream, fields []hpack.HeaderField) {
+func (r *relay) open(st *stream, fields []hpack.HeaderField, end bool) {
 	var block []byte
 	for _, f := range fields {
 		block = appendField(block, f.Name, f.Value)
@@ -72,7 +72,7 @@ func (r *relay) open(st *stream, fields []hpack.HeaderField) {
 	r.last += 2
 	st.relay, st.up = r, r.last-1
 	r.streams[st.up] = st
-	r.queue = appendHeaders(r.queue, st.up, block, st.ended && st.received == 0)
+	r.queue = appendHeaders(r.queue, st.up, block, end)
 	if by := st.window - r.initial; by > 0 { // updates that came before
 		r.queue = appendWindowUpdate(r.queue, st.up, uint32(by))
 	}
