@@ -20,6 +20,7 @@ type head struct {
 	plain    bool          // whether the front may serve the call, if its message is plain, too
 	timeout  time.Duration // 0: none
 	declared int64         // content-length; -1: none
+	size     int           // bytes
 }
 
 // errMalformed is of header fields that no HTTP/2 server may take.
@@ -31,6 +32,7 @@ func (h *head) read(fields []hpack.HeaderField, method string) error {
 	*h = head{plain: true, declared: -1}
 	var verb, scheme, path, authority, content bool // which fields there are
 	for _, f := range fields {
+		h.size += int(f.Size())
 		switch f.Name {
 		case ":method":
 			verb = true

@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +25,8 @@ const (
 	// mostUnsent is how many bytes of answers may wait for a client that does not take
 	// them, before its new streams are refused.
 	mostUnsent = 1 << 20
+	// mostKept is how many bytes of header fields of calls may wait for a message.
+	mostKept = 1 << 20
 	// readBytes is how many bytes are read at a time.
 	readBytes = 32 << 10
 	// mostBuffered is how many bytes are written at a time.
@@ -45,16 +45,17 @@ const (
 
 // conn is a connection of a client. One goroutine reads; whoever holds mu writes.
 type conn struct {
-	s      *Server
-	nc     net.Conn
-	in     *bufio.Reader
-	framer *http2.Framer // reads only
-	ctx    context.Context
-	cancel context.CancelFunc
-	until  until
-	tap    tap.Info
-	takes  int64  // how many bytes of DATA the client may send
-	grants uint32 // bytes of DATA read, which the client has not been told to send again
+	s       *Server
+	nc      net.Conn
+	in      *bufio.Reader
+	framer  *http2.Framer // reads only
+	ctx     context.Context
+	cancel  context.CancelFunc
+	until   until
+	tap     tap.Info
+	relayed *relay // that got something of the last frame
+	takes   int64  // how many bytes of DATA the client may send
+	grants  uint32 // bytes of DATA read, which the client has not been told to send again
 
 	writing atomic.Int64 // since when a write is under way, in ns; 0: none
 	heard   atomic.Int64 // when frames were read last
@@ -69,6 +70,8 @@ type conn struct {
 	initial    int64     // window of a new stream
 	blocked    []*stream // those with data that wait for a window, by age
 	unsent     int       // bytes that wait so
+	kept       int       // bytes of header fields of calls that have no message yet
+	spare      *stream   // to be used again
 	running    int       // calls in goroutines of their own
 	resize     bool      // the next header block must begin with the size of an empty table
 	relay      *relay    // for new streams
@@ -179,6 +182,10 @@ func (c *conn) read() error {
 		if err := c.frame(frame); err != nil {
 			return fatal(err)
 		}
+		if c.relayed != nil {
+			c.relayed.wait()
+			c.relayed = nil
+		}
 		for {
 			if frame, err = c.framer.ReadFrame(); err == nil {
 				break
@@ -232,47 +239,6 @@ func (c *conn) pause() error {
 // empty reports whether nothing is under way.
 func (c *conn) empty() bool { return len(c.streams) == 0 && c.running == 0 }
 
-// grant tells the client that it may send again as many bytes as it did.
-func (c *conn) grant() {
-	if c.grants > 0 {
-		c.out = appendWindowUpdate(c.out, 0, c.grants)
-		c.takes += int64(c.grants)
-		c.grants = 0
-	}
-}
-
-// flush writes what there is to write.
-func (c *conn) flush() {
-	if len(c.out) == 0 {
-		return
-	}
-	if c.err == nil {
-		c.writing.Store(c.s.now.Load())
-		_, c.err = c.nc.Write(c.out)
-		c.writing.Store(0)
-		if c.err != nil {
-			_ = c.nc.Close() // whose reader sees it
-		}
-	}
-	if cap(c.out) > mostIdleBytes {
-		c.out = nil
-	}
-	c.out = c.out[:0]
-}
-
-// flushSoon writes after those that are ready to write, too.
-func (c *conn) flushSoon() {
-	if c.flushing {
-		return
-	}
-	c.flushing = true
-	c.mu.Unlock()
-	runtime.Gosched()
-	c.mu.Lock()
-	c.flushing = false
-	c.flush()
-}
-
 // reset ends a stream that has an error.
 func (c *conn) reset(e http2.StreamError) error {
 	c.mu.Lock()
@@ -298,6 +264,7 @@ func (c *conn) end(st *stream, code http2.ErrCode) {
 	}
 	if st.relay != nil {
 		st.relay.reset(st.up, code)
+		c.relayed = st.relay
 	}
 	c.forget(st)
 }
@@ -309,6 +276,7 @@ func (c *conn) forget(st *stream) {
 	}
 	delete(c.streams, st.id)
 	c.unsent -= len(st.data)
+	c.served(st)
 	st.data, st.trailer = nil, nil
 	if c.empty() {
 		c.idle = time.Unix(0, c.s.now.Load())
@@ -390,21 +358,28 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 		return refuse(http2.ErrCodeProtocol)
 	case c.leaving: // the client knows that it was not taken
 		return nil
-	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent:
+	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent, c.kept > mostKept:
 		return refuse(http2.ErrCodeRefusedStream)
 	}
-	st := &stream{id: id, window: c.initial, declared: h.declared, arrived: time.Now()}
+	st := c.spare
+	c.spare = nil
+	if st == nil {
+		st = new(stream)
+	}
+	*st = stream{id: id, window: c.initial, declared: h.declared, fields: st.fields[:0]}
 	if h.timeout > 0 {
-		st.deadline = st.arrived.Add(h.timeout)
+		st.deadline = time.Now().Add(h.timeout)
 	}
 	c.streams[id] = st
 	c.idle = time.Time{}
 	if h.plain && !f.StreamEnded() {
-		st.fields = append(st.fields, f.Fields...)
+		st.fields, st.kept = append(st.fields, f.Fields...), h.size
+		c.kept += h.size
 		return nil
 	}
 	st.ended = f.StreamEnded()
 	c.relayTo(st, f.Fields, st.ended)
+	c.relayed = st.relay
 	return nil
 }
 
@@ -483,7 +458,7 @@ func (c *conn) readData(f *http2.DataFrame) error {
 	}
 	c.mu.Unlock()
 	r.data(up, data, f.StreamEnded())
-	r.wait()
+	c.relayed = r
 	return err
 }
 
@@ -496,229 +471,6 @@ func (c *conn) message(st *stream, data []byte) (message []byte, plain bool) {
 	message = data[prefix:]
 	size := int(binary.BigEndian.Uint32(data[1:prefix]))
 	return message, size == len(message) && size <= c.s.MaxMessageBytes
-}
-
-// call serves a plain call.
-func (c *conn) call(st *stream, message []byte) error {
-	st.fields = nil
-	if c.control > 0 {
-		c.control-- // it pays for a window update or a reset
-	}
-	var ctx context.Context = &c.until
-	c.until.deadline = st.deadline
-	if c.s.Waits {
-		if st.deadline.IsZero() {
-			ctx, st.cancel = context.WithCancel(c.ctx)
-		} else {
-			ctx, st.cancel = context.WithDeadline(c.ctx, st.deadline)
-		}
-	}
-	if c.s.Tap != nil {
-		let, err := c.s.Tap(ctx, &c.tap)
-		if err != nil {
-			c.refuse(st, err)
-			return nil
-		}
-		ctx = let
-	}
-	if !c.s.Waits {
-		c.answer(ctx, st, message)
-		return nil
-	}
-	b := buffers.Get().(*buffer)
-	b.request = append(b.request[:0], message...)
-	c.running++
-	c.s.calls.Add(1)
-	go c.wait(ctx, st, b)
-	return nil
-}
-
-// buffer has the memory of a call that may wait.
-type buffer struct{ request, answer []byte }
-
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
-
-// wait serves a call that may wait.
-func (c *conn) wait(ctx context.Context, st *stream, b *buffer) {
-	defer c.s.calls.Done()
-	answer, err := c.s.Answer(ctx, b.answer[:0], b.request)
-	b.answer = answer
-	c.mu.Lock()
-	st.cancel()
-	c.running--
-	if c.streams[st.id] == st {
-		if err != nil {
-			c.refuse(st, err)
-		} else {
-			c.head(st)
-			c.send(st, answer)
-		}
-		c.flushSoon()
-	}
-	if c.empty() {
-		c.idle = time.Unix(0, c.s.now.Load())
-		c.leave()
-	}
-	c.mu.Unlock()
-	if cap(b.answer) <= mostIdleBytes && cap(b.request) <= mostIdleBytes {
-		buffers.Put(b)
-	}
-}
-
-// leave closes a connection that the client should leave, and that has nothing under way,
-// if its reader waits.
-func (c *conn) leave() {
-	if c.leaving && c.empty() {
-		c.flush()
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // its reader sees it
-	}
-}
-
-// prefixBytes is the size of what precedes an answer's message in a DATA frame.
-const prefixBytes = frameHeader + 5
-
-// answer decides a call now, and writes the answer where it is sent from.
-func (c *conn) answer(ctx context.Context, st *stream, message []byte) {
-	c.earlyPings = 0
-	start := len(c.out)
-	c.head(st)
-	data := len(c.out)
-	c.out = append(c.out, make([]byte, prefixBytes)...)
-	out, err := c.s.Answer(ctx, c.out, message)
-	if err != nil {
-		c.out = out[:start]
-		c.refuse(st, err)
-		return
-	}
-	size := int64(len(out) - data - frameHeader)
-	if size > min(mostFrameBytes, st.window, c.window) {
-		message := append([]byte(nil), out[data+prefixBytes:]...)
-		c.out = out[:data]
-		c.send(st, message)
-		return
-	}
-	st.window -= size
-	c.window -= size
-	appendFrameHeader(out[:data], http2.FrameData, 0, st.id, int(size))
-	binary.BigEndian.PutUint32(out[data+frameHeader+1:], uint32(size)-5)
-	c.out = appendHeaders(out, st.id, answerTrail, true)
-	c.forget(st)
-	c.flushLarge()
-}
-
-func (c *conn) flushLarge() {
-	if len(c.out) > mostBuffered {
-		c.flush()
-	}
-}
-
-// head writes the header fields of an answer that has a message.
-func (c *conn) head(st *stream) {
-	c.out = appendHeaders(c.out, st.id, c.sized(answerHead), false)
-}
-
-// sized returns a header block that begins with the size of the table of fields, where
-// the client must be told (RFC 7541, section 4.2).
-func (c *conn) sized(block []byte) []byte {
-	if !c.resize {
-		return block
-	}
-	c.resize = false
-	return append([]byte{0x20}, block...)
-}
-
-// refuse writes an answer that is an error.
-func (c *conn) refuse(st *stream, err error) {
-	c.out = appendHeaders(c.out, st.id, c.sized(appendRefusal(nil, err)), true)
-	if st.cancel != nil {
-		st.cancel()
-	}
-	c.done(st)
-	c.flushLarge()
-}
-
-// send sends a message and the end of a call.
-func (c *conn) send(st *stream, message []byte) {
-	c.earlyPings = 0
-	data := binary.BigEndian.AppendUint32(make([]byte, 1, 5+len(message)), uint32(len(message)))
-	st.trailer = answerTrail
-	c.queue(st, append(data, message...))
-}
-
-// queue sends data of a stream as far as the windows let it, and keeps the rest.
-func (c *conn) queue(st *stream, data []byte) {
-	before := st.blocked()
-	st.data = append(st.data, data...)
-	c.unsent += len(data)
-	if before {
-		return
-	}
-	if c.pump(st); c.streams[st.id] == st && st.blocked() {
-		c.blocked = append(c.blocked, st)
-	}
-}
-
-// pump sends what the windows let through of a stream.
-func (c *conn) pump(st *stream) {
-	sent := 0
-	for len(st.data) > 0 {
-		n := int(min(int64(len(st.data)), st.window, c.window, mostFrameBytes))
-		if n <= 0 {
-			break
-		}
-		end := st.finish && n == len(st.data)
-		c.out = appendData(c.out, st.id, st.data[:n], end)
-		st.data = st.data[n:]
-		st.window -= int64(n)
-		c.window -= int64(n)
-		c.unsent -= n
-		sent += n
-		c.flushLarge()
-	}
-	if st.relay != nil && sent > 0 {
-		st.relay.grant(uint32(sent))
-	}
-	if len(st.data) > 0 {
-		return
-	}
-	st.data = nil
-	if st.trailer != nil {
-		c.out = appendHeaders(c.out, st.id, c.sized(st.trailer), true)
-		st.finish = true
-	}
-	if st.finish {
-		c.done(st)
-	}
-}
-
-// done forgets a stream whose answer has been sent. A client that has not ended its part
-// need not go on.
-func (c *conn) done(st *stream) {
-	if !st.ended {
-		c.out = appendReset(c.out, st.id, http2.ErrCodeNo)
-	}
-	if st.relay != nil {
-		st.relay.forget(st.up)
-	}
-	c.forget(st)
-}
-
-// pumpAll sends what new windows let through.
-func (c *conn) pumpAll() {
-	left := c.blocked[:0]
-	for _, st := range c.blocked {
-		if c.streams[st.id] != st {
-			continue
-		}
-		if c.window > 0 {
-			c.pump(st)
-		}
-		if c.streams[st.id] == st && st.blocked() {
-			left = append(left, st)
-		}
-	}
-	clear(c.blocked[len(left):])
-	c.blocked = left
 }
 
 func (c *conn) readWindow(id uint32, by int64) error {
@@ -743,6 +495,7 @@ func (c *conn) readWindow(id uint32, by int64) error {
 	}
 	if st.relay != nil {
 		st.relay.widen(st.up, uint32(by))
+		c.relayed = st.relay
 	}
 	c.pumpAll()
 	return nil
@@ -800,74 +553,3 @@ func (c *conn) readPing(f *http2.PingFrame) error {
 	}
 	return nil
 }
-
-// drain tells the client that it should leave, but takes what it sends before it knows.
-func (c *conn) drain() {
-	if !c.draining.IsZero() {
-		return
-	}
-	c.draining = time.Now()
-	c.out = appendGoAway(c.out, mostStreamID, http2.ErrCodeNo, "graceful_stop")
-	c.out = appendPing(c.out, pingDrain, false)
-	c.flush()
-}
-
-// goAway takes no new streams.
-func (c *conn) goAway() {
-	if c.leaving {
-		return
-	}
-	c.leaving = true
-	c.out = appendGoAway(c.out, c.last, http2.ErrCodeNo, "graceful_stop")
-	c.flush()
-	c.leave()
-}
-
-// look does what time makes due.
-func (c *conn) look(now time.Time) {
-	if since := c.writing.Load(); since != 0 && now.Sub(time.Unix(0, since)) > writeTime {
-		_ = c.nc.Close() // whose writer sees it
-		return
-	}
-	if !c.mu.TryLock() {
-		return // it is busy
-	}
-	defer c.mu.Unlock()
-	k := &c.s.Keepalive
-	heard := time.Unix(0, c.heard.Load())
-	switch {
-	case !c.asked.IsZero() && now.Sub(c.asked) > k.Timeout && heard.Before(c.asked):
-		_ = c.nc.Close() // nobody is there
-		return
-	case c.asked.IsZero() && k.Time > 0 && now.Sub(heard) > k.Time:
-		c.asked = now
-		c.out = appendPing(c.out, pingAlive, false)
-		c.flush()
-	}
-	switch {
-	case !c.draining.IsZero():
-		if now.Sub(c.draining) > drainTime {
-			c.goAway()
-		}
-		if c.s.Keepalive.MaxConnectionAgeGrace > 0 && c.age > 0 && now.Sub(c.opened) > c.age+k.MaxConnectionAgeGrace {
-			_ = c.nc.Close()
-			return
-		}
-	case c.age > 0 && now.Sub(c.opened) > c.age,
-		k.MaxConnectionIdle > 0 && !c.idle.IsZero() && now.Sub(c.idle) > k.MaxConnectionIdle:
-		c.drain()
-	}
-	// A client that has sent header fields only has given up at its deadline.
-	for _, st := range c.streams {
-		if st.fields != nil && !st.deadline.IsZero() && now.After(st.deadline) {
-			c.refuse(st, context.DeadlineExceeded)
-			c.flush()
-		}
-	}
-}
-
-// drainTime is how long a client has to answer the ping of drain.
-const drainTime = 5 * time.Second
-
-// String returns who is at the other end.
-func (c *conn) String() string { return fmt.Sprint(c.nc.RemoteAddr()) }

@@ -64,6 +64,8 @@ type Server struct {
 
 	serving sync.WaitGroup // connections
 	calls   sync.WaitGroup // that run in goroutines of their own
+	jobs    chan job       // for idle workers
+	idle    atomic.Int32   // workers
 	watch   sync.Once
 	done    chan struct{}
 	now     atomic.Int64 // the time of the last look at the connections, in ns
@@ -71,7 +73,7 @@ type Server struct {
 
 // New returns a Server. It needs a Stop or GracefulStop.
 func New(o Options) *Server {
-	s := &Server{Options: o, rest: newPipes(), conns: make(map[*conn]struct{}), done: make(chan struct{})}
+	s := &Server{Options: o, rest: newPipes(), conns: make(map[*conn]struct{}), jobs: make(chan job), done: make(chan struct{})}
 	s.now.Store(time.Now().UnixNano())
 	go func() { _ = o.Rest.Serve(s.rest) }() // ends with the pipes
 	go s.watchConnections()
@@ -199,6 +201,44 @@ func (s *Server) end() {
 	s.watch.Do(func() { close(s.done) })
 	s.rest.Close()
 	s.Rest.GracefulStop()
+}
+
+// job is a call that may wait.
+type job struct {
+	c   *conn
+	ctx context.Context
+	st  *stream
+	b   *buffer
+}
+
+// mostIdle is how many idle workers are kept.
+const mostIdle = 256
+
+// work runs j in an idle worker, whose stack has grown, or else in a new one.
+func (s *Server) work(j job) {
+	s.calls.Add(1)
+	select {
+	case s.jobs <- j:
+	default:
+		go s.worker(j)
+	}
+}
+
+func (s *Server) worker(j job) {
+	for {
+		j.c.wait(j.ctx, j.st, j.b)
+		s.calls.Done()
+		if s.idle.Add(1) > mostIdle {
+			s.idle.Add(-1)
+			return
+		}
+		select {
+		case j = <-s.jobs:
+			s.idle.Add(-1)
+		case <-s.done:
+			return
+		}
+	}
 }
 
 // watchConnections looks at all connections now and then, for what they do not see

@@ -58,7 +58,7 @@ func (c *conn) relayTo(st *stream, fields []hpack.HeaderField, end bool) {
 		go r.read()
 	}
 	r.open(st, fields, end)
-	st.fields = nil
+	c.served(st)
 }
 
 // open begins a stream at the grpc-go server; c.mu is held.
@@ -259,12 +259,12 @@ func (r *relay) frame(f http2.Frame) {
 		}
 		return
 	}
-	c.relayed(st, f)
+	c.answered(st, f)
 	c.flush()
 }
 
-// relayed passes a frame of the grpc-go server on to the client; c.mu is held.
-func (c *conn) relayed(st *stream, f http2.Frame) {
+// answered passes a frame of the grpc-go server on to the client; c.mu is held.
+func (c *conn) answered(st *stream, f http2.Frame) {
 	c.earlyPings = 0
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:

@@ -12,12 +12,12 @@ import (
 type stream struct {
 	id       uint32
 	window   int64               // how many bytes of DATA the client takes
-	fields   []hpack.HeaderField // while nobody serves it
-	arrived  time.Time
-	deadline time.Time // zero: none
-	declared int64     // content-length; -1: none
-	received int64     // bytes of DATA
-	ended    bool      // by the client
+	fields   []hpack.HeaderField // while it is not known who serves it
+	kept     int                 // bytes of fields
+	deadline time.Time           // zero: none
+	declared int64               // content-length; -1: none
+	received int64               // bytes of DATA
+	ended    bool                // by the client
 
 	cancel context.CancelFunc // of a call that may wait
 	relay  *relay             // serves it, if set, as its stream up
