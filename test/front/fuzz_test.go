@@ -279,14 +279,22 @@ func eachFrame(sent []byte, visit func(http2.FrameHeader)) {
 	}
 }
 
+// callFields and callMessage are those of a call that asks for "d".
+var callFields = [][2]string{
+	{":method", "POST"}, {":scheme", "http"}, {":path", rls.RateLimitService_ShouldRateLimit_FullMethodName}, {":authority", "a"},
+	{"content-type", "application/grpc"}, {"te", "trailers"},
+}
+
+const callMessage = "\x00\x00\x00\x00\x03\x0a\x01d"
+
 // goodCall is what a client sends for one call.
 func goodCall() []byte {
 	s := newScript(nil)
-	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", rls.RateLimitService_ShouldRateLimit_FullMethodName}, {":authority", "a"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+	for _, f := range callFields {
 		_ = s.encode.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	_ = s.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: s.block.Bytes(), EndHeaders: true})
-	_ = s.framer.WriteData(1, true, []byte("\x00\x00\x00\x00\x03\x0a\x01d"))
+	_ = s.framer.WriteData(1, true, []byte(callMessage))
 	return s.run()
 }
 

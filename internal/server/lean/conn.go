@@ -426,8 +426,8 @@ func (c *conn) readData(f *http2.DataFrame) error {
 	st := c.streams[id]
 	if st == nil || st.ended {
 		defer c.mu.Unlock()
-		if st == nil && len(data) == 0 && f.StreamEnded() {
-			return c.calm() // the end of a stream that was answered early
+		if st == nil && (c.leaving || len(data) == 0 && f.StreamEnded()) {
+			return c.calm() // of a stream that was not taken, or was answered early
 		}
 		c.end(st, http2.ErrCodeStreamClosed)
 		c.out = appendReset(c.out, id, http2.ErrCodeStreamClosed)

@@ -223,6 +223,7 @@ func (c *conn) pump(st *stream) {
 		c.window -= int64(n)
 		c.unsent -= n
 		sent += n
+		c.earlyPings = 0
 		c.flushLarge()
 	}
 	if st.relay != nil && sent > 0 {
