@@ -17,9 +17,9 @@ import (
 // adminClient locates the admin address of a running service.
 type adminClient struct {
 	Addr      string        `env:"ADMIN_ADDR" default:"${adminAddr}" help:"The service's admin address: host:port, or a URL."`
-	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with its bearer token."`
+	TokenFile string        `placeholder:"FILE" env:"ADMIN_TOKEN_FILE" help:"File with the bearer token of that address."`
 	TLS       clientTLS     `embed:"" envprefix:"ADMIN_"`
-	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for one answer."`
+	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for each answer."`
 }
 
 // client returns a client for the service.
@@ -69,7 +69,7 @@ func report(out io.Writer, file string, err error) error {
 }
 
 type rulesCmd struct {
-	List   rulesListCmd   `cmd:"" help:"List the rules in force, with their keys and where they come from."`
+	List   rulesListCmd   `cmd:"" help:"List the rules in force, with their keys and sources."`
 	Apply  rulesApplyCmd  `cmd:"" help:"Create or update rules while the service runs."`
 	Delete rulesDeleteCmd `cmd:"" help:"Delete rules that were created while the service ran."`
 }
@@ -78,8 +78,8 @@ type rulesListCmd struct {
 	adminClient
 	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
 	Name   string `placeholder:"NAME" help:"Only rules with a limit of this name."`
-	Source string `enum:"file,xds,admin," default:"" placeholder:"file|xds|admin" help:"Only rules from there."`
-	Output string `short:"o" enum:"table,yaml,json" default:"table" help:"table, yaml (as rule files, which apply reads) or json (as the API answers)."`
+	Source string `enum:"file,xds,admin," default:"" placeholder:"file|xds|admin" help:"Only rules of this source."`
+	Output string `short:"o" enum:"table,yaml,json" default:"table" help:"table, yaml (rule files, which apply reads) or json (as the API returns it)."`
 }
 
 func (c *rulesListCmd) Run(con console) error {
@@ -100,15 +100,15 @@ func (c *rulesListCmd) Run(con console) error {
 }
 
 type rulesApplyCmd struct {
-	Files []string `arg:"" name:"file" help:"Rule files, YAML or JSON; - is standard input. A file may hold several domains, separated by lines of ---. One mistake in any of them, and nothing is applied."`
+	Files []string `arg:"" name:"file" help:"Rule files in YAML or JSON; - for standard input. A file may have several domains, separated by lines of ---. If any file has an error, nothing is applied."`
 	adminClient
-	DryRun  bool `help:"Say what would change, and change nothing."`
-	Replace bool `help:"Replace all admin rules of the domain by those of the file."`
+	DryRun  bool `help:"Show what would change, and change nothing."`
+	Replace bool `help:"Replace all admin rules of the domain with those of the file."`
 }
 
 // Help describes the effect of applied rules.
 func (rulesApplyCmd) Help() string {
-	return `Rules of the same domain, keys and values are updated, and override those of files and of xDS; others stay. They survive restarts and reach every replica.
+	return `Rules with the same domain, keys and values are updated; other admin rules stay. Admin rules override those of files and of xDS, survive restarts and reach every replica.
 
 Example: ratelimit rules apply slower.yaml --dry-run`
 }
@@ -159,8 +159,8 @@ func sayWritten(con console, r *adminclient.WriteResult) error {
 type rulesDeleteCmd struct {
 	Keys []string `arg:"" name:"key" help:"Keys or paths of rules, as list shows them."`
 	adminClient
-	Domain string `short:"d" placeholder:"NAME" help:"Domain of the paths, where several have a rule of one."`
-	DryRun bool   `help:"Say what would change, and change nothing."`
+	Domain string `short:"d" placeholder:"NAME" help:"Domain of the rules, needed if several domains have a rule with the path."`
+	DryRun bool   `help:"Show what would change, and change nothing."`
 }
 
 func (c *rulesDeleteCmd) Run(con console) error {
@@ -185,10 +185,10 @@ func (c *rulesDeleteCmd) Run(con console) error {
 }
 
 type statsCmd struct {
-	Key string `arg:"" optional:"" help:"Key or path of one rule, as rules list shows them, for its hottest counters too."`
+	Key string `arg:"" optional:"" help:"Key or path of a rule, as rules list shows it: print its hottest counters too."`
 	adminClient
 	Domain string `short:"d" placeholder:"NAME" help:"Only rules of this domain."`
-	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`
+	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API returns it."`
 }
 
 func (c *statsCmd) Run(con console) error {

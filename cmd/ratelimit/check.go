@@ -2,65 +2,27 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/check"
-	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/config/reload"
-	"github.com/distlimiter/ratelimit/internal/config/rulefile"
-	"github.com/distlimiter/ratelimit/internal/named"
+	"github.com/distlimiter/ratelimit/internal/commandline"
 	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
-// ruleOptions are the settings for reading rules.
-type ruleOptions struct {
-	MergeDomains     bool               `group:"rules" field:"MergeDomains" negatable:"" env:"MERGE_DOMAIN_CONFIG" help:"Let several files give rules for one domain."`
-	SkipDotFiles     bool               `group:"rules" negatable:"" env:"RUNTIME_IGNOREDOTFILES" help:"Leave out files and directories whose names begin with a dot."`
-	AnyName          bool               `group:"rules" negatable:"" env:"CONFIG_ANY_NAME" help:"In directories read files of any name, not only .yaml, .yml and .json. Those of --runtime-root always are."`
-	DefaultAlgorithm settings.Algorithm `group:"rules" field:"DefaultAlgorithm" placeholder:"NAME" env:"DEFAULT_ALGORITHM" help:"Algorithm of limits for which their rules name none, such as those that come by xDS: instead of fixed_window. Quotas and windows of a day or more keep theirs."`
-	DefaultBurst     settings.Burst     `group:"rules" field:"DefaultBurst" placeholder:"BURST" env:"DEFAULT_BURST" help:"Burst that goes with --default-algorithm: a number, or a percentage of the limit, rounded up."`
-	DropDenied       bool               `group:"rules" negatable:"" env:"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT" help:"Requests that are refused charge nothing: neither the limit that refuses, under fixed_window too, unless a rule says otherwise, nor those of the other descriptors."`
-}
-
-// grammar returns how files are read, with the names of flags and variables for errors.
-func (o ruleOptions) grammar(names named.Fields) rulefile.Options {
-	return rulefile.Options{MergeDomains: o.MergeDomains, DropDenied: o.DropDenied, Names: names}
-}
-
-// defaults returns the algorithm of limits that name none.
-func (o ruleOptions) defaults(names named.Fields) (config.Default, error) {
-	d := config.Default{Algorithm: algo.Algorithm(o.DefaultAlgorithm), Burst: config.Burst(o.DefaultBurst), By: names.Either("DefaultAlgorithm")}
-	if err := d.Check(); err != nil {
-		return d, fmt.Errorf("%s: %w", names.Either("DefaultBurst"), err)
-	}
-	return d, nil
-}
-
-func (o ruleOptions) files() reload.FileOptions {
-	return reload.FileOptions{SkipDotFiles: o.SkipDotFiles, AnyName: o.AnyName}
-}
-
-func (o ruleOptions) reader(command *kong.Node) (*check.Reader, error) {
-	defaults, err := o.defaults(names(command))
-	return &check.Reader{Grammar: o.grammar(names(command)), Default: defaults, Files: o.files(), Stdin: os.Stdin}, err
-}
-
 type checkCmd struct {
 	Paths   []string `arg:"" sep:"none" name:"path" help:"YAML files, or directories of them; - for standard input."`
-	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when these rules, a file or a directory, take the place of OLD. Repeat it for several."`
-	Output  string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
-	ruleOptions
+	Against []string `sep:"none" placeholder:"OLD" help:"Also list the counters that begin anew when the rules replace those of OLD, a file or a directory. Repeat the flag for several."`
+	Output  string   `short:"o" enum:"text,json" default:"text" help:"text, or json: one object with the whole report."`
+	settings.RuleOptions
 }
 
 // Help describes the form of the errors.
 func (checkCmd) Help() string {
-	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load all the same, a hint is about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. A line "adjusted" tells of each default or adjustment how many rules it changes, and the first of them; json has all.
+	return `Each error is a line "file:line:column: path: what is wrong; what to write". Warnings are about rules that load anyway, hints about limits that may surprise. Files of a directory that are not read because of their names are listed as skipped. For each default or adjustment a line "adjusted" shows how many rules it changes, and the first of them; json lists them all.
 
-With --against each limit whose counters do not go on is a line: "begins anew" says why, and what it was; "gone" limits apply no more; "new" ones forget nothing. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters go on, 1 the rules of either side are invalid, 3 some counters begin anew or are gone.
+With --against, each limit that does not keep its counters has a line: "begins anew" shows why, and the old limit; "gone" is a limit that no longer applies; "new" is a limit without counters so far. Limits that keep their counters are only counted. A rule with another domain, key or value is gone and new. Exit codes: 0 all counters are kept, 1 the old or the new rules are invalid, 3 some counters begin anew or are gone.
 
 Example: ratelimit check --against /etc/ratelimit/rules rules`
 }
@@ -69,7 +31,7 @@ Example: ratelimit check --against /etc/ratelimit/rules rules`
 var errBeginAnew = errors.New("counters begin anew")
 
 func (c *checkCmd) Run(con console, command *kong.Context) error {
-	reader, err := c.reader(command.Selected())
+	reader, err := rulesReader(c.RuleOptions, command)
 	if err != nil {
 		return err
 	}
@@ -91,4 +53,11 @@ func (c *checkCmd) Run(con console, command *kong.Context) error {
 		return errBeginAnew
 	}
 	return nil
+}
+
+// rulesReader reads rules as the options say.
+func rulesReader(o settings.RuleOptions, command *kong.Context) (*check.Reader, error) {
+	names := commandline.FieldNames(command.Selected())
+	defaults, err := o.Default(names)
+	return &check.Reader{Grammar: o.Grammar(names), Default: defaults, Files: o.FileOptions(), Stdin: os.Stdin}, err
 }

@@ -12,11 +12,11 @@ import (
 
 // clientTLS are the settings of TLS to a running service.
 type clientTLS struct {
-	On         bool   `name:"tls" negatable:"" env:"TLS" help:"Speak TLS. Any of the flags below turns it on, too."`
-	CA         string `name:"ca" placeholder:"FILE" env:"TLS_CA" help:"Authorities that sign the service's certificate. Without, the system's."`
-	ServerName string `placeholder:"NAME" env:"TLS_SERVER_NAME" help:"Name that its certificate must hold, if it is not that of the address."`
-	Cert       string `placeholder:"FILE" env:"TLS_CLIENT_CERT" help:"This client's certificate."`
-	Key        string `placeholder:"FILE" env:"TLS_CLIENT_KEY" help:"Its key."`
+	On         bool   `name:"tls" negatable:"" env:"TLS" help:"Use TLS. Any of the flags below turns it on too."`
+	CA         string `name:"ca" placeholder:"FILE" env:"TLS_CA" help:"Authorities that sign the service's certificate. The default is those of the system."`
+	ServerName string `placeholder:"NAME" env:"TLS_SERVER_NAME" help:"Name that the certificate must contain. The default is that of the address."`
+	Cert       string `placeholder:"FILE" env:"TLS_CLIENT_CERT" help:"Certificate of this client."`
+	Key        string `placeholder:"FILE" env:"TLS_CLIENT_KEY" help:"Key of the certificate."`
 }
 
 func (c *clientTLS) on() bool { return c.On || *c != (clientTLS{}) }

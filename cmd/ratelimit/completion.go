@@ -14,7 +14,7 @@ type completionCmd struct {
 
 // Help says what to do with the script.
 func (completionCmd) Help() string {
-	return `Write one of these to your shell's start-up file:
+	return `Add one of these lines to your shell's start-up file:
 
 source <(ratelimit completion bash)
 

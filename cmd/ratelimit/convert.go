@@ -13,15 +13,15 @@ import (
 
 type convertCmd struct {
 	File   string `arg:"" help:"A file of the other service; - for standard input."`
-	From   string `required:"" enum:"limitador,gloo" placeholder:"limitador|gloo" help:"limitador: its list of limits, also in a ConfigMap or a Limitador. gloo: RateLimitConfig, RateLimitServerConfig or Settings."`
-	Domain string `short:"d" placeholder:"NAME" help:"Domain of all the rules. Otherwise Limitador's namespaces; of Gloo custom for Settings, and for other resources their namespace and name."`
+	From   string `required:"" enum:"limitador,gloo" placeholder:"limitador|gloo" help:"limitador: a list of limits, also in a ConfigMap or a resource Limitador. gloo: a RateLimitConfig, RateLimitServerConfig or Settings."`
+	Domain string `short:"d" placeholder:"NAME" help:"Domain of all the rules. The default is the namespace of a limit for Limitador; for Gloo it is custom for Settings, and the namespace and name of other resources."`
 }
 
 // Help describes the output.
 func (convertCmd) Help() string {
-	return `It writes the rules to standard output, and to standard error what they do not do that the file asks for: each a line "file:line:column: path: what; what to do instead". The rules begin with these lines as comments. docs/migrating.md says where the two services answer differently all the same.
+	return `It writes the rules to standard output. What the file asks for and the rules do not do goes to standard error, each a line "file:line:column: path: what; what to do instead". The rules begin with the same lines as comments. docs/migrating.md describes where the two services still answer differently.
 
-Exit codes: 0 everything was carried over, 1 the file can't be read, 3 something was not carried over.
+Exit codes: 0 everything was carried over, 1 the file cannot be read, 3 something was not carried over.
 
 Example: ratelimit convert --from limitador limits.yaml > rules.yaml`
 }

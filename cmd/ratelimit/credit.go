@@ -11,15 +11,15 @@ type creditCmd struct {
 	Descriptor descriptor.Entries `arg:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain of the rules."`
-	Hits   int64  `required:"" placeholder:"N" help:"How many hits each counter gets back."`
-	Limit  string `placeholder:"NAME" help:"Only counters of the limit of this name, or of the rule of this path, such as limits.budget. Without it all that apply, but those that all descriptors share."`
+	Hits   int64  `required:"" placeholder:"N" help:"How many hits to give back to each counter."`
+	Limit  string `placeholder:"NAME" help:"Only counters of the limit with this name, or of the rule with this path, such as limits.budget. The default is all that apply, except those that all descriptors share."`
 	adminClient
-	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API answers."`
+	Output string `short:"o" enum:"table,json" default:"table" help:"table, or json as the API returns it."`
 }
 
 // Help describes how many hits a counter gets back.
 func (creditCmd) Help() string {
-	return `A counter gets back at most what was used of it, because it holds no more than its limit. It prints what each counter was given and what remains. If nothing was used, the command fails: to allow more, raise the limit.
+	return `A counter gets back at most what was used of it, because it never holds more than its limit. The command prints what each counter got back and what remains. It fails if nothing was used: to allow more, raise the limit.
 
 Example: ratelimit credit --domain edge user=alice --hits 20`
 }

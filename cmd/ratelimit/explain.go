@@ -9,6 +9,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/check"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
+	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 type explainCmd struct {
@@ -16,8 +17,8 @@ type explainCmd struct {
 	Descriptor descriptor.Entries `arg:"" optional:"" name:"descriptor" help:"The descriptor, such as user=alice,path=/x. Write \\, for a comma in a value."`
 
 	Domain string `short:"d" required:"" placeholder:"NAME" help:"Domain that Envoy would send."`
-	Output string `short:"o" enum:"text,json" default:"text" help:"text, or json as the admin API answers."`
-	ruleOptions
+	Output string `short:"o" enum:"text,json" default:"text" help:"text, or json as the admin API returns it."`
+	settings.RuleOptions
 }
 
 // paths are the arguments up to the first flag. It is a type of its own because kong
@@ -38,7 +39,7 @@ func (p *paths) Decode(ctx *kong.DecodeContext) error {
 
 // Help describes the output and shows an example.
 func (explainCmd) Help() string {
-	return `It walks down the rules, entry by entry, and shows what each one matches, the rule on which the last one lands, its limits and the counters that they charge; then the limits on sets of entries that apply, and the keys for which the nearest others do not.
+	return `For each entry it shows what matches in the rules. Then it shows the rule that the last entry leads to, its limits and the counters that they charge. Limits on sets of entries follow: those that apply, and the nearest others with the keys that do not meet them.
 
 Example: ratelimit explain config/examples --domain edge user=alice`
 }
@@ -61,7 +62,7 @@ func (c *explainCmd) Validate() error {
 }
 
 func (c *explainCmd) Run(con console, command *kong.Context) error {
-	reader, err := c.reader(command.Selected())
+	reader, err := rulesReader(c.RuleOptions, command)
 	if err != nil {
 		return err
 	}

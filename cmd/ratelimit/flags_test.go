@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/distlimiter/ratelimit/internal/commandline"
 )
 
 // TestEveryFlagHasAVariable holds the promise of the help: each flag but --help
@@ -59,7 +61,7 @@ func TestMessagesNameWhatSetsAField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := names(parser.Model.Children[0])
+	set := commandline.FieldNames(parser.Model.Children[0])
 	if flag, variable := set("Admin.TLS"); flag != "--admin-tls-cert, --admin-tls-key and --admin-tls-client-ca" ||
 		variable != "ADMIN_TLS_CERT, ADMIN_TLS_KEY and ADMIN_TLS_CLIENT_CA" {
 		t.Errorf("Admin.TLS is set by %s, %s", flag, variable)

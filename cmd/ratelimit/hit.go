@@ -25,10 +25,10 @@ type hitCmd struct {
 	Addr        string        `env:"GRPC_ADDR" default:"${grpcAddr}" help:"Where the service answers gRPC."`
 	Requests    int           `short:"n" default:"1" help:"How many requests to send."`
 	Hits        int64         `default:"1" help:"Hits of each request: 0 looks without charging, a negative number (--hits=-5) gives back."`
-	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second; without, as fast as they are answered."`
-	Concurrency int           `short:"c" default:"1" help:"Requests in flight at a time."`
-	Timeout     time.Duration `default:"5s" help:"How long to wait for one answer."`
-	Output      string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one answer a line as gRPC has it."`
+	Rate        float64       `placeholder:"PER-SECOND" help:"Requests per second. The default is as fast as they are answered."`
+	Concurrency int           `short:"c" default:"1" help:"How many requests are in flight at a time."`
+	Timeout     time.Duration `default:"5s" help:"How long to wait for each answer."`
+	Output      string        `short:"o" enum:"table,json" default:"table" help:"table, or json: one answer a line, with the fields of gRPC."`
 
 	TLS   clientTLS   `embed:"" envprefix:"GRPC_"`
 	Admin adminClient `embed:"" prefix:"admin-"`
@@ -39,7 +39,7 @@ var errOverLimit = errors.New("over limit")
 
 // Help describes the table that the command prints.
 func (hitCmd) Help() string {
-	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets. Of descriptors that no limit applies to it says why, as far as the admin address (--admin-addr) tells.
+	return `It prints one line for each descriptor of each request: its code, the limit that decided, how many hits remain and after how long the counter resets. If no limit applies to a descriptor it shows why, as far as the admin address (--admin-addr) answers.
 
 Exit codes: 0 all requests were OK, 4 one was OVER_LIMIT, 1 one was not answered.
 

@@ -10,15 +10,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/commandline"
-	"github.com/distlimiter/ratelimit/internal/limiter"
-	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/visible"
 )
@@ -49,35 +45,28 @@ var groups = []kong.Group{
 	{Key: "log", Title: "Log:"},
 }
 
-// The default addresses: where serve answers and hit asks, and the admin address, which
-// rules and stats ask.
-const (
-	defaultGRPCAddr  = "127.0.0.1:8081"
-	defaultAdminAddr = "127.0.0.1:6070"
-)
-
 // errReported fails a command that has already printed why.
 var errReported = errors.New("reported")
 
 const description = `A rate-limit service for Envoy with seven algorithms, and the tools to check, explain and try its rules.
 
-Every flag may also be given by the environment variable that its help names; an empty variable counts as not set, and a flag wins. Exit codes: 0 success, 1 failure, 2 wrong usage. "ratelimit help COMMAND" and "ratelimit --version" do what you expect.`
+Each flag can also be set by the environment variable that its help names. A flag wins over its variable, and an empty variable counts as not set. Exit codes: 0 success, 1 failure, 2 wrong usage. "ratelimit help COMMAND" and "ratelimit --version" work too.`
 
 type commands struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Answer Envoy's rate-limit requests. The default command."`
-	Check   checkCmd   `cmd:"" help:"Validate rules: exit 0 if they are valid, else list every error and exit 1. With --against, list the counters that begin anew."`
-	Explain explainCmd `cmd:"" help:"Say which rule decides a descriptor and why: exit 1 if none does."`
+	Check   checkCmd   `cmd:"" help:"Validate rules and list every error. Exit 0 if they are valid, else 1. With --against, list the counters that begin anew."`
+	Explain explainCmd `cmd:"" help:"Show which rule decides a descriptor, and why. Exit 1 if none does."`
 	Test    testCmd    `cmd:"" help:"Run tests of rules: requests with their times and the expected answers. Exit 0 if all pass, else 1."`
-	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions: exit 0 if all were OK, 4 if one was OVER_LIMIT."`
+	Hit     hitCmd     `cmd:"" help:"Send real requests to a running service and print its decisions. Exit 0 if all were OK, 4 if one was OVER_LIMIT."`
 	Rules   rulesCmd   `cmd:"" help:"List and change the rules of a running service."`
 	Credit  creditCmd  `cmd:"" help:"Give hits back to the counters of a descriptor in a running service."`
-	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of a running service's rules."`
+	Stats   statsCmd   `cmd:"" help:"Print counts, rates and hottest counters of the rules of a running service."`
 	Tail    tailCmd    `cmd:"" help:"Print decisions of a running service as they happen."`
-	Convert convertCmd `cmd:"" help:"Make rules of a file of Limitador or Gloo, and list what can't be carried over."`
+	Convert convertCmd `cmd:"" help:"Convert a file of Limitador or Gloo into rules, and list what cannot be carried over."`
 	Schema  schemaCmd  `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
-	Completion completionCmd `cmd:"" help:"Print a script by which a shell completes commands, flags and values."`
+	Completion completionCmd `cmd:"" help:"Print a shell script that completes commands, flags and values."`
 	Complete   completeCmd   `cmd:"" hidden:"" help:"List the words that may follow."`
 }
 
@@ -96,16 +85,7 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 		kong.Resolvers(kong.ResolverFunc(hostAndPort)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 		kong.ExplicitGroups(groups),
-		kong.Vars{
-			"grpcAddr":       defaultGRPCAddr,
-			"adminAddr":      defaultAdminAddr,
-			"runtimeRoot":    runtimeRoot,
-			"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
-			"maxDescriptors": strconv.Itoa(server.DefaultMaxDescriptors),
-			"maxEntries":     strconv.Itoa(server.DefaultMaxEntries),
-			"maxEntryBytes":  strconv.Itoa(server.DefaultMaxEntryBytes),
-			"nearLimitRatio": fmt.Sprint(limiter.DefaultNearLimitRatio),
-		},
+		kong.Vars(settings.Defaults()),
 	)...)
 }
 

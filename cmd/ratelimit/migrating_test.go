@@ -48,7 +48,7 @@ func migrationRows(t *testing.T) map[string]string {
 // wants docs/migrating.md to have a row for each. What the table calls without effect is
 // said to be so in the log, and nothing else is; of all others the effect is seen.
 func TestMigration(t *testing.T) {
-	list, err := os.ReadFile("testdata/incumbent.txt")
+	list, err := os.ReadFile("testdata/envoyproxy.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,10 +93,10 @@ func TestMigration(t *testing.T) {
 		}
 	})
 	for name := range rows {
-		t.Errorf("docs/migrating.md has a row for %s, which testdata/incumbent.txt does not list", name)
+		t.Errorf("docs/migrating.md has a row for %s, which testdata/envoyproxy.txt does not list", name)
 	}
 	for name := range unseen {
-		t.Errorf("testdata/incumbent.txt does not list %s, of which there is an effect", name)
+		t.Errorf("testdata/envoyproxy.txt does not list %s, of which there is an effect", name)
 	}
 }
 

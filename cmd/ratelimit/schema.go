@@ -8,7 +8,7 @@ type schemaCmd struct {
 
 // Help describes the use of the schema.
 func (schemaCmd) Help() string {
-	return `Editors that know JSON Schema complete and check rules as you write them. Keep the schema beside your rules, and begin a file with a line that names it:
+	return `Editors that know JSON Schema complete and check rules as you write them. Save the schema beside your rules, and begin each file with a line that names it:
 
     # yaml-language-server: $schema=rules.schema.json
 

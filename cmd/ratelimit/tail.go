@@ -12,11 +12,11 @@ import (
 
 type tailCmd struct {
 	adminClient
-	Domain  string        `short:"d" placeholder:"NAME" help:"Only decisions of this domain."`
-	Rule    string        `short:"r" placeholder:"PATH" help:"Only decisions of the rule with this path, as explain and rules list show it, or of the limit with this name."`
-	Verdict tailVerdicts  `short:"v" placeholder:"VERDICT,..." help:"Only decisions with these verdicts: ok, over, shadow, unmatched or error."`
-	Output  string        `short:"o" enum:"table,json" default:"table" help:"table, or json with one object a line as the API sends it."`
-	Again   time.Duration `name:"reconnect-after" default:"1s" help:"How long to wait before connecting again."`
+	Domain         string        `short:"d" placeholder:"NAME" help:"Only decisions of this domain."`
+	Rule           string        `short:"r" placeholder:"PATH" help:"Only decisions of the rule with this path, as explain and rules list show it, or of the limit with this name."`
+	Verdict        tailVerdicts  `short:"v" placeholder:"VERDICT,..." help:"Only decisions with these verdicts: ok, over, shadow, unmatched or error."`
+	Output         string        `short:"o" enum:"table,json" default:"table" help:"table, or json: one object a line, as the API sends it."`
+	ReconnectAfter time.Duration `name:"reconnect-after" default:"1s" help:"How long to wait before reconnecting."`
 }
 
 // tailVerdicts are names of known verdicts.
@@ -30,7 +30,7 @@ func (v *tailVerdicts) UnmarshalText(text []byte) error {
 
 // Help describes how to stop the command, and the sampling.
 func (tailCmd) Help() string {
-	return `It goes on until it is interrupted (^C), and connects again when the service was restarted. A service that decides more than about a hundred times a second shows a sample: then a decision stands for as many as its line says.
+	return `It runs until it is interrupted (^C), and reconnects when the service has been restarted. A service that makes more than about 100 decisions a second shows a sample of them: each line then says for how many decisions it stands.
 
 Example: ratelimit tail --domain edge --verdict over,shadow,unmatched`
 }
@@ -42,6 +42,6 @@ func (c *tailCmd) Run(con console) error {
 	if err != nil {
 		return err
 	}
-	shown := adminclient.Live{Domain: c.Domain, Rule: c.Rule, Verdicts: string(c.Verdict), JSON: c.Output == "json", Again: c.Again}
+	shown := adminclient.Live{Domain: c.Domain, Rule: c.Rule, Verdicts: string(c.Verdict), JSON: c.Output == "json", ReconnectAfter: c.ReconnectAfter}
 	return c.explain(client.Tail(ctx, shown, con.out, con.err))
 }

@@ -5,19 +5,21 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/distlimiter/ratelimit/internal/commandline"
 	"github.com/distlimiter/ratelimit/internal/ruletest"
+	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 type testCmd struct {
 	Files  []string `arg:"" sep:"none" name:"file" help:"Files of tests; - for standard input."`
-	Rules  []string `sep:"none" placeholder:"PATH" help:"Test these rules, a file or a directory, in place of those that the files name. Repeat it for several."`
-	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json with one object that has all of it."`
-	ruleOptions
+	Rules  []string `sep:"none" placeholder:"PATH" help:"Test these rules, a file or a directory, instead of those that the files name. Repeat the flag for several."`
+	Output string   `short:"o" enum:"text,json" default:"text" help:"text, or json: one object with the whole report."`
+	settings.RuleOptions
 }
 
 // Help shows an example of a file.
 func (testCmd) Help() string {
-	return `A file has requests with their times and the expected answers. They are decided as by the service, on counters in memory that begin anew for each test, under a clock of its own:
+	return `A file lists requests with their times and the expected answers. They are decided as the service would decide them, with counters in memory that are empty at the start of each test, and with a simulated clock:
 
     rules: edge.yaml
     tests:
@@ -27,16 +29,17 @@ func (testCmd) Help() string {
           - {descriptors: user=alice, expect: {verdict: OVER_LIMIT, remaining: 0, reset: 60s}}
           - {after: 1m, descriptors: user=alice, expect: OK}
 
-docs/testing-rules.md has all of it. Exit codes: 0 all tests passed, 1 one failed, or the tests or the rules are invalid.`
+docs/testing-rules.md describes the files. Exit codes: 0 all tests passed, 1 one failed, or the tests or the rules are invalid.`
 }
 
 func (c *testCmd) Run(con console, command *kong.Context) error {
-	defaults, err := c.defaults(names(command.Selected()))
+	names := commandline.FieldNames(command.Selected())
+	defaults, err := c.Default(names)
 	if err != nil {
 		return err
 	}
 	report := ruletest.Run(c.Files, ruletest.Options{
-		Grammar: c.grammar(names(command.Selected())), Default: defaults, Files: c.files(), Rules: c.Rules, Stdin: os.Stdin,
+		Grammar: c.Grammar(names), Default: defaults, Files: c.FileOptions(), Rules: c.Rules, Stdin: os.Stdin,
 	})
 	if c.Output == "json" {
 		if err := report.WriteJSON(con.out); err != nil {

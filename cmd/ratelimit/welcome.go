@@ -12,6 +12,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/app"
 	"github.com/distlimiter/ratelimit/internal/check"
 	"github.com/distlimiter/ratelimit/internal/hit"
+	"github.com/distlimiter/ratelimit/internal/settings"
 )
 
 // welcome prints the addresses of the service, its numbers of domains and rules, and a
@@ -56,7 +57,7 @@ func firstCommand(s app.Started, program string) string {
 	if s.GRPC.Network() == "unix" {
 		addr = "unix:" + addr
 	}
-	if addr != defaultGRPCAddr {
+	if addr != settings.DefaultGRPCAddr {
 		words = append(words, "--addr", addr)
 	}
 	if s.TLS {

@@ -135,9 +135,9 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 // treat a page of that name as one of this address.
 func isForeign(r *http.Request) bool { return !isLoopback(r.Host) }
 
-// OwnName passes a request to next if addr is not on loopback, or if the request names
+// RequireLoopbackHost passes a request to next if addr is not on loopback, or if the request names
 // its host as one of loopback. It refuses all others.
-func OwnName(addr net.Addr, next http.Handler) http.Handler {
+func RequireLoopbackHost(addr net.Addr, next http.Handler) http.Handler {
 	if !isLoopback(addr.String()) {
 		return next
 	}

@@ -30,7 +30,7 @@ type missed struct {
 }
 
 func newUnmatched(s *stats.Stats) unmatched {
-	list := func(from []stats.Missed) []missed {
+	list := func(from []stats.UnmatchedCount) []missed {
 		out := make([]missed, len(from))
 		for i, m := range from {
 			out[i] = missed(m)

@@ -67,7 +67,7 @@ func describeRule(r config.Rule) ruleJSON {
 	d := r.Descriptor()
 	out := ruleJSON{
 		Key: r.ID(), Domain: r.Domain.Name, Path: r.Name(), Entries: make([]pathEntry, 0, len(r.Path)),
-		Source: d.Origin.String(), Location: location(d), Limits: d.LimitsText(), Rule: rulefile.Descriptor{Descriptor: d.Bare()},
+		Source: d.Origin.String(), Location: location(d), Limits: d.LimitsText(), Rule: rulefile.Descriptor{Descriptor: d.WithoutChildren()},
 	}
 	for _, step := range r.Path {
 		if step.Set == nil {
@@ -78,7 +78,7 @@ func describeRule(r config.Rule) ruleJSON {
 			out.Entries = append(out.Entries, entry)
 		}
 	}
-	if out.Adjusted = config.Told(d.AdjustedBy()); out.Adjusted != nil {
+	if out.Adjusted = config.DescribeAdjustments(d.AdjustedBy()); out.Adjusted != nil {
 		out.Written = d.AsWritten().LimitsText()
 	}
 	if d.Overridden != nil {
@@ -203,7 +203,7 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 	}
 	stored := a.stored(r.Context())
 	for _, domain := range domains {
-		if why := stored.Aside(domain.Name); why != nil {
+		if why := stored.Unusable(domain.Name); why != nil {
 			warnings = append(warnings, ruleProblem{What: fmt.Sprintf("the stored admin rules of domain %q can't be used and are replaced: %v", domain.Name, why)})
 		}
 	}
@@ -374,7 +374,7 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 		}
 		if dryRun {
 			if a.Store != nil {
-				err = notSaved(a.Store.Try(next))
+				err = notSaved(a.Store.Validate(next))
 			}
 			return prev, next, changes, err
 		}

@@ -20,9 +20,9 @@ type Live struct {
 	Rule     string // path of a rule, or name of a limit; empty: of any
 	Verdicts string // names with commas between them; empty: any
 	JSON     bool   // show each as the API sends it, instead of a table
-	// Again is how long to wait before reconnecting to a service that has ended the
+	// ReconnectAfter is how long to wait before reconnecting to a service that has ended the
 	// stream or has gone away.
-	Again time.Duration
+	ReconnectAfter time.Duration
 }
 
 // Tail writes decisions to out as they happen, until ctx ends. It writes to notes when
@@ -44,7 +44,7 @@ func (c *Client) Tail(ctx context.Context, l Live, out, notes io.Writer) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(l.Again):
+		case <-time.After(l.ReconnectAfter):
 		}
 	}
 }

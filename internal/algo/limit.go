@@ -200,9 +200,9 @@ func (l *Limit) Layout() int {
 	return 0
 }
 
-// LeavesWhole reports whether all that a counter has been charged leaves at once,
+// ResetsAtOnce reports whether all that a counter has been charged leaves at once,
 // at the end of its window.
-func (l *Limit) LeavesWhole() bool {
+func (l *Limit) ResetsAtOnce() bool {
 	_, ok := l.stepper.(whole)
 	return ok
 }

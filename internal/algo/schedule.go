@@ -161,14 +161,14 @@ func (s *schedule) offset(at int64) int64 {
 	return int64(offset)
 }
 
-// Scheduled reports whether the windows of the limit are those of a calendar. Its
+// HasCalendar reports whether the windows of the limit are those of a calendar. Its
 // program then needs boundaries beside the numbers of AppendNumbers.
-func (l *Limit) Scheduled() bool { return !l.params.Calendar.IsZero() }
+func (l *Limit) HasCalendar() bool { return !l.params.Calendar.IsZero() }
 
 // AppendBoundaries appends to dst the five boundaries of four adjoining windows, of
 // which now is in the second. So the clock of a store may be up to a window behind, or
 // ahead by the rest of this window and the whole next one. Like AppendNumbers it
-// appends whole numbers from 0 to 2^53. For a limit that is not Scheduled it appends
+// appends whole numbers from 0 to 2^53. For a limit without a calendar it appends
 // nothing.
 func (l *Limit) AppendBoundaries(dst []float64, now int64) []float64 {
 	c, ok := l.stepper.(*calendarWindow)

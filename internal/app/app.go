@@ -30,6 +30,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/scrape"
 	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats"
 	"github.com/distlimiter/ratelimit/internal/telemetry"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
@@ -111,7 +112,7 @@ func Run(o Options) (err error) {
 	}
 	s.openOverload()
 	limits, answers := o.Limiter, o.Server
-	limits.Spread, limits.Encode = o.Store.Spread, server.EncodeLimit
+	limits.Spread, limits.Encode = o.Store.Spread, wire.EncodeLimit
 	limits.Backend, limits.Local, limits.Log, limits.Stats = s.traced(s.backend), s.store, s.log, s.stats
 	limits.Live = &s.live
 	s.limiter = limiter.New(limits)
@@ -302,7 +303,7 @@ func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	// A page in a browser on this machine must not charge others' limits.
 	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.server)))
-	json = admin.OwnName(s.httpListener.Addr(), json)
+	json = admin.RequireLoopbackHost(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health, s.rules.Status))
 	return mux

@@ -62,8 +62,8 @@ func (c *checker) numbers() {
 			c.wrong(bound.field, "%d: use at least 1", bound.n)
 		}
 	}
-	if n := o.Memory.MaxBytes; n != 0 && n < LeastCounterBytes {
-		c.wrong("Memory.MaxBytes", "%d: use at least %d, or leave it out for half of the memory limit", n, LeastCounterBytes)
+	if n := o.Memory.MaxBytes; n != 0 && n < MinCounterBytes {
+		c.wrong("Memory.MaxBytes", "%d: use at least %d, or leave it out for half of the memory limit", n, MinCounterBytes)
 	}
 	if r := o.Limiter.NearLimitRatio; !(r > 0 && r <= 1) {
 		c.wrong("Limiter.NearLimitRatio", "%v: use a number above 0, at most 1", r)

@@ -50,7 +50,7 @@ func TestCounterBytesFollowTheMemoryLimit(t *testing.T) {
 	}
 	s.opts.Memory.MaxBytes = 0
 	debug.SetMemoryLimit(math.MaxInt64)
-	if got := s.counterBytes(); got < LeastCounterBytes || got == math.MaxInt64 {
+	if got := s.counterBytes(); got < MinCounterBytes || got == math.MaxInt64 {
 		t.Errorf("%d bytes without GOMEMLIMIT, want half of the container's or the machine's memory", got)
 	}
 }

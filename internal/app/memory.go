@@ -12,9 +12,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/memory"
 )
 
-// LeastCounterBytes is room for a few of the largest counters: full sliding logs of
+// MinCounterBytes is room for a few of the largest counters: full sliding logs of
 // 512 KiB.
-const LeastCounterBytes = 1 << 20
+const MinCounterBytes = 1 << 20
 
 // counterBytes returns the bound on the memory of counters. The other half of the memory
 // limit is for rules, requests and garbage.
@@ -24,7 +24,7 @@ func (s *service) counterBytes() int64 {
 	}
 	bound := memoryLimit() / 2
 	s.log.Debug("bound on the memory of counters", zap.Int64("bytes", bound))
-	return max(bound, LeastCounterBytes)
+	return max(bound, MinCounterBytes)
 }
 
 // restore loads the counters of the snapshot, if there is one. It sets a damaged

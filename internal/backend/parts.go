@@ -59,16 +59,16 @@ func ErrorOf(err error, i int) error {
 	return err
 }
 
-// Split returns the checks of a request by where they live, each part in the order of
-// the request; place is asked for each check once, in that order too.
-func Split[Place comparable](checks []Check, place func(i int) Place) (parts []*Part) {
-	at := map[Place]*Part{}
+// Split groups the checks of a request by the store that decides them. Each part is in the
+// order of the request. storeOf is called once for each check, in that order too.
+func Split[Store comparable](checks []Check, storeOf func(i int) Store) (parts []*Part) {
+	partOf := map[Store]*Part{}
 	for i := range checks {
-		where := place(i)
-		p := at[where]
+		store := storeOf(i)
+		p := partOf[store]
 		if p == nil {
 			p = new(Part)
-			at[where] = p
+			partOf[store] = p
 			parts = append(parts, p)
 		}
 		p.Add(i, checks[i])
@@ -76,20 +76,20 @@ func Split[Place comparable](checks []Check, place func(i int) Place) (parts []*
 	return parts
 }
 
-// DecideApart decides the parts of a request, which has these checks, at the same
+// DecideParts decides the parts of a request, which has these checks, at the same
 // time, and hands their decisions to out, which has an element for each check. A
 // descriptor may have checks in several parts. Each part decides its own in one step,
 // and what one has charged is given back when another refuses: for the time of that
 // call other requests may be refused for it, but none is admitted that should not be.
 // The error is that of Backend.Decide.
-func DecideApart(checks []Check, parts []*Part, out []algo.Decision, decide func(p *Part) error) error {
-	errs := decideParts(parts, out, decide)
+func DecideParts(checks []Check, parts []*Part, out []algo.Decision, decide func(p *Part) error) error {
+	errs := decideAll(parts, out, decide)
 	settle(checks, parts, out, errs, decide)
 	return Failure(errs)
 }
 
-// decideParts returns the errors of the checks, for Failure: nil if there are none.
-func decideParts(parts []*Part, out []algo.Decision, decide func(p *Part) error) (errs []error) {
+// decideAll returns the errors of the checks, for Failure: nil if there are none.
+func decideAll(parts []*Part, out []algo.Decision, decide func(p *Part) error) (errs []error) {
 	failures := make([]error, len(parts))
 	var others sync.WaitGroup
 	for i, p := range parts[1:] {
@@ -168,7 +168,7 @@ func settle(checks []Check, parts []*Part, out []algo.Decision, errs []error, de
 		return
 	}
 	amended := make([]algo.Decision, len(out))
-	failed := decideParts(all, amended, decide)
+	failed := decideAll(all, amended, decide)
 	for _, p := range all {
 		for _, at := range p.At {
 			if len(failed) == 0 || failed[at] == nil {

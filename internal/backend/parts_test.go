@@ -89,7 +89,7 @@ func TestPartsAreDecidedEachInItsPlace(t *testing.T) {
 	var all sync.WaitGroup
 	all.Add(len(parts))
 	out := make([]algo.Decision, len(checks))
-	err := backend.DecideApart(checks, parts, out, func(p *backend.Part) error {
+	err := backend.DecideParts(checks, parts, out, func(p *backend.Part) error {
 		all.Done()
 		all.Wait()
 		for i, c := range p.Checks {
@@ -107,7 +107,7 @@ func TestPartsAreDecidedEachInItsPlace(t *testing.T) {
 	if want := []error{nil, errA, nil, nil, errA}; !errors.As(err, &partial) || !slices.Equal(partial.Errs, want) {
 		t.Errorf("failed with %v, want %v", err, want)
 	}
-	if err := backend.DecideApart(checks, parts[:1], out, func(*backend.Part) error { return nil }); err != nil {
+	if err := backend.DecideParts(checks, parts[:1], out, func(*backend.Part) error { return nil }); err != nil {
 		t.Errorf("%v, want no errors", err)
 	}
 }

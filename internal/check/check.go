@@ -146,7 +146,7 @@ func adjustments(rules *config.Rules) (all []Adjustment) {
 				i = len(all)
 				at[by] = i
 				order = append(order, by)
-				all = append(all, Adjustment{AdjustedBy: config.Told([]*config.Adjustment{by})[0]})
+				all = append(all, Adjustment{AdjustedBy: config.DescribeAdjustments([]*config.Adjustment{by})[0]})
 			}
 			all[i].Rules = append(all[i].Rules, Adjusted{r.Domain.Name, r.Name(), d.AsWritten().LimitsText(), d.LimitsText()})
 		}

@@ -82,8 +82,8 @@ type AdjustedBy struct {
 	Set string `json:"set"` // such as "algorithm token_bucket, burst 20%"
 }
 
-// Told returns the descriptions of adjustments.
-func Told(all []*Adjustment) (list []AdjustedBy) {
+// DescribeAdjustments returns the descriptions of adjustments.
+func DescribeAdjustments(all []*Adjustment) (list []AdjustedBy) {
 	for _, a := range all {
 		list = append(list, AdjustedBy{a.By, a.Set.String()})
 	}

@@ -100,8 +100,8 @@ func (r *Rules) Len() (n int) {
 	return n
 }
 
-// Bare returns the descriptor without those below it.
-func (d *Descriptor) Bare() *Descriptor {
+// WithoutChildren returns the descriptor without those below it.
+func (d *Descriptor) WithoutChildren() *Descriptor {
 	bare := *d
 	bare.Descriptors = nil
 	return &bare

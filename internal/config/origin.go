@@ -49,13 +49,13 @@ func (d *Domain) lay(over *Domain, before bool) {
 // has come before or after the rest. It may change both.
 func lay(base, over []*Descriptor, before bool) []*Descriptor {
 	base = makeRoom(base, over)
-	places := make(map[Place]int, len(base))
+	index := make(map[NodeKey]int, len(base))
 	for i, d := range base {
-		places[d.Place()] = i
+		index[d.NodeKey()] = i
 	}
 	var added []*Descriptor
 	for _, d := range over {
-		if i, exists := places[d.Place()]; exists {
+		if i, exists := index[d.NodeKey()]; exists {
 			base[i] = base[i].laidUnder(d, before)
 		} else {
 			added = append(added, d)
@@ -67,38 +67,38 @@ func lay(base, over []*Descriptor, before bool) []*Descriptor {
 	return append(base, added...)
 }
 
-// Place identifies a descriptor among those of its list. List is the text of a list of
+// NodeKey identifies a descriptor among those of its list. List is the text of a list of
 // values; Value is then empty.
-type Place struct{ Set, Key, Value, List string }
+type NodeKey struct{ Set, Key, Value, List string }
 
-// Place returns the descriptor's place in its list: its name if it is a rule on sets of
+// NodeKey returns the descriptor's key in its list: its name if it is a rule on sets of
 // entries, otherwise its key and value.
-func (d *Descriptor) Place() Place {
+func (d *Descriptor) NodeKey() NodeKey {
 	if d.Set != nil {
-		return Place{Set: d.Set.Name}
+		return NodeKey{Set: d.Set.Name}
 	}
 	if d.HasList() {
-		return Place{Key: d.Key, List: d.ValueText()}
+		return NodeKey{Key: d.Key, List: d.ValueText()}
 	}
-	return Place{Key: d.Key, Value: d.Value}
+	return NodeKey{Key: d.Key, Value: d.Value}
 }
 
-// Places returns all places that the descriptor takes. No other descriptor of its list
+// NodeKeys returns all keys that the descriptor takes. No other descriptor of its list
 // may take one of them. They are its own place or, if it has a list of values, one for
 // each value and one for each range, in List.
-func (d *Descriptor) Places() iter.Seq[Place] {
-	return func(yield func(Place) bool) {
+func (d *Descriptor) NodeKeys() iter.Seq[NodeKey] {
+	return func(yield func(NodeKey) bool) {
 		if !d.HasList() {
-			yield(d.Place())
+			yield(d.NodeKey())
 			return
 		}
 		for _, v := range d.AnyOf.Values {
-			if !yield(Place{Key: d.Key, Value: v}) {
+			if !yield(NodeKey{Key: d.Key, Value: v}) {
 				return
 			}
 		}
 		for _, text := range d.AnyOf.CIDRs {
-			if p, err := cidr.Parse(text); err == nil && !yield(Place{Key: d.Key, List: p.String()}) {
+			if p, err := cidr.Parse(text); err == nil && !yield(NodeKey{Key: d.Key, List: p.String()}) {
 				return
 			}
 		}

@@ -222,7 +222,7 @@ descriptors:
 				for r := range adjusted.All() {
 					if by := r.Descriptor().AdjustedBy(); by != nil {
 						var told []string
-						for _, a := range config.Told(by) {
+						for _, a := range config.DescribeAdjustments(by) {
 							told = append(told, a.String())
 						}
 						if got := strings.Join(told, "; "); got != tt.by0 {

@@ -12,29 +12,29 @@ import (
 // own in the result, with the descriptors below it. If over has the value in a list, the
 // value goes, with the descriptors below it.
 func makeRoom(base, over []*Descriptor) []*Descriptor {
-	taken := map[Place]*Descriptor{}
+	taken := map[NodeKey]*Descriptor{}
 	lists := false
 	for _, d := range over {
-		for place := range d.Places() {
-			taken[place] = d
+		for key := range d.NodeKeys() {
+			taken[key] = d
 		}
 		lists = lists || d.HasList()
 	}
 	if !lists && !slices.ContainsFunc(base, (*Descriptor).HasList) {
 		return base
 	}
-	whole := make(map[Place]bool, len(over))
+	whole := make(map[NodeKey]bool, len(over))
 	for _, d := range over {
-		whole[d.Place()] = true
+		whole[d.NodeKey()] = true
 	}
 	var out []*Descriptor
 	for _, d := range base {
 		switch {
-		case whole[d.Place()]:
+		case whole[d.NodeKey()]:
 			out = append(out, d)
 		case d.HasList():
 			out = append(out, d.without(taken)...)
-		case taken[d.Place()] == nil:
+		case taken[d.NodeKey()] == nil:
 			out = append(out, d)
 		}
 	}
@@ -43,10 +43,10 @@ func makeRoom(base, over []*Descriptor) []*Descriptor {
 
 // without returns the list without the members that are taken, unless none are left, and
 // each value that a single value has taken as a descriptor of its own.
-func (d *Descriptor) without(taken map[Place]*Descriptor) (out []*Descriptor) {
+func (d *Descriptor) without(taken map[NodeKey]*Descriptor) (out []*Descriptor) {
 	rest := *d
 	rest.AnyOf.Values = slices.DeleteFunc(slices.Clone(d.AnyOf.Values), func(v string) bool {
-		by := taken[Place{Key: d.Key, Value: v}]
+		by := taken[NodeKey{Key: d.Key, Value: v}]
 		if by != nil && !by.HasList() {
 			single := d.clone()
 			single.Value, single.AnyOf.Values, single.AnyOf.CIDRs = v, nil, nil
@@ -57,7 +57,7 @@ func (d *Descriptor) without(taken map[Place]*Descriptor) (out []*Descriptor) {
 	})
 	rest.AnyOf.CIDRs = slices.DeleteFunc(slices.Clone(d.AnyOf.CIDRs), func(text string) bool {
 		p, err := cidr.Parse(text)
-		return err == nil && taken[Place{Key: d.Key, List: p.String()}] != nil
+		return err == nil && taken[NodeKey{Key: d.Key, List: p.String()}] != nil
 	})
 	switch values, ranges := rest.AnyOf.Values, rest.AnyOf.CIDRs; {
 	case len(values)+len(ranges) == 0:

@@ -27,7 +27,7 @@ func parse(t rapid.TB, sources ...rulefile.Source) *config.Rules {
 func byID(t rapid.TB, rules *config.Rules) map[string]string {
 	all := map[string]string{}
 	for r := range rules.All() {
-		text, err := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().Bare()})
+		text, err := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().WithoutChildren()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -323,7 +323,7 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 			limit.Algorithm = l.Algo.Params().Algorithm.String()
 			limit.CounterKey = string(r.AppendKey(nil, entries, i))
 		}
-		if limit.Adjusted = config.Told(l.AdjustedBy); limit.Adjusted != nil {
+		if limit.Adjusted = config.DescribeAdjustments(l.AdjustedBy); limit.Adjusted != nil {
 			limit.Written = r.Config.WrittenText(i)
 		}
 		x.Limits = append(x.Limits, limit)

@@ -369,7 +369,7 @@ func TestRefusalsOutOfMemoryAreCounted(t *testing.T) {
 	}
 }
 
-func TestNearLimitIsCountedAsTheIncumbentDoes(t *testing.T) {
+func TestNearLimitIsCountedAsByEnvoyproxyRatelimit(t *testing.T) {
 	f := serve(t, `
 domain: edge
 descriptors:

@@ -141,7 +141,7 @@ func (r *Request) undue(p *backend.Part, failed, whole bool, ago time.Duration) 
 			c := p.Checks[i]
 			counts := c.Limit.DeniedHits() == algo.Count
 			charged := c.Hits > 0 && !c.Hold.Settles && (counts || passed && p.Out[i].Allowed)
-			gone := c.Limit.LeavesWhole() && ago >= p.Out[i].ResetAfter
+			gone := c.Limit.ResetsAtOnce() && ago >= p.Out[i].ResetAfter
 			if !charged || gone || !failed && (counts || passes && !whole) {
 				continue
 			}

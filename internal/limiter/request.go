@@ -325,7 +325,7 @@ func (r *Request) countHottest(weight int64, now time.Time) {
 		parts := r.partsOf(i)
 		for p := range parts {
 			if d := &parts[p]; d.rule != nil && d.first < d.last {
-				d.rule.stats.Heat(r.ask.Checks[d.first].Key, weight, now)
+				d.rule.stats.CountKey(r.ask.Checks[d.first].Key, weight, now)
 			}
 		}
 	}

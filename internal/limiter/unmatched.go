@@ -19,7 +19,7 @@ const (
 // missDomain counts a request for a domain without rules.
 func (l *Limiter) missDomain(r *Request, rules *ruleset, now time.Time) {
 	l.opts.Stats.DomainNotFound.Add(1)
-	if l.opts.Stats.UnknownDomain(r.Domain).Miss(1, now, logUnknownDomainEvery) {
+	if l.opts.Stats.UnknownDomain(r.Domain).CountUnmatched(1, now, logUnknownDomainEvery) {
 		l.opts.Log.Warn("a request is not limited: its domain has no rules", zap.String("domain", r.Domain),
 			zap.String("why", rules.matcher.Explain(r.Domain, nil).Reason))
 	}
@@ -35,7 +35,7 @@ func (l *Limiter) missRules(r *Request, rules *ruleset, domain *descriptor.Domai
 			}
 		}
 	}
-	if missed == 0 || !rules.domains[domain.Name()].Miss(missed, now, logUnmatchedEvery) {
+	if missed == 0 || !rules.domains[domain.Name()].CountUnmatched(missed, now, logUnmatchedEvery) {
 		return
 	}
 	var keys []string // without values, because those are clients' data

@@ -203,8 +203,8 @@ func TestADamagedDomainIsSetAside(t *testing.T) {
 
 			// A change of the other domain leaves it alone; one of this mends it.
 			set, err := started.Load(t.Context())
-			if err != nil || set.Aside("inner") == nil || set.Aside("edge") != nil {
-				t.Fatalf("error %v, aside %v", err, set.Aside("inner"))
+			if err != nil || set.Unusable("inner") == nil || set.Unusable("edge") != nil {
+				t.Fatalf("error %v, aside %v", err, set.Unusable("inner"))
 			}
 			next, _ := put(t, set, perUser(6), false)
 			mustSave(t, started, set, next)

@@ -158,7 +158,7 @@ type listing struct {
 func rulesOf(domain *config.Domain) (listing, error) {
 	l := listing{byID: map[string]json.RawMessage{}}
 	for r := range domain.All() {
-		text, err := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().Bare()})
+		text, err := json.Marshal(rulefile.Descriptor{Descriptor: r.Descriptor().WithoutChildren()})
 		if err != nil {
 			return l, err
 		}

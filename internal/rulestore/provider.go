@@ -149,9 +149,9 @@ func (p *Provider) forget() {
 	maps.DeleteFunc(p.proven, func(name string, _ json.RawMessage) bool { return p.known.Domains[name] == nil })
 }
 
-// Try returns why a set can't be saved. It renders the text to store and reads it back,
+// Validate returns why a set can't be saved. It renders the text to store and reads it back,
 // beside the rules of all other providers. The error is ErrTooLarge or a parse error.
-func (p *Provider) Try(next Set) error {
+func (p *Provider) Validate(next Set) error {
 	text, err := json.Marshal(next)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (p *Provider) Try(next Set) error {
 	stored.aside = p.sift(stored)
 	p.mu.Unlock()
 	for name, bad := range stored.aside {
-		if next.Aside(name) == nil {
+		if next.Unusable(name) == nil {
 			return bad.why
 		}
 	}
@@ -177,9 +177,9 @@ func (p *Provider) Try(next Set) error {
 	return p.Check(stored.sources())
 }
 
-// Save implements Store. It refuses a set that could not be loaded again: see Try.
+// Save implements Store. It refuses a set that could not be loaded again: see Validate.
 func (p *Provider) Save(ctx context.Context, prev, next Set) error {
-	if err := p.Try(next); err != nil {
+	if err := p.Validate(next); err != nil {
 		return err
 	}
 	return p.Store.Save(ctx, prev, next)

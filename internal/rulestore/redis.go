@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
 
-	"github.com/distlimiter/ratelimit/internal/backend/redis/away"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/transient"
 )
 
 // RedisOptions say where in Redis the rules are kept.
@@ -264,7 +264,7 @@ func (r *Redis) save(ctx context.Context, prev, next Set) error {
 	stored, err := save.Exec(ctx, client, []string{r.key}, []string{prev.Token(), next.Token(), string(text), replacing}).AsInt64()
 	switch {
 	case err != nil:
-		if refused, ok := rueidis.IsRedisErr(err); ok && !away.Is(refused.Error()) {
+		if refused, ok := rueidis.IsRedisErr(err); ok && !transient.Is(refused.Error()) {
 			return fmt.Errorf("redis refused to save the admin rules: %w", err)
 		}
 		return unavailable(err)

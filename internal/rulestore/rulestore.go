@@ -71,9 +71,9 @@ type aside struct {
 	good json.RawMessage // the last usable text; nil if not known
 }
 
-// Aside returns why the stored rules of a domain can't be used; nil if they can.
+// Unusable returns why the stored rules of a domain can't be used; nil if they can.
 // A change of the domain replaces them.
-func (s Set) Aside(domain string) error { return s.aside[domain].why }
+func (s Set) Unusable(domain string) error { return s.aside[domain].why }
 
 // Token identifies a set. The revision is not enough: two sets may have the same
 // revision if a Redis has lost the last seconds.

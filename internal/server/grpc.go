@@ -91,7 +91,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return errors.New("more than one RateLimitRequest in a call")
 	}
 	r.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
-	return r.decode(r.buffer.ReadOnlyData(), r.bounds)
+	return r.decode(r.buffer.ReadOnlyData())
 }
 
 // Marshal implements [encoding.CodecV2].

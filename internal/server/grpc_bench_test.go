@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/live"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -101,7 +102,7 @@ func benchmarkedRules(b *testing.B, yaml string, o Options, feed *live.Feed) *Se
 		}
 	})
 	o.Stats = stats.New(0)
-	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Live: feed, Encode: EncodeLimit})
+	l := limiter.New(limiter.Options{Backend: store, Log: zap.NewNop(), Stats: o.Stats, Live: feed, Encode: wire.EncodeLimit})
 	rules, err := rulefile.Parse([]rulefile.Source{{Name: "bench.yaml", Data: []byte(yaml)}}, rulefile.Options{})
 	if err != nil {
 		b.Fatal(err)

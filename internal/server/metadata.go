@@ -11,6 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 )
 
 // metadata returns the answer's dynamic metadata; nil if there is none.
@@ -65,7 +66,7 @@ func describeReason(why *limiter.Reason) *structpb.Struct {
 		}
 	}
 	if why.RetryAfter != algo.Never {
-		fields["retry_after_seconds"] = structpb.NewNumberValue(float64(seconds(why.RetryAfter)))
+		fields["retry_after_seconds"] = structpb.NewNumberValue(float64(wire.Seconds(why.RetryAfter)))
 	}
 	return &structpb.Struct{Fields: fields}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -37,24 +38,13 @@ type Options struct {
 	// Headers are added to each answer that reports a limit.
 	Headers Headers
 	// Bounds limits the size of requests.
-	Bounds Bounds
+	Bounds wire.Bounds
 
 	// Admit, if set, is called before a request is decided. If it returns an error, that
 	// is the answer.
 	Admit func(context.Context) error
 	// Names says how an operator sets the option that a *limiter.OptionError names.
 	Names named.Fields
-}
-
-// Headers names the response headers; an empty name leaves that header out.
-type Headers struct {
-	Limit      string // requests per unit of the status with the least room
-	Remaining  string // hits left of it
-	Reset      string // seconds until its counter is whole again
-	RetryAfter string // seconds until the request would pass; on refusals
-	// Draft adds RateLimit-Policy and RateLimit as the IETF's draft defines them.
-	Draft bool
-	Rule  string // path of the rule that the status belongs to, as explain prints it
 }
 
 // Service implements envoy.service.ratelimit.v3.RateLimitService on top of a limiter. It
@@ -69,9 +59,9 @@ type Service struct {
 	answers  sync.Pool // of *answer
 }
 
-// New returns a service on top of l, whose options should set EncodeLimit.
+// New returns a service on top of l, whose options should set wire.EncodeLimit.
 func New(l *limiter.Limiter, o Options) *Service {
-	o.Bounds = o.Bounds.orDefaults()
+	o.Bounds = o.Bounds.OrDefaults()
 	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{})}
 	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
 	s.answers.New = func() any { return &answer{data: make([]byte, 0, answerBytes), service: s} }
@@ -81,10 +71,15 @@ func New(l *limiter.Limiter, o Options) *Service {
 // request is a request on its way from the wire to the answer.
 type request struct {
 	limiter.Request
-	bounds *Bounds
-	buffer mem.Buffer // the memory of its strings, if it is grpc-go's; otherwise nil
-	count  int        // of descriptors, those beyond the bound included
-	excess error      // of the first descriptor that exceeds a bound
+	bounds   *wire.Bounds
+	buffer   mem.Buffer // the memory of its strings, if it is grpc-go's; otherwise nil
+	tooLarge error      // if it exceeds a bound
+}
+
+// decode fills the empty r with the RateLimitRequest in b, whose memory it shares.
+func (r *request) decode(b []byte) (err error) {
+	r.tooLarge, err = wire.Decode(b, &r.Request, r.bounds)
+	return err
 }
 
 // release returns a request to the pool.
@@ -96,7 +91,7 @@ func (s *Service) release(r *request) {
 // reset makes r empty.
 func (r *request) reset() {
 	r.Reset()
-	r.count, r.excess = 0, nil
+	r.tooLarge = nil
 	if r.buffer != nil {
 		r.buffer.Free()
 		r.buffer = nil
@@ -113,7 +108,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest)
 	}
 	r := s.requests.Get().(*request)
 	defer s.release(r)
-	if err := r.decode(data, r.bounds); err != nil {
+	if err := r.decode(data); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	a, err := s.answer(ctx, r)
@@ -134,13 +129,36 @@ func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest)
 func (s *Service) Answer(ctx context.Context, out, message []byte) ([]byte, error) {
 	r := s.requests.Get().(*request)
 	defer s.release(r)
-	if err := r.decode(message, r.bounds); err != nil {
+	if err := r.decode(message); err != nil {
 		return out, status.Error(codes.Internal, "grpc: failed to unmarshal the received message: "+err.Error())
 	}
 	if err := s.decide(ctx, r); err != nil {
 		return out, err
 	}
 	return s.encode(out, &r.Request), nil
+}
+
+// encode appends the answer to b.
+func (s *Service) encode(b []byte, r *limiter.Request) []byte {
+	b = wire.AppendCode(b, r.OverLimit)
+	for i := range r.Descriptors {
+		b = wire.AppendStatus(b, &r.Descriptors[i].Status)
+	}
+	if r.Minimum != nil && s.headers {
+		b = s.opts.Headers.append(b, r)
+	}
+	for _, h := range r.RequestHeaders() {
+		b = wire.AppendRequestHeader(b, h.Name, h.Value)
+	}
+	if r.OverLimit {
+		if body := r.RawBody(); len(body) > 0 {
+			b = wire.AppendBody(b, body)
+		}
+	}
+	if m := s.metadata(r); m != nil {
+		b = wire.AppendMetadata(b, m)
+	}
+	return b
 }
 
 // answer decides a decoded request. The answer shares no memory with the request.
@@ -163,7 +181,7 @@ func (s *Service) decide(ctx context.Context, r *request) error {
 			return err
 		}
 	}
-	if err := r.tooLarge(); err != nil {
+	if err := r.tooLarge; err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		s.limiter.Refused(&r.Request, err, now)
 		return s.refusal(err)

@@ -31,6 +31,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -65,7 +66,7 @@ func serve(t testing.TB, yaml string, set ...func(*options)) *fixture {
 	f := &fixture{stats: stats.New(0), now: new(atomic.Int64), t: t}
 	f.now.Store(noon)
 	o := options{
-		limits{Backend: store(t, f.now), Log: logger(t), Stats: f.stats, Encode: server.EncodeLimit},
+		limits{Backend: store(t, f.now), Log: logger(t), Stats: f.stats, Encode: wire.EncodeLimit},
 		server.Options{Stats: f.stats},
 	}
 	for _, s := range set {
@@ -204,7 +205,7 @@ func TestNoRuleIsOKWithoutALimit(t *testing.T) {
 }
 
 func TestRequestsThatCannotBeDecided(t *testing.T) {
-	f := serve(t, perUser, func(o *options) { o.Bounds = server.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20} })
+	f := serve(t, perUser, func(o *options) { o.Bounds = wire.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20} })
 	for _, c := range []struct {
 		name, domain string
 		descriptors  []*common.RateLimitDescriptor

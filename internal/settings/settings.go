@@ -1,6 +1,6 @@
-// Package settings owns the environment. It reads the variables of this service and of
-// envoyproxy/ratelimit into options of the packages that do the work. No other package
-// below cmd/ knows the name of a variable.
+// Package settings owns what an operator can set about the service: the flags of serve, the
+// variables of this service and those of envoyproxy/ratelimit. It turns them into options of
+// the packages that do the work. No other package below cmd/ knows the name of a variable.
 package settings
 
 import (

@@ -151,7 +151,7 @@ func TestHottestBounds(t *testing.T) {
 					n = n * n / keys
 				}
 				key := fmt.Sprintf("key%d", n)
-				rule.Heat([]byte(key), 1, now)
+				rule.CountKey([]byte(key), 1, now)
 				truth[key]++
 				total++
 			}
@@ -192,8 +192,8 @@ func TestHottestForgets(t *testing.T) {
 		}
 		return text
 	}
-	rule.Heat([]byte("old"), 1, start)
-	rule.Heat([]byte("new"), 1, start.Add(59*time.Second))
+	rule.CountKey([]byte("old"), 1, start)
+	rule.CountKey([]byte("new"), 1, start.Add(59*time.Second))
 	for _, tt := range []struct {
 		after time.Duration
 		want  string
@@ -202,7 +202,7 @@ func TestHottestForgets(t *testing.T) {
 			t.Errorf("after %v: %q, want %q", tt.after, got, tt.want)
 		}
 	}
-	rule.Heat(make([]byte, 10000), 1, start.Add(time.Hour))
+	rule.CountKey(make([]byte, 10000), 1, start.Add(time.Hour))
 	if got := s.Hottest(rule.Name, start.Add(time.Hour)).Counters; len(got) != 1 || !got[0].Abridged || len(got[0].Key) > 1000 {
 		t.Errorf("a long key is kept as %d bytes: %v", len(got[0].Key), got[0].Abridged)
 	}
@@ -222,7 +222,7 @@ func TestSampling(t *testing.T) {
 		key := []string{"hot", "warm", "warm", "hot", "hot", "cool", "hot", "hot"}[i%8]
 		truth[key]++
 		if weight := s.Sample(&samplers[i%4], now); weight > 0 {
-			rule.Heat([]byte(key), weight, now)
+			rule.CountKey([]byte(key), weight, now)
 			looks++
 		}
 	}
@@ -246,7 +246,7 @@ func TestSampling(t *testing.T) {
 	later := end.Add(30 * time.Second)
 	for i := range 20 {
 		if weight := s.Sample(&samplers[i%4], later); weight > 0 {
-			rule.Heat([]byte("late"), weight, later)
+			rule.CountKey([]byte("late"), weight, later)
 		}
 	}
 	for _, c := range s.Hottest(rule.Name, later).Counters {
@@ -271,7 +271,7 @@ func BenchmarkSample(b *testing.B) {
 			now = time.Now()
 		}
 		if weight := s.Sample(&sampler, now); weight > 0 {
-			rule.Heat(key, weight, now)
+			rule.CountKey(key, weight, now)
 		}
 	}
 }

@@ -26,7 +26,7 @@ const (
 type Sampler struct{ skip, period uint32 }
 
 // Sample returns the weight of the present request: how many requests it stands for.
-// The caller counts it with Heat. The weight is 0 if the request is not sampled.
+// The caller counts it with CountKey. The weight is 0 if the request is not sampled.
 func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
 	if x.skip > 0 && x.period <= s.pace.Period() {
 		x.skip--
@@ -43,8 +43,8 @@ func (s *Stats) Sample(x *Sampler, now time.Time) int64 {
 	return weight
 }
 
-// Hot is one of a rule's hottest counters.
-type Hot struct {
+// HotCounter is one of a rule's hottest counters.
+type HotCounter struct {
 	// Key is the counter's key. If it is Abridged, only its beginning is known.
 	Key      string
 	Abridged bool
@@ -60,12 +60,12 @@ type Hottest struct {
 	// Sampled is the sampling period: at present one request of that many is sampled.
 	Sampled int
 	// Counters are in order, the hottest first.
-	Counters []Hot
+	Counters []HotCounter
 }
 
-// heat holds the two sketches of a rule. The older one is dropped from time to time, so
+// hotKeys holds the two sketches of a rule. The older one is dropped from time to time, so
 // that counters that were hot yesterday do not hide those that are hot now.
-type heat struct {
+type hotKeys struct {
 	mu                sync.Mutex
 	begun             time.Time // of current
 	current, previous sketch
@@ -88,10 +88,10 @@ type slot struct {
 
 var hotSeed = maphash.MakeSeed()
 
-// Heat counts weight calls for the counter with the key.
-func (r *Rule) Heat(key []byte, weight int64, now time.Time) {
+// CountKey counts weight calls for the counter with the key.
+func (r *Rule) CountKey(key []byte, weight int64, now time.Time) {
 	hash := maphash.Bytes(hotSeed, key)
-	h := &r.heat
+	h := &r.hotKeys
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.turn(now)
@@ -99,7 +99,7 @@ func (r *Rule) Heat(key []byte, weight int64, now time.Time) {
 }
 
 // turn begins a new sketch when the current one is older than its window.
-func (h *heat) turn(now time.Time) {
+func (h *hotKeys) turn(now time.Time) {
 	switch age := now.Sub(h.begun); {
 	case age < hotWindow:
 		return
@@ -151,7 +151,7 @@ func (s *Stats) Hottest(rule Name, now time.Time) Hottest {
 	if r == nil {
 		return Hottest{Since: now, Sampled: 1}
 	}
-	h := &r.heat
+	h := &r.hotKeys
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.begun.IsZero() {
@@ -184,10 +184,10 @@ func (s *Stats) Hottest(rule Name, now time.Time) Hottest {
 		if !s.inPrevious {
 			s.inflated += h.previous.most()
 		}
-		out.Counters = append(out.Counters, Hot{Key: s.key, Abridged: s.abridged, Calls: s.count,
+		out.Counters = append(out.Counters, HotCounter{Key: s.key, Abridged: s.abridged, Calls: s.count,
 			Error: s.inflated + int64(math.Ceil(2*math.Sqrt(float64(s.variance))))})
 	}
-	slices.SortFunc(out.Counters, func(a, b Hot) int {
+	slices.SortFunc(out.Counters, func(a, b HotCounter) int {
 		return cmp.Or(cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Key, b.Key))
 	})
 	out.Counters = out.Counters[:min(len(out.Counters), hotReported)]

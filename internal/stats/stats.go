@@ -65,8 +65,8 @@ type Rule struct {
 	// What dashboards for envoyproxy/ratelimit know the rule by.
 	key1, key2 string
 
-	of   *Rule // what this counts a value or an override of; nil: it is a rule itself
-	heat heat
+	of      *Rule // what this counts a value or an override of; nil: it is a rule itself
+	hotKeys hotKeys
 
 	holds atomic.Pointer[holds] // nil until there is any
 

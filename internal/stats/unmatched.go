@@ -23,23 +23,23 @@ const OtherDomains = "(other)"
 // rules, the requests of a domain without. It is safe for concurrent use.
 type Domain struct {
 	name         string
-	missed       atomic.Uint64
-	last, logged atomic.Int64 // Unix µs; logged is when Miss last asked for a report
+	unmatched    atomic.Uint64
+	last, logged atomic.Int64 // Unix µs; logged is when CountUnmatched last asked for a report
 }
 
-// Miss counts n that matched no rule, and reports whether the caller should log it: true
+// CountUnmatched counts n that matched no rule, and reports whether the caller should log it: true
 // if it has not been for at least the interval every.
-func (d *Domain) Miss(n int, now time.Time, every time.Duration) (log bool) {
-	d.missed.Add(uint64(n))
+func (d *Domain) CountUnmatched(n int, now time.Time, every time.Duration) (log bool) {
+	d.unmatched.Add(uint64(n))
 	at := now.UnixMicro()
 	d.last.Store(at)
 	before := d.logged.Load()
 	return (before == 0 || at-before >= every.Microseconds()) && d.logged.CompareAndSwap(before, at)
 }
 
-// Missed is how many requests or descriptors of a domain have matched no rule since the
+// UnmatchedCount is how many requests or descriptors of a domain have matched no rule since the
 // process started.
-type Missed struct {
+type UnmatchedCount struct {
 	Domain string
 	Count  uint64
 	Last   time.Time
@@ -97,26 +97,26 @@ func (s *Stats) UnknownDomain(name string) *Domain {
 
 // Unmatched returns the domains without rules that had requests, and the domains with
 // rules in which descriptors matched none. Both are in order of their names.
-func (s *Stats) Unmatched() (unknown, known []Missed) {
+func (s *Stats) Unmatched() (unknown, known []UnmatchedCount) {
 	d := &s.domains
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := func(domains map[string]*Domain) (out []Missed) {
+	list := func(domains map[string]*Domain) (out []UnmatchedCount) {
 		for _, x := range domains {
-			if x.missed.Load() > 0 {
+			if x.unmatched.Load() > 0 {
 				out = append(out, x.read())
 			}
 		}
-		slices.SortFunc(out, func(a, b Missed) int { return cmp.Compare(a.Domain, b.Domain) })
+		slices.SortFunc(out, func(a, b UnmatchedCount) int { return cmp.Compare(a.Domain, b.Domain) })
 		return out
 	}
 	unknown = list(*d.unknown.Load())
-	if d.others.missed.Load() > 0 {
+	if d.others.unmatched.Load() > 0 {
 		unknown = append(unknown, d.others.read())
 	}
 	return unknown, list(d.known)
 }
 
-func (d *Domain) read() Missed {
-	return Missed{Domain: d.name, Count: d.missed.Load(), Last: time.UnixMicro(d.last.Load())}
+func (d *Domain) read() UnmatchedCount {
+	return UnmatchedCount{Domain: d.name, Count: d.unmatched.Load(), Last: time.UnixMicro(d.last.Load())}
 }

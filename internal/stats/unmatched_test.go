@@ -22,12 +22,12 @@ func TestUnmatchedIsBounded(t *testing.T) {
 	for range 4 {
 		clients.Go(func() {
 			for i := range each {
-				s.UnknownDomain(fmt.Sprint("made-up-", i)).Miss(1, time.Now(), time.Hour)
+				s.UnknownDomain(fmt.Sprint("made-up-", i)).CountUnmatched(1, time.Now(), time.Hour)
 			}
 		})
 	}
 	clients.Wait()
-	s.UnknownDomain(strings.Repeat("x", 256)).Miss(1, time.Now(), time.Hour)
+	s.UnknownDomain(strings.Repeat("x", 256)).CountUnmatched(1, time.Now(), time.Hour)
 	unknown, known := s.Unmatched()
 	total := uint64(0)
 	for _, m := range unknown {
@@ -43,12 +43,12 @@ func TestUnmatchedIsBounded(t *testing.T) {
 func TestDomainsComeAndGo(t *testing.T) {
 	s := stats.New(0)
 	at := time.Unix(1_700_000_000, 0)
-	s.BindDomains([]string{"edge"})["edge"].Miss(2, at, time.Hour)
-	s.UnknownDomain("shop").Miss(1, at, time.Hour)
+	s.BindDomains([]string{"edge"})["edge"].CountUnmatched(2, at, time.Hour)
+	s.UnknownDomain("shop").CountUnmatched(1, at, time.Hour)
 	known := s.BindDomains([]string{"edge", "shop"})
-	known["edge"].Miss(1, at.Add(time.Second), time.Hour)
+	known["edge"].CountUnmatched(1, at.Add(time.Second), time.Hour)
 	unknown, missed := s.Unmatched()
-	if len(unknown) != 0 || len(missed) != 1 || missed[0] != (stats.Missed{Domain: "edge", Count: 3, Last: at.Add(time.Second)}) {
+	if len(unknown) != 0 || len(missed) != 1 || missed[0] != (stats.UnmatchedCount{Domain: "edge", Count: 3, Last: at.Add(time.Second)}) {
 		t.Errorf("unknown %v, missed %v", unknown, missed)
 	}
 }
@@ -57,7 +57,7 @@ func TestUnmatchedIsToldFromTimeToTime(t *testing.T) {
 	d := stats.New(0).UnknownDomain("shop")
 	at := time.Unix(1_700_000_000, 0)
 	for i, want := range []bool{true, false, false, true, false} {
-		if got := d.Miss(1, at.Add(time.Duration(i)*20*time.Second), time.Minute); got != want {
+		if got := d.CountUnmatched(1, at.Add(time.Duration(i)*20*time.Second), time.Minute); got != want {
 			t.Errorf("after %d s: %v", i*20, got)
 		}
 	}
@@ -67,9 +67,9 @@ func TestUnmatchedIsToldFromTimeToTime(t *testing.T) {
 // two may become one.
 func TestUnmatchedMetrics(t *testing.T) {
 	s := stats.New(0)
-	s.BindDomains([]string{"edge"})["edge"].Miss(2, time.Now(), time.Hour)
-	s.UnknownDomain("a.b").Miss(1, time.Now(), time.Hour)
-	s.UnknownDomain("a/b").Miss(3, time.Now(), time.Hour)
+	s.BindDomains([]string{"edge"})["edge"].CountUnmatched(2, time.Now(), time.Hour)
+	s.UnknownDomain("a.b").CountUnmatched(1, time.Now(), time.Hour)
+	s.UnknownDomain("a/b").CountUnmatched(3, time.Now(), time.Hour)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(s)
 	want := `# HELP ratelimit_service_rate_limit_a_b_domain_not_found Requests for a domain without rules, under envoyproxy/ratelimit's name.

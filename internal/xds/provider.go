@@ -84,8 +84,8 @@ type Provider struct {
 }
 
 var (
-	_ reload.Provider = (*Provider)(nil)
-	_ reload.Verdicts = (*Provider)(nil)
+	_ reload.Provider     = (*Provider)(nil)
+	_ reload.Acknowledger = (*Provider)(nil)
 )
 
 // response is a response of the server.
@@ -136,8 +136,8 @@ func (p *Provider) Sources(context.Context) ([]rulefile.Source, error) {
 	return p.last.sources, p.last.err
 }
 
-// Verdict implements reload.Verdicts.
-func (p *Provider) Verdict(err error) {
+// Acknowledge implements reload.Acknowledger.
+func (p *Provider) Acknowledge(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.last.handed { // it arrived while the coordinator tried the one before

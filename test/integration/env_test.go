@@ -67,8 +67,8 @@ func envExample(t *testing.T) string {
 	asVariable := func(flag string) string { return cmp.Or(variables[flag], flag) }
 
 	var b strings.Builder
-	b.WriteString(`# All environment variables of ratelimit serve, with their defaults. Take off the # of those
-# that you change: an empty variable is as good as none. A flag wins over its variable.
+	b.WriteString(`# All environment variables of ratelimit serve, with their defaults. Remove the # of those
+# that you change. An empty variable counts as not set. A flag wins over its variable.
 `)
 	for _, e := range entries {
 		own := ownEnv.FindStringSubmatch(e.text)

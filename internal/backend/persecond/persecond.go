@@ -60,7 +60,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 		return home.Decide(ctx, req, out)
 	}
 	parts := backend.Split(req.Checks, func(i int) backend.Backend { return b.Of(&req.Checks[i]) })
-	return backend.DecideApart(req.Checks, parts, out, func(p *backend.Part) error {
+	return backend.DecideParts(req.Checks, parts, out, func(p *backend.Part) error {
 		return b.Of(&p.Checks[0]).Decide(ctx, &p.Request, p.Out)
 	})
 }

@@ -119,7 +119,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for _, bytes := range []int{1 << 20, refusals.Least} {
+	for _, bytes := range []int{1 << 20, refusals.MinBytes} {
 		now := int64(1_700_000_000_000_000)
 		clock := func() int64 { return now }
 		b := openFor(t, Options{Clock: clock, LocalCacheBytes: bytes})

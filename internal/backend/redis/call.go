@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/distlimiter/ratelimit/internal/backend/redis/away"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/transient"
 )
 
 // hold is how long keys outlive their expiry when tests control the clock.
@@ -150,11 +150,11 @@ func (b *Backend) failed(err error) error {
 	case code == "READONLY":
 		b.conn.wrongServer()
 		return fmt.Errorf("%w: it is a replica: %s", ErrUnavailable, text)
-	case away.Server(text):
+	case transient.Server(text):
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
-	case away.Proxy(text) && b.opts.Mode == Proxy:
+	case transient.Proxy(text) && b.opts.Mode == Proxy:
 		return fmt.Errorf("%w: %s", errUpstream, text)
-	case away.Proxy(text):
+	case transient.Proxy(text):
 		return fmt.Errorf("%w: its proxy: %s", ErrUnavailable, text)
 	}
 	return fmt.Errorf("%w: %s", ErrRefused, text)

@@ -57,11 +57,11 @@ type task struct {
 
 type laneShard struct {
 	mu    sync.Mutex
-	lanes map[keys.Place]*lane
+	lanes map[keys.Slot]*lane
 	spare *lane // a closed lane for reuse
 }
 
-// lane is the calls of one place. Its shard's mutex guards it.
+// lane is the calls of one slot. Its shard's mutex guards it.
 type lane struct {
 	calls int       // under way
 	moved time.Time // when the last of them began
@@ -91,16 +91,16 @@ func newLanes(call func([]*op, time.Time)) *lanes {
 	l := &lanes{call: call, work: make(chan task)}
 	l.stop, l.end = context.WithCancel(context.Background())
 	for i := range l.shards {
-		l.shards[i].lanes = map[keys.Place]*lane{}
+		l.shards[i].lanes = map[keys.Slot]*lane{}
 	}
 	return l
 }
 
-// do decides the op, alone or with others of its place, within its bound.
-func (l *lanes) do(o *op, at keys.Place) error {
+// do decides the op, alone or with others of its slot, within its bound.
+func (l *lanes) do(o *op, at keys.Slot) error {
 	out := o.out
 	o.own()
-	o.place = at
+	o.slot = at
 	t := task{op: o}
 	queued := false
 	if !l.apart {
@@ -146,7 +146,7 @@ func (l *lanes) run(t task) {
 // serve makes calls of a lane for as long as requests wait for them. It returns the
 // empty batch.
 func (l *lanes) serve(t task, batch []*op) []*op {
-	at := t.op.place
+	at := t.op.slot
 	for o, waited := t.op, false; o != nil; waited = true {
 		// Requests whose goroutines are ready to run may still join. On an idle machine
 		// there are none, and this costs nothing.
@@ -193,11 +193,11 @@ func (l *lanes) close() {
 func (s *laneShard) enter(o *op) (ln *lane, queued bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ln = s.lanes[o.place]; ln == nil {
+	if ln = s.lanes[o.slot]; ln == nil {
 		if ln, s.spare = s.spare, nil; ln == nil {
 			ln = new(lane)
 		}
-		s.lanes[o.place] = ln
+		s.lanes[o.slot] = ln
 	}
 	if ln.busy(o.began) {
 		ln.queue = append(ln.queue, o)
@@ -242,7 +242,7 @@ func (s *laneShard) take(ln *lane, o *op, waited bool, batch []*op) []*op {
 }
 
 // leave ends a call. It returns the op that begins the next one; nil if none waits.
-func (s *laneShard) leave(ln *lane, at keys.Place) *op {
+func (s *laneShard) leave(ln *lane, at keys.Slot) *op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(ln.queue) > 0 {

@@ -198,7 +198,7 @@ func (e *encoder) arg(c *backend.Check, before int64) int {
 		e.numbers = appendHold(e.numbers, c.Hold)
 	}
 	e.numbers = c.Limit.AppendNumbers(e.numbers)
-	if c.Limit.Scheduled() {
+	if c.Limit.HasCalendar() {
 		e.numbers = c.Limit.AppendBoundaries(e.numbers, e.now())
 	}
 	e.args.bytes = append(e.args.bytes, byte(c.Limit.Program()))

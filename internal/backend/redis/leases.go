@@ -120,7 +120,7 @@ func (o *op) answer() lease.Answer {
 // returnLeases gives back the rest of leases that expire and, when it is stopped, of
 // all leases.
 func (b *Backend) returnLeases(ctx context.Context) {
-	for sleep(ctx, lease.Life) {
+	for sleep(ctx, lease.Lifetime) {
 		b.returnOverdue(time.Now())
 	}
 	now := time.Now()

@@ -38,7 +38,7 @@ func TestWhatALeaseGivesBackIsNotRefused(t *testing.T) {
 	if d := decide(1, 0); d.Allowed {
 		t.Fatalf("%+v while all is taken", d)
 	}
-	b.returnOverdue(time.Now().Add(lease.Life))
+	b.returnOverdue(time.Now().Add(lease.Lifetime))
 	if d := decide(1, 0); !d.Allowed || d.Remaining != held-1 {
 		t.Errorf("%+v after %d hits went back, want %d left", d, held, held-1)
 	}

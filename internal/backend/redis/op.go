@@ -14,7 +14,7 @@ import (
 type op struct {
 	checks       []backend.Check
 	ids          []keys.ID // of the checks' keys
-	place        keys.Place
+	slot         keys.Slot
 	allOrNothing bool
 	out          []algo.Decision // one for each check
 	now          int64           // when it was decided, in µs since the epoch

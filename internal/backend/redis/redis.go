@@ -185,7 +185,7 @@ func (b *Backend) Decide(ctx context.Context, req *backend.Request, out []algo.D
 	case b.opts.Mode.Spreads() && len(o.checks) > 1:
 		err = b.spread(o)
 	default:
-		err = b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))
+		err = b.lanes.do(o, b.naming.Slot(&o.checks[0], o.ids[0]))
 	}
 	b.breakers.count(err)
 	return err

@@ -17,11 +17,11 @@ func (b *Backend) spread(o *op) error {
 	if err != nil {
 		return err
 	}
-	parts := backend.Split(o.checks, func(i int) keys.Place { return slots[i] })
+	parts := backend.Split(o.checks, func(i int) keys.Slot { return slots[i] })
 	if len(parts) == 1 {
-		return b.lanes.do(o, b.naming.Place(&o.checks[0], o.ids[0]))
+		return b.lanes.do(o, b.naming.Slot(&o.checks[0], o.ids[0]))
 	}
-	return backend.DecideApart(o.checks, parts, o.out, func(p *backend.Part) error {
+	return backend.DecideParts(o.checks, parts, o.out, func(p *backend.Part) error {
 		part := newOp(p.Checks, false, p.Out, o.began, o.deadline)
 		b.forgetRefunded(part)
 		defer part.release()
@@ -30,13 +30,13 @@ func (b *Backend) spread(o *op) error {
 				part.epochs = append(part.epochs, o.epochs[at])
 			}
 		}
-		return b.lanes.do(part, b.naming.Place(&part.checks[0], part.ids[0]))
+		return b.lanes.do(part, b.naming.Slot(&part.checks[0], part.ids[0]))
 	})
 }
 
 // slots returns the slot of each check's counter, or its place behind a proxy. It is an
 // error if counters in different slots must be decided in one step.
-func (b *Backend) slots(o *op) (slots []keys.Place, err error) {
+func (b *Backend) slots(o *op) (slots []keys.Slot, err error) {
 	client, err := b.conn.current()
 	if err != nil {
 		return nil, err
@@ -46,9 +46,9 @@ func (b *Backend) slots(o *op) (slots []keys.Place, err error) {
 		if b.opts.Mode == Cluster {
 			key := string(b.naming.Append(nil, c, o.ids[i]))
 			probe := client.B().Get().Key(key).Build() // knows its slot, and is never sent
-			slots = append(slots, keys.Place(probe.Slot()))
+			slots = append(slots, keys.Slot(probe.Slot()))
 		} else {
-			slots = append(slots, b.naming.Place(c, o.ids[i]))
+			slots = append(slots, b.naming.Slot(c, o.ids[i]))
 		}
 		if i > 0 && o.allOrNothing && slots[i] != slots[i-1] {
 			return nil, fmt.Errorf("%w: %q and %q", ErrSpread, o.checks[i-1].Key, c.Key)

@@ -206,8 +206,8 @@ func (c *Coordinator) Reload(ctx context.Context) error {
 	}
 	c.record(r, offers)
 	for _, o := range offers {
-		if v, ok := o.Provider.(Verdicts); ok {
-			v.Verdict(o.err)
+		if v, ok := o.Provider.(Acknowledger); ok {
+			v.Acknowledge(o.err)
 		}
 	}
 	return err
@@ -250,7 +250,7 @@ func (c *Coordinator) ask(ctx context.Context) []*offer {
 
 // readAgain makes Run retry sources that could not be read, after a while.
 func (c *Coordinator) readAgain(f *feed) {
-	if _, final := f.Provider.(Verdicts); final {
+	if _, final := f.Provider.(Acknowledger); final {
 		return
 	}
 	select {

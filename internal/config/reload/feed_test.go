@@ -24,7 +24,7 @@ type verdicts struct {
 	told []error
 }
 
-func (v *verdicts) Verdict(err error) { v.told = append(v.told, err) }
+func (v *verdicts) Acknowledge(err error) { v.told = append(v.told, err) }
 
 // states returns the state of each source that is not good.
 func states(s reload.Status) map[string]reload.SourceState {

@@ -24,12 +24,12 @@ type Provider interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Verdicts is a Provider that learns the outcome of each attempt. Its bad sources stay bad
+// Acknowledger is a Provider that learns the outcome of each attempt. Its bad sources stay bad
 // until it sees a change, so the coordinator does not retry them before.
-type Verdicts interface {
-	// Verdict is called after each attempt: with nil if the sources that Sources
+type Acknowledger interface {
+	// Acknowledge is called after each attempt: with nil if the sources that Sources
 	// returned last are in force, otherwise with the reason why they are not.
-	Verdict(err error)
+	Acknowledge(err error)
 }
 
 // ErrWaiting is the error of a provider that has no rules yet. It will see a change when

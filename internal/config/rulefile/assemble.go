@@ -17,9 +17,9 @@ type builder struct {
 	task     *background.Task
 	domains  map[string]*config.Domain
 	order    []*config.Domain
-	entries  map[*config.Domain]map[config.Place]place // top level of each domain
-	consume  map[*config.Domain]config.Pos             // where the consume of a domain is written
-	settled  map[*config.Domain]bool                   // finished in an earlier parse
+	entries  map[*config.Domain]map[config.NodeKey]place // top level of each domain
+	consume  map[*config.Domain]config.Pos               // where the consume of a domain is written
+	settled  map[*config.Domain]bool                     // finished in an earlier parse
 	replaced []reference
 	adjust   []*config.Adjustment
 	problems []config.Problem
@@ -158,15 +158,15 @@ func (b *builder) finish() {
 
 // unique reports descriptors that repeat the key and value, or the name, of another in
 // the lists of a domain. seen holds those of earlier sources.
-func (d *decoder) unique(domain *config.Domain, seen map[config.Place]place, task *background.Task) map[config.Place]place {
+func (d *decoder) unique(domain *config.Domain, seen map[config.NodeKey]place, task *background.Task) map[config.NodeKey]place {
 	seen = d.uniqueIn(descriptors, domain.Descriptors, seen, task)
 	return d.uniqueIn(limits, domain.Limits, seen, task)
 }
 
 // uniqueIn is unique for the list of a key.
-func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[config.Place]place, task *background.Task) map[config.Place]place {
+func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[config.NodeKey]place, task *background.Task) map[config.NodeKey]place {
 	if seen == nil {
-		seen = make(map[config.Place]place, len(level))
+		seen = make(map[config.NodeKey]place, len(level))
 	}
 	d.push(key)
 	defer d.pop()
@@ -177,7 +177,7 @@ func (d *decoder) uniqueIn(key string, level []*config.Descriptor, seen map[conf
 	}
 	for i, descriptor := range level {
 		task.Step()
-		for e := range descriptor.Places() {
+		for e := range descriptor.NodeKeys() {
 			first, exists := seen[e]
 			switch {
 			case e.Key == "" && e.Set == "": // reported already
@@ -224,7 +224,7 @@ func hasOthers(d *config.Descriptor, l *config.Limit) bool {
 }
 
 // entryText returns the key and value for errors: user or user=alice.
-func entryText(e config.Place) string {
+func entryText(e config.NodeKey) string {
 	if value := e.Value + e.List; value != "" {
 		return yamlfile.Abridge(e.Key) + "=" + yamlfile.Abridge(value)
 	}

@@ -51,18 +51,18 @@ func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 	return append(dst, of[:]...)
 }
 
-// Place identifies keys that may go in one call. It is 0 for all keys of one server;
+// Slot identifies keys that may go in one call. It is 0 for all keys of one server;
 // where keys are spread, it is derived from the part that selects their slot.
-type Place uint64
+type Slot uint64
 
-// Place returns the place of a check's counter, whose ID is of.
-func (n Naming) Place(c *backend.Check, of ID) Place {
+// Slot returns the slot of a check's counter, whose ID is of.
+func (n Naming) Slot(c *backend.Check, of ID) Slot {
 	switch {
 	case !n.Tagged:
 		return 0
 	case c.Shard > 0:
 		of = IDOf(c.Key[:c.Shard])
-		return Place(of[0]) | Place(of[1])<<8 | Place(of[2])<<16
+		return Slot(of[0]) | Slot(of[1])<<8 | Slot(of[2])<<16
 	}
-	return Place(binary.LittleEndian.Uint64(of[:]))
+	return Slot(binary.LittleEndian.Uint64(of[:]))
 }

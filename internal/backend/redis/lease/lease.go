@@ -86,8 +86,8 @@ type lease struct {
 const (
 	// ahead is for how long the hits of a lease should last.
 	ahead = 50 * time.Millisecond
-	// Life is how long after it was taken what is left of a lease goes back.
-	Life = 2 * ahead
+	// Lifetime is how long after it was taken what is left of a lease goes back.
+	Lifetime = 2 * ahead
 	// returnIn is how long hits may be on their way back. Later they are void.
 	returnIn = time.Second
 	// forgetAfter is how long a lease is kept that nobody asks for.
@@ -314,8 +314,8 @@ func (l *Leases) End(t *Trip, first, take Answer, sent, now time.Time, err error
 
 // keep adds what was taken by a call to what is left.
 func (h *lease) keep(take Answer, taken int64, sent time.Time) {
-	until := sent.Add(Life)
-	if h.check.Limit.LeavesWhole() {
+	until := sent.Add(Lifetime)
+	if h.check.Limit.ResetsAtOnce() {
 		// Of calls that are under way at once some may be decided in the next window.
 		ends := take.At + take.ResetAfter.Microseconds()
 		switch {

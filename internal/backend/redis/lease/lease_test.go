@@ -183,7 +183,7 @@ func (r *rehearsal) giveBack(replica int) {
 	for _, t := range r.replicas[replica].Overdue(r.time()) {
 		r.call(replica, t, nil, func(int64) {})
 	}
-	r.after(Life, func() { r.giveBack(replica) })
+	r.after(Lifetime, func() { r.giveBack(replica) })
 }
 
 // traffic asks a replica for hits, again and again.
@@ -214,8 +214,8 @@ func TestLeasesNeverExceedTheShare(t *testing.T) {
 		t.Run(p.Algorithm.String()+" "+p.DeniedHits.String(), func(t *testing.T) {
 			r := newRehearsal(t, rng, p, share, replicas)
 			for i := range replicas {
-				r.after(r.upTo(Life), func() { r.traffic(i) })
-				r.after(r.upTo(Life), func() { r.giveBack(i) })
+				r.after(r.upTo(Lifetime), func() { r.traffic(i) })
+				r.after(r.upTo(Lifetime), func() { r.giveBack(i) })
 			}
 			most := int64(share * float64(r.limits[0].Capacity()))
 			for range 1500 {
@@ -311,7 +311,7 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 			t.Errorf("given back at once")
 		}
 		ends := sent.Add(time.Second + time.Millisecond).UnixMicro()
-		if give := h.giveBack(sent.Add(Life)); give.hits() != 11 || give.Before != ends {
+		if give := h.giveBack(sent.Add(Lifetime)); give.hits() != 11 || give.Before != ends {
 			t.Errorf("%+v given back, want 11 until the end of the window at %d", give, ends)
 		}
 		h.left = 1
@@ -338,7 +338,7 @@ func TestLeasesOutliveReloads(t *testing.T) {
 		return spent
 	}
 	old := l.Begin(counter, &c, 1, now).lease
-	old.left, old.until = 10, now.Add(Life)
+	old.left, old.until = 10, now.Add(Lifetime)
 	c.Limit = load(100)
 	if !spend() || old.left != 9 {
 		t.Errorf("%d left after a hit under the same limit, loaded again; want it taken from the 10 held", old.left)

@@ -61,10 +61,10 @@ const (
 	shards    = 64
 )
 
-// Least is how many bytes a Memory needs to remember anything.
-const Least = shards * bytesEach
+// MinBytes is how many bytes a Memory needs to remember anything.
+const MinBytes = shards * bytesEach
 
-// New returns a memory of about that many bytes, nil if they are less than Least.
+// New returns a memory of about that many bytes, nil if they are less than MinBytes.
 // clock is that of Redis where a test controls it, in µs since the epoch, or nil.
 func New(bytes int, clock func() int64) *Memory {
 	m := &Memory{clock: clock}

@@ -1,12 +1,12 @@
-package away_test
+package transient_test
 
 import (
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/backend/redis/away"
+	"github.com/distlimiter/ratelimit/internal/backend/redis/transient"
 )
 
-func TestAnswersOfARedisThatIsAway(t *testing.T) {
+func TestErrorRepliesThatMayPass(t *testing.T) {
 	for answer, want := range map[string]bool{
 		"LOADING Redis is loading the dataset in memory":                    true,
 		"BUSY Redis is busy running a script":                               true,
@@ -20,7 +20,7 @@ func TestAnswersOfARedisThatIsAway(t *testing.T) {
 		"unknown command 'EVALSHA'":                                         false,
 		"":                                                                  false,
 	} {
-		if got := away.Is(answer); got != want {
+		if got := transient.Is(answer); got != want {
 			t.Errorf("%q: %v, want %v", answer, got, want)
 		}
 	}

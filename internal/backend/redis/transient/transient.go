@@ -1,7 +1,7 @@
-// Package away owns which error replies of Redis mean that it can't work now and may
+// Package transient owns which error replies of Redis mean that it can't work now and may
 // recover in a moment, rather than that it refuses the call. An error reply is the text
 // that the client library returns, without the code ERR.
-package away
+package transient
 
 import "strings"
 

@@ -1,4 +1,4 @@
-package server
+package wire
 
 import (
 	"cmp"
@@ -28,7 +28,8 @@ const (
 	BoundEntryBytes  = "Bounds.EntryBytes"
 )
 
-func (b Bounds) orDefaults() Bounds {
+// OrDefaults returns the bounds, with the default for each that is 0.
+func (b Bounds) OrDefaults() Bounds {
 	return Bounds{
 		Descriptors: cmp.Or(b.Descriptors, DefaultMaxDescriptors),
 		Entries:     cmp.Or(b.Entries, DefaultMaxEntries),
@@ -48,12 +49,13 @@ func (b *Bounds) excess(descriptor, entries, bytes int) error {
 	return nil
 }
 
-// tooLarge returns an error if the request exceeds a bound; otherwise nil.
-func (r *request) tooLarge() error {
-	if r.count > r.bounds.Descriptors {
-		return tooLarge(BoundDescriptors, "%d descriptors in a request: at most %d are accepted", r.count, r.bounds.Descriptors)
+// exceeded returns an error for a request with too many descriptors, or else that of its
+// first descriptor that exceeds a bound.
+func (b *Bounds) exceeded(descriptors int, first error) error {
+	if descriptors > b.Descriptors {
+		return tooLarge(BoundDescriptors, "%d descriptors in a request: at most %d are accepted", descriptors, b.Descriptors)
 	}
-	return r.excess
+	return first
 }
 
 func tooLarge(bound, format string, args ...any) error {

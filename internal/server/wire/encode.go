@@ -1,16 +1,14 @@
-package server
+package wire
 
 import (
-	"strconv"
-	"strings"
 	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 )
 
@@ -39,28 +37,9 @@ const (
 	durationSeconds protowire.Number = 1
 )
 
-// encode appends the answer to b.
-func (s *Service) encode(b []byte, r *limiter.Request) []byte {
-	b = appendUint(b, responseCode, uint64(code(r.OverLimit)))
-	for i := range r.Descriptors {
-		b = appendStatus(b, &r.Descriptors[i].Status)
-	}
-	if r.Minimum != nil && s.headers {
-		b = s.opts.Headers.append(b, r)
-	}
-	for _, h := range r.RequestHeaders() {
-		b = appendHeader(b, requestHeaders, h.Name, h.Value)
-	}
-	if r.OverLimit {
-		if body := r.RawBody(); len(body) > 0 {
-			b = protowire.AppendTag(b, responseBody, protowire.BytesType)
-			b = protowire.AppendBytes(b, body)
-		}
-	}
-	if m := s.metadata(r); m != nil {
-		b = appendMessage(b, responseMetadata, m)
-	}
-	return b
+// AppendCode appends the overall code.
+func AppendCode(b []byte, overLimit bool) []byte {
+	return appendUint(b, responseCode, uint64(code(overLimit)))
 }
 
 func code(over bool) pb.RateLimitResponse_Code {
@@ -70,8 +49,8 @@ func code(over bool) pb.RateLimitResponse_Code {
 	return pb.RateLimitResponse_OK
 }
 
-// appendStatus appends the status of a descriptor.
-func appendStatus(b []byte, st *limiter.Status) []byte {
+// AppendStatus appends the status of a descriptor.
+func AppendStatus(b []byte, st *limiter.Status) []byte {
 	overLimit := uint64(code(st.OverLimit))
 	size := sizeUint(statusCode, overLimit) + sizeUint(statusLeft, uint64(st.Remaining))
 	if st.Limit == nil {
@@ -84,7 +63,7 @@ func appendStatus(b []byte, st *limiter.Status) []byte {
 	if current == nil {
 		current = EncodeLimit(st.Limit)
 	}
-	wait := uint64(seconds(st.PassesAfter))
+	wait := uint64(Seconds(st.PassesAfter))
 	sizeReset := sizeUint(durationSeconds, wait)
 	size += len(current) + protowire.SizeTag(statusReset) + protowire.SizeBytes(sizeReset)
 	b = protowire.AppendTag(b, responseStatuses, protowire.BytesType)
@@ -113,38 +92,26 @@ func EncodeLimit(l *limiter.Limit) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, statusCurrent, protowire.BytesType), m)
 }
 
-// append adds the headers that report the request's Minimum.
-func (h *Headers) append(b []byte, r *limiter.Request) []byte {
-	v, st := &r.Verdict, r.Minimum
-	b = appendNumber(b, h.Limit, int64(st.Limit.RequestsPerUnit))
-	b = appendNumber(b, h.Remaining, int64(st.Remaining))
-	b = appendNumber(b, h.Reset, seconds(st.ResetAfter))
-	if v.OverLimit && v.RetryAfter != algo.Never {
-		b = appendNumber(b, h.RetryAfter, seconds(v.RetryAfter))
-	}
-	if h.Draft {
-		policy, state := draft(st)
-		b = appendHeader(b, responseHeaders, "RateLimit-Policy", policy)
-		b = appendHeader(b, responseHeaders, "RateLimit", state)
-	}
-	if h.Rule != "" {
-		if rule := r.RuleOf(st); rule != "" {
-			b = appendHeader(b, responseHeaders, h.Rule, headerText(rule))
-		}
-	}
-	return b
+// AppendResponseHeader appends a header to add to the response to the client.
+func AppendResponseHeader[T string | []byte](b []byte, name string, value T) []byte {
+	return appendHeader(b, responseHeaders, name, value)
 }
 
-// appendNumber adds a header, unless it has no name.
-func appendNumber(b []byte, name string, value int64) []byte {
-	if name == "" {
-		return b
-	}
-	var digits [20]byte
-	return appendHeader(b, responseHeaders, name, strconv.AppendInt(digits[:0], value, 10))
+// AppendRequestHeader appends a header to add to the request to the upstream.
+func AppendRequestHeader(b []byte, name, value string) []byte {
+	return appendHeader(b, requestHeaders, name, value)
 }
 
-// appendHeader adds a header to one of the answer's lists of them.
+// AppendBody appends the body of a 429 response.
+func AppendBody(b, body []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, responseBody, protowire.BytesType), body)
+}
+
+// AppendMetadata appends dynamic metadata.
+func AppendMetadata(b []byte, m *structpb.Struct) []byte {
+	return appendMessage(b, responseMetadata, m)
+}
+
 func appendHeader[T string | []byte](b []byte, list protowire.Number, name string, value T) []byte {
 	size := protowire.SizeTag(headerKey) + protowire.SizeBytes(len(name)) + protowire.SizeTag(headerValue) + protowire.SizeBytes(len(value))
 	b = protowire.AppendTag(b, list, protowire.BytesType)
@@ -181,45 +148,9 @@ func appendMessage(b []byte, number protowire.Number, m proto.Message) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), data)
 }
 
-// draft returns the fields of draft-ietf-httpapi-ratelimit-headers-10: the policy
-// with its quota q and window w in seconds, which is left out where it has no
-// whole number of them (one of requests in flight has a unit, qu, instead), and the state with what remains, r, and the seconds until
-// the quota is whole again, t.
-func draft(st *limiter.Status) (policy, state string) {
-	name := structuredString(st.Limit.Name)
-	p := st.Limit.Algo.Params()
-	policy = name + ";q=" + strconv.FormatUint(uint64(p.Limit), 10)
-	switch {
-	case p.Algorithm.AlwaysHolds():
-		policy += `;qu="concurrent-requests"`
-	case p.Window > 0 && p.Window%time.Second == 0: // those of a calendar differ in length
-		policy += ";w=" + strconv.FormatInt(int64(p.Window/time.Second), 10)
-	}
-	state = name + ";r=" + strconv.FormatUint(uint64(st.Remaining), 10) + ";t=" + strconv.FormatInt(seconds(st.ResetAfter), 10)
-	return policy, state
-}
-
-// structuredString returns s as a string of RFC 9651, or "default" if it is empty
-// or holds what such a string cannot.
-func structuredString(s string) string {
-	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return `"default"`
-	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
-
-// headerText returns s as the value of a header: as it is if it is visible ASCII, else
-// as a string of Go, for rules may hold anything.
-func headerText(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) || strings.TrimSpace(s) != s {
-		return strconv.QuoteToASCII(s)
-	}
-	return s
-}
-
-// seconds rounds up to whole seconds: Envoy's headers drop the fraction, and a client
+// Seconds rounds up to whole seconds: Envoy's headers drop the fraction, and a client
 // that waits as it is told would be refused again.
-func seconds(d time.Duration) int64 {
+func Seconds(d time.Duration) int64 {
 	s := int64(d / time.Second)
 	if d%time.Second > 0 {
 		s++

@@ -1,35 +1,60 @@
-package main
+package settings
 
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
-	"strings"
 
-	"github.com/alecthomas/kong"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/app"
+	"github.com/distlimiter/ratelimit/internal/backend/memory"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server"
-	"github.com/distlimiter/ratelimit/internal/settings"
+	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 	"github.com/distlimiter/ratelimit/internal/telemetry"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
 
-// options returns the service's options from the flags and from the variables without
-// flags.
-func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Options, err error) {
+// The default addresses: where the service answers gRPC, and the admin address.
+const (
+	DefaultGRPCAddr  = "127.0.0.1:8081"
+	DefaultAdminAddr = "127.0.0.1:6070"
+)
+
+// Defaults returns the defaults that are constants, by the names that the tags have for
+// them.
+func Defaults() map[string]string {
+	return map[string]string{
+		"grpcAddr":       DefaultGRPCAddr,
+		"adminAddr":      DefaultAdminAddr,
+		"runtimeRoot":    runtimeRoot,
+		"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
+		"maxDescriptors": strconv.Itoa(wire.DefaultMaxDescriptors),
+		"maxEntries":     strconv.Itoa(wire.DefaultMaxEntries),
+		"maxEntryBytes":  strconv.Itoa(wire.DefaultMaxEntryBytes),
+		"nearLimitRatio": fmt.Sprint(limiter.DefaultNearLimitRatio),
+	}
+}
+
+// Options returns the options of the service in this version of the program, from the
+// settings and from the variables without flags. names tells how an operator sets a field.
+func (c *Service) Options(version string, getenv Getenv, names named.Fields) (o app.Options, err error) {
+	if err := c.checkPaths(); err != nil {
+		return o, err
+	}
 	o = app.Options{
-		Version: buildVersion(),
+		Version: version,
 		Rules:   c.ruleSources(names),
 		Limiter: c.limits(),
 		Server:  c.answers(),
@@ -46,10 +71,10 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 		Admin:      app.Admin{Addr: c.AdminAddr, TokenFile: c.Admin.TokenFile, ReadOnly: c.Admin.ReadOnly, RulesFile: c.Admin.RulesFile},
 		DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Traces: c.Traces, OTLPMetrics: c.TelemetryMetrics,
-		Warnings:  settings.WithoutEffect(os.Environ()),
-		GCIsTuned: settings.TunesGC(getenv),
+		Warnings:  WithoutEffect(os.Environ()),
+		GCIsTuned: TunesGC(getenv),
 		Names:     names,
-		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == settings.JSONLog},
+		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == JSONLog},
 	}
 	if c.TLS {
 		o.GRPC.TLS = &tlsfiles.Files{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCACert, Name: c.TLSName}
@@ -57,7 +82,7 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 	if f := (tlsfiles.Files{Cert: c.Admin.TLSCert, Key: c.Admin.TLSKey, CA: c.Admin.TLSClientCA, Name: c.Admin.TLSName}); f != (tlsfiles.Files{}) {
 		o.Admin.TLS = &f
 	}
-	if o.Admin.OpenedBy, err = settings.OpenedBy(getenv, "ADMIN_ADDR", defaultAdminAddr, c.AdminAddr); err != nil {
+	if o.Admin.OpenedBy, err = OpenedBy(getenv, "ADMIN_ADDR", DefaultAdminAddr, c.AdminAddr); err != nil {
 		return o, err
 	}
 	if c.UsePrometheus {
@@ -70,25 +95,25 @@ func (c *serveCmd) options(getenv settings.Getenv, names named.Fields) (o app.Op
 		ServiceName: c.TraceService, Namespace: c.TraceNamespace, InstanceID: c.TraceInstance, Version: o.Version,
 		TraceProtocol: c.TraceProtocol, MetricProtocol: c.TraceProtocol, SamplingRate: c.TraceSampling,
 	}
-	if err := settings.CompleteTelemetry(getenv, &o.Telemetry, o.Traces, o.OTLPMetrics); err != nil {
+	if err := CompleteTelemetry(getenv, &o.Telemetry, o.Traces, o.OTLPMetrics); err != nil {
 		return o, err
 	}
 	if c.RuleHeader != "" && !c.ResponseHeaders {
 		return o, errors.New("--rule-header or LIMIT_RULE_HEADER names one of the headers that --response-headers or LIMIT_RESPONSE_HEADERS_ENABLED adds: set that too, or leave it out")
 	}
-	if o.Rules.Default, err = c.defaults(names); err != nil {
+	if o.Rules.Default, err = c.Default(names); err != nil {
 		return o, err
 	}
 	if c.QuotaMode && o.Rules.Default.Algorithm != algo.FixedWindow {
 		o.Rules.Default = config.Default{}
 		o.Warnings = append(o.Warnings, fmt.Sprintf("%s has no effect together with %s, by which every rule is a quota: name the algorithm in rules, or in an adjust file", names.Either("DefaultAlgorithm"), names.Either("QuotaMode")))
 	}
-	o.Store, err = settings.ReadStore(c.withFlags(getenv))
+	o.Store, err = ReadStore(c.withFlags(getenv))
 	return o, err
 }
 
 // withFlags returns getenv with the values of flags in place of their variables.
-func (c *serveCmd) withFlags(getenv settings.Getenv) settings.Getenv {
+func (c *Service) withFlags(getenv Getenv) Getenv {
 	flags := map[string]string{
 		"BACKEND_TYPE": string(c.Backend), "REDIS_URL": c.RedisURL,
 		"REDIS_PERSECOND": strconv.FormatBool(c.RedisPerSecond), "REPLICAS": strconv.Itoa(c.Replicas),
@@ -101,14 +126,33 @@ func (c *serveCmd) withFlags(getenv settings.Getenv) settings.Getenv {
 	}
 }
 
+// paths returns the paths of the files and directories with rules.
+func (c *Service) paths() []string {
+	if len(c.Config) > 0 || c.ConfigType == FromXDS {
+		return c.Config
+	}
+	return []string{filepath.Join(c.RuntimeRoot, c.RuntimeSubdirectory, c.RuntimeAppdirectory)}
+}
+
+// checkPaths returns an error if no path is configured and the default one does not exist.
+func (c *Service) checkPaths() error {
+	if len(c.Config) > 0 || c.ConfigType == FromXDS || c.ForceStart || c.RuntimeRoot != runtimeRoot {
+		return nil
+	}
+	if _, err := os.Stat(c.paths()[0]); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--config: say where the rules are: a YAML file, or a directory of them (or, as for envoyproxy/ratelimit, set RUNTIME_ROOT: its default %s does not exist)", c.paths()[0])
+	}
+	return nil
+}
+
 // ruleSources returns the sources of rules.
-func (c *serveCmd) ruleSources(names named.Fields) app.Rules {
+func (c *Service) ruleSources(names named.Fields) app.Rules {
 	r := app.Rules{
-		Grammar: c.grammar(names), Paths: c.paths(), Files: c.files(),
+		Grammar: c.Grammar(names), Paths: c.paths(), Files: c.FileOptions(),
 		AllowNoRules: c.AllowNoRules, ReloadDelay: c.ReloadDelay, ForceStart: c.ForceStart, HealthyWithRules: c.HealthyWithRules,
 	}
 	r.Files.AnyName = r.Files.AnyName || len(c.Config) == 0 // as envoyproxy/ratelimit
-	if c.ConfigType != settings.FromXDS {
+	if c.ConfigType != FromXDS {
 		return r
 	}
 	vary := 0.0
@@ -127,7 +171,7 @@ func (c *serveCmd) ruleSources(names named.Fields) app.Rules {
 }
 
 // limits returns the options of deciding.
-func (c *serveCmd) limits() limiter.Options {
+func (c *Service) limits() limiter.Options {
 	return limiter.Options{
 		ShadowMode:       c.ShadowMode,
 		QuotaMode:        c.QuotaMode,
@@ -140,11 +184,11 @@ func (c *serveCmd) limits() limiter.Options {
 }
 
 // answers returns the options of answering.
-func (c *serveCmd) answers() server.Options {
+func (c *Service) answers() server.Options {
 	o := server.Options{
 		DynamicMetadata: c.DynamicMetadata,
 		WhyMetadata:     c.WhyMetadata,
-		Bounds:          server.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
+		Bounds:          wire.Bounds{Descriptors: c.MaxDescriptors, Entries: c.MaxEntries, EntryBytes: c.MaxEntryBytes},
 	}
 	if c.ResponseHeaders {
 		o.Headers = server.Headers{Limit: c.LimitHeader, Remaining: c.RemainingHeader, Reset: c.ResetHeader, RetryAfter: c.RetryAfterHeader, Rule: c.RuleHeader}
@@ -155,46 +199,20 @@ func (c *serveCmd) answers() server.Options {
 
 // counts returns where to send counts. By default they are not sent, because most
 // operators have no statsd server.
-func (c *serveCmd) counts(getenv settings.Getenv) (app.Counts, error) {
+func (c *Service) counts(getenv Getenv) (app.Counts, error) {
 	if c.UseStatsd && c.UseDogStatsd {
 		return app.Counts{}, errors.New("--use-statsd and --use-dog-statsd: choose one")
 	}
-	mogrifiers, err := settings.ReadMogrifiers(getenv, c.Mogrifiers)
+	mogrifiers, err := ReadMogrifiers(getenv, c.Mogrifiers)
 	return app.Counts{Interval: c.FlushInterval, Sink: func(log *zap.Logger) (statsd.Sink, error) {
 		switch {
 		case c.DisableStats:
 			return nil, nil
 		case c.UseDogStatsd:
 			return statsd.NewDogStatsD(c.StatsdHost, c.StatsdPort, c.ExtraTags, mogrifiers)
-		case c.UseStatsd || settings.WantsStatsd(getenv):
+		case c.UseStatsd || WantsStatsd(getenv):
 			return statsd.NewStatsd(c.StatsdHost, c.StatsdPort, c.StatsdProtocol, c.ExtraTags, log), nil
 		}
 		return nil, nil
 	}}, err
-}
-
-// names returns the settings of the fields of options that messages name: the flags that
-// are tagged with them, and their variables.
-func names(serve *kong.Node) named.Fields {
-	type way struct{ flags, variables []string }
-	ways := map[string]way{"MemoryLimit": {variables: []string{"GOMEMLIMIT"}}} // Go reads it by itself
-	for _, flag := range serve.Flags {
-		for field := range strings.FieldsSeq(flag.Tag.Get("field")) {
-			w := ways[field]
-			ways[field] = way{append(w.flags, "--"+flag.Name), append(w.variables, flag.Envs...)}
-		}
-	}
-	return func(field string) (flag, variable string) {
-		w := ways[field]
-		return listed(w.flags), listed(w.variables)
-	}
-}
-
-// listed returns "a", "a and b" or "a, b and c".
-func listed(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " and " + words[last]
 }

@@ -1,4 +1,7 @@
-package server
+// Package wire reads and writes the messages of RateLimitService in their protobuf form,
+// without messages of the protobuf library. It bounds the requests that it reads. What an
+// answer has in it is for server to say.
+package wire
 
 import (
 	"errors"
@@ -40,34 +43,44 @@ var (
 	errUTF8 = errors.New("the RateLimitRequest holds a string that is not UTF-8")
 )
 
-// decode fills the empty r with the RateLimitRequest in b, which must not change
-// until r is reset, because r's strings share its memory. It accepts and refuses the
-// same messages as the protobuf library: fields come in any order, the last value of a
-// singular field wins, embedded messages are merged, and unknown fields are skipped.
-// Descriptors and entries beyond the bounds are checked and counted, but not kept.
-func (r *request) decode(b []byte, bounds *Bounds) (err error) {
+// Decode fills the empty r with the RateLimitRequest in b, which must not change until r is
+// reset, because r's strings share its memory. It accepts and refuses the same messages as
+// the protobuf library: fields come in any order, the last value of a singular field wins,
+// embedded messages are merged, and unknown fields are skipped. If the request exceeds the
+// bounds, tooLarge says which, and r keeps the descriptors and entries within them.
+func Decode(b []byte, r *limiter.Request, bounds *Bounds) (tooLarge, err error) {
+	d := decoder{request: r, bounds: bounds}
 	var f field
 	for len(b) > 0 {
 		if b, err = f.cut(b); err != nil {
-			return err
+			return nil, err
 		}
 		switch f.tag {
 		case requestDomain:
 			r.Domain, err = f.text()
 		case requestDescriptors:
-			err = r.decodeDescriptor(f.bytes, bounds)
+			err = d.descriptor(f.bytes)
 		case requestHits:
 			r.Hits = uint32(f.varint)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return bounds.exceeded(d.descriptors, d.tooLarge), nil
 }
 
-func (r *request) decodeDescriptor(b []byte, bounds *Bounds) (err error) {
-	d := r.AddDescriptor()
+// decoder holds what Decode counts.
+type decoder struct {
+	request     *limiter.Request
+	bounds      *Bounds
+	descriptors int   // those beyond the bound included
+	tooLarge    error // why the first descriptor exceeds a bound
+}
+
+func (d *decoder) descriptor(b []byte) (err error) {
+	r := d.request
+	desc := r.AddDescriptor()
 	entries, size := 0, 0
 	var f field
 	for len(b) > 0 {
@@ -82,31 +95,31 @@ func (r *request) decodeDescriptor(b []byte, bounds *Bounds) (err error) {
 			}
 			entries++
 			size += len(e.Key) + len(e.Value)
-			if entries <= bounds.Entries {
+			if entries <= d.bounds.Entries {
 				r.Entries = append(r.Entries, e)
 			}
 		case descriptorLimit:
-			if d.Override == nil {
-				d.Override = new(limiter.Override)
+			if desc.Override == nil {
+				desc.Override = new(limiter.Override)
 			}
-			err = decodeOverride(f.bytes, d.Override)
+			err = decodeOverride(f.bytes, desc.Override)
 		case descriptorHits:
-			d.HasHits = true
-			err = decodeWrapper(f.bytes, &d.Hits)
+			desc.HasHits = true
+			err = decodeWrapper(f.bytes, &desc.Hits)
 		case descriptorNegative:
-			d.Negative = protowire.DecodeBool(f.varint)
+			desc.Negative = protowire.DecodeBool(f.varint)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if r.count++; r.count > bounds.Descriptors {
+	if d.descriptors++; d.descriptors > d.bounds.Descriptors {
 		r.DropDescriptor()
 		return nil
 	}
-	d.To = len(r.Entries)
-	if r.excess == nil {
-		r.excess = bounds.excess(r.count-1, entries, size)
+	desc.To = len(r.Entries)
+	if d.tooLarge == nil {
+		d.tooLarge = d.bounds.excess(d.descriptors-1, entries, size)
 	}
 	return nil
 }
