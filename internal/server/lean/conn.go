@@ -224,7 +224,6 @@ func (p pausing) Read(b []byte) (int, error) {
 func (c *conn) pause() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.grant()
 	c.flush()
 	c.heard.Store(c.s.now.Load())
 	switch {
@@ -420,7 +419,7 @@ func (c *conn) readData(f *http2.DataFrame) error {
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	c.grants += size
-	if c.grants > window/2 {
+	if c.grants > window/4 {
 		c.grant()
 	}
 	st := c.streams[id]

@@ -95,8 +95,7 @@ func (s *Server) Serve(l net.Listener) error {
 		nc, err := l.Accept()
 		if err == nil {
 			pause = 0
-			s.serving.Add(1)
-			go s.serve(nc)
+			s.begin(nc)
 			continue
 		}
 		if s.isStopped() {
@@ -118,6 +117,17 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
+// begin serves a connection, unless the server has stopped.
+func (s *Server) begin(nc net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		_ = nc.Close()
+		return
+	}
+	s.serving.Go(func() { s.serve(nc) })
+}
+
 func (s *Server) isStopped() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +138,6 @@ func (s *Server) isStopped() bool {
 const handshakeTime = 20 * time.Second
 
 func (s *Server) serve(nc net.Conn) {
-	defer s.serving.Done()
 	_ = nc.SetDeadline(time.Now().Add(handshakeTime))
 	if s.Handshake != nil {
 		secure, err := s.Handshake(nc)
