@@ -140,7 +140,7 @@ bench-libraries: ## the stores beside rate-limit libraries for Go, in memory and
 
 performance: tools ## measure everything and rewrite docs/dev/performance.md with its plots; ten minutes on an idle machine
 	@mkdir -p bin
-	cd bench && $(GO) run ./cmd/bench report --json ../bin/report.json $(BENCHFLAGS)
+	cd bench && $(GO) run ./cmd/bench report --no-lean --json ../bin/report.json $(BENCHFLAGS)
 	bench/libraries/run bin/libraries.txt
 	cd bench && $(GO) run ./cmd/bench docs --report ../bin/report.json --libraries ../bin/libraries.txt
 	$(MAKE) plots

@@ -129,7 +129,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	r, err := Run(t.Context(), Options{
-		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor"), Builds: []Build{{"ratelimit", filepath.Join(dir, "ratelimit")}},
+		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor"), Builds: []Build{{Name: "ratelimit", Path: filepath.Join(dir, "ratelimit")}},
 		Backends: []string{"memory"}, Scenarios: []string{"base", "refused", "many", "holds"},
 		Latency: true, Envoy: envoy, EnvoyRate: 200, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
 		Connections: 2, InFlight: 16, Progress: io.Discard,

@@ -50,8 +50,11 @@ type Options struct {
 	Progress io.Writer
 }
 
-// Build is a build of the service.
-type Build struct{ Name, Path string }
+// Build is a build of the service, with variables to run it with.
+type Build struct {
+	Name, Path string
+	Env        []string
+}
 
 // Report holds the measurements.
 type Report struct {
@@ -250,7 +253,7 @@ func (b *bench) startRow(ctx context.Context, row *Row) error {
 			env = append(env, "REDIS_COMBINING=false")
 		}
 	}
-	s, err := b.startServer(env, build.Path, args...)
+	s, err := b.startServer(append(env, build.Env...), build.Path, args...)
 	if err != nil {
 		return err
 	}

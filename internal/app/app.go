@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -16,14 +15,10 @@ import (
 	"syscall"
 	"time"
 
-	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
-	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
 
 	"github.com/distlimiter/ratelimit/internal/admin"
 	"github.com/distlimiter/ratelimit/internal/backend"
@@ -253,7 +248,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		time.Sleep(s.opts.DrainDelay)
 		time.AfterFunc(s.opts.DrainTimeout, timeUp)
 	})
-	decisions := s.grpcServer()
+	decisions := s.grpcFront()
 	group.Add(func() error {
 		return decisions.Serve(s.grpcListener)
 	}, func(error) {
@@ -301,45 +296,6 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 		case <-ctx.Done():
 			return nil
 		}
-	}
-}
-
-func (s *service) grpcServer() *grpc.Server {
-	alive := s.opts.GRPC.Keepalive
-	if alive.Time == 0 {
-		alive.Time = math.MaxInt64 // never
-	}
-	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, alive)
-	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
-	if s.handshakes != nil {
-		options = append(options, grpc.Creds(s.handshakes))
-	}
-	g := grpc.NewServer(options...)
-	if s.traces != nil { // a span records the messages
-		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
-	} else {
-		s.server.Register(g)
-	}
-	grpc_health_v1.RegisterHealthServer(g, s.health)
-	reflection.Register(g)
-	return g
-}
-
-// drainGRPC answers requests under way until the context ends. It then closes the
-// connections, because grpc-go waits for handshakes even in Stop.
-func (s *service) drainGRPC(ctx context.Context, g *grpc.Server) {
-	drained := make(chan struct{})
-	go func() {
-		g.GracefulStop()
-		close(drained)
-	}()
-	select {
-	case <-drained:
-	case <-ctx.Done():
-		s.log.Warn("requests were still in flight at the end of " + s.opts.Names.Of("DrainTimeout"))
-		s.connections.CloseConns()
-		g.Stop()
-		<-drained
 	}
 }
 

@@ -98,6 +98,9 @@ type GRPC struct {
 	// turns pings off.
 	Keepalive keepalive.ServerParameters
 
+	// Lean has calls read and answered by the lean front, and the rest by grpc-go.
+	Lean bool
+
 	MaxMessageSize int
 	MaxConnections int
 	MaxStreams     uint32

@@ -123,6 +123,21 @@ func (s *Service) ShouldRateLimit(ctx context.Context, msg *pb.RateLimitRequest)
 	return resp, nil
 }
 
+// Answer decides the encoded RateLimitRequest in message and appends the encoded
+// RateLimitResponse to out. It keeps neither. Its errors are those of ShouldRateLimit,
+// and Internal for a message that can't be read, as of grpc-go.
+func (s *Service) Answer(ctx context.Context, out, message []byte) ([]byte, error) {
+	r := s.requests.Get().(*request)
+	defer s.release(r)
+	if err := r.decode(message); err != nil {
+		return out, status.Error(codes.Internal, "grpc: failed to unmarshal the received message: "+err.Error())
+	}
+	if err := s.decide(ctx, r); err != nil {
+		return out, err
+	}
+	return s.encode(out, &r.Request), nil
+}
+
 // encode appends the answer to b.
 func (s *Service) encode(b []byte, r *limiter.Request) []byte {
 	b = wire.AppendCode(b, r.OverLimit)
@@ -148,28 +163,36 @@ func (s *Service) encode(b []byte, r *limiter.Request) []byte {
 
 // answer decides a decoded request. The answer shares no memory with the request.
 func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
+	if err := s.decide(ctx, r); err != nil {
+		return nil, err
+	}
+	a := s.answers.Get().(*answer)
+	a.data = s.encode(a.data[:0], &r.Request)
+	return a, nil
+}
+
+// decide decides a decoded request.
+func (s *Service) decide(ctx context.Context, r *request) error {
 	now := time.Now()
 	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
 	if s.opts.Admit != nil {
 		if err := s.opts.Admit(ctx); err != nil {
 			s.limiter.Refused(&r.Request, plain{err}, now)
-			return nil, err
+			return err
 		}
 	}
 	if err := r.tooLarge; err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		s.limiter.Refused(&r.Request, err, now)
-		return nil, s.refusal(err)
+		return s.refusal(err)
 	}
 	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
-		return nil, s.refusal(err)
+		return s.refusal(err)
 	}
 	if s.opts.Why != nil {
 		s.opts.Why(ctx, s.limiter.Reasons(&r.Request))
 	}
-	a := s.answers.Get().(*answer)
-	a.data = s.encode(a.data[:0], &r.Request)
-	return a, nil
+	return nil
 }
 
 // plain is a gRPC error whose text is only its message.

@@ -60,7 +60,7 @@ func (c *Service) Options(version string, getenv Getenv, names named.Fields) (o 
 		Server:  c.answers(),
 		Memory:  app.Memory{MaxKeys: c.MaxKeys, MaxBytes: c.MaxBytes, Snapshot: c.Snapshot},
 		GRPC: app.GRPC{
-			Addr: c.GRPCAddr, Socket: c.GRPCSocket, MaxMessageSize: c.MaxMessageSize,
+			Addr: c.GRPCAddr, Socket: c.GRPCSocket, Lean: c.GRPCFront == "lean", MaxMessageSize: c.MaxMessageSize,
 			Keepalive: keepalive.ServerParameters{
 				MaxConnectionAge: c.MaxConnectionAge, MaxConnectionAgeGrace: c.MaxConnectionAgeGrace,
 				Time: c.KeepaliveInterval, Timeout: c.KeepaliveTimeout,

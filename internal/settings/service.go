@@ -18,6 +18,7 @@ type Service struct {
 
 	GRPCAddr   string `group:"listen" field:"GRPC.Addr" name:"grpc-addr" default:"${grpcAddr}" env:"GRPC_ADDR" help:"Address of gRPC, for Envoy. $$GRPC_HOST and $$GRPC_PORT set it too."`
 	GRPCSocket string `group:"listen" field:"GRPC.Socket" name:"grpc-socket" placeholder:"PATH" env:"GRPC_UDS" help:"Unix socket of gRPC, instead of an address."`
+	GRPCFront  string `group:"listen" name:"grpc-front" enum:"grpc-go,lean" default:"grpc-go" env:"GRPC_FRONT" help:"What reads and answers gRPC calls: grpc-go or lean. lean takes less processor time, and leaves rare kinds of calls to grpc-go."`
 	HTTPAddr   string `group:"listen" field:"HTTPAddr" name:"http-addr" default:"127.0.0.1:8080" env:"HTTP_ADDR" help:"Address of HTTP: /json and /healthcheck. $$HOST and $$PORT set it too."`
 	AdminAddr  string `group:"listen" field:"Admin.Addr" default:"${adminAddr}" env:"ADMIN_ADDR" help:"Address of HTTP for operators: /admin/, /metrics, /stats, /rlconfig and /debug/pprof/. $$DEBUG_HOST and $$DEBUG_PORT set it too."`
 

@@ -36,6 +36,7 @@ type command struct {
 
 type reportCmd struct {
 	Build       map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
+	Lean        bool              `default:"true" negatable:"" help:"Measure the default build with the lean front, too."`
 	Backends    []string          `enum:"memory,redis" default:"memory,redis" help:"Stores to measure: memory, redis."`
 	Scenarios   []string          `help:"base, eight, hot, million, refused, one, many, holds. Default: all."`
 	Algorithms  []string          `help:"Algorithms to measure in all scenarios. Default: all in the first four, token_bucket in the others."`
@@ -73,10 +74,14 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	}
 	if len(c.Build) == 0 {
 		ours := report.Build{Name: "ratelimit", Path: filepath.Join(dir, "ratelimit")}
+		lean := report.Build{Name: "ratelimit, lean front", Path: ours.Path, Env: []string{"GRPC_FRONT=lean"}}
 		if err := build(ours.Path, "..", "./cmd/ratelimit"); err != nil {
 			return err
 		}
 		o.Builds = append(o.Builds, ours)
+		if c.Lean {
+			o.Builds = append(o.Builds, lean)
+		}
 	}
 	if c.Envoy {
 		if o.Envoy, err = findEnvoy(); err != nil {

@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+	"math"
+	"net"
+
+	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/distlimiter/ratelimit/internal/server"
+	"github.com/distlimiter/ratelimit/internal/server/lean"
+)
+
+// grpcFront serves gRPC: grpc-go, or the lean front before it.
+type grpcFront interface {
+	Serve(net.Listener) error
+	GracefulStop()
+	Stop()
+}
+
+func (s *service) grpcFront() grpcFront {
+	keepalive := s.opts.GRPC.Keepalive
+	if keepalive.Time == 0 {
+		keepalive.Time = math.MaxInt64 // never
+	}
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, keepalive)
+	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
+	if s.opts.GRPC.Lean && s.traces != nil {
+		s.log.Warn("traces are recorded by grpc-go: it answers, and not the lean front")
+	}
+	if !s.opts.GRPC.Lean || s.traces != nil {
+		if s.handshakes != nil {
+			options = append(options, grpc.Creds(s.handshakes))
+		}
+		return s.grpcServer(options)
+	}
+	o := lean.Options{
+		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Answer: s.server.Answer, Waits: s.opts.Store.Open != nil,
+		Rest:            s.grpcServer(options),
+		MaxMessageBytes: s.opts.GRPC.MaxMessageSize, MaxStreams: s.opts.GRPC.MaxStreams, MaxHeaderBytes: s.opts.GRPC.MaxHeaderBytes,
+		Keepalive: keepalive, Log: s.log,
+	}
+	if s.opts.GRPC.MaxWait > 0 {
+		o.Tap = s.shedder.Tap
+	}
+	if s.handshakes != nil {
+		o.Handshake = func(c net.Conn) (net.Conn, error) {
+			secure, _, err := s.handshakes.ServerHandshake(c)
+			return secure, err
+		}
+	}
+	return lean.New(o)
+}
+
+func (s *service) grpcServer(options []grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(options...)
+	if s.traces != nil { // a span records the messages
+		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
+	} else {
+		s.server.Register(g)
+	}
+	grpc_health_v1.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	return g
+}
+
+// drainGRPC answers requests under way until the context ends. It then closes the
+// connections, because grpc-go waits for handshakes even in Stop.
+func (s *service) drainGRPC(ctx context.Context, g grpcFront) {
+	drained := make(chan struct{})
+	go func() {
+		g.GracefulStop()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		s.log.Warn("requests were still in flight at the end of " + s.opts.Names.Of("DrainTimeout"))
+		s.connections.CloseConns()
+		g.Stop()
+		<-drained
+	}
+}

@@ -1,0 +1,85 @@
+package lean
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// leave closes a connection that the client should leave, and that has nothing under way,
+// if its reader waits.
+func (c *conn) leave() {
+	if c.leaving && c.empty() {
+		c.flush()
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // its reader sees it
+	}
+}
+
+// drain tells the client that it should leave, but takes what it sends before it knows.
+func (c *conn) drain() {
+	if !c.draining.IsZero() {
+		return
+	}
+	c.draining = time.Now()
+	c.out = appendGoAway(c.out, mostStreamID, http2.ErrCodeNo, "graceful_stop")
+	c.out = appendPing(c.out, pingDrain, false)
+	c.flush()
+}
+
+// goAway takes no new streams.
+func (c *conn) goAway() {
+	if c.leaving {
+		return
+	}
+	c.leaving = true
+	c.out = appendGoAway(c.out, c.last, http2.ErrCodeNo, "graceful_stop")
+	c.flush()
+	c.leave()
+}
+
+// look does what time makes due.
+func (c *conn) look(now time.Time) {
+	if since := c.writing.Load(); since != 0 && now.Sub(time.Unix(0, since)) > writeTime {
+		_ = c.nc.Close() // whose writer sees it
+		return
+	}
+	if !c.mu.TryLock() {
+		return // it is busy
+	}
+	defer c.mu.Unlock()
+	k := &c.s.Keepalive
+	heard := time.Unix(0, c.heard.Load())
+	switch {
+	case !c.asked.IsZero() && now.Sub(c.asked) > k.Timeout && heard.Before(c.asked):
+		_ = c.nc.Close() // nobody is there
+		return
+	case c.asked.IsZero() && k.Time > 0 && now.Sub(heard) > k.Time:
+		c.asked = now
+		c.out = appendPing(c.out, pingAlive, false)
+		c.flush()
+	}
+	switch {
+	case !c.draining.IsZero():
+		if now.Sub(c.draining) > drainTime {
+			c.goAway()
+		}
+		if c.s.Keepalive.MaxConnectionAgeGrace > 0 && c.age > 0 && now.Sub(c.opened) > c.age+k.MaxConnectionAgeGrace {
+			_ = c.nc.Close()
+			return
+		}
+	case c.age > 0 && now.Sub(c.opened) > c.age,
+		k.MaxConnectionIdle > 0 && !c.idle.IsZero() && now.Sub(c.idle) > k.MaxConnectionIdle:
+		c.drain()
+	}
+	// A client that has sent header fields only has given up at its deadline.
+	for _, st := range c.streams {
+		if st.kept > 0 && !st.deadline.IsZero() && now.After(st.deadline) {
+			c.refuse(st, context.DeadlineExceeded)
+			c.flush()
+		}
+	}
+}
+
+// drainTime is how long a client has to answer the ping of drain.
+const drainTime = 5 * time.Second
