@@ -40,6 +40,9 @@ type Result struct {
 	CPU      [][]time.Duration
 }
 
+// settled is the time after which a watcher's share of the decisions fits their rate.
+const settled = time.Second
+
 // rules refuse much, and let some pass, so that watchers see both.
 var rules = `
 domain: bench
@@ -77,7 +80,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	options := load.Options{Address: address, Workload: calls, Connections: 4, InFlight: 64, Rate: o.Rate, Warmup: o.Duration / 4, Duration: o.Duration}
+	options := load.Options{Address: address, Workload: calls, Connections: 4, InFlight: 64, Rate: o.Rate, Warmup: settled, Duration: o.Duration}
 	result = &Result{Watchers: o.Watchers, CPU: make([][]time.Duration, len(o.Watchers))}
 	for range o.Rounds {
 		for i, n := range o.Watchers {

@@ -13,7 +13,7 @@ type watchCmd struct {
 	Build    string        `placeholder:"PATH" help:"The build to measure. Default: the directory above."`
 	Watchers []int         `default:"0,1,3" help:"Numbers of watchers to compare with the first of them."`
 	Rounds   int           `default:"15" help:"How often to measure each."`
-	Duration time.Duration `default:"400ms" help:"How long each measurement takes."`
+	Duration time.Duration `default:"1s" help:"How long each measurement takes."`
 	Rate     float64       `help:"Requests a second. Default: as many as are answered."`
 	Core     int           `default:"0" help:"The core for the service. -1: any."`
 	LoadCore int           `default:"1" help:"The core for the load."`
