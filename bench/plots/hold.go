@@ -22,7 +22,7 @@ const HoldFile = "hold.svg"
 var reservation = algo.Params{Algorithm: algo.FixedWindow, Limit: 100, Window: time.Hour, Hold: time.Minute}
 
 // holdLength is the time that is drawn.
-const holdLength = 120 * time.Second
+const holdLength = 135 * time.Second
 
 // asking is a call of the drawing.
 type asking struct {
@@ -138,7 +138,6 @@ func Hold() ([]byte, error) {
 		written.TextStyle[i] = p.Legend.TextStyle
 	}
 	p.Add(written)
-	p.Legend.Left, p.Legend.YOffs = false, -height/6
 	c := vgsvg.New(width, height)
 	p.Draw(draw.Crop(draw.New(c), margin, -margin, margin, -margin))
 	var b bytes.Buffer
