@@ -101,15 +101,38 @@ type prometheus struct {
 	addr string
 }
 
-// startPrometheus has a Prometheus scrape the services many times a second.
+// target is what a Prometheus scrapes under the name of a job.
+type target struct {
+	job      string
+	services []*harness.Service
+}
+
+// startPrometheus starts a Prometheus that scrapes the services.
 func startPrometheus(t *testing.T, services ...*harness.Service) prometheus {
 	t.Helper()
-	var targets []string
-	for _, s := range services {
-		targets = append(targets, s.Admin)
+	return startPrometheusOf(t, "", target{"ratelimit", services})
+}
+
+// startPrometheusOf starts a Prometheus that scrapes targets, and evaluates the rules of a
+// file ten times a second; an empty path is no rules. It scrapes every two seconds, so that
+// answers of a busy machine are in time.
+func startPrometheusOf(t *testing.T, rules string, targets ...target) prometheus {
+	t.Helper()
+	var text strings.Builder
+	text.WriteString("global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 100ms}\n")
+	if rules != "" {
+		fmt.Fprintf(&text, "rule_files: [%s]\n", rules)
+	}
+	text.WriteString("scrape_configs:\n")
+	for _, target := range targets {
+		var addrs []string
+		for _, s := range target.services {
+			addrs = append(addrs, s.Admin)
+		}
+		fmt.Fprintf(&text, "  - {job_name: %s, static_configs: [{targets: [%s]}]}\n", target.job, strings.Join(addrs, ", "))
 	}
 	config := filepath.Join(t.TempDir(), "prometheus.yaml")
-	write(t, config, fmt.Sprintf("scrape_configs: [{job_name: ratelimit, scrape_interval: 100ms, scrape_timeout: 100ms, static_configs: [{targets: [%s]}]}]", strings.Join(targets, ", ")))
+	write(t, config, text.String())
 	addr := freeport.ForTest(t).Addr()
 	p := harness.Start(t, "prometheus", harness.Tool(t, "prometheus"),
 		"--config.file", config, "--storage.tsdb.path", t.TempDir(), "--web.listen-address", addr, "--log.level", "warn")
