@@ -239,14 +239,14 @@ func TestResponsesOfEachKindAreCountedAndUnchanged(t *testing.T) {
 	url, charged := costly(t, map[string]http.HandlerFunc{
 		"/nothing": func(http.ResponseWriter, *http.Request) {},
 		"/early": func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(103)
-			w.WriteHeader(201)
+			w.WriteHeader(http.StatusEarlyHints)
+			w.WriteHeader(http.StatusCreated)
 			_, _ = io.WriteString(w, "12")
 		},
 		"/copy": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.Copy(w, strings.NewReader(strings.Repeat("x", 1<<20)))
 		},
-		"/stream": func(w http.ResponseWriter, r *http.Request) {
+		"/stream": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "first")
 			if err := http.NewResponseController(w).Flush(); err != nil {
 				t.Error(err)

@@ -17,7 +17,7 @@ func pageBlocks(ts *testscript.TestScript, page, language string) []string {
 	text, err := os.ReadFile(page)
 	ts.Check(err)
 	var found []string
-	for _, m := range regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```(\\w*)\n(.*?\n)```$").FindAllStringSubmatch(string(text), -1) {
 		if m[1] == language {
 			found = append(found, m[2])
 		}

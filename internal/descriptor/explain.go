@@ -526,10 +526,8 @@ func (x *Explanation) Enforced() (enforced, shadow []string) {
 	}
 	for _, r := range rules {
 		for _, l := range r.Limits {
-			text := fmt.Sprintf("rule %s: %s", located(config.Quote(r.Path), r.Pos), l.Limit)
-			for _, a := range l.Adjusted {
-				text += ", adjusted by " + a.By
-			}
+			by := func(a config.AdjustedBy) string { return a.By }
+			text := fmt.Sprintf("rule %s: %s%s", located(config.Quote(r.Path), r.Pos), l.Limit, listed(", adjusted by ", l.Adjusted, by))
 			switch {
 			case l.Unlimited:
 			case r.ShadowMode || l.ShadowMode:
