@@ -135,7 +135,7 @@ func (t *liveTable) event(event string, data []byte) error {
 		switch {
 		case told:
 		case t.filtered:
-			fmt.Fprintln(t.notes, "no such decision for 10 s: leave out --domain, --rule and --verdict to see all that come")
+			fmt.Fprintln(t.notes, "no such decision for 10 s: leave out domain, rule and verdict to see all that come")
 		default:
 			fmt.Fprintln(t.notes, "no request for 10 s: Envoy asks only on routes with actions in rate_limits, all of which make their entry, and with this service in its filter's rate_limit_service")
 		}

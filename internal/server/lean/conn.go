@@ -43,7 +43,7 @@ const (
 	mostPingsEarly = 2
 )
 
-// conn is a connection of a client. One goroutine reads; whoever holds mu writes.
+// conn is a connection of a client. One goroutine reads; the holder of mu writes.
 type conn struct {
 	s       *Server
 	nc      net.Conn
@@ -111,7 +111,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.heard.Store(c.opened.UnixNano())
 	if age := s.Keepalive.MaxConnectionAge; age > 0 {
 		// Not all connections of a restart at once: a tenth more or less.
-		c.age = age + time.Duration((rand.Float64()-0.5)*0.2*float64(age)) //nolint:gosec // no secret
+		c.age = age + time.Duration((rand.Float64()-0.5)*0.2*float64(age))
 	}
 	return c
 }

@@ -104,7 +104,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if temporary, is := errors.AsType[interface {
 			error
 			Temporary() bool
-		}](err); !is || !temporary.Temporary() { //nolint:staticcheck // as grpc-go and net/http: too many open files pass
+		}](err); !is || !temporary.Temporary() { // such as too many open files
 			return err
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)

@@ -19,7 +19,7 @@ func (c *conn) grant() {
 	}
 }
 
-// flush writes what there is to write.
+// flush writes what is not yet written.
 func (c *conn) flush() {
 	if len(c.out) == 0 {
 		return
