@@ -56,6 +56,7 @@ const (
 	cluster    = "needs a Kubernetes cluster; deploy/ and test/integration test the manifests"
 	engine     = "needs a container engine; test/container makes and runs the image without one"
 	everyTest  = "runs this test"
+	whyTest    = "TestScript in cmd/ratelimit runs it"
 	pythonTest = "make test-python runs the program in the real frameworks"
 )
 
@@ -87,7 +88,7 @@ var expected = map[string]struct {
 			beside{"ratelimit serve --config rules --admin-rules-file admin.json", 8081},
 		},
 	},
-	"docs/client-go.md": {notRun: map[string]string{"go mod init": "needs a released module; client has the example as a test"}},
+	"docs/client-go.md": {notRun: map[string]string{"go ": "TestFirstMinuteOfThePage in client runs it"}},
 	"docs/client-python.md": {
 		notRun: map[string]string{
 			"python3 -m venv":  pythonTest,
@@ -96,6 +97,7 @@ var expected = map[string]struct {
 			"curl -si":         pythonTest,
 		},
 	},
+	"docs/why.md":           {notRun: map[string]string{"ratelimit ": whyTest}},
 	"docs/envoy-gateway.md": {notRun: map[string]string{"for i in": cluster}},
 	"docs/istio.md":         {notRun: map[string]string{"for i in": cluster}},
 	"docs/migrating.md": {
@@ -115,6 +117,7 @@ var expected = map[string]struct {
 			before(`awk '/^domain: api$/ {on = 1} /^` + "```" + `$/ {on = 0} on' docs/rules.md >org.yaml`),
 		},
 	},
+	"docs/dev/lean-front.md":  {notRun: map[string]string{"cd test": slow}},
 	"docs/dev/performance.md": {notRun: map[string]string{"make": slow}},
 	"docs/dev/reliability.md": {notRun: map[string]string{"make": slow, "cd test": slow}},
 }
