@@ -184,7 +184,7 @@ func (p policy) ask(t *testing.T, a ask, settled func()) (statuses, limit string
 	if !found {
 		method, path = http.MethodGet, a.path
 	}
-	for range strings.Fields(a.want) {
+	for range strings.FieldsSeq(a.want) {
 		request, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:8888/"+p.name+path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -307,7 +307,7 @@ func rootWith(t *testing.T, dir, at string) string {
 		}
 	})
 	for _, entry := range entries {
-		from, to := filepath.Join("/", entry.Name()), filepath.Join(root, entry.Name())
+		from, to := "/"+entry.Name(), filepath.Join(root, entry.Name())
 		switch {
 		case from == root:
 			continue

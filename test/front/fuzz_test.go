@@ -131,7 +131,7 @@ func (s *script) data() {
 	message, _ := proto.Marshal(&rls.RateLimitRequest{Domain: oneOf(s, "d", "", "invalid", "details", "plain", "canceled", strings.Repeat("long ", 100)), HitsAddend: uint32(s.next(3))})
 	message = append(message, oneOf(s, "", "\xff", "\x0a", "\x0a\x01\xff")...)
 	prefix := binary.BigEndian.AppendUint32([]byte{byte(oneOf(s, 0, 1, 2))}, uint32(len(message)+oneOf(s, 0, 1, -1, 1<<20+1)))
-	data := append(prefix, message...)
+	data := slices.Concat(prefix, message)
 	data = append(data, oneOf(s, "", "x", "\x00\x00\x00\x00\x00")...)
 	end := oneOf(s, true, false)
 	if cut := oneOf(s, 0, 1, 3, 5, 6); cut > 0 {

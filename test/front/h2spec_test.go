@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/summerwind/h2spec/hpack"
 	"github.com/summerwind/h2spec/http2"
 	"github.com/summerwind/h2spec/spec"
-	xhttp2 "golang.org/x/net/http2"
 
 	"github.com/distlimiter/ratelimit/internal/server/lean"
 )
@@ -25,26 +23,24 @@ import (
 var h2specRuns = flag.Int("h2spec", 1, "how often to run all cases of h2spec")
 
 // pages answers a GET with data, which h2spec needs and grpc-go does not.
-type pages struct{ serving sync.WaitGroup }
+type pages struct{ http.Server }
 
-func (p *pages) Serve(l net.Listener) error {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		p.serving.Go(func() {
-			new(xhttp2.Server).ServeConn(c, &xhttp2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				_, _ = io.WriteString(w, strings.Repeat("page ", 100))
-			})})
-		})
-	}
+func newPages() *pages {
+	p := &pages{http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, strings.Repeat("page ", 100))
+		}),
+		Protocols:         new(http.Protocols),
+		ReadHeaderTimeout: time.Minute,
+	}}
+	p.Protocols.SetUnencryptedHTTP2(true)
+	return p
 }
 
-func (p *pages) GracefulStop() { p.serving.Wait() }
+func (p *pages) GracefulStop() { p.Stop() }
 
-func (p *pages) Stop() {}
+func (p *pages) Stop() { _ = p.Close() }
 
 // All cases of h2spec, in strict mode.
 func TestH2spec(t *testing.T) {
@@ -60,7 +56,7 @@ func TestH2spec(t *testing.T) {
 	eachMode(t, func(t *testing.T, _ *service, l *lean.Server) {
 		l.Stop()
 		o := l.Options
-		o.Rest = new(pages)
+		o.Rest = newPages()
 		host, port, err := net.SplitHostPort(start(t, lean.New(o)))
 		if err != nil {
 			t.Fatal(err)
