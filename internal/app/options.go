@@ -98,7 +98,7 @@ type GRPC struct {
 	// turns pings off.
 	Keepalive keepalive.ServerParameters
 
-	// Lean has calls read and answered by the lean front, and the rest by grpc-go.
+	// Lean puts the lean front before grpc-go.
 	Lean bool
 
 	MaxMessageSize int

@@ -134,7 +134,7 @@ func (c *conn) serve() {
 	if err != nil && !errors.Is(err, io.EOF) {
 		// A close with unread bytes would take the GOAWAY away from the client.
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.CopyN(io.Discard, c.in, lingerBytes)
+		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 	}
 	_ = c.nc.Close()
 }
