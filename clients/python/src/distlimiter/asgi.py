@@ -53,7 +53,8 @@ class RateLimitMiddleware:
         elif outcome.charge_async is None:
             await self._app(scope, receive, _with_headers(outcome.headers, send))
         else:
-            response = _Counted(_with_headers(outcome.headers, send), outcome.charge_async)
+            head = scope.get("method") == "HEAD"  # whose body the server leaves out
+            response = _Counted(_with_headers(outcome.headers, send), outcome.charge_async, head)
             try:
                 await self._app(scope, receive, response.send)
             finally:
@@ -88,8 +89,9 @@ def _with_headers(headers: dict[str, str], send: Send) -> Send:
 class _Counted:
     """Takes note of a response, and charges it once: when all of it was sent, or the application ends."""
 
-    def __init__(self, send: Send, charge: Callable[[int, int], Awaitable[None]]) -> None:
+    def __init__(self, send: Send, charge: Callable[[int, int], Awaitable[None]], head: bool) -> None:
         self._send = send
+        self._head = head
         self._charge: Callable[[int, int], Awaitable[None]] | None = charge
         self._status = 500  # of an application that fails before it answers
         self._declared = self._written = 0
@@ -116,7 +118,7 @@ class _Counted:
     async def end(self) -> None:
         charge, self._charge = self._charge, None
         if charge:
-            await charge(self._status, self._written)
+            await charge(self._status, 0 if self._head else self._written)
 
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
