@@ -111,7 +111,7 @@ vuln: ## known vulnerabilities in what the code calls; VULNDB=latest asks the ne
 fuzz: ## each fuzz target for FUZZTIME, slow ones for a tenth of CI's; FUZZTIME=10m is a long run
 	@git grep --untracked -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir target; do \
 		echo "fuzz $$dir $$target"; \
-		time=$(FUZZTIME); case "$$time:$$dir" in 20000x:internal/backend/redis | 20000x:internal/admin/admintest | 20000x:internal/rulestore) time=2000x ;; esac; \
+		time=$(FUZZTIME); case "$$time:$$dir" in 20000x:internal/backend/redis | 20000x:internal/admin/admintest | 20000x:internal/rulestore | 20000x:test/front) time=2000x ;; esac; \
 		(cd "$$dir" && $(GO) test -vet=off -run '^$$' -fuzz "^$$target$$" -fuzztime "$$time" -fuzzminimizetime 10x .) || exit 1; \
 	done
 .PHONY: fuzz
