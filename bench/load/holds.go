@@ -36,7 +36,7 @@ type Holds struct {
 // held is a request that has asked: its number and its client.
 type held struct{ request, client int }
 
-// NewHolds returns calls to a domain of requests of clients drawn evenly from so many.
+// NewHolds returns calls to a domain. Each request is of a client that is drawn evenly.
 func NewHolds(domain string, clients int, seed uint64) (*Holds, error) {
 	if clients < 1 || clients > maxClients {
 		return nil, fmt.Errorf("%d clients: use 1 to %d", clients, maxClients)

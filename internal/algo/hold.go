@@ -211,7 +211,7 @@ type held struct {
 	last                    int64 // when the last hold expires; 0 without any
 }
 
-// Cost returns how many hits a call with so many costs under the limit. Under concurrency
+// Cost returns the hits that the limit charges for a call with hits. Under concurrency
 // a request is in flight once, whatever it costs elsewhere. The other methods take hits as
 // calls have them.
 func (l *Limit) Cost(hits int64) int64 {

@@ -39,8 +39,8 @@ func (d *Domain) LookupSets(dst []*Rule, found []int, entries []Entry, first boo
 	return dst, found, nil
 }
 
-// exampleOfSet is Example for a rule on sets of entries. Where a rule holds, the entry that
-// says which request it is is empty, for a request of no name holds each time that it asks.
+// exampleOfSet is Example for a rule on sets of entries. Where a rule holds, the entry with
+// the ID of the request is empty, because a request without an ID holds each time that it asks.
 func (d *Domain) exampleOfSet(of *config.Descriptor, fillers []string) Entries {
 	rule, hold := of.Set, of.Hold
 	for _, filler := range fillers {

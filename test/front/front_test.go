@@ -36,14 +36,15 @@ const mostBytes = 1 << 20
 type service struct {
 	rls.UnimplementedRateLimitServiceServer
 
-	calls atomic.Int64
-	ended chan error // gets the error of the context of a call that waited
+	began chan struct{} // gets a call that waits
+	ended chan error    // gets the error of the context of a call that waited
 }
 
-func newService() *service { return &service{ended: make(chan error, 100)} }
+func newService() *service {
+	return &service{began: make(chan struct{}, 100), ended: make(chan error, 100)}
+}
 
 func (s *service) ShouldRateLimit(ctx context.Context, r *rls.RateLimitRequest) (*rls.RateLimitResponse, error) {
-	s.calls.Add(1)
 	switch r.Domain {
 	case "invalid":
 		return nil, status.Error(codes.InvalidArgument, "schlecht: ä 100% \n")
@@ -55,6 +56,7 @@ func (s *service) ShouldRateLimit(ctx context.Context, r *rls.RateLimitRequest) 
 	case "canceled":
 		return nil, context.Canceled
 	case "wait":
+		s.began <- struct{}{}
 		<-ctx.Done()
 		s.ended <- ctx.Err()
 		return nil, status.FromContextError(ctx.Err()).Err()
@@ -296,9 +298,7 @@ func TestACallEndsWithItsClient(t *testing.T) {
 		_, err := c.ShouldRateLimit(ctx, &rls.RateLimitRequest{Domain: "wait"})
 		done <- err
 	}()
-	for s.calls.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-s.began
 	cancel()
 	if err := <-s.ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the context of the call ended with %v", err)

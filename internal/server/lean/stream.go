@@ -8,7 +8,7 @@ import (
 )
 
 // stream is a stream of a connection, from its header fields until both sides have
-// ended it. Until its first DATA frame, nobody serves it.
+// ended it. Its first DATA frame decides who serves it.
 type stream struct {
 	id       uint32
 	window   int64               // how many bytes of DATA the client takes
