@@ -27,6 +27,7 @@ type way struct {
 	Name    string
 	Port    int
 	Service int // port of the rate-limit service, 0 without the filter
+	service *proc.Process
 }
 
 // envoy measures the first scenario's servers in the open loop, behind a real Envoy that
@@ -40,22 +41,21 @@ func (b *bench) envoy(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ways = append(ways, &way{row: row.again(), Name: fmt.Sprintf("way%d", len(ways)), Service: port})
+		ways = append(ways, &way{row: row.again(), Name: fmt.Sprintf("way%d", len(ways)), Service: port, service: b.servers[row].Process})
 	}
 	if err := b.startEnvoy(ways); err != nil {
 		return err
 	}
-	ports := map[*Row]int{}
 	for _, w := range ways {
 		b.report.Envoy = append(b.report.Envoy, w.row)
-		ports[w.row] = w.Port
+		b.servers[w.row] = &server{Process: w.service, address: loopback(w.Port)}
 	}
 	err := b.open(ctx, b.report.Envoy, func(row *Row, round int) (Sample, error) {
 		gets, err := load.NewGets(row.Scenario.Clients, uint64(round))
 		if err != nil {
 			return Sample{}, err
 		}
-		return b.sample(ctx, row, &server{address: loopback(ports[row])}, gets, b.EnvoyRate, round)
+		return b.sample(ctx, row, b.servers[row], gets, b.EnvoyRate, round)
 	})
 	if err != nil {
 		return fmt.Errorf("through Envoy: %w", err)

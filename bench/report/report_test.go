@@ -36,7 +36,7 @@ func example() *Report {
 	ours := &Row{Scenario: s, Server: "new", Backend: "redis", Algorithm: "hybrid", Mode: Plain, Samples: samples(15, 30, 60), BytesPerKey: 99.6}
 	return &Report{
 		Notes: []string{"no lease today"}, Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Machine: "abacus", Connections: 4, InFlight: 64,
-		Rounds: 3, Rows: []*Row{floor, tuned, ours}, Latency: [][]*Row{{floor, ours}},
+		Rounds: 3, Rows: []*Row{floor, tuned, ours}, Latency: [][]*Row{{floor, ours}}, Rates: [][]*Row{{floor, tuned, ours}},
 		Envoy: []*Row{{Scenario: s, Server: NoFilter, Samples: samples(9, 9, 9)}, ours},
 	}
 }
@@ -65,12 +65,20 @@ no lease today
 | floor, same options | 200 | 400 | 1.00 | 600 | 1.00 | 20 |
 | new: redis, hybrid, plain | 300 | 600 | 1.50 | 900 | 1.50 | 30 |
 
+### CPU at 10000 requests/s: 1 descriptor, 10,000 keys
+
+| server | CPU µs per request | × tuned floor | Redis CPU µs |
+| --- | ---: | ---: | ---: |
+| floor, same options | 20.0 | 1.25 |  |
+| floor, same options, tuned | 16.0 | 1.00 |  |
+| new: redis, hybrid, plain | 30.0 | 1.88 | 3.0 |
+
 ### Through Envoy at 10000 requests/s: 1 descriptor, 10,000 keys
 
-| rate limit service | p50 µs | added | p99 µs | added |
-| --- | ---: | ---: | ---: | ---: |
-| no rate limit filter | 90 | 0 | 180 | 0 |
-| new: redis, hybrid, plain | 300 | 210 | 600 | 420 |
+| rate limit service | its CPU µs per request | p50 µs | added | p99 µs | added |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| no rate limit filter | 9.0 | 90 | 0 | 180 | 0 |
+| new: redis, hybrid, plain | 30.0 | 300 | 210 | 600 | 420 |
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", b.String())

@@ -40,6 +40,8 @@ type Options struct {
 	Latency   bool
 	Envoy     string
 	EnvoyRate float64
+	// Rates are requests a second at which the first scenario is measured, too.
+	Rates []float64
 	// Profiles is the directory that gets a processor profile of each server; empty: none.
 	Profiles string
 	// ServerCore is for the servers, LoadCore for the load and Redis.
@@ -65,6 +67,7 @@ type Report struct {
 	Rounds      int
 	Rows        []*Row   // at saturation
 	Latency     [][]*Row // at half of what saturates the last row of each group
+	Rates       [][]*Row `json:",omitempty"` // at each of [Options.Rates]
 	Envoy       []*Row   // behind Envoy
 	// Notes list what could not be measured.
 	Notes []string `json:",omitempty"`
@@ -124,6 +127,9 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		if err := b.latency(ctx); err != nil {
 			return b.report, err
 		}
+	}
+	if err := b.rates(ctx); err != nil {
+		return b.report, err
 	}
 	if o.Envoy != "" {
 		if err := b.envoy(ctx); err != nil {
@@ -456,16 +462,37 @@ func (b *bench) latency(ctx context.Context) error {
 				rate = min(rate, median(row.Samples, PerSecond)/2)
 			}
 		}
-		for i, row := range group {
-			group[i] = row.again()
-			b.servers[group[i]] = b.servers[row]
-		}
-		if err := b.open(ctx, group, func(row *Row, round int) (Sample, error) {
-			return b.measure(ctx, row, rate, round)
-		}); err != nil {
-			return fmt.Errorf("at %.0f a second: %w", rate, err)
+		if err := b.at(ctx, rate, group); err != nil {
+			return err
 		}
 		b.report.Latency = append(b.report.Latency, group)
+	}
+	return nil
+}
+
+// rates measures in the open loop at given rates.
+func (b *bench) rates(ctx context.Context) error {
+	floors, ours := b.openRows()
+	for _, rate := range b.Rates {
+		group := slices.Concat(floors, ours)
+		if err := b.at(ctx, rate, group); err != nil {
+			return err
+		}
+		b.report.Rates = append(b.report.Rates, group)
+	}
+	return nil
+}
+
+// at replaces the rows of the group by what they measure at a rate.
+func (b *bench) at(ctx context.Context, rate float64, group []*Row) error {
+	for i, row := range group {
+		group[i] = row.again()
+		b.servers[group[i]] = b.servers[row]
+	}
+	if err := b.open(ctx, group, func(row *Row, round int) (Sample, error) {
+		return b.measure(ctx, row, rate, round)
+	}); err != nil {
+		return fmt.Errorf("at %.0f a second: %w", rate, err)
 	}
 	return nil
 }

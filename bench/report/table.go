@@ -119,12 +119,21 @@ func (r *Report) Markdown(w io.Writer) error {
 				median(row.Samples, p99), ratio(row, floor, p99), median(row.Samples, p999), ratio(row, floor, p999), median(row.Samples, lag))
 		}
 	}
+	for _, group := range r.Rates {
+		first := group[0]
+		fmt.Fprintf(&b, "\n### CPU at %.0f requests/s: %s\n\n| server | CPU µs per request | × tuned floor | Redis CPU µs |\n| --- | ---: | ---: | ---: |\n",
+			median(first.Samples, PerSecond), first.Scenario.Title)
+		for _, row := range group {
+			fmt.Fprintf(&b, "| %s | %.1f | %.2f | %s |\n", row.title(), median(row.Samples, ServerCPU),
+				ratio(row, floorOf(group, FloorTuned, row), ServerCPU), orNothing("%.1f", median(row.Samples, StoreCPU)))
+		}
+	}
 	if len(r.Envoy) > 0 {
 		plain := r.Envoy[0]
-		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service | p50 µs | added | p99 µs | added |\n| --- | ---: | ---: | ---: | ---: |\n",
+		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service | its CPU µs per request | p50 µs | added | p99 µs | added |\n| --- | ---: | ---: | ---: | ---: | ---: |\n",
 			median(plain.Samples, PerSecond), plain.Scenario.Title)
 		for _, row := range r.Envoy {
-			fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.0f | %.0f |\n", row.title(),
+			fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %.0f |\n", row.title(), orNothing("%.1f", median(row.Samples, ServerCPU)),
 				median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))
 		}
 	}

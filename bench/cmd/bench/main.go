@@ -46,6 +46,7 @@ type reportCmd struct {
 	Latency     bool              `default:"true" negatable:"" help:"Measure latency at half of the load, too."`
 	Envoy       bool              `default:"true" negatable:"" help:"Measure latency through a real Envoy, too: envoy on $$PATH, or where make tools puts it."`
 	EnvoyRate   float64           `default:"1000" help:"Requests a second through Envoy."`
+	Rates       []float64         `help:"Requests a second at which to measure processor time, too, such as 1000,5000,20000."`
 	ServerCore  int               `default:"0" help:"The core for servers."`
 	LoadCore    int               `default:"1" help:"The core for the load, and for Redis."`
 	Connections int               `default:"4" help:"How many connections share the load."`
@@ -64,7 +65,7 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	o := report.Options{
 		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor-tuned"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
 		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, Latency: c.Latency, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
-		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate, Profiles: c.Profiles,
+		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate, Rates: c.Rates, Profiles: c.Profiles,
 	}
 	if err := buildFloors(o); err != nil {
 		return err
