@@ -403,7 +403,10 @@ func TestRealEnvoyGateway(t *testing.T) {
 	t.Run("a policy is edited", func(t *testing.T) {
 		i := slices.IndexFunc(all, func(p policy) bool { return p.name == "edited" })
 		all[i].rules = strings.Replace(all[i].rules, "requests: 1,", "requests: 1000000,", 1)
+		loads := service.Count("rules loaded")
 		gateway.publish(t, all)
+		// No requests meanwhile: Envoy Gateway needs the processors to read its objects anew.
+		harness.Eventually(t, "the new rules come", func() bool { return service.Count("rules loaded") > loads })
 		harness.Eventually(t, "the limit is the new one", func() bool { return status(8888, "/edited") == http.StatusOK })
 		check(t, all[i], ask{want: "200", limit: "1000000, 1000000;w=31536000"})
 	})
