@@ -47,6 +47,11 @@ func TestRecordOfEnvoyGatewaysPod(t *testing.T) {
 	}
 }
 
+var (
+	fence    = regexp.MustCompile("(?s)\n```yaml\n(.*?\n)```") // a block of a page
+	manifest = regexp.MustCompile(`(?m)^apiVersion: \S`)
+)
+
 // Every manifest in the documentation decodes, and so do those for Istio and AI Gateway.
 func TestManifestsElsewhere(t *testing.T) {
 	var files []string
@@ -57,8 +62,6 @@ func TestManifestsElsewhere(t *testing.T) {
 		}
 		files = append(files, found...)
 	}
-	fence := regexp.MustCompile("(?s)\n```yaml\n(.*?\n)```")
-	manifest := regexp.MustCompile(`(?m)^apiVersion: \S`)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {

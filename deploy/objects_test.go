@@ -72,22 +72,39 @@ var istioSpecs = map[string]proto.Message{
 	"networking.istio.io/v1 VirtualService":    &istio.VirtualService{},
 }
 
-// decode reads one manifest, strictly. Istio's come without an object.
-func decode(doc []byte) (runtime.Object, error) {
+// istioObject is a manifest of one of Istio's kinds.
+type istioObject struct {
+	metav1.ObjectMeta
+	spec proto.Message
+}
+
+// decodeIstio reads a manifest, strictly, if it is of one of Istio's kinds. Otherwise it
+// returns nil.
+func decodeIstio(doc []byte) (*istioObject, error) {
 	var kind metav1.TypeMeta
 	if err := yaml.Unmarshal(doc, &kind); err != nil {
 		return nil, err
 	}
-	if spec := istioSpecs[kind.APIVersion+" "+kind.Kind]; spec != nil {
-		var object struct {
-			metav1.TypeMeta   `json:",inline"`
-			metav1.ObjectMeta `json:"metadata"`
-			Spec              json.RawMessage `json:"spec"`
-		}
-		if err := yaml.UnmarshalStrict(doc, &object); err != nil {
-			return nil, err
-		}
-		return nil, protojson.Unmarshal(object.Spec, proto.Clone(spec))
+	spec := istioSpecs[kind.APIVersion+" "+kind.Kind]
+	if spec == nil {
+		return nil, nil
+	}
+	var object struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+		Spec              json.RawMessage `json:"spec"`
+	}
+	if err := yaml.UnmarshalStrict(doc, &object); err != nil {
+		return nil, err
+	}
+	spec = proto.Clone(spec)
+	return &istioObject{object.ObjectMeta, spec}, protojson.Unmarshal(object.Spec, spec)
+}
+
+// decode reads one manifest, strictly. Istio's come without an object.
+func decode(doc []byte) (runtime.Object, error) {
+	if object, err := decodeIstio(doc); object != nil || err != nil {
+		return nil, err
 	}
 	decoder, err := newDecoder()
 	if err != nil {

@@ -17,6 +17,20 @@ var (
 	image  = regexp.MustCompile(`distlimiter/ratelimit:([\w.-]+)`)
 )
 
+// newestVersion returns the newest version of the changelog.
+func newestVersion(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "CHANGELOG.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := newest.FindSubmatch(text)
+	if found == nil {
+		t.Fatal("CHANGELOG.md has no heading such as ## 0.1.0 - unreleased, or with a date")
+	}
+	return string(found[1])
+}
+
 // TestVersionsAgree holds the chart, the Python package, and the image wherever it is named,
 // to the newest version of the changelog.
 func TestVersionsAgree(t *testing.T) {
@@ -28,11 +42,7 @@ func TestVersionsAgree(t *testing.T) {
 		}
 		return string(text)
 	}
-	found := newest.FindStringSubmatch(read(filepath.Join(root, "CHANGELOG.md")))
-	if found == nil {
-		t.Fatal("CHANGELOG.md has no heading such as ## 0.1.0 - unreleased, or with a date")
-	}
-	version := found[1]
+	version := newestVersion(t)
 
 	var chart struct {
 		Version    string
@@ -84,5 +94,26 @@ func TestPythonPackageHasTheLicense(t *testing.T) {
 	}
 	if packaged, err := os.ReadFile(filepath.Join("..", "clients", "python", "LICENSE")); err != nil || string(packaged) != string(ours) {
 		t.Errorf("clients/python/LICENSE is not LICENSE (%v)", err)
+	}
+}
+
+// TestChartIsWhereItIsPushed: users install the chart from where a release puts it.
+func TestChartIsWhereItIsPushed(t *testing.T) {
+	pages := pagesByPath(t)
+	pushed := regexp.MustCompile("helm push distlimiter-([\\d.]+)\\.tgz (oci://[^`\\s]+)`").FindStringSubmatch(pages["docs/dev/releasing.md"])
+	if pushed == nil {
+		t.Fatal("docs/dev/releasing.md pushes no chart")
+	}
+	address := pushed[2] + "/distlimiter"
+	for page, want := range map[string]string{
+		"README.md":      "helm install distlimiter " + address + " --version " + pushed[1] + "\n",
+		"docs/deploy.md": "`" + address + "`",
+	} {
+		if !strings.Contains(pages[page], want) {
+			t.Errorf("%s does not have %q", page, want)
+		}
+	}
+	if version := newestVersion(t); version != pushed[1] {
+		t.Errorf("the chart is pushed as %s, and CHANGELOG.md has version %s", pushed[1], version)
 	}
 }

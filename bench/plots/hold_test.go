@@ -33,5 +33,5 @@ func TestHoldsDrawingIsUpToDate(t *testing.T) {
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("docs/img/%s is out of date (%v): run make plots", HoldFile, err)
 	}
-	shows(t, "rules.md", []string{HoldFile})
+	shows(t, "holds.md", []string{HoldFile})
 }

@@ -182,7 +182,7 @@ func TestEnvoyGateway(t *testing.T) {
 		p.env[name+"_PORT"] = "tcp://10.0.0.1:6379"
 		p.env[name+"_PORT_6379_TCP"] = "tcp://10.0.0.1:6379"
 	}
-	startPod(t, p)
+	service := startPod(t, p)
 
 	config, err := os.ReadFile(filepath.Join("testdata", "envoy-gateway.yaml"))
 	if err != nil {
@@ -214,6 +214,16 @@ func TestEnvoyGateway(t *testing.T) {
 		t.Errorf("no %s… in the metrics:\n%s", want, metrics)
 	}
 	debugPort(t)
+	noWarnings(t, service)
+}
+
+// noWarnings wants none of the rules that Envoy Gateway sends: it sends them anew with every
+// policy that changes, and users can't mend them.
+func noWarnings(t *testing.T, service *harness.Process) {
+	t.Helper()
+	if service.Printed(`"warnings": ["`) {
+		t.Errorf("there are warnings of Envoy Gateway's rules:\n%s", service.Output())
+	}
 }
 
 // debugPort wants what the pod's IP shows at envoyproxy/ratelimit's debug port, as

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"debug/buildinfo"
 	"fmt"
 	"io/fs"
 	"net"
@@ -353,7 +354,7 @@ func TestRealEnvoyGateway(t *testing.T) {
 		t.Skip("make gateway builds Envoy Gateway and runs this")
 	}
 	program := harness.Tool(t, name)
-	version, err := exec.Command(program, "version").Output()
+	built, err := buildinfo.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,12 +370,13 @@ func TestRealEnvoyGateway(t *testing.T) {
 		harness.Eventually(t, "a request passes through everything", func() bool { return status(8888, "/plenty") == http.StatusOK })
 	}
 	inPlace()
+	noWarnings(t, service)
 
 	requests, began := 0, time.Now()
 	metrics := harness.ServiceAt(t, 8081)
 	metrics.Admin = "127.0.0.1:19002"
 	decided := func() float64 {
-		return metrics.Metric(t, "ratelimit_service_response_time_seconds_count")
+		return metrics.Metric(t, `ratelimit_service_response_time_seconds_count{grpc_method="ShouldRateLimit"}`)
 	}
 	check := func(t *testing.T, p policy, a ask) {
 		t.Helper()
@@ -401,7 +403,10 @@ func TestRealEnvoyGateway(t *testing.T) {
 	t.Run("a policy is edited", func(t *testing.T) {
 		i := slices.IndexFunc(all, func(p policy) bool { return p.name == "edited" })
 		all[i].rules = strings.Replace(all[i].rules, "requests: 1,", "requests: 1000000,", 1)
+		loads := service.Count("rules loaded")
 		gateway.publish(t, all)
+		// No requests meanwhile: Envoy Gateway needs the processors to read its objects anew.
+		harness.Eventually(t, "the new rules come", func() bool { return service.Count("rules loaded") > loads })
 		harness.Eventually(t, "the limit is the new one", func() bool { return status(8888, "/edited") == http.StatusOK })
 		check(t, all[i], ask{want: "200", limit: "1000000, 1000000;w=31536000"})
 	})
@@ -417,5 +422,5 @@ func TestRealEnvoyGateway(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%s%d policies, %d requests in %v", version, len(policies), requests, time.Since(began).Round(time.Second))
+	t.Logf("Envoy Gateway %s: %d policies, %d requests in %v", built.Main.Version, len(policies), requests, time.Since(began).Round(time.Second))
 }

@@ -186,7 +186,7 @@ func (d *decoder) checkEntry(n *yaml.Node, raw *rawDescriptor) {
 		}
 	}
 	inKey := strings.Contains(raw.key.v, "*")
-	if inKey {
+	if inKey && raw.key.v != raw.value.v { // Envoy Gateway gives both the name of a route
 		d.warnIn("key", raw.key.n, "a * in a key", "wildcards are meant for values: write them there")
 	}
 	if raw.shareThreshold.v && !inKey && raw.listAt == nil && !strings.Contains(raw.value.v, "*") {
