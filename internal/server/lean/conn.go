@@ -49,9 +49,6 @@ type conn struct {
 	nc      net.Conn
 	in      *bufio.Reader
 	framer  *http2.Framer // reads only
-	ctx     context.Context
-	cancel  context.CancelFunc
-	until   until
 	tap     tap.Info
 	relayed *relay // that got something of the last frame
 	takes   int64  // how many bytes of DATA the client may send
@@ -103,8 +100,6 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.framer.SetMaxReadFrameSize(mostFrameBytes)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.framer.MaxHeaderListSize = s.MaxHeaderBytes
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.until.Context = c.ctx
 	c.tap.FullMethodName = s.Method
 	c.opened = time.Now()
 	c.idle, c.controlled = c.opened, c.opened
@@ -129,8 +124,10 @@ func (c *conn) serve() {
 	for _, r := range c.relays {
 		r.close()
 	}
+	for _, st := range c.streams {
+		st.ctx.end(context.Canceled)
+	}
 	c.mu.Unlock()
-	c.cancel()
 	if err != nil && !errors.Is(err, io.EOF) {
 		// A close with unread bytes would take the GOAWAY away from the client.
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -258,9 +255,7 @@ func (c *conn) end(st *stream, code http2.ErrCode) {
 	if st == nil {
 		return
 	}
-	if st.cancel != nil {
-		st.cancel()
-	}
+	st.ctx.end(context.Canceled)
 	if st.relay != nil {
 		st.relay.reset(st.up, code)
 		c.relayed = st.relay
@@ -367,7 +362,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	}
 	*st = stream{id: id, window: c.initial, declared: h.declared, fields: st.fields[:0]}
 	if h.timeout > 0 {
-		st.deadline = time.Now().Add(h.timeout)
+		st.ctx.deadline = time.Now().Add(h.timeout)
 	}
 	c.streams[id] = st
 	c.idle = time.Time{}
