@@ -360,7 +360,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	if st == nil {
 		st = new(stream)
 	}
-	*st = stream{id: id, window: c.initial, declared: h.declared, fields: st.fields[:0]}
+	*st = stream{id: id, window: c.initial, takes: window, declared: h.declared, fields: st.fields[:0]}
 	if h.timeout > 0 {
 		st.ctx.deadline = time.Now().Add(h.timeout)
 	}
@@ -427,6 +427,12 @@ func (c *conn) readData(f *http2.DataFrame) error {
 		c.out = appendReset(c.out, id, http2.ErrCodeStreamClosed)
 		return c.calm()
 	}
+	if st.takes -= int64(size); st.takes < 0 {
+		defer c.mu.Unlock()
+		c.end(st, http2.ErrCodeFlowControl)
+		c.out = appendReset(c.out, id, http2.ErrCodeFlowControl)
+		return c.calm()
+	}
 	st.received += int64(len(data))
 	st.ended = f.StreamEnded()
 	if st.declared >= 0 && (st.received > st.declared || st.ended && st.received != st.declared) {
@@ -444,6 +450,7 @@ func (c *conn) readData(f *http2.DataFrame) error {
 	}
 	r, up := st.relay, st.up
 	if padding := int(size) - len(data); padding > 0 { // which is not relayed
+		st.takes += int64(padding)
 		c.out = appendWindowUpdate(c.out, id, uint32(padding))
 	}
 	var err error

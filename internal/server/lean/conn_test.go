@@ -38,9 +38,12 @@ func echo(_ context.Context, out, message []byte) ([]byte, error) {
 	return append(out, message...), nil
 }
 
-// rest is a grpc-go server that sends each message back.
+// rest is a grpc-go server that sends each message back, and reads nothing of Wait.
 func rest() *grpc.Server {
 	return grpc.NewServer(grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+		if name, _ := grpc.MethodFromServerStream(s); name == "/any.Service/Wait" {
+			<-s.Context().Done()
+		}
 		m := new(emptypb.Empty) // whose unknown fields are kept
 		if err := s.RecvMsg(m); err != nil {
 			return err
@@ -110,6 +113,10 @@ func describe(f http2.Frame) string {
 		return fmt.Sprintf("%d data %q%s", id, f.Data(), end)
 	case *http2.RSTStreamFrame:
 		return fmt.Sprintf("%d %v", id, f.ErrCode)
+	case *http2.WindowUpdateFrame:
+		if id != 0 {
+			return fmt.Sprintf("%d window of %d", id, f.Increment)
+		}
 	case *http2.GoAwayFrame:
 		return strings.TrimSpace(fmt.Sprintf("goaway %d %v %s", f.LastStreamID, f.ErrCode, f.DebugData()))
 	case *http2.PingFrame:
@@ -208,6 +215,8 @@ func TestFramesAndWhatComesOfThem(t *testing.T) {
 		"a setting out of range":     {appendSettings(nil, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 31}), []string{"goaway 0 FLOW_CONTROL_ERROR", "closed"}},
 		"a frame that is too large":  {frame(http2.FrameData, 0, 1, strings.Repeat("x", mostFrameBytes+1)), []string{"goaway 0 FRAME_SIZE_ERROR", "closed"}},
 		"too many pings":             {slices.Repeat(appendPing(nil, [8]byte{'x'}, false), 4), []string{"ping x ack", "ping x ack", "ping x ack", "ping x ack", "goaway 0 ENHANCE_YOUR_CALM too_many_pings", "closed"}},
+		"more data than the window": {slices.Concat(open(1, ":path", "/any.Service/Wait"), slices.Repeat(appendData(nil, 1, make([]byte, 16000), false), 5), call(3, "x")),
+			append([]string{"1 FLOW_CONTROL_ERROR"}, answered(3, "x")...)},
 		"the streams at a time": {slices.Concat(open(1), open(3), open(5), open(7), open(9), appendReset(nil, 1, 8), open(11), appendData(nil, 11, message("x"), true)),
 			append([]string{"9 REFUSED_STREAM"}, answered(11, "x")...)},
 	} {
@@ -226,27 +235,30 @@ func TestLongMessagesAreRelayed(t *testing.T) {
 	field := append(binary.AppendUvarint([]byte{10}, 200_000), make([]byte, 200_000)...)
 	rest := message(string(field))
 	size := len(rest)
-	granted := make(chan int, 1000)
+	granted, windows := make(chan int, 1000), make(chan int, 1000)
 	go func() {
 		c.send(open(1))
-		for n := 0; len(rest) > 0; rest = rest[n:] {
-			n = min(len(rest), 16000)
+		for may, n := window, 0; len(rest) > 0; rest = rest[n:] {
+			for n = min(len(rest), 16000); may < n; {
+				may += <-windows
+			}
+			may -= n
 			c.send(appendData(nil, 1, rest[:n], n == len(rest)))
 		}
 		for n := range granted {
 			c.send(appendWindowUpdate(nil, 0, uint32(n)), appendWindowUpdate(nil, 1, uint32(n)))
 		}
 	}()
-	c.see("1 headers 200")
 	for got := 0; got < size; {
-		n := 0
-		if f := c.next(); !strings.Contains(f, "1 data of") {
+		f, n := c.next(), 0
+		if _, err := fmt.Sscanf(f, "1 data of %d", &n); err == nil {
+			got += n
+			granted <- n
+		} else if _, err := fmt.Sscanf(f, "1 window of %d", &n); err == nil {
+			windows <- n
+		} else if f != "1 headers 200" {
 			t.Fatalf("%q after %d bytes of %d", f, got, size)
-		} else if _, err := fmt.Sscanf(f, "1 data of %d", &n); err != nil {
-			t.Fatal(err)
 		}
-		got += n
-		granted <- n
 	}
 	close(granted)
 	c.see("1 headers 0 end")

@@ -7,6 +7,7 @@ import "golang.org/x/net/http2/hpack"
 type stream struct {
 	id       uint32
 	window   int64               // how many bytes of DATA the client takes
+	takes    int64               // how many bytes of DATA the client may send
 	fields   []hpack.HeaderField // while it is not known who serves it
 	kept     int                 // bytes of fields
 	ctx      callContext
