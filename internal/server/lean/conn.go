@@ -289,6 +289,15 @@ func (c *conn) calm() error {
 	return &calmError{"too many frames that ask for nothing"}
 }
 
+// paid is called for a call's header fields and for its message. They allow for one frame
+// each that leads to no answer: a client that gives up resets every call, and sends the
+// messages of calls that were refused.
+func (c *conn) paid() {
+	if c.control > 0 {
+		c.control--
+	}
+}
+
 // frame handles one frame. The error ends the connection.
 func (c *conn) frame(f http2.Frame) error {
 	switch f := f.(type) {
@@ -340,6 +349,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	c.last = id
+	c.paid()
 	refuse := func(code http2.ErrCode) error {
 		c.out = appendReset(c.out, id, code)
 		return c.calm()
@@ -353,7 +363,8 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	case c.leaving: // the client knows that it was not taken
 		return nil
 	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent, c.kept > mostKept:
-		return refuse(http2.ErrCodeRefusedStream)
+		c.out = appendReset(c.out, id, http2.ErrCodeRefusedStream)
+		return nil
 	}
 	st := c.spare
 	c.spare = nil

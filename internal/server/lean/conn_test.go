@@ -362,6 +362,36 @@ func TestResetCallsCountUntilTheyEnd(t *testing.T) {
 	close(let)
 }
 
+// Under overload a client gives up all of its calls, and many are refused. It is no attack.
+func TestAClientMayGiveUpEachCall(t *testing.T) {
+	_, c := start(t, func(o *Options) {
+		o.Waits = true
+		o.Answer = func(ctx context.Context, out, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return out, ctx.Err()
+		}
+	})
+	const calls = 2 * mostControl
+	go func() {
+		for first := uint32(1); first < 2*calls; first += 16 {
+			var frames []byte
+			for id := first; id < first+16; id += 2 { // twice as many as there may be
+				frames = append(frames, call(id, "x")...)
+			}
+			for id := first; id < first+16; id += 2 {
+				frames = append(frames, appendReset(nil, id, http2.ErrCodeCancel)...)
+			}
+			c.send(frames)
+		}
+		c.send(appendPing(nil, [8]byte{'x'}, false))
+	}()
+	for f := ""; f != "ping x ack"; {
+		if f = c.next(); strings.HasPrefix(f, "goaway") || f == "closed" {
+			t.Fatal(f)
+		}
+	}
+}
+
 func TestTheTapRefuses(t *testing.T) {
 	for _, waits := range []bool{false, true} {
 		_, c := start(t, func(o *Options) {

@@ -54,9 +54,7 @@ func (c *conn) flushSoon() {
 // call serves a plain call.
 func (c *conn) call(st *stream, message []byte) error {
 	c.served(st)
-	if c.control > 0 {
-		c.control-- // it pays for a window update or a reset
-	}
+	c.paid()
 	var ctx context.Context = &st.ctx
 	if c.s.Tap != nil {
 		let, err := c.s.Tap(ctx, &c.tap)
