@@ -23,8 +23,12 @@ import (
 type Options struct {
 	// Floor and Service are paths of programs.
 	Floor, Service string
+	// Front is the gRPC front of the service.
+	Front string
 	// Floods by name, and the backends to measure overload with; empty: all.
 	Floods, Backends []string
+	// Descriptors of a request under overload.
+	Descriptors int
 	// Duration of floods that have no end of their own, and of each overload.
 	Duration time.Duration
 	// ServerCore is for the server, LoadCore for everything else.
@@ -80,7 +84,7 @@ func (b *bench) start(floor bool, more int, env []string, flags ...string) (*tar
 			return nil, err
 		}
 		path = b.Service
-		args = append([]string{"serve", "--config", t.rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--drain-timeout", "2s"}, flags...)
+		args = append([]string{"serve", "--config", t.rules, "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--drain-timeout", "2s", "--grpc-front", b.Front}, flags...)
 	}
 	var err error
 	t.Process, err = proc.Start(b.ServerCore, append(env, "GOMAXPROCS=1"), path, append(args, "--grpc-addr", "127.0.0.1:0")...)

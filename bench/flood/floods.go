@@ -124,9 +124,9 @@ func keys(ctx context.Context, _ *bench, t *target) (string, error) {
 	return fmt.Sprintf("%.0f keys a second", r.PerSecond()*perRequest), nil
 }
 
-// busy keeps 64 requests in flight.
-func (b *bench) busy(ctx context.Context, t *target, connections int) (*load.Result, error) {
-	calls, err := load.NewCalls(domain, 1, 10_000, false, 1)
+// busy keeps 64 requests of some descriptors in flight.
+func (b *bench) busy(ctx context.Context, t *target, connections, descriptors int) (*load.Result, error) {
+	calls, err := load.NewCalls(domain, descriptors, 10_000, false, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (b *bench) busy(ctx context.Context, t *target, connections int) (*load.Res
 }
 
 func closedLoop(ctx context.Context, b *bench, t *target) (string, error) {
-	r, err := b.busy(ctx, t, 4)
+	r, err := b.busy(ctx, t, 4, 1)
 	if err != nil {
 		return "", err
 	}
@@ -144,7 +144,7 @@ func closedLoop(ctx context.Context, b *bench, t *target) (string, error) {
 }
 
 func connections(ctx context.Context, b *bench, t *target) (string, error) {
-	r, err := b.busy(ctx, t, 1000)
+	r, err := b.busy(ctx, t, 1000, 1)
 	if err != nil {
 		return "", err
 	}

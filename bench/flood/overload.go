@@ -89,7 +89,7 @@ func (b *bench) saturation(ctx context.Context, env, flags []string) (perSecond 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, t.Stop()) }()
-	r, err := b.busy(ctx, t, clients)
+	r, err := b.busy(ctx, t, clients, b.Descriptors)
 	if err != nil {
 		return 0, err
 	}
@@ -103,7 +103,7 @@ func (b *bench) offer(ctx context.Context, env, flags []string, rate float64, c 
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, t.Stop()) }()
-	calls, err := load.NewCalls(domain, 1, 10_000, false, 1)
+	calls, err := load.NewCalls(domain, b.Descriptors, 10_000, false, 1)
 	if err != nil {
 		return nil, 0, err
 	}

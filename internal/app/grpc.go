@@ -31,19 +31,19 @@ func (s *service) grpcFront() grpcFront {
 	if s.opts.GRPC.Lean && s.traces != nil {
 		s.log.Warn("traces are recorded by grpc-go: it answers, and not the lean front")
 	}
-	if !s.opts.GRPC.Lean || s.traces != nil {
+	if !s.leanFront() {
 		if s.handshakes != nil {
 			options = append(options, grpc.Creds(s.handshakes))
 		}
 		return s.grpcServer(options)
 	}
 	o := lean.Options{
-		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Answer: s.server.Answer, Waits: s.opts.Store.Open != nil,
+		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Answer: s.server.Answer, Waits: !s.decidesInline(),
 		Rest:            s.grpcServer(options),
 		MaxMessageBytes: s.opts.GRPC.MaxMessageSize, MaxStreams: s.opts.GRPC.MaxStreams, MaxHeaderBytes: s.opts.GRPC.MaxHeaderBytes,
 		Keepalive: keepalive, Log: s.log,
 	}
-	if s.opts.GRPC.MaxWait > 0 {
+	if s.opts.GRPC.MaxWait > 0 && o.Waits {
 		o.Tap = s.shedder.Tap
 	}
 	if s.handshakes != nil {
@@ -54,6 +54,13 @@ func (s *service) grpcFront() grpcFront {
 	}
 	return lean.New(o)
 }
+
+// leanFront reports whether the lean front serves: traces are grpc-go's.
+func (s *service) leanFront() bool { return s.opts.GRPC.Lean && s.traces == nil }
+
+// decidesInline reports whether the reader of a connection decides its requests. None waits
+// for its turn then, so that none is refused under overload.
+func (s *service) decidesInline() bool { return s.leanFront() && s.opts.Store.Open == nil }
 
 func (s *service) grpcServer(options []grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(options...)

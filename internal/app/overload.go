@@ -17,7 +17,11 @@ func (s *service) openOverload() {
 
 // limitConnections makes the gRPC listener count its connections.
 func (s *service) limitConnections() {
-	s.connections = overload.NewListener(s.grpcListener, s.opts.GRPC.MaxConnections, s.shedder.Overloaded, s.log)
+	busy := s.shedder.Overloaded
+	if s.decidesInline() {
+		busy = func() bool { return false } // a reader has no handlers to take turns with
+	}
+	s.connections = overload.NewListener(s.grpcListener, s.opts.GRPC.MaxConnections, busy, s.log)
 	s.grpcListener = s.connections
 	s.metrics = append(s.metrics, s.connections)
 }

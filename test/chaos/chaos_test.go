@@ -52,8 +52,8 @@ func TestChaos(t *testing.T) {
 			}()
 			rec, v := run(t, p)
 			all.add(rec, v)
-			t.Logf("%s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d by leases that exceeded a limit by %d, %d counters, fullest %.2f, %d holds granted, %d at once, recovered in %v, machine stalled %d times",
-				p.store(), len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.leased, v.ahead, v.counters, v.fullest, v.granted, v.inFlight, v.recovery.Round(time.Millisecond), v.stalls)
+			t.Logf("%s, %s: %d calls, %d hits admitted, %d refused, %d errors, %d without the store, %d by leases that exceeded a limit by %d, %d counters, fullest %.2f, %d holds granted, %d at once, recovered in %v, machine stalled %d times",
+				p.store(), p.front, len(rec.calls), v.admitted, v.refused, v.errors, v.without, v.leased, v.ahead, v.counters, v.fullest, v.granted, v.inFlight, v.recovery.Round(time.Millisecond), v.stalls)
 			if v.slowest != nil {
 				t.Logf("the last answer without the store after a fault: %v", v.slowest)
 			}

@@ -117,7 +117,7 @@ func startFleet(t *testing.T, p *plan) *fleet {
 	}
 	began := now()
 	for i := range p.replicas {
-		f.replicas = append(f.replicas, harness.StartService(t, f.dir, "--log-level", "warn", "--reload-delay", "20ms"))
+		f.replicas = append(f.replicas, harness.StartService(t, f.dir, "--log-level", "warn", "--reload-delay", "20ms", "--grpc-front", p.front))
 		f.started(i, began)
 	}
 	return f

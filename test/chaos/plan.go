@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
@@ -23,6 +24,7 @@ type plan struct {
 	holders  int               // clients that hold, beside the others
 	pause    time.Duration     // of a client between two requests, on average
 	env      map[string]string // settings of the service
+	front    string            // which gRPC front the service has
 	domains  []*domain
 	events   []event
 	length   time.Duration // of the traffic
@@ -136,6 +138,7 @@ func newPlan(seed uint64, length time.Duration) *plan {
 	others := rand.New(rand.NewPCG(seed, 2))
 	p.program = pick(others, "redis-server", "redis-server", "redis-server-6.2")
 	p.plain = chance(others, 30)
+	p.front = cmp.Or(os.Getenv("GRPC_FRONT"), pick(rand.New(rand.NewPCG(seed, 4)), "grpc-go", "lean"))
 	return p
 }
 

@@ -118,8 +118,8 @@ var calls = []struct {
 		answer{map[string]int{"INVALID_ARGUMENT": 1}, []status{}}},
 }
 
-// TestClients has each language see the same answers. CI has Python only; `make
-// test-clients` has all.
+// TestClients checks that each language sees the same answers of both gRPC fronts. CI has
+// Python only; `make test-clients` has all.
 func TestClients(t *testing.T) {
 	question := asked{Health: []string{"", rateLimit, "unknown"}}
 	want := told{
@@ -133,45 +133,51 @@ func TestClients(t *testing.T) {
 		want.Answers = append(want.Answers, c.want)
 	}
 	for program := range strings.FieldsSeq(cmp.Or(os.Getenv("GRPC_CLIENTS"), "grpc-python")) {
-		t.Run(program, func(t *testing.T) {
-			source, known := sources[program]
-			if !known {
-				t.Fatalf("there is no client for %s", program)
-			}
-			path := harness.Tool(t, program)
-			file := filepath.Join(t.TempDir(), "rules.yaml")
-			if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			question := question
-			question.Address = harness.StartService(t, file).GRPC
-			input, err := json.Marshal(question)
-			if err != nil {
-				t.Fatal(err)
-			}
-			client := exec.Command(path, source)
-			client.Stdin = bytes.NewReader(input)
-			client.Stderr = os.Stderr
-			out, err := client.Output()
-			if err != nil {
-				t.Fatalf("%v: %v", client, err)
-			}
-			var got told
-			if err := json.Unmarshal(out, &got); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if len(got.Answers) != len(want.Answers) {
-				t.Fatalf("%d answers to %d calls", len(got.Answers), len(want.Answers))
-			}
-			for i, a := range got.Answers {
-				if !reflect.DeepEqual(a, want.Answers[i]) {
-					t.Errorf("%.200s: %+v, want %+v", question.Calls[i].Request, a, want.Answers[i])
+		for _, front := range []string{"grpc-go", "lean"} {
+			t.Run(program+"/"+front, func(t *testing.T) {
+				file := filepath.Join(t.TempDir(), "rules.yaml")
+				if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+					t.Fatal(err)
 				}
-			}
-			got.Answers = want.Answers
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("%+v, want %+v", got, want)
-			}
-		})
+				question := question
+				question.Address = harness.StartService(t, file, "--grpc-front", front).GRPC
+				question.ask(t, program, &want)
+			})
+		}
+	}
+}
+
+// ask has a client ask the question, and compares what it was told.
+func (question *asked) ask(t *testing.T, program string, want *told) {
+	source, known := sources[program]
+	if !known {
+		t.Fatalf("there is no client for %s", program)
+	}
+	input, err := json.Marshal(question)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := exec.Command(harness.Tool(t, program), source)
+	client.Stdin = bytes.NewReader(input)
+	client.Stderr = os.Stderr
+	out, err := client.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", client, err)
+	}
+	var got told
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if len(got.Answers) != len(want.Answers) {
+		t.Fatalf("%d answers to %d calls", len(got.Answers), len(want.Answers))
+	}
+	for i, a := range got.Answers {
+		if !reflect.DeepEqual(a, want.Answers[i]) {
+			t.Errorf("%.200s: %+v, want %+v", question.Calls[i].Request, a, want.Answers[i])
+		}
+	}
+	got.Answers = want.Answers
+	if !reflect.DeepEqual(got, *want) {
+		t.Errorf("%+v, want %+v", got, *want)
 	}
 }

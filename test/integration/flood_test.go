@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -48,9 +49,31 @@ func answers(t *testing.T, service *harness.Service) {
 	}
 }
 
-// TestOverloadIsRefused lets nothing wait, so that all load is overload.
+// TestOverloadIsRefused lets nothing wait, so that all load is overload. The lean front
+// refuses only what waits for Redis: it decides in memory as soon as it has read a request.
 func TestOverloadIsRefused(t *testing.T) {
-	service, client := floodClient(t, "--max-wait", "1ns")
+	for _, tt := range []struct {
+		name    string
+		redis   bool
+		flags   []string
+		refuses bool
+	}{
+		{"grpc-go in memory", false, []string{"--grpc-front", "grpc-go"}, true},
+		{"lean in Redis", true, []string{"--grpc-front", "lean"}, true},
+		{"lean in memory", false, []string{"--grpc-front", "lean", "--backend", "memory"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.redis {
+				t.Setenv("REDIS_URL", redistest.Start(t, redistest.Config{}).Addr)
+				t.Setenv("REDIS_TIMEOUT", "10s")
+			}
+			service, client := floodClient(t, append(tt.flags, "--max-wait", "1ns")...)
+			overload(t, service, client, tt.refuses)
+		})
+	}
+}
+
+func overload(t *testing.T, service *harness.Service, client rls.RateLimitServiceClient, refuses bool) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var mu sync.Mutex
@@ -64,7 +87,7 @@ func TestOverloadIsRefused(t *testing.T) {
 				if ctx.Err() != nil {
 					return
 				}
-				if err != nil && !strings.Contains(err.Error(), "overloaded and did not decide") {
+				if err != nil && !(refuses && strings.Contains(err.Error(), "overloaded and did not decide")) {
 					t.Errorf("refused with %v", err)
 				}
 				mu.Lock()
@@ -73,11 +96,20 @@ func TestOverloadIsRefused(t *testing.T) {
 			}
 		})
 	}
-	harness.Eventually(t, "requests are refused and the log says so", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return seen[codes.ResourceExhausted] > 100 && seen[codes.OK] > 100 && service.Printed("overloaded: requests were refused")
-	})
+	if refuses {
+		harness.Eventually(t, "requests are refused and the log says so", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return seen[codes.ResourceExhausted] > 100 && seen[codes.OK] > 100 && service.Printed("overloaded: requests were refused")
+		})
+	} else {
+		harness.Eventually(t, "there is overload, and requests are answered", func() bool {
+			mu.Lock()
+			answered := seen[codes.OK]
+			mu.Unlock()
+			return answered > load && service.Metric(t, "ratelimit_overload") == 1
+		})
+	}
 	health := healthv1.NewHealthClient(service.Dial(t))
 	for range 20 {
 		if answer, err := health.Check(ctx, &healthv1.HealthCheckRequest{}); err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {

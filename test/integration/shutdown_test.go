@@ -27,18 +27,20 @@ import (
 // is the end of that wait; a request that the service had and did not answer would
 // fail with Unavailable.
 func TestStopAnswersWhatIsInFlight(t *testing.T) {
-	t.Run("memory", testStopAnswers)
-	t.Run("redis", func(t *testing.T) {
-		patiently(t)
-		t.Setenv("REDIS_URL", "redis://"+redistest.Start(t, redistest.Config{}).Addr)
-		testStopAnswers(t)
-	})
+	for _, front := range []string{"grpc-go", "lean"} {
+		t.Run(front+"/memory", func(t *testing.T) { testStopAnswers(t, "--grpc-front", front) })
+		t.Run(front+"/redis", func(t *testing.T) {
+			patiently(t)
+			t.Setenv("REDIS_URL", "redis://"+redistest.Start(t, redistest.Config{}).Addr)
+			testStopAnswers(t, "--grpc-front", front)
+		})
+	}
 }
 
-func testStopAnswers(t *testing.T) {
+func testStopAnswers(t *testing.T, flags ...string) {
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
-	service := harness.StartService(t, path)
+	service := harness.StartService(t, path, flags...)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 
@@ -161,12 +163,14 @@ descriptors:
 func TestStopDoesNotWaitForHandshakes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
-	for _, c := range []struct{ name, says, drain string }{
-		{"silent", "", "10m"}, // of which nothing must be needed
-		{"half", "PRI * HTTP/2.0\r\n", "1s"},
+	for _, c := range []struct{ name, says, drain, front string }{
+		{"silent", "", "10m", "grpc-go"}, // of which nothing must be needed
+		{"half", "PRI * HTTP/2.0\r\n", "1s", "grpc-go"},
+		{"silent, lean front", "", "10m", "lean"},
+		{"half, lean front", "PRI * HTTP/2.0\r\n", "1s", "lean"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			service := harness.StartService(t, path, "--drain-timeout", c.drain)
+			service := harness.StartService(t, path, "--drain-timeout", c.drain, "--grpc-front", c.front)
 			before := service.Metric(t, "ratelimit_grpc_connections")
 			conn, err := net.Dial("tcp", service.GRPC)
 			if err != nil {

@@ -168,12 +168,14 @@ func quiet(core int) error {
 }
 
 type floodCmd struct {
-	Service    string        `placeholder:"PATH" help:"The build of the service. Default: built from the directory above."`
-	Floods     []string      `help:"Floods by their names in the table; overload for the second table. Default: all."`
-	Backends   []string      `enum:"memory,redis" default:"memory,redis" help:"Stores to measure overload with: memory, redis."`
-	Duration   time.Duration `default:"5s" help:"How long each flood and overload takes."`
-	ServerCore int           `default:"0" help:"The core for servers."`
-	LoadCore   int           `default:"1" help:"The core for the load, and for Redis."`
+	Service     string        `placeholder:"PATH" help:"The build of the service. Default: built from the directory above."`
+	Front       string        `enum:"grpc-go,lean" default:"grpc-go" help:"The gRPC front of the service: grpc-go, lean."`
+	Floods      []string      `help:"Floods by their names in the table; overload for the second table. Default: all."`
+	Backends    []string      `enum:"memory,redis" default:"memory,redis" help:"Stores to measure overload with: memory, redis."`
+	Descriptors int           `default:"1" help:"Descriptors of a request under overload. More of them slow down a service that the load would not saturate."`
+	Duration    time.Duration `default:"5s" help:"How long each flood and overload takes."`
+	ServerCore  int           `default:"0" help:"The core for servers."`
+	LoadCore    int           `default:"1" help:"The core for the load, and for Redis."`
 }
 
 func (c *floodCmd) Run(ctx context.Context) error {
@@ -183,7 +185,7 @@ func (c *floodCmd) Run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	o := flood.Options{
-		Floor: filepath.Join(dir, "floor"), Service: c.Service, Floods: c.Floods, Backends: c.Backends, Duration: c.Duration,
+		Floor: filepath.Join(dir, "floor"), Service: c.Service, Front: c.Front, Floods: c.Floods, Backends: c.Backends, Descriptors: c.Descriptors, Duration: c.Duration,
 		ServerCore: c.ServerCore, LoadCore: c.LoadCore, Out: os.Stdout, Progress: os.Stderr,
 	}
 	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -117,22 +118,64 @@ func parseTimeout(s string) (time.Duration, bool) {
 	return time.Duration(n) * unit, true
 }
 
-// until is the context of a call that is decided at once: it has a deadline, but ends
-// nothing that waits.
-type until struct {
-	context.Context
+// callContext is the context of a call. It makes a channel and a timer only when Done is
+// called: stores have bounds of their own, and only ask for the deadline.
+type callContext struct {
 	deadline time.Time // zero: none
+
+	mu    sync.Mutex
+	err   error
+	done  chan struct{}
+	timer *time.Timer
 }
 
 // Deadline implements [context.Context].
-func (u *until) Deadline() (time.Time, bool) { return u.deadline, !u.deadline.IsZero() }
+func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
+
+// Done implements [context.Context].
+func (c *callContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done != nil {
+		return c.done
+	}
+	c.done = make(chan struct{})
+	switch {
+	case c.err != nil:
+		close(c.done)
+	case !c.deadline.IsZero():
+		c.timer = time.AfterFunc(time.Until(c.deadline), func() { c.end(context.DeadlineExceeded) })
+	}
+	return c.done
+}
 
 // Err implements [context.Context].
-func (u *until) Err() error {
-	if !u.deadline.IsZero() && !time.Now().Before(u.deadline) {
-		return context.DeadlineExceeded
+func (c *callContext) Err() error {
+	if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+		c.end(context.DeadlineExceeded)
 	}
-	return u.Context.Err()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Value implements [context.Context].
+func (c *callContext) Value(any) any { return nil }
+
+// end ends the call. Only its first error counts.
+func (c *callContext) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	if c.done != nil {
+		close(c.done)
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
 }
 
 // Header blocks of an answer with a message. The static table has ":status: 200" (8) and

@@ -49,9 +49,6 @@ type conn struct {
 	nc      net.Conn
 	in      *bufio.Reader
 	framer  *http2.Framer // reads only
-	ctx     context.Context
-	cancel  context.CancelFunc
-	until   until
 	tap     tap.Info
 	relayed *relay // that got something of the last frame
 	takes   int64  // how many bytes of DATA the client may send
@@ -103,8 +100,6 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.framer.SetMaxReadFrameSize(mostFrameBytes)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.framer.MaxHeaderListSize = s.MaxHeaderBytes
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.until.Context = c.ctx
 	c.tap.FullMethodName = s.Method
 	c.opened = time.Now()
 	c.idle, c.controlled = c.opened, c.opened
@@ -129,8 +124,10 @@ func (c *conn) serve() {
 	for _, r := range c.relays {
 		r.close()
 	}
+	for _, st := range c.streams {
+		st.ctx.end(context.Canceled)
+	}
 	c.mu.Unlock()
-	c.cancel()
 	if err != nil && !errors.Is(err, io.EOF) {
 		// A close with unread bytes would take the GOAWAY away from the client.
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -258,9 +255,7 @@ func (c *conn) end(st *stream, code http2.ErrCode) {
 	if st == nil {
 		return
 	}
-	if st.cancel != nil {
-		st.cancel()
-	}
+	st.ctx.end(context.Canceled)
 	if st.relay != nil {
 		st.relay.reset(st.up, code)
 		c.relayed = st.relay
@@ -292,6 +287,15 @@ func (c *conn) calm() error {
 		return nil
 	}
 	return &calmError{"too many frames that ask for nothing"}
+}
+
+// paid is called for a call's header fields and for its message. They allow for one frame
+// each that leads to no answer: a client that gives up resets every call, and sends the
+// messages of calls that were refused.
+func (c *conn) paid() {
+	if c.control > 0 {
+		c.control--
+	}
 }
 
 // frame handles one frame. The error ends the connection.
@@ -345,6 +349,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	c.last = id
+	c.paid()
 	refuse := func(code http2.ErrCode) error {
 		c.out = appendReset(c.out, id, code)
 		return c.calm()
@@ -358,16 +363,17 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	case c.leaving: // the client knows that it was not taken
 		return nil
 	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent, c.kept > mostKept:
-		return refuse(http2.ErrCodeRefusedStream)
+		c.out = appendReset(c.out, id, http2.ErrCodeRefusedStream)
+		return nil
 	}
 	st := c.spare
 	c.spare = nil
 	if st == nil {
 		st = new(stream)
 	}
-	*st = stream{id: id, window: c.initial, declared: h.declared, fields: st.fields[:0]}
+	*st = stream{id: id, window: c.initial, takes: window, declared: h.declared, fields: st.fields[:0]}
 	if h.timeout > 0 {
-		st.deadline = time.Now().Add(h.timeout)
+		st.ctx.deadline = time.Now().Add(h.timeout)
 	}
 	c.streams[id] = st
 	c.idle = time.Time{}
@@ -432,6 +438,12 @@ func (c *conn) readData(f *http2.DataFrame) error {
 		c.out = appendReset(c.out, id, http2.ErrCodeStreamClosed)
 		return c.calm()
 	}
+	if st.takes -= int64(size); st.takes < 0 {
+		defer c.mu.Unlock()
+		c.end(st, http2.ErrCodeFlowControl)
+		c.out = appendReset(c.out, id, http2.ErrCodeFlowControl)
+		return c.calm()
+	}
 	st.received += int64(len(data))
 	st.ended = f.StreamEnded()
 	if st.declared >= 0 && (st.received > st.declared || st.ended && st.received != st.declared) {
@@ -449,6 +461,7 @@ func (c *conn) readData(f *http2.DataFrame) error {
 	}
 	r, up := st.relay, st.up
 	if padding := int(size) - len(data); padding > 0 { // which is not relayed
+		st.takes += int64(padding)
 		c.out = appendWindowUpdate(c.out, id, uint32(padding))
 	}
 	var err error

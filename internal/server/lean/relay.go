@@ -33,6 +33,7 @@ type relay struct {
 	streams map[uint32]*stream
 	window  int64  // how many bytes of DATA grpc-go takes
 	held    []held // what it does not take yet
+	waits   int    // bytes of it
 	initial int64  // the window that grpc-go was told new streams have
 }
 
@@ -88,6 +89,7 @@ func (r *relay) data(up uint32, data []byte, end bool) {
 	}
 	if len(r.held) > 0 || int64(len(data)) > r.window {
 		r.held = append(r.held, held{up, slices.Clone(data), end})
+		r.waits += len(data)
 		return
 	}
 	r.window -= int64(len(data))
@@ -99,7 +101,7 @@ func (r *relay) data(up uint32, data []byte, end bool) {
 func (r *relay) wait() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.closed && len(r.queue) > mostQueued {
+	for !r.closed && len(r.queue)+r.waits > mostQueued {
 		r.changed.Wait()
 	}
 }
@@ -111,8 +113,7 @@ func (r *relay) reset(up uint32, code http2.ErrCode) {
 	if r.streams[up] == nil {
 		return
 	}
-	delete(r.streams, up)
-	r.held = slices.DeleteFunc(r.held, func(h held) bool { return h.up == up })
+	r.drop(up)
 	r.queue = appendReset(r.queue, up, code)
 	r.changed.Broadcast()
 }
@@ -121,8 +122,19 @@ func (r *relay) reset(up uint32, code http2.ErrCode) {
 func (r *relay) forget(up uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.drop(up)
+	r.changed.Broadcast() // for wait
+}
+
+// drop takes out a stream and what is held of it; r.mu is held.
+func (r *relay) drop(up uint32) {
 	delete(r.streams, up)
-	r.held = slices.DeleteFunc(r.held, func(h held) bool { return h.up == up })
+	r.held = slices.DeleteFunc(r.held, func(h held) bool {
+		if h.up == up {
+			r.waits -= len(h.data)
+		}
+		return h.up == up
+	})
 }
 
 // widen passes a window update of a stream on.
@@ -294,6 +306,7 @@ func (c *conn) answered(st *stream, f http2.Frame) {
 		c.forget(st)
 		c.leave()
 	case *http2.WindowUpdateFrame:
+		st.takes += int64(f.Increment)
 		c.out = appendWindowUpdate(c.out, st.id, f.Increment)
 	}
 }
@@ -316,6 +329,7 @@ func (r *relay) widened(by int64) {
 	for len(r.held) > 0 && int64(len(r.held[0].data)) <= r.window {
 		h := r.held[0]
 		r.held = r.held[1:]
+		r.waits -= len(h.data)
 		r.window -= int64(len(h.data))
 		r.queue = appendData(r.queue, h.up, h.data, h.end)
 	}

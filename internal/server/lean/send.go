@@ -54,18 +54,8 @@ func (c *conn) flushSoon() {
 // call serves a plain call.
 func (c *conn) call(st *stream, message []byte) error {
 	c.served(st)
-	if c.control > 0 {
-		c.control-- // it pays for a window update or a reset
-	}
-	var ctx context.Context = &c.until
-	c.until.deadline = st.deadline
-	if c.s.Waits {
-		if st.deadline.IsZero() {
-			ctx, st.cancel = context.WithCancel(c.ctx)
-		} else {
-			ctx, st.cancel = context.WithDeadline(c.ctx, st.deadline)
-		}
-	}
+	c.paid()
+	var ctx context.Context = &st.ctx
 	if c.s.Tap != nil {
 		let, err := c.s.Tap(ctx, &c.tap)
 		if err != nil {
@@ -102,14 +92,12 @@ func (c *conn) wait(ctx context.Context, st *stream, b *buffer) {
 	answer, err := c.s.Answer(ctx, b.answer[:0], b.request)
 	b.answer = answer
 	c.mu.Lock()
-	st.cancel()
 	c.running--
 	if c.streams[st.id] == st {
 		if err != nil {
 			c.refuse(st, err)
 		} else {
-			c.head(st)
-			c.send(st, answer)
+			c.reply(st, answer)
 		}
 		c.flushSoon()
 	}
@@ -139,20 +127,50 @@ func (c *conn) answer(ctx context.Context, st *stream, message []byte) {
 		c.refuse(st, err)
 		return
 	}
-	size := int64(len(out) - data - frameHeader)
-	if size > min(mostFrameBytes, st.window, c.window) {
+	size := len(out) - data - frameHeader
+	if !c.fits(st, size) {
 		message := append([]byte(nil), out[data+prefixBytes:]...)
 		c.out = out[:data]
 		c.send(st, message)
 		return
 	}
-	st.window -= size
-	c.window -= size
-	appendFrameHeader(out[:data], http2.FrameData, 0, st.id, int(size))
-	binary.BigEndian.PutUint32(out[data+frameHeader+1:], uint32(size)-5)
-	c.out = appendHeaders(out, st.id, answerTrail, true)
-	c.forget(st)
+	appendPrefix(out[:data], st.id, size)
+	c.out = out
+	c.finish(st, size)
 	c.spare = st // nobody else has seen it
+}
+
+// reply writes an answer that has a message.
+func (c *conn) reply(st *stream, message []byte) {
+	c.earlyPings = 0
+	c.head(st)
+	size := prefixBytes - frameHeader + len(message)
+	if !c.fits(st, size) {
+		c.send(st, message)
+		return
+	}
+	c.out = append(appendPrefix(c.out, st.id, size), message...)
+	c.finish(st, size)
+}
+
+// appendPrefix appends what precedes the message in a DATA frame of size bytes.
+func appendPrefix(b []byte, stream uint32, size int) []byte {
+	b = append(appendFrameHeader(b, http2.FrameData, 0, stream, size), 0) // not compressed
+	return binary.BigEndian.AppendUint32(b, uint32(size-(prefixBytes-frameHeader)))
+}
+
+// fits reports whether a DATA frame of size bytes can be sent now.
+func (c *conn) fits(st *stream, size int) bool {
+	return int64(size) <= min(mostFrameBytes, st.window, c.window)
+}
+
+// finish ends a stream of which a DATA frame of size bytes is written.
+func (c *conn) finish(st *stream, size int) {
+	st.window -= int64(size)
+	c.window -= int64(size)
+	c.out = appendHeaders(c.out, st.id, answerTrail, true)
+	st.ctx.end(context.Canceled)
+	c.forget(st)
 	c.flushLarge()
 }
 
@@ -180,16 +198,14 @@ func (c *conn) sized(block []byte) []byte {
 // refuse writes an answer that is an error.
 func (c *conn) refuse(st *stream, err error) {
 	c.out = appendHeaders(c.out, st.id, c.sized(appendRefusal(nil, err)), true)
-	if st.cancel != nil {
-		st.cancel()
-	}
+	st.ctx.end(context.Canceled)
 	c.done(st)
 	c.flushLarge()
 }
 
-// send sends a message and the end of a call.
+// send sends a message and the end of a call, as the windows let it.
 func (c *conn) send(st *stream, message []byte) {
-	c.earlyPings = 0
+	st.ctx.end(context.Canceled)
 	data := binary.BigEndian.AppendUint32(make([]byte, 1, 5+len(message)), uint32(len(message)))
 	st.trailer = answerTrail
 	c.queue(st, append(data, message...))

@@ -74,7 +74,7 @@ func (c *conn) look(now time.Time) {
 	}
 	// A client that has sent header fields only has given up at its deadline.
 	for _, st := range c.streams {
-		if st.kept > 0 && !st.deadline.IsZero() && now.After(st.deadline) {
+		if st.kept > 0 && !st.ctx.deadline.IsZero() && now.After(st.ctx.deadline) {
 			c.refuse(st, context.DeadlineExceeded)
 			c.flush()
 		}
