@@ -84,7 +84,7 @@ func (h Held) Report(s State, now, hits int64, allowed bool) Decision {
 	if h.hold == nil {
 		return h.Limit.Report(s, now, hits, allowed)
 	}
-	return h.report(h.hold.sum(s, now), now, hits, allowed)
+	return h.report(h.hold.sum(s), now, hits, allowed)
 }
 
 // Decide is [Limit.Decide].
@@ -296,8 +296,8 @@ func (h *holding) settle(s State, now int64) {
 	}
 	h.inner.settle(h.innerOf(s), now)
 	h.mark(s, now)
-	if int64(s[heldExpired]&(1<<expiredBits-1)) > now {
-		s[heldExpired] = 0 // the clock stepped back: it would be counted again when that time comes
+	if int64(s[heldExpired]&(1<<expiredBits-1)) != now {
+		s[heldExpired] = 0 // it would be counted again if the clock stepped to that time
 	}
 	n, kept, sum := requests(s), 0, uint64(0)
 	lost := h.last(s)+lostAfter <= now // by then the state may have been forgotten
@@ -317,19 +317,15 @@ func (h *holding) settle(s State, now int64) {
 	if gone := n - kept; gone > 0 {
 		h.setRequests(s, kept)
 		if !lost {
-			s[heldExpired] = uint64(min(h.expiredAt(s, now)+int64(gone), MaxHeld))<<expiredBits | uint64(now)
+			s[heldExpired] = uint64(min(expired(s)+int64(gone), MaxHeld))<<expiredBits | uint64(now)
 		}
 	}
 	s[heldHits] = sum
 }
 
-// expiredAt returns how many requests were found expired at now.
-func (h *holding) expiredAt(s State, now int64) int64 {
-	if int64(s[heldExpired]&(1<<expiredBits-1)) != now {
-		return 0
-	}
-	return int64(s[heldExpired] >> expiredBits)
-}
+// expired returns how many requests were found expired when s was settled, or before at
+// the same time.
+func expired(s State) int64 { return int64(s[heldExpired] >> expiredBits) }
 
 // find returns which request of a state has the ID; -1 if none has.
 func (h *holding) find(s State, id uint64) int {
@@ -435,7 +431,7 @@ func (h *holding) charge(s State, now, n int64) State {
 }
 
 func (h *holding) left(s State, now int64) (remaining, reset int64) {
-	t := h.sum(s, now)
+	t := h.sum(s)
 	remaining, reset = h.inner.left(t.inner, now)
 	remaining -= t.hits
 	if t.requests >= MaxHeld {
@@ -470,8 +466,8 @@ func (h *holding) last(s State) int64 {
 	return 0
 }
 
-func (h *holding) sum(s State, now int64) held {
-	return held{inner: h.innerOf(s), hits: int64(s[heldHits]), requests: int64(requests(s)), expired: h.expiredAt(s, now), last: h.last(s)}
+func (h *holding) sum(s State) held {
+	return held{inner: h.innerOf(s), hits: int64(s[heldHits]), requests: int64(requests(s)), expired: expired(s), last: h.last(s)}
 }
 
 // read reads a sum as the program answers it: the inner state, the hits held, by how

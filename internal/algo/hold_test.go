@@ -280,6 +280,17 @@ func TestWhatHasExpiredIsCountedOnce(t *testing.T) {
 	if d := h.ask(4, 1); d.Expired != 0 {
 		t.Errorf("%d have expired at the same moment once more", d.Expired)
 	}
+
+	h.now += 60e6
+	if d := h.ask(5, 1); d.Expired != 1 {
+		t.Fatalf("%d have expired", d.Expired)
+	}
+	h.now++
+	h.ask(6, 1)
+	h.now--
+	if d := h.ask(7, 1); d.Expired != 0 {
+		t.Errorf("%d have expired once more, after a later call", d.Expired)
+	}
 }
 
 // Requests that ask, settle, and settle what is not theirs, in any order and at any time,

@@ -36,6 +36,7 @@ type Factory func(t testing.TB) Fixture
 func Run(t *testing.T, factory Factory) {
 	t.Run("vectors", func(t *testing.T) { testVectors(t, factory) })
 	t.Run("scenarios", func(t *testing.T) { testScenarios(t, factory) })
+	t.Run("expired", func(t *testing.T) { testExpired(t, factory) })
 	t.Run("calendar", func(t *testing.T) { testCalendar(t, factory) })
 	t.Run("ownership", func(t *testing.T) { testOwnership(t, factory) })
 	t.Run("optional", func(t *testing.T) { testOptional(t, factory) })

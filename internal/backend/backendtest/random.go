@@ -35,14 +35,17 @@ func testRandom(t *testing.T, factory Factory) {
 	steps := int(setting(t, stepsVariable, defaultSteps))
 	seed := setting(t, seedVariable, time.Now().UnixNano()/1e6)
 	fixture := factory(t)
+	asks, settlements := 0, 0
 	for left := steps; left > 0; left -= episodeSteps {
 		e := newEpisode(seed, fixture)
 		if err := e.run(min(left, episodeSteps)); err != nil {
 			t.Fatalf("replay this with %s=%d %s=%d\n%v\nthe last requests, newest last:\n%s",
 				seedVariable, seed, stepsVariable, episodeSteps, err, strings.Join(e.history, "\n"))
 		}
+		asks, settlements = asks+e.asks, settlements+e.settlements
 		seed++
 	}
+	t.Logf("%d requests; %d checks asked for a hold, %d settled one", steps, asks, settlements)
 }
 
 func setting(t *testing.T, name string, otherwise int64) int64 {
@@ -68,6 +71,8 @@ type episode struct {
 	counters  []*testCounter
 	requests  []uint64 // that hold; 0 for none
 	history   []string
+
+	asks, settlements int // checks that ask for a hold, or settle one
 }
 
 // testCounter is a key with the limits that may apply to it in turn, as a reload
@@ -317,6 +322,7 @@ func (e *episode) compare(req *backend.Request) error {
 	}
 	err := e.fixture.Backend.Decide(context.Background(), req, got)
 	e.record(req, want)
+	e.count(req)
 	if err != nil {
 		return fmt.Errorf("the backend failed: %w", err)
 	}
@@ -331,6 +337,18 @@ func (e *episode) compare(req *backend.Request) error {
 		}
 	}
 	return nil
+}
+
+// count counts what concerns holds.
+func (e *episode) count(req *backend.Request) {
+	for _, c := range req.Checks {
+		switch {
+		case c.Hold.Settles:
+			e.settlements++
+		case c.Limit.Holds() && c.Hold.ID != 0 && c.Hits > 0:
+			e.asks++
+		}
+	}
 }
 
 func (e *episode) record(req *backend.Request, decisions []algo.Decision) {

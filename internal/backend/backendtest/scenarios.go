@@ -344,3 +344,34 @@ func testScenarios(t *testing.T, factory Factory) {
 		})
 	}
 }
+
+// testExpired has a hold expire: the request that finds it says so, and no other does,
+// although the clock steps back from a request that found nothing.
+func testExpired(t *testing.T, factory Factory) {
+	f := factory(t)
+	asksAs := func(descriptor int, role backend.Role, request uint64) backend.Check {
+		c := asks(descriptor, "a", slots2, 1, request)
+		c.Role = role
+		return c
+	}
+	for i, c := range []struct {
+		at     time.Duration
+		checks []backend.Check
+		want   uint16 // expired, as the last check says
+	}{
+		{0, checks(asksAs(0, backend.Required, 7)), 0},
+		{time.Minute, checks(settles(0, "a", slots2, 0, 8)), 1},
+		{time.Minute, checks(settles(0, "a", slots2, 0, 8)), 1}, // at the same moment
+		{time.Minute + time.Microsecond, checks(asksAs(0, backend.Quota, 9), quota(0, "b", blocks, 1), asksAs(1, backend.Shadow, 0)), 0},
+		{time.Minute, checks(settles(0, "a", slots2, 0, 8)), 0},
+	} {
+		f.SetClock(epoch + c.at.Microseconds())
+		out := make([]algo.Decision, len(c.checks))
+		if err := f.Backend.Decide(context.Background(), &backend.Request{Checks: c.checks}, out); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		if got := out[len(out)-1].Expired; got != c.want {
+			t.Errorf("call %d: %d have expired, want %d", i, got, c.want)
+		}
+	}
+}

@@ -51,7 +51,7 @@ end
 
 local function settle(s, p)
   local requests, hits, count, expired, when = s[2], s[3], s[4], s[5], s[6]
-  if when > now then expired, when = 0, 0 end -- the clock stepped back
+  if when ~= now then expired, when = 0, 0 end -- so that it is said once
   if count > 0 then
     local bound, gone = now + p.expires, 0
     local first, last = ends(requests, 0), ends(requests, count - 1)
@@ -63,7 +63,7 @@ local function settle(s, p)
     end
     if gone > 0 then
       requests, count = requests:sub(EACH * gone + 1), count - gone
-      if now < last + LOST_AFTER then expired, when = min((when == now and expired or 0) + gone, p.most), now end
+      if now < last + LOST_AFTER then expired, when = min(expired + gone, p.most), now end
     end
     if hits < 0 or hits > MOST_OWED then requests, hits, count = '', 0, 0 end -- damaged
   end
@@ -150,7 +150,7 @@ end
 
 local function reply(s, p)
   local last = s[4] > 0 and ends(s[2], s[4] - 1) or 0
-  return p.inner.reply(s[1], p.used) .. pack('<dddd', s[3], s[4], last, s[6] == now and s[5] or 0)
+  return p.inner.reply(s[1], p.used) .. pack('<dddd', s[3], s[4], last, s[5])
 end
 
 return {
