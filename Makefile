@@ -65,8 +65,9 @@ test-deploy: ## the chart and all manifests, rendered and checked
 	cd deploy && $(GO) test -vet=off -count=1 ./...
 .PHONY: test-deploy
 
+# Parallel tests wait for most of their time: more of them than processors may run.
 test-integration: ## the real binary behind the real Envoy
-	cd test && $(GO) test -vet=off -race -count=1 -timeout 20m ./...
+	cd test && $(GO) test -vet=off -race -count=1 -parallel 6 -timeout 20m ./...
 .PHONY: test-integration
 
 conformance: tools ## STEPS random requests through each store, each decision compared field by field

@@ -20,7 +20,6 @@ type grant struct {
 // the store.
 type ending struct {
 	span
-	id   string
 	sure bool
 }
 
@@ -55,7 +54,7 @@ func (r *record) countHeld(v *verdict, k *counter, said report, a ask, decided, 
 	stale, troubled := r.staleAnswer(c), r.troubled(c)
 	sure := decided && !stale && !troubled
 	if a.settles {
-		k.endings = append(k.endings, ending{r.reach(h), a.id, sure})
+		k.ends(a.id, ending{r.reach(h), sure})
 		said.settles, said.n = true, 0
 		least, most := costs(h.p.Params, a.hits)
 		said.own, said.owned = least, most
@@ -85,7 +84,7 @@ func (r *record) countHeld(v *verdict, k *counter, said report, a ask, decided, 
 // perhapsHeld adds a call without an answer to a counter under a rule that holds.
 func (r *record) perhapsHeld(k *counter, h hit, a ask) {
 	if a.settles {
-		k.endings = append(k.endings, ending{r.reach(h), a.id, false})
+		k.ends(a.id, ending{r.reach(h), false})
 		if _, h.n = costs(h.p.Params, a.hits); h.n > 0 {
 			k.perhaps(r, h)
 		}
@@ -96,6 +95,14 @@ func (r *record) perhapsHeld(k *counter, h hit, a ask) {
 		g.span = r.reach(h)
 		k.grants = append(k.grants, g)
 	}
+}
+
+// ends notes a call that may have ended what a request held.
+func (k *counter) ends(id string, e ending) {
+	if k.endings == nil {
+		k.endings = map[string][]ending{}
+	}
+	k.endings[id] = append(k.endings[id], e)
 }
 
 // soonest returns when a request that was granted a hold in the span may lose it without
@@ -142,15 +149,15 @@ func (r *record) longest(k *counter) (most time.Duration) {
 // mayHaveEnded reports whether the request may have settled after it was granted its hold
 // and before that moment.
 func (k *counter) mayHaveEnded(g grant, at int64) bool {
-	return slices.ContainsFunc(k.endings, func(e ending) bool { return e.id == g.id && e.to >= g.from && e.from <= at })
+	return slices.ContainsFunc(k.endings[g.id], func(e ending) bool { return e.to >= g.from && e.from <= at })
 }
 
 // hasEnded reports whether the request certainly has settled, after any moment at which it
 // may have been granted its hold and before h. What the next master had not heard of is
 // not certain.
 func (r *record) hasEnded(k *counter, g grant, h hit) bool {
-	return slices.ContainsFunc(k.endings, func(e ending) bool {
-		return e.id == g.id && e.sure && e.from >= g.to && e.to <= h.from &&
+	return slices.ContainsFunc(k.endings[g.id], func(e ending) bool {
+		return e.sure && e.from >= g.to && e.to <= h.from &&
 			!slices.ContainsFunc(r.cutsOf(k), func(c cut) bool {
 				return (span{c.from - late.Microseconds(), c.to}).touches(e.span) && c.from <= h.to
 			})
@@ -222,8 +229,8 @@ func (r *record) judgeHeld(v *verdict, k *counter) {
 			continue
 		}
 		l := life{grant: g, end: math.MaxInt64}
-		for _, e := range k.endings {
-			if e.id == g.id && e.to >= g.from {
+		for _, e := range k.endings[g.id] {
+			if e.to >= g.from {
 				l.end = min(l.end, e.from)
 			}
 		}

@@ -314,8 +314,8 @@ type counter struct {
 	refunds  []hit
 	said     []report
 
-	grants  []grant  // under a rule that holds
-	endings []ending // of what they granted
+	grants  []grant             // under a rule that holds
+	endings map[string][]ending // of what they granted, by the ID of the request
 }
 
 // hit is a part of a call. It took effect between sent and till.

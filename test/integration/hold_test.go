@@ -281,6 +281,7 @@ func TestAWebsocketHoldsUntilItIsClosed(t *testing.T) {
 
 // TestSlotsOfAnEnvoyThatDiesExpire.
 func TestSlotsOfAnEnvoyThatDiesExpire(t *testing.T) {
+	t.Parallel() // most of it waits until the hold expires
 	rules := strings.Replace(example(t, "concurrency.yaml"), "expires: 60s", "expires: 10s", 1)
 	service, back := startService(t, rules, "--backend", "memory"), startBackEnd(t)
 	envoy := inFrontOf(t, back, "concurrency.yaml", "", service)

@@ -36,6 +36,7 @@ descriptors:
 func TestRetryAfterIsWhenTheRequestPasses(t *testing.T) {
 	for _, flags := range [][]string{nil, {"--draft-headers"}, {"--response-headers", "--draft-headers"}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
+			t.Parallel() // most of it waits until requests pass again
 			_, envoy := start(t, "http.yaml", retryRules, flags...)
 			users := []string{"fixed_window", "sliding_window", "strict", "sliding_log", "token_bucket", "leaky_bucket", "hybrid", "several"}
 			until := make([]time.Time, len(users)) // each waits as it is told

@@ -104,9 +104,6 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 // mode says, and with Redis once that is there; and it stops while Redis is away.
 func TestStartWithoutRedis(t *testing.T) {
 	patiently(t)
-	server := redistest.Start(t, redistest.Config{})
-	server.Kill()
-	t.Setenv("REDIS_URL", "redis://"+server.Addr)
 	rules := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, rules, `
 domain: edge
@@ -123,7 +120,10 @@ descriptors:
 		{"local", ok + ok + over}, // of two replicas
 	} {
 		t.Run("mode="+mode.name, func(t *testing.T) {
-			flags := []string{"--replicas", "2"}
+			t.Parallel() // most of it waits for connections
+			server := redistest.Start(t, redistest.Config{})
+			server.Kill()
+			flags := []string{"--replicas", "2", "--redis-url", "redis://" + server.Addr}
 			if mode.name != "" {
 				flags = append(flags, "--on-backend-error", mode.name)
 			}
@@ -149,7 +149,6 @@ descriptors:
 			service.Stop(t) // while Redis is away
 			service.Restart(t)
 			server.Restart()
-			t.Cleanup(server.Kill)
 			harness.Eventually(t, "Redis is connected", func() bool { return service.Metric(t, "ratelimit_redis_connected") == 1 })
 			if got := ask("user", 5); got != ok+ok+ok+ok+over {
 				t.Errorf("with Redis: %s", got)
@@ -192,6 +191,7 @@ func TestStopDoesNotWaitForHandshakes(t *testing.T) {
 // that, Envoy may have just connected to a listener that closes, which is neither a
 // connect failure nor a refused stream, and so nothing that it retries.
 func TestRollingUpdate(t *testing.T) {
+	t.Parallel() // most of it waits for health checks
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
 	start := func() *harness.Service { return harness.StartService(t, path, "--drain-delay", "3s") }

@@ -227,8 +227,11 @@ func TestTelemetry(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The harness gives the second service the port after the first's.
-			envoy := harness.StartEnvoyConfig(t, strings.Replace(string(config), "port_value: 4317", "port_value: 8082", 1),
+			// The harness gives the second service the port after the first's. Each span is sent
+			// at once, where Envoy would wait for 5 s or five spans.
+			text := strings.Replace(string(config), "port_value: 4317", "port_value: 8082", 1) +
+				"\nlayered_runtime: {layers: [{name: test, static_layer: {tracing.opentelemetry.min_flush_spans: 1}}]}\n"
+			envoy := harness.StartEnvoyConfig(t, text,
 				service, harness.ServiceAt(t, to.grpcPort))
 
 			const trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -295,29 +298,32 @@ func TestCollectorAway(t *testing.T) {
 	}
 	t.Cleanup(func() { silent.Close() })
 	for name, endpoint := range map[string]string{"nobody": "http://127.0.0.1:1", "silence": "http://" + silent.Addr().String()} {
-		for _, protocol := range []string{"grpc", "http"} {
-			t.Run(name+" "+protocol, func(t *testing.T) {
-				for name, value := range map[string]string{
-					"TRACING_ENABLED": "true", "TRACING_EXPORTER_PROTOCOL": protocol, "OTLP_METRICS_ENABLED": "true",
-					"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "200",
-					"OTEL_BSP_EXPORT_TIMEOUT": "500", "OTEL_BSP_SCHEDULE_DELAY": "10", "OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4",
-					"DRAIN_TIMEOUT": "2s",
-				} {
-					t.Setenv(name, value)
-				}
-				service := startService(t, twoAYear)
-				// Far more spans than the queue has room for.
-				for range 500 {
-					service.Ask(t, harness.Request("edge", 1, "user", "alice"))
-				}
-				const line = "telemetry was not sent: requests go on"
-				harness.Eventually(t, "the log says it", func() bool { return service.Printed(line) })
-				service.Stop(t)
-				if n := service.Count(line); n != 1 {
-					t.Errorf("%d lines of the log are about it, want 1 in a minute", n)
-				}
-			})
-		}
+		t.Run(name, func(t *testing.T) {
+			for name, value := range map[string]string{
+				"TRACING_ENABLED": "true", "OTLP_METRICS_ENABLED": "true",
+				"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "200",
+				"OTEL_BSP_EXPORT_TIMEOUT": "500", "OTEL_BSP_SCHEDULE_DELAY": "10", "OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4",
+				"DRAIN_TIMEOUT": "2s",
+			} {
+				t.Setenv(name, value)
+			}
+			for _, protocol := range []string{"grpc", "http"} {
+				t.Run(protocol, func(t *testing.T) {
+					t.Parallel() // most of it waits for timeouts
+					service := startService(t, twoAYear, "--tracing-exporter-protocol", protocol)
+					// Far more spans than the queue has room for.
+					for range 500 {
+						service.Ask(t, harness.Request("edge", 1, "user", "alice"))
+					}
+					const line = "telemetry was not sent: requests go on"
+					harness.Eventually(t, "the log says it", func() bool { return service.Printed(line) })
+					service.Stop(t)
+					if n := service.Count(line); n != 1 {
+						t.Errorf("%d lines of the log are about it, want 1 in a minute", n)
+					}
+				})
+			}
+		})
 	}
 }
 
