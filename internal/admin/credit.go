@@ -81,9 +81,9 @@ func (a api) credit(w http.ResponseWriter, r *http.Request) error {
 	}{}
 	given := int64(0)
 	for _, c := range credited {
-		given += c.Given
+		given += c.GivenBack
 		out.Counters = append(out.Counters, creditedJSON{
-			Counter: string(c.Check.Key), Rule: c.Rule.Path, Name: c.Limit.Name, Given: c.Given,
+			Counter: string(c.Check.Key), Rule: c.Rule.Path, Name: c.Limit.Name, Given: c.GivenBack,
 			Remaining: max(c.Decision.Remaining, 0), ResetAfterSeconds: c.Decision.ResetAfter.Seconds(),
 		})
 	}

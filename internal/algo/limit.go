@@ -123,7 +123,7 @@ func (p Params) check() error {
 	}
 	k := &kinds[p.Algorithm]
 	foreign := func(param, what string, t Takes) error {
-		return &ParamError{param, fmt.Sprintf("%s has no %s", p.Algorithm, what), "remove it, or write algorithm: " + Taking(t)}
+		return &ParamError{param, fmt.Sprintf("%s has no %s", p.Algorithm, what), "remove it, or write algorithm: " + AlgorithmsWith(t)}
 	}
 	switch {
 	case p.DeniedHits > Drain:

@@ -60,9 +60,9 @@ const (
 // Takes reports whether the algorithm has all of these parameters.
 func (a Algorithm) Takes(t Takes) bool { return a.known() && kinds[a].takes&t == t }
 
-// Taking returns the names of the algorithms that have these parameters, as a
+// AlgorithmsWith returns the names of the algorithms that have these parameters, as a
 // sentence lists them: "token_bucket, leaky_bucket or hybrid".
-func Taking(t Takes) string {
+func AlgorithmsWith(t Takes) string {
 	var names []string
 	for i := range kinds {
 		if kinds[i].takes&t == t {

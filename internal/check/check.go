@@ -134,7 +134,7 @@ func New(r *Reader, paths []string, older Older) (*Report, error) {
 		return report, err
 	}
 	report.Valid, report.Domains, report.Rules = true, len(rules.Domains), rules.Len()
-	report.Warnings = Problems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.Useless(rules)))
+	report.Warnings = Problems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.SetWarnings(rules)))
 	report.Hints = Problems(rulefile.Hints(rules))
 	report.Adjustments = append(report.Adjustments, adjustments(rules)...)
 	if len(older.Paths) == 0 {

@@ -193,7 +193,7 @@ func (d Default) Check() error {
 	if d.Burst == (Burst{}) || d.Algorithm.Takes(algo.TakesBurst) {
 		return nil
 	}
-	return &algo.ParamError{Param: "burst", What: fmt.Sprintf("%s has no burst", d.Algorithm), Remedy: "leave it out, or use " + algo.Taking(algo.TakesBurst)}
+	return &algo.ParamError{Param: "burst", What: fmt.Sprintf("%s has no burst", d.Algorithm), Remedy: "leave it out, or use " + algo.AlgorithmsWith(algo.TakesBurst)}
 }
 
 // needsHold is the error of an algorithm that only a rule with a hold can have.

@@ -150,7 +150,7 @@ func (y *layer) level(domain *Domain, list []*Descriptor, above string) []*Descr
 	out := list
 	for i, d := range list {
 		y.task.Step()
-		path := d.Joined()
+		path := d.NamePart()
 		if above != "" {
 			path = d.nameBelow(above)
 		}

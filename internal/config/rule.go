@@ -59,7 +59,7 @@ func (r Rule) Name() string {
 	name := ""
 	for i, d := range r.Path {
 		if i == 0 {
-			name = d.Joined()
+			name = d.NamePart()
 		} else {
 			name = d.nameBelow(name)
 		}
@@ -67,9 +67,9 @@ func (r Rule) Name() string {
 	return name
 }
 
-// Joined is the descriptor's part of the names of rules: "user_alice", or "user" if it
+// NamePart is the descriptor's part of the names of rules: "user_alice", or "user" if it
 // has no value, or "method_[GET|POST]" of a list. That of a rule on sets of entries is "limits." and its name.
-func (d *Descriptor) Joined() string {
+func (d *Descriptor) NamePart() string {
 	if d.Set != nil {
 		return "limits." + d.Set.Name
 	}
@@ -79,7 +79,7 @@ func (d *Descriptor) Joined() string {
 	return d.Key + "_" + d.ValueText()
 }
 
-func (d *Descriptor) nameBelow(parent string) string { return parent + "." + d.Joined() }
+func (d *Descriptor) nameBelow(parent string) string { return parent + "." + d.NamePart() }
 
 // idLength is that of an ID: of so many characters, each of 5 bits, that no two
 // rules share one.

@@ -30,9 +30,9 @@ type Row struct {
 // MaxRows bounds the values of a table, because each has a compiled limit of its own.
 const MaxRows = 256
 
-// Follows returns the key of the entry that the descriptor's limits follow; empty if
-// they have no tables. All tables of a descriptor follow the same entry.
-func (d *Descriptor) Follows() string {
+// TableKey is the key of the entry that the tables of the descriptor's limits follow; empty
+// if they have no tables. All tables of a descriptor follow the same entry.
+func (d *Descriptor) TableKey() string {
 	for _, l := range d.Limits {
 		if l.Table != nil {
 			return l.Table.By

@@ -33,13 +33,13 @@ func (c *converter) gloo(root yamlfile.Node) {
 	case "": // a part of a resource, as in documents
 		spec := fields["spec"].Values()
 		switch {
-		case spec["ratelimit"].Given():
+		case spec["ratelimit"].Present():
 			c.glooRules(settingsDomain, spec["ratelimit"])
 			return
-		case spec["raw"].Given():
+		case spec["raw"].Present():
 			c.glooRules(settingsDomain, spec["raw"])
 			return
-		case !fields["descriptors"].Given() && !fields["setDescriptors"].Given():
+		case !fields["descriptors"].Present() && !fields["setDescriptors"].Present():
 			root.Problem("neither a resource nor descriptors or setDescriptors", "give a RateLimitConfig, RateLimitServerConfig or Settings of Gloo")
 			return
 		}
@@ -122,7 +122,7 @@ func (c *converter) glooDescriptor(n yamlfile.Node, above []string, rules *[]*gl
 		}
 		return nil
 	}
-	path := append(slices.Clone(above), d.Joined())
+	path := append(slices.Clone(above), d.NamePart())
 	switch {
 	case rule.limit != nil:
 		rule.name = joined(path)
@@ -151,8 +151,8 @@ func (c *converter) glooLevel(level []*config.Descriptor, list []yamlfile.Node, 
 				named.Value = textOf(f.Value)
 			}
 		}
-		if slices.ContainsFunc(level, func(d *config.Descriptor) bool { return d.Joined() == named.Joined() }) {
-			c.notCarried(n, fmt.Sprintf("the descriptor %s a second time in its level: it is left out", config.Quote(named.Joined())), "write it once, with what both have")
+		if slices.ContainsFunc(level, func(d *config.Descriptor) bool { return d.NamePart() == named.NamePart() }) {
+			c.notCarried(n, fmt.Sprintf("the descriptor %s a second time in its level: it is left out", config.Quote(named.NamePart())), "write it once, with what both have")
 			continue
 		}
 		if d := c.glooDescriptor(n, above, rules); d != nil {

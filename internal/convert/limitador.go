@@ -36,7 +36,7 @@ func (c *converter) limitador(root yamlfile.Node) {
 		}
 	case "Limitador":
 		spec := fields["spec"].Values()
-		if limits := spec["limits"]; limits.Given() {
+		if limits := spec["limits"]; limits.Present() {
 			c.limitadorLimits(limits)
 		} else {
 			c.notCarried(root, "the resource has no limits", "give the file or ConfigMap that has them")
@@ -71,7 +71,7 @@ func (c *converter) limitadorLimit(n yamlfile.Node, known map[limitadorLimit]con
 		}
 	}
 	for _, key := range []string{"namespace", "max_value", "seconds"} {
-		if !fields[key].Given() {
+		if !fields[key].Present() {
 			n.Problem("the limit has no "+key, "write it")
 			return
 		}
@@ -160,7 +160,7 @@ func (c *converter) limitadorSet(fields map[string]yamlfile.Node) (set sets.Rule
 
 // textOf returns the text of a scalar; empty if there is none.
 func textOf(n yamlfile.Node) string {
-	if !n.Given() {
+	if !n.Present() {
 		return ""
 	}
 	text, _ := n.Text()

@@ -164,7 +164,7 @@ func (b *builder) addLevel(up int, descriptors []*config.Descriptor, levels []*n
 // addNode adds a descriptor below up. It returns the edge of its key and the edge to
 // itself; the latter is rootEdge if an equal descriptor exists already.
 func (b *builder) addNode(up int, c *config.Descriptor) (key, at int) {
-	b.nodes = append(b.nodes, node{config: c, joined: c.Joined(), starKey: isPattern(c.Key)})
+	b.nodes = append(b.nodes, node{config: c, joined: c.NamePart(), starKey: isPattern(c.Key)})
 	n := &b.nodes[len(b.nodes)-1]
 	key = b.tree.add(up, keyEdge, c.Key)
 	at = key
@@ -224,7 +224,7 @@ func (b *builder) addRule(at int, levels []*node, path string) {
 		anyValue := n.config.Value == "" && !n.config.HasList() || (n.match != nil || n.config.HasList()) && !n.config.ShareThreshold
 		r.Detailed = r.Detailed || n.config.ValueToMetric && anyValue || n.starKey
 	}
-	if key := c.Follows(); key != "" {
+	if key := c.TableKey(); key != "" {
 		r.follow = &follow{key, len(levels), b.domain}
 		if !slices.Contains(b.domain.followed, key) {
 			b.domain.followed = append(b.domain.followed, key)

@@ -24,7 +24,7 @@ func TestRuleOf(t *testing.T) {
 			}
 			key := r.AppendKey(nil, entries, 0)
 			c, complete := descriptor.ParseKey(key)
-			if !complete || c.Domain != "edge|" || len(c.Entries) != len(entries) && r.Config.Follows() == "" || c.Tag != "tb" || c.Override {
+			if !complete || c.Domain != "edge|" || len(c.Entries) != len(entries) && r.Config.TableKey() == "" || c.Tag != "tb" || c.Override {
 				t.Fatalf("%q was read as %+v", key, c)
 			}
 			starKey := false

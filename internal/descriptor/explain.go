@@ -75,7 +75,7 @@ type Step struct {
 	// descriptor won.
 	Tried []Attempt `json:"tried"`
 	// Nearest are the descriptors most like the entry, if none matches.
-	Nearest []Place `json:"nearest,omitempty"`
+	Nearest []NodeInfo `json:"nearest,omitempty"`
 	// Skipped reports that the entry leads nowhere, and that the rule on which the others
 	// land follows it.
 	Skipped bool `json:"skipped,omitempty"`
@@ -83,12 +83,12 @@ type Step struct {
 
 // Attempt is one way to match an entry and the descriptor that it finds, if any.
 type Attempt struct {
-	How   How    `json:"how"`
-	Found *Place `json:"found,omitempty"`
+	How   How       `json:"how"`
+	Found *NodeInfo `json:"found,omitempty"`
 }
 
-// Place is a descriptor of the configuration.
-type Place struct {
+// NodeInfo is a node of a rule file, as explanations and warnings show it.
+type NodeInfo struct {
 	Key string `json:"key"`
 	// Value is the text of the list where List.
 	Value string `json:"value,omitempty"`
@@ -247,14 +247,14 @@ func (m *Matcher) explainTree(domain string, entries []Entry) Explanation {
 		}
 		if at.flags&hasLevel == 0 {
 			x.Outcome = TooDeep
-			x.Reason = fmt.Sprintf("there is nothing below %s: it takes descriptors of %d, this one has %d", d.placeOf(at), i, len(entries))
+			x.Reason = fmt.Sprintf("there is nothing below %s: it takes descriptors of %d, this one has %d", d.infoAt(at), i, len(entries))
 			return x
 		}
 		step := d.explainStep(at, e)
 		x.Levels = append(x.Levels, step)
 		if at = d.step(at, e.Key, e.Value); at.slot == none {
 			x.Outcome = NoMatch
-			x.Reason = fmt.Sprintf("nothing matches entry %d, %s%s", i+1, entryText(e), listed("; nearest: ", step.Nearest, Place.String))
+			x.Reason = fmt.Sprintf("nothing matches entry %d, %s%s", i+1, entryText(e), listed("; nearest: ", step.Nearest, NodeInfo.String))
 			if other := d.inOtherOrder(entries); other != nil {
 				x.Reason += fmt.Sprintf("; the order counts, and %s matches", Entries(other))
 			}
@@ -312,18 +312,18 @@ func (d *Domain) followedBy(entries []Entry) string {
 func (d *Domain) explainStep(at place, e Entry) Step {
 	splits := d.splits(at, e.Key, e.Value)
 	step := Step{Entry: e, Tried: []Attempt{
-		{How: Exact, Found: d.placeOf(d.exact(at, splits, e.Key, e.Value))},
-		{How: Wildcard, Found: d.placeOf(d.landing(d.firstWildcard(at, splits, e.Key, e.Value)))},
-		{How: KeyOnly, Found: d.placeOf(d.keyOnly(at, e.Key))},
+		{How: Exact, Found: d.infoAt(d.exact(at, splits, e.Key, e.Value))},
+		{How: Wildcard, Found: d.infoAt(d.landing(d.firstWildcard(at, splits, e.Key, e.Value)))},
+		{How: KeyOnly, Found: d.infoAt(d.keyOnly(at, e.Key))},
 	}}
 	if len(d.ranges) > 0 {
-		if found := d.placeOf(d.landing(d.inRange(at, e.Key, e.Value))); found != nil {
+		if found := d.infoAt(d.landing(d.inRange(at, e.Key, e.Value))); found != nil {
 			step.Tried = slices.Insert(step.Tried, 1, Attempt{How: Range, Found: found})
 		}
 	}
 	if step.Won() == nil {
 		for _, c := range d.level(at).nearest(e) {
-			step.Nearest = append(step.Nearest, *newPlace(c))
+			step.Nearest = append(step.Nearest, *newNodeInfo(c))
 		}
 	}
 	return step
@@ -332,7 +332,7 @@ func (d *Domain) explainStep(at place, e Entry) Step {
 // explainNoLimit says what at leads on to, and what else the last entry matches.
 func (d *Domain) explainNoLimit(at place, last Step) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s has no limit", d.placeOf(at))
+	fmt.Fprintf(&b, "%s has no limit", d.infoAt(at))
 	if at.flags&hasLevel != 0 {
 		var keys []string
 		for _, c := range d.level(at).descriptors {
@@ -380,16 +380,16 @@ func explainRule(r *Rule, entries []Entry) *ExplainedRule {
 	return x
 }
 
-func newPlace(c *config.Descriptor) *Place {
-	return &Place{Key: c.Key, Value: c.ValueText(), List: c.HasList(), Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
+func newNodeInfo(c *config.Descriptor) *NodeInfo {
+	return &NodeInfo{Key: c.Key, Value: c.ValueText(), List: c.HasList(), Pos: c.Pos.String(), HasLimit: len(c.Limits) > 0, HasDescriptors: len(c.Descriptors) > 0}
 }
 
-// placeOf returns the descriptor at a place; nil if it is nowhere.
-func (d *Domain) placeOf(at place) *Place {
+// infoAt returns the node at a place; nil if it is nowhere.
+func (d *Domain) infoAt(at place) *NodeInfo {
 	if at.slot == none {
 		return nil
 	}
-	return newPlace(d.nodes[at.slot].config)
+	return newNodeInfo(d.nodes[at.slot].config)
 }
 
 // Won returns the attempt that decided; nil if the entry matches nothing.
@@ -575,7 +575,9 @@ func (l ExplainedLimit) String() string {
 }
 
 // String returns the place as key=value (file:line:column).
-func (p Place) String() string { return located(entryText(Entry{Key: p.Key, Value: p.Value}), p.Pos) }
+func (p NodeInfo) String() string {
+	return located(entryText(Entry{Key: p.Key, Value: p.Value}), p.Pos)
+}
 
 func located(name, pos string) string {
 	if pos == "" {

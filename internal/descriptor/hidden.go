@@ -95,7 +95,7 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 		case !c.HasList():
 			warnings = append(warnings, hiddenBy(c, of[by], "write it before that one"))
 		case of[by] == c:
-			warnings = append(warnings, uselessIn(c, p.Value, by.Value))
+			warnings = append(warnings, redundantValue(c, p.Value, by.Value))
 			lost[c]++
 		default:
 			lost[c]++
@@ -104,7 +104,7 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 				break
 			}
 			warnings = append(warnings, config.Problem{Pos: c.Pos,
-				What:   fmt.Sprintf("the value %s of %s never applies: %s matches all that it matches, and goes before it", config.Quote(p.Value), *newPlace(c), *newPlace(of[by])),
+				What:   fmt.Sprintf("the value %s of %s never applies: %s matches all that it matches, and goes before it", config.Quote(p.Value), *newNodeInfo(c), *newNodeInfo(of[by])),
 				Remedy: "write the list before that one, or leave the value out"})
 		}
 	}
@@ -120,16 +120,16 @@ func hiddenIn(level []*config.Descriptor, warnings []config.Problem, task *backg
 func hiddenBy(c, by *config.Descriptor, remedy string) config.Problem {
 	return config.Problem{
 		Pos:    c.Pos,
-		What:   fmt.Sprintf("%s can never apply: %s matches all that it matches, and goes before it", entryText(Entry{Key: c.Key, Value: c.ValueText()}), *newPlace(by)),
+		What:   fmt.Sprintf("%s can never apply: %s matches all that it matches, and goes before it", entryText(Entry{Key: c.Key, Value: c.ValueText()}), *newNodeInfo(by)),
 		Remedy: remedy,
 	}
 }
 
-// uselessIn warns of a value of a list if another value matches everything that it
+// redundantValue warns of a value of a list if another value matches everything that it
 // matches.
-func uselessIn(c *config.Descriptor, value, by string) config.Problem {
+func redundantValue(c *config.Descriptor, value, by string) config.Problem {
 	return config.Problem{Pos: c.Pos,
-		What:   fmt.Sprintf("the value %s of %s makes no difference: %s, in the same list, matches all that it matches", config.Quote(value), *newPlace(c), config.Quote(by)),
+		What:   fmt.Sprintf("the value %s of %s makes no difference: %s, in the same list, matches all that it matches", config.Quote(value), *newNodeInfo(c), config.Quote(by)),
 		Remedy: "leave it out",
 	}
 }
@@ -163,7 +163,7 @@ func exactInOwn(level []*config.Descriptor, warnings []config.Problem, task *bac
 			}
 			if at := d.step(d.top, c.Key, v); at.slot != none && of[d.nodes[at.slot].config] == c {
 				warnings = append(warnings, config.Problem{Pos: c.Pos,
-					What:   fmt.Sprintf("the value %s of %s makes no difference: a pattern or a range of the same list matches it", config.Quote(v), *newPlace(c)),
+					What:   fmt.Sprintf("the value %s of %s makes no difference: a pattern or a range of the same list matches it", config.Quote(v), *newNodeInfo(c)),
 					Remedy: "leave it out"})
 			}
 		}
@@ -206,7 +206,7 @@ func rangesInOwn(level []*config.Descriptor, warnings []config.Problem, task *ba
 		table := cidr.New(k.prefixes, task)
 		for i, c := range k.of {
 			if up := table.Parent(i); up >= 0 && k.of[up] == c {
-				warnings = append(warnings, uselessIn(c, k.prefixes[i].String(), k.prefixes[up].String()))
+				warnings = append(warnings, redundantValue(c, k.prefixes[i].String(), k.prefixes[up].String()))
 			}
 			task.Step()
 		}

@@ -89,8 +89,8 @@ func (b *builder) addLimits(limits []*config.Descriptor, rules []*Rule) []*Rule 
 	for i, c := range limits {
 		d.byName[c.Set.Name] = i
 		d.limitRules[i] = Rule{
-			Index: len(rules), Domain: d.Name(), Path: c.Joined(), Config: c, Detailed: c.DetailedMetric && len(c.Set.CountBy) > 0,
-			keys: b.keyForm(c.Limits), set: &setRule{index, i}, ends: [2]uint32{uint32(len("limits")), uint32(len(c.Joined()))},
+			Index: len(rules), Domain: d.Name(), Path: c.NamePart(), Config: c, Detailed: c.DetailedMetric && len(c.Set.CountBy) > 0,
+			keys: b.keyForm(c.Limits), set: &setRule{index, i}, ends: [2]uint32{uint32(len("limits")), uint32(len(c.NamePart()))},
 		}
 		rules = append(rules, &d.limitRules[i])
 		if c.Hold != nil {

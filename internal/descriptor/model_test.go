@@ -162,7 +162,7 @@ func modelLookup(domain *config.Domain, entries []descriptor.Entry) *config.Desc
 	}
 	rule := way[len(way)-1].Descriptor
 	for _, e := range others {
-		if e.Key != rule.Follows() || e.Key == "" {
+		if e.Key != rule.TableKey() || e.Key == "" {
 			return nil
 		}
 	}

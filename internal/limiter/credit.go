@@ -12,8 +12,8 @@ import (
 
 // Credited is a counter to which hits were given back.
 type Credited struct {
-	Counter       // with its present state
-	Given   int64 // hits: at most those that were used
+	Counter         // with its present state
+	GivenBack int64 // hits: at most those that were used
 }
 
 // Credit gives hits, above 0, back to those counters of a descriptor for which gets
@@ -54,7 +54,7 @@ func (l *Limiter) Credit(ctx context.Context, domain string, entries []descripto
 	}
 	for i := range credited {
 		before, after := out[2*i], out[2*i+1]
-		credited[i].Given, credited[i].Decision = max(after.Remaining-before.Remaining, 0), after
+		credited[i].GivenBack, credited[i].Decision = max(after.Remaining-before.Remaining, 0), after
 	}
 	return credited, nil
 }

@@ -61,7 +61,7 @@ func TestCreditGivesBackWhatWasUsed(t *testing.T) {
 				denied = 2 // it counts refused hits
 			}
 			counted := f.counts(algorithm, "")
-			if c := f.credit(who, 3+denied, ""); len(c) != 1 || c[0].Given != 3+denied || c[0].Decision.Remaining != 3 || c[0].Rule.Path != algorithm {
+			if c := f.credit(who, 3+denied, ""); len(c) != 1 || c[0].GivenBack != 3+denied || c[0].Decision.Remaining != 3 || c[0].Rule.Path != algorithm {
 				t.Errorf("%s: credited %+v", algorithm, c)
 			}
 			if now := f.counts(algorithm, ""); now != counted {
@@ -70,10 +70,10 @@ func TestCreditGivesBackWhatWasUsed(t *testing.T) {
 			if passed := f.admitted(5, desc(who)); passed != 3 {
 				t.Errorf("%s: %d pass after 3 were given back", algorithm, passed)
 			}
-			if c := f.credit(who, 100, ""); c[0].Given < 10 || c[0].Given > 14 || c[0].Decision.Remaining != 10 {
+			if c := f.credit(who, 100, ""); c[0].GivenBack < 10 || c[0].GivenBack > 14 || c[0].Decision.Remaining != 10 {
 				t.Errorf("%s: beyond full: %+v", algorithm, c)
 			}
-			if c := f.credit(who, 1, ""); c[0].Given != 0 || c[0].Decision.Remaining != 10 {
+			if c := f.credit(who, 1, ""); c[0].GivenBack != 0 || c[0].Decision.Remaining != 10 {
 				t.Errorf("%s: of nothing: %+v", algorithm, c)
 			}
 			if passed := f.admitted(12, desc(who)); passed != 10 {
@@ -95,15 +95,15 @@ descriptors:
 `, set...)
 		who := "user=alice"
 		f.admitted(8, desc(who))
-		if c := f.credit(who, 5, "fast"); len(c) != 1 || c[0].Limit.Name != "fast" || c[0].Given != 5 || c[0].Decision.Remaining != 17 {
+		if c := f.credit(who, 5, "fast"); len(c) != 1 || c[0].Limit.Name != "fast" || c[0].GivenBack != 5 || c[0].Decision.Remaining != 17 {
 			t.Errorf("by name: %+v", c)
 		}
-		if c := f.credit(who, 5, "limits.budget"); len(c) != 1 || c[0].Given != 5 || c[0].Decision.Remaining != 47 {
+		if c := f.credit(who, 5, "limits.budget"); len(c) != 1 || c[0].GivenBack != 5 || c[0].Decision.Remaining != 47 {
 			t.Errorf("by rule: %+v", c)
 		}
 		given := map[string]int64{}
 		for _, c := range f.credit(who, 5, "") {
-			given[c.Rule.Path+c.Limit.Name] = c.Given
+			given[c.Rule.Path+c.Limit.Name] = c.GivenBack
 		}
 		if want := map[string]int64{"userslow": 5, "userfast": 3, "limits.budget": 3, "limits.all": 5}; fmt.Sprint(given) != fmt.Sprint(want) {
 			t.Errorf("all: %v, want %v", given, want)

@@ -81,18 +81,18 @@ type field[T any] struct {
 func decode(root yamlfile.Node, dir string) *suite {
 	s := &suite{}
 	fields := root.Mapping("rules", "domain", "start", "tests")
-	if n := fields["rules"]; n.Given() {
+	if n := fields["rules"]; n.Present() {
 		s.addRules(n, dir)
 	}
 	start := defaultStart
-	if n := fields["start"]; n.Given() {
+	if n := fields["start"]; n.Present() {
 		start = timestamp(n, start)
 	}
 	domain := ""
-	if n := fields["domain"]; n.Given() {
+	if n := fields["domain"]; n.Present() {
 		domain, _ = n.Text()
 	}
-	if n := fields["tests"]; n.Given() {
+	if n := fields["tests"]; n.Present() {
 		for _, e := range n.List() {
 			s.tests = append(s.tests, decodeTest(e, domain, start))
 		}
@@ -133,18 +133,18 @@ func (s *suite) addRules(n yamlfile.Node, dir string) {
 func decodeTest(n yamlfile.Node, domain string, start time.Time) test {
 	t := test{node: n, start: start}
 	fields := n.Mapping("name", "start", "domain", "steps")
-	if f := fields["name"]; f.Given() {
+	if f := fields["name"]; f.Present() {
 		t.name, _ = f.Text()
 	} else if n.IsMapping() {
 		n.Problem("the test has no name", "write name: and what it shows")
 	}
-	if f := fields["start"]; f.Given() {
+	if f := fields["start"]; f.Present() {
 		t.start = timestamp(f, start)
 	}
-	if f := fields["domain"]; f.Given() {
+	if f := fields["domain"]; f.Present() {
 		domain, _ = f.Text()
 	}
-	if f := fields["steps"]; f.Given() {
+	if f := fields["steps"]; f.Present() {
 		now := time.Duration(0)
 		for _, e := range f.List() {
 			s := decodeStep(e, domain, t.start, now)
@@ -178,28 +178,28 @@ func decodeStep(n yamlfile.Node, domain string, start time.Time, now time.Durati
 	fields := n.Mapping("at", "after", "domain", "descriptors", "hits", "repeat", "every", "expect")
 	at, after := fields["at"], fields["after"]
 	switch {
-	case at.Given() && after.Given():
+	case at.Present() && after.Present():
 		after.Problem("at and after together", "write one of them")
-	case after.Given():
+	case after.Present():
 		d, _ := after.Duration()
 		s.at += d
-	case at.Given():
+	case at.Present():
 		s.at = pointOf(at, start)
 		if s.at < now {
 			at.Problem(fmt.Sprintf("%v is before the request above, at %v", s.at, now), "write a later time: the clock of a test only goes on")
 			s.at = now
 		}
 	}
-	if f := fields["domain"]; f.Given() {
+	if f := fields["domain"]; f.Present() {
 		s.domain, _ = f.Text()
 	}
-	if f := fields["repeat"]; f.Given() {
+	if f := fields["repeat"]; f.Present() {
 		repeat, ok := f.Int(1, maxRepeat)
 		if ok {
 			s.repeat = int(repeat)
 		}
 	}
-	if f := fields["every"]; f.Given() {
+	if f := fields["every"]; f.Present() {
 		s.every, _ = f.Duration()
 		if s.every > algo.MaxWindow {
 			f.Problem(fmt.Sprintf("%v is longer than any window", s.every), fmt.Sprintf("write at most %v", algo.MaxWindow))
@@ -207,16 +207,16 @@ func decodeStep(n yamlfile.Node, domain string, start time.Time, now time.Durati
 		}
 	}
 	hits := field[int64]{v: 1}
-	if f := fields["hits"]; f.Given() {
+	if f := fields["hits"]; f.Present() {
 		hits = hitsOf(f)
 	}
-	if f := fields["descriptors"]; f.Given() {
+	if f := fields["descriptors"]; f.Present() {
 		s.descriptors = decodeDescriptors(f, hits)
 	}
 	if len(s.descriptors) == 0 && n.IsMapping() {
 		n.Problem("the step has no descriptors", "write descriptors: [user=alice], or several")
 	}
-	if f := fields["expect"]; f.Given() {
+	if f := fields["expect"]; f.Present() {
 		s.want = decodeExpectation(f, len(s.descriptors))
 	}
 	return s
@@ -248,13 +248,13 @@ func decodeDescriptors(n yamlfile.Node, hits field[int64]) (asks []ask) {
 }
 
 func decodeDescriptor(n yamlfile.Node, hits field[int64]) ask {
-	a := ask{hits: hits.v, hasHits: hits.node.Given()}
+	a := ask{hits: hits.v, hasHits: hits.node.Present()}
 	if !n.IsMapping() {
 		a.entries = textEntries(n)
 		return a
 	}
 	fields := n.Mapping("entries", "hits", "limit")
-	if f := fields["entries"]; !f.Given() {
+	if f := fields["entries"]; !f.Present() {
 		n.Problem("the descriptor has no entries", "write entries: user=alice,path=/x")
 	} else if f.IsList() {
 		for _, e := range f.List() {
@@ -263,11 +263,11 @@ func decodeDescriptor(n yamlfile.Node, hits field[int64]) ask {
 	} else {
 		a.entries = textEntries(f)
 	}
-	if f := fields["hits"]; f.Given() {
+	if f := fields["hits"]; f.Present() {
 		own := hitsOf(f)
 		a.hits, a.hasHits = own.v, true
 	}
-	if f := fields["limit"]; f.Given() {
+	if f := fields["limit"]; f.Present() {
 		a.override = decodeOverride(f)
 	}
 	return a
@@ -286,10 +286,10 @@ func textEntries(n yamlfile.Node) (entries descriptor.Entries) {
 
 func decodeEntry(n yamlfile.Node) (e descriptor.Entry) {
 	fields := n.Mapping("key", "value")
-	if f := fields["key"]; f.Given() {
+	if f := fields["key"]; f.Present() {
 		e.Key, _ = f.Text()
 	}
-	if f := fields["value"]; f.Given() {
+	if f := fields["value"]; f.Present() {
 		e.Value, _ = f.Text()
 	}
 	if e.Key == "" && n.IsMapping() {
@@ -302,13 +302,13 @@ func decodeEntry(n yamlfile.Node) (e descriptor.Entry) {
 func decodeOverride(n yamlfile.Node) *limiter.Override {
 	o := &limiter.Override{}
 	fields := n.Mapping("requests_per_unit", "unit", "unit_multiplier")
-	if f := fields["requests_per_unit"]; f.Given() {
+	if f := fields["requests_per_unit"]; f.Present() {
 		v, _ := f.Int(0, math.MaxUint32)
 		o.RequestsPerUnit = uint32(v)
 	} else if n.IsMapping() {
 		n.Problem("the limit has no requests_per_unit", "write a number")
 	}
-	if f := fields["unit"]; f.Given() {
+	if f := fields["unit"]; f.Present() {
 		text, ok := f.Text()
 		if o.Unit = config.ParseUnit(text); ok && o.Unit == config.UnitUnknown {
 			f.Problem(fmt.Sprintf("unknown unit %q", yamlfile.Abridge(text)), "write second, minute, hour, day, week, month or year")
@@ -316,7 +316,7 @@ func decodeOverride(n yamlfile.Node) *limiter.Override {
 	} else if n.IsMapping() {
 		n.Problem("the limit has no unit", "write second, minute, hour, day, week, month or year")
 	}
-	if f := fields["unit_multiplier"]; f.Given() {
+	if f := fields["unit_multiplier"]; f.Present() {
 		v, _ := f.Int(1, math.MaxUint32)
 		o.UnitMultiplier, o.HasMultiplier = uint32(v), true
 	}
@@ -335,20 +335,20 @@ func decodeExpectation(n yamlfile.Node, descriptors int) (want expectation) {
 	}
 	fields := n.Mapping(append([]string{"allowed", "descriptors"}, statusKeys...)...)
 	list, allowed := fields["descriptors"], fields["allowed"]
-	if f := fields["verdict"]; f.Given() {
+	if f := fields["verdict"]; f.Present() {
 		want.verdict = verdictOf(f)
-		if allowed.Given() {
+		if allowed.Present() {
 			allowed.Problem("verdict and allowed together", "write allowed to say how many pass, or verdict if all are answered alike")
 		}
 	}
 	delete(fields, "verdict") // that of the request
-	if allowed.Given() {
+	if allowed.Present() {
 		v, _ := allowed.Int(0, maxRepeat)
 		want.allowed = field[int]{int(v), allowed}
 	}
 	whole := statusOf(fields)
 	switch {
-	case list.Given():
+	case list.Present():
 		elements := list.List()
 		for _, e := range elements {
 			want.all = append(want.all, decodeStatus(e))
@@ -356,7 +356,7 @@ func decodeExpectation(n yamlfile.Node, descriptors int) (want expectation) {
 		if len(elements) != descriptors && list.IsList() {
 			list.Problem(fmt.Sprintf("%d of %d descriptors", len(elements), descriptors), "write one for each, and {} for those of which nothing is expected")
 		}
-		if of := whole.first(); of.Given() {
+		if of := whole.first(); of.Present() {
 			of.Problem("beside descriptors", "write it for the descriptor that it is about")
 		}
 	case whole == status{}:
@@ -377,10 +377,10 @@ func decodeStatus(n yamlfile.Node) (s status) {
 }
 
 func statusOf(fields map[string]yamlfile.Node) (s status) {
-	if f := fields["verdict"]; f.Given() {
+	if f := fields["verdict"]; f.Present() {
 		s.verdict = verdictOf(f)
 	}
-	if f := fields["shadow"]; f.Given() {
+	if f := fields["shadow"]; f.Present() {
 		s.shadow.node = f
 		s.shadow.v, _ = f.Bool()
 	}
@@ -388,16 +388,16 @@ func statusOf(fields map[string]yamlfile.Node) (s status) {
 		key  string
 		into *field[string]
 	}{{"rule", &s.rule}, {"name", &s.name}} {
-		if f := fields[t.key]; f.Given() {
+		if f := fields[t.key]; f.Present() {
 			t.into.node = f
 			t.into.v, _ = f.Text()
 		}
 	}
-	if f := fields["remaining"]; f.Given() {
+	if f := fields["remaining"]; f.Present() {
 		s.remaining.node = f
 		s.remaining.v, _ = f.Int(0, math.MaxUint32)
 	}
-	if f := fields["reset"]; f.Given() {
+	if f := fields["reset"]; f.Present() {
 		s.reset.node = f
 		if s.reset.v, _ = f.Duration(); s.reset.v%time.Second != 0 {
 			f.Problem(fmt.Sprintf("%v is not whole seconds", s.reset.v), "write it rounded up: an answer says it in whole seconds")
@@ -409,7 +409,7 @@ func statusOf(fields map[string]yamlfile.Node) (s status) {
 // first returns the place of a field that is given.
 func (s *status) first() yamlfile.Node {
 	for _, n := range []yamlfile.Node{s.shadow.node, s.rule.node, s.name.node, s.remaining.node, s.reset.node} {
-		if n.Given() {
+		if n.Present() {
 			return n
 		}
 	}

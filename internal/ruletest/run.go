@@ -72,7 +72,7 @@ func (r *runner) step(s *step, start time.Time) {
 		c.compareVerdict()
 		if i == s.repeat-1 {
 			c.compareStatuses()
-			if want := s.want.allowed; want.node.Given() && want.v != allowed {
+			if want := s.want.allowed; want.node.Present() && want.v != allowed {
 				c.fail(want.node, "allowed", -1, strconv.Itoa(want.v), strconv.Itoa(allowed))
 			}
 		}
@@ -103,7 +103,7 @@ type comparison struct {
 
 func (c *comparison) compareVerdict() {
 	want := c.step.want.verdict
-	if !want.node.Given() || want.v == c.request.OverLimit {
+	if !want.node.Present() || want.v == c.request.OverLimit {
 		return
 	}
 	at := -1 // the descriptor that decided
@@ -122,26 +122,26 @@ func (c *comparison) compareVerdict() {
 func (c *comparison) compareStatuses() {
 	for i, want := range c.step.want.all {
 		d := &c.request.Descriptors[i]
-		if want.verdict.node.Given() && want.verdict.v != d.OverLimit {
+		if want.verdict.node.Present() && want.verdict.v != d.OverLimit {
 			c.fail(want.verdict.node, "verdict", i, verdict(want.verdict.v), verdict(d.OverLimit))
 		}
-		if rule := c.request.RuleOf(&d.Status); want.rule.node.Given() && want.rule.v != rule {
+		if rule := c.request.RuleOf(&d.Status); want.rule.node.Present() && want.rule.v != rule {
 			c.fail(want.rule.node, "rule", i, orNone(want.rule.v), orNone(rule))
 		}
 		name := ""
 		if d.Limit != nil {
 			name = d.Limit.Name
 		}
-		if want.name.node.Given() && want.name.v != name {
+		if want.name.node.Present() && want.name.v != name {
 			c.fail(want.name.node, "name", i, orNone(want.name.v), orNone(name))
 		}
-		if got := int64(d.Remaining); want.remaining.node.Given() && want.remaining.v != got {
+		if got := int64(d.Remaining); want.remaining.node.Present() && want.remaining.v != got {
 			c.fail(want.remaining.node, "remaining", i, strconv.FormatInt(want.remaining.v, 10), strconv.FormatInt(got, 10))
 		}
-		if got := wholeSeconds(d.PassesAfter); want.reset.node.Given() && want.reset.v != got {
+		if got := wholeSeconds(d.PassesAfter); want.reset.node.Present() && want.reset.v != got {
 			c.fail(want.reset.node, "reset", i, want.reset.v.String(), got.String())
 		}
-		if got := c.inShadow(i); want.shadow.node.Given() && want.shadow.v != got {
+		if got := c.inShadow(i); want.shadow.node.Present() && want.shadow.v != got {
 			c.fail(want.shadow.node, "shadow", i, strconv.FormatBool(want.shadow.v), strconv.FormatBool(got))
 		}
 	}

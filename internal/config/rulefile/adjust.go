@@ -76,7 +76,7 @@ func (d *decoder) selection(n *yaml.Node) (s config.Selection) {
 	d.mapping(n, selectionKeys, func(key string, value *yaml.Node) {
 		var f field[string]
 		d.text(value, &f)
-		if f.given() && f.v == "" {
+		if f.present() && f.v == "" {
 			d.problem(value, "an empty text selects nothing", `write "*" for any, or leave it out`)
 		}
 		given = given || f.n != nil
@@ -126,7 +126,7 @@ func (d *decoder) change(n *yaml.Node) (c config.Change) {
 		d.problem(n, "nothing is set", "write one of "+strings.Join(changeKeys.names, ", "))
 	}
 	algorithm, known := d.algorithm(&raw)
-	if raw.algorithm.given() && known {
+	if raw.algorithm.present() && known {
 		c.Algorithm = &algorithm
 	} else {
 		algorithm = algo.Hybrid // it takes all parameters: the rules' algorithms are not known here
@@ -135,11 +135,11 @@ func (d *decoder) change(n *yaml.Node) (c config.Change) {
 	c.Burst, c.SubWindows, c.Lease, c.RawBody = raw.burst.v, int(raw.subWindows.v), raw.lease.v, raw.rawBody.v
 	c.Strict, c.ShadowMode = optional(raw.strict), optional(raw.shadowMode)
 	var err error
-	if raw.deniedHits.given() {
+	if raw.deniedHits.present() {
 		c.DeniedHits, err = algo.ParseDeniedHits(raw.deniedHits.v)
 		d.problemFrom("denied_hits", raw.deniedHits.n, err)
 	}
-	if raw.onBackendError.given() {
+	if raw.onBackendError.present() {
 		c.OnBackendError, err = config.ParseBackendErrorMode(raw.onBackendError.v)
 		d.problemFrom("on_backend_error", raw.onBackendError.n, err)
 	}
@@ -149,7 +149,7 @@ func (d *decoder) change(n *yaml.Node) (c config.Change) {
 
 // optional returns a pointer to the value of a field; nil if it is not given.
 func optional(f field[bool]) *bool {
-	if !f.given() {
+	if !f.present() {
 		return nil
 	}
 	return &f.v

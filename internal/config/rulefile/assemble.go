@@ -114,7 +114,7 @@ func (b *builder) override(d *decoder, domain *config.Domain) {
 func (b *builder) mergeConsume(d *decoder, domain, into *config.Domain) {
 	said, exists := b.consume[into]
 	switch {
-	case !d.consume.given():
+	case !d.consume.present():
 		return
 	case exists && into.Consume != domain.Consume:
 		d.problemIn("consume", d.consume.n, "the domain says otherwise at "+said.String(), "write the same, or write it once")

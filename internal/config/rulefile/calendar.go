@@ -46,12 +46,12 @@ func (d *decoder) calendar(raw *rawCalendar, l *config.Limit, p *algo.Params) {
 	defer d.pop()
 	if !p.Algorithm.Takes(algo.TakesCalendar) {
 		d.problem(raw.n, fmt.Sprintf("windows of a calendar do not belong to %s", p.Algorithm),
-			fmt.Sprintf("write algorithm: %s, or a duration such as 30d", algo.Taking(algo.TakesCalendar)))
+			fmt.Sprintf("write algorithm: %s, or a duration such as 30d", algo.AlgorithmsWith(algo.TakesCalendar)))
 	}
 	var c algo.Calendar
 	switch every := raw.every; {
 	case every.bad: // reported already
-	case !every.given():
+	case !every.present():
 		d.problemIn("calendar", raw.n, "the calendar is missing", "write calendar: day, week, month, quarter or year")
 	default:
 		var err error
@@ -59,11 +59,11 @@ func (d *decoder) calendar(raw *rawCalendar, l *config.Limit, p *algo.Params) {
 			d.problemIn("calendar", every.n, fmt.Sprintf("unknown calendar %q", yamlfile.Abridge(every.v)), spell.Suggest(every.v, algo.Periods()))
 		}
 	}
-	if zone := raw.zone; zone.given() {
+	if zone := raw.zone; zone.present() {
 		c.Zone = zone.v
 		d.problemFrom("timezone", zone.n, algo.CheckZone(zone.v))
 	}
-	if starts := raw.startsOn; starts.given() && c.Every != algo.NoCalendar {
+	if starts := raw.startsOn; starts.present() && c.Every != algo.NoCalendar {
 		var err error
 		c.Starts, err = c.Every.ParseStarts(starts.v)
 		d.problemFrom("starts", starts.n, err)

@@ -144,7 +144,7 @@ func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*config.Limit) {
 		limits = append(limits, d.limit(raw.limit))
 		d.pop()
 	}
-	if !raw.limits.given() {
+	if !raw.limits.present() {
 		return limits
 	}
 	d.push("rate_limits")
@@ -163,7 +163,7 @@ func (d *decoder) limitsOf(raw *rawDescriptor) (limits []*config.Limit) {
 		if l.Unlimited && len(raw.limits.v) > 1 {
 			d.problemIn("unlimited", limit.unlimited.n, "unlimited among other limits", "write it alone, or remove it")
 		}
-		if limit.lease.given() && len(raw.limits.v) > 1 {
+		if limit.lease.present() && len(raw.limits.v) > 1 {
 			d.warnIn("lease", limit.lease.n, "no effect among other limits, with which it is decided in one step", "write it where there is one limit, or remove it")
 		}
 		limits = append(limits, l)

@@ -53,7 +53,7 @@ func (d *decoder) root(n *yaml.Node) *config.Domain {
 			d.problem(value, "adjust by a merge key", "write it out, in a document of its own")
 		}
 	})
-	domain.Name, domain.ConsumeGiven = name.v, d.consume.given()
+	domain.Name, domain.ConsumeGiven = name.v, d.consume.present()
 	switch {
 	case name.v != "":
 		domain.Pos = d.pos(name.n)

@@ -49,7 +49,7 @@ func (d *decoder) hold(n *yaml.Node) *rawHold {
 
 // expiry reads for how long is held.
 func (d *decoder) expiry(text *field[string]) time.Duration {
-	if text.bad || !text.given() {
+	if text.bad || !text.present() {
 		return 0
 	}
 	expires, err := parseDuration(text.v)
@@ -158,8 +158,8 @@ func (d *decoder) checkHeld(raw *rawLimit) {
 		given            bool
 	}{
 		{"unlimited", "nothing is held without a limit", "remove it, or hold", raw.unlimited.n, raw.unlimited.v},
-		{"lease", "hits that are taken ahead belong to no request", "remove it, or hold", raw.lease.n, raw.lease.given()},
-		{"denied_hits", "a refused request holds nothing, and its settlement charges it", "remove it", raw.deniedHits.n, raw.deniedHits.given() && raw.deniedHits.v != algo.Drop.String()},
+		{"lease", "hits that are taken ahead belong to no request", "remove it, or hold", raw.lease.n, raw.lease.present()},
+		{"denied_hits", "a refused request holds nothing, and its settlement charges it", "remove it", raw.deniedHits.n, raw.deniedHits.present() && raw.deniedHits.v != algo.Drop.String()},
 	} {
 		if f.given {
 			d.problemIn(f.key, f.n, f.key+" together with hold: "+f.why, f.remedy)

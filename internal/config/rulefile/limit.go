@@ -151,10 +151,10 @@ func (d *decoder) limit(raw *rawLimit) *config.Limit {
 	if raw.unread {
 		return &config.Limit{}
 	}
-	l := &config.Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, AlgorithmGiven: raw.algorithm.given(), UnitMultiplier: 1, Pos: d.pos(raw.n)}
+	l := &config.Limit{Name: raw.name.v, Unlimited: raw.unlimited.v, ShadowMode: raw.shadowMode.v, RawBody: raw.rawBody.v, Lease: raw.lease.v, AlgorithmGiven: raw.algorithm.present(), UnitMultiplier: 1, Pos: d.pos(raw.n)}
 	d.checkName(raw)
 	d.checkReplaces(raw, l)
-	if raw.onBackendError.given() {
+	if raw.onBackendError.present() {
 		mode, err := config.ParseBackendErrorMode(raw.onBackendError.v)
 		l.OnBackendError = mode
 		d.problemFrom("on_backend_error", raw.onBackendError.n, err)
@@ -291,7 +291,7 @@ func (d *decoder) params(raw *rawLimit, l *config.Limit) algo.Params {
 	var p algo.Params
 	var known bool
 	p.Algorithm, known = d.algorithm(raw)
-	if raw.deniedHits.given() {
+	if raw.deniedHits.present() {
 		var err error
 		p.DeniedHits, err = algo.ParseDeniedHits(raw.deniedHits.v)
 		d.problemFrom("denied_hits", raw.deniedHits.n, err)
@@ -319,7 +319,7 @@ func (d *decoder) params(raw *rawLimit, l *config.Limit) algo.Params {
 
 // algorithm returns the algorithm of a limit, and whether it is one.
 func (d *decoder) algorithm(raw *rawLimit) (a algo.Algorithm, known bool) {
-	if !raw.algorithm.given() {
+	if !raw.algorithm.present() {
 		return algo.FixedWindow, !raw.algorithm.bad
 	}
 	a, err := algo.ParseAlgorithm(raw.algorithm.v)
@@ -343,11 +343,11 @@ func (d *decoder) checkFields(raw *rawLimit, a algo.Algorithm) {
 		{"sliding_window", raw.sliding, algo.TakesRefill},
 	} {
 		if f.n != nil && !a.Takes(f.takes) && (f.key != "strict" || raw.strict.v) {
-			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+algo.Taking(f.takes))
+			d.problemIn(f.key, f.n, fmt.Sprintf("%s does not belong to %s", f.key, a), "remove it, or write algorithm: "+algo.AlgorithmsWith(f.takes))
 		}
 	}
 	switch {
-	case !raw.subWindows.given():
+	case !raw.subWindows.present():
 	case a.Takes(algo.TakesStrict) && !raw.strict.v && !raw.strict.bad:
 		d.problemIn("sub_windows", raw.subWindows.n, "sub_windows without strict", "write strict: true, or remove it")
 	case raw.subWindows.v < 1 || raw.subWindows.v > algo.MaxSubWindows:
@@ -377,13 +377,13 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 		d.warnIn("requests_per_unit", n, "requests_per_unit is missing: every request is over the limit", "write a number, or 0 if that is meant")
 	}
 	switch unit := config.ParseUnit(rate.unit.v); {
-	case rate.unit.given() && rate.window.given():
+	case rate.unit.present() && rate.window.present():
 		d.problemIn("window", rate.window.n, "unit and window together", "write one of them")
-	case rate.multiplier.given() && rate.window.given():
+	case rate.multiplier.present() && rate.window.present():
 		d.problemIn("unit_multiplier", rate.multiplier.n, "unit_multiplier and window together", "write one of them")
 	case rate.calendar != nil:
 		d.calendar(rate.calendar, l, p)
-	case rate.window.given():
+	case rate.window.present():
 		window, what, remedy := parseWindow(rate.window.v)
 		if what != "" {
 			d.problemIn("window", rate.window.n, what, remedy)
@@ -392,7 +392,7 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 		p.Window = window
 		l.Unit, l.UnitMultiplier = config.Measure(window)
 	case rate.unit.bad || rate.window.bad: // reported already
-	case !rate.unit.given():
+	case !rate.unit.present():
 		d.problemIn("unit", n, "the unit is missing", "write "+unitList+", or window: 90s")
 	case unit == config.UnitUnknown:
 		d.problemIn("unit", rate.unit.n, fmt.Sprintf("unknown unit %q", yamlfile.Abridge(rate.unit.v)), "write "+unitList)
@@ -404,7 +404,7 @@ func (d *decoder) rate(raw *rawLimit, l *config.Limit, p *algo.Params) {
 
 // multiply makes the window as many units long as is written.
 func (d *decoder) multiply(rate *rawRate, l *config.Limit, p *algo.Params) {
-	if !rate.multiplier.given() {
+	if !rate.multiplier.present() {
 		return
 	}
 	switch n, most := rate.multiplier.v, uint32(algo.MaxWindow/p.Window); {
@@ -422,13 +422,13 @@ func (d *decoder) multiply(rate *rawRate, l *config.Limit, p *algo.Params) {
 func (d *decoder) bucket(raw *rawLimit, l *config.Limit, p *algo.Params) {
 	burst, key := raw.burst, "burst"
 	if raw.bucket != nil && p.Algorithm.Takes(algo.TakesRefill) {
-		if raw.burst.given() {
+		if raw.burst.present() {
 			d.problemIn("burst", raw.burst.n, "burst beside token_bucket", "write it as token_bucket: {capacity: …}")
 		}
 		d.push("token_bucket")
 		defer d.pop()
 		burst, key = raw.capacity, "capacity"
-		if raw.refill.given() {
+		if raw.refill.present() {
 			rate, what, remedy := parseRate(raw.refill.v)
 			if what != "" {
 				d.problemIn("refill_rate", raw.refill.n, what, remedy)
@@ -453,7 +453,7 @@ func (d *decoder) burst(n *yaml.Node, f *field[config.Burst]) {
 		var hits field[uint32]
 		d.number(n, &hits)
 		*f = field[config.Burst]{v: config.Burst{Hits: hits.v}, n: hits.n, bad: hits.bad}
-		if hits.given() && hits.v == 0 {
+		if hits.present() && hits.v == 0 {
 			d.problem(n, d.path[len(d.path)-1].key+" of 0 admits nothing", "write at least 1, or leave it out for the default")
 		}
 		return

@@ -21,8 +21,8 @@ type field[T any] struct {
 	bad bool
 }
 
-// given reports whether the field was written and could be read.
-func (f field[T]) given() bool { return f.n != nil && !f.bad }
+// present reports whether the field was written and could be read.
+func (f field[T]) present() bool { return f.n != nil && !f.bad }
 
 // missing reports whether the field was not written, or is null.
 func (f field[T]) missing() bool { return f.n == nil }

@@ -161,7 +161,7 @@ func (d *decoder) condition(n *yaml.Node, c *sets.Condition) {
 			d.boolean(value, &absent)
 		}
 	})
-	if c.Absent = absent.v; absent.given() && !absent.v {
+	if c.Absent = absent.v; absent.present() && !absent.v {
 		d.problemIn("absent", absent.n, "absent: false", "write true, or {} if the key must be present")
 	}
 }

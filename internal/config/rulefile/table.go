@@ -107,7 +107,7 @@ func (d *decoder) table(raw *rawLimit, l *config.Limit, p algo.Params) {
 	if t.n == nil {
 		return
 	}
-	if raw.lease.given() {
+	if raw.lease.present() {
 		d.problemIn("lease", raw.lease.n, "lease together with a table", "remove one of the two: what replicas take ahead is a part of one limit")
 	}
 	l.Table = &config.Table{By: t.by.v}
@@ -136,7 +136,7 @@ func (d *decoder) table(raw *rawLimit, l *config.Limit, p algo.Params) {
 // checkFollowed refuses tables that follow different entries. It also refuses a table that
 // follows an entry that leads to the descriptor or is part of its counters' keys.
 func (d *decoder) checkFollowed(raw *rawDescriptor, out *config.Descriptor) {
-	followed := out.Follows()
+	followed := out.TableKey()
 	check := func(at *rawLimit, l *config.Limit) {
 		t := at.rate().table
 		switch {
@@ -218,7 +218,7 @@ func (d *decoder) followedOnTheWay(domain *config.Domain) {
 	for rule := range withTables(domain, nil) {
 		c := rule.Descriptor()
 		for _, above := range rule.Path[:len(rule.Path)-1] {
-			if above.Key == c.Follows() {
+			if above.Key == c.TableKey() {
 				d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", yamlfile.Abridge(above.Key), above.Pos), "write this limit without that level, for the walk skips the entry, or under limits, with match and count_by")
 				break
 			}
@@ -232,13 +232,13 @@ func withTables(domain *config.Domain, task *background.Task) iter.Seq[config.Ru
 		tables := false // most domains have none
 		domain.Walk(func(c *config.Descriptor) {
 			task.Step()
-			tables = tables || c.Set == nil && c.Follows() != ""
+			tables = tables || c.Set == nil && c.TableKey() != ""
 		})
 		if !tables {
 			return
 		}
 		for rule := range domain.All() {
-			if c := rule.Descriptor(); c.Set == nil && c.Follows() != "" && !yield(rule) {
+			if c := rule.Descriptor(); c.Set == nil && c.TableKey() != "" && !yield(rule) {
 				return
 			}
 		}
@@ -265,7 +265,7 @@ func eclipsed(domain *config.Domain, task *background.Task) (warnings []config.P
 	}
 	for rule := range withTables(domain, task) {
 		c := rule.Descriptor()
-		follows, level := c.Follows(), domain.Descriptors
+		follows, level := c.TableKey(), domain.Descriptors
 		for i := 0; ; i++ {
 			if by := find(level, follows); by != nil && !slices.Contains(rule.Path, by) { // that is reported already
 				at := by.Pos.String()
@@ -273,7 +273,7 @@ func eclipsed(domain *config.Domain, task *background.Task) (warnings []config.P
 					at = "an admin rule"
 				}
 				warnings = append(warnings, config.Problem{Pos: c.Pos,
-					What:   fmt.Sprintf("the table of %s follows %s, but not where that entry leads to %s (%s) instead", yamlfile.Abridge(rule.Name()), yamlfile.Abridge(follows), yamlfile.Abridge(by.Joined()), at),
+					What:   fmt.Sprintf("the table of %s follows %s, but not where that entry leads to %s (%s) instead", yamlfile.Abridge(rule.Name()), yamlfile.Abridge(follows), yamlfile.Abridge(by.NamePart()), at),
 					Remedy: "write one of the two under limits, with match and count_by"})
 				break
 			}

@@ -9,9 +9,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 )
 
-// TestUselessComparesRows: a limit hides another one only if each of its rows is as strict
+// TestSetWarningsCompareRows: a limit hides another one only if each of its rows is as strict
 // as each of the other's.
-func TestUselessComparesRows(t *testing.T) {
+func TestSetWarningsCompareRows(t *testing.T) {
 	for _, c := range []struct {
 		by, of string
 		hidden int
@@ -30,7 +30,7 @@ limits:
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Useless(rules); len(got) != c.hidden {
+		if got := SetWarnings(rules); len(got) != c.hidden {
 			t.Errorf("%s before %s: %v", c.by, c.of, got)
 		}
 	}

@@ -68,8 +68,8 @@ type Node struct {
 	path string
 }
 
-// Given reports whether the node is a value, which may be null.
-func (n Node) Given() bool { return n.node != nil }
+// Present reports whether the node is a value, which may be null.
+func (n Node) Present() bool { return n.node != nil }
 
 // YAML returns the value as a node of gopkg.in/yaml.v3.
 func (n Node) YAML() *yaml.Node { return n.node }
@@ -135,7 +135,7 @@ type Field struct {
 // after the mapping's own, which win. A repeated key is a problem, and so is a value that
 // is no mapping. Null and the zero Node have no fields.
 func (n Node) Fields() []Field {
-	if !n.Given() {
+	if !n.Present() {
 		return nil
 	}
 	return n.fields(0)
@@ -212,7 +212,7 @@ func (n Node) Mapping(known ...string) map[string]Node {
 // List returns the elements of a list. Null and the zero Node have none. Any other value is
 // a problem.
 func (n Node) List() (elements []Node) {
-	if !n.Given() || n.IsNull() {
+	if !n.Present() || n.IsNull() {
 		return nil
 	}
 	if !n.IsList() {

@@ -10,10 +10,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
 )
 
-// Useless returns what can be told of rules on sets of entries from all of them
-// together: those that never apply, values that make no difference, those that never refuse because another one that
-// is as strict always applies as well, and those that have to be tried one by one.
-func Useless(r *config.Rules) (warnings []config.Problem) {
+// SetWarnings warns of rules on sets of entries, seen together: those that never apply,
+// values that make no difference, those that never refuse because another one that is as
+// strict always applies as well, and those that have to be tried one by one.
+func SetWarnings(r *config.Rules) (warnings []config.Problem) {
 	task := background.New()
 	defer task.Close()
 	for _, domain := range r.Domains {
