@@ -8,6 +8,7 @@ import (
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/distlimiter/ratelimit/internal/server"
@@ -22,26 +23,25 @@ type grpcFront interface {
 }
 
 func (s *service) grpcFront() grpcFront {
-	keepalive := s.opts.GRPC.Keepalive
-	if keepalive.Time == 0 {
-		keepalive.Time = math.MaxInt64 // never
+	connections := s.opts.GRPC.Keepalive
+	if connections.Time == 0 {
+		connections.Time = math.MaxInt64 // never
 	}
-	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, keepalive)
-	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	if s.opts.GRPC.Lean && s.traces != nil {
 		s.log.Warn("traces are recorded by grpc-go: it answers, and not the lean front")
 	}
 	if !s.leanFront() {
+		var secure []grpc.ServerOption
 		if s.handshakes != nil {
-			options = append(options, grpc.Creds(s.handshakes))
+			secure = append(secure, grpc.Creds(s.handshakes))
 		}
-		return s.grpcServer(options)
+		return s.grpcServer(connections, secure...)
 	}
 	o := lean.Options{
 		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Answer: s.server.Answer, Waits: !s.decidesInline(),
-		Rest:            s.grpcServer(options),
+		Rest:            s.grpcServer(inMemory),
 		MaxMessageBytes: s.opts.GRPC.MaxMessageSize, MaxStreams: s.opts.GRPC.MaxStreams, MaxHeaderBytes: s.opts.GRPC.MaxHeaderBytes,
-		Keepalive: keepalive, Log: s.log,
+		Keepalive: connections, Log: s.log,
 	}
 	if s.opts.GRPC.MaxWait > 0 && o.Waits {
 		o.Tap = s.shedder.Tap
@@ -62,8 +62,14 @@ func (s *service) leanFront() bool { return s.opts.GRPC.Lean && s.traces == nil 
 // for its turn then, so that none is refused under overload.
 func (s *service) decidesInline() bool { return s.leanFront() && s.opts.Store.Open == nil }
 
-func (s *service) grpcServer(options []grpc.ServerOption) *grpc.Server {
-	g := grpc.NewServer(options...)
+// inMemory is the keepalive of connections from the lean front, which end with those of
+// its clients.
+var inMemory = keepalive.ServerParameters{Time: math.MaxInt64}
+
+func (s *service) grpcServer(connections keepalive.ServerParameters, more ...grpc.ServerOption) *grpc.Server {
+	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, connections)
+	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
+	g := grpc.NewServer(append(options, more...)...)
 	if s.traces != nil { // a span records the messages
 		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
 	} else {

@@ -31,6 +31,12 @@ func connect(t *testing.T, l *lean.Server, settings ...http2.Setting) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return speak(t, conn, settings...)
+}
+
+// speak does the same on a connection that there is.
+func speak(t *testing.T, conn net.Conn, settings ...http2.Setting) *client {
+	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	c := &client{t: t, conn: conn}
@@ -50,14 +56,19 @@ func (c *client) send() {
 
 // call writes the frames of a call on a stream.
 func (c *client) call(stream uint32) {
+	c.begin(stream, callFields)
+	_ = c.WriteData(stream, true, []byte(callMessage))
+}
+
+// begin writes the header fields of a call, without the table of fields.
+func (c *client) begin(stream uint32, fields [][2]string) {
 	block, encode := bytes.Buffer{}, (*hpack.Encoder)(nil)
 	encode = hpack.NewEncoder(&block)
 	encode.SetMaxDynamicTableSize(0)
-	for _, f := range callFields {
+	for _, f := range fields {
 		_ = encode.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true})
-	_ = c.WriteData(stream, true, []byte(callMessage))
 }
 
 // next returns the next frame that want accepts, and nil at the end of the connection.
@@ -227,6 +238,7 @@ func TestTooManyFramesThatAskForNothing(t *testing.T) {
 		"window updates": func(c *client) { _ = c.WriteWindowUpdate(0, 1) },
 		"priorities":     func(c *client) { _ = c.WritePriority(1, http2.PriorityParam{StreamDep: 3}) },
 		"empty data":     func(c *client) { _ = c.WriteData(1, false, nil) },
+		"padding":        func(c *client) { _ = c.WriteDataPadded(1, false, nil, make([]byte, 1)) },
 		"unknown frames": func(c *client) { _ = c.WriteRawFrame(0x42, 0, 0, nil) },
 		"pings":          func(c *client) { _ = c.WritePing(false, [8]byte{}) },
 	} {

@@ -53,9 +53,10 @@ type conn struct {
 	relayed *relay // that got something of the last frame
 	takes   int64  // how many bytes of DATA the client may send
 	grants  uint32 // bytes of DATA read, which the client has not been told to send again
+	partial int    // bytes read since the last whole frame
 
-	writing atomic.Int64 // since when a write is under way, in ns; 0: none
-	heard   atomic.Int64 // when frames were read last
+	writing atomic.Int64 // since when a write is under way, as Server.now; 0: none
+	heard   atomic.Int64 // when frames were read last, as Server.now
 
 	mu         sync.Mutex
 	out        []byte // not yet written
@@ -63,6 +64,7 @@ type conn struct {
 	err        error  // of writing
 	streams    map[uint32]*stream
 	last       uint32    // the highest stream of the client
+	taken      uint32    // the highest that was not ignored
 	window     int64     // how many bytes of DATA the client takes
 	initial    int64     // window of a new stream
 	blocked    []*stream // those with data that wait for a window, by age
@@ -103,11 +105,17 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.tap.FullMethodName = s.Method
 	c.opened = time.Now()
 	c.idle, c.controlled = c.opened, c.opened
-	c.heard.Store(c.opened.UnixNano())
+	c.heard.Store(int64(c.opened.Sub(s.started)))
 	if age := s.Keepalive.MaxConnectionAge; age > 0 {
 		// Not all connections of a restart at once: a tenth more or less.
 		c.age = age + time.Duration((rand.Float64()-0.5)*0.2*float64(age))
 	}
+	// Now, because nothing may be sent before.
+	c.out = appendSettings(c.out,
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: s.MaxStreams},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: window},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: s.MaxHeaderBytes})
+	c.out = appendWindowUpdate(c.out, 0, window-defaultWindow)
 	return c
 }
 
@@ -116,9 +124,9 @@ func (c *conn) serve() {
 	err := c.read()
 	c.mu.Lock()
 	if fatal, is := errors.AsType[http2.ConnectionError](err); is {
-		c.out = appendGoAway(c.out, c.last, http2.ErrCode(fatal), "")
+		c.out = appendGoAway(c.out, c.taken, http2.ErrCode(fatal), "")
 	} else if calm, is := errors.AsType[*calmError](err); is {
-		c.out = appendGoAway(c.out, c.last, http2.ErrCodeEnhanceYourCalm, calm.why)
+		c.out = appendGoAway(c.out, c.taken, http2.ErrCodeEnhanceYourCalm, calm.why)
 	}
 	c.flush()
 	for _, r := range c.relays {
@@ -152,14 +160,6 @@ func (e *calmError) Error() string { return e.why }
 var errGone = errors.New("all calls are answered, and no new ones taken")
 
 func (c *conn) read() error {
-	c.mu.Lock()
-	c.out = appendSettings(c.out,
-		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: c.s.MaxStreams},
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: window},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.s.MaxHeaderBytes})
-	c.out = appendWindowUpdate(c.out, 0, window-defaultWindow)
-	c.flush()
-	c.mu.Unlock()
 	var preface [len(http2.ClientPreface)]byte
 	if _, err := io.ReadFull(c.in, preface[:]); err != nil {
 		return err
@@ -184,7 +184,9 @@ func (c *conn) read() error {
 			c.relayed = nil
 		}
 		for {
-			if frame, err = c.framer.ReadFrame(); err == nil {
+			frame, err = c.framer.ReadFrame()
+			c.partial = 0
+			if err == nil {
 				break
 			}
 			bad, is := errors.AsType[http2.StreamError](err)
@@ -214,7 +216,12 @@ func (p pausing) Read(b []byte) (int, error) {
 	if err := p.c.pause(); err != nil {
 		return 0, err
 	}
-	return p.c.nc.Read(b)
+	n, err := p.c.nc.Read(b)
+	// The framer bounds header fields, but not how many frames without any it reads.
+	if p.c.partial += n; p.c.partial > 4*int(p.c.s.MaxHeaderBytes)+2*readBytes {
+		return n, &calmError{"too many frames of one header block"}
+	}
+	return n, err
 }
 
 // pause is called before a read that may wait.
@@ -244,6 +251,9 @@ func (c *conn) reset(e http2.StreamError) error {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
 		c.last = e.StreamID
+		if !c.leaving {
+			c.taken = c.last
+		}
 	}
 	c.end(c.streams[e.StreamID], e.Code)
 	c.out = appendReset(c.out, e.StreamID, e.Code)
@@ -270,10 +280,13 @@ func (c *conn) forget(st *stream) {
 	}
 	delete(c.streams, st.id)
 	c.unsent -= len(st.data)
+	if st.relay != nil && len(st.data) > 0 {
+		st.relay.grant(uint32(len(st.data)))
+	}
 	c.served(st)
 	st.data, st.trailer = nil, nil
 	if c.empty() {
-		c.idle = time.Unix(0, c.s.now.Load())
+		c.idle = c.s.at(c.s.now.Load())
 	}
 }
 
@@ -350,6 +363,9 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	}
 	c.last = id
 	c.paid()
+	if !c.leaving {
+		c.taken = id
+	}
 	refuse := func(code http2.ErrCode) error {
 		c.out = appendReset(c.out, id, code)
 		return c.calm()
@@ -361,7 +377,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	case err != nil, f.HasPriority() && f.Priority.StreamDep == id, f.StreamEnded() && h.declared > 0:
 		return refuse(http2.ErrCodeProtocol)
 	case c.leaving: // the client knows that it was not taken
-		return nil
+		return c.calm()
 	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent, c.kept > mostKept:
 		c.out = appendReset(c.out, id, http2.ErrCodeRefusedStream)
 		return nil
@@ -392,6 +408,8 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 func (c *conn) readTrailer(f *http2.MetaHeadersFrame) error {
 	st := c.streams[f.StreamID]
 	switch {
+	case st == nil && c.leaving: // of a stream that was not taken
+		return c.calm()
 	case st == nil:
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
 	case st.ended:
@@ -410,6 +428,7 @@ func (c *conn) readTrailer(f *http2.MetaHeadersFrame) error {
 	} else {
 		st.relay.data(st.up, nil, true)
 	}
+	c.relayed = st.relay
 	return nil
 }
 
@@ -465,7 +484,7 @@ func (c *conn) readData(f *http2.DataFrame) error {
 		c.out = appendWindowUpdate(c.out, id, uint32(padding))
 	}
 	var err error
-	if size == 0 && !st.ended {
+	if len(data) == 0 && !st.ended {
 		err = c.calm()
 	}
 	c.mu.Unlock()
@@ -517,6 +536,7 @@ func (c *conn) readSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
+	initial := c.initial
 	err := f.ForeachSetting(func(s http2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return err
@@ -525,21 +545,24 @@ func (c *conn) readSettings(f *http2.SettingsFrame) error {
 		case http2.SettingHeaderTableSize:
 			c.resize = c.resize || s.Val < 4096
 		case http2.SettingInitialWindowSize:
-			by := int64(s.Val) - c.initial
-			c.initial = int64(s.Val)
-			for _, st := range c.streams {
-				if st.window += by; st.window > mostWindow {
-					return http2.ConnectionError(http2.ErrCodeFlowControl)
-				}
-			}
-			for _, r := range c.relays {
-				r.resize(c.initial)
-			}
+			initial = int64(s.Val)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	// Once, however often a frame sets it.
+	if by := initial - c.initial; by != 0 {
+		c.initial = initial
+		for _, st := range c.streams {
+			if st.window += by; st.window > mostWindow {
+				return http2.ConnectionError(http2.ErrCodeFlowControl)
+			}
+		}
+		for _, r := range c.relays {
+			r.resize(c.initial)
+		}
 	}
 	c.out = appendSettingsAck(c.out)
 	c.pumpAll()

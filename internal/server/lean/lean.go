@@ -68,13 +68,14 @@ type Server struct {
 	idle    atomic.Int32   // workers
 	watch   sync.Once
 	done    chan struct{}
-	now     atomic.Int64 // the time of the last look at the connections, in ns
+	started time.Time
+	now     atomic.Int64 // when the connections were looked at last, in ns since started; never 0
 }
 
 // New returns a Server. It needs a Stop or GracefulStop.
 func New(o Options) *Server {
-	s := &Server{Options: o, rest: newPipes(), conns: make(map[*conn]struct{}), jobs: make(chan job), done: make(chan struct{})}
-	s.now.Store(time.Now().UnixNano())
+	s := &Server{Options: o, rest: newPipes(), conns: make(map[*conn]struct{}), jobs: make(chan job), started: time.Now(), done: make(chan struct{})}
+	s.now.Store(1)
 	go func() { _ = o.Rest.Serve(s.rest) }() // ends with the pipes
 	go s.watchConnections()
 	return s
@@ -187,9 +188,12 @@ func (s *Server) snapshot() []*conn {
 // answered.
 func (s *Server) GracefulStop() {
 	for _, c := range s.stop() {
-		c.mu.Lock()
-		c.drain()
-		c.mu.Unlock()
+		s.serving.Go(func() { // none waits until another has read what it was sent
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.drain()
+			c.flush()
+		})
 	}
 	s.end()
 }
@@ -250,8 +254,12 @@ func (s *Server) worker(j job) {
 	}
 }
 
+// at returns the time that is so many ns after the start. Steps of the wall clock do not
+// change it.
+func (s *Server) at(ns int64) time.Time { return s.started.Add(time.Duration(ns)) }
+
 // watchConnections looks at all connections now and then, for what they do not see
-// themselves: silence, age, writes that do not end.
+// themselves: silence, age, writes that do not end. It never waits for one of them.
 func (s *Server) watchConnections() {
 	tick := time.Second
 	for _, d := range []time.Duration{s.Keepalive.Time, s.Keepalive.Timeout, s.Keepalive.MaxConnectionAge, s.Keepalive.MaxConnectionAgeGrace, s.Keepalive.MaxConnectionIdle} {
@@ -264,7 +272,7 @@ func (s *Server) watchConnections() {
 	for {
 		select {
 		case now := <-ticker.C:
-			s.now.Store(now.UnixNano())
+			s.now.Store(int64(now.Sub(s.started)))
 			s.mu.Lock()
 			conns := s.snapshot()
 			s.mu.Unlock()

@@ -33,7 +33,7 @@ type relay struct {
 	streams map[uint32]*stream
 	window  int64  // how many bytes of DATA grpc-go takes
 	held    []held // what it does not take yet
-	waits   int    // bytes of it
+	waiting int    // bytes of held
 	initial int64  // the window that grpc-go was told new streams have
 }
 
@@ -89,7 +89,7 @@ func (r *relay) data(up uint32, data []byte, end bool) {
 	}
 	if len(r.held) > 0 || int64(len(data)) > r.window {
 		r.held = append(r.held, held{up, slices.Clone(data), end})
-		r.waits += len(data)
+		r.waiting += frameHeader + len(data)
 		return
 	}
 	r.window -= int64(len(data))
@@ -101,7 +101,7 @@ func (r *relay) data(up uint32, data []byte, end bool) {
 func (r *relay) wait() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.closed && len(r.queue)+r.waits > mostQueued {
+	for !r.closed && len(r.queue)+r.waiting > mostQueued {
 		r.changed.Wait()
 	}
 }
@@ -115,7 +115,6 @@ func (r *relay) reset(up uint32, code http2.ErrCode) {
 	}
 	r.drop(up)
 	r.queue = appendReset(r.queue, up, code)
-	r.changed.Broadcast()
 }
 
 // forget takes out a stream that both sides have ended.
@@ -123,7 +122,6 @@ func (r *relay) forget(up uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.drop(up)
-	r.changed.Broadcast() // for wait
 }
 
 // drop takes out a stream and what is held of it; r.mu is held.
@@ -131,10 +129,11 @@ func (r *relay) drop(up uint32) {
 	delete(r.streams, up)
 	r.held = slices.DeleteFunc(r.held, func(h held) bool {
 		if h.up == up {
-			r.waits -= len(h.data)
+			r.waiting -= frameHeader + len(h.data)
 		}
 		return h.up == up
 	})
+	r.changed.Broadcast()
 }
 
 // widen passes a window update of a stream on.
@@ -225,7 +224,7 @@ func (r *relay) read() {
 	r.mu.Unlock()
 	for _, st := range left {
 		st.relay = nil
-		c.out = appendReset(c.out, st.id, http2.ErrCodeRefusedStream)
+		c.out = appendReset(c.out, st.id, http2.ErrCodeInternal) // it may have been served
 		c.forget(st)
 	}
 	c.flush()
@@ -301,6 +300,9 @@ func (c *conn) answered(st *stream, f http2.Frame) {
 			st.relay.grant(uint32(padding))
 		}
 	case *http2.RSTStreamFrame:
+		if f.ErrCode == http2.ErrCodeNo && (st.finish || st.trailer != nil) {
+			return // its answer waits for the client's windows, and done comes after it
+		}
 		c.out = appendReset(c.out, st.id, f.ErrCode)
 		st.relay.forget(st.up)
 		c.forget(st)
@@ -329,7 +331,7 @@ func (r *relay) widened(by int64) {
 	for len(r.held) > 0 && int64(len(r.held[0].data)) <= r.window {
 		h := r.held[0]
 		r.held = r.held[1:]
-		r.waits -= len(h.data)
+		r.waiting -= frameHeader + len(h.data)
 		r.window -= int64(len(h.data))
 		r.queue = appendData(r.queue, h.up, h.data, h.end)
 	}

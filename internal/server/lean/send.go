@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"runtime"
 	"sync"
-	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -102,7 +101,7 @@ func (c *conn) wait(ctx context.Context, st *stream, b *buffer) {
 		c.flushSoon()
 	}
 	if c.empty() {
-		c.idle = time.Unix(0, c.s.now.Load())
+		c.idle = c.s.at(c.s.now.Load())
 		c.leave()
 	}
 	c.mu.Unlock()
@@ -117,13 +116,13 @@ const prefixBytes = frameHeader + 5
 // answer decides a call now, and writes the answer where it is sent from.
 func (c *conn) answer(ctx context.Context, st *stream, message []byte) {
 	c.earlyPings = 0
-	start := len(c.out)
+	start, resize := len(c.out), c.resize
 	c.head(st)
 	data := len(c.out)
 	c.out = append(c.out, make([]byte, prefixBytes)...)
 	out, err := c.s.Answer(ctx, c.out, message)
 	if err != nil {
-		c.out = out[:start]
+		c.out, c.resize = out[:start], resize
 		c.refuse(st, err)
 		return
 	}

@@ -24,7 +24,6 @@ func (c *conn) drain() {
 	c.draining = time.Now()
 	c.out = appendGoAway(c.out, mostStreamID, http2.ErrCodeNo, "graceful_stop")
 	c.out = appendPing(c.out, pingDrain, false)
-	c.flush()
 }
 
 // goAway takes no new streams.
@@ -33,39 +32,58 @@ func (c *conn) goAway() {
 		return
 	}
 	c.leaving = true
-	c.out = appendGoAway(c.out, c.last, http2.ErrCodeNo, "graceful_stop")
-	c.flush()
-	c.leave()
+	c.out = appendGoAway(c.out, c.taken, http2.ErrCodeNo, "graceful_stop")
 }
 
-// look does what time makes due.
+// look does what time makes due. Its caller has other connections to look at, so it leaves
+// what may wait for the client to others.
 func (c *conn) look(now time.Time) {
-	if since := c.writing.Load(); since != 0 && now.Sub(time.Unix(0, since)) > writeTime {
-		_ = c.nc.Close() // whose writer sees it
+	if since := c.writing.Load(); since != 0 && now.Sub(c.s.at(since)) > writeTime {
+		c.kill()
 		return
 	}
 	if !c.mu.TryLock() {
 		return // it is busy
 	}
 	defer c.mu.Unlock()
+	if c.due(now); len(c.out) > 0 {
+		go func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.flush()
+			c.leave()
+		}()
+	}
+}
+
+// kill closes the connection, whose reader and writer see it. The end of TLS may take some
+// seconds, because it is written, too.
+func (c *conn) kill() {
+	go func() { _ = c.nc.Close() }()
+}
+
+// due queues what is due.
+func (c *conn) due(now time.Time) {
 	k := &c.s.Keepalive
-	heard := time.Unix(0, c.heard.Load())
+	heard := c.s.at(c.heard.Load())
+	if !heard.Before(c.asked) {
+		c.asked = time.Time{} // whatever was heard
+	}
 	switch {
-	case !c.asked.IsZero() && now.Sub(c.asked) > k.Timeout && heard.Before(c.asked):
-		_ = c.nc.Close() // nobody is there
+	case !c.asked.IsZero() && now.Sub(c.asked) > k.Timeout:
+		c.kill() // nobody is there
 		return
 	case c.asked.IsZero() && k.Time > 0 && now.Sub(heard) > k.Time:
 		c.asked = now
 		c.out = appendPing(c.out, pingAlive, false)
-		c.flush()
 	}
 	switch {
 	case !c.draining.IsZero():
 		if now.Sub(c.draining) > drainTime {
 			c.goAway()
 		}
-		if c.s.Keepalive.MaxConnectionAgeGrace > 0 && c.age > 0 && now.Sub(c.opened) > c.age+k.MaxConnectionAgeGrace {
-			_ = c.nc.Close()
+		if k.MaxConnectionAgeGrace > 0 && c.age > 0 && now.Sub(c.opened) > c.age+k.MaxConnectionAgeGrace {
+			c.kill()
 			return
 		}
 	case c.age > 0 && now.Sub(c.opened) > c.age,
@@ -76,7 +94,6 @@ func (c *conn) look(now time.Time) {
 	for _, st := range c.streams {
 		if st.kept > 0 && !st.ctx.deadline.IsZero() && now.After(st.ctx.deadline) {
 			c.refuse(st, context.DeadlineExceeded)
-			c.flush()
 		}
 	}
 }
