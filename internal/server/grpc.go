@@ -15,8 +15,10 @@ import (
 )
 
 // streamWorkers is the number of goroutines per processor that serve requests. They
-// save a request a goroutine of its own, whose stack would have to grow. More workers
-// than requests in flight gain nothing, and hundreds cost.
+// save a request a goroutine of its own, whose stack would have to grow. Workers of which
+// each waits for Redis are soon too few: 16 instead of 128 cost 12 to 30 % more CPU a
+// request with Redis, and 1 to 16 % more in memory on 4 connections; on 64 connections in
+// memory they cost 6 to 11 % less.
 const streamWorkers = 128
 
 // Flow-control windows, per stream and per connection: the smallest possible, which
