@@ -15,8 +15,10 @@ import (
 )
 
 // streamWorkers is the number of goroutines per processor that serve requests. They
-// save a request a goroutine of its own, whose stack would have to grow. More workers
-// than requests in flight gain nothing, and hundreds cost.
+// save a request a goroutine of its own, whose stack would have to grow. Workers of which
+// each waits for Redis are soon too few: on a busy machine (load 14 and 22) 16 instead of
+// 128 cost 13 to 31 % more CPU a request with Redis, and 1 to 17 % more in memory on 4
+// connections; on 64 connections in memory they cost 6 to 11 % less.
 const streamWorkers = 128
 
 // Flow-control windows, per stream and per connection: the smallest possible, which

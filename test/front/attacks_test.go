@@ -23,8 +23,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/server/lean"
 )
 
-// A call whose stream is reset runs to its end. Until then it counts, whoever reset it:
-// the client (CVE-2023-44487), or the server for what the client did (CVE-2025-8671).
+// A call whose stream is reset runs to its end. Until then it counts, whether the client
+// reset it (CVE-2023-44487) or the server did for what the client sent (CVE-2025-8671).
 func TestCallsThatAreResetStillCount(t *testing.T) {
 	const most = 10
 	for name, reset := range map[string]func(c *client, stream uint32){

@@ -303,8 +303,7 @@ func (c *conn) calm() error {
 }
 
 // paid is called for a call's header fields and for its message. They allow for one frame
-// each that leads to no answer: a client that gives up resets every call, and sends the
-// messages of calls that were refused.
+// each that leads to no answer: a client that gives up resets every call.
 func (c *conn) paid() {
 	if c.control > 0 {
 		c.control--
@@ -379,6 +378,7 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	case c.leaving: // the client knows that it was not taken
 		return c.calm()
 	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent, c.kept > mostKept:
+		c.paid() // the message and a reset may be on their way
 		c.out = appendReset(c.out, id, http2.ErrCodeRefusedStream)
 		return nil
 	}
