@@ -130,10 +130,15 @@ func (r *Report) Markdown(w io.Writer) error {
 	}
 	if len(r.Envoy) > 0 {
 		plain := r.Envoy[0]
-		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service | its CPU µs per request | p50 µs | added | p99 µs | added |\n| --- | ---: | ---: | ---: | ---: | ---: |\n",
-			median(plain.Samples, PerSecond), plain.Scenario.Title)
+		title, line, cpu := "", "", func(*Row) string { return "" } // older reports have no CPU here
+		if slices.ContainsFunc(r.Envoy, func(row *Row) bool { return row.Median(ServerCPU) > 0 }) {
+			title, line = " its CPU µs per request |", " ---: |"
+			cpu = func(row *Row) string { return " " + orNothing("%.1f", row.Median(ServerCPU)) + " |" }
+		}
+		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service |%s p50 µs | added | p99 µs | added |\n| --- |%s ---: | ---: | ---: | ---: |\n",
+			median(plain.Samples, PerSecond), plain.Scenario.Title, title, line)
 		for _, row := range r.Envoy {
-			fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %.0f |\n", row.title(), orNothing("%.1f", median(row.Samples, ServerCPU)),
+			fmt.Fprintf(&b, "| %s |%s %.0f | %.0f | %.0f | %.0f |\n", row.title(), cpu(row),
 				median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))
 		}
 	}
