@@ -3,7 +3,6 @@ package algo
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -507,12 +506,5 @@ func (p Params) checkHold() error {
 
 // holders returns the names of the algorithms that can hold, as a sentence lists them.
 func holders() string {
-	var names []string
-	for a := range kinds {
-		if _, can := Algorithm(a).CanHold(); can {
-			names = append(names, kinds[a].name)
-		}
-	}
-	last := len(names) - 1
-	return strings.Join(names[:last], ", ") + " or " + names[last]
+	return listOf(func(a Algorithm) bool { _, can := a.CanHold(); return can })
 }

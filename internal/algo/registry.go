@@ -63,9 +63,14 @@ func (a Algorithm) Takes(t Takes) bool { return a.known() && kinds[a].takes&t ==
 // AlgorithmsWith returns the names of the algorithms that have these parameters, as a
 // sentence lists them: "token_bucket, leaky_bucket or hybrid".
 func AlgorithmsWith(t Takes) string {
+	return listOf(func(a Algorithm) bool { return a.Takes(t) })
+}
+
+// listOf returns the names of some algorithms as a sentence lists them.
+func listOf(some func(Algorithm) bool) string {
 	var names []string
 	for i := range kinds {
-		if kinds[i].takes&t == t {
+		if some(Algorithm(i)) {
 			names = append(names, kinds[i].name)
 		}
 	}

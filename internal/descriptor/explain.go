@@ -574,7 +574,7 @@ func (l ExplainedLimit) String() string {
 	return strings.Join(append(lines, "counter   "+config.Quote(l.CounterKey)), "\n   ")
 }
 
-// String returns the place as key=value (file:line:column).
+// String returns the node as key=value (file:line:column).
 func (p NodeInfo) String() string {
 	return located(entryText(Entry{Key: p.Key, Value: p.Value}), p.Pos)
 }

@@ -275,6 +275,9 @@ func (e eager) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// isPing reports whether the frame asks for an answer.
+func isPing(f http2.Frame) bool { p, is := f.(*http2.PingFrame); return is && !p.IsAck() }
+
 // takeAndStop begins a connection, takes what comes first, and never reads again.
 func takeAndStop(t *testing.T, conn net.Conn) *client {
 	c := speak(t, conn)
@@ -298,7 +301,7 @@ func TestAClientThatReadsNothingHoldsUpNobodyElse(t *testing.T) {
 		c := speak(t, dial())
 		_ = c.conn.SetDeadline(time.Now().Add(time.Hour))
 		for range 5 {
-			ping := c.next(func(f http2.Frame) bool { p, is := f.(*http2.PingFrame); return is && !p.IsAck() })
+			ping := c.next(isPing)
 			_ = c.WritePing(true, ping.(*http2.PingFrame).Data)
 			c.send()
 		}
@@ -333,7 +336,6 @@ func TestAClientThatOwesAPingIsAskedAgain(t *testing.T) {
 			o.Keepalive = keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}
 		})
 		c := speak(t, pipe(t, l)())
-		isPing := func(f http2.Frame) bool { p, is := f.(*http2.PingFrame); return is && !p.IsAck() }
 		_ = c.conn.SetDeadline(time.Now().Add(time.Minute))
 		c.next(isPing)
 		time.Sleep(2 * time.Second) // of the test's clock
@@ -391,7 +393,7 @@ func (c *client) ask(stream uint32, method string) {
 	c.begin(stream, fields)
 }
 
-// answerOf asks for an answer of so many bytes, in a message.
+// answerOf returns a request for an answer of size bytes.
 func (c *client) answerOf(size int) []byte {
 	return message(c.t, &grpc_testing.StreamingOutputCallRequest{ResponseParameters: []*grpc_testing.ResponseParameters{{Size: int32(size)}}})
 }

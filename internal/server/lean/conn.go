@@ -242,17 +242,25 @@ func (c *conn) pause() error {
 // empty reports whether nothing is under way.
 func (c *conn) empty() bool { return len(c.streams) == 0 && c.running == 0 }
 
+// begun notes a new stream of the client.
+func (c *conn) begun(id uint32) error {
+	if id%2 == 0 {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	c.last = id
+	if !c.leaving {
+		c.taken = id
+	}
+	return nil
+}
+
 // reset ends a stream that has an error.
 func (c *conn) reset(e http2.StreamError) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.StreamID > c.last { // its header fields were malformed
-		if e.StreamID%2 == 0 {
-			return http2.ConnectionError(http2.ErrCodeProtocol)
-		}
-		c.last = e.StreamID
-		if !c.leaving {
-			c.taken = c.last
+		if err := c.begun(e.StreamID); err != nil {
+			return err
 		}
 	}
 	c.end(c.streams[e.StreamID], e.Code)
@@ -357,14 +365,10 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	if id <= c.last {
 		return c.readTrailer(f)
 	}
-	if id%2 == 0 {
-		return http2.ConnectionError(http2.ErrCodeProtocol)
+	if err := c.begun(id); err != nil {
+		return err
 	}
-	c.last = id
 	c.paid()
-	if !c.leaving {
-		c.taken = id
-	}
 	refuse := func(code http2.ErrCode) error {
 		c.out = appendReset(c.out, id, code)
 		return c.calm()

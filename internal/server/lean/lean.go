@@ -254,8 +254,7 @@ func (s *Server) worker(j job) {
 	}
 }
 
-// at returns the time that is so many ns after the start. Steps of the wall clock do not
-// change it.
+// at returns the time that is ns after the start. Steps of the wall clock do not change it.
 func (s *Server) at(ns int64) time.Time { return s.started.Add(time.Duration(ns)) }
 
 // watchConnections looks at all connections now and then, for what they do not see

@@ -33,7 +33,7 @@ type relay struct {
 	streams map[uint32]*stream
 	window  int64  // how many bytes of DATA grpc-go takes
 	held    []held // what it does not take yet
-	waiting int    // bytes of held
+	waiting int    // size of held
 	initial int64  // the window that grpc-go was told new streams have
 }
 
@@ -43,6 +43,9 @@ type held struct {
 	data []byte
 	end  bool
 }
+
+// size is the number of bytes of its frame.
+func (h held) size() int { return frameHeader + len(h.data) }
 
 // relayTo begins to relay a stream; end: no DATA follows. c.mu is held.
 func (c *conn) relayTo(st *stream, fields []hpack.HeaderField, end bool) {
@@ -88,8 +91,9 @@ func (r *relay) data(up uint32, data []byte, end bool) {
 		return
 	}
 	if len(r.held) > 0 || int64(len(data)) > r.window {
-		r.held = append(r.held, held{up, slices.Clone(data), end})
-		r.waiting += frameHeader + len(data)
+		h := held{up, slices.Clone(data), end}
+		r.held = append(r.held, h)
+		r.waiting += h.size()
 		return
 	}
 	r.window -= int64(len(data))
@@ -129,7 +133,7 @@ func (r *relay) drop(up uint32) {
 	delete(r.streams, up)
 	r.held = slices.DeleteFunc(r.held, func(h held) bool {
 		if h.up == up {
-			r.waiting -= frameHeader + len(h.data)
+			r.waiting -= h.size()
 		}
 		return h.up == up
 	})
@@ -331,7 +335,7 @@ func (r *relay) widened(by int64) {
 	for len(r.held) > 0 && int64(len(r.held[0].data)) <= r.window {
 		h := r.held[0]
 		r.held = r.held[1:]
-		r.waiting -= frameHeader + len(h.data)
+		r.waiting -= h.size()
 		r.window -= int64(len(h.data))
 		r.queue = appendData(r.queue, h.up, h.data, h.end)
 	}
