@@ -137,7 +137,7 @@ func (d *Data) report(w io.Writer) error {
 		_, err := io.WriteString(w, "Not measured yet.\n")
 		return err
 	}
-	if err := d.Report.Markdown(w); err != nil {
+	if err := d.Report.Summary(w); err != nil {
 		return err
 	}
 	// The same plots as package plots draws: only measured figures have one.

@@ -126,14 +126,12 @@ func parseName(name benchfmt.Name) (Result, error) {
 	return r, nil
 }
 
-// column of a table of libraries.
+// column of a table of libraries, in which all are ranked.
 type column struct {
 	title, format        string
 	keys, procs, callers int
 	unit                 string
 	scale                float64
-	// contest marks a column in which libraries are ranked.
-	contest bool
 }
 
 // finder finds the figures of a library; nil if it has none.
@@ -154,31 +152,29 @@ const (
 )
 
 var memoryColumns = []column{
-	{title: "10,000 keys: CPU ns", format: "%.0f", keys: few, procs: 1, unit: "cpu-ns/op", scale: 1, contest: true},
-	{title: "10,000 keys on 2 cores: ns", format: "%.0f", keys: few, procs: 2, unit: "ns/op", scale: 1, contest: true},
-	{title: "1,000,000 keys: CPU ns", format: "%.0f", keys: many, procs: 1, unit: "cpu-ns/op", scale: 1, contest: true},
-	{title: "1,000,000 keys on 2 cores: ns", format: "%.0f", keys: many, procs: 2, unit: "ns/op", scale: 1, contest: true},
-	{title: "allocations", format: "%.0f", keys: many, procs: 1, unit: "allocs/op", scale: 1},
-	{title: "bytes per key", format: "%.0f", keys: many, procs: 1, unit: "B/key", scale: 1, contest: true},
+	{title: "10,000 keys: CPU ns", format: "%.0f", keys: few, procs: 1, unit: "cpu-ns/op", scale: 1},
+	{title: "on 2 cores: ns", format: "%.0f", keys: few, procs: 2, unit: "ns/op", scale: 1},
+	{title: "1,000,000 keys: CPU ns", format: "%.0f", keys: many, procs: 1, unit: "cpu-ns/op", scale: 1},
+	{title: "on 2 cores: ns", format: "%.0f", keys: many, procs: 2, unit: "ns/op", scale: 1},
+	{title: "bytes of a key", format: "%.0f", keys: many, procs: 1, unit: "B/key", scale: 1},
 }
 
 var redisColumns = []column{
-	{title: "round trips", format: "%.1f", keys: few, procs: 1, callers: 1, unit: "reads/op", scale: 1, contest: true},
-	{title: "one caller waits µs", format: "%.0f", keys: few, procs: 1, callers: 1, unit: "ns/op", scale: 1e-3, contest: true},
-	{title: "64 callers: own CPU µs", format: "%.1f", keys: few, procs: 1, callers: crowd, unit: "cpu-ns/op", scale: 1e-3, contest: true},
-	{title: "64 callers: Redis CPU µs", format: "%.1f", keys: few, procs: 1, callers: crowd, unit: "redis-ns/op", scale: 1e-3, contest: true},
-	{title: "new keys: own CPU µs", format: "%.1f", keys: many, procs: 1, callers: crowd, unit: "cpu-ns/op", scale: 1e-3, contest: true},
-	{title: "new keys: Redis CPU µs", format: "%.1f", keys: many, procs: 1, callers: crowd, unit: "redis-ns/op", scale: 1e-3, contest: true},
-	{title: "bytes per key", format: "%.0f", keys: few, procs: 1, callers: crowd, unit: "B/key", scale: 1, contest: true},
+	{title: "round trips", format: "%.1f", keys: few, procs: 1, callers: 1, unit: "reads/op", scale: 1},
+	{title: "one caller waits µs", format: "%.0f", keys: few, procs: 1, callers: 1, unit: "ns/op", scale: 1e-3},
+	{title: "64 callers: CPU µs", format: "%.1f", keys: few, procs: 1, callers: crowd, unit: "cpu-ns/op", scale: 1e-3},
+	{title: "Redis' CPU µs", format: "%.1f", keys: few, procs: 1, callers: crowd, unit: "redis-ns/op", scale: 1e-3},
+	{title: "bytes of a key", format: "%.0f", keys: few, procs: 1, callers: crowd, unit: "B/key", scale: 1},
 }
 
-// LibrariesMarkdown writes the tables of libraries.
+// LibrariesMarkdown writes the tables of libraries. A figure that is ahead of ours by more
+// than 2 % is bold.
 func (d *Data) LibrariesMarkdown(w io.Writer) error {
 	var b strings.Builder
 	if len(d.Libraries) == 0 {
 		b.WriteString("Not measured yet.\n")
 	}
-	for i, store := range []struct {
+	for _, store := range []struct {
 		name, title string
 		columns     []column
 	}{{"memory", "In memory", memoryColumns}, {"redis", "In Redis", redisColumns}} {
@@ -188,15 +184,18 @@ func (d *Data) LibrariesMarkdown(w io.Writer) error {
 				classes = append(classes, r.Class)
 			}
 		}
-		for j, class := range classes {
-			if i+j > 0 {
-				b.WriteByte('\n')
-			}
-			fmt.Fprintf(&b, "### %s: %s\n\n| library |", store.title, class)
-			for _, c := range store.columns {
-				fmt.Fprintf(&b, " %s |", c.title)
-			}
-			b.WriteString(" |\n| --- |" + strings.Repeat(" ---: |", len(store.columns)) + " --- |\n")
+		if len(classes) == 0 {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "### %s\n\n| algorithm | library |", store.title)
+		for _, c := range store.columns {
+			fmt.Fprintf(&b, " %s |", c.title)
+		}
+		b.WriteString(" |\n| --- | --- |" + strings.Repeat(" ---: |", len(store.columns)) + " --- |\n")
+		for _, class := range classes {
 			d.classRows(&b, store.name, class, store.columns)
 		}
 	}
@@ -207,34 +206,31 @@ func (d *Data) LibrariesMarkdown(w io.Writer) error {
 func (d *Data) classRows(b *strings.Builder, store, class string, columns []column) {
 	ours := d.find(store, class, Ours)
 	for _, library := range d.libraries(store, class) {
-		fmt.Fprintf(b, "| %s |", library)
+		fmt.Fprintf(b, "| %s | %s |", class, library)
 		find := d.find(store, class, library)
-		var ahead []string
 		for _, c := range columns {
 			if !c.measured(find) {
 				b.WriteString(" – |")
 				continue
 			}
-			value, own := c.of(find), c.of(ours)
-			fmt.Fprintf(b, " "+c.format+" |", value)
-			if c.contest && value > 0 && value < 0.98*own && library != Ours {
-				ahead = append(ahead, c.title)
+			value := c.of(find)
+			text := fmt.Sprintf(c.format, value)
+			if value > 0 && value < 0.98*c.of(ours) {
+				text = "**" + text + "**"
 			}
+			fmt.Fprintf(b, " %s |", text)
 		}
-		fmt.Fprintf(b, " %s |\n", remark(library, store, ahead))
+		fmt.Fprintf(b, " %s |\n", remark(library, store))
 	}
 }
 
-// remark returns the notes on a library, and where it is ahead of ours.
-func remark(library, store string, ahead []string) string {
+// remark returns the notes on a library.
+func remark(library, store string) string {
 	var parts []string
 	for _, name := range []string{library, library + "/" + store} {
 		if text := remarks[name]; text != "" {
 			parts = append(parts, text)
 		}
-	}
-	if len(ahead) > 0 {
-		parts = append(parts, "**ahead of ours** in "+strings.Join(ahead, ", "))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -92,11 +92,7 @@ func storeRatio(row, floor *Row) float64 {
 // Markdown writes the report as tables.
 func (r *Report) Markdown(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s. Medians of %d interleaved rounds; %d requests in flight on %d connections where the table does not say otherwise, servers on one core, load and Redis on the other.\n",
-		r.Machine, r.Time.Format("2006-01-02"), r.Rounds, r.InFlight, r.Connections)
-	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "\n%s\n", note)
-	}
+	r.intro(&b)
 	scenario := ""
 	for _, row := range r.Rows {
 		if row.Scenario.Name != scenario {
@@ -128,22 +124,37 @@ func (r *Report) Markdown(w io.Writer) error {
 				ratio(row, floorOf(group, FloorTuned, row), ServerCPU), orNothing("%.1f", median(row.Samples, StoreCPU)))
 		}
 	}
-	if len(r.Envoy) > 0 {
-		plain := r.Envoy[0]
-		title, line, cpu := "", "", func(*Row) string { return "" } // older reports have no CPU here
-		if slices.ContainsFunc(r.Envoy, func(row *Row) bool { return row.Median(ServerCPU) > 0 }) {
-			title, line = " its CPU µs per request |", " ---: |"
-			cpu = func(row *Row) string { return " " + orNothing("%.1f", row.Median(ServerCPU)) + " |" }
-		}
-		fmt.Fprintf(&b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service |%s p50 µs | added | p99 µs | added |\n| --- |%s ---: | ---: | ---: | ---: |\n",
-			median(plain.Samples, PerSecond), plain.Scenario.Title, title, line)
-		for _, row := range r.Envoy {
-			fmt.Fprintf(&b, "| %s |%s %.0f | %.0f | %.0f | %.0f |\n", row.title(), cpu(row),
-				median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))
-		}
-	}
+	r.throughEnvoy(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// intro writes where, when and how the report was measured.
+func (r *Report) intro(b *strings.Builder) {
+	fmt.Fprintf(b, "%s, %s. Medians of %d interleaved rounds; %d requests in flight on %d connections where the table does not say otherwise, servers on one core, load and Redis on the other.\n",
+		r.Machine, r.Time.Format("2006-01-02"), r.Rounds, r.InFlight, r.Connections)
+	for _, note := range r.Notes {
+		fmt.Fprintf(b, "\n%s\n", note)
+	}
+}
+
+// throughEnvoy writes what a request takes behind a real Envoy.
+func (r *Report) throughEnvoy(b *strings.Builder) {
+	if len(r.Envoy) == 0 {
+		return
+	}
+	plain := r.Envoy[0]
+	title, line, cpu := "", "", func(*Row) string { return "" } // older reports have no CPU here
+	if slices.ContainsFunc(r.Envoy, func(row *Row) bool { return row.Median(ServerCPU) > 0 }) {
+		title, line = " its CPU µs per request |", " ---: |"
+		cpu = func(row *Row) string { return " " + orNothing("%.1f", row.Median(ServerCPU)) + " |" }
+	}
+	fmt.Fprintf(b, "\n### Through Envoy at %.0f requests/s: %s\n\n| rate limit service |%s p50 µs | added | p99 µs | added |\n| --- |%s ---: | ---: | ---: | ---: |\n",
+		median(plain.Samples, PerSecond), plain.Scenario.Title, title, line)
+	for _, row := range r.Envoy {
+		fmt.Fprintf(b, "| %s |%s %.0f | %.0f | %.0f | %.0f |\n", row.title(), cpu(row),
+			median(row.Samples, p50), added(row, plain, p50), median(row.Samples, p99), added(row, plain, p99))
+	}
 }
 
 func (r *Row) title() string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -27,6 +28,22 @@ func readLibraries(path string) ([]figures.Result, error) {
 	}
 	defer f.Close()
 	return figures.ParseLibraries(f)
+}
+
+type tablesCmd struct {
+	Figures string `arg:"" optional:"" default:"../docs/dev/performance.json" type:"existingfile" help:"What docs has stored."`
+}
+
+// Run prints each row that was measured, of which the page has a summary.
+func (c *tablesCmd) Run() error {
+	data, err := figures.Read(c.Figures)
+	if err != nil {
+		return err
+	}
+	if data.Report == nil {
+		return fmt.Errorf("%s holds no report", c.Figures)
+	}
+	return data.Report.Markdown(os.Stdout)
 }
 
 type docsCmd struct {

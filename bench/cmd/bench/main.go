@@ -31,6 +31,7 @@ type command struct {
 	Watch  watchCmd  `cmd:"" help:"Measure what watching decisions costs the service."`
 
 	Libraries librariesCmd `cmd:"" help:"Print the benchmarks of bench/libraries as tables."`
+	Tables    tablesCmd    `cmd:"" help:"Print each row of the report in docs/dev/performance.json."`
 	Docs      docsCmd      `cmd:"" help:"Put figures into docs/dev/performance.md."`
 }
 
