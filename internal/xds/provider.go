@@ -16,7 +16,6 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"go.uber.org/zap"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -31,6 +30,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 )
+
+// rulesType is the type of resources that hold rules. go-control-plane's package resource
+// has it too, and has all types of Envoy's configuration compiled and linked.
+const rulesType = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
 
 // Options say which server to follow, and how.
 type Options struct {
@@ -244,7 +247,7 @@ func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed fu
 		return false, err
 	}
 	// Versions and nonces belong to the stream. The version is the one in force.
-	request := &discovery.DiscoveryRequest{Node: p.node, TypeUrl: resource.RateLimitConfigType}
+	request := &discovery.DiscoveryRequest{Node: p.node, TypeUrl: rulesType}
 	refused := false
 	for {
 		if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) { // Recv knows why it ended
@@ -259,7 +262,7 @@ func (p *Provider) follow(ctx context.Context, conn *grpc.ClientConn, changed fu
 		if err != nil {
 			return answered, err
 		}
-		request = &discovery.DiscoveryRequest{Node: p.node, TypeUrl: resource.RateLimitConfigType, VersionInfo: request.VersionInfo, ResponseNonce: resp.Nonce}
+		request = &discovery.DiscoveryRequest{Node: p.node, TypeUrl: rulesType, VersionInfo: request.VersionInfo, ResponseNonce: resp.Nonce}
 		if reason == nil {
 			refused = false
 			request.VersionInfo = resp.VersionInfo
@@ -296,8 +299,8 @@ func (p *Provider) try(ctx context.Context, resp *discovery.DiscoveryResponse, c
 
 // sourcesOf returns the sources of a response, and the errors of the response as a whole.
 func sourcesOf(resp *discovery.DiscoveryResponse) ([]rulefile.Source, error) {
-	if resp.TypeUrl != resource.RateLimitConfigType {
-		return nil, fmt.Errorf("the response is of type %q: send %s", abridge(resp.TypeUrl), resource.RateLimitConfigType)
+	if resp.TypeUrl != rulesType {
+		return nil, fmt.Errorf("the response is of type %q: send %s", abridge(resp.TypeUrl), rulesType)
 	}
 	sources, err := toSources(resp.Resources)
 	errs := []error{err}
