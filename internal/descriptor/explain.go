@@ -201,7 +201,7 @@ func (d *Domain) settledBy(left *Rule, entries []Entry) (keys []string, why stri
 		keys = append(keys, e.Key)
 		for i := range d.limitRules {
 			if r := &d.limitRules[i]; why == "" && r.Config.Hold != nil && r.Config.Hold.SettledBy == e {
-				why = fmt.Sprintf("left out: %s settles what %s holds, and is no request of its own", entryText(e), config.Quote(r.Path))
+				why = fmt.Sprintf("%s settles what %s holds, and is no request of its own", entryText(e), config.Quote(r.Path))
 			}
 		}
 	}
@@ -493,7 +493,7 @@ func (x Explanation) String() string {
 func (u UnmetRule) String() string {
 	name := located(config.Quote(u.Path), u.Pos)
 	if u.Why != "" {
-		return name + ": " + u.Why
+		return name + ": left out: " + u.Why
 	}
 	return name + listed(": ", u.Keys, config.Quote)
 }

@@ -46,6 +46,10 @@ limits:
     count_by: [team]
     hold: {by: request_id, expires: 60s, settled_by: {phase: done}}
     rate_limit: {algorithm: concurrency, requests_per_unit: 4}
+  - name: asks
+    match: {team: {}}
+    count_by: [team]
+    rate_limit: {unit: hour, requests_per_unit: 1000000}
   - name: tokens
     match: {budget: {}}
     count_by: [budget]
@@ -151,6 +155,7 @@ func TestPageOfASiteUnderLoad(t *testing.T) {
 		for address, want := range map[string][]string{
 			"#/explain?domain=edge&descriptor=plan%3Dgold,customer%3Dacme":               {"Rule limits.by_plan applies. Rule limits.trial applies.", "would pass · sliding_window, 600 per minute: ", ", in shadow mode · "},
 			"#/explain?domain=llm&descriptor=team%3Dsearch,request_id%3Dnew":             {"over limit · concurrency, 4 at once", ": 0 left, 4 requests hold, "},
+			"#/explain?domain=llm&descriptor=team%3Dsearch,request_id%3Dr0,phase%3Ddone": {"Rule limits.in_flight applies.", "It settles: ", "Rule limits.asks does not apply: phase=done settles what limits.in_flight holds, and is no request of its own."},
 			"#/explain?domain=gateway&descriptor=masked_remote_address%3D203.0.113.1/32": {"Rule masked_remote_address applies.", "adjusted by ", "written as fixed_window, 300 per minute"},
 			"#/explain?domain=edge&descriptor=plan%3Dgold":                               {"No limit applies.", "Rule limits.by_plan does not apply, by the condition on customer."},
 		} {

@@ -92,7 +92,9 @@ function part({ entries, explanation: e, applying, counters }, reset) {
       : el('p', {}, el('strong', {}, 'No limit applies.'), ' ', e.reason, e.nearest?.length ? ` Nearest: ${e.nearest.join(', ')}.` : ''),
     // Where only rules on sets apply, the way through the tree explains nothing.
     e.rule || !applying.length ? el('ol', { class: 'levels' }, (e.levels ?? []).map(level)) : '',
-    applying.length ? '' : (e.unmet ?? []).map((u) => el('p', {}, 'Rule ', name(u), ' does not apply, by the condition on ', code(u.keys.join(', ')), '.')),
+    applying.some((r) => r.settles) ? el('p', {}, 'It settles: what its request holds goes back, and its hits are charged.') : '',
+    (e.unmet ?? []).filter((u) => u.why || !applying.length).map((u) => el('p', {}, 'Rule ', name(u), ' does not apply',
+      u.why ? `: ${u.why}.` : [', by the condition on ', code(u.keys.join(', ')), '.'])),
     applying.flatMap((r) => r.limits).filter((l) => l.adjusted).map((l) => el('p', {}, `${l.limit}: adjusted by `, code(l.adjusted.map((a) => a.by).join(', ')), `, written as ${l.written}.`)),
     counters.map((c) => el('p', {},
       el('span', { class: c.allowed ? 'allowed' : 'denied' }, c.allowed ? 'would pass' : 'over limit'),
