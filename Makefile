@@ -34,6 +34,7 @@ run: build ## build, and serve config/examples in memory on loopback
 .PHONY: run
 
 build: ## bin/ratelimit, a static binary
+	@[ -e bin/ratelimit ] || echo 'The first build compiles everything: two minutes on two idle cores.'
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ratelimit ./cmd/ratelimit
 .PHONY: build
 

@@ -122,11 +122,14 @@ func startGateway(t *testing.T, certs string) gatewayServer {
 	return g
 }
 
-// route is what Envoy Gateway calls the HTTPRoute's first match.
-const route = "httproute/default/llm/rule/0/match/0/*"
+// Envoy Gateway calls the first match of an HTTPRoute so.
+const (
+	route  = "httproute/default/llm/rule/0/match/0/*"
+	images = "httproute/default/images/rule/0/match/0/*"
+)
 
-// limit publishes what Envoy Gateway makes of a BackendTrafficPolicy: each tenant
-// may use so many tokens a year.
+// limit publishes what Envoy Gateway makes of two BackendTrafficPolicies: each tenant may use
+// that many tokens a year, and images cost 4 of 10 in all (cost.number).
 func (g gatewayServer) limit(t *testing.T, version string, tokens uint32) {
 	t.Helper()
 	snapshot, err := cache.NewSnapshot(version, map[resource.Type][]types.Resource{resource.RateLimitConfigType: {&rules.RateLimitConfig{
@@ -136,6 +139,12 @@ func (g gatewayServer) limit(t *testing.T, version string, tokens uint32) {
 			Descriptors: []*rules.RateLimitDescriptor{{
 				Key:       "rule-0-match-0",
 				RateLimit: &rules.RateLimitPolicy{RequestsPerUnit: tokens, Unit: rules.RateLimitUnit_YEAR},
+			}},
+		}, {
+			Key: images, Value: images,
+			Descriptors: []*rules.RateLimitDescriptor{{
+				Key: "rule-0-match--1", Value: "rule-0-match--1",
+				RateLimit: &rules.RateLimitPolicy{RequestsPerUnit: 10, Unit: rules.RateLimitUnit_YEAR},
 			}},
 		}},
 	}}})
@@ -205,6 +214,11 @@ func TestEnvoyGateway(t *testing.T) {
 	}
 	if answer := envoy.Get(t, "/v1/chat/completions", "x-tenant-id", "other"); answer.Status != http.StatusOK || answer.Header.Get("X-Ratelimit-Remaining") != "1000" {
 		t.Errorf("another tenant: status %d; %v", answer.Status, answer.Header)
+	}
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		if answer := envoy.Get(t, "/v1/images"); answer.Status != want {
+			t.Errorf("image %d at 4 of 10: status %d, want %d", i, answer.Status, want)
+		}
 	}
 
 	gateway.limit(t, "2", 5000)
