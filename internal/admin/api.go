@@ -129,7 +129,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if err := d.Decode(v); err != nil {
 		return refuse(http.StatusBadRequest, "the body: %v", err)
 	}
-	if d.More() {
+	if _, more := d.Token(); !errors.Is(more, io.EOF) {
 		return refuse(http.StatusBadRequest, "the body: something follows the document")
 	}
 	return nil

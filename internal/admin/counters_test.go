@@ -164,6 +164,8 @@ func TestReset(t *testing.T) {
 		`{"domain": "edge", "entries": [{"key": "nothing"}]}`:        http.StatusNotFound,
 		`{"domain": "edge", "entries": [{"key": "user"}], "x": 1}`:   http.StatusBadRequest,
 		`{"domain": "edge", "entries": [{"key": "user"}]} {}`:        http.StatusBadRequest,
+		`{"domain": "edge", "entries": [{"key": "user"}]}}`:          http.StatusBadRequest,
+		`{"domain": "edge", "entries": [{"key": "user"}]}] more`:     http.StatusBadRequest,
 		`{"domain": "edge", "entries": [{"key": "user"`:              http.StatusBadRequest,
 		`{"domain": "` + strings.Repeat("x", maxBody) + `"}`:         http.StatusRequestEntityTooLarge,
 	} {
