@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -54,12 +55,10 @@ func (c *hitCmd) Validate() error {
 		return fmt.Errorf("--concurrency: %d in flight: use at least 1", c.Concurrency)
 	case c.Rate < 0 || c.Rate > float64(time.Second) || math.IsNaN(c.Rate):
 		return fmt.Errorf("--rate: %v a second: use a number above 0, or none for as fast as possible", c.Rate)
-	case c.Timeout <= 0:
-		return fmt.Errorf("--timeout: %v: use a time above 0", c.Timeout)
 	case c.Hits == math.MinInt64:
 		return fmt.Errorf("--hits: %d is out of range", c.Hits)
 	}
-	return nil
+	return cmp.Or(positive("--timeout", c.Timeout), positive("--admin-timeout", c.Admin.Timeout))
 }
 
 func (c *hitCmd) Run(con console) error {
