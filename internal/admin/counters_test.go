@@ -176,7 +176,7 @@ func TestReset(t *testing.T) {
 func TestWrongJSONIsToldInTheClientsWords(t *testing.T) {
 	f := newFixture(t)
 	for body, want := range map[string]string{
-		` `:                         "the body: it is empty: send a JSON object",
+		``:                          "the body: it is empty: send a JSON object",
 		`[]`:                        "the body: want an object, found array",
 		`{"domain": 5}`:             "the body: domain: want a string, found number",
 		`{"entries": "user"}`:       "the body: entries: want a list, found string",
@@ -185,7 +185,7 @@ func TestWrongJSONIsToldInTheClientsWords(t *testing.T) {
 		`{"x": 1}`:                  `the body: unknown field "x"`,
 		`{} {}`:                     "the body: something follows the document",
 	} {
-		if got := f.send(t, http.MethodPost, "/admin/credit", body).problem(t, http.StatusBadRequest, "about:blank").Detail; got != want {
+		if got := f.send(t, http.MethodPost, "/admin/credit", body, "Content-Type", "application/json").problem(t, http.StatusBadRequest, "about:blank").Detail; got != want {
 			t.Errorf("%s: %q, want %q", body, got, want)
 		}
 	}
