@@ -22,6 +22,17 @@ type adminClient struct {
 	Timeout   time.Duration `default:"30s" env:"ADMIN_TIMEOUT" help:"How long to wait for each answer."`
 }
 
+// Validate refuses a timeout in which nothing can answer.
+func (c *adminClient) Validate() error { return positive("--timeout", c.Timeout) }
+
+// positive refuses a time of 0 or less for a flag.
+func positive(flag string, d time.Duration) error {
+	if d <= 0 {
+		return fmt.Errorf("%s: %v: use a time above 0", flag, d)
+	}
+	return nil
+}
+
 // client returns a client for the service.
 func (c *adminClient) client() (*adminclient.Client, error) {
 	client := &adminclient.Client{Addr: c.Addr, Timeout: c.Timeout}

@@ -28,7 +28,7 @@ func (c *creditCmd) Validate() error {
 	if c.Hits < 1 || c.Hits > math.MaxUint32 {
 		return fmt.Errorf("--hits: %d: use 1 to %d", c.Hits, uint32(math.MaxUint32))
 	}
-	return nil
+	return c.adminClient.Validate()
 }
 
 func (c *creditCmd) Run(con console) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,9 @@ type hitCmd struct {
 	Admin adminClient `embed:"" prefix:"admin-"`
 }
 
+// longestPause is the longest time between two requests.
+const longestPause = 366 * 24 * time.Hour
+
 // errOverLimit ends the command with exitOver.
 var errOverLimit = errors.New("over limit")
 
@@ -54,12 +58,12 @@ func (c *hitCmd) Validate() error {
 		return fmt.Errorf("--concurrency: %d in flight: use at least 1", c.Concurrency)
 	case c.Rate < 0 || c.Rate > float64(time.Second) || math.IsNaN(c.Rate):
 		return fmt.Errorf("--rate: %v a second: use a number above 0, or none for as fast as possible", c.Rate)
-	case c.Timeout <= 0:
-		return fmt.Errorf("--timeout: %v: use a time above 0", c.Timeout)
+	case c.Rate > 0 && float64(time.Second)/c.Rate > float64(longestPause):
+		return fmt.Errorf("--rate: %v a second: use at least one a year", c.Rate)
 	case c.Hits == math.MinInt64:
 		return fmt.Errorf("--hits: %d is out of range", c.Hits)
 	}
-	return nil
+	return cmp.Or(positive("--timeout", c.Timeout), positive("--admin-timeout", c.Admin.Timeout))
 }
 
 func (c *hitCmd) Run(con console) error {
@@ -138,7 +142,7 @@ func (c *hitCmd) explain(err error) error {
 		return fmt.Errorf("%s closed the connection: does it want a certificate (--cert, --key)? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && !c.TLS.on() && strings.Contains(s.Message(), "server preface"):
 		return fmt.Errorf("%s does not answer plain gRPC: does it want TLS (--tls, --ca)? (%s)", c.Addr, s.Message())
-	case s.Code() == codes.Unavailable && strings.HasPrefix(s.Message(), "connection error"):
+	case s.Code() == codes.Unavailable && (strings.HasPrefix(s.Message(), "connection error") || strings.HasPrefix(s.Message(), "name resolver error")):
 		return fmt.Errorf("cannot reach %s: is `ratelimit serve` running, and is this its --grpc-addr? (%s)", c.Addr, s.Message())
 	case s.Code() == codes.DeadlineExceeded:
 		return fmt.Errorf("no answer from %s within %v: raise --timeout, or look at the service's log", c.Addr, c.Timeout)

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -73,6 +74,20 @@ type commands struct {
 // console holds the outputs of commands.
 type console struct{ out, err io.Writer }
 
+// standardOutput keeps the first error of writing. A command whose results are lost, because a disk
+// is full or the reader has gone, must not succeed.
+type standardOutput struct {
+	to  io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *standardOutput) Write(text []byte) (int, error) {
+	n, err := o.to.Write(text)
+	o.err = cmp.Or(o.err, err)
+	return n, err
+}
+
 func main() {
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -90,8 +105,9 @@ func newParser(into *commands, options ...kong.Option) (*kong.Kong, error) {
 }
 
 func execute(args []string, stdout, stderr io.Writer) int {
-	stdout, stderr = visible.Writer{To: stdout}, visible.Writer{To: stderr}
-	parser, err := newParser(&commands{}, kong.Writers(stdout, stderr), kong.Bind(console{stdout, stderr}))
+	out := &standardOutput{to: visible.Writer{To: stdout}}
+	stderr = visible.Writer{To: stderr}
+	parser, err := newParser(&commands{}, kong.Writers(out, stderr), kong.Bind(console{out, stderr}))
 	if err != nil {
 		return fail(stderr, err, exitUsage)
 	}
@@ -103,7 +119,11 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", what, command)
 		return exitUsage
 	}
-	switch err := ctx.Run(); {
+	err = ctx.Run()
+	if out.err != nil && ctx.Command() != "serve" { // a service does without readers
+		err = out.err
+	}
+	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errOverLimit):

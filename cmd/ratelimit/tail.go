@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os/signal"
 	"syscall"
@@ -26,6 +27,11 @@ type tailVerdicts string
 func (v *tailVerdicts) UnmarshalText(text []byte) error {
 	*v = tailVerdicts(text)
 	return new(live.Verdicts).UnmarshalText(text)
+}
+
+// Validate refuses to reconnect without a pause.
+func (c *tailCmd) Validate() error {
+	return cmp.Or(c.adminClient.Validate(), positive("--reconnect-after", c.ReconnectAfter))
 }
 
 // Help describes how to stop the command, and the sampling.

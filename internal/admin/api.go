@@ -5,11 +5,13 @@ import (
 	_ "embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -33,13 +35,18 @@ var openapiFile string
 var openapi = []byte(strings.Replace(openapiFile, "$algorithms", strings.Join(algo.Algorithms(), ", "), 1))
 
 // api serves /admin/ as openapi.yaml describes it.
-type api struct{ Options }
+type api struct {
+	Options
+	// writing is full while a write of rules is under way: those of this process take
+	// turns, so that they conflict with other replicas alone.
+	writing chan struct{}
+}
 
 // endpoint answers a request, or returns an error, which is sent as a problem.
 type endpoint func(w http.ResponseWriter, r *http.Request) error
 
 func (o Options) api() http.Handler {
-	a := api{o}
+	a := api{o, make(chan struct{}, 1)}
 	mux := http.NewServeMux()
 	for pattern, answer := range map[string]endpoint{
 		"GET /admin/rules":          a.listRules,
@@ -106,7 +113,7 @@ func readBody(w http.ResponseWriter, r *http.Request, most int64, types ...strin
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || !slices.Contains(types, mediaType) {
 		w.Header().Set("Accept-Post", types[0])
-		return nil, refuse(http.StatusUnsupportedMediaType, "Content-Type %q: send %s", r.Header.Get("Content-Type"), types[0])
+		return nil, refuse(http.StatusUnsupportedMediaType, "Content-Type %q: send %s", r.Header.Get("Content-Type"), strings.Join(types, " or "))
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -127,12 +134,29 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return refuse(http.StatusBadRequest, "the body: %v", err)
+		return refuse(http.StatusBadRequest, "the body: %s", wrongJSON(err))
 	}
-	if d.More() {
+	if _, more := d.Token(); !errors.Is(more, io.EOF) {
 		return refuse(http.StatusBadRequest, "the body: something follows the document")
 	}
 	return nil
+}
+
+// wrongJSON returns what an error of the decoder means to a client, who does not know the
+// types of this program.
+func wrongJSON(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "it is empty: send a JSON object"
+	}
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return strings.TrimPrefix(err.Error(), "json: ")
+	}
+	want := map[reflect.Kind]string{reflect.String: "a string", reflect.Slice: "a list", reflect.Int64: "a whole number", reflect.Struct: "an object"}[wrong.Type.Kind()]
+	if field := wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:]; field != "" {
+		return fmt.Sprintf("%s: want %s, found %s", field, want, wrong.Value)
+	}
+	return fmt.Sprintf("want %s, found %s", want, wrong.Value)
 }
 
 // flag returns a parameter that is 0 or 1, of a request that only reads.

@@ -164,10 +164,30 @@ func TestReset(t *testing.T) {
 		`{"domain": "edge", "entries": [{"key": "nothing"}]}`:        http.StatusNotFound,
 		`{"domain": "edge", "entries": [{"key": "user"}], "x": 1}`:   http.StatusBadRequest,
 		`{"domain": "edge", "entries": [{"key": "user"}]} {}`:        http.StatusBadRequest,
+		`{"domain": "edge", "entries": [{"key": "user"}]}}`:          http.StatusBadRequest,
+		`{"domain": "edge", "entries": [{"key": "user"}]}] more`:     http.StatusBadRequest,
 		`{"domain": "edge", "entries": [{"key": "user"`:              http.StatusBadRequest,
 		`{"domain": "` + strings.Repeat("x", maxBody) + `"}`:         http.StatusRequestEntityTooLarge,
 	} {
 		f.send(t, http.MethodPost, "/admin/reset", body).problem(t, status, "about:blank")
+	}
+}
+
+func TestWrongJSONIsToldInTheClientsWords(t *testing.T) {
+	f := newFixture(t)
+	for body, want := range map[string]string{
+		``:                          "the body: it is empty: send a JSON object",
+		`[]`:                        "the body: want an object, found array",
+		`{"domain": 5}`:             "the body: domain: want a string, found number",
+		`{"entries": "user"}`:       "the body: entries: want a list, found string",
+		`{"entries": [{"key": 1}]}`: "the body: key: want a string, found number",
+		`{"hits": 1.5}`:             "the body: hits: want a whole number, found number 1.5",
+		`{"x": 1}`:                  `the body: unknown field "x"`,
+		`{} {}`:                     "the body: something follows the document",
+	} {
+		if got := f.send(t, http.MethodPost, "/admin/credit", body, "Content-Type", "application/json").problem(t, http.StatusBadRequest, "about:blank").Detail; got != want {
+			t.Errorf("%s: %q, want %q", body, got, want)
+		}
 	}
 }
 

@@ -296,6 +296,12 @@ const (
 // write edits the stored rules, puts them in force and answers with the changes.
 func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings []ruleProblem,
 	edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) error {
+	select {
+	case a.writing <- struct{}{}:
+		defer func() { <-a.writing }()
+	case <-r.Context().Done():
+		return refuse(http.StatusServiceUnavailable, "other writes took too long; nothing has changed")
+	}
 	before := a.rulesInForce()
 	prev, next, changes, after, err := a.store(r, dryRun, edit)
 	if err != nil {

@@ -373,7 +373,7 @@ func TestConcurrentWrites(t *testing.T) {
 	if err := f.load(t, "domain: edge\n"); err != nil {
 		t.Fatal(err)
 	}
-	const clients = 4
+	const clients = 40
 	var all sync.WaitGroup
 	for i := range clients {
 		all.Go(func() {

@@ -125,7 +125,7 @@ func (t *liveTable) event(event string, data []byte) error {
 	if event == "begin" {
 		if !t.json && !t.begun {
 			t.begun = true
-			t.line("TIME", "VERDICT", "DOMAIN", "DESCRIPTOR", "RULE", "LEFT", "RESET", "LIMIT")
+			return t.line("TIME", "VERDICT", "DOMAIN", "DESCRIPTOR", "RULE", "LEFT", "RESET", "LIMIT")
 		}
 		return nil
 	}
@@ -150,14 +150,15 @@ func (t *liveTable) event(event string, data []byte) error {
 		fmt.Fprintf(t.notes, "%d decisions were not shown: they came faster than they were read\n", d.Lost)
 	case event != "decision":
 	case t.json:
-		fmt.Fprintf(t.out, "%s\n", data)
+		_, err := fmt.Fprintf(t.out, "%s\n", data)
+		return err
 	default:
-		t.decision(&d)
+		return t.decision(&d)
 	}
 	return nil
 }
 
-func (t *liveTable) decision(d *decision) {
+func (t *liveTable) decision(d *decision) error {
 	entries := descriptor.Entries(d.Entries).String()
 	if d.Abridged {
 		entries += "…"
@@ -179,10 +180,11 @@ func (t *liveTable) decision(d *decision) {
 	if d.Sampled > 1 {
 		limit += fmt.Sprintf("  (1 of %d)", d.Sampled)
 	}
-	t.line(d.Time.Local().Format("15:04:05.000"), d.Verdict, d.Domain, entries, rule, left, reset, limit)
+	return t.line(d.Time.Local().Format("15:04:05.000"), d.Verdict, d.Domain, entries, rule, left, reset, limit)
 }
 
-func (t *liveTable) line(at, verdict, domain, descriptor, rule, left, reset, limit string) {
+func (t *liveTable) line(at, verdict, domain, descriptor, rule, left, reset, limit string) error {
 	text := fmt.Sprintf("%-12s  %-9s  %-12s  %-32s  %-20s  %8s  %8s  %s", at, verdict, domain, descriptor, rule, left, reset, limit)
-	fmt.Fprintln(t.out, strings.TrimRight(text, " "))
+	_, err := fmt.Fprintln(t.out, strings.TrimRight(text, " "))
+	return err
 }

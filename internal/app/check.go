@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 	"github.com/distlimiter/ratelimit/internal/xds"
 )
@@ -61,6 +62,9 @@ func (c *checker) numbers() {
 		if bound.n < 1 {
 			c.wrong(bound.field, "%d: use at least 1", bound.n)
 		}
+	}
+	if n := o.Limiter.Replicas; n > limiter.MaxReplicas {
+		c.wrong("Limiter.Replicas", "%d: use at most %d", n, limiter.MaxReplicas)
 	}
 	if n := o.Memory.MaxBytes; n != 0 && n < MinCounterBytes {
 		c.wrong("Memory.MaxBytes", "%d: use at least %d, or leave it out for half of the memory limit", n, MinCounterBytes)

@@ -32,6 +32,7 @@ func TestCheckNamesEachFieldThatIsWrong(t *testing.T) {
 		want []string
 	}{
 		{"all at once", func(o *Options) { o.Memory.MaxKeys, o.DrainTimeout = 0, -1 }, []string{"Memory.MaxKeys: 0: use at least 1", "DrainTimeout: -1ns: use a time of at least 0"}},
+		{"more replicas than a window can be split for", func(o *Options) { o.Limiter.Replicas = 1 << 32 }, []string{"Limiter.Replicas: 4294967296: use at most 100000"}},
 		{"few bytes", func(o *Options) { o.Memory.MaxBytes = 5 }, []string{"Memory.MaxBytes: 5: use at least 1048576, or leave it out for half of the memory limit"}},
 		{"no ratio", func(o *Options) { o.Limiter.NearLimitRatio = math.NaN() }, []string{"Limiter.NearLimitRatio: NaN: use a number above 0, at most 1"}},
 		{"sampling", func(o *Options) { o.Telemetry.SamplingRate = 1.5 }, []string{"Telemetry.SamplingRate: 1.5: use a number from 0 to 1"}},

@@ -3,6 +3,7 @@ package hit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -59,7 +60,7 @@ func (r *Requests) Send(conn grpc.ClientConnInterface, out io.Writer) (Result, e
 	start := time.Now()
 	err := r.send(rls.NewRateLimitServiceClient(conn), add)
 	if !r.JSON {
-		table.total(time.Since(start))
+		err = cmp.Or(err, table.total(time.Since(start)))
 	}
 	result := Result{OverLimit: table.count[rls.RateLimitResponse_OVER_LIMIT]}
 	for i, d := range r.Descriptors {
@@ -197,8 +198,9 @@ func (t *decisions) tally(answer *rls.RateLimitResponse) {
 }
 
 func (t *decisions) add(answer *rls.RateLimitResponse) error {
+	var err error
 	if t.n == 0 {
-		t.line("#", "DESCRIPTOR", "CODE", "LIMIT", "REMAINING", "RESET")
+		err = t.line("#", "DESCRIPTOR", "CODE", "LIMIT", "REMAINING", "RESET")
 	}
 	t.tally(answer)
 	for i, s := range answer.Statuses {
@@ -207,9 +209,9 @@ func (t *decisions) add(answer *rls.RateLimitResponse) error {
 			name = t.descriptors[i]
 		}
 		limit, remaining, reset := describe(s)
-		t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset)
+		err = cmp.Or(err, t.line(fmt.Sprint(t.n), name, s.Code.String(), limit, remaining, reset))
 	}
-	return nil
+	return err
 }
 
 // writeJSON writes an answer in one line, including fields that are 0.
@@ -227,21 +229,23 @@ func writeJSON(out io.Writer, answer *rls.RateLimitResponse) error {
 	return err
 }
 
-func (t *decisions) line(n, descriptor, code, limit, remaining, reset string) {
+func (t *decisions) line(n, descriptor, code, limit, remaining, reset string) error {
 	if t.width > 0 {
 		descriptor = fmt.Sprintf("  %-*s", t.width, descriptor)
 	} else {
 		descriptor = ""
 	}
-	fmt.Fprintf(t.out, "%5s%s  %-10s  %-20s  %10s  %s\n", n, descriptor, code, limit, remaining, reset)
+	_, err := fmt.Fprintf(t.out, "%5s%s  %-10s  %-20s  %10s  %s\n", n, descriptor, code, limit, remaining, reset)
+	return err
 }
 
-func (t *decisions) total(took time.Duration) {
+func (t *decisions) total(took time.Duration) error {
 	if t.n == 0 {
-		return
+		return nil
 	}
-	fmt.Fprintf(t.out, "%d answered in %v: %d OK, %d OVER_LIMIT\n", t.n, took.Round(time.Millisecond),
+	_, err := fmt.Fprintf(t.out, "%d answered in %v: %d OK, %d OVER_LIMIT\n", t.n, took.Round(time.Millisecond),
 		t.count[rls.RateLimitResponse_OK], t.count[rls.RateLimitResponse_OVER_LIMIT])
+	return err
 }
 
 // describe returns a status as table cells: "-" where no limit applies.

@@ -55,13 +55,18 @@ type Options struct {
 	OnBackendError config.BackendErrorMode
 	// Local decides for BackendErrorLocal. Required if that mode is used.
 	Local backend.Backend
-	// Replicas is the divisor of limits when Local decides; 0 means 1.
+	// Replicas is the divisor of limits when Local decides, at most MaxReplicas; 0
+	// means 1.
 	Replicas int
 
 	// Encode, if set, returns Limit.Encoded: the part of an answer that is the same
 	// whenever this limit is reported. It is called once per limit, not per request.
 	Encode func(*Limit) []byte
 }
+
+// MaxReplicas bounds Options.Replicas: a replica may have one hit in as many windows, whose
+// microseconds an int64 must hold.
+const MaxReplicas = 100_000
 
 // DefaultNearLimitRatio is the default of Options.NearLimitRatio.
 const DefaultNearLimitRatio = 0.8

@@ -308,6 +308,32 @@ descriptors:
 	}
 }
 
+// The stand-in's share of a limit is a hit in a longer window, which must not overflow.
+func TestOneOfTheMostReplicasHasAShare(t *testing.T) {
+	const yaml = `
+domain: edge
+descriptors:
+  - {key: fixed, rate_limit: {unit: year, requests_per_unit: 1}}
+  - {key: calendar, rate_limit: {window: {calendar: year}, requests_per_unit: 1}}
+  - {key: sliding, rate_limit: {algorithm: sliding_window, strict: true, unit: year, requests_per_unit: 7}}
+  - {key: log, rate_limit: {algorithm: sliding_log, window: 366d, requests_per_unit: 7}}
+  - {key: bucket, rate_limit: {algorithm: token_bucket, unit: year, requests_per_unit: 7}}
+  - {key: queue, rate_limit: {algorithm: leaky_bucket, unit: second, requests_per_unit: 7}}
+  - {key: hybrid, rate_limit: {algorithm: hybrid, unit: year, requests_per_unit: 7}}
+`
+	f := serve(t, yaml, func(o *limiter.Options) {
+		o.Backend, o.Replicas, o.OnBackendError = broken{}, limiter.MaxReplicas, config.BackendErrorLocal
+		var now atomic.Int64
+		now.Store(noon)
+		o.Local = store(t, &now)
+	})
+	for _, key := range []string{"fixed", "calendar", "sliding", "log", "bucket", "queue", "hybrid"} {
+		if got := f.admitted(5, desc(key+"=a")); got != 1 {
+			t.Errorf("%s: admitted %d of 5, want 1", key, got)
+		}
+	}
+}
+
 func TestLocalWithoutAStoreIsRefused(t *testing.T) {
 	f := serve(t, perUser)
 	err := f.SetRules(rules(t, `

@@ -192,7 +192,7 @@ func share(p algo.Params, replicas int) (*algo.Limit, error) {
 		}
 		// Less than one hit each: one hit in a longer period instead.
 		stretched := (per.Microseconds()*int64(n) + int64(hits) - 1) / int64(hits)
-		return 1, min(time.Duration(stretched)*time.Microsecond, algo.MaxWindow)
+		return 1, time.Duration(min(stretched, algo.MaxWindow.Microseconds())) * time.Microsecond
 	}
 	if p.Burst == 0 && p.Refill == (algo.Rate{}) && p.Algorithm.Takes(algo.TakesRefill) {
 		p.Refill = algo.Rate{Hits: p.Limit, Per: p.Window}

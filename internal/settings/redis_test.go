@@ -109,6 +109,11 @@ func TestRedisErrors(t *testing.T) {
 		want []string // all in the error
 	}{
 		"two addresses":           {env{"REDIS_URL": "r:1", "REDIS_HOST": "other"}, []string{"REDIS_URL", "REDIS_HOST", "addresses"}},
+		"a port with a line end":  {env{"REDIS_URL": "r:6379\n"}, []string{`"r:6379\n" is not host:port`, `the port is "6379\n": use a number from 1 to 65535`}},
+		"a port too large":        {env{"REDIS_HOST": "r", "REDIS_PORT": "70000"}, []string{`the port is "70000"`}},
+		"a host with its port":    {env{"REDIS_HOST": "r:6379"}, []string{`the host is "r:6379": use a name or an IP address`}},
+		"a host with a space":     {env{"REDIS_URL": " r:6379"}, []string{`the host is " r"`}},
+		"too many failures":       {env{"REDIS_URL": "r:1", "REDIS_BREAK_AFTER": "4294967296"}, []string{"4294967296 failures", "use 1 to 2147483647"}},
 		"two ports":               {env{"REDIS_URL": "localhost:1", "REDIS_PORT": "2"}, []string{"REDIS_URL", "REDIS_PORT"}},
 		"two passwords":           {env{"REDIS_URL": "redis://:hunter2@r:1", "REDIS_PASSWORD": "hunter3"}, []string{"REDIS_URL", "REDIS_PASSWORD", "passwords"}},
 		"auth and password":       {env{"REDIS_URL": "r:1", "REDIS_AUTH": "hunter2", "REDIS_PASSWORD": "hunter3"}, []string{"REDIS_AUTH", "REDIS_PASSWORD"}},

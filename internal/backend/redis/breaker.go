@@ -145,6 +145,9 @@ type breakers struct {
 	failed, suspended atomic.Int64 // requests
 	open              atomic.Int32 // breakers
 
+	refused   atomic.Int64 // requests that the last line about refusals does not tell of
+	refusedAt atomic.Int64 // when that was logged, in ns since the epoch
+
 	mu     sync.Mutex
 	ctx    context.Context // done when they are stopped
 	stop   context.CancelFunc
@@ -272,6 +275,21 @@ func (bs *breakers) count(err error) {
 		bs.suspended.Add(1)
 	case errors.Is(err, ErrUnavailable):
 		bs.failed.Add(1)
+	case errors.Is(err, ErrRefused), errors.Is(err, ErrReply):
+		bs.refuse(err)
+	}
+}
+
+// refusedEvery is the least time between two lines on a server that answers with errors,
+// because its memory is full, for example, or its user lacks a right.
+const refusedEvery = time.Minute
+
+// refuse logs that the server answers with errors, if no line has lately.
+func (bs *breakers) refuse(err error) {
+	bs.refused.Add(1)
+	now, last := time.Now().UnixNano(), bs.refusedAt.Load()
+	if now-last >= int64(refusedEvery) && bs.refusedAt.CompareAndSwap(last, now) {
+		bs.log.Warn("Redis refuses calls: on_backend_error decides", zap.Error(err), zap.Int64("requests", bs.refused.Swap(0)))
 	}
 }
 

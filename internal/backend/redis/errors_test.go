@@ -2,10 +2,18 @@ package redis
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/distlimiter/ratelimit/internal/algo"
+	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
@@ -38,5 +46,39 @@ func TestErrorsWithoutACode(t *testing.T) {
 		if got := b.failed(err); !errors.Is(got, want) {
 			t.Errorf("%q is %v, want %v", text, got, want)
 		}
+	}
+}
+
+// TestRefusedCallsAreSaid runs a Redis that has no memory left, and says so once a minute.
+func TestRefusedCallsAreSaid(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Config{Args: []string{"--maxmemory", "1", "--maxmemory-policy", "noeviction"}})
+	core, lines := observer.New(zapcore.WarnLevel)
+	b, err := New(Options{Addrs: []string{s.Addr}, Log: zap.New(core)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	redistest.Eventually(t, "it is connected", func() bool { return b.Ready(t.Context()) == nil })
+	limit, err := algo.New(algo.Params{Limit: 1, Window: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		req := backend.Request{Checks: []backend.Check{{Key: []byte("k"), Limit: limit, Hits: 1}}}
+		if err := b.Decide(t.Context(), &req, make([]algo.Decision, 1)); !errors.Is(err, ErrRefused) {
+			t.Errorf("%v, want ErrRefused", err)
+		}
+	}
+	ask()
+	ask()
+	said := lines.FilterMessageSnippet("Redis refuses calls").All()
+	if len(said) != 1 || !strings.Contains(fmt.Sprint(said[0].ContextMap()["error"]), "OOM") {
+		t.Fatalf("the log has %v", said)
+	}
+	b.breakers.refusedAt.Add(-int64(refusedEvery))
+	ask()
+	if said = lines.FilterMessageSnippet("Redis refuses calls").All(); len(said) != 2 || said[1].ContextMap()["requests"] != int64(2) {
+		t.Errorf("a minute later the log has %v", said)
 	}
 }

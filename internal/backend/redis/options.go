@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -208,7 +211,7 @@ func (o *Options) check() error {
 	switch o.Network {
 	case "tcp":
 		for _, addr := range o.Addrs {
-			if _, _, err := net.SplitHostPort(addr); err != nil {
+			if err := checkAddr(addr); err != nil {
 				wrong("address %q is not host:port: %w", addr, err)
 			}
 		}
@@ -252,8 +255,24 @@ func (o *Options) check() error {
 	if o.Timeout != 0 && o.Timeout < time.Millisecond || o.DialTimeout < o.Timeout {
 		wrong("a timeout of %v with a dial timeout of %v: use at least 1ms, and no less for the dial timeout", o.Timeout, o.DialTimeout)
 	}
-	if o.BreakAfter < 1 || o.BreakFor < time.Millisecond {
-		wrong("suspending calls after %d failures for %v: use at least 1 and 1ms", o.BreakAfter, o.BreakFor)
+	if o.BreakAfter < 1 || o.BreakAfter > math.MaxInt32 || o.BreakFor < time.Millisecond {
+		wrong("suspending calls after %d failures for %v: use 1 to %d, and at least 1ms", o.BreakAfter, o.BreakFor, math.MaxInt32)
 	}
 	return errors.Join(errs...)
+}
+
+// checkAddr returns what keeps a text from being an address of TCP. It does not look up
+// the host, which may be known later.
+func checkAddr(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("the port is %q: use a number from 1 to 65535", port)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ": \t\r\n") {
+		return fmt.Errorf("the host is %q: use a name or an IP address", host)
+	}
+	return nil
 }

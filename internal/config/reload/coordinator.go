@@ -21,11 +21,13 @@ import (
 )
 
 const (
-	defaultDelay = 100 * time.Millisecond
-	firstRetry   = time.Second // after a failure that may pass; doubles up to lastRetry
-	lastRetry    = time.Minute
-	historySize  = 50
-	maxRecorded  = 100 // problems or warnings in an Attempt
+	defaultDelay    = 100 * time.Millisecond
+	defaultPatience = 30 * time.Second
+	watchEnd        = time.Second // how long Run waits for watchers to end
+	firstRetry      = time.Second // after a failure that may pass; doubles up to lastRetry
+	lastRetry       = time.Minute
+	historySize     = 50
+	maxRecorded     = 100 // problems or warnings in an Attempt
 )
 
 // Options set up a Coordinator.
@@ -43,6 +45,9 @@ type Options struct {
 	// read. If changes go on for ten times as long, they are read nevertheless.
 	// 0 means 100 ms.
 	Delay time.Duration
+	// Patience is how long an attempt waits for a provider to read its sources, before
+	// it goes on without. 0 means 30 s.
+	Patience time.Duration
 	// Log receives one line for each attempt that loads or fails. Nil: no log.
 	Log *zap.Logger
 	// OnReload is called after every attempt, for metrics. May be nil.
@@ -71,7 +76,7 @@ type Coordinator struct {
 
 // New returns a coordinator that has loaded nothing yet.
 func New(opts Options) *Coordinator {
-	opts.Delay = cmp.Or(opts.Delay, defaultDelay)
+	opts.Delay, opts.Patience = cmp.Or(opts.Delay, defaultDelay), cmp.Or(opts.Patience, defaultPatience)
 	if opts.Log == nil {
 		opts.Log = zap.NewNop()
 	}
@@ -117,11 +122,19 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		}
 	}
 	var watchers sync.WaitGroup
-	defer watchers.Wait()
 	for _, p := range c.opts.Providers {
 		watchers.Go(func() { c.watch(ctx, p, changed) })
 	}
 	c.coalesce(ctx, changes)
+	ended := make(chan struct{})
+	go func() {
+		watchers.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(watchEnd): // a disk that does not answer must not hold up the end
+	}
 	return nil
 }
 
@@ -235,12 +248,15 @@ func (c *Coordinator) ask(ctx context.Context) []*offer {
 	offers := make([]*offer, len(c.feeds))
 	for i, f := range c.feeds {
 		o := &offer{feed: f}
-		o.sources, o.err = f.Sources(ctx)
+		var stale bool
+		o.sources, stale, o.err = f.read(ctx, c.opts.Patience)
 		o.sum = sumOfSources(o.sources)
 		_, partial := errors.AsType[*Partial](o.err)
 		o.usable = o.err == nil || partial
 		if !o.usable && !errors.Is(o.err, ErrWaiting) {
 			o.err = c.withProblems(o.sources, o.err)
+			c.readAgain(f)
+		} else if stale {
 			c.readAgain(f)
 		}
 		offers[i] = o

@@ -2,6 +2,7 @@ package reload
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -51,6 +52,49 @@ type feed struct {
 	sum     digest // of inForce
 	loaded  bool   // false: none of its sources was ever in force
 	tried   digest // of the sources of the last attempt
+
+	reading chan reading // gets the result of the read under way; nil: there is none
+}
+
+// reading is the result of a read.
+type reading struct {
+	sources []rulefile.Source
+	err     error
+}
+
+// ErrNoAnswer is the error of a provider that takes too long to read its sources.
+var ErrNoAnswer = errors.New("reading takes too long: does the disk or server with them answer?")
+
+// read returns the newest sources. A disk that does not answer may hold up a read for
+// ever. So an attempt waits for the read that it begins for no longer than the patience,
+// or than ctx. Until that read ends no other begins, and later attempts fail at once. The
+// next one gets the result, which may be out of date by then: stale reports that.
+func (f *feed) read(ctx context.Context, patience time.Duration) (sources []rulefile.Source, stale bool, err error) {
+	if f.reading != nil {
+		select {
+		case r := <-f.reading:
+			f.reading = nil
+			return r.sources, true, r.err
+		default:
+			return nil, false, ErrNoAnswer
+		}
+	}
+	f.reading = make(chan reading, 1)
+	go func(result chan<- reading) {
+		sources, err := f.Sources(ctx)
+		result <- reading{sources, err}
+	}(f.reading)
+	timeUp := time.NewTimer(patience)
+	defer timeUp.Stop()
+	select {
+	case r := <-f.reading:
+		f.reading = nil
+		return r.sources, false, r.err
+	case <-timeUp.C:
+		return nil, false, ErrNoAnswer
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
 }
 
 // offer holds the newest sources of a provider in one attempt to load.

@@ -92,7 +92,13 @@ func unreadable(path string, err error) config.Problem {
 		err = underlying.Err
 	}
 	p.What = "can't be read: " + err.Error()
+	target, noLink := os.Readlink(path)
 	switch {
+	case path == "": // of a variable that is not set, perhaps
+		p.What, p.Remedy = "a path is empty", "write the path of a file or directory with rules"
+	case errors.Is(err, fs.ErrNotExist) && noLink == nil:
+		p.What = fmt.Sprintf("can't be read: it is a link to %s, which does not exist", target)
+		p.Remedy = "put back what it leads to, or remove the link"
 	case errors.Is(err, fs.ErrNotExist):
 		p.Remedy = "write the path of a file or directory with rules"
 	case errors.Is(err, fs.ErrPermission):

@@ -102,7 +102,7 @@ func TestLoad(t *testing.T) {
 		{name: "several that fail", paths: []string{"gone.yaml", "bad.yaml", "tree/b.yaml/x", "dangling"}, err: []string{
 			"gone.yaml: can't be read: no such file or directory; write the path of a file or directory with rules",
 			"tree/b.yaml/x: can't be read: not a directory; keep nothing but files with rules there",
-			"dangling: can't be read: no such file or directory; write the path of a file or directory with rules",
+			"dangling: can't be read: it is a link to nowhere, which does not exist; put back what it leads to, or remove the link",
 			"bad.yaml:2:1: not YAML: did not find expected node content while parsing a flow node; mend the syntax, there or just above",
 		}},
 		{name: "a loop", paths: []string{"loop"}, err: []string{

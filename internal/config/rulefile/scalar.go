@@ -91,6 +91,9 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 		r.problem(n, target.Value+" is not a whole number", remedy)
 	default:
 		*f = field[uint32]{v: uint32(value), n: n}
+		if len(target.Value) > 1 && target.Value[0] == '0' && target.Value[1] >= '0' && target.Value[1] <= '7' {
+			r.warn(n, fmt.Sprintf("%s is %d, because a number that begins with 0 is octal", target.Value, f.v), fmt.Sprintf("write %d, or the number without the 0", f.v))
+		}
 	}
 }
 
