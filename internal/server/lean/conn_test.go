@@ -326,7 +326,7 @@ func TestCallsThatWait(t *testing.T) {
 	if got := <-w.ended; got != "context canceled" {
 		t.Error(got)
 	}
-	c.send(appendData(open(5, "grpc-timeout", "10m"), 5, message("c"), true))
+	c.send(appendData(open(5, "grpc-timeout", "200m"), 5, message("c"), true)) // it begins before
 	<-w.began
 	if got := <-w.ended; got != "context deadline exceeded" {
 		t.Error(got)
