@@ -108,7 +108,7 @@ func New(o Options) *Shedder {
 		}, func() float64 { return float64(s.expired.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ratelimit_overload",
-			Help: "1 while the service refuses requests that would have to wait behind too many others.",
+			Help: "1 while work waits for a processor for too long. Requests that would have to wait behind too many others are refused then, except by a front that decides as it reads.",
 		}, func() float64 {
 			if s.Overloaded() {
 				return 1
