@@ -188,7 +188,7 @@ descriptors:
 	full, _ := start("--max-keys", "10")
 	crowded, _ := start("--max-connections", "5")
 	flooded, _ := start("--max-wait", "1ns", "--grpc-front", "grpc-go")
-	late, _ := start("--max-wait", "1ns", "--grpc-front", "lean") // which refuses nothing in memory
+	late, _ := start("--backend", "memory", "--grpc-front", "lean") // which refuses nothing then
 	overTLS := startOverTLS(t, certificate(-time.Hour, 10*time.Hour), map[string]string{"RUNTIME_ROOT": filepath.Dir(writeRules(t, rules)), "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": "."})
 
 	crowd := func(to *harness.Service) func() {

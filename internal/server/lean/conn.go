@@ -363,7 +363,11 @@ func (c *conn) frame(f http2.Frame) error {
 		if f.StreamID > c.last {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
-		c.end(c.streams[f.StreamID], f.ErrCode)
+		st := c.streams[f.StreamID]
+		if st == nil && f.ErrCode == http2.ErrCodeCancel && c.s.Late != nil {
+			c.s.Late()
+		}
+		c.end(st, f.ErrCode)
 	case *http2.SettingsFrame:
 		if err := c.readSettings(f); err != nil {
 			return err

@@ -23,7 +23,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/sparing"
 )
 
-// Options configure a Server. All but Handshake and Tap are required.
+// Options configure a Server. All but Handshake, Late and Tap are required.
 type Options struct {
 	// Method is the full name of the method, such as /package.Service/Method.
 	Method string
@@ -34,6 +34,9 @@ type Options struct {
 	Waits bool
 	// Tap, if set, is asked before each call, as grpc-go does. It must be quick.
 	Tap tap.ServerInHandle
+	// Late, if set, is called when a client gives up a call that is answered already: the
+	// answer came too late.
+	Late func()
 	// Handshake, if set, makes a connection secure.
 	Handshake func(net.Conn) (net.Conn, error)
 	// Rest serves what this server does not. It needs no TLS, because its connections
