@@ -2,6 +2,7 @@ package lean
 
 import (
 	"bytes"
+	"encoding/hex"
 	"slices"
 	"testing"
 
@@ -65,6 +66,20 @@ func TestABlockThatComesAgain(t *testing.T) {
 	// Nor does a stream that there was begin again.
 	c.send(appendHeaders(nil, 15, again, false))
 	c.see("goaway 15 STREAM_CLOSED", "closed")
+}
+
+// What Envoy 1.40 sends for its calls after the first, without and with its tracing.
+func TestBlocksOfEnvoy(t *testing.T) {
+	const path = "8304ab60b5773fa5d05b3b98855ec1a4b41a93257eecafb4692e735264ee2d9dcc42b1ba73db449b4692e735264f"
+	for text, keeps := range map[string]bool{
+		path + "c486c3c2c1c0bfbe": true,
+		path + "c686c5c4c37f03a700166c85032e01c65f95a686490b2b8e4ad34118482706295691c90851c857df08c51c722c00ffc2c1c0bf": false,
+	} {
+		block, err := hex.DecodeString(text)
+		if err != nil || keepsTable(block) != keeps {
+			t.Errorf("%s: %v, want %v", text, err, keeps)
+		}
+	}
 }
 
 // A block that keeps the table leaves it as it was.
