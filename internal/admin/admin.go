@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -21,6 +22,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/live"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
+	"github.com/distlimiter/ratelimit/internal/sparing"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -45,7 +47,8 @@ type Options struct {
 	Health  grpc_health_v1.HealthServer
 	// Access defines who may use the address.
 	Access Access
-	// Audit gets a line for every write and every refusal. It must not sample.
+	// Audit gets a line for every write, and for a refusal unless there are very many. It
+	// must not sample.
 	Audit *zap.Logger
 }
 
@@ -95,7 +98,7 @@ func New(o Options) http.Handler {
 		}
 	})
 	mux.Handle("/admin/", api)
-	return o.Access.guard(http.MaxBytesHandler(mux, maxRules), o.Audit)
+	return o.Access.guard(http.MaxBytesHandler(mux, maxRules), sparing.Log(o.Audit, 100, 10*time.Second))
 }
 
 // oneAtATime bounds the cost of profiles: anybody who reaches the address can take one,

@@ -319,7 +319,7 @@ func httpServer(handler http.Handler, log *zap.Logger) *http.Server {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          zap.NewStdLog(log.Named("http")),
+		ErrorLog:          zap.NewStdLog(ofLibrary(log, "http")),
 	}
 }
 

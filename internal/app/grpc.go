@@ -41,7 +41,7 @@ func (s *service) grpcFront() grpcFront {
 		Method: rls.RateLimitService_ShouldRateLimit_FullMethodName, Answer: s.server.Answer, Waits: !s.decidesInline(),
 		Rest:            s.grpcServer(inMemory),
 		MaxMessageBytes: s.opts.GRPC.MaxMessageSize, MaxStreams: s.opts.GRPC.MaxStreams, MaxHeaderBytes: s.opts.GRPC.MaxHeaderBytes,
-		Keepalive: connections, Log: s.log,
+		Keepalive: connections, Log: s.log, Late: s.shedder.Late,
 	}
 	if s.opts.GRPC.MaxWait > 0 && o.Waits {
 		o.Tap = s.shedder.Tap

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap/zapgrpc"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/distlimiter/ratelimit/internal/sparing"
 	"github.com/distlimiter/ratelimit/internal/visible"
 )
 
@@ -15,15 +16,13 @@ import (
 // the errors of grpc-go, which would otherwise have another format. undo ends the
 // redirection of the standard library's log.
 func takeLogs(log *zap.Logger) (undo func()) {
-	grpclog.SetLoggerV2(zapgrpc.NewLogger(log.Named("grpc").WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))))
-	return zap.RedirectStdLog(log.Named("library"))
+	grpclog.SetLoggerV2(zapgrpc.NewLogger(ofLibrary(log, "grpc").WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))))
+	return zap.RedirectStdLog(ofLibrary(log, "library"))
 }
 
-// onceAMinute returns a log that writes the same message at most once a minute.
-func onceAMinute(log *zap.Logger) *zap.Logger {
-	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
-	}))
+// ofLibrary returns the log of a library, which may log each request or connection.
+func ofLibrary(log *zap.Logger, name string) *zap.Logger {
+	return sparing.Log(log.Named(name), 10, 10*time.Second)
 }
 
 // newLogs returns the service's log, and the audit log of changes and their authors.

@@ -54,7 +54,6 @@ func TestOnlyFloodsAreSampled(t *testing.T) {
 			"debug":        {func(log, _ *zap.Logger) { log.Debug("request") }, true},
 			"debug, named": {func(log, _ *zap.Logger) { log.Named("redis").With(zap.Int("n", 1)).Debug("m") }, true},
 			"audit":        {func(_, audit *zap.Logger) { audit.Info("admin write") }, true},
-			"refusal":      {func(_, audit *zap.Logger) { audit.Warn("admin request refused") }, true},
 			"warning":      {func(log, _ *zap.Logger) { log.Warn("the backend did not take back") }, false},
 			"error":        {func(log, _ *zap.Logger) { log.Error("m") }, false},
 			"library":      {func(log, _ *zap.Logger) { log.Named("library").Info("m") }, false},

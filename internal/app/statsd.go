@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/live"
+	"github.com/distlimiter/ratelimit/internal/sparing"
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 )
 
@@ -41,7 +43,7 @@ func buildMetric(version string) prometheus.Collector {
 
 // export adds to the group the actors that send and show counts.
 func (s *service) export(group *run.Group) error {
-	sink, err := s.opts.Counts.Sink(onceAMinute(s.log.Named("statsd")))
+	sink, err := s.opts.Counts.Sink(sparing.Log(s.log.Named("statsd"), 1, time.Minute))
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/descriptor"
 	"github.com/distlimiter/ratelimit/internal/live"
+	"github.com/distlimiter/ratelimit/internal/sparing"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -25,7 +26,7 @@ import (
 type Options struct {
 	// Backend decides. Required.
 	Backend backend.Backend
-	// Log gets failures of the backend. Required; it should sample.
+	// Log gets failures of the backend. Required.
 	Log *zap.Logger
 	// Stats counts requests and hits. Required.
 	Stats *stats.Stats
@@ -102,8 +103,9 @@ type Limiter struct {
 	opts      Options
 	rules     atomic.Pointer[ruleset]
 	setRules  sync.Mutex
-	debug     bool       // whether Log takes a line for each request
-	overrides stats.Rule // counts overrides without statistics of their own
+	debug     bool        // whether Log takes a line for each request
+	failures  *zap.Logger // for those that each request may meet
+	overrides stats.Rule  // counts overrides without statistics of their own
 
 	givingBack atomic.Int32   // the number of requests that give back in the background
 	gaveBack   sync.WaitGroup // done when none does
@@ -118,7 +120,7 @@ func New(o Options) *Limiter {
 		o.OnBackendError = config.BackendErrorError
 	}
 	o.Replicas = max(o.Replicas, 1)
-	return &Limiter{opts: o, debug: o.Log.Core().Enabled(zap.DebugLevel)}
+	return &Limiter{opts: o, debug: o.Log.Core().Enabled(zap.DebugLevel), failures: sparing.Log(o.Log, 10, 10*time.Second)}
 }
 
 // SetRules puts rules in force: requests that begin later see all of them, those under

@@ -108,7 +108,7 @@ func (l *Limiter) settleOutage(r *Request, failed *outage, ago time.Duration) er
 	whole := r.refused && r.givesBack
 	if back := r.undue(&failed.local, err != nil, whole, ago); back != nil {
 		if err := l.opts.Local.Decide(context.Background(), &back.Request, back.Out); err != nil {
-			l.opts.Log.Warn("the local stand-in of the backend did not take back what a request was charged", zap.Error(err))
+			l.failures.Warn("the local stand-in of the backend did not take back what a request was charged", zap.Error(err))
 		}
 	}
 	if back := r.undue(&failed.stored, err != nil, whole, ago); back != nil {
@@ -169,7 +169,7 @@ func (l *Limiter) giveBack(ctx context.Context, r *Request) {
 	}
 	if err := l.opts.Backend.Decide(ctx, &back.Request, back.Out); err != nil {
 		l.opts.Stats.BackendErrors.Add(1)
-		l.opts.Log.Warn("the backend did not take back what a refused request was charged", zap.Error(err))
+		l.failures.Warn("the backend did not take back what a refused request was charged", zap.Error(err))
 		r.givesBack = false // what was charged counts
 		return
 	}

@@ -7,9 +7,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/sparing"
 )
 
 // Listener limits the number of open connections. It accepts each connection beyond the
@@ -30,9 +33,9 @@ type Listener struct {
 }
 
 // NewListener returns a listener that keeps at most most connections open, and reads
-// them in small pieces while busy. It logs refused connections; log should sample.
+// them in small pieces while busy. It logs refused connections: one line each ten seconds.
 func NewListener(l net.Listener, most int, busy func() bool, log *zap.Logger) *Listener {
-	n := &Listener{Listener: l, most: int64(most), busy: busy, log: log, conns: make(map[*conn]struct{})}
+	n := &Listener{Listener: l, most: int64(most), busy: busy, log: sparing.Log(log, 1, 10*time.Second), conns: make(map[*conn]struct{})}
 	n.refused = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "ratelimit_grpc_connections_refused_total",
 		Help: "gRPC connections closed at once because the maximum number was open.",

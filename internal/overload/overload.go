@@ -84,9 +84,9 @@ type Shedder struct {
 	waiting    [2]atomic.Int64
 	generation atomic.Uint32
 
-	count, expired atomic.Uint64
-	lastWait       atomic.Int64 // ns
-	metrics        []prometheus.Collector
+	count, expired, late atomic.Uint64
+	lastWait             atomic.Int64 // ns
+	metrics              []prometheus.Collector
 }
 
 // New returns a Shedder.
@@ -106,9 +106,13 @@ func New(o Options) *Shedder {
 			Name: "ratelimit_overload_expired_total",
 			Help: "Requests not decided because their clients had given up before their turn.",
 		}, func() float64 { return float64(s.expired.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "ratelimit_overload_late_total",
+			Help: "Answers whose clients had given up before they came. Only the lean front knows of them.",
+		}, func() float64 { return float64(s.late.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ratelimit_overload",
-			Help: "1 while the service refuses requests that would have to wait behind too many others.",
+			Help: "1 while work waits for a processor for too long. Requests that would have to wait behind too many others are refused then, except by the lean front with counters in memory.",
 		}, func() float64 {
 			if s.Overloaded() {
 				return 1
@@ -239,6 +243,9 @@ func (s *Shedder) Admit(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Late counts an answer that came too late.
+func (s *Shedder) Late() { s.late.Add(1) }
 
 // Describe implements [prometheus.Collector].
 func (s *Shedder) Describe(out chan<- *prometheus.Desc) {

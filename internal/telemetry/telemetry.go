@@ -28,7 +28,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
+
+	"github.com/distlimiter/ratelimit/internal/sparing"
 )
 
 // Protocol is the protocol by which telemetry is sent.
@@ -161,9 +162,7 @@ func (m *Metrics) Shutdown(ctx context.Context) error { return m.provider.Shutdo
 // logFailures makes the SDK log its failures. The SDK has only one error handler in a
 // process. A collector that is away for a night is worth a line a minute.
 func logFailures(log *zap.Logger) {
-	log = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
-	}))
+	log = sparing.Log(log, 1, time.Minute)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		log.Warn("telemetry was not sent: requests go on", zap.Error(err))
 	}))

@@ -12,8 +12,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/distlimiter/ratelimit/internal/sparing"
 )
 
 // errWrongName is in the error of a certificate that does not hold the required name.
@@ -65,9 +66,7 @@ func NewHandshakes(c credentials.TransportCredentials, log *zap.Logger) *Handsha
 	for _, r := range refusalReasons {
 		h.refused.WithLabelValues(r.reason)
 	}
-	h.log = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
-	}))
+	h.log = sparing.Log(log, 1, time.Minute)
 	return h
 }
 

@@ -187,10 +187,29 @@ descriptors:
 	clients, _ := start()
 	full, _ := start("--max-keys", "10")
 	crowded, _ := start("--max-connections", "5")
-	flooded, _ := start("--max-wait", "1ns", "--grpc-front", "grpc-go") // the lean front refuses nothing in memory
+	flooded, _ := start("--max-wait", "1ns", "--grpc-front", "grpc-go")
+	late, _ := start("--backend", "memory", "--grpc-front", "lean") // which refuses nothing then
 	overTLS := startOverTLS(t, certificate(-time.Hour, 10*time.Hour), map[string]string{"RUNTIME_ROOT": filepath.Dir(writeRules(t, rules)), "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": "."})
 
-	toFlooded, toFull := rls.NewRateLimitServiceClient(flooded.Dial(t)), rls.NewRateLimitServiceClient(full.Dial(t))
+	crowd := func(to *harness.Service) func() {
+		client := rls.NewRateLimitServiceClient(to.Dial(t))
+		return func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			var crowd sync.WaitGroup
+			for range 1000 {
+				crowd.Go(func() {
+					for ctx.Err() == nil { // as impatient as Envoy: few of these may wait
+						impatient, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+						_, _ = client.ShouldRateLimit(impatient, ordinary)
+						cancel()
+					}
+				})
+			}
+			crowd.Wait()
+		}
+	}
+	toFull := rls.NewRateLimitServiceClient(full.Dial(t))
 	next := 0
 	jobs := map[string]*job{
 		"well": {services: []*harness.Service{well}, usual: ask(well, ordinary)},
@@ -251,21 +270,12 @@ descriptors:
 		},
 		"flooded": {
 			services: []*harness.Service{flooded}, usual: ask(flooded, ordinary),
-			during: func() {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				defer cancel()
-				var crowd sync.WaitGroup
-				for range 1000 {
-					crowd.Go(func() {
-						for ctx.Err() == nil { // as impatient as Envoy: few of these may wait
-							impatient, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-							_, _ = toFlooded.ShouldRateLimit(impatient, ordinary)
-							cancel()
-						}
-					})
-				}
-				crowd.Wait()
-			},
+			during: crowd(flooded),
+			alerts: []string{"RateLimitOverloaded"},
+		},
+		"late": {
+			services: []*harness.Service{late}, usual: ask(late, ordinary),
+			during: crowd(late),
 			alerts: []string{"RateLimitOverloaded"},
 		},
 		"tls": {

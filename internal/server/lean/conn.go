@@ -54,6 +54,7 @@ type conn struct {
 	takes   int64  // how many bytes of DATA the client may send
 	grants  uint32 // bytes of DATA read, which the client has not been told to send again
 	partial int    // bytes read since the last whole frame
+	known   block  // the last header block, if it may come again
 
 	writing atomic.Int64 // since when a write is under way, as Server.now; 0: none
 	heard   atomic.Int64 // when frames were read last, as Server.now
@@ -184,7 +185,7 @@ func (c *conn) read() error {
 			c.relayed = nil
 		}
 		for {
-			frame, err = c.framer.ReadFrame()
+			frame, err = c.next()
 			c.partial = 0
 			if err == nil {
 				break
@@ -198,6 +199,29 @@ func (c *conn) read() error {
 			}
 		}
 	}
+}
+
+// next returns the next frame; nil for the header fields of a call that are those of the
+// last one, which it has handled.
+func (c *conn) next() (http2.Frame, error) {
+	h, err := c.framer.ReadFrameHeader()
+	if err != nil {
+		return nil, err
+	}
+	again, err := c.known.peek(h, c.in)
+	if err != nil {
+		return nil, err
+	}
+	if !again || h.StreamID <= c.last {
+		return c.framer.ReadFrameForHeader(h)
+	}
+	_, err = c.in.Discard(int(h.Length)) // which was looked at
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return nil, c.begin(h.StreamID, &c.known.head, c.known.fields, false)
 }
 
 // fatal returns the error of the connection that err of reading or of a frame means.
@@ -321,6 +345,8 @@ func (c *conn) paid() {
 // frame handles one frame. The error ends the connection.
 func (c *conn) frame(f http2.Frame) error {
 	switch f := f.(type) {
+	case nil:
+		return nil
 	case *http2.DataFrame:
 		return c.readData(f)
 	case *http2.MetaHeadersFrame:
@@ -337,7 +363,11 @@ func (c *conn) frame(f http2.Frame) error {
 		if f.StreamID > c.last {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
-		c.end(c.streams[f.StreamID], f.ErrCode)
+		st := c.streams[f.StreamID]
+		if st == nil && f.ErrCode == http2.ErrCodeCancel && c.s.Late != nil {
+			c.s.Late()
+		}
+		c.end(st, f.ErrCode)
 	case *http2.SettingsFrame:
 		if err := c.readSettings(f); err != nil {
 			return err
@@ -365,20 +395,33 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	if id <= c.last {
 		return c.readTrailer(f)
 	}
+	var h head
+	var refusal http2.ErrCode
+	switch err := h.read(f.Fields, c.s.Method); {
+	case f.Truncated:
+		refusal = http2.ErrCodeFrameSize // as grpc-go
+	case err != nil, f.HasPriority() && f.Priority.StreamDep == id, f.StreamEnded() && h.declared > 0:
+		refusal = http2.ErrCodeProtocol
+	default:
+		c.known.learn(&h, f.Fields)
+		return c.begin(id, &h, f.Fields, f.StreamEnded())
+	}
 	if err := c.begun(id); err != nil {
 		return err
 	}
 	c.paid()
-	refuse := func(code http2.ErrCode) error {
-		c.out = appendReset(c.out, id, code)
-		return c.calm()
+	c.out = appendReset(c.out, id, refusal)
+	return c.calm()
+}
+
+// begin begins a stream whose header fields are in order. It keeps them; end: no DATA
+// follows.
+func (c *conn) begin(id uint32, h *head, fields []hpack.HeaderField, end bool) error {
+	if err := c.begun(id); err != nil {
+		return err
 	}
-	var h head
-	switch err := h.read(f.Fields, c.s.Method); {
-	case f.Truncated:
-		return refuse(http2.ErrCodeFrameSize) // as grpc-go
-	case err != nil, f.HasPriority() && f.Priority.StreamDep == id, f.StreamEnded() && h.declared > 0:
-		return refuse(http2.ErrCodeProtocol)
+	c.paid()
+	switch {
 	case c.leaving: // the client knows that it was not taken
 		return c.calm()
 	case len(c.streams) >= int(c.s.MaxStreams), c.running >= int(c.s.MaxStreams), c.unsent > mostUnsent, c.kept > mostKept:
@@ -391,19 +434,19 @@ func (c *conn) readHeaders(f *http2.MetaHeadersFrame) error {
 	if st == nil {
 		st = new(stream)
 	}
-	*st = stream{id: id, window: c.initial, takes: window, declared: h.declared, fields: st.fields[:0]}
+	*st = stream{id: id, window: c.initial, takes: window, declared: h.declared}
 	if h.timeout > 0 {
 		st.ctx.deadline = time.Now().Add(h.timeout)
 	}
 	c.streams[id] = st
 	c.idle = time.Time{}
-	if h.plain && !f.StreamEnded() {
-		st.fields, st.kept = append(st.fields, f.Fields...), h.size
+	if h.plain && !end {
+		st.fields, st.kept = fields, h.size
 		c.kept += h.size
 		return nil
 	}
-	st.ended = f.StreamEnded()
-	c.relayTo(st, f.Fields, st.ended)
+	st.ended = end
+	c.relayTo(st, fields, end)
 	c.relayed = st.relay
 	return nil
 }

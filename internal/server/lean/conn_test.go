@@ -326,7 +326,7 @@ func TestCallsThatWait(t *testing.T) {
 	if got := <-w.ended; got != "context canceled" {
 		t.Error(got)
 	}
-	c.send(appendData(open(5, "grpc-timeout", "10m"), 5, message("c"), true))
+	c.send(appendData(open(5, "grpc-timeout", "200m"), 5, message("c"), true)) // it begins before
 	<-w.began
 	if got := <-w.ended; got != "context deadline exceeded" {
 		t.Error(got)
@@ -339,6 +339,31 @@ func TestCallsThatWait(t *testing.T) {
 		t.Error(got)
 	}
 	s.Stop()
+}
+
+// An answer is late if its client gives up the call when it is answered already, and not if
+// the call still waits, or if the client leaves for another reason.
+func TestLateAnswersAreCounted(t *testing.T) {
+	w, late := newWaiting(), 0
+	_, c := start(t, func(o *Options) {
+		w.options(o)
+		o.Late = func() { late++ }
+	})
+	for _, id := range []uint32{1, 3} {
+		c.send(call(id, "a"))
+		<-w.began
+		w.let <- "x"
+		c.see(answered(id, "x")...)
+	}
+	c.send(call(5, "a"))
+	<-w.began
+	c.send(slices.Concat(appendReset(nil, 1, http2.ErrCodeCancel), appendReset(nil, 3, http2.ErrCodeNo), appendReset(nil, 5, http2.ErrCodeCancel),
+		appendPing(nil, [8]byte{'x'}, false)))
+	<-w.ended
+	c.see("ping x ack")
+	if late != 1 {
+		t.Errorf("%d late", late)
+	}
 }
 
 // Calls that their client has reset count until they have ended.

@@ -19,9 +19,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/tap"
+
+	"github.com/distlimiter/ratelimit/internal/sparing"
 )
 
-// Options configure a Server. All but Handshake and Tap are required.
+// Options configure a Server. All but Handshake, Late and Tap are required.
 type Options struct {
 	// Method is the full name of the method, such as /package.Service/Method.
 	Method string
@@ -32,6 +34,9 @@ type Options struct {
 	Waits bool
 	// Tap, if set, is asked before each call, as grpc-go does. It must be quick.
 	Tap tap.ServerInHandle
+	// Late, if set, is called when a client gives up a call that is answered already: the
+	// answer came too late.
+	Late func()
 	// Handshake, if set, makes a connection secure.
 	Handshake func(net.Conn) (net.Conn, error)
 	// Rest serves what this server does not. It needs no TLS, because its connections
@@ -68,13 +73,14 @@ type Server struct {
 	idle    atomic.Int32   // workers
 	watch   sync.Once
 	done    chan struct{}
+	log     *zap.Logger
 	started time.Time
 	now     atomic.Int64 // when the connections were looked at last, in ns since started; never 0
 }
 
 // New returns a Server. It needs a Stop or GracefulStop.
 func New(o Options) *Server {
-	s := &Server{Options: o, rest: newPipes(), conns: make(map[*conn]struct{}), jobs: make(chan job), started: time.Now(), done: make(chan struct{})}
+	s := &Server{Options: o, rest: newPipes(), conns: make(map[*conn]struct{}), jobs: make(chan job), log: sparing.Log(o.Log, 1, 10*time.Second), started: time.Now(), done: make(chan struct{})}
 	s.now.Store(1)
 	go func() { _ = o.Rest.Serve(s.rest) }() // ends with the pipes
 	go s.watchConnections()
@@ -109,7 +115,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		s.Log.Warn("a connection was not accepted", zap.Error(err), zap.Duration("pause", pause))
+		s.log.Warn("a connection was not accepted", zap.Error(err), zap.Duration("pause", pause))
 		select {
 		case <-time.After(pause):
 		case <-s.done:

@@ -78,7 +78,7 @@ func (c *conn) call(st *stream, message []byte) error {
 func (c *conn) served(st *stream) {
 	c.kept -= st.kept
 	st.kept = 0
-	clear(st.fields)
+	st.fields = nil
 }
 
 // buffer has the memory of a call that may wait.

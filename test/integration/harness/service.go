@@ -134,6 +134,9 @@ func (s *Service) Dial(t testing.TB) *grpc.ClientConn {
 	return conn
 }
 
+// Conn returns the connection that Ask uses.
+func (s *Service) Conn() *grpc.ClientConn { return s.conn }
+
 // Request asks for hits of one descriptor; entries are keys and values in turn.
 func Request(domain string, hits uint64, entries ...string) *rls.RateLimitRequest {
 	d := &ratelimitv3.RateLimitDescriptor{HitsAddend: wrapperspb.UInt64(hits)}
