@@ -6,6 +6,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,14 @@ type commands struct {
 
 // console holds the outputs of commands.
 type console struct{ out, err io.Writer }
+
+// printJSON prints a report as one object.
+func (c console) printJSON(report any) error {
+	encoder := json.NewEncoder(c.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(report)
+}
 
 func main() {
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
