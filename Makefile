@@ -3,7 +3,6 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-FUZZTIME ?= 20000x
 CHAOSTIME ?= 2h
 SOAKTIME ?= 1h
 STEPS    ?= 1000000
@@ -22,7 +21,6 @@ lint test-deploy test-python: export CGO_ENABLED = 0
 MODULES = . test bench bench/libraries deploy
 
 .DEFAULT_GOAL := help
-.NOTPARALLEL:
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,13 +48,24 @@ check: ## format, go vet and the unit tests that only need Go; installs nothing
 # Its tests leave go vet to lint.
 test test-unit test-integration conformance gateway test-clients chaos soak: export TEST_PROGRAMS_REQUIRED = 1
 
-test: tools lint vuln test-unit test-python test-deploy fuzz test-integration ## install what is needed and run everything
+# Two stages at a time: one waits for much of its time, and the others compute meanwhile.
+test: tools ## install what is needed and run everything
+	$(MAKE) -j 2 --output-sync --no-print-directory test-integration test-unit lint fuzz test-sequential vuln test-deploy test-python
 .PHONY: test
 
+# Tests in which one goroutine decides at a time, or which read what a command prints. The
+# race detector finds nothing there and takes five times as long. The services that
+# test-integration starts are built with it.
+SEQUENTIAL = (TestScript|TestMigration|TestWords|TestFileStore|TestReference|TestConformance\w*|Test\w*Model)
+
 test-unit: ## unit tests, with the race detector
-	$(GO) test -vet=off -race -timeout 20m ./...
+	$(GO) test -vet=off -race -skip '^$(SEQUENTIAL)$$' -timeout 20m ./...
 	cd bench && $(GO) test -vet=off -race -timeout 20m ./...
 .PHONY: test-unit
+
+test-sequential: ## the unit tests that the race detector is no use to
+	$(GO) test -vet=off -run '^$(SEQUENTIAL)$$' -timeout 20m $$(git grep --untracked -lE '^func $(SEQUENTIAL)\(' -- cmd docs internal | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+.PHONY: test-sequential
 
 test-python: tools ## the Python client, with its linters, in real frameworks and servers
 	cd clients/python && export PATH="$(CURDIR)/.cache/python/bin:$$PATH" && ruff format -q --check && ruff check -q && python -m mypy && python -m pytest
@@ -66,9 +75,11 @@ test-deploy: ## the chart and all manifests, rendered and checked
 	cd deploy && $(GO) test -vet=off -count=1 ./...
 .PHONY: test-deploy
 
-# Parallel tests wait for most of their time: more of them than processors may run.
-test-integration: ## the real binary behind the real Envoy
-	cd test && $(GO) test -vet=off -race -count=1 -parallel 6 -timeout 20m ./...
+# Parallel tests wait for most of their time: more of them than processors may run. Only
+# test/front runs the service in its own process.
+test-integration: ## the real binary, built with the race detector, behind the real Envoy
+	cd test && $(GO) test -vet=off -race -count=1 -timeout 20m ./front
+	cd test && $(GO) test -vet=off -count=1 -parallel 6 -timeout 20m $$($(GO) list ./... | grep -v '/front$$')
 .PHONY: test-integration
 
 conformance: tools ## STEPS random requests through each store, each decision compared field by field
@@ -110,12 +121,8 @@ vuln: ## known vulnerabilities in what the code calls; VULNDB=latest asks the ne
 	.ci/vuln
 .PHONY: vuln
 
-fuzz: ## each fuzz target for FUZZTIME, slow ones for a tenth of CI's; FUZZTIME=10m is a long run
-	@git grep --untracked -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir target; do \
-		echo "fuzz $$dir $$target"; \
-		time=$(FUZZTIME); case "$$time:$$dir" in 20000x:internal/backend/redis | 20000x:internal/admin/admintest | 20000x:internal/rulestore | 20000x:test/front) time=2000x ;; esac; \
-		(cd "$$dir" && $(GO) test -vet=off -run '^$$' -fuzz "^$$target$$" -fuzztime "$$time" -fuzzminimizetime 10x .) || exit 1; \
-	done
+fuzz: ## each fuzz target for some seconds from its seeds on; FUZZTIME=10m is a long run
+	.ci/fuzz
 .PHONY: fuzz
 
 bench: tools ## algorithms, matcher, store (1 and 2 cores), and the service beside servers that do nothing; see bench/

@@ -42,22 +42,26 @@ func (p Plot) SVG() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return render(height, above, below)
+}
+
+// render draws plots one above the other, with the same margins left and right.
+func render(height vg.Length, plots ...*plot.Plot) ([]byte, error) {
 	c := vgsvg.New(width, height)
-	all := draw.Crop(draw.New(c), margin, -margin, margin, -margin)
-	// One above the other, with the same margins left and right.
-	tiles := plot.Align([][]*plot.Plot{{above}, {below}}, draw.Tiles{Rows: 2, Cols: 1, PadY: margin}, all)
-	above.Draw(tiles[0][0])
-	below.Draw(tiles[1][0])
+	column := make([][]*plot.Plot, len(plots))
+	for i, p := range plots {
+		column[i] = []*plot.Plot{p}
+	}
+	tiles := draw.Tiles{Rows: len(plots), Cols: 1, PadY: margin}
+	for i, at := range plot.Align(column, tiles, draw.Crop(draw.New(c), margin, -margin, margin, -margin)) {
+		plots[i].Draw(at[0])
+	}
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return nil, err
 	}
-	return tidy(b.Bytes()), nil
-}
-
-// tidy names fonts that readers have, first those with the metrics of the layout.
-func tidy(svg []byte) []byte {
-	return bytes.ReplaceAll(svg, []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
+	// Fonts that readers have, first those with the metrics of the layout.
+	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), nil
 }
 
 func (p Plot) above(hits []hit) (*plot.Plot, error) {

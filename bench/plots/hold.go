@@ -1,7 +1,6 @@
 package plots
 
 import (
-	"bytes"
 	"fmt"
 	"time"
 
@@ -9,7 +8,6 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
@@ -138,13 +136,7 @@ func Hold() ([]byte, error) {
 		written.TextStyle[i] = p.Legend.TextStyle
 	}
 	p.Add(written)
-	c := vgsvg.New(width, height)
-	p.Draw(draw.Crop(draw.New(c), margin, -margin, margin, -margin))
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return nil, err
-	}
-	return tidy(b.Bytes()), nil
+	return render(height, p)
 }
 
 func every(step, most int) (ticks plot.ConstantTicks) {

@@ -1,7 +1,6 @@
 package plots
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"math"
@@ -10,7 +9,6 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/distlimiter/ratelimit/bench/figures"
 	"github.com/distlimiter/ratelimit/bench/report"
@@ -30,7 +28,7 @@ func Performance(d *figures.Data) (drawings []Drawing, err error) {
 			return
 		}
 		var svg []byte
-		if svg, err = render(p, height); err == nil {
+		if svg, err = render(height, p); err == nil {
 			drawings = append(drawings, Drawing{file, svg})
 		}
 	}
@@ -59,17 +57,6 @@ func Performance(d *figures.Data) (drawings []Drawing, err error) {
 		}
 	}
 	return drawings, err
-}
-
-// render draws one plot alone.
-func render(p *plot.Plot, height vg.Length) ([]byte, error) {
-	c := vgsvg.New(width, height)
-	p.Draw(draw.Crop(draw.New(c), margin, -margin, margin, -margin))
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return nil, err
-	}
-	return tidy(b.Bytes()), nil
 }
 
 // bars is a bar chart of horizontal bars, each with its value.

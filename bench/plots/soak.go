@@ -1,7 +1,6 @@
 package plots
 
 import (
-	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // panel is one of the plots of a soak, with the columns whose names end in one of names.
@@ -55,7 +53,7 @@ func Soak(samples io.Reader) ([]byte, error) {
 			columns[c] = append(columns[c], value)
 		}
 	}
-	var tiles [][]*plot.Plot
+	var all []*plot.Plot
 	for i, p := range panels {
 		drawn, err := p.draw(rows[0], columns)
 		if err != nil {
@@ -67,18 +65,9 @@ func Soak(samples io.Reader) ([]byte, error) {
 		if i == len(panels)-1 {
 			drawn.X.Label.Text = "minutes"
 		}
-		tiles = append(tiles, []*plot.Plot{drawn})
+		all = append(all, drawn)
 	}
-	c := vgsvg.New(width, 2*height)
-	all := draw.Crop(draw.New(c), margin, -margin, margin, -margin)
-	for i, at := range plot.Align(tiles, draw.Tiles{Rows: len(panels), Cols: 1, PadY: margin}, all) {
-		tiles[i][0].Draw(at[0])
-	}
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return nil, err
-	}
-	return tidy(b.Bytes()), nil
+	return render(2*height, all...)
 }
 
 func (p panel) draw(names []string, columns [][]float64) (*plot.Plot, error) {

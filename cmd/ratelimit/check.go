@@ -79,7 +79,7 @@ func (c *checkCmd) Run(con console, command *kong.Context) error {
 		return err
 	}
 	if c.Output == "json" {
-		err = report.WriteJSON(con.out)
+		err = con.printJSON(report)
 	} else {
 		report.WriteText(con.out)
 	}

@@ -74,7 +74,7 @@ func (c *explainCmd) Run(con console, command *kong.Context) error {
 	}
 	explanation := descriptor.Compile(rules).Explain(c.Domain, c.Descriptor)
 	if c.Output == "json" {
-		err = explanation.WriteJSON(con.out)
+		err = con.printJSON(explanation)
 	} else {
 		_, err = explanation.WriteTo(con.out)
 	}

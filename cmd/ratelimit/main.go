@@ -7,6 +7,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,14 @@ func (o *standardOutput) Write(text []byte) (int, error) {
 	n, err := o.to.Write(text)
 	o.err = cmp.Or(o.err, err)
 	return n, err
+}
+
+// printJSON prints a report as one object.
+func (c console) printJSON(report any) error {
+	encoder := json.NewEncoder(c.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(report)
 }
 
 func main() {

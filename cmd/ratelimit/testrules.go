@@ -41,7 +41,7 @@ func (c *testCmd) Run(con console, command *kong.Context) error {
 		Grammar: c.Grammar(names), Default: defaults, Files: c.FileOptions(), Rules: c.Rules, Stdin: os.Stdin,
 	})
 	if c.Output == "json" {
-		if err := report.WriteJSON(con.out); err != nil {
+		if err := con.printJSON(report); err != nil {
 			return err
 		}
 	} else {

@@ -303,7 +303,7 @@ func (l *Limit) Charge(s State, now, hits int64) State {
 // Refund gives hits (< 0, as a call has them) back, never beyond full. It needs no
 // room.
 func (l *Limit) Refund(s State, now, hits int64) State {
-	return l.refund(s, now, -max(hits, -math.MaxInt64))
+	return l.refund(s, now, negated(hits))
 }
 
 // Deny charges what a denied call with so many hits (> 0) charges.

@@ -5,7 +5,6 @@ package check
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -214,14 +213,6 @@ func Problems(of []config.Problem) []Problem {
 // String returns "file:line:column: path: what is wrong; what to write".
 func (p Problem) String() string {
 	return config.Problem{Pos: config.Pos{File: p.File, Line: p.Line, Column: p.Column}, Path: p.Path, What: p.What, Remedy: p.Remedy}.Error()
-}
-
-// WriteJSON writes the report as one object.
-func (r *Report) WriteJSON(out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(r)
 }
 
 var fixedWindow = algo.FixedWindow.String() // the default algorithm that needs no word

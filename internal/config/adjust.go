@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // Adjustment is a rule about rules: it changes the limits that it selects, wherever

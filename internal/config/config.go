@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // Rules is a validated, immutable set of domains, in file order.

@@ -3,7 +3,7 @@ package config
 import (
 	"time"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // Hold has the limits of a rule on sets of entries hold what a request asks for, until

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // Origin is the kind of place that rules come from.

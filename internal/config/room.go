@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // makeRoom removes from a level of base the values that over takes, unless over has the

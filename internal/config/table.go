@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // Table makes a limit follow the value of an entry of the request descriptor, such as

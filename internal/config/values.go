@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // HasList reports whether the descriptor has a list of values or ranges instead of one

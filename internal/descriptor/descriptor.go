@@ -27,7 +27,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // Entry is one key and value of a request descriptor.

@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // Example returns entries that lead to the rule; nil if there are none, because others

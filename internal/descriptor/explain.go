@@ -2,7 +2,6 @@ package descriptor
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -10,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 	"github.com/distlimiter/ratelimit/internal/spell"
 )
 
@@ -544,14 +543,6 @@ func (x *Explanation) Enforced() (enforced, shadow []string) {
 func (x Explanation) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.WriteString(w, x.String())
 	return int64(n), err
-}
-
-// WriteJSON writes the explanation to w as one JSON object, indented.
-func (x Explanation) WriteJSON(w io.Writer) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(x)
 }
 
 // String returns the limit in one line or more.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // Hidden returns a warning for each descriptor that can never apply because earlier ones

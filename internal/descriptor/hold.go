@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // meets reports whether a rule on sets of entries that applies to a descriptor does so

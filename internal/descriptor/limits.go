@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // setRule is what a rule on sets of entries has beyond others.

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // A descriptor with a list of values is found by each of them. An exact value has an edge

@@ -4,7 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // scanner finds patterns by a literal in their middle.

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // pattern is the part of a pattern that still must match.

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/config"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // Two matchers are compared by values that stand for all values. Whatever the rules tell

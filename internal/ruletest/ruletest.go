@@ -5,7 +5,6 @@
 package ruletest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -180,14 +179,6 @@ func (s *suite) nameDomains(rules *config.Rules) (problems []config.Problem) {
 		}
 	}
 	return problems
-}
-
-// WriteJSON writes the report as one object.
-func (r *Report) WriteJSON(out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(r)
 }
 
 // WriteText writes the report for people to read.

@@ -11,7 +11,6 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	rls "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,6 +20,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config/reload"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/logtest"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles/tlstest"
 	"github.com/distlimiter/ratelimit/internal/xds"
@@ -194,23 +194,12 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 		"no such host": {"nosuch.invalid:1", insecure.NewCredentials(), "name resolver error"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			core, logs := observer.New(zap.InfoLevel)
-			c := beside(t, xds.Options{Server: tt.server, Credentials: tt.creds, NodeID: node, Log: zap.New(core)}, inFile)
-			deadline := time.Now().Add(20 * time.Second)
-			for {
-				lines := logs.FilterMessageSnippet("no connection to the xDS server").All()
-				if len(lines) > 1 {
-					for _, l := range lines {
-						if reason := l.ContextMap()["error"].(string); !strings.Contains(reason, tt.want) {
-							t.Errorf("logged %q, want %q", reason, tt.want)
-						}
-					}
-					break
+			log, lines := logtest.New(zap.InfoLevel)
+			c := beside(t, xds.Options{Server: tt.server, Credentials: tt.creds, NodeID: node, Log: log}, inFile)
+			for _, l := range lines.Await(t, 2, "no connection to the xDS server") {
+				if reason := l.ContextMap()["error"].(string); !strings.Contains(reason, tt.want) {
+					t.Errorf("logged %q, want %q", reason, tt.want)
 				}
-				if time.Now().After(deadline) {
-					t.Fatalf("logged %v", logs.All())
-				}
-				time.Sleep(10 * time.Millisecond)
 			}
 			if c.Rules() == nil || len(c.Rules().Domains) != 1 {
 				t.Errorf("the file's rules are not in force: %v", c.Rules())

@@ -75,14 +75,13 @@ func (c *reportCmd) Run(ctx context.Context) error {
 		o.Builds = append(o.Builds, report.Build{Name: name, Path: c.Build[name]})
 	}
 	if len(c.Build) == 0 {
-		ours := report.Build{Name: "ratelimit", Path: filepath.Join(dir, "ratelimit")}
-		lean := report.Build{Name: "ratelimit, lean front", Path: ours.Path, Env: []string{"GRPC_FRONT=lean"}}
-		if err := build(ours.Path, "..", "./cmd/ratelimit"); err != nil {
+		ours, err := buildService(dir, "")
+		if err != nil {
 			return err
 		}
-		o.Builds = append(o.Builds, ours)
+		o.Builds = append(o.Builds, report.Build{Name: "ratelimit", Path: ours})
 		if c.Lean {
-			o.Builds = append(o.Builds, lean)
+			o.Builds = append(o.Builds, report.Build{Name: "ratelimit, lean front", Path: ours, Env: []string{"GRPC_FRONT=lean"}})
 		}
 	}
 	if c.Envoy {
@@ -149,18 +148,6 @@ func buildFloors(o report.Options) error {
 	return errors.Join(build(o.Floor, ".", "./cmd/floor", "-pgo", "off"), build(o.TunedFloor, ".", "./cmd/floor", "-pgo", profile))
 }
 
-// build builds a program as the Makefile builds ratelimit.
-func build(to, dir, pkg string, flags ...string) error {
-	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", to}, flags...)
-	cmd := exec.Command("go", append(args, pkg)...) //nolint:gosec // our own arguments
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
-	}
-	return nil
-}
-
 // quiet binds this process to one core and makes its garbage collector run rarely, because
 // there is next to no garbage.
 func quiet(core int) error {
@@ -186,17 +173,14 @@ func (c *floodCmd) Run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	o := flood.Options{
-		Floor: filepath.Join(dir, "floor"), Service: c.Service, Front: c.Front, Floods: c.Floods, Backends: c.Backends, Descriptors: c.Descriptors, Duration: c.Duration,
+		Floor: filepath.Join(dir, "floor"), Front: c.Front, Floods: c.Floods, Backends: c.Backends, Descriptors: c.Descriptors, Duration: c.Duration,
 		ServerCore: c.ServerCore, LoadCore: c.LoadCore, Out: os.Stdout, Progress: os.Stderr,
 	}
 	if err := build(o.Floor, ".", "./cmd/floor"); err != nil {
 		return err
 	}
-	if o.Service == "" {
-		o.Service = filepath.Join(dir, "ratelimit")
-		if err := build(o.Service, "..", "./cmd/ratelimit"); err != nil {
-			return err
-		}
+	if o.Service, err = buildService(dir, c.Service); err != nil {
+		return err
 	}
 	if err := quiet(c.LoadCore); err != nil {
 		return err

@@ -39,17 +39,17 @@ func (c *calls) ask(n int, at time.Time) (all []*op) {
 			}
 		}()
 		if n > 1 { // in this order
-			c.queued(len(all))
+			c.lanes.awaitQueue(c.t, len(all))
 		}
 	}
 	return all
 }
 
-// queued waits until that many requests wait for a call.
-func (c *calls) queued(n int) {
-	c.t.Helper()
-	s := &c.lanes.shards[0]
-	redistest.Eventually(c.t, "requests wait for a call", func() bool {
+// awaitQueue waits until that many requests wait for a call. They send no event.
+func (l *lanes) awaitQueue(t *testing.T, n int) {
+	t.Helper()
+	s := &l.shards[0]
+	redistest.Eventually(t, "requests wait for a call", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		ln := s.lanes[0]

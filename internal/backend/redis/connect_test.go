@@ -4,12 +4,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/logtest"
 )
 
 // TestConnectingToRedisIsRetriedOften starts without Redis. One line says so, and another says that
@@ -18,8 +17,8 @@ func TestConnectingToRedisIsRetriedOften(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
 	server.Kill()
-	core, lines := observer.New(zapcore.InfoLevel)
-	b, err := redis.New(redis.Options{Addrs: []string{server.Addr}, Log: zap.New(core)})
+	log, lines := logtest.New(zapcore.InfoLevel)
+	b, err := redis.New(redis.Options{Addrs: []string{server.Addr}, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +35,7 @@ func TestConnectingToRedisIsRetriedOften(t *testing.T) {
 	if took := time.Since(started); took > 200*time.Millisecond+busyMachine {
 		t.Errorf("it took %v to find Redis", took)
 	}
-	redistest.Eventually(t, "the log reports the connection", func() bool { return lines.FilterMessage("connected to Redis").Len() > 0 })
-	connected := lines.FilterMessage("connected to Redis").All()
+	connected := lines.Await(t, 1, "connected to Redis")
 	if missing := lines.FilterMessage("no connection to Redis: trying until there is one"); missing.Len() != 1 || len(connected) != 1 || lines.Len() != 2 {
 		t.Fatalf("the log has %v, want a line without Redis and one with it", lines.All())
 	}

@@ -11,13 +11,13 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/internal/freeport"
+	"github.com/distlimiter/ratelimit/internal/logtest"
 	"github.com/distlimiter/ratelimit/internal/rulestore"
 	"github.com/distlimiter/ratelimit/internal/settings"
 	"github.com/distlimiter/ratelimit/internal/tlsfiles"
@@ -144,8 +144,8 @@ func TestTheDocumentedUserMayDoAll(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{Args: []string{"--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"}})
 	s.Do(documentedUser(t)...)
-	core, lines := observer.New(zapcore.WarnLevel)
-	b := open(t, redis.Options{Addrs: []string{s.Addr}, Username: "ratelimit", Password: "password", Log: zap.New(core)})
+	log, lines := logtest.New(zapcore.WarnLevel)
+	b := open(t, redis.Options{Addrs: []string{s.Addr}, Username: "ratelimit", Password: "password", Log: log})
 	for a := range algo.Algorithms() {
 		l, err := algo.New(algo.Params{Algorithm: algo.Algorithm(a), Limit: 3, Window: time.Hour})
 		if err != nil {
@@ -183,7 +183,7 @@ func TestTheDocumentedUserMayDoAll(t *testing.T) {
 	}); err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	redistest.Eventually(t, "the policy of evictions is known", func() bool { return lines.FilterMessageSnippet("maxmemory-policy").Len() == 1 })
+	lines.Await(t, 1, "maxmemory-policy")
 	denied := s.Do("ACL", "LOG")
 	if list, err := denied.ToArray(); err != nil || len(list) > 0 {
 		t.Errorf("denied were %v, %v", list, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend"
 	"github.com/distlimiter/ratelimit/internal/backend/redis"
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
+	"github.com/distlimiter/ratelimit/internal/logtest"
 )
 
 const (
@@ -74,9 +75,9 @@ func (l *load) more(n int64) {
 func outage(t *testing.T, lasts time.Duration, strike, heal func(s *redistest.Server)) {
 	// Not in parallel, because the test is about time.
 	const bound = 50 * time.Millisecond
-	core, lines := observer.New(zapcore.InfoLevel)
+	log, lines := logtest.New(zapcore.InfoLevel)
 	s := redistest.Start(t, redistest.Config{})
-	b := open(t, redis.Options{Addrs: []string{s.Addr}, Timeout: bound, Log: zap.New(core)})
+	b := open(t, redis.Options{Addrs: []string{s.Addr}, Timeout: bound, Log: log})
 	traffic := steady(t, b)
 	traffic.more(200)
 	stalled := stalls()
@@ -88,7 +89,7 @@ func outage(t *testing.T, lasts time.Duration, strike, heal func(s *redistest.Se
 	heal(s)
 	healed := time.Now()
 	traffic.more(500)
-	redistest.Eventually(t, "it is said that Redis is back", func() bool { return lines.FilterMessage(back).Len() > 0 })
+	lines.Await(t, 1, back)
 	traffic.end()
 	stall := stalled()
 

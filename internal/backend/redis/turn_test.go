@@ -32,23 +32,16 @@ func TestABatchTakesTheLongestBound(t *testing.T) {
 	}
 	go do(request(time.Hour))
 	<-untils
-	short, long := request(20*time.Millisecond), request(time.Minute)
+	long := request(time.Minute)
 	deadline := long.deadline
 	ln := l.shards[0].lanes[0]
-	queued := func(n int) bool {
-		l.shards[0].mu.Lock()
-		defer l.shards[0].mu.Unlock()
-		return len(ln.queue) == n
-	}
-	short.began, long.began = ln.moved, ln.moved
+	long.began = ln.moved
 	go do(long)
-	for !queued(1) {
-		time.Sleep(time.Millisecond)
-	}
+	l.awaitQueue(t, 1)
+	short := request(500 * time.Millisecond) // it is in the queue before that is over
+	short.began = ln.moved
 	go do(short)
-	for !queued(2) {
-		time.Sleep(time.Millisecond)
-	}
+	l.awaitQueue(t, 2)
 	end <- struct{}{}
 	if err := <-answers; err != nil {
 		t.Errorf("the first: %v", err)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 var descriptorKeys = newKeys(true, "key", "value", "rate_limit", "rate_limits", "shadow_mode", "quota_mode",

@@ -11,7 +11,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 var holdKeys = newKeys(false, "by", "expires", "settled_by")

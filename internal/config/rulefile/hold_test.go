@@ -10,7 +10,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 func parseHold(text string) (*config.Rules, error) {

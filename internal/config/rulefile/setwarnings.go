@@ -7,7 +7,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // SetWarnings warns of rules on sets of entries, seen together: those that never apply,

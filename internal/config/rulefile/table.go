@@ -14,7 +14,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 var tableKeys = newKeys(false, "by", "values", "default")

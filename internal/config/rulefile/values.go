@@ -11,8 +11,8 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/yamlfile"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // setValue reads the value of a descriptor: a text, addresses, or a list of these.

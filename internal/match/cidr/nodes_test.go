@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // TestSearchElsewhere holds that a search over the nodes finds what the table does.

@@ -4,7 +4,7 @@ import (
 	"iter"
 	"net/netip"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
+	"github.com/distlimiter/ratelimit/internal/match/prefix"
 )
 
 // Lengths returns the lengths of the IPv4 prefixes, or of the IPv6 prefixes, in order. The

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/background"
-	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
+	"github.com/distlimiter/ratelimit/internal/match/prefix"
 )
 
 // Error is a mistake in a prefix of a rule.

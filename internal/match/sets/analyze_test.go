@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 func TestAnalyze(t *testing.T) {

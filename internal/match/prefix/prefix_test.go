@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
+	"github.com/distlimiter/ratelimit/internal/match/prefix"
 )
 
 // text counts how often a look-up cuts it.

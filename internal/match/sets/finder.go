@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/background"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // literal is a property of values by which the index finds them.

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/background"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 // Compile returns the index of rules. The error is of type [Errors] and holds all mistakes

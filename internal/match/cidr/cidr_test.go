@@ -9,7 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
 )
 
 func TestParse(t *testing.T) {

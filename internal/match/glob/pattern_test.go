@@ -3,7 +3,7 @@ package glob_test
 import (
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // FuzzMatch compares Match with a matcher that goes back wherever it can.

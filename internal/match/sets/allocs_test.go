@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/distlimiter/ratelimit/internal/descriptor/sets"
+	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
 // TestLookupDoesNotAllocate covers all that a rule may be filed under, and lists

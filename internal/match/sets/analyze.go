@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/background"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // Findings are facts about rules that follow from their conditions alone. They are certain

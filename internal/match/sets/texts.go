@@ -5,7 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/distlimiter/ratelimit/internal/background"
-	"github.com/distlimiter/ratelimit/internal/descriptor/prefix"
+	"github.com/distlimiter/ratelimit/internal/match/prefix"
 )
 
 // texts is an immutable hash table of texts. A record takes one cache line and holds the

@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/background"
-	"github.com/distlimiter/ratelimit/internal/descriptor/cidr"
-	"github.com/distlimiter/ratelimit/internal/descriptor/glob"
+	"github.com/distlimiter/ratelimit/internal/match/cidr"
+	"github.com/distlimiter/ratelimit/internal/match/glob"
 )
 
 // member is a compiled member of a Set: an exact text, a prefix of addresses or a
