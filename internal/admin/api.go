@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -95,8 +96,18 @@ func (a api) listReloads(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
+// answerTimeout is the time that a client has to read an answer.
+const answerTimeout = time.Minute
+
+// begin begins the time that the client has for the answer. The server's own deadline began
+// with the request, so the outcome of a large change that took as long would be lost.
+func begin(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout)) // a client that has left is no error of ours
+}
+
 // answer writes v as JSON.
 func answer(w http.ResponseWriter, status int, v any) {
+	begin(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

@@ -80,6 +80,7 @@ func writeProblem(w http.ResponseWriter, err error) {
 	if !ok {
 		p = refuse(http.StatusInternalServerError, "%v", err)
 	}
+	begin(w)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)

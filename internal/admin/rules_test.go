@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 
@@ -450,6 +452,34 @@ func TestStoredButNotInForce(t *testing.T) {
 	}
 	if got := f.one(t, "user").Source; got != "admin" {
 		t.Errorf("in force is the rule of %s", got)
+	}
+}
+
+// TestAChangeMayTakeLongerThanTheTimeToWrite has the service reload for longer than its HTTP
+// server gives an answer.
+func TestAChangeMayTakeLongerThanTheTimeToWrite(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	f := newFixture(t, func(o *Options) {
+		reload := o.Reload
+		o.Reload = func(ctx context.Context) error {
+			<-time.After(2 * timeout)
+			return reload(ctx)
+		}
+	})
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	slow := httptest.NewUnstartedServer(f.server.Config.Handler)
+	slow.Config.WriteTimeout = timeout
+	slow.Start()
+	t.Cleanup(slow.Close)
+	slow.Client().Transport = f.server.Client().Transport
+	f.server.Close()
+	f.server = slow
+	var result writeResult
+	f.send(t, http.MethodPost, "/admin/rules", slower).into(t, http.StatusOK, &result)
+	if !result.InForce {
+		t.Errorf("%+v", result)
 	}
 }
 
