@@ -240,6 +240,7 @@ func FuzzStep(f *testing.F) {
 	hybrid := algo.Params{Algorithm: algo.Hybrid, Limit: math.MaxUint32, Window: algo.MaxWindow, Burst: 9,
 		Refill: algo.Rate{Hits: 2, Per: time.Second}, Strict: true, SubWindows: 60, DeniedHits: algo.Drain}
 	add(hybrid, 1<<52, math.MaxInt64, slices.Repeat([]uint64{math.MaxUint64}, 64)...)
+	add(strict, epoch, 1, epoch+1000, 1<<62, 1<<62) // a sum that overflows
 	f.Fuzz(func(t *testing.T, a uint8, limit uint32, window int64, burst, refill uint32, per int64, strict bool, parts, denied uint8, raw []byte, now, hits int64) {
 		const longestPeriod = math.MaxInt64 / int64(time.Microsecond)
 		p := algo.Params{

@@ -355,7 +355,7 @@ func (h *holding) fitsFor(s State, now, n int64, id uint64) bool {
 			own = int64(h.request(s, i)[heldCost])
 		}
 	}
-	if n > 0 && i < 0 && requests(s) >= MaxHeld || n > h.capacity() {
+	if n > 0 && i < 0 && requests(s) >= MaxHeld || n > h.capacity() { // else the sum could overflow
 		return false
 	}
 	return h.inner.fits(h.innerOf(s), now, n+int64(s[heldHits])-own)
@@ -377,11 +377,7 @@ func (h *holding) put(s State, now, n int64, id uint64) State {
 		s = grown
 	}
 	h.setRequests(s, have+1)
-	i := have
-	for ; i > 0 && h.request(s, i-1)[heldUntil] > until; i-- { // of a rule that held for longer
-		copy(h.request(s, i), h.request(s, i-1))
-	}
-	r := h.request(s, i)
+	r := h.request(s, have) // the last to expire: settle lets nobody hold for longer
 	r[heldID], r[heldUntil], r[heldCost] = id, until, uint64(n)
 	s[heldHits] += uint64(n)
 	return s

@@ -1,6 +1,7 @@
 package algo_test
 
 import (
+	"math"
 	"math/big"
 	"testing"
 	"time"
@@ -408,3 +409,48 @@ func TestHoldsAreTheModel(t *testing.T) {
 		})
 	}
 }
+
+func TestNoSumOfHitsOverflows(t *testing.T) {
+	for _, a := range reservingAlgorithms {
+		h := newHolder(t, reserving(a, 10))
+		h.ask(1, 1)
+		if d := h.ask(2, math.MaxInt64); d.Allowed || d.RetryAfter != algo.Never {
+			t.Errorf("%v: %s", a, show(d))
+		}
+	}
+}
+
+// A request that is refused because as many hold as a counter keeps finds nothing left,
+// and so drains nothing.
+func TestNothingIsDrainedWhenTooManyHold(t *testing.T) {
+	p := reserving(algo.FixedWindow, 3*algo.MaxHeld)
+	p.DeniedHits = algo.Drain
+	h := newHolder(t, p)
+	for id := range uint64(algo.MaxHeld) {
+		h.ask(id+1, 1)
+	}
+	if d := h.ask(algo.MaxHeld+1, 1); d.Allowed || d.Remaining != 0 {
+		t.Fatalf("one more: %s", show(d))
+	}
+	h.settle(1, 0)
+	h.mustBe(2*algo.MaxHeld+1, algo.MaxHeld-1)
+}
+
+// A state is kept until those that have held for too long have been found and counted, or
+// need not be any more.
+func TestAStateIsKeptUntilWhatHasExpiredIsCounted(t *testing.T) {
+	h := newHolder(t, concurrent(2))
+	h.ask(1, 1)
+	if at := h.limit.Expiry(h.state); at != epoch+2*minute {
+		t.Errorf("a hold until %d is kept until %d", epoch+minute, at)
+	}
+	h.now += minute
+	if d := h.ask(2, -1); d.Expired != 1 {
+		t.Fatalf("%d expired", d.Expired)
+	}
+	if at := h.limit.Expiry(h.state); at != h.now+1 {
+		t.Errorf("what was found at %d is kept until %d", h.now, at)
+	}
+}
+
+const minute = int64(time.Minute / time.Microsecond)

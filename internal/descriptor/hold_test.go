@@ -86,6 +86,10 @@ func TestRequestsAreToldApart(t *testing.T) {
 	if id, _ := hold("id="); id != 0 {
 		t.Error("an empty ID is one")
 	}
+	split, _ := hold("id=a,id=bc")
+	if other, _ := hold("id=ab,id=c"); split == other {
+		t.Error("IDs of several entries are told apart by nothing but their text in a row")
+	}
 }
 
 func TestExplainTellsOfHolds(t *testing.T) {

@@ -100,12 +100,8 @@ local function used(s, state) return { state, s[2], s[3], s[4], s[5], s[6] } end
 local function charge(s, p, n)
   local at, hits = own(s, p)
   if at then s = without(s, at, hits) end
-  local requests, count, expiry = s[2], s[4], now + p.expires
-  local i = count
-  while i > 0 and ends(requests, i - 1) > expiry do i = i - 1 end -- of a rule that held for longer
-  local split = EACH * i
-  requests = requests:sub(1, split) .. p.id .. pack('<I7I4', expiry, n) .. requests:sub(split + 1)
-  return { s[1], requests, s[3] + n, count + 1, s[5], s[6] }
+  local requests = s[2] .. p.id .. pack('<I7I4', now + p.expires, n) -- the last to expire: settle lets nobody hold for longer
+  return { s[1], requests, s[3] + n, s[4] + 1, s[5], s[6] }
 end
 
 -- spend charges what is used, and holds nothing.
