@@ -56,7 +56,7 @@ test: tools ## install what is needed and run everything
 # Tests in which one goroutine decides at a time, or which read what a command prints. The
 # race detector finds nothing there and takes five times as long. The services that
 # test-integration starts are built with it.
-SEQUENTIAL = (TestScript|TestMigration|TestWords|TestFileStore|TestReference|TestConformance\w*|Test\w*Model)
+SEQUENTIAL = Test(Script|Migration|Words|FileStore|Reference|Conformance\w*|\w*Model|BytesKeepToTheBound|FloodForgivesNobody|AddingSweeps|MaxBytes|ASetThatIsTooLargeIsRefused|AnAuditLineIsBounded)
 
 test-unit: ## unit tests, with the race detector
 	$(GO) test -vet=off -race -skip '^$(SEQUENTIAL)$$' -timeout 20m ./...

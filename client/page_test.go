@@ -49,8 +49,8 @@ func TestFirstMinuteOfThePage(t *testing.T) {
 	t.Cleanup(s.stop)
 	program := "package main" + block("go\npackage main")
 	for from, to := range map[string]string{
-		"localhost:8081":                         s.addr,
-		`http.ListenAndServe("localhost:8000", `: "http.Serve(inherited(), ",
+		"localhost:8081":                        s.addr,
+		`http.ListenAndServe("localhost:8000",`: "http.Serve(inherited(),",
 	} {
 		if !strings.Contains(program, from) {
 			t.Errorf("the program has no %s", from)
