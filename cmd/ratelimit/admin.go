@@ -12,6 +12,7 @@ import (
 
 	"github.com/distlimiter/ratelimit/internal/adminclient"
 	"github.com/distlimiter/ratelimit/internal/check"
+	"github.com/distlimiter/ratelimit/internal/secretfile"
 )
 
 // adminClient locates the admin address of a running service.
@@ -37,7 +38,7 @@ func positive(flag string, d time.Duration) error {
 func (c *adminClient) client() (*adminclient.Client, error) {
 	client := &adminclient.Client{Addr: c.Addr, Timeout: c.Timeout}
 	if c.TokenFile != "" {
-		token, err := os.ReadFile(c.TokenFile)
+		token, err := secretfile.Read(c.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("--token-file: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/distlimiter/ratelimit/internal/named"
+	"github.com/distlimiter/ratelimit/internal/secretfile"
 )
 
 // Access defines who may use the admin address.
@@ -73,7 +74,7 @@ func isLoopback(hostPort string) bool {
 
 // token reads the token.
 func (a Access) token() ([]byte, error) {
-	text, err := os.ReadFile(a.TokenFile)
+	text, err := secretfile.Read(a.TokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("the admin token: %w", err)
 	}

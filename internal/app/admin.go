@@ -36,7 +36,11 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 		access, err = given.On(on)
 	}
 	if err != nil {
-		return access, fmt.Errorf("%s: %w", names.Of("Admin.Addr"), err)
+		field := "Admin.Addr"
+		if o.TokenFile != "" { // which is all that can be wrong then
+			field = "Admin.TokenFile"
+		}
+		return access, fmt.Errorf("%s: %w", names.Of(field), err)
 	}
 	if w := access.Warning(); w != "" {
 		s.log.Warn("the admin token is not secret", zap.String("warning", w))

@@ -30,6 +30,9 @@ func (o *Options) Check() error {
 	if o.Rules.XDS != nil {
 		c.xds(o.Rules.XDS)
 	}
+	if f := o.GRPC.TLS; f != nil && (f.Cert == "" || f.Key == "") {
+		c.wrong("GRPC.TLS", "set both the certificate and its key")
+	}
 	if o.Admin.TLS != nil {
 		c.adminTLS(o.Admin.TLS)
 	}

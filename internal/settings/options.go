@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -76,8 +77,11 @@ func (c *Service) Options(version string, getenv Getenv, names named.Fields) (o 
 		Names:     names,
 		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == JSONLog},
 	}
-	if c.TLS {
-		o.GRPC.TLS = &tlsfiles.Files{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCACert, Name: c.TLSName}
+	switch f := (tlsfiles.Files{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCACert, Name: c.TLSName}); {
+	case c.TLS:
+		o.GRPC.TLS = &f
+	case f != (tlsfiles.Files{}):
+		o.Warnings = append(o.Warnings, "the certificate, key, authorities and name for TLS of gRPC have no effect: gRPC is plain; set --tls or GRPC_SERVER_USE_TLS")
 	}
 	if f := (tlsfiles.Files{Cert: c.Admin.TLSCert, Key: c.Admin.TLSKey, CA: c.Admin.TLSClientCA, Name: c.Admin.TLSName}); f != (tlsfiles.Files{}) {
 		o.Admin.TLS = &f
@@ -202,6 +206,9 @@ func (c *Service) answers() server.Options {
 func (c *Service) counts(getenv Getenv) (app.Counts, error) {
 	if c.UseStatsd && c.UseDogStatsd {
 		return app.Counts{}, errors.New("--use-statsd and --use-dog-statsd: choose one")
+	}
+	if sends := !c.DisableStats && (c.UseDogStatsd || c.UseStatsd || WantsStatsd(getenv)); sends && (c.StatsdPort < 1 || c.StatsdPort > math.MaxUint16) {
+		return app.Counts{}, fmt.Errorf("--statsd-port or STATSD_PORT: %d: use 1 to %d", c.StatsdPort, math.MaxUint16)
 	}
 	mogrifiers, err := ReadMogrifiers(getenv, c.Mogrifiers)
 	return app.Counts{Interval: c.FlushInterval, Sink: func(log *zap.Logger) (statsd.Sink, error) {

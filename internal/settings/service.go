@@ -25,8 +25,8 @@ type Service struct {
 	Admin adminOptions `embed:"" prefix:"admin-"`
 
 	TLS       bool   `group:"tls" name:"tls" negatable:"" env:"GRPC_SERVER_USE_TLS" help:"Serve gRPC over TLS. Certificates and keys are read again when their files change."`
-	TLSCert   string `group:"tls" name:"tls-cert" placeholder:"FILE" env:"GRPC_SERVER_TLS_CERT" help:"Certificate of this server."`
-	TLSKey    string `group:"tls" name:"tls-key" placeholder:"FILE" env:"GRPC_SERVER_TLS_KEY" help:"Key of the certificate."`
+	TLSCert   string `group:"tls" field:"GRPC.TLS" name:"tls-cert" placeholder:"FILE" env:"GRPC_SERVER_TLS_CERT" help:"Certificate of this server."`
+	TLSKey    string `group:"tls" field:"GRPC.TLS" name:"tls-key" placeholder:"FILE" env:"GRPC_SERVER_TLS_KEY" help:"Key of the certificate."`
 	TLSCACert string `group:"tls" name:"tls-client-ca-cert" placeholder:"FILE" env:"GRPC_CLIENT_TLS_CACERT" help:"Require client certificates that these authorities have signed."`
 	TLSName   string `group:"tls" name:"tls-client-name" placeholder:"NAME" env:"GRPC_CLIENT_TLS_SAN" help:"Name (DNS, IP address or URI) that a client's certificate must contain."`
 

@@ -3,10 +3,10 @@ package redis
 import (
 	"fmt"
 	"net"
-	"os"
-	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/distlimiter/ratelimit/internal/secretfile"
 )
 
 // login is the user and password of connections. A file, if there is one, is read for
@@ -34,15 +34,11 @@ func (l *login) credentials() (c rueidis.AuthCredentials, err error) {
 // ReadSecret returns the content of a file without line ends at its end. The error
 // names the file, and never its content.
 func ReadSecret(path string) (string, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
+	secret, err := secretfile.Read(path)
+	if err == nil && len(secret) == 0 {
+		err = fmt.Errorf("%s is empty", path)
 	}
-	secret := strings.TrimRight(string(text), "\r\n")
-	if secret == "" {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	return secret, nil
+	return string(secret), err
 }
 
 // logins are the logins of the servers and of the sentinels. The library asks for both

@@ -13,17 +13,18 @@ import (
 
 // builder joins the domains of several sources.
 type builder struct {
-	opts     Options
-	task     *background.Task
-	domains  map[string]*config.Domain
-	order    []*config.Domain
-	entries  map[*config.Domain]map[config.NodeKey]place // top level of each domain
-	consume  map[*config.Domain]config.Pos               // where the consume of a domain is written
-	settled  map[*config.Domain]bool                     // finished in an earlier parse
-	replaced []reference
-	adjust   []*config.Adjustment
-	problems []config.Problem
-	warnings []config.Problem
+	opts       Options
+	task       *background.Task
+	domains    map[string]*config.Domain
+	order      []*config.Domain
+	entries    map[*config.Domain]map[config.NodeKey]place // top level of each domain
+	overriding map[string]map[config.NodeKey]place         // the same of rules that override, by domain
+	consume    map[*config.Domain]config.Pos               // where the consume of a domain is written
+	settled    map[*config.Domain]bool                     // finished in an earlier parse
+	replaced   []reference
+	adjust     []*config.Adjustment
+	problems   []config.Problem
+	warnings   []config.Problem
 }
 
 // place is the position of a descriptor, and its index in its level.
@@ -98,9 +99,10 @@ func (b *builder) addDomain(d *decoder, domain *config.Domain) {
 	b.mergeConsume(d, domain, into)
 }
 
-// override lays a domain over that of other sources.
+// override lays a domain over that of other sources. Documents that override do not
+// override each other.
 func (b *builder) override(d *decoder, domain *config.Domain) {
-	d.unique(domain, nil, b.task)
+	b.overriding[domain.Name] = d.unique(domain, b.overriding[domain.Name], b.task)
 	into, exists := b.domains[domain.Name]
 	if !exists {
 		b.domains[domain.Name] = domain

@@ -90,7 +90,7 @@ func (p *Parser) Parse(sources []Source) (*config.Rules, error) {
 	task := background.New()
 	defer task.Close()
 	documents := p.documents(sources, task)
-	b := builder{opts: p.opts, task: task, domains: map[string]*config.Domain{}, entries: map[*config.Domain]map[config.NodeKey]place{}, consume: map[*config.Domain]config.Pos{}, settled: map[*config.Domain]bool{}}
+	b := builder{opts: p.opts, task: task, domains: map[string]*config.Domain{}, entries: map[*config.Domain]map[config.NodeKey]place{}, overriding: map[string]map[config.NodeKey]place{}, consume: map[*config.Domain]config.Pos{}, settled: map[*config.Domain]bool{}}
 	for _, overriding := range []bool{false, true} {
 		for _, d := range documents {
 			if (d.source.Origin == config.FromAdmin) == overriding {
