@@ -233,6 +233,7 @@ func FuzzSameOutcomes(f *testing.F) {
 	ours, theirs := start(f, s.lean(f, modes["at once"])), start(f, s.grpc())
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte("\x01ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"))
+	f.Add(make([]byte, 1000)) // the same call again and again
 	f.Fuzz(func(t *testing.T, b []byte) {
 		script := newScript(b)
 		sent := script.run()

@@ -570,10 +570,8 @@ descriptors:
 		t.Errorf("the form shows the window as %q", text)
 	}
 	b.run(b.clear(window), chromedp.SendKeys(window, "calendar week Europe/Berln sunday", chromedp.ByQuery))
-	b.waitFor(`document.querySelector('` + window + `').getAttribute('aria-invalid') === 'true'`)
-	if beside := value[string](b, `document.getElementById(document.querySelector('`+window+`').getAttribute('aria-describedby')).innerText`); !strings.Contains(beside, "Europe/Berln") {
-		t.Errorf("beside the field there is %q", beside)
-	}
+	// Half of the text is wrong for another reason.
+	b.waitFor(`document.getElementById(document.querySelector('` + window + `').getAttribute('aria-describedby'))?.innerText.includes('Europe/Berln')`)
 	b.run(b.clear(window), chromedp.SendKeys(window, "calendar week Europe/Berlin sunday", chromedp.ByQuery),
 		b.clear(amount), chromedp.SendKeys(amount, "7", chromedp.ByQuery), chromedp.Click("#editor button.main", chromedp.ByQuery))
 	b.waitFor(`document.querySelector('#rules').innerText.includes('7 per calendar week (Europe/Berlin, from Sunday)')`)
