@@ -12,17 +12,17 @@ import (
 
 func TestRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	for content, want := range map[string]string{
-		"":                          "",
-		"hush":                      "hush",
-		" hush \r\n\n":              " hush ",
-		strings.Repeat("x", 64<<10): strings.Repeat("x", 64<<10),
+	for _, tt := range []struct{ content, want string }{
+		{"", ""},
+		{"hush", "hush"},
+		{" hush \r\n\n", " hush "},
+		{strings.Repeat("x", 64<<10), strings.Repeat("x", 64<<10)},
 	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := secretfile.Read(path); err != nil || !bytes.Equal(got, []byte(want)) {
-			t.Errorf("%.20q: %.20q, %v", content, got, err)
+		if got, err := secretfile.Read(path); err != nil || !bytes.Equal(got, []byte(tt.want)) {
+			t.Errorf("%.20q: %.20q, %v", tt.content, got, err)
 		}
 	}
 	if err := os.WriteFile(path, make([]byte, 64<<10+1), 0o600); err != nil {

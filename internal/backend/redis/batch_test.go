@@ -21,13 +21,14 @@ func openFor(t *testing.T, o Options) *Backend {
 	return redistest.Open(t, New, o)
 }
 
-// limits are of every algorithm, and of every way to treat denied hits.
-func limits(t testing.TB) (all []*algo.Limit) {
+// limitsOf are limits of n hits, of every algorithm, and of every way to treat
+// denied hits.
+func limitsOf(t testing.TB, n uint32) (all []*algo.Limit) {
 	t.Helper()
 	for a := range algo.Algorithms() {
 		for denied := algo.Count; denied <= algo.Drain; denied++ {
 			for _, strict := range []bool{false, true} {
-				p := algo.Params{Algorithm: algo.Algorithm(a), Limit: 7, Window: 3 * time.Second, DeniedHits: denied, Strict: strict}
+				p := algo.Params{Algorithm: algo.Algorithm(a), Limit: n, Window: 3 * time.Second, DeniedHits: denied, Strict: strict}
 				if p.Algorithm == algo.LeakyBucket {
 					p.Burst = 5
 				}
@@ -38,7 +39,7 @@ func limits(t testing.TB) (all []*algo.Limit) {
 		}
 	}
 	for denied := algo.Count; denied <= algo.Drain; denied++ {
-		l, err := algo.New(algo.Params{Limit: 7, Calendar: algo.Calendar{Every: algo.EveryDay, Zone: "Europe/Berlin"}, DeniedHits: denied})
+		l, err := algo.New(algo.Params{Limit: n, Calendar: algo.Calendar{Every: algo.EveryDay, Zone: "Europe/Berlin"}, DeniedHits: denied})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +52,15 @@ func limits(t testing.TB) (all []*algo.Limit) {
 type generator struct {
 	rng    *rand.Rand
 	limits []*algo.Limit
+	other  []*algo.Limit // what a few hold a counter to instead, as overrides do; or none
 	keys   int
+}
+
+func (g *generator) limit(key int) *algo.Limit {
+	if g.other != nil && g.rng.IntN(4) == 0 {
+		return g.other[key%len(g.other)]
+	}
+	return g.limits[key%len(g.limits)]
 }
 
 func (g *generator) request() backend.Request {
@@ -65,7 +74,7 @@ func (g *generator) request() backend.Request {
 		for range 1 + g.rng.IntN(8)/7 {
 			key := g.rng.IntN(g.keys)
 			req.Checks = append(req.Checks, backend.Check{
-				Key: fmt.Appendf(nil, "counter %d", key), Limit: g.limits[key%len(g.limits)],
+				Key: fmt.Appendf(nil, "counter %d", key), Limit: g.limit(key),
 				Hits: int64(g.rng.IntN(8) - 2), Descriptor: d, Role: role,
 			})
 		}
@@ -82,8 +91,8 @@ func TestBatch(t *testing.T) {
 	now := int64(1_700_000_000_000_000)
 	b := openFor(t, Options{Clock: func() int64 { return now }})
 	reference := backendtest.NewReference(func() int64 { return now })
-	all := limits(t)
-	g := &generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: all, keys: 2 * len(all)}
+	all := limitsOf(t, 7)
+	g := &generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: all, other: limitsOf(t, 4), keys: 2 * len(all)}
 	for round := range 300 {
 		now += g.rng.Int64N(1_000_000)
 		var batch []*op
@@ -124,7 +133,7 @@ func TestRefusals(t *testing.T) {
 		clock := func() int64 { return now }
 		b := openFor(t, Options{Clock: clock, LocalCacheBytes: bytes})
 		reference := backendtest.NewReference(clock)
-		all := limits(t)
+		all := limitsOf(t, 7)
 		g := &generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: all, keys: len(all)}
 		answered := 0
 		for round := range 6000 {

@@ -101,7 +101,7 @@ func FuzzNamesAndDecisions(f *testing.F) {
 	f.Cleanup(func() { _ = reference.Close() })
 
 	domain := descriptor.Compile(&config.Rules{Domains: []*config.Domain{{Name: "edge"}}}).Domain("edge")
-	all := limits(f)
+	all := limitsOf(f, 7)
 	f.Fuzz(func(t *testing.T, key, value, otherKey, otherValue string, which uint8, script []byte) {
 		l := all[int(which)%len(all)]
 		first, second := []descriptor.Entry{{Key: key, Value: value}}, []descriptor.Entry{{Key: otherKey, Value: otherValue}}
