@@ -42,7 +42,7 @@ func (b *bench) profile(ctx context.Context, row *Row) error {
 	if err != nil {
 		return err
 	}
-	name := strings.NewReplacer("/", "-", "=", "-").Replace(row.Name()) + ".pprof"
+	name := strings.NewReplacer("/", "-", "=", "-").Replace(row.Server+"-"+row.Name()) + ".pprof"
 	downloaded := make(chan error, 1)
 	go func() {
 		downloaded <- download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, profileSeconds), filepath.Join(b.Profiles, name))
