@@ -32,6 +32,11 @@ limits:
 		t.Fatalf("%+v", a)
 	}
 	f.mustHold("a", 1, 1)
+	for _, r := range f.stats.Rules() { // what went back was not granted
+		if h, holds := r.Holds(); holds && h.Granted != 1 {
+			t.Errorf("%s: %+v", r.Name.Path, h)
+		}
+	}
 	f.ask(ends("a", 2))
 	f.ask(ends("a", 1))
 	f.mustHold("a", 2, 0)
