@@ -87,7 +87,7 @@ func (h Held) Report(s State, now, hits int64, allowed bool) Decision {
 }
 
 // Decide is [Limit.Decide]. That has a switch of its own, because most limits hold
-// nothing: by way of this one a decision takes 15 to 25 ns longer, of 80.
+// nothing: by way of this one a decision takes 12 to 40 ns longer, of 76 to 125.
 func (h Held) Decide(s State, now, hits int64) (State, Decision) {
 	if h.hold == nil {
 		return h.Limit.Decide(s, now, hits)
