@@ -216,11 +216,11 @@ func ask(t *testing.T, b *redis.Backend, key string, within time.Duration) (time
 	t.Helper()
 	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 10, Window: 24 * time.Hour})
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	began := time.Now()
 	if within > 0 {
-		ctx, cancel = context.WithTimeout(ctx, within)
+		ctx, cancel = context.WithDeadline(ctx, began.Add(within))
 	}
 	defer cancel()
-	began := time.Now()
 	req := backend.Request{Checks: []backend.Check{{Key: []byte(key), Limit: l, Hits: 1}}}
 	err := b.Decide(ctx, &req, make([]algo.Decision, 1))
 	return time.Since(began), err
