@@ -75,11 +75,11 @@ test-deploy: ## the chart and all manifests, rendered and checked
 	cd deploy && $(GO) test -vet=off -count=1 ./...
 .PHONY: test-deploy
 
-# Parallel tests wait for most of their time: more of them than processors may run. Only
-# test/front runs the service in its own process.
+# Parallel tests wait for most of their time: more of them than processors may run. The
+# package that takes longest begins first. Only test/front runs the service in its own process.
 test-integration: ## the real binary, built with the race detector, behind the real Envoy
 	cd test && $(GO) test -vet=off -race -count=1 -timeout 20m ./front
-	cd test && $(GO) test -vet=off -count=1 -parallel 6 -timeout 20m $$($(GO) list ./... | grep -v '/front$$')
+	cd test && $(GO) test -vet=off -count=1 -parallel 6 -timeout 20m ./integration $$($(GO) list ./... | grep -v '/front$$')
 .PHONY: test-integration
 
 conformance: tools ## STEPS random requests through each store, each decision compared field by field

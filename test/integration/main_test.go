@@ -25,9 +25,14 @@ func start(t *testing.T, file, rules string, flags ...string) (*harness.Service,
 
 func startService(t *testing.T, rules string, flags ...string) *harness.Service {
 	t.Helper()
+	return harness.StartService(t, writeRules(t, rules), flags...)
+}
+
+func writeRules(t *testing.T, rules string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rules)
-	return harness.StartService(t, path, flags...)
+	return path
 }
 
 func write(t *testing.T, path, text string) {
