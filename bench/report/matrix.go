@@ -163,9 +163,12 @@ func (r *Row) rules(dir string) (string, error) {
 }
 
 func (r *Row) save(dir, rules string) (string, error) {
-	path := filepath.Join(dir, strings.NewReplacer("/", "-", "=", "-").Replace(r.Name())+".yaml")
+	path := filepath.Join(dir, fileName(r.Name())+".yaml")
 	return path, os.WriteFile(path, []byte(rules), 0o600)
 }
+
+// fileName returns the name of a row as that of a file.
+func fileName(row string) string { return strings.NewReplacer("/", "-", "=", "-").Replace(row) }
 
 // calls returns the load of a scenario.
 func (s Scenario) calls(seed uint64) (load.Workload, error) {

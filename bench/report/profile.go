@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/distlimiter/ratelimit/bench/load"
@@ -42,7 +41,7 @@ func (b *bench) profile(ctx context.Context, row *Row) error {
 	if err != nil {
 		return err
 	}
-	name := strings.NewReplacer("/", "-", "=", "-").Replace(row.Server+"-"+row.Name()) + ".pprof"
+	name := fileName(row.Server+"-"+row.Name()) + ".pprof"
 	downloaded := make(chan error, 1)
 	go func() {
 		downloaded <- download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, profileSeconds), filepath.Join(b.Profiles, name))
