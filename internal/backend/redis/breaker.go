@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/distlimiter/ratelimit/internal/sparing"
 )
 
 // breaker stops calls to a server that does not answer: after some failures in a
@@ -145,8 +147,8 @@ type breakers struct {
 	failed, suspended atomic.Int64 // requests
 	open              atomic.Int32 // breakers
 
-	refused   atomic.Int64 // requests that the last line about refusals does not tell of
-	refusedAt atomic.Int64 // when that was logged, in ns since the epoch
+	refused  atomic.Int64 // requests that the last line about refusals does not tell of
+	refusals *zap.Logger  // for that line, which it writes once a minute
 
 	mu     sync.Mutex
 	ctx    context.Context // done when they are stopped
@@ -173,7 +175,7 @@ const (
 func newBreakers(o *Options, trial func(ctx context.Context, slot uint16) error) *breakers {
 	bs := &breakers{
 		after: int32(o.BreakAfter), pause: o.BreakFor, bound: o.bound(), trialTimeout: o.DialTimeout,
-		trial: trial, log: o.Log,
+		trial: trial, log: o.Log, refusals: sparing.Log(o.Log, 1, time.Minute),
 	}
 	n := 1
 	if o.Mode == Cluster {
@@ -280,16 +282,12 @@ func (bs *breakers) count(err error) {
 	}
 }
 
-// refusedEvery is the least time between two lines on a server that answers with errors,
-// because its memory is full, for example, or its user lacks a right.
-const refusedEvery = time.Minute
-
-// refuse logs that the server answers with errors, if no line has lately.
+// refuse logs that the server answers with errors, because its memory is full, for
+// example, or its user lacks a right.
 func (bs *breakers) refuse(err error) {
 	bs.refused.Add(1)
-	now, last := time.Now().UnixNano(), bs.refusedAt.Load()
-	if now-last >= int64(refusedEvery) && bs.refusedAt.CompareAndSwap(last, now) {
-		bs.log.Warn("Redis refuses calls: on_backend_error decides", zap.Error(err), zap.Int64("requests", bs.refused.Swap(0)))
+	if line := bs.refusals.Check(zap.WarnLevel, "Redis refuses calls: on_backend_error decides"); line != nil {
+		line.Write(zap.Error(err), zap.Int64("requests", bs.refused.Swap(0)))
 	}
 }
 

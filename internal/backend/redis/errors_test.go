@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,7 +55,8 @@ func TestRefusedCallsAreSaid(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, redistest.Config{Args: []string{"--maxmemory", "1", "--maxmemory-policy", "noeviction"}})
 	core, lines := observer.New(zapcore.WarnLevel)
-	b, err := New(Options{Addrs: []string{s.Addr}, Log: zap.New(core)})
+	var later atomic.Int64 // ns
+	b, err := New(Options{Addrs: []string{s.Addr}, Log: zap.New(core, zap.WithClock(aheadClock{&later}))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +78,15 @@ func TestRefusedCallsAreSaid(t *testing.T) {
 	if len(said) != 1 || !strings.Contains(fmt.Sprint(said[0].ContextMap()["error"]), "OOM") {
 		t.Fatalf("the log has %v", said)
 	}
-	b.breakers.refusedAt.Add(-int64(refusedEvery))
+	later.Add(int64(time.Minute))
 	ask()
 	if said = lines.FilterMessageSnippet("Redis refuses calls").All(); len(said) != 2 || said[1].ContextMap()["requests"] != int64(2) {
 		t.Errorf("a minute later the log has %v", said)
 	}
 }
+
+// aheadClock is the clock of a log, which is ahead by some ns.
+type aheadClock struct{ by *atomic.Int64 }
+
+func (c aheadClock) Now() time.Time                       { return time.Now().Add(time.Duration(c.by.Load())) }
+func (aheadClock) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
