@@ -91,17 +91,13 @@ func (c *client) next(want func(http2.Frame) bool) http2.Frame {
 // end is the ping after a flood.
 var end = [8]byte{'e', 'n', 'd'}
 
-// seeCalm waits for the end of a flood that began then, of frames of which a client may send
-// 10,000 a second. A machine that is too busy may read fewer.
-func (c *client) seeCalm(began time.Time, frames int) {
+// seeCalm waits for the end of a flood of frames that ask for nothing.
+func (c *client) seeCalm() {
 	c.t.Helper()
 	f := c.next(func(f http2.Frame) bool {
 		ping, is := f.(*http2.PingFrame)
 		return is && ping.IsAck() && ping.Data == end || ofType[*http2.GoAwayFrame](f)
 	})
-	if ofType[*http2.PingFrame](f) && time.Since(began) >= time.Duration(frames/10_000)*time.Second {
-		c.t.Skipf("%d frames took %v", frames, time.Since(began))
-	}
 	if away, is := f.(*http2.GoAwayFrame); !is || away.ErrCode != http2.ErrCodeEnhanceYourCalm {
 		c.t.Errorf("got %v", f)
 	}
@@ -251,6 +247,8 @@ func TestCallsWithoutAMessageAreBounded(t *testing.T) {
 	}
 }
 
+// A client may send 10,000 such frames a second. The clock stands still, so that a slow
+// machine sees the same flood.
 func TestTooManyFramesThatAskForNothing(t *testing.T) {
 	for name, write := range map[string]func(c *client){
 		"settings":       func(c *client) { _ = c.WriteSettings() },
@@ -261,23 +259,16 @@ func TestTooManyFramesThatAskForNothing(t *testing.T) {
 		"unknown frames": func(c *client) { _ = c.WriteRawFrame(0x42, 0, 0, nil) },
 		"pings":          func(c *client) { _ = c.WritePing(false, [8]byte{}) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			c := connect(t, newService().lean(t, modes["at once"]))
+		inBubble(t, name, func(t *testing.T) {
+			c := speak(t, pipe(t, newService().lean(t, modes["at once"]))())
 			c.call(1)
 			c.out.Truncate(c.out.Len() - 9 - len(callMessage)) // only its header fields
+			for range 11_000 {
+				write(c)
+			}
+			_ = c.WritePing(false, end)
 			c.send()
-			began := time.Now()
-			go func() {
-				for range 30 {
-					for range 1000 {
-						write(c)
-					}
-					c.send()
-				}
-				_ = c.WritePing(false, end)
-				c.send()
-			}()
-			c.seeCalm(began, 30*1000)
+			c.seeCalm()
 		})
 	}
 }
