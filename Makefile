@@ -155,6 +155,12 @@ performance: tools ## measure everything and rewrite docs/dev/performance.md wit
 	$(MAKE) plots
 .PHONY: performance
 
+# Which programs: docs/dev/counterparts.md.
+side-by-side: tools ## the service beside envoyproxy/ratelimit and Limitador, whose programs RATELIMIT and LIMITADOR are
+	cd bench && $(GO) run ./cmd/bench report --algorithms fixed_window --scenarios base,eight,hot,million,refused --no-latency \
+		--freeze 20ms,10s $(if $(RATELIMIT),--others envoyproxy/ratelimit=$(RATELIMIT)) $(if $(LIMITADOR),--others limitador=$(LIMITADOR)) $(BENCHFLAGS)
+.PHONY: side-by-side
+
 performance-docs: ## rewrite docs/dev/performance.md and its plots from docs/dev/performance.json
 	cd bench && $(GO) run ./cmd/bench docs
 	$(MAKE) plots

@@ -52,9 +52,9 @@ type Options struct {
 	Requests         int
 	// Begin and End, if set, are called when the measured interval begins and ends.
 	Begin, End func() error
-	// Each, if set, is called for each answer of the measured interval, with the time when
-	// the request was due.
-	Each func(due time.Time, latency time.Duration)
+	// Each, if set, is called for each answer of the measured interval, errors among them,
+	// with the time when the request was due.
+	Each func(due time.Time, latency time.Duration, code codes.Code)
 	// Seed of everything random.
 	Seed uint64
 }
@@ -242,6 +242,9 @@ func (g *generator) wait(end time.Duration) (answered bool, err error) {
 		now := g.now()
 		for _, a := range c.answers {
 			answered = true
+			if g.measuring && g.Each != nil {
+				g.Each(g.start.Add(a.due), now-a.due, a.code)
+			}
 			if a.code != codes.OK {
 				if g.measuring {
 					g.result.Failed[a.code]++
@@ -265,9 +268,6 @@ func (g *generator) record(a answer, now time.Duration) {
 	g.result.Answers++
 	if a.refused {
 		g.result.Refused++
-	}
-	if g.Each != nil {
-		g.Each(g.start.Add(a.due), now-a.due)
 	}
 	// A value beyond the histogram's range counts as its end.
 	_ = g.result.Latency.RecordValue(min(int64(now-a.due), g.result.Latency.HighestTrackableValue()))

@@ -157,6 +157,9 @@ func (p *Process) memory(field string) (int64, error) {
 	return 0, p.Failure("has no resident memory")
 }
 
+// Signal sends the program a signal.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
 // Stop asks the program to end and waits until it has; after 10 seconds it is killed.
 func (p *Process) Stop() error {
 	defer p.pipe.Close()

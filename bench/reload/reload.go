@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"google.golang.org/grpc/codes"
 
 	"github.com/distlimiter/ratelimit/bench/load"
 	"github.com/distlimiter/ratelimit/bench/proc"
@@ -94,7 +95,7 @@ func measure(ctx context.Context, o Options, files *files, address, admin string
 	}
 	var all []sample
 	options.Duration = o.Duration
-	options.Each = func(due time.Time, latency time.Duration) { all = append(all, sample{due, latency}) }
+	options.Each = func(due time.Time, latency time.Duration, _ codes.Code) { all = append(all, sample{due, latency}) }
 	all = make([]sample, 0, int(options.Rate*o.Duration.Seconds()*1.1))
 	swapping, stop := context.WithCancel(ctx)
 	swapped := make(chan error, 1)

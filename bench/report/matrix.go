@@ -100,7 +100,12 @@ type Row struct {
 	// Distribution of the latencies of all samples, of open loops.
 	Distribution []Quantile `json:",omitempty"`
 
+	// AtRest is the server's resident memory in bytes before its first request, Peak the
+	// most that it had in the rounds.
+	AtRest, Peak float64 `json:",omitempty"`
+
 	latency *hdrhistogram.Histogram // of all samples
+	onError string                  // on_backend_error of its rules; empty: the default
 }
 
 // Quantile is a latency, in microseconds, that Percent of the requests did not exceed.
@@ -150,8 +155,13 @@ func (r *Row) rules(dir string) (string, error) {
 	}
 	b.WriteString("descriptors:\n")
 	for _, key := range load.DescriptorKeys {
-		fmt.Fprintf(&b, "  - key: %s\n    rate_limit:\n      algorithm: %s\n      unit: %s\n      requests_per_unit: %s\n",
-			key, r.Algorithm, r.Scenario.Unit, r.Scenario.Limit)
+		fmt.Fprintf(&b, "  - key: %s\n    rate_limit:\n      unit: %s\n      requests_per_unit: %s\n", key, r.Scenario.Unit, r.Scenario.Limit)
+		if r.Algorithm != algo.FixedWindow.String() { // the default, for services that do not know the field
+			fmt.Fprintf(&b, "      algorithm: %s\n", r.Algorithm)
+		}
+		if r.onError != "" {
+			fmt.Fprintf(&b, "      on_backend_error: %s\n", r.onError)
+		}
 		if r.Algorithm == algo.LeakyBucket.String() {
 			fmt.Fprintf(&b, "      burst: %s\n", r.Scenario.Limit)
 		}

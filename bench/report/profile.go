@@ -20,7 +20,7 @@ const profileSeconds = 5
 // for the compiler.
 func (b *bench) profiles(ctx context.Context) error {
 	for _, row := range b.report.Rows {
-		if row.isFloor() {
+		if !b.isBuild(row.Server) {
 			continue
 		}
 		if err := b.profile(ctx, row); err != nil {

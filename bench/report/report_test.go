@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
 // samples with these processor times per request, the store's a tenth of it.
@@ -33,11 +35,12 @@ func example() *Report {
 			f.Samples[i].StoreCPU = 0
 		}
 	}
-	ours := &Row{Scenario: s, Server: "new", Backend: "redis", Algorithm: "hybrid", Mode: Plain, Samples: samples(15, 30, 60), BytesPerKey: 99.6}
+	ours := &Row{Scenario: s, Server: "new", Backend: "redis", Algorithm: "hybrid", Mode: Plain, Samples: samples(15, 30, 60), BytesPerKey: 99.6, AtRest: 34e6, Peak: 47e6}
 	return &Report{
 		Notes: []string{"no lease today"}, Time: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Machine: "abacus", Connections: 4, InFlight: 64,
 		Rounds: 3, Rows: []*Row{floor, tuned, ours}, Latency: [][]*Row{{floor, ours}}, Rates: [][]*Row{{floor, tuned, ours}},
-		Envoy: []*Row{{Scenario: s, Server: NoFilter, Samples: samples(9, 9, 9)}, ours},
+		Envoy:   []*Row{{Scenario: s, Server: NoFilter, Samples: samples(9, 9, 9)}, ours},
+		Freezes: []Freeze{{Server: "new, `on_backend_error: allow`", Frozen: 5 * time.Second, Timeout: 20 * time.Millisecond, Due: 2500, Failed: 25, Prompt: 2400, P50: 2.04, P99: 20, Longest: 27.4, Recovery: 0.125}},
 	}
 }
 
@@ -79,6 +82,18 @@ no lease today
 | --- | ---: | ---: | ---: | ---: | ---: |
 | no rate limit filter | 9.0 | 90 | 0 | 180 | 0 |
 | new: redis, hybrid, plain | 30.0 | 300 | 210 | 600 | 420 |
+
+### Resident memory of the process, MB
+
+| server | at rest | at the most |
+| --- | ---: | ---: |
+| new: redis, hybrid, plain | 34 | 47 |
+
+### Redis frozen for 5s, 500 requests a second
+
+| server | timeout | median, ms | 99th percentile, ms | longest, ms | errors | OK within 20ms | normal again after |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| new, ` + "`on_backend_error: allow`" + ` | 20ms | 2.0 | 20 | 27 | 1 % | 96 % | 0.12 s |
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", b.String())
@@ -176,8 +191,8 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-// The real programs, briefly: everything but the figures must be right.
-func TestRun(t *testing.T) {
+// programs builds the floor and the service.
+func programs(t *testing.T) (floor, ratelimit string) {
 	dir := t.TempDir()
 	for _, program := range []struct{ dir, name string }{{"..", "floor"}, {"../..", "ratelimit"}} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, program.name), "./cmd/"+program.name)
@@ -186,6 +201,12 @@ func TestRun(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
+	return filepath.Join(dir, "floor"), filepath.Join(dir, "ratelimit")
+}
+
+// The real programs, briefly: everything but the figures must be right.
+func TestRun(t *testing.T) {
+	floor, ratelimit := programs(t)
 	envoy, err := exec.LookPath("envoy")
 	if err != nil {
 		if envoy, err = filepath.Abs("../../.cache/bin/envoy"); err != nil {
@@ -193,7 +214,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	r, err := Run(t.Context(), Options{
-		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor"), Builds: []Build{{Name: "ratelimit", Path: filepath.Join(dir, "ratelimit")}},
+		Floor: floor, TunedFloor: floor, Builds: []Build{{Name: "ratelimit", Path: ratelimit}},
 		Backends: []string{"memory"}, Scenarios: []string{"base", "refused", "many", "holds"},
 		Latency: true, Envoy: envoy, EnvoyRate: 200, Rounds: 1, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond,
 		Connections: 2, InFlight: 16, Progress: io.Discard,
@@ -247,6 +268,38 @@ func TestRun(t *testing.T) {
 		}
 		if last.Micros < s.P99 || len(row.Distribution) != len(percents) {
 			t.Errorf("open loop: %s: a distribution up to %v, p99 %v", row.title(), last, s.P99)
+		}
+	}
+}
+
+// While Redis is frozen, each rule answers as it says.
+func TestFreeze(t *testing.T) {
+	testprogram.Path(t, "redis-server")
+	floor, ratelimit := programs(t)
+	r, err := Run(t.Context(), Options{
+		Floor: floor, TunedFloor: floor, Builds: []Build{{Name: "ratelimit", Path: ratelimit}}, Backends: []string{"redis"},
+		Scenarios: []string{"base"}, Algorithms: []string{"fixed_window"}, Rounds: 1, Duration: 100 * time.Millisecond,
+		Freeze: []time.Duration{20 * time.Millisecond}, Frozen: time.Second, Connections: 2, InFlight: 16, Progress: io.Discard,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, answer := range []string{"error", "allow", "local"} {
+		f := r.Freezes[i]
+		if f.Server != "ratelimit, `on_backend_error: "+answer+"`" || f.Due < 100 || f.P50 <= 0 || f.Longest < f.P99 {
+			t.Errorf("%s: %+v", answer, f)
+		}
+		if answer == "error" && f.Prompt > 0 || answer != "error" && f.Prompt == 0 {
+			t.Errorf("%s: %d answers of %d are OK and prompt", answer, f.Prompt, f.Due)
+		}
+	}
+}
+
+func TestOthersAreKnownByTheirNames(t *testing.T) {
+	for service, variants := range map[string]int{"envoyproxy/ratelimit": 2, "limitador": 3, "gloo": 0} {
+		others, err := Others(service, "program")
+		if len(others) != variants || (err == nil) != (variants > 0) {
+			t.Errorf("%s: %d, %v", service, len(others), err)
 		}
 	}
 }

@@ -25,6 +25,13 @@ type Options struct {
 	// the service's profile, Builds are the builds of the service.
 	Floor, TunedFloor string
 	Builds            []Build
+	// Others are services of others, measured with a fixed window where that is measured.
+	Others []Other
+	// Freeze has timeouts of requests, with each of which the Redis of each server is
+	// frozen, too.
+	Freeze []time.Duration
+	// Frozen is for how long.
+	Frozen time.Duration
 	// Backends to measure: memory, redis.
 	Backends []string
 	// Scenarios by name; empty: all.
@@ -69,6 +76,7 @@ type Report struct {
 	Latency     [][]*Row // at half of what saturates the last row of each group
 	Rates       [][]*Row `json:",omitempty"` // at each of [Options.Rates]
 	Envoy       []*Row   // behind Envoy
+	Freezes     []Freeze `json:",omitempty"`
 	// Notes list what could not be measured.
 	Notes []string `json:",omitempty"`
 }
@@ -114,6 +122,13 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		}
 		fmt.Fprintf(o.Progress, "round %d of %d\n", round+1, o.Rounds)
 	}
+	for _, row := range b.report.Rows {
+		peak, err := b.servers[row].PeakRSS()
+		if err != nil {
+			return nil, err
+		}
+		row.Peak = float64(peak)
+	}
 	if len(b.report.Rows) == 0 {
 		return b.report, nil
 	}
@@ -133,6 +148,11 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	if o.Envoy != "" {
 		if err := b.envoy(ctx); err != nil {
+			return b.report, err
+		}
+	}
+	if len(b.Freeze) > 0 {
+		if err := b.freeze(ctx); err != nil {
 			return b.report, err
 		}
 	}
@@ -173,6 +193,14 @@ func (b *bench) start(ctx context.Context) error {
 		for _, row := range b.rows(s) {
 			if err := b.startRow(ctx, row); err != nil {
 				return fmt.Errorf("%s: %w", row.Name(), err)
+			}
+		}
+		for i := range b.Others {
+			if s.Holds {
+				break // a build's alone
+			}
+			if err := b.startOther(ctx, &b.Others[i], s); err != nil {
+				return fmt.Errorf("%s: %w", b.Others[i].Name, err)
 			}
 		}
 	}
@@ -266,12 +294,24 @@ func (b *bench) startRow(ctx context.Context, row *Row) error {
 	if row.Backend == "redis" {
 		s.store = b.redis[row.Scenario.Name].Process
 	}
+	return b.add(ctx, row, s, fillPerRequest)
+}
+
+// add adds a started server. If the scenario asks for that, it has each client counted
+// once, some in each request.
+func (b *bench) add(ctx context.Context, row *Row, s *server, perRequest int) error {
 	b.servers[row] = s
 	b.report.Rows = append(b.report.Rows, row)
-	if row.Scenario.Fill {
-		row.BytesPerKey, err = b.fill(ctx, row, s)
+	rest, err := s.RSS()
+	row.AtRest = float64(rest)
+	if err == nil && row.Scenario.Fill {
+		row.BytesPerKey, err = b.fill(ctx, row, s, perRequest)
 	}
 	return err
+}
+
+func (b *bench) isBuild(name string) bool {
+	return slices.ContainsFunc(b.Builds, func(build Build) bool { return build.Name == name })
 }
 
 func (b *bench) build(name string) Build {
@@ -303,10 +343,13 @@ func (b *bench) startServer(env []string, path string, args ...string) (*server,
 	return &server{Process: p, address: address}, err
 }
 
-// fill makes the server count each client once, many in a request. It returns how many bytes
-// the memory of the server or its store grew for each key.
-func (b *bench) fill(ctx context.Context, row *Row, s *server) (float64, error) {
-	const perRequest = 50 // below the service's bound
+// fillPerRequest is how many clients fill counts in each request to a build: below the
+// service's bound.
+const fillPerRequest = 50
+
+// fill makes the server count each client once. It returns how many bytes the memory of the
+// server or its store grew for each key.
+func (b *bench) fill(ctx context.Context, row *Row, s *server, perRequest int) (float64, error) {
 	calls, err := load.NewCalls(domain, perRequest, row.Scenario.Clients, true, 0)
 	if err != nil {
 		return 0, err

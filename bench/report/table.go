@@ -125,6 +125,8 @@ func (r *Report) Markdown(w io.Writer) error {
 		}
 	}
 	r.throughEnvoy(&b)
+	r.memory(&b)
+	r.freezes(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -38,6 +38,8 @@ type command struct {
 type reportCmd struct {
 	Build       map[string]string `placeholder:"NAME=PATH" help:"Builds of the service to measure. Default: ratelimit, built from the directory above."`
 	Lean        bool              `default:"true" negatable:"" help:"Measure the default build with the lean front, too."`
+	Others      map[string]string `placeholder:"NAME=PATH" help:"Programs of envoyproxy/ratelimit and limitador, to measure them beside the builds."`
+	Freeze      []time.Duration   `placeholder:"TIMEOUT" help:"Freeze Redis for some seconds, too, and measure what clients with these timeouts see, such as 20ms,10s."`
 	Backends    []string          `enum:"memory,redis" default:"memory,redis" help:"Stores to measure: memory, redis."`
 	Scenarios   []string          `help:"base, eight, hot, million, refused, one, many, holds. Default: all."`
 	Algorithms  []string          `help:"Algorithms to measure in all scenarios. Default: all in the first four, token_bucket in the others."`
@@ -66,7 +68,7 @@ func (c *reportCmd) Run(ctx context.Context) error {
 	o := report.Options{
 		Floor: filepath.Join(dir, "floor"), TunedFloor: filepath.Join(dir, "floor-tuned"), Backends: c.Backends, Scenarios: c.Scenarios, Algorithms: c.Algorithms,
 		Rounds: c.Rounds, Warmup: c.Warmup, Duration: c.Duration, Latency: c.Latency, ServerCore: c.ServerCore, LoadCore: c.LoadCore,
-		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate, Rates: c.Rates, Profiles: c.Profiles,
+		Connections: c.Connections, InFlight: c.InFlight, Progress: os.Stderr, EnvoyRate: c.EnvoyRate, Rates: c.Rates, Profiles: c.Profiles, Freeze: c.Freeze, Frozen: 5 * time.Second,
 	}
 	if err := buildFloors(o); err != nil {
 		return err
@@ -83,6 +85,13 @@ func (c *reportCmd) Run(ctx context.Context) error {
 		if c.Lean {
 			o.Builds = append(o.Builds, report.Build{Name: "ratelimit, lean front", Path: ours, Env: []string{"GRPC_FRONT=lean"}})
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Others)) {
+		others, err := report.Others(name, c.Others[name])
+		if err != nil {
+			return err
+		}
+		o.Others = append(o.Others, others...)
 	}
 	if c.Envoy {
 		if o.Envoy, err = findEnvoy(); err != nil {
