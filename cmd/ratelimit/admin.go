@@ -74,7 +74,8 @@ func report(out io.Writer, file string, err error) error {
 		return err
 	}
 	for _, wrong := range p.Problems {
-		fmt.Fprintln(out, wrong.In(file))
+		wrong.File = file
+		fmt.Fprintln(out, wrong)
 	}
 	fmt.Fprintln(out, check.Count(len(p.Problems), "error"))
 	return errReported
@@ -141,7 +142,8 @@ func (c *rulesApplyCmd) Run(con console) error {
 	var failed error
 	file, err := client.ApplyAll(files, c.DryRun, c.Replace, func(file string, r *adminclient.WriteResult) {
 		for _, w := range r.Warnings {
-			fmt.Fprintf(con.err, "warning: %s\n", w.In(file))
+			w.File = file
+			fmt.Fprintf(con.err, "warning: %v\n", w)
 		}
 		failed = cmp.Or(sayWritten(con, r), failed)
 	})

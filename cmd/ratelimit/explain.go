@@ -76,7 +76,7 @@ func (c *explainCmd) Run(con console, command *kong.Context) error {
 	if c.Output == "json" {
 		err = con.printJSON(explanation)
 	} else {
-		_, err = explanation.WriteTo(con.out)
+		_, err = fmt.Fprint(con.out, explanation)
 	}
 	if err == nil && explanation.Outcome != descriptor.Matched {
 		err = errReported

@@ -49,7 +49,7 @@ type endpoint func(w http.ResponseWriter, r *http.Request) error
 func (o Options) api() http.Handler {
 	a := api{o, make(chan struct{}, 1)}
 	mux := http.NewServeMux()
-	for pattern, answer := range map[string]endpoint{
+	for pattern, serve := range map[string]endpoint{
 		"GET /admin/rules":          a.listRules,
 		"POST /admin/rules":         a.applyRules,
 		"GET /admin/rules/{key}":    a.getRule,
@@ -65,7 +65,7 @@ func (o Options) api() http.Handler {
 		"GET " + livePath:           a.watch,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := answer(w, r); err != nil {
+			if err := serve(w, r); err != nil {
 				writeProblem(w, err)
 			}
 		})

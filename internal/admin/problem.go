@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 )
@@ -23,23 +24,14 @@ const (
 
 // problem is an error that a client gets, as a problem document.
 type problem struct {
-	Type     string        `json:"type"`
-	Title    string        `json:"title"`
-	Status   int           `json:"status"`
-	Detail   string        `json:"detail,omitempty"`
-	Location string        `json:"location,omitempty"`
-	Problems []ruleProblem `json:"problems,omitempty"`
+	Type     string           `json:"type"`
+	Title    string           `json:"title"`
+	Status   int              `json:"status"`
+	Detail   string           `json:"detail,omitempty"`
+	Location string           `json:"location,omitempty"`
+	Problems []config.Problem `json:"problems,omitempty"` // of rules in a body: they have no file
 
 	cause error // for the log alone
-}
-
-// ruleProblem is one error or warning about rules in a body.
-type ruleProblem struct {
-	Path   string `json:"path,omitempty"`
-	Line   int    `json:"line,omitempty"`
-	Column int    `json:"column,omitempty"`
-	What   string `json:"what"`
-	Remedy string `json:"remedy,omitempty"`
 }
 
 // Error implements error.
@@ -61,16 +53,16 @@ func notValid(bad *config.Invalid) *problem {
 	if n := len(bad.Problems); n > 1 {
 		p.Detail = fmt.Sprintf("%d problems, the first: %s", n, p.Detail)
 	}
-	p.Problems = ruleProblems(bad.Problems)
+	p.Problems = withoutFile(bad.Problems)
 	return p
 }
 
-func ruleProblems(problems []config.Problem) []ruleProblem {
-	list := make([]ruleProblem, len(problems))
-	for i, p := range problems {
-		list[i] = ruleProblem{Path: p.Path, Line: p.Line, Column: p.Column, What: p.What, Remedy: p.Remedy}
+func withoutFile(problems []config.Problem) []config.Problem {
+	problems = slices.Clone(problems)
+	for i := range problems {
+		problems[i].File = ""
 	}
-	return list
+	return problems
 }
 
 // writeProblem answers with an error. An error that is not a problem becomes an

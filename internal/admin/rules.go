@@ -172,12 +172,12 @@ func matches(list, tag string) bool {
 
 // writeResult is the answer to a write of rules.
 type writeResult struct {
-	DryRun   bool          `json:"dry_run"`
-	Revision uint64        `json:"revision"`
-	InForce  bool          `json:"in_force"`
-	Changes  []changeJSON  `json:"changes"`
-	Warnings []ruleProblem `json:"warnings,omitempty"`
-	Problems []string      `json:"problems,omitempty"`
+	DryRun   bool             `json:"dry_run"`
+	Revision uint64           `json:"revision"`
+	InForce  bool             `json:"in_force"`
+	Changes  []changeJSON     `json:"changes"`
+	Warnings []config.Problem `json:"warnings,omitempty"`
+	Problems []string         `json:"problems,omitempty"`
 }
 
 type changeJSON struct {
@@ -205,7 +205,7 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 	stored := a.stored(r.Context())
 	for _, domain := range domains {
 		if why := stored.Unusable(domain.Name); why != nil {
-			warnings = append(warnings, ruleProblem{What: fmt.Sprintf("the stored admin rules of domain %q can't be used and are replaced: %v", domain.Name, why)})
+			warnings = append(warnings, config.Problem{What: fmt.Sprintf("the stored admin rules of domain %q can't be used and are replaced: %v", domain.Name, why)})
 		}
 	}
 	return a.write(w, r, given["dry_run"], warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
@@ -223,7 +223,7 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 }
 
 // parse reads the domains in a body, one for each document.
-func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
+func (a api) parse(body []byte) ([]*config.Domain, []config.Problem, error) {
 	own := rulefile.Source{Name: "body", Data: body, Origin: config.FromAdmin}
 	rules, err := rulefile.Parse([]rulefile.Source{own}, rulefile.Options{MaxBytes: maxRules})
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
@@ -244,7 +244,7 @@ func (a api) parse(body []byte) ([]*config.Domain, []ruleProblem, error) {
 			warnings = slices.DeleteFunc(all.Warnings, func(p config.Problem) bool { return p.File != own.Name })
 		}
 	}
-	return rules.Domains, ruleProblems(append(warnings, descriptor.Hidden(rules)...)), nil
+	return rules.Domains, withoutFile(append(warnings, descriptor.Hidden(rules)...)), nil
 }
 
 // inForce returns the rules in force of a domain, in the grammar of rule files.
@@ -294,7 +294,7 @@ const (
 )
 
 // write edits the stored rules, puts them in force and answers with the changes.
-func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings []ruleProblem,
+func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings []config.Problem,
 	edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) error {
 	select {
 	case a.writing <- struct{}{}:
@@ -330,7 +330,7 @@ func (a api) write(w http.ResponseWriter, r *http.Request, dryRun bool, warnings
 
 // causedBy returns the warnings about rules, and about adjustments that can't apply to
 // them, which there were not before a write. Those that are known are about its body.
-func causedBy(before, after *config.Rules, known []ruleProblem) (caused []ruleProblem) {
+func causedBy(before, after *config.Rules, known []config.Problem) (caused []config.Problem) {
 	if after == nil {
 		return nil
 	}
@@ -348,7 +348,7 @@ func causedBy(before, after *config.Rules, known []ruleProblem) (caused []rulePr
 	for _, p := range slices.Concat(after.Warnings, after.Unadjusted) {
 		if w := of(p.What, p.Remedy); !seen[w] {
 			seen[w] = true
-			caused = append(caused, ruleProblem{What: p.Error()})
+			caused = append(caused, config.Problem{What: p.Error()})
 		}
 	}
 	return caused

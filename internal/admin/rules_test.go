@@ -301,7 +301,7 @@ func TestProblemsHaveTheirPlace(t *testing.T) {
 	f := newFixture(t)
 	p := f.send(t, http.MethodPost, "/admin/rules", "domain: edge\ndescriptors:\n  - key: user\n    rate_limit: {unit: fortnight, requests_per_unit: -1}\n").
 		problem(t, http.StatusUnprocessableEntity, invalidRules)
-	if len(p.Problems) != 2 || p.Problems[0] != (ruleProblem{Path: "descriptors[0].rate_limit.unit", Line: 4, Column: 24, What: `unknown unit "fortnight"`, Remedy: "write second, minute, hour, day, week, month or year"}) {
+	if len(p.Problems) != 2 || p.Problems[0] != (config.Problem{Path: "descriptors[0].rate_limit.unit", Pos: config.Pos{Line: 4, Column: 24}, What: `unknown unit "fortnight"`, Remedy: "write second, minute, hour, day, week, month or year"}) {
 		t.Errorf("%+v", p.Problems)
 	}
 	for body, want := range map[string]string{

@@ -3,8 +3,10 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,16 +32,6 @@ type ruleStats struct {
 	Holds *stats.Holds `json:"holds,omitempty"`
 }
 
-// serviceStats are the counts that belong to no rule. The names are envoyproxy/ratelimit's.
-type serviceStats struct {
-	RedisError        uint64 `json:"call.should_rate_limit.redis_error"`
-	ServiceError      uint64 `json:"call.should_rate_limit.service_error"`
-	ConfigLoadSuccess uint64 `json:"config_load_success"`
-	ConfigLoadError   uint64 `json:"config_load_error"`
-	DomainNotFound    uint64 `json:"domain_not_found"`
-	GlobalShadowMode  uint64 `json:"global_shadow_mode"`
-}
-
 // stats answers with what was counted since the process started: as lines of
 // name and number under the names that envoyproxy/ratelimit's statsd output has,
 // or as JSON.
@@ -57,15 +49,17 @@ func (o Options) stats() http.Handler {
 	})
 }
 
-func (o Options) serviceStats() serviceStats {
+// serviceStats returns the counts that belong to no rule, by the names that they have in
+// envoyproxy/ratelimit.
+func (o Options) serviceStats() map[string]uint64 {
 	reloads := o.Reloads()
-	return serviceStats{
-		RedisError:        o.Stats.BackendErrors.Load(),
-		ServiceError:      o.Stats.ServiceErrors.Load(),
-		ConfigLoadSuccess: reloads.Successes,
-		ConfigLoadError:   reloads.Failures,
-		DomainNotFound:    o.Stats.DomainNotFound.Load(),
-		GlobalShadowMode:  o.Stats.GlobalShadowMode.Load(),
+	return map[string]uint64{
+		"call.should_rate_limit.redis_error":   o.Stats.BackendErrors.Load(),
+		"call.should_rate_limit.service_error": o.Stats.ServiceErrors.Load(),
+		"config_load_success":                  reloads.Successes,
+		"config_load_error":                    reloads.Failures,
+		"domain_not_found":                     o.Stats.DomainNotFound.Load(),
+		"global_shadow_mode":                   o.Stats.GlobalShadowMode.Load(),
 	}
 }
 
@@ -91,19 +85,9 @@ func (o Options) ruleStats() []ruleStats {
 }
 
 func (o Options) writeStats(w http.ResponseWriter) {
-	s := o.serviceStats()
-	for _, line := range []struct {
-		name string
-		n    uint64
-	}{
-		{"call.should_rate_limit.redis_error", s.RedisError},
-		{"call.should_rate_limit.service_error", s.ServiceError},
-		{"config_load_error", s.ConfigLoadError},
-		{"config_load_success", s.ConfigLoadSuccess},
-		{"domain_not_found", s.DomainNotFound},
-		{"global_shadow_mode", s.GlobalShadowMode},
-	} {
-		fmt.Fprintf(w, "ratelimit.service.%s: %d\n", line.name, line.n)
+	service := o.serviceStats()
+	for _, name := range slices.Sorted(maps.Keys(service)) {
+		fmt.Fprintf(w, "ratelimit.service.%s: %d\n", name, service[name])
 	}
 	for _, r := range o.Stats.Rules() {
 		c, prefix := r.Counts(), statName(r.Name)

@@ -123,13 +123,7 @@ func (c *Client) read(answer *http.Response, out any) error {
 type Problem struct {
 	Title, Detail string
 	Status        int
-	Problems      []RuleProblem
-}
-
-// RuleProblem is an error in rules that were sent, or a warning about them.
-type RuleProblem struct {
-	Path, What, Remedy string
-	Line, Column       int
+	Problems      []config.Problem
 }
 
 // Error implements error.
@@ -138,9 +132,4 @@ func (p *Problem) Error() string {
 		return p.Title
 	}
 	return p.Detail
-}
-
-// In returns the problem as `check` would print it for a file.
-func (p RuleProblem) In(file string) string {
-	return config.Problem{Pos: config.Pos{File: file, Line: p.Line, Column: p.Column}, Path: p.Path, What: p.What, Remedy: p.Remedy}.Error()
 }

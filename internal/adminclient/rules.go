@@ -256,7 +256,7 @@ type WriteResult struct {
 	Revision uint64
 	InForce  bool `json:"in_force"`
 	Changes  []struct{ Change, Key, Domain, Path string }
-	Warnings []RuleProblem
+	Warnings []config.Problem
 	Problems []string
 }
 

@@ -1,6 +1,9 @@
 package algo
 
-import "math/bits"
+import (
+	"cmp"
+	"math/bits"
+)
 
 // slidingWindow estimates the hits of the trailing window from two counters
 // (Cloudflare's published sliding window counter): this window's count, plus the
@@ -43,10 +46,7 @@ func newSliding(p Params, debt bool) sliding {
 	if !p.Strict {
 		return &slidingWindow{limit: limit, window: window, bound: bound}
 	}
-	parts := int64(p.SubWindows)
-	if parts == 0 {
-		parts = DefaultSubWindows
-	}
+	parts := int64(cmp.Or(p.SubWindows, DefaultSubWindows))
 	return &strictWindow{limit: limit, window: window, bound: bound, parts: parts, part: (window + parts - 1) / parts}
 }
 

@@ -31,7 +31,7 @@ func (s *service) watchCertificates() error {
 	maps.Copy(files, s.opts.Store.Certificates)
 	for use, of := range map[string]*tlsfiles.Files{"admin": s.opts.Admin.TLS, "grpc": s.opts.GRPC.TLS, "xds": s.opts.Rules.XDSTLS} {
 		if of != nil {
-			files[use] = tlsfiles.Files{Cert: of.Cert, Key: of.Key}
+			files[use] = *of
 		}
 	}
 	lifetimes, err := tlsfiles.NewLifetimes(files)

@@ -45,28 +45,18 @@ func (r *Reader) Read(paths []string, skipped func(path, why string)) (*config.R
 
 // Report is on rules at some paths.
 type Report struct {
-	Valid    bool      `json:"valid"`
-	Domains  int       `json:"domains"`
-	Rules    int       `json:"rules"`
-	Errors   []Problem `json:"errors"`
-	Warnings []Problem `json:"warnings"` // about rules that load all the same
-	Hints    []Problem `json:"hints"`    // about limits that may surprise
-	Skipped  []Skipped `json:"skipped"`
+	Valid    bool             `json:"valid"`
+	Domains  int              `json:"domains"`
+	Rules    int              `json:"rules"`
+	Errors   []config.Problem `json:"errors"`
+	Warnings []config.Problem `json:"warnings"` // about rules that load all the same
+	Hints    []config.Problem `json:"hints"`    // about limits that may surprise
+	Skipped  []Skipped        `json:"skipped"`
 	// Adjustments are those that change rules, in the order in which they apply.
 	Adjustments []Adjustment `json:"adjustments"`
 	// Against compares with the rules that these would replace; nil if there are none
 	// to compare with.
 	Against *Against `json:"against,omitempty"`
-}
-
-// Problem is one thing wrong, odd or surprising.
-type Problem struct {
-	File   string `json:"file,omitempty"`
-	Line   int    `json:"line,omitempty"`
-	Column int    `json:"column,omitempty"`
-	Path   string `json:"path,omitempty"` // within the file, such as descriptors[0].key
-	What   string `json:"what"`
-	Remedy string `json:"remedy,omitempty"`
 }
 
 // Adjustment is a default or an adjustment with the rules that it changes.
@@ -92,7 +82,7 @@ type Skipped struct {
 
 // Against reports what happens to the counters of older rules.
 type Against struct {
-	Errors []Problem `json:"errors"` // of the older rules
+	Errors []config.Problem `json:"errors"` // of the older rules
 	// DefaultBefore and DefaultAfter are the algorithms of limits for which none is written.
 	DefaultBefore string `json:"default_algorithm_before"`
 	DefaultAfter  string `json:"default_algorithm_after"`
@@ -100,7 +90,7 @@ type Against struct {
 	Gone          int    `json:"gone"`
 	New           int    `json:"new"`
 	Kept          int    `json:"kept"`
-	// Partial reports that so many rules overlap that not all could be compared.
+	// Partial reports that too many rules overlap for all to be compared.
 	Partial bool     `json:"partial,omitempty"`
 	Changes []Change `json:"changes"`
 }
@@ -127,14 +117,14 @@ type Older struct {
 // New reports on the rules at paths and on the counters of older rules. Problems of either
 // are in the report; the error is about anything else.
 func New(r *Reader, paths []string, older Older) (*Report, error) {
-	report := &Report{Errors: []Problem{}, Warnings: []Problem{}, Hints: []Problem{}, Skipped: []Skipped{}, Adjustments: []Adjustment{}}
+	report := &Report{Warnings: []config.Problem{}, Hints: []config.Problem{}, Skipped: []Skipped{}, Adjustments: []Adjustment{}}
 	rules, err := r.Read(paths, func(path, why string) { report.Skipped = append(report.Skipped, Skipped{path, why}) })
 	if report.Errors, err = problems(err); err != nil || rules == nil {
 		return report, err
 	}
 	report.Valid, report.Domains, report.Rules = true, len(rules.Domains), rules.Len()
-	report.Warnings = Problems(slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.SetWarnings(rules)))
-	report.Hints = Problems(rulefile.Hints(rules))
+	report.Warnings = append(report.Warnings, slices.Concat(rules.Warnings, descriptor.Hidden(rules), rulefile.SetWarnings(rules))...)
+	report.Hints = append(report.Hints, rulefile.Hints(rules)...)
 	report.Adjustments = append(report.Adjustments, adjustments(rules)...)
 	if len(older.Paths) == 0 {
 		return report, nil
@@ -194,25 +184,11 @@ func (a *Against) count(r descriptor.Replacement) {
 }
 
 // problems returns the problems of rules that err holds; any other error is returned.
-func problems(err error) ([]Problem, error) {
+func problems(err error) ([]config.Problem, error) {
 	if bad, ok := errors.AsType[*config.Invalid](err); ok {
-		return Problems(bad.Problems), nil
+		return bad.Problems, nil
 	}
-	return []Problem{}, err
-}
-
-// Problems converts problems of rules to the form of reports.
-func Problems(of []config.Problem) []Problem {
-	list := make([]Problem, len(of))
-	for i, p := range of {
-		list[i] = Problem{p.File, p.Line, p.Column, p.Path, p.What, p.Remedy}
-	}
-	return list
-}
-
-// String returns "file:line:column: path: what is wrong; what to write".
-func (p Problem) String() string {
-	return config.Problem{Pos: config.Pos{File: p.File, Line: p.Line, Column: p.Column}, Path: p.Path, What: p.What, Remedy: p.Remedy}.Error()
+	return []config.Problem{}, err
 }
 
 var fixedWindow = algo.FixedWindow.String() // the default algorithm that needs no word
@@ -246,7 +222,7 @@ func (r *Report) WriteText(out io.Writer) {
 		fmt.Fprintf(out, "default algorithm: %s before, %s after\n", a.DefaultBefore, a.DefaultAfter)
 	}
 	if r.Against.Partial {
-		fmt.Fprintln(out, "warning: so many patterns overlap that not all of them could be compared")
+		fmt.Fprintln(out, "warning: too many patterns overlap for all to be compared")
 	}
 	for _, c := range r.Against.Changes {
 		fmt.Fprintln(out, c.text)
@@ -255,7 +231,7 @@ func (r *Report) WriteText(out io.Writer) {
 }
 
 // writeErrors writes the errors and reports whether there are any.
-func writeErrors(out io.Writer, errs []Problem) bool {
+func writeErrors(out io.Writer, errs []config.Problem) bool {
 	for _, e := range errs {
 		fmt.Fprintln(out, e)
 	}

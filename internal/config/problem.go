@@ -7,8 +7,9 @@ import (
 
 // Pos is a place in a source of rules. Line and Column count from 1; 0 means unknown.
 type Pos struct {
-	File         string
-	Line, Column int
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 }
 
 // String returns file:line:column, without the parts that are unknown.
@@ -22,14 +23,15 @@ func (p Pos) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
-// Problem is one thing wrong with the rules.
+// Problem is one thing wrong with the rules, in reports and answers too.
 type Problem struct {
 	Pos
 	// Path leads from the document to the offending field, such as
 	// "descriptors[0].rate_limit.unit". Empty for the document as a whole.
-	Path string
+	Path string `json:"path,omitempty"`
 	// What describes the mistake. Remedy says what to write instead.
-	What, Remedy string
+	What   string `json:"what"`
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Error returns "file:line:column: path: mistake; remedy".

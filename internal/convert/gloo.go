@@ -1,9 +1,11 @@
 package convert
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/distlimiter/ratelimit/internal/algo"
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -54,7 +56,7 @@ func glooName(metadata yamlfile.Node) string {
 	fields := metadata.Values()
 	namespace, name := textOf(fields["namespace"]), textOf(fields["name"])
 	if namespace == "" {
-		return firstOf(name, settingsDomain)
+		return cmp.Or(name, settingsDomain)
 	}
 	return namespace + "." + name
 }
@@ -125,7 +127,7 @@ func (c *converter) glooDescriptor(n yamlfile.Node, above []string, rules *[]*gl
 	path := append(slices.Clone(above), d.NamePart())
 	switch {
 	case rule.limit != nil:
-		rule.name = joined(path)
+		rule.name = strings.Join(path, ".")
 		d.Limits = []*config.Limit{rule.limit}
 		*rules = append(*rules, rule)
 		c.result.Limits++
@@ -160,16 +162,6 @@ func (c *converter) glooLevel(level []*config.Descriptor, list []yamlfile.Node, 
 		}
 	}
 	return level
-}
-
-func joined(path []string) (name string) {
-	for i, p := range path {
-		if i > 0 {
-			name += "."
-		}
-		name += p
-	}
-	return name
 }
 
 // weigh makes each rule replace the rules of a lower weight in the same request, except

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -102,7 +103,7 @@ func (c *converter) limitadorLimit(n yamlfile.Node, known map[limitadorLimit]con
 	}
 	limit.Name = textOf(fields["name"])
 	domain := c.domain(namespace)
-	set.Name = c.nameIn(domain, firstOf(limit.Name, textOf(fields["id"]), nameOf(set)))
+	set.Name = c.nameIn(domain, cmp.Or(limit.Name, textOf(fields["id"]), nameOf(set)))
 	domain.Limits = append(domain.Limits, &config.Descriptor{Set: &set, Limits: []*config.Limit{limit}})
 	c.result.Limits++
 }
@@ -160,9 +161,6 @@ func (c *converter) limitadorSet(fields map[string]yamlfile.Node) (set sets.Rule
 
 // textOf returns the text of a scalar; empty if there is none.
 func textOf(n yamlfile.Node) string {
-	if !n.Present() {
-		return ""
-	}
 	text, _ := n.Text()
 	return text
 }
@@ -175,15 +173,6 @@ func sortedTexts(n yamlfile.Node) string {
 	}
 	slices.Sort(texts)
 	return strings.Join(slices.Compact(texts), "\x00")
-}
-
-func firstOf(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
 }
 
 // nameOf returns a name for a rule: its keys, with their values if they have any.

@@ -16,7 +16,7 @@ type Replacement struct {
 	// Kept is how many of the new limits go on with counters, whatever else of them
 	// changed. A limit may do so for some descriptors and be among Changes for others.
 	Kept int
-	// Partial reports that so many rules overlap that not all could be compared.
+	// Partial reports that too many rules overlap for all to be compared.
 	Partial bool
 }
 
@@ -59,7 +59,7 @@ func Replace(old, next *config.Rules) (r Replacement) {
 	}
 	kept := map[of]bool{}
 	for _, e := range c.found {
-		for _, p := range pairs(e.before.list, e.after.list) {
+		for _, p := range pairs(e.before, e.after) {
 			if p.old != nil && p.next != nil && p.old.goesOnAs(p.next) {
 				kept[of{e.next, p.next.limit}] = true
 				continue
@@ -84,13 +84,7 @@ func Replace(old, next *config.Rules) (r Replacement) {
 	return r
 }
 
-// counters are those that a descriptor charges.
-type counters struct {
-	rule *Rule // nil for none
-	list []*counter
-}
-
-// counter is one of them.
+// counter is a counter that a descriptor charges.
 type counter struct {
 	key   string
 	shard int
@@ -99,14 +93,14 @@ type counter struct {
 	same  bool // paired
 }
 
-func (d *Domain) countersOf(rule *Rule, entries []Entry) counters {
-	c := counters{rule: rule}
-	for i, l := range c.rule.Config.Limits {
-		if key := c.rule.AppendKey(nil, entries, i); len(key) > 0 {
-			c.list = append(c.list, &counter{key: string(key), shard: d.Shard(key), rule: c.rule, limit: l})
+// countersOf returns the counters that a descriptor charges when the rule applies to it.
+func (d *Domain) countersOf(rule *Rule, entries []Entry) (counters []*counter) {
+	for i, l := range rule.Config.Limits {
+		if key := rule.AppendKey(nil, entries, i); len(key) > 0 {
+			counters = append(counters, &counter{key: string(key), shard: d.Shard(key), rule: rule, limit: l})
 		}
 	}
-	return c
+	return counters
 }
 
 // goesOnAs reports whether the counter of next is this one. A counter whose key is

@@ -32,8 +32,8 @@ type comparison struct {
 type encounter struct {
 	domain    string
 	old, next *Rule
-	before    counters
-	after     counters
+	before    []*counter
+	after     []*counter
 	example   Entries // nil: every descriptor that either rule applies to
 }
 

@@ -3,7 +3,6 @@ package descriptor
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -537,12 +536,6 @@ func (x *Explanation) Enforced() (enforced, shadow []string) {
 		}
 	}
 	return enforced, shadow
-}
-
-// WriteTo writes String to w.
-func (x Explanation) WriteTo(w io.Writer) (int64, error) {
-	n, err := io.WriteString(w, x.String())
-	return int64(n), err
 }
 
 // String returns the limit in one line or more.

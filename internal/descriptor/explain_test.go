@@ -1,7 +1,6 @@
 package descriptor_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -136,12 +135,8 @@ rule plan_free
 			if x.Outcome != test.outcome {
 				t.Errorf("outcome %s, want %s", x.Outcome, test.outcome)
 			}
-			var text bytes.Buffer
-			if n, err := x.WriteTo(&text); err != nil || n != int64(text.Len()) {
-				t.Errorf("WriteTo: %d, %v, want %d", n, err, text.Len())
-			}
-			if want := strings.TrimPrefix(test.text, "\n"); text.String() != want {
-				t.Errorf("got\n%swant\n%s", text.String(), want)
+			if got, want := x.String(), strings.TrimPrefix(test.text, "\n"); got != want {
+				t.Errorf("got\n%swant\n%s", got, want)
 			}
 			if d := m.Domain(test.domain); d != nil && (d.Lookup(test.entries) != nil) != (x.Rule != nil) {
 				t.Errorf("Lookup gives %+v", d.Lookup(test.entries))

@@ -6,6 +6,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -113,12 +114,8 @@ type Limiter struct {
 
 // New returns a limiter without rules.
 func New(o Options) *Limiter {
-	if o.NearLimitRatio == 0 {
-		o.NearLimitRatio = DefaultNearLimitRatio
-	}
-	if o.OnBackendError == config.BackendErrorDefault {
-		o.OnBackendError = config.BackendErrorError
-	}
+	o.NearLimitRatio = cmp.Or(o.NearLimitRatio, DefaultNearLimitRatio)
+	o.OnBackendError = cmp.Or(o.OnBackendError, config.BackendErrorError)
 	o.Replicas = max(o.Replicas, 1)
 	return &Limiter{opts: o, debug: o.Log.Core().Enabled(zap.DebugLevel), failures: sparing.Log(o.Log, 10, 10*time.Second)}
 }

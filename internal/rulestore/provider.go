@@ -115,13 +115,6 @@ func (p *Provider) Load(ctx context.Context) (Set, error) {
 	return set, err
 }
 
-// Known returns the set that was loaded last.
-func (p *Provider) Known() Set {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.known
-}
-
 // sift returns the domains whose text can't be used. p.mu is held.
 func (p *Provider) sift(set Set) map[string]aside {
 	var bad map[string]aside

@@ -1,6 +1,7 @@
 package rulestore
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -70,12 +71,7 @@ var (
 
 // NewRedis returns a store in Redis. It sets aside a copy that can't be read.
 func NewRedis(o RedisOptions) *Redis {
-	if o.Poll == 0 {
-		o.Poll = defaultPoll
-	}
-	if o.Timeout == 0 {
-		o.Timeout = defaultTimeout
-	}
+	o.Poll, o.Timeout = cmp.Or(o.Poll, defaultPoll), cmp.Or(o.Timeout, defaultTimeout)
 	r := &Redis{opts: o, key: o.Prefix + ":admin-rules"}
 	if o.Copy != nil {
 		known, err := o.Copy.Load(context.Background())

@@ -88,14 +88,9 @@ func decode(root yamlfile.Node, dir string) *suite {
 	if n := fields["start"]; n.Present() {
 		start = timestamp(n, start)
 	}
-	domain := ""
-	if n := fields["domain"]; n.Present() {
-		domain, _ = n.Text()
-	}
-	if n := fields["tests"]; n.Present() {
-		for _, e := range n.List() {
-			s.tests = append(s.tests, decodeTest(e, domain, start))
-		}
+	domain, _ := fields["domain"].Text()
+	for _, e := range fields["tests"].List() {
+		s.tests = append(s.tests, decodeTest(e, domain, start))
 	}
 	if len(s.tests) == 0 && root.IsMapping() {
 		root.Problem("no tests", "write tests: and a list of them, each with a name and steps")
@@ -144,13 +139,11 @@ func decodeTest(n yamlfile.Node, domain string, start time.Time) test {
 	if f := fields["domain"]; f.Present() {
 		domain, _ = f.Text()
 	}
-	if f := fields["steps"]; f.Present() {
-		now := time.Duration(0)
-		for _, e := range f.List() {
-			s := decodeStep(e, domain, t.start, now)
-			now = s.at + time.Duration(s.repeat-1)*s.every
-			t.steps = append(t.steps, s)
-		}
+	now := time.Duration(0)
+	for _, e := range fields["steps"].List() {
+		s := decodeStep(e, domain, t.start, now)
+		now = s.at + time.Duration(s.repeat-1)*s.every
+		t.steps = append(t.steps, s)
 	}
 	if len(t.steps) == 0 && n.IsMapping() {
 		n.Problem("the test has no steps", "write steps: and a list of requests")
@@ -286,12 +279,8 @@ func textEntries(n yamlfile.Node) (entries descriptor.Entries) {
 
 func decodeEntry(n yamlfile.Node) (e descriptor.Entry) {
 	fields := n.Mapping("key", "value")
-	if f := fields["key"]; f.Present() {
-		e.Key, _ = f.Text()
-	}
-	if f := fields["value"]; f.Present() {
-		e.Value, _ = f.Text()
-	}
+	e.Key, _ = fields["key"].Text()
+	e.Value, _ = fields["value"].Text()
 	if e.Key == "" && n.IsMapping() {
 		n.Problem("the entry has no key", "write key: and value:")
 	}
@@ -388,10 +377,8 @@ func statusOf(fields map[string]yamlfile.Node) (s status) {
 		key  string
 		into *field[string]
 	}{{"rule", &s.rule}, {"name", &s.name}} {
-		if f := fields[t.key]; f.Present() {
-			t.into.node = f
-			t.into.v, _ = f.Text()
-		}
+		t.into.node = fields[t.key]
+		t.into.v, _ = t.into.node.Text()
 	}
 	if f := fields["remaining"]; f.Present() {
 		s.remaining.node = f

@@ -39,9 +39,9 @@ type Report struct {
 
 // File is the report on a file of tests.
 type File struct {
-	File   string          `json:"file"`
-	Errors []check.Problem `json:"errors"` // in the tests or in the rules: nothing ran
-	Tests  []Test          `json:"tests"`
+	File   string           `json:"file"`
+	Errors []config.Problem `json:"errors"` // in the tests or in the rules: nothing ran
+	Tests  []Test           `json:"tests"`
 }
 
 // Test is the report on a test.
@@ -85,13 +85,13 @@ func Run(paths []string, o Options) *Report {
 }
 
 func runFile(path string, o Options) File {
-	out := File{File: path, Errors: []check.Problem{}, Tests: []Test{}}
+	out := File{File: path, Errors: []config.Problem{}, Tests: []Test{}}
 	data, err := read(path, o.Stdin)
 	if path == "-" {
 		out.File = "stdin"
 	}
 	if err != nil {
-		out.Errors = append(out.Errors, check.Problem{File: out.File, What: "can't be read: " + err.Error(), Remedy: "write the path of a file of tests"})
+		out.Errors = append(out.Errors, config.Problem{Pos: config.Pos{File: out.File}, What: "can't be read: " + err.Error(), Remedy: "write the path of a file of tests"})
 		return out
 	}
 	file := &yamlfile.File{Name: out.File}
@@ -104,12 +104,12 @@ func runFile(path string, o Options) File {
 		file.Problems = append(file.Problems, config.Problem{Pos: config.Pos{File: out.File, Line: 1, Column: 1}, What: "the file is empty", Remedy: "write rules: and tests:"})
 	}
 	if invalid := file.Invalid(); invalid != nil {
-		out.Errors = check.Problems(invalid.Problems)
+		out.Errors = invalid.Problems
 		return out
 	}
 	for i, s := range suites {
 		tests, problems := s.run(documents[i], o)
-		out.Errors = append(out.Errors, check.Problems(problems)...)
+		out.Errors = append(out.Errors, problems...)
 		out.Tests = append(out.Tests, tests...)
 	}
 	return out

@@ -65,18 +65,9 @@ func (s *Service) handle(_ any, ctx context.Context, decode func(any) error, int
 		defer s.release(r)
 		return s.answer(ctx, r)
 	}
-	served := false
-	defer func() {
-		if !served { // an interceptor that refuses keeps no reference to it
-			s.release(r)
-		}
-	}()
+	// An interceptor may keep r and return first, so r is not used again.
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: pb.RateLimitService_ShouldRateLimit_FullMethodName}
-	return interceptor(ctx, r, info, func(ctx context.Context, _ any) (any, error) {
-		served = true
-		defer s.release(r)
-		return s.answer(ctx, r)
-	})
+	return interceptor(ctx, r, info, func(ctx context.Context, _ any) (any, error) { return s.answer(ctx, r) })
 }
 
 // codec reads the requests of a Service and writes its answers. It leaves all other
@@ -98,43 +89,43 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // Marshal implements [encoding.CodecV2].
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if a, ours := v.(*answer); ours {
+	if a, ours := v.(*reply); ours {
 		return a.send(), nil
 	}
 	return c.CodecV2.Marshal(v)
 }
 
-// answer is an encoded RateLimitResponse, in memory that is reused.
-type answer struct {
+// reply is an encoded RateLimitResponse, in memory that is reused.
+type reply struct {
 	data    []byte
 	buffers [1]mem.Buffer
 	service *Service
 }
 
-// answerBytes is the initial capacity of an answer, and mostAnswerBytes the most that is
+// replyBytes is the initial capacity of a reply, and mostReplyBytes the most that is
 // kept for reuse. grpc-go returns only buffers of more than 1 KB.
 const (
-	answerBytes     = 2 << 10
-	mostAnswerBytes = 64 << 10
+	replyBytes     = 2 << 10
+	mostReplyBytes = 64 << 10
 )
 
-// send hands the answer to grpc-go, which returns it once it has been written.
-func (a *answer) send() mem.BufferSlice {
+// send hands the reply to grpc-go, which returns it once it has been written.
+func (a *reply) send() mem.BufferSlice {
 	a.buffers[0] = mem.NewBuffer(&a.data, a)
 	return a.buffers[:]
 }
 
-// Get implements [mem.BufferPool]. The pool holds only the answer, so it allocates.
-func (a *answer) Get(length int) *[]byte {
+// Get implements [mem.BufferPool]. The pool holds only the reply, so it allocates.
+func (a *reply) Get(length int) *[]byte {
 	data := make([]byte, length)
 	return &data
 }
 
-// Put implements [mem.BufferPool]: the answer has been written.
-func (a *answer) Put(*[]byte) { a.release() }
+// Put implements [mem.BufferPool]: the reply has been written.
+func (a *reply) Put(*[]byte) { a.release() }
 
-func (a *answer) release() {
-	if cap(a.data) <= mostAnswerBytes {
-		a.service.answers.Put(a)
+func (a *reply) release() {
+	if cap(a.data) <= mostReplyBytes {
+		a.service.replies.Put(a)
 	}
 }

@@ -56,7 +56,7 @@ type Service struct {
 	opts     Options
 	headers  bool      // whether answers have headers
 	requests sync.Pool // of *request
-	answers  sync.Pool // of *answer
+	replies  sync.Pool // of *reply
 }
 
 // New returns a service on top of l, whose options should set wire.EncodeLimit.
@@ -64,7 +64,7 @@ func New(l *limiter.Limiter, o Options) *Service {
 	o.Bounds = o.Bounds.OrDefaults()
 	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{})}
 	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
-	s.answers.New = func() any { return &answer{data: make([]byte, 0, answerBytes), service: s} }
+	s.replies.New = func() any { return &reply{data: make([]byte, 0, replyBytes), service: s} }
 	return s
 }
 
@@ -161,12 +161,12 @@ func (s *Service) encode(b []byte, r *limiter.Request) []byte {
 	return b
 }
 
-// answer decides a decoded request. The answer shares no memory with the request.
-func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
+// answer decides a decoded request. The reply shares no memory with the request.
+func (s *Service) answer(ctx context.Context, r *request) (*reply, error) {
 	if err := s.decide(ctx, r); err != nil {
 		return nil, err
 	}
-	a := s.answers.Get().(*answer)
+	a := s.replies.Get().(*reply)
 	a.data = s.encode(a.data[:0], &r.Request)
 	return a, nil
 }

@@ -204,10 +204,7 @@ const DefaultMaxDetailed = 10000
 // New returns empty counts. maxDetailed bounds the series that detailed_metric
 // adds; 0 means DefaultMaxDetailed.
 func New(maxDetailed int) *Stats {
-	if maxDetailed == 0 {
-		maxDetailed = DefaultMaxDetailed
-	}
-	s := &Stats{rules: map[Name]*Rule{}, limit: maxDetailed, latency: newLatency(), pace: pace.New(hotSamples)}
+	s := &Stats{rules: map[Name]*Rule{}, limit: cmp.Or(maxDetailed, DefaultMaxDetailed), latency: newLatency(), pace: pace.New(hotSamples)}
 	s.domains.unknown.Store(&map[string]*Domain{})
 	s.domains.others.name = OtherDomains
 	return s

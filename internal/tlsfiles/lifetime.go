@@ -2,7 +2,6 @@ package tlsfiles
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -25,8 +24,8 @@ type Lifetimes struct {
 func NewLifetimes(files map[string]Files) (*Lifetimes, error) {
 	l := &Lifetimes{certificates: map[string]*renewed[*tls.Certificate]{}}
 	for use, f := range files {
-		f.Log = zap.NewNop() // the users of the certificate log what is wrong with it
-		r, err := newReader(Files{Cert: f.Cert, Key: f.Key, Log: f.Log})
+		// The users of the certificate log what is wrong with it.
+		r, err := newReader(Files{Cert: f.Cert, Key: f.Key, Log: zap.NewNop()})
 		if err != nil {
 			return nil, err
 		}
@@ -46,18 +45,8 @@ func (l *Lifetimes) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (l *Lifetimes) Collect(out chan<- prometheus.Metric) {
 	for use, certificate := range l.certificates {
-		leaf, err := leafOf(certificate.get())
-		if err != nil {
-			continue // not possible: it has been read, so it can be parsed
-		}
+		leaf := certificate.get().Leaf
 		out <- prometheus.MustNewConstMetric(notBefore, prometheus.GaugeValue, float64(leaf.NotBefore.Unix()), use)
 		out <- prometheus.MustNewConstMetric(notAfter, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), use)
 	}
-}
-
-func leafOf(c *tls.Certificate) (*x509.Certificate, error) {
-	if c.Leaf != nil {
-		return c.Leaf, nil
-	}
-	return x509.ParseCertificate(c.Certificate[0])
 }

@@ -48,9 +48,9 @@ type Options struct {
 	Headers map[string]string
 	// MaxMessageBytes bounds a response; 0 means gRPC's default of 4 MiB.
 	MaxMessageBytes int
-	// ConnectRetry is the first wait after a failed connection.
+	// ConnectRetry is the first wait after a failed connection. Required.
 	ConnectRetry time.Duration
-	// Backoff is the wait after a stream that ended.
+	// Backoff is the wait after a stream that ended. Required.
 	Backoff Backoff
 	// Log gets the events of the stream. Required.
 	Log *zap.Logger
@@ -61,13 +61,6 @@ type Backoff struct {
 	Initial, Max time.Duration
 	Jitter       float64
 }
-
-// Defaults of Options, those of envoyproxy/ratelimit.
-const (
-	DefaultConnectRetry   = 3 * time.Second
-	DefaultBackoffInitial = 10 * time.Second
-	DefaultBackoffMax     = 60 * time.Second
-)
 
 // ErrNoRules is the error of Sources before the server has sent any rules. It wraps
 // reload.ErrWaiting.
@@ -106,15 +99,6 @@ func newResponse(sources []rulefile.Source, err error) *response {
 // New returns a provider that has not connected yet. The error names the option with which
 // no connection can be made.
 func New(o Options) (*Provider, error) {
-	if o.ConnectRetry == 0 {
-		o.ConnectRetry = DefaultConnectRetry
-	}
-	if o.Backoff.Initial == 0 {
-		o.Backoff.Initial = DefaultBackoffInitial
-	}
-	if o.Backoff.Max == 0 {
-		o.Backoff.Max = DefaultBackoffMax
-	}
 	fields := make(map[string]*structpb.Value, len(o.NodeMetadata))
 	for k, v := range o.NodeMetadata {
 		fields[k] = structpb.NewStringValue(v)
@@ -166,27 +150,24 @@ func (p *Provider) Watch(ctx context.Context, changed func()) error {
 		InitialInterval: p.opts.Backoff.Initial, MaxInterval: p.opts.Backoff.Max,
 		RandomizationFactor: p.opts.Backoff.Jitter, Multiplier: 2,
 	}
-	for ctx.Err() == nil {
-		wait.Reset()
-		for {
-			answered, err := p.follow(ctx, conn, changed)
-			if ctx.Err() != nil {
-				return nil
-			}
-			delay := wait.NextBackOff()
-			p.opts.Log.Warn("the stream of rules has ended; the rules in force stay",
-				zap.String("server", p.opts.Server), zap.Duration("retry_after", delay), zap.Error(err))
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(delay):
-			}
-			if answered { // the server works: the next failure is a new one
-				break
-			}
+	wait.Reset()
+	for {
+		answered, err := p.follow(ctx, conn, changed)
+		if ctx.Err() != nil {
+			return nil
+		}
+		delay := wait.NextBackOff()
+		p.opts.Log.Warn("the stream of rules has ended; the rules in force stay",
+			zap.String("server", p.opts.Server), zap.Duration("retry_after", delay), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(delay):
+		}
+		if answered { // the server works: the next failure is a new one
+			wait.Reset()
 		}
 	}
-	return nil
 }
 
 func (p *Provider) dial() (*grpc.ClientConn, error) {

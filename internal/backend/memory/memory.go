@@ -180,19 +180,6 @@ func (s *Store) hash(key []byte) uint64 { return maphash.Bytes(s.seed, key) }
 
 func (s *Store) shard(hash uint64) *shard { return &s.shards[hash>>s.shift].shard }
 
-// Peek returns the decision of a look at the key, and whether the key is kept. A key
-// that is not kept equals one that was never used.
-func (s *Store) Peek(key []byte, l *algo.Limit) (d algo.Decision, kept bool) {
-	hash := s.hash(key)
-	shard := s.shard(hash)
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	now := s.clock()
-	e := shard.find(hash, l, key)
-	kept = e.kept() && e.record().expiry() > now
-	return shard.decide(hash, &backend.Check{Key: key, Limit: l}, now), kept
-}
-
 // Reset implements [backend.Resetter]. It never fails.
 func (s *Store) Reset(_ context.Context, c backend.Check) (used bool, err error) {
 	return s.forget(c.Key), nil

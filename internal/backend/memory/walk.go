@@ -8,39 +8,11 @@ import (
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
-// Key describes a key that the store keeps.
-type Key struct {
-	Key    []byte
-	Expiry int64 // when it will equal a key that was never used: µs since the Unix epoch
-	// Used is the share of the limit that was used up when the key was last
-	// charged: 1 when nothing was left, 2 when more was asked for than was left.
-	Used float64
-}
-
-// All returns the keys that are kept and have not expired, in no order. The loop
-// may be slow, because no lock is held. A key that is kept throughout is returned
-// once; keys that are added or removed meanwhile may be left out. Key.Key is only
-// valid until the next turn of the loop.
-func (s *Store) All() iter.Seq[Key] {
-	return func(yield func(Key) bool) {
-		s.walk(func(_ *shard, r record) bool {
-			return yield(Key{Key: r.key(), Expiry: r.expiry(), Used: r.rank().used()})
-		})
-	}
-}
-
 // Keys implements [backend.Lister].
 func (s *Store) Keys() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		s.walk(func(_ *shard, r record) bool { return yield(r.key()) })
 	}
-}
-
-func (k rank) used() float64 {
-	if k == refused {
-		return 2
-	}
-	return float64(k) / float64(exhausted)
 }
 
 // walk calls visit with a copy of each record that has not expired, until visit

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,14 +150,14 @@ const (
 
 // withDefaults returns o with its defaults. The error joins all that is wrong with it.
 func (o Options) withDefaults() (Options, error) {
-	set(&o.Network, "tcp")
-	set(&o.Prefix, defaultPrefix)
-	set(&o.DialTimeout, max(o.Timeout, defaultDialTimeout))
-	set(&o.FlushDelay, defaultFlushDelay)
-	set(&o.BreakAfter, defaultBreakAfter)
-	set(&o.Replicas, 1)
-	set(&o.BreakFor, defaultBreakFor)
-	set(&o.Connections, 1)
+	o.Network = cmp.Or(o.Network, "tcp")
+	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
+	o.DialTimeout = cmp.Or(o.DialTimeout, max(o.Timeout, defaultDialTimeout))
+	o.FlushDelay = cmp.Or(o.FlushDelay, defaultFlushDelay)
+	o.BreakAfter = cmp.Or(o.BreakAfter, defaultBreakAfter)
+	o.Replicas = cmp.Or(o.Replicas, 1)
+	o.BreakFor = cmp.Or(o.BreakFor, defaultBreakFor)
+	o.Connections = cmp.Or(o.Connections, 1)
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -193,13 +194,6 @@ func (o *Options) until(ctx context.Context, now time.Time) (time.Time, bool) {
 		left = min(left, o.Timeout)
 	}
 	return now.Add(left), left > 0
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func (o *Options) check() error {

@@ -107,11 +107,6 @@ func (n Node) IsList() bool { return n.resolved().Kind == yaml.SequenceNode }
 // IsMapping reports whether the value is a mapping.
 func (n Node) IsMapping() bool { return n.resolved().Kind == yaml.MappingNode }
 
-// IsNumber reports whether the value is a number.
-func (n Node) IsNumber() bool {
-	return n.IsScalar() && (n.resolved().Tag == "!!int" || n.resolved().Tag == "!!float")
-}
-
 // String describes the value for an error.
 func (n Node) String() string { return Describe(n.node) }
 
@@ -225,11 +220,11 @@ func (n Node) List() (elements []Node) {
 	return elements
 }
 
-// Text returns a scalar as it is written; null is the empty text. Any other value is a
-// problem, and ok is false.
+// Text returns a scalar as it is written. Null and the zero Node are the empty text. Any
+// other value is a problem, and ok is false.
 func (n Node) Text() (text string, ok bool) {
 	switch {
-	case n.IsNull():
+	case !n.Present() || n.IsNull():
 		return "", true
 	case !n.IsScalar():
 		n.Problem("want a string, found "+n.String(), "write one value")

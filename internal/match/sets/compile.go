@@ -37,18 +37,16 @@ func compile(rules []Rule, task *background.Task) *compiler {
 		n += len(rules[i].Match)
 	}
 	c.conditions = make([]condition, 0, n)
-	names := make(map[string]int, len(rules))
+	names := make(map[string]bool, len(rules))
 	for i := range rules {
 		c.at, c.rule = i, &rules[i]
-		first, again := names[c.rule.Name]
 		switch {
 		case c.rule.Name == "":
 			c.refuse(&Error{Reason: NoName, What: "no name", Remedy: "write name: and a text of its own: it names the counters"})
-		case again:
-			c.refuse(&Error{Reason: DuplicateName, First: first, What: "another limit of the domain has this name", Remedy: "give it a name of its own: it names the counters"})
-		default:
-			names[c.rule.Name] = i
+		case names[c.rule.Name]:
+			c.refuse(&Error{Reason: DuplicateName, What: "another limit of the domain has this name", Remedy: "give it a name of its own: it names the counters"})
 		}
+		names[c.rule.Name] = true
 		c.compileRule()
 		task.Step()
 	}
@@ -107,7 +105,7 @@ func (c *compiler) condition(in *Condition) condition {
 	if in.Absent && (in.Any.given() || in.Not.given()) {
 		c.refuse(&Error{Reason: AbsentAndPresent, Key: in.Key, What: fmt.Sprintf("key %q is asked to be absent and to have values", in.Key), Remedy: "remove absent or the values"})
 	}
-	out := condition{key: in.Key, absent: in.Absent, any: c.set(in.Key, &in.Any, AnyValues, AnyCIDRs), not: c.set(in.Key, &in.Not, NotValues, NotCIDRs)}
+	out := condition{key: in.Key, absent: in.Absent, any: c.set(in.Key, &in.Any), not: c.set(in.Key, &in.Not)}
 	if out.any != nil && out.any.all() {
 		out.any = nil // the key only has to be present
 	}
@@ -115,12 +113,11 @@ func (c *compiler) condition(in *Condition) condition {
 }
 
 // set returns a compiled set; nil if in is empty.
-func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
-	if in.Values != nil && len(in.Values) == 0 {
-		c.refuseEmpty(key, values)
-	}
-	if in.CIDRs != nil && len(in.CIDRs) == 0 {
-		c.refuseEmpty(key, cidrs)
+func (c *compiler) set(key string, in *Set) *set {
+	for _, list := range [...][]string{in.Values, in.CIDRs} {
+		if list != nil && len(list) == 0 {
+			c.refuse(&Error{Reason: EmptyList, Key: key, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
+		}
 	}
 	n := len(in.Values) + len(in.CIDRs)
 	if n == 0 {
@@ -138,8 +135,8 @@ func (c *compiler) set(key string, in *Set, values, cidrs Field) *set {
 	for _, text := range in.CIDRs {
 		p, err := cidr.Parse(text)
 		if err != nil {
-			e := &Error{Reason: BadCIDR, Key: key, Value: text, In: cidrs, What: err.Error()}
-			if wrong := (*cidr.Error)(nil); errors.As(err, &wrong) {
+			e := &Error{Reason: BadCIDR, Key: key, Value: text, What: err.Error()}
+			if wrong, is := errors.AsType[*cidr.Error](err); is {
 				e.What, e.Remedy = fmt.Sprintf("key %q: %s", key, wrong.What), wrong.Remedy
 			}
 			c.refuse(e)
@@ -164,10 +161,6 @@ func (c *compiler) identify(in *Set) []byte {
 		}
 	}
 	return c.id
-}
-
-func (c *compiler) refuseEmpty(key string, in Field) {
-	c.refuse(&Error{Reason: EmptyList, Key: key, In: in, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
 }
 
 // index files the rules.

@@ -28,25 +28,11 @@ type Error struct {
 	Name   string // name of the rule
 	Key    string // of the condition, or in count_by; empty: the mistake is not in a key
 	Value  string // the bad value as written; empty: the mistake is in the key
-	In     Field  // the field with the value, or with the empty list
 	What   string // the mistake, such as `key "user" twice in match`
 	Remedy string // what to write instead
 	// InCountBy reports whether the mistake is in count_by rather than match.
 	InCountBy bool
-	// First is the index of the other rule, for a duplicate name.
-	First int
 }
-
-// Field is a list of a condition.
-type Field string
-
-// The fields.
-const (
-	AnyValues Field = "any.values"
-	AnyCIDRs  Field = "any.cidrs"
-	NotValues Field = "not.values"
-	NotCIDRs  Field = "not.cidrs"
-)
 
 func (e *Error) Error() string {
 	return fmt.Sprintf("limit %q: %s: %s", e.Name, e.What, e.Remedy)

@@ -287,8 +287,13 @@ func (c *conn) reset(e http2.StreamError) error {
 			return err
 		}
 	}
-	c.end(c.streams[e.StreamID], e.Code)
-	c.out = appendReset(c.out, e.StreamID, e.Code)
+	return c.abort(e.StreamID, e.Code)
+}
+
+// abort ends a stream, or what is left of it, because of a frame that it can't have.
+func (c *conn) abort(id uint32, code http2.ErrCode) error {
+	c.end(c.streams[id], code)
+	c.out = appendReset(c.out, id, code)
 	return c.calm()
 }
 
@@ -378,8 +383,7 @@ func (c *conn) frame(f http2.Frame) error {
 		}
 	case *http2.PriorityFrame:
 		if f.StreamDep == f.StreamID {
-			c.end(c.streams[f.StreamID], http2.ErrCodeProtocol)
-			c.out = appendReset(c.out, f.StreamID, http2.ErrCodeProtocol)
+			return c.abort(f.StreamID, http2.ErrCodeProtocol)
 		}
 	case *http2.PushPromiseFrame:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
@@ -460,13 +464,9 @@ func (c *conn) readTrailer(f *http2.MetaHeadersFrame) error {
 	case st == nil:
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
 	case st.ended:
-		c.end(st, http2.ErrCodeStreamClosed)
-		c.out = appendReset(c.out, f.StreamID, http2.ErrCodeStreamClosed)
-		return c.calm()
+		return c.abort(f.StreamID, http2.ErrCodeStreamClosed)
 	case !f.StreamEnded(), len(f.PseudoFields()) > 0, st.declared >= 0 && st.declared != st.received:
-		c.end(st, http2.ErrCodeProtocol)
-		c.out = appendReset(c.out, f.StreamID, http2.ErrCodeProtocol)
-		return c.calm()
+		return c.abort(f.StreamID, http2.ErrCodeProtocol)
 	}
 	// gRPC has no trailers of requests: only their end counts.
 	st.ended = true
@@ -481,13 +481,12 @@ func (c *conn) readTrailer(f *http2.MetaHeadersFrame) error {
 
 func (c *conn) readData(f *http2.DataFrame) error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	id, data, size := f.StreamID, f.Data(), f.Length
 	if id > c.last {
-		c.mu.Unlock()
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	if c.takes -= int64(size); c.takes < 0 {
-		c.mu.Unlock()
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	c.grants += size
@@ -495,49 +494,36 @@ func (c *conn) readData(f *http2.DataFrame) error {
 		c.grant()
 	}
 	st := c.streams[id]
-	if st == nil || st.ended {
-		defer c.mu.Unlock()
-		if st == nil && (c.leaving || len(data) == 0 && f.StreamEnded()) {
-			return c.calm() // of a stream that was not taken, or was answered early
-		}
-		c.end(st, http2.ErrCodeStreamClosed)
-		c.out = appendReset(c.out, id, http2.ErrCodeStreamClosed)
-		return c.calm()
+	switch {
+	case st == nil && (c.leaving || len(data) == 0 && f.StreamEnded()):
+		return c.calm() // of a stream that was not taken, or was answered early
+	case st == nil || st.ended:
+		return c.abort(id, http2.ErrCodeStreamClosed)
 	}
 	if st.takes -= int64(size); st.takes < 0 {
-		defer c.mu.Unlock()
-		c.end(st, http2.ErrCodeFlowControl)
-		c.out = appendReset(c.out, id, http2.ErrCodeFlowControl)
-		return c.calm()
+		return c.abort(id, http2.ErrCodeFlowControl)
 	}
 	st.received += int64(len(data))
 	st.ended = f.StreamEnded()
 	if st.declared >= 0 && (st.received > st.declared || st.ended && st.received != st.declared) {
-		defer c.mu.Unlock()
-		c.end(st, http2.ErrCodeProtocol)
-		c.out = appendReset(c.out, id, http2.ErrCodeProtocol)
-		return c.calm()
+		return c.abort(id, http2.ErrCodeProtocol)
 	}
 	if st.relay == nil {
 		if message, plain := c.message(st, data); plain {
-			defer c.mu.Unlock()
 			return c.call(st, message)
 		}
 		c.relayTo(st, st.fields, false)
 	}
-	r, up := st.relay, st.up
 	if padding := int(size) - len(data); padding > 0 { // which is not relayed
 		st.takes += int64(padding)
 		c.out = appendWindowUpdate(c.out, id, uint32(padding))
 	}
-	var err error
+	st.relay.data(st.up, data, st.ended)
+	c.relayed = st.relay
 	if len(data) == 0 && !st.ended {
-		err = c.calm()
+		return c.calm()
 	}
-	c.mu.Unlock()
-	r.data(up, data, f.StreamEnded())
-	c.relayed = r
-	return err
+	return nil
 }
 
 // message returns the message of a DATA frame that is all that a plain call has.
