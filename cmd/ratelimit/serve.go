@@ -29,6 +29,7 @@ func (c *serveCmd) Validate(command *kong.Context) (err error) {
 	if c.opts, err = c.Options(buildVersion(), os.Getenv, commandline.FieldNames(command.Selected())); err != nil {
 		return err
 	}
+	c.opts.Warnings = append(c.opts.Warnings, commandline.WithoutEffect(command)...)
 	return c.opts.Check()
 }
 
