@@ -80,6 +80,9 @@ func Dial(target string, o Options) (*Client, error) {
 	if target == "" {
 		return nil, errors.New("client: the target is empty: name the service, such as localhost:8081")
 	}
+	if scheme, _, isURL := strings.Cut(target, "://"); isURL && (scheme == "http" || scheme == "https") {
+		return nil, fmt.Errorf("client: target %q: gRPC takes no such URL: write host:port, with Options.TLS for TLS", target)
+	}
 	if o.Timeout < 0 {
 		return nil, fmt.Errorf("client: Options.Timeout is %v: use a positive time, or 0 for %v", o.Timeout, DefaultTimeout)
 	}

@@ -260,6 +260,7 @@ func TestBadUseIsAnErrorInEachMode(t *testing.T) {
 	}
 	for want, dial := range map[string]func() (*client.Client, error){
 		"the target is empty": func() (*client.Client, error) { return client.Dial("", client.Options{}) },
+		"takes no such URL":   func() (*client.Client, error) { return client.Dial("http://x:1", client.Options{}) },
 		"Options.Timeout":     func() (*client.Client, error) { return client.Dial("x:1", client.Options{Timeout: -1}) },
 		"Options.OnError":     func() (*client.Client, error) { return client.Dial("x:1", client.Options{OnError: 7}) },
 	} {

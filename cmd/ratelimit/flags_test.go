@@ -4,6 +4,7 @@ import (
 	"go/scanner"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,6 +46,13 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 			flags[flag.Envs[0]] = flag.Name
 			if flag.Help == "" {
 				t.Errorf("%s --%s has no help", command.Name, flag.Name)
+			}
+		}
+		for _, flag := range command.Flags {
+			for need := range strings.FieldsFuncSeq(flag.Tag.Get("needs"), func(c rune) bool { return c == '|' }) {
+				if name, _, _ := strings.Cut(need, "="); !slices.Contains(slices.Collect(maps.Values(flags)), name) {
+					t.Errorf("%s --%s needs --%s, which is none", command.Name, flag.Name, name)
+				}
 			}
 		}
 		return next(nil)

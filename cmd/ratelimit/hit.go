@@ -134,6 +134,8 @@ func (c *hitCmd) sayWhy(out io.Writer, r *hit.Result) {
 // explain adds to an error of gRPC the flag that mends it.
 func (c *hitCmd) explain(err error) error {
 	switch s := status.Convert(err); {
+	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "invalid target address"):
+		return fmt.Errorf("--addr %s: write host:port: gRPC takes no URL", c.Addr)
 	case s.Code() == codes.Unavailable && c.TLS.on() && strings.Contains(s.Message(), "tls: "):
 		return fmt.Errorf("%s and this client do not trust each other: see --ca and --server-name, --cert and --key (%s)", c.Addr, s.Message())
 	case s.Code() == codes.Unavailable && c.TLS.on() && c.TLS.Cert == "" && !strings.HasPrefix(s.Message(), "connection error"):

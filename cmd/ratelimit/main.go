@@ -123,6 +123,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	args = commandline.AsCommand(args)
 	commandline.UnsetEmpty(parser.Model.Node)
 	ctx, err := parser.Parse(args)
+	if out.err != nil { // help was lost
+		return fail(stderr, out.err, exitFailure)
+	}
 	if err != nil {
 		command, what := commandline.Misuse(parser.Model, args, err)
 		fmt.Fprintf(stderr, "ratelimit: %s\nRun \"%s --help\" to see how it is used.\n", what, command)

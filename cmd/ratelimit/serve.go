@@ -14,7 +14,14 @@ import (
 type serveCmd struct {
 	settings.Service
 
-	opts app.Options // made by Validate
+	signals *app.Signals
+	opts    app.Options // made by Validate
+}
+
+// BeforeReset is the first that happens to the command: from here on no signal is missed.
+func (c *serveCmd) BeforeReset() error {
+	c.signals = app.CatchSignals()
+	return nil
 }
 
 // Validate refuses values that the service cannot work with.
@@ -22,6 +29,7 @@ func (c *serveCmd) Validate(command *kong.Context) (err error) {
 	if c.opts, err = c.Options(buildVersion(), os.Getenv, commandline.FieldNames(command.Selected())); err != nil {
 		return err
 	}
+	c.opts.Warnings = append(c.opts.Warnings, commandline.WithoutEffect(command)...)
 	return c.opts.Check()
 }
 
@@ -30,7 +38,7 @@ func (c *serveCmd) Run(con console) error {
 	o := c.opts
 	o.Log.To = con.err
 	o.Started = func(s app.Started) { welcome(con.out, s, o.Log.JSON) }
-	err := app.Run(o)
+	err := app.Run(o, c.signals)
 	if errors.Is(err, app.ErrLogged) {
 		return errReported
 	}

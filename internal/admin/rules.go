@@ -125,7 +125,7 @@ func (a api) listRules(w http.ResponseWriter, r *http.Request) error {
 		Domains: []domainJSON{}, Rules: []ruleJSON{}}
 	tag := a.etag(set)
 	w.Header().Set("ETag", tag)
-	if matches(r.Header.Get("If-None-Match"), tag) {
+	if matches(r.Header.Values("If-None-Match"), tag, weakly) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -159,11 +159,27 @@ func (a api) getRule(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// matches reports whether a list of ETags contains tag.
-func matches(list, tag string) bool {
+// comparison is one of the two comparisons of ETags that RFC 9110 defines.
+type comparison bool
+
+const (
+	strongly comparison = false // of If-Match: a weak tag matches nothing
+	weakly   comparison = true  // of If-None-Match
+)
+
+// matches reports whether the lines of a header, each a list of ETags, contain tag, or are
+// * for any.
+func matches(lines []string, tag string, how comparison) bool {
+	list := strings.Join(lines, ",")
+	if strings.TrimSpace(list) == "*" {
+		return true
+	}
 	for t := range strings.SplitSeq(list, ",") {
-		t = strings.TrimPrefix(strings.TrimSpace(t), "W/")
-		if t == tag || t == "*" {
+		t = strings.TrimSpace(t)
+		if how == weakly {
+			t = strings.TrimPrefix(t, "W/")
+		}
+		if t == tag {
 			return true
 		}
 	}
@@ -395,12 +411,12 @@ func (c changeJSON) size() int {
 // force, nil if that is not known. If others write meanwhile, it edits their rules again.
 func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rulestore.Set, []rulestore.Change, error)) (
 	prev, next rulestore.Set, changes []rulestore.Change, after *config.Rules, err error) {
-	precondition := r.Header.Get("If-Match")
+	precondition := r.Header.Values("If-Match")
 	for range maxConflicts {
 		if prev, err = a.editable(r.Context(), dryRun); err != nil {
 			return prev, next, nil, nil, err
 		}
-		if precondition != "" && !matches(precondition, a.etag(prev)) {
+		if precondition != nil && !matches(precondition, a.etag(prev), strongly) {
 			return prev, next, nil, nil, hasChanged()
 		}
 		if next, changes, err = edit(prev); err != nil || next.Revision == prev.Revision {
@@ -417,7 +433,7 @@ func (a api) store(r *http.Request, dryRun bool, edit func(rulestore.Set) (rules
 			return prev, next, changes, nil, nil
 		case !errors.Is(err, rulestore.ErrConflict):
 			return prev, next, nil, nil, notSaved(err)
-		case precondition != "":
+		case precondition != nil:
 			return prev, next, nil, nil, hasChanged()
 		}
 	}

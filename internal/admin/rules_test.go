@@ -177,8 +177,15 @@ func TestRulesAreListed(t *testing.T) {
 		t.Errorf("%+v, ETag %s, want %s", single, r.header.Get("ETag"), etag)
 	}
 	f.send(t, http.MethodGet, "/admin/rules/nothing", "").problem(t, http.StatusNotFound, "about:blank")
-	if again := f.send(t, http.MethodGet, "/admin/rules", "", "If-None-Match", etag); again.status != http.StatusNotModified || again.body != "" {
-		t.Errorf("unchanged: %d %s", again.status, again.body)
+	for _, known := range []string{etag, "W/" + etag, `"other", ` + etag, "*"} {
+		if again := f.send(t, http.MethodGet, "/admin/rules", "", "If-None-Match", known); again.status != http.StatusNotModified || again.body != "" {
+			t.Errorf("If-None-Match: %s: %d %s", known, again.status, again.body)
+		}
+	}
+	for _, other := range []string{`"other"`, `"other", *`} {
+		if again := f.send(t, http.MethodGet, "/admin/rules", "", "If-None-Match", other); again.status != http.StatusOK {
+			t.Errorf("If-None-Match: %s: %d %s", other, again.status, again.body)
+		}
 	}
 }
 
@@ -366,6 +373,32 @@ func TestIfMatch(t *testing.T) {
 	_, third := f.list(t, "")
 	if r := f.send(t, http.MethodDelete, "/admin/rules/"+key, "", "If-Match", third); r.status != http.StatusOK {
 		t.Errorf("%d: %s", r.status, r.body)
+	}
+}
+
+// TestIfMatchComparesStrongly sends the tag in force in several forms: RFC 9110 has a weak
+// tag match nothing in If-Match.
+func TestIfMatchComparesStrongly(t *testing.T) {
+	f := newFixture(t)
+	if err := f.load(t, rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		form string // of the header; %s is the tag
+		want int
+	}{
+		{"W/%s", http.StatusPreconditionFailed},
+		{`"other", W/%s`, http.StatusPreconditionFailed},
+		{`%s, *`, http.StatusOK}, // the tag is in it
+		{`"other", *`, http.StatusPreconditionFailed},
+		{`"other", %s`, http.StatusOK},
+		{"*", http.StatusOK},
+	} {
+		_, tag := f.list(t, "")
+		header := strings.Replace(tt.form, "%s", tag, 1)
+		if r := f.send(t, http.MethodPost, "/admin/rules", slower, "If-Match", header); r.status != tt.want {
+			t.Errorf("If-Match: %s: %d %s", tt.form, r.status, r.body)
+		}
 	}
 }
 

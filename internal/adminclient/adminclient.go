@@ -20,14 +20,14 @@ import (
 
 // Client talks to the admin address of a running service.
 type Client struct {
-	Addr    string      // host:port, or a URL
+	Addr    string      // host:port, or a URL, whose path begins all paths: a proxy's
 	Token   string      // sent as the bearer token; empty for none
 	TLS     *tls.Config // nil: plain HTTP, unless Addr is a URL that says otherwise
 	Timeout time.Duration
 }
 
 // ErrAddr is the error of a client whose Addr is not an address.
-var ErrAddr = errors.New("write host:port, or http://host:port")
+var ErrAddr = errors.New("write host:port, or a URL such as http://host:port or https://proxy/path")
 
 // UnreachableError is the error of a service that does not answer.
 type UnreachableError struct {
@@ -79,10 +79,12 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		base = scheme + "://" + base
 	}
 	target, err := url.Parse(base)
-	if err != nil || target.Host == "" {
+	switch {
+	case err != nil, target.Host == "", target.Scheme != "http" && target.Scheme != "https",
+		target.User != nil, target.RawQuery != "", target.Fragment != "": // none of which would be sent
 		return nil, ErrAddr
 	}
-	target.Path, target.RawQuery = path, query.Encode()
+	target.Path, target.RawPath, target.RawQuery = strings.TrimSuffix(target.Path, "/")+path, "", query.Encode()
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err

@@ -70,15 +70,32 @@ type service struct {
 // ErrLogged is the error of a service that has logged why it failed.
 var ErrLogged = errors.New("the log says why")
 
-// Run serves until a signal or a failure ends it.
-func Run(o Options) (err error) {
-	// Before anything that takes time, so that a signal is never missed.
-	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+// Signals are those to stop (SIGINT and SIGTERM) and to read the rules again (SIGHUP).
+type Signals struct {
+	stopping context.Context
+	stop     func() // gives SIGINT and SIGTERM their default effect again
+	hangups  chan os.Signal
+}
 
+// CatchSignals keeps signals for Run. Call it before anything that takes time: a signal
+// that comes earlier ends the process at once.
+func CatchSignals() *Signals {
+	s := &Signals{hangups: make(chan os.Signal, 1)}
+	s.stopping, s.stop = signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(s.hangups, syscall.SIGHUP)
+	return s
+}
+
+// release gives all signals their default effect again.
+func (s *Signals) release() {
+	s.stop()
+	signal.Stop(s.hangups)
+}
+
+// Run serves until a signal or a failure ends it.
+func Run(o Options, signals *Signals) (err error) {
+	defer signals.release()
+	stopping := signals.stopping
 	s := &service{opts: o, started: time.Now(), stats: stats.New(0), health: health.NewServer()}
 	s.log, s.audit = newLogs(o.Log)
 	defer func() { _ = s.log.Sync() }() // nothing can report this error
@@ -87,6 +104,12 @@ func Run(o Options) (err error) {
 		if err != nil && o.Log.JSON {
 			s.log.Error("the service has failed", zap.Error(err))
 			err = ErrLogged
+		}
+	}()
+	defer func() {
+		if errors.Is(err, context.Canceled) && stopping.Err() != nil {
+			s.log.Info("stopped by a signal before it served")
+			err = nil
 		}
 	}()
 	for _, w := range o.Warnings {
@@ -134,7 +157,7 @@ func Run(o Options) (err error) {
 		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), TLS: o.GRPC.TLS != nil,
 		Rules: s.rules.Rules(), Matcher: s.limiter.Matcher(), Log: s.log,
 	})
-	err = s.serve(stopping, drain, stop, timeUp, hangups)
+	err = s.serve(signals, drain, timeUp)
 	return errors.Join(err, s.save())
 }
 
@@ -231,18 +254,18 @@ func (s *service) listen() (err error) {
 	return nil
 }
 
-// serve runs everything until stopping is done or a part fails, and then ends it in
-// order. Requests under way are answered within the drain timeout; after it serve
-// calls timeUp, which ends drain. After stop a second signal has its default effect:
-// it ends the process at once.
-func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), hangups <-chan os.Signal) error {
+// serve runs everything until a signal or a part that fails ends it, and then ends it in
+// order. Requests under way are answered within the drain timeout; after it serve calls
+// timeUp, which ends drain. A second signal has its default effect: it ends the process
+// at once.
+func (s *service) serve(signals *Signals, drain context.Context, timeUp func()) error {
 	var group run.Group
 	// Interrupts come in the order of the actors, one after the other.
 	group.Add(func() error {
-		<-stopping.Done()
+		<-signals.stopping.Done()
 		return nil
 	}, func(error) {
-		stop()
+		signals.stop()
 		s.health.Shutdown()
 		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
 		time.Sleep(s.opts.DrainDelay)
@@ -282,7 +305,7 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		group.Add(func() error { return s.shedder.Run(watching) }, func(error) { stopWatching() })
 	}
 	group.Add(func() error { return s.keepHealth(watching) }, func(error) { stopWatching() })
-	group.Add(func() error { return s.reloadOn(watching, hangups) }, func(error) { stopWatching() })
+	group.Add(func() error { return s.reloadOn(watching, signals.hangups) }, func(error) { stopWatching() })
 	return group.Run()
 }
 

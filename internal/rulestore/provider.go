@@ -43,11 +43,20 @@ type Provider struct {
 
 var (
 	_ reload.Provider = (*Provider)(nil)
+	_ reload.Reader   = (*Provider)(nil)
 	_ Store           = (*Provider)(nil)
 )
 
 // Origin implements reload.Provider.
 func (p *Provider) Origin() config.Origin { return config.FromAdmin }
+
+// Reading implements reload.Reader.
+func (p *Provider) Reading() string {
+	if file, is := p.Store.(*File); is {
+		return file.file.Path
+	}
+	return ""
+}
 
 // Sources implements reload.Provider.
 func (p *Provider) Sources(ctx context.Context) ([]rulefile.Source, error) {

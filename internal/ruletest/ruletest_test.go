@@ -109,6 +109,9 @@ stdin:4:3: tests[1]: the test has no steps; write steps: and a list of requests
 stdin: 5 errors`},
 		"going back": {"rules: {domain: a}\ntests: [{name: x, steps: [{descriptors: a, repeat: 3, every: 1s}, {at: 1s, descriptors: a}]}]", `stdin:2:72: tests[0].steps[1].at: 1s is before the request above, at 2s; write a later time: the clock of a test only goes on
 stdin: 1 error`},
+		"octal numbers": {"rules: {domain: a}\ntests: [{name: x, steps: [{descriptors: a, repeat: 010, hits: -010}, {descriptors: a, repeat: 0x10}]}]", `stdin:2:52: tests[0].steps[0].repeat: 010 is 8, because a number that begins with 0 is octal; write the number without the 0
+stdin:2:63: tests[0].steps[0].hits: -010 is -8, because a number that begins with 0 is octal; write the number without the 0
+stdin: 2 errors`},
 		"not YAML": {"tests: [", `stdin:2:1: not YAML: did not find expected node content while parsing a flow node; mend the syntax, there or just above
 stdin: 1 error`},
 		"empty":       {"", "stdin:1:1: the file is empty; write rules: and tests:\nstdin: 1 error"},

@@ -77,11 +77,8 @@ func (c *Service) Options(version string, getenv Getenv, names named.Fields) (o 
 		Names:     names,
 		Log:       app.Log{Level: zapcore.Level(c.LogLevel), JSON: c.LogFormat == JSONLog},
 	}
-	switch f := (tlsfiles.Files{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCACert, Name: c.TLSName}); {
-	case c.TLS:
-		o.GRPC.TLS = &f
-	case f != (tlsfiles.Files{}):
-		o.Warnings = append(o.Warnings, "the certificate, key, authorities and name for TLS of gRPC have no effect: gRPC is plain; set --tls or GRPC_SERVER_USE_TLS")
+	if c.TLS {
+		o.GRPC.TLS = &tlsfiles.Files{Cert: c.TLSCert, Key: c.TLSKey, CA: c.TLSCACert, Name: c.TLSName}
 	}
 	if f := (tlsfiles.Files{Cert: c.Admin.TLSCert, Key: c.Admin.TLSKey, CA: c.Admin.TLSClientCA, Name: c.Admin.TLSName}); f != (tlsfiles.Files{}) {
 		o.Admin.TLS = &f

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,9 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 		Certificates:    map[string]tlsfiles.Files{},
 		Open:            func(log *zap.Logger) (*app.OpenStore, error) { return openRedis(servers, log) },
 	}
+	if idle := perSecondVariables(getenv); len(idle) > 0 && !two {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: no effect without %s=true", strings.Join(idle, ", "), perSecond))
+	}
 	for i, use := range []string{"redis", "redis_per_second"}[:len(servers)] {
 		s.Warnings = append(s.Warnings, servers[i].Warnings...)
 		if files := servers[i].Options.TLS; files != nil {
@@ -58,6 +62,21 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 		}
 	}
 	return s, nil
+}
+
+// perSecondVariables returns the variables of the per-second Redis that are set.
+func perSecondVariables(getenv Getenv) (set []string) {
+	second := perSecondRedis(func(name string) string {
+		if strings.HasPrefix(name, perSecond+"_") && getenv(name) != "" {
+			set = append(set, name)
+		}
+		return ""
+	})
+	for _, name := range redisVariables {
+		second(name)
+	}
+	slices.Sort(set)
+	return slices.Compact(set)
 }
 
 // perSecondRedis returns the environment of the per-second Redis as if it were the only

@@ -5,7 +5,8 @@ import "time"
 // Service holds what an operator can set about the service: each field is a setting, with
 // the flag and the variable that set it. If envoyproxy/ratelimit has a variable for the same
 // setting, the flag reads that variable. The tag "field" names the fields of app.Options
-// that the setting becomes; messages about those fields name the setting.
+// that the setting becomes; messages about those fields name the setting. The tag "needs"
+// names what switches the setting on: see commandline.WithoutEffect.
 type Service struct {
 	Config []string `group:"rules" short:"c" placeholder:"PATH" env:"CONFIG_PATH" help:"YAML file with rules, or a directory of them. Repeat the flag, or separate paths by commas."`
 	RuleOptions
@@ -25,10 +26,10 @@ type Service struct {
 	Admin adminOptions `embed:"" prefix:"admin-"`
 
 	TLS       bool   `group:"tls" name:"tls" negatable:"" env:"GRPC_SERVER_USE_TLS" help:"Serve gRPC over TLS. Certificates and keys are read again when their files change."`
-	TLSCert   string `group:"tls" field:"GRPC.TLS" name:"tls-cert" placeholder:"FILE" env:"GRPC_SERVER_TLS_CERT" help:"Certificate of this server."`
-	TLSKey    string `group:"tls" field:"GRPC.TLS" name:"tls-key" placeholder:"FILE" env:"GRPC_SERVER_TLS_KEY" help:"Key of the certificate."`
-	TLSCACert string `group:"tls" name:"tls-client-ca-cert" placeholder:"FILE" env:"GRPC_CLIENT_TLS_CACERT" help:"Require client certificates that these authorities have signed."`
-	TLSName   string `group:"tls" name:"tls-client-name" placeholder:"NAME" env:"GRPC_CLIENT_TLS_SAN" help:"Name (DNS, IP address or URI) that a client's certificate must contain."`
+	TLSCert   string `group:"tls" needs:"tls" field:"GRPC.TLS" name:"tls-cert" placeholder:"FILE" env:"GRPC_SERVER_TLS_CERT" help:"Certificate of this server."`
+	TLSKey    string `group:"tls" needs:"tls" field:"GRPC.TLS" name:"tls-key" placeholder:"FILE" env:"GRPC_SERVER_TLS_KEY" help:"Key of the certificate."`
+	TLSCACert string `group:"tls" needs:"tls" name:"tls-client-ca-cert" placeholder:"FILE" env:"GRPC_CLIENT_TLS_CACERT" help:"Require client certificates that these authorities have signed."`
+	TLSName   string `group:"tls" needs:"tls" name:"tls-client-name" placeholder:"NAME" env:"GRPC_CLIENT_TLS_SAN" help:"Name (DNS, IP address or URI) that a client's certificate must contain."`
 
 	ShadowMode      bool         `group:"decisions" negatable:"" env:"SHADOW_MODE" help:"Decide and count all requests, but answer OK."`
 	QuotaMode       bool         `group:"decisions" field:"QuotaMode" negatable:"" env:"QUOTA_MODE" help:"Treat every descriptor as if its rule had quota_mode."`
@@ -38,10 +39,10 @@ type Service struct {
 	WhyMetadata     bool         `group:"decisions" negatable:"" env:"RESPONSE_WHY_METADATA" help:"Add to the dynamic metadata why a request is over limit: descriptor, rule, limit, remaining hits and when to retry."`
 
 	ResponseHeaders  bool   `group:"headers" negatable:"" env:"LIMIT_RESPONSE_HEADERS_ENABLED" help:"Add the headers below to each answer that reports a limit."`
-	LimitHeader      string `group:"headers" field:"Headers.Limit" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Name of the header with the requests per unit."`
-	RemainingHeader  string `group:"headers" field:"Headers.Remaining" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Name of the header with the requests left."`
-	ResetHeader      string `group:"headers" field:"Headers.Reset" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Name of the header with the seconds until the whole limit is available again."`
-	RetryAfterHeader string `group:"headers" field:"Headers.RetryAfter" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Name of the header with the seconds until a refused request would pass."`
+	LimitHeader      string `group:"headers" needs:"response-headers" field:"Headers.Limit" default:"RateLimit-Limit" env:"LIMIT_LIMIT_HEADER" help:"Name of the header with the requests per unit."`
+	RemainingHeader  string `group:"headers" needs:"response-headers" field:"Headers.Remaining" default:"RateLimit-Remaining" env:"LIMIT_REMAINING_HEADER" help:"Name of the header with the requests left."`
+	ResetHeader      string `group:"headers" needs:"response-headers" field:"Headers.Reset" default:"RateLimit-Reset" env:"LIMIT_RESET_HEADER" help:"Name of the header with the seconds until the whole limit is available again."`
+	RetryAfterHeader string `group:"headers" needs:"response-headers" field:"Headers.RetryAfter" default:"Retry-After" env:"LIMIT_RETRY_AFTER_HEADER" help:"Name of the header with the seconds until a refused request would pass."`
 	RuleHeader       string `group:"headers" field:"Headers.Rule" placeholder:"NAME" env:"LIMIT_RULE_HEADER" help:"Name of a header with the rule that decided, as explain prints it. There is none by default, because it shows clients your rules."`
 	DraftHeaders     bool   `group:"headers" negatable:"" env:"LIMIT_DRAFT_HEADERS_ENABLED" help:"Add the headers RateLimit-Policy and RateLimit of the IETF draft (draft-ietf-httpapi-ratelimit-headers-10)."`
 

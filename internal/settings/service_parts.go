@@ -21,21 +21,21 @@ type runtimeOptions struct {
 
 // xdsOptions are the settings of the xDS server and of the connection to it.
 type xdsOptions struct {
-	Server          string        `group:"xds" default:"localhost:18000" env:"CONFIG_GRPC_XDS_SERVER_URL" help:"gRPC target of the xDS server."`
-	NodeID          string        `group:"xds" default:"default" env:"CONFIG_GRPC_XDS_NODE_ID" help:"Node ID of this service at the xDS server."`
-	NodeMetadata    EqualPairs    `group:"xds" placeholder:"KEY=VALUE,..." env:"CONFIG_GRPC_XDS_NODE_METADATA" help:"Node metadata of this service."`
-	Headers         ColonPairs    `group:"xds" placeholder:"NAME:VALUE,..." env:"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS" help:"Headers to send with the stream."`
-	ConnectRetry    time.Duration `group:"xds" field:"XDS.ConnectRetry" default:"3s" env:"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL" help:"First wait before reconnecting after a failed connection."`
-	BackoffInitial  time.Duration `group:"xds" field:"Backoff.Initial" default:"10s" env:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" help:"First wait before reconnecting after a stream has ended."`
-	BackoffMax      time.Duration `group:"xds" field:"Backoff.Max" default:"60s" env:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" help:"Longest of these waits."`
-	BackoffFactor   float64       `group:"xds" field:"Backoff.Jitter" default:"0.5" env:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" help:"Fraction by which waits vary."`
-	BackoffJitter   bool          `group:"xds" default:"true" negatable:"" env:"XDS_CLIENT_BACKOFF_JITTER" help:"Vary the waits at random."`
-	MaxMessageBytes int           `group:"xds" field:"XDS.MaxMessageBytes" placeholder:"BYTES" env:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" help:"Maximum bytes of a response. The default is 4 MiB."`
-	TLS             bool          `group:"xds" name:"tls" negatable:"" env:"CONFIG_GRPC_XDS_SERVER_USE_TLS" help:"Connect to the xDS server over TLS. Certificates and keys are read again when their files change."`
-	TLSCert         string        `group:"xds" name:"tls-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_CERT" help:"Certificate of this client."`
-	TLSKey          string        `group:"xds" name:"tls-key" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_KEY" help:"Key of the certificate."`
-	TLSCACert       string        `group:"xds" name:"tls-ca-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_SERVER_TLS_CACERT" help:"Authorities that sign the server's certificate. The default is those of the system."`
-	TLSName         string        `group:"xds" name:"tls-name" placeholder:"NAME" env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" help:"Name in the server's certificate. The default is that of its address."`
+	Server          string        `group:"xds" needs:"config-type=grpc_xds_sotw" default:"localhost:18000" env:"CONFIG_GRPC_XDS_SERVER_URL" help:"gRPC target of the xDS server."`
+	NodeID          string        `group:"xds" needs:"config-type=grpc_xds_sotw" default:"default" env:"CONFIG_GRPC_XDS_NODE_ID" help:"Node ID of this service at the xDS server."`
+	NodeMetadata    EqualPairs    `group:"xds" needs:"config-type=grpc_xds_sotw" placeholder:"KEY=VALUE,..." env:"CONFIG_GRPC_XDS_NODE_METADATA" help:"Node metadata of this service."`
+	Headers         ColonPairs    `group:"xds" needs:"config-type=grpc_xds_sotw" placeholder:"NAME:VALUE,..." env:"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS" help:"Headers to send with the stream."`
+	ConnectRetry    time.Duration `group:"xds" needs:"config-type=grpc_xds_sotw" field:"XDS.ConnectRetry" default:"3s" env:"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL" help:"First wait before reconnecting after a failed connection."`
+	BackoffInitial  time.Duration `group:"xds" needs:"config-type=grpc_xds_sotw" field:"Backoff.Initial" default:"10s" env:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" help:"First wait before reconnecting after a stream has ended."`
+	BackoffMax      time.Duration `group:"xds" needs:"config-type=grpc_xds_sotw" field:"Backoff.Max" default:"60s" env:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" help:"Longest of these waits."`
+	BackoffFactor   float64       `group:"xds" needs:"config-type=grpc_xds_sotw" field:"Backoff.Jitter" default:"0.5" env:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" help:"Fraction by which waits vary."`
+	BackoffJitter   bool          `group:"xds" needs:"config-type=grpc_xds_sotw" default:"true" negatable:"" env:"XDS_CLIENT_BACKOFF_JITTER" help:"Vary the waits at random."`
+	MaxMessageBytes int           `group:"xds" needs:"config-type=grpc_xds_sotw" field:"XDS.MaxMessageBytes" placeholder:"BYTES" env:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" help:"Maximum bytes of a response. The default is 4 MiB."`
+	TLS             bool          `group:"xds" needs:"config-type=grpc_xds_sotw" name:"tls" negatable:"" env:"CONFIG_GRPC_XDS_SERVER_USE_TLS" help:"Connect to the xDS server over TLS. Certificates and keys are read again when their files change."`
+	TLSCert         string        `group:"xds" needs:"xds-tls" name:"tls-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_CERT" help:"Certificate of this client."`
+	TLSKey          string        `group:"xds" needs:"xds-tls" name:"tls-key" placeholder:"FILE" env:"CONFIG_GRPC_XDS_CLIENT_TLS_KEY" help:"Key of the certificate."`
+	TLSCACert       string        `group:"xds" needs:"xds-tls" name:"tls-ca-cert" placeholder:"FILE" env:"CONFIG_GRPC_XDS_SERVER_TLS_CACERT" help:"Authorities that sign the server's certificate. The default is those of the system."`
+	TLSName         string        `group:"xds" needs:"xds-tls" name:"tls-name" placeholder:"NAME" env:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" help:"Name in the server's certificate. The default is that of its address."`
 }
 
 // adminOptions are the settings of the access to the admin address, and of the file that
@@ -63,26 +63,26 @@ type overloadOptions struct {
 type statsOptions struct {
 	UseStatsd      bool          `group:"stats" name:"use-statsd" negatable:"" env:"USE_STATSD" help:"Send counts to a statsd server."`
 	UseDogStatsd   bool          `group:"stats" name:"use-dog-statsd" negatable:"" env:"USE_DOG_STATSD" help:"Send counts to a DogStatsD server instead."`
-	Mogrifiers     []string      `group:"stats" name:"dog-statsd-mogrifiers" placeholder:"NAME,..." env:"USE_DOG_STATSD_MOGRIFIERS" help:"Turn parts of names into tags, as DOG_STATSD_MOGRIFIER_NAME_PATTERN, _NAME and _TAGS define."`
+	Mogrifiers     []string      `group:"stats" needs:"use-dog-statsd" name:"dog-statsd-mogrifiers" placeholder:"NAME,..." env:"USE_DOG_STATSD_MOGRIFIERS" help:"Turn parts of names into tags, as DOG_STATSD_MOGRIFIER_NAME_PATTERN, _NAME and _TAGS define."`
 	StatsdHost     string        `group:"stats" default:"localhost" env:"STATSD_HOST" help:"Host of the server. Given without --use-statsd, it turns that on."`
-	StatsdPort     int           `group:"stats" default:"8125" env:"STATSD_PORT" help:"Port of the server."`
-	StatsdProtocol string        `group:"stats" enum:"tcp,udp" default:"tcp" env:"STATSD_PROTOCOL" help:"${enum}; DogStatsD always uses udp."`
-	ExtraTags      ColonPairs    `group:"stats" placeholder:"NAME:VALUE,..." env:"EXTRA_TAGS" help:"Tags to add to all counts."`
-	FlushInterval  time.Duration `group:"stats" field:"Counts.Interval" name:"stats-flush-interval" default:"10s" env:"STATS_FLUSH_INTERVAL" help:"How often counts are sent."`
+	StatsdPort     int           `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" default:"8125" env:"STATSD_PORT" help:"Port of the server."`
+	StatsdProtocol string        `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" enum:"tcp,udp" default:"tcp" env:"STATSD_PROTOCOL" help:"${enum}; DogStatsD always uses udp."`
+	ExtraTags      ColonPairs    `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" placeholder:"NAME:VALUE,..." env:"EXTRA_TAGS" help:"Tags to add to all counts."`
+	FlushInterval  time.Duration `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" field:"Counts.Interval" name:"stats-flush-interval" default:"10s" env:"STATS_FLUSH_INTERVAL" help:"How often counts are sent."`
 	DisableStats   bool          `group:"stats" negatable:"" env:"DISABLE_STATS" help:"Send nothing, whatever else is set."`
 	UsePrometheus  bool          `group:"stats" negatable:"" env:"USE_PROMETHEUS" help:"Serve /metrics at a separate address too."`
-	PrometheusAddr string        `group:"stats" field:"Prometheus.Addr" default:":9090" env:"PROMETHEUS_ADDR" help:"Address of the separate /metrics."`
-	PrometheusPath string        `group:"stats" field:"Prometheus.Path" default:"/metrics" env:"PROMETHEUS_PATH" help:"Path of the separate /metrics."`
+	PrometheusAddr string        `group:"stats" needs:"use-prometheus" field:"Prometheus.Addr" default:":9090" env:"PROMETHEUS_ADDR" help:"Address of the separate /metrics."`
+	PrometheusPath string        `group:"stats" needs:"use-prometheus" field:"Prometheus.Path" default:"/metrics" env:"PROMETHEUS_PATH" help:"Path of the separate /metrics."`
 }
 
 // telemetryOptions turn sending of traces and metrics by OTLP on and off. OpenTelemetry's
 // own variables say where and how to send.
 type telemetryOptions struct {
 	Traces           bool               `group:"telemetry" name:"tracing" negatable:"" env:"TRACING_ENABLED" help:"Send traces by OTLP to OTEL_EXPORTER_OTLP_ENDPOINT."`
-	TraceService     string             `group:"telemetry" name:"tracing-service-name" placeholder:"NAME" env:"TRACING_SERVICE_NAME" help:"Name of this service. The default is OTEL_SERVICE_NAME, or else RateLimit."`
-	TraceNamespace   string             `group:"telemetry" name:"tracing-service-namespace" placeholder:"NAME" env:"TRACING_SERVICE_NAMESPACE" help:"Namespace of this service."`
-	TraceInstance    string             `group:"telemetry" name:"tracing-service-instance-id" placeholder:"ID" env:"TRACING_SERVICE_INSTANCE_ID" help:"ID of this replica. The default is a random one at each start."`
-	TraceProtocol    telemetry.Protocol `group:"telemetry" name:"tracing-exporter-protocol" placeholder:"PROTOCOL" env:"TRACING_EXPORTER_PROTOCOL" help:"Protocol of OTLP: http or grpc. The default is OTEL_EXPORTER_OTLP_PROTOCOL, or else http."`
-	TraceSampling    float64            `group:"telemetry" field:"Telemetry.SamplingRate" name:"tracing-sampling-rate" default:"1" env:"TRACING_SAMPLING_RATE" help:"Fraction of the traces that begin here to record, from 0 to 1. Of other traces, those are recorded that their senders record."`
+	TraceService     string             `group:"telemetry" needs:"tracing|otlp-metrics" name:"tracing-service-name" placeholder:"NAME" env:"TRACING_SERVICE_NAME" help:"Name of this service. The default is OTEL_SERVICE_NAME, or else RateLimit."`
+	TraceNamespace   string             `group:"telemetry" needs:"tracing|otlp-metrics" name:"tracing-service-namespace" placeholder:"NAME" env:"TRACING_SERVICE_NAMESPACE" help:"Namespace of this service."`
+	TraceInstance    string             `group:"telemetry" needs:"tracing|otlp-metrics" name:"tracing-service-instance-id" placeholder:"ID" env:"TRACING_SERVICE_INSTANCE_ID" help:"ID of this replica. The default is a random one at each start."`
+	TraceProtocol    telemetry.Protocol `group:"telemetry" needs:"tracing|otlp-metrics" name:"tracing-exporter-protocol" placeholder:"PROTOCOL" env:"TRACING_EXPORTER_PROTOCOL" help:"Protocol of OTLP: http or grpc. The default is OTEL_EXPORTER_OTLP_PROTOCOL, or else http."`
+	TraceSampling    float64            `group:"telemetry" needs:"tracing" field:"Telemetry.SamplingRate" name:"tracing-sampling-rate" default:"1" env:"TRACING_SAMPLING_RATE" help:"Fraction of the traces that begin here to record, from 0 to 1. Of other traces, those are recorded that their senders record."`
 	TelemetryMetrics bool               `group:"telemetry" name:"otlp-metrics" negatable:"" env:"OTLP_METRICS_ENABLED" help:"Send the metrics of /metrics by OTLP too, every OTEL_METRIC_EXPORT_INTERVAL milliseconds (60000)."`
 }

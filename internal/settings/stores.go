@@ -64,11 +64,12 @@ func ReadStore(getenv Getenv) (app.Store, error) {
 }
 
 // withoutLinks hides the REDIS_PORT that Docker and Kubernetes set for a service called
-// redis. It is not a number but a URL, such as tcp://10.0.0.1:6379.
+// redis, and REDIS_PERSECOND_PORT for one called redis-persecond. It is not a number but a
+// URL, such as tcp://10.0.0.1:6379.
 func withoutLinks(getenv Getenv) Getenv {
 	return func(name string) string {
 		value := getenv(name)
-		if name == "REDIS_PORT" && strings.Contains(value, "://") {
+		if (name == "REDIS_PORT" || name == perSecond+"_PORT") && strings.Contains(value, "://") {
 			return ""
 		}
 		return value

@@ -24,6 +24,7 @@ func TestReadStore(t *testing.T) {
 		"a cluster":             {env{"REDIS_URL": "a:1,b:2", "REDIS_TYPE": "CLUSTER"}, "redis", true},
 		"a Redis per second":    {env{"REDIS_URL": "r:1", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "s:1"}, "redis", true},
 		"none per second":       {env{"REDIS_PERSECOND": "false"}, "memory", false},
+		"a link per second":     {env{"REDIS_URL": "r:1", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "s:1", "REDIS_PERSECOND_PORT": "tcp://10.0.0.1:6379"}, "redis", true},
 		"an hour":               {env{"RATE_LIMITER_DEFAULT_TTL": "60"}, "memory", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/bits"
 	"slices"
 	"strings"
@@ -63,7 +64,15 @@ type reading struct {
 }
 
 // ErrNoAnswer is the error of a provider that takes too long to read its sources.
-var ErrNoAnswer = errors.New("reading takes too long: does the disk or server with them answer?")
+var ErrNoAnswer = errors.New("reading takes too long: does the disk or server answer?")
+
+// noAnswer returns ErrNoAnswer with what is being read, if the provider tells.
+func (f *feed) noAnswer() error {
+	if r, tells := f.Provider.(Reader); tells && r.Reading() != "" {
+		return fmt.Errorf("%s: %w", r.Reading(), ErrNoAnswer)
+	}
+	return ErrNoAnswer
+}
 
 // read returns the newest sources. A disk that does not answer may hold up a read for
 // ever. So an attempt waits for the read that it begins for no longer than the patience,
@@ -76,7 +85,7 @@ func (f *feed) read(ctx context.Context, patience time.Duration) (sources []rule
 			f.reading = nil
 			return r.sources, true, r.err
 		default:
-			return nil, false, ErrNoAnswer
+			return nil, false, f.noAnswer()
 		}
 	}
 	f.reading = make(chan reading, 1)
@@ -91,7 +100,7 @@ func (f *feed) read(ctx context.Context, patience time.Duration) (sources []rule
 		f.reading = nil
 		return r.sources, false, r.err
 	case <-timeUp.C:
-		return nil, false, ErrNoAnswer
+		return nil, false, f.noAnswer()
 	case <-ctx.Done():
 		return nil, false, context.Cause(ctx)
 	}

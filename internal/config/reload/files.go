@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/distlimiter/ratelimit/internal/config"
@@ -31,6 +32,10 @@ type FileOptions struct {
 	// MaxBytes bounds each file. At most one byte more is read, by which the parser
 	// sees that the file is too large. 0 means DefaultMaxBytes.
 	MaxBytes int64
+	// MaxNames bounds the names in the directories that one path leads to. What has more is
+	// no directory of rules: it is / or someone's home, named by mistake, and reading all of
+	// it would take minutes. 0 means 100,000.
+	MaxNames int
 }
 
 // Files provides the rules of files and of directories with their subdirectories.
@@ -46,6 +51,8 @@ type Files struct {
 	// Skipped is called, each time a directory is read, for each of its files that is
 	// not read because of its name, with the reason. May be nil.
 	Skipped func(path, why string)
+
+	at atomic.Pointer[string] // what Reading returns
 }
 
 // Load reads the files and calls load with them. The error is a *config.Invalid with every
@@ -67,22 +74,47 @@ func (f *Files) Origin() config.Origin { return config.FromFile }
 func (f *Files) Sources(ctx context.Context) ([]rulefile.Source, error) {
 	var sources []rulefile.Source
 	var problems []config.Problem
-	w := walker{opts: f.Options, file: func(path string) error {
+	var skipped []skip
+	w := walker{opts: f.Options, at: func(path string) { f.at.Store(&path) }, file: func(path string) error {
 		data, err := readFile(path, cmp.Or(f.Options.MaxBytes, rulefile.DefaultMaxBytes))
 		if err == nil {
 			sources = append(sources, rulefile.Source{Name: path, Data: data})
 		}
 		return err
-	}, skipped: f.Skipped, failed: func(path string, err error) {
+	}, skipped: func(path, why string) { skipped = append(skipped, skip{path, why}) }, failed: func(path string, err error) {
 		problems = append(problems, unreadable(path, err))
 	}}
 	for _, path := range f.Paths {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		w.walk(path)
+		read, wrong := len(sources), len(problems)
+		skipped = nil
+		err := w.walk(path)
+		if isTooManyNames(err) { // then what is there has nothing to do with rules
+			sources, problems, skipped = sources[:read], problems[:wrong], nil
+		}
+		if err != nil {
+			w.failed(path, err)
+		}
+		for _, s := range skipped {
+			if f.Skipped != nil {
+				f.Skipped(s.path, s.why)
+			}
+		}
 	}
 	return sources, invalid(problems)
+}
+
+// skip is a file that is not read.
+type skip struct{ path, why string }
+
+// Reading implements Reader.
+func (f *Files) Reading() string {
+	if path := f.at.Load(); path != nil {
+		return *path
+	}
+	return ""
 }
 
 // unreadable returns the problem of a file that can't be read, with a remedy.
@@ -103,6 +135,8 @@ func unreadable(path string, err error) config.Problem {
 		p.Remedy = "write the path of a file or directory with rules"
 	case errors.Is(err, fs.ErrPermission):
 		p.Remedy = "allow this process to read it"
+	case isTooManyNames(err):
+		p.Remedy = "name the directory with the rules"
 	case tooManyOpen(err):
 		p.Remedy = "raise the limit of open files (ulimit -n, or LimitNOFILE of systemd)"
 	default:
@@ -168,15 +202,33 @@ func (o FileOptions) hides(name string) bool {
 	return strings.HasPrefix(name, "..") || o.SkipDotFiles && strings.HasPrefix(name, ".")
 }
 
+const defaultMaxNames = 100_000
+
+// tooManyNames is the error of a path that leads to more names than this bound.
+type tooManyNames int
+
+// Error implements error.
+func (n tooManyNames) Error() string {
+	return fmt.Sprintf("it leads to more than %d files and directories", int(n))
+}
+
+func isTooManyNames(err error) bool {
+	_, is := errors.AsType[tooManyNames](err)
+	return is
+}
+
 // walker visits files and directories in the order of their names. It follows links, and
 // visits each file and directory once.
 type walker struct {
 	opts    FileOptions
+	at      func(path string)      // called before anything is read; may be nil
 	dir     func(canonical string) // called before a directory is listed; may be nil
 	link    func(path string)      // called before a link in a directory is followed; may be nil
 	file    func(path string) error
-	skipped func(path, why string) // may be nil
-	failed  func(path string, err error)
+	skipped func(path, why string)       // may be nil
+	failed  func(path string, err error) // called for what a directory has
+
+	names int // in the directories that the path of walk leads to
 
 	// By real paths:
 	seen    map[string]bool // visited
@@ -184,14 +236,14 @@ type walker struct {
 }
 
 // walk visits the file or directory at a path.
-func (w *walker) walk(path string) {
-	if err := w.visit(path, false); err != nil {
-		w.failed(path, err)
-	}
+func (w *walker) walk(path string) error {
+	w.names = 0
+	return w.visit(path, false)
 }
 
 // visit follows links, except links in a directory to files that are skipped.
 func (w *walker) visit(path string, entry bool) error {
+	w.reads(path)
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -236,7 +288,14 @@ func (w *walker) read(path, canonical string) error {
 	if !w.first(canonical) {
 		return nil
 	}
+	w.reads(path)
 	return w.file(path)
+}
+
+func (w *walker) reads(path string) {
+	if w.at != nil {
+		w.at(path)
+	}
 }
 
 func (w *walker) skip(path string) bool {
@@ -254,6 +313,7 @@ func (w *walker) list(path, canonical string) error {
 	if !w.first(canonical) {
 		return nil
 	}
+	w.reads(path)
 	if w.dir != nil {
 		w.dir(canonical)
 	}
@@ -261,13 +321,21 @@ func (w *walker) list(path, canonical string) error {
 	if err != nil {
 		return err
 	}
+	w.names += len(entries)
+	if most := cmp.Or(w.opts.MaxNames, defaultMaxNames); w.names > most {
+		return tooManyNames(most)
+	}
 	w.listing[canonical] = true
 	for _, e := range entries {
 		if w.opts.hides(e.Name()) {
 			continue
 		}
 		at := filepath.Join(path, e.Name())
-		if err := w.entry(at, filepath.Join(canonical, e.Name()), e.Type()); err != nil {
+		err := w.entry(at, filepath.Join(canonical, e.Name()), e.Type())
+		if isTooManyNames(err) {
+			return err
+		}
+		if err != nil {
 			w.failed(at, err)
 		}
 	}

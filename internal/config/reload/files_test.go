@@ -3,6 +3,7 @@ package reload_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -205,6 +206,53 @@ func TestLoadSkips(t *testing.T) {
 		rules, err := load([]string{filepath.Join(dir, name)}, reload.FileOptions{})
 		if err != nil || len(rules.Domains) != 1 {
 			t.Errorf("%s named: rules %v, error %v", name, rules, err)
+		}
+	}
+}
+
+// TestADirectoryGivenByMistake loads a directory that has far more files than one of rules,
+// beside a good file, as of somebody who names / instead of ./. The directory has nothing
+// in it that can be read as rules, and one problem is enough.
+func TestADirectoryGivenByMistake(t *testing.T) {
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "edge.yaml")
+	write(t, file, domain("edge"))
+	write(t, filepath.Join(dir, "a.yaml"), "what: ever")
+	write(t, filepath.Join(dir, "README"), "what: ever")
+	for _, sub := range []string{"b", "c"} {
+		must(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
+		for i := range 5 {
+			must(t, os.Symlink("nowhere", filepath.Join(dir, sub, fmt.Sprint(i))))
+		}
+	}
+	f := reload.Files{Paths: []string{file, dir}, Options: reload.FileOptions{MaxNames: 13}, Skipped: func(path, _ string) { t.Errorf("%s is skipped", path) }}
+	sources, err := f.Sources(t.Context())
+	if want := dir + ": can't be read: it leads to more than 13 files and directories; name the directory with the rules"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if len(sources) != 1 || sources[0].Name != file {
+		t.Errorf("%d sources", len(sources))
+	}
+	f = reload.Files{Paths: f.Paths, Options: reload.FileOptions{MaxNames: 14}}
+	if _, err := f.Sources(t.Context()); err == nil || strings.Count(err.Error(), "it is a link to nowhere") != 10 {
+		t.Errorf("at the bound: error %v", err)
+	}
+}
+
+// TestReadingNamesThePathThatIsRead is for the error of a disk that does not answer.
+func TestReadingNamesThePathThatIsRead(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.yaml"), domain("a"))
+	write(t, filepath.Join(dir, "b.yaml"), domain("b"))
+	for want, paths := range map[string][]string{
+		"":                           {},
+		filepath.Join(dir, "b.yaml"): {dir},
+		filepath.Join(dir, "a.yaml"): {filepath.Join(dir, "b.yaml"), filepath.Join(dir, "a.yaml")},
+		filepath.Join(dir, "none"):   {dir, filepath.Join(dir, "none")},
+	} {
+		f := reload.Files{Paths: paths}
+		_, _ = f.Sources(t.Context())
+		if got := f.Reading(); got != want {
+			t.Errorf("%q: %s, want %s", paths, got, want)
 		}
 	}
 }

@@ -32,6 +32,14 @@ type Acknowledger interface {
 	Acknowledge(err error)
 }
 
+// Reader is a Provider that tells what it is reading, for the error of a read that does not
+// end.
+type Reader interface {
+	// Reading returns the path that is being read, or that was read last; empty if it is
+	// not known. It is called while Sources runs.
+	Reading() string
+}
+
 // ErrWaiting is the error of a provider that has no rules yet. It will see a change when
 // they come.
 var ErrWaiting = errors.New("no rules yet")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,8 @@ type unanswered struct {
 	memory
 	released chan struct{}
 }
+
+func (u *unanswered) Reading() string { return "/rules/edge.yaml" }
 
 func (u *unanswered) Sources(ctx context.Context) ([]rulefile.Source, error) {
 	sources, err := u.memory.Sources(ctx)
@@ -41,6 +44,8 @@ func TestADiskThatDoesNotAnswerHoldsUpNothingElse(t *testing.T) {
 		began := time.Now()
 		if err := c.Reload(t.Context()); !errors.Is(err, reload.ErrNoAnswer) || time.Since(began) != 30*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
+		} else if !strings.HasPrefix(err.Error(), "/rules/edge.yaml: reading takes too long") {
+			t.Errorf("the file is not named: %v", err)
 		}
 		api.set(nil, domain("api", 1), domain("api2", 1))
 		began = time.Now()

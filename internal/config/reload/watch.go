@@ -92,7 +92,9 @@ func (f *Files) watch(events *fsnotify.Watcher) (*watching, error) {
 			return nil, err
 		}
 		w.follow(abs)
-		tree.walk(abs)
+		if err := tree.walk(abs); err != nil {
+			w.missed(abs, err)
+		}
 	}
 	for _, dir := range events.WatchList() {
 		if _, matters := w.dirs[dir]; !matters {

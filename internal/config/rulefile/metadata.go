@@ -86,6 +86,7 @@ func (r *reader) scalar(n *yaml.Node) any {
 	}
 	if value, ok := number(target); ok {
 		if !math.IsNaN(value) && !math.IsInf(value, 0) {
+			r.warnOctal(n, value)
 			return value
 		}
 		r.warn(n, target.Value+" is no number in JSON", "it is passed on as a string")

@@ -91,9 +91,15 @@ func (r *reader) number(n *yaml.Node, f *field[uint32]) {
 		r.problem(n, target.Value+" is not a whole number", remedy)
 	default:
 		*f = field[uint32]{v: uint32(value), n: n}
-		if len(target.Value) > 1 && target.Value[0] == '0' && target.Value[1] >= '0' && target.Value[1] <= '7' {
-			r.warn(n, fmt.Sprintf("%s is %d, because a number that begins with 0 is octal", target.Value, f.v), fmt.Sprintf("write %d, or the number without the 0", f.v))
-		}
+		r.warnOctal(n, value)
+	}
+}
+
+// warnOctal warns of a number that is octal because it begins with 0. It is no error, because
+// envoyproxy/ratelimit loads it.
+func (r *reader) warnOctal(n *yaml.Node, value float64) {
+	if target := yamlfile.Resolve(n); yamlfile.Octal(target) {
+		r.warn(n, fmt.Sprintf("%s is %.0f, because a number that begins with 0 is octal", target.Value, value), fmt.Sprintf("write %.0f, or the number without the 0", value))
 	}
 }
 

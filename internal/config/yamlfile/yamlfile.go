@@ -233,7 +233,15 @@ func (n Node) Text() (text string, ok bool) {
 	return n.resolved().Value, true
 }
 
+// Octal reports whether a whole number is octal because it begins with 0, as in YAML 1.1.
+// Its author hardly meant that.
+func Octal(n *yaml.Node) bool {
+	digits := strings.TrimLeft(n.Value, "+-")
+	return n.Tag == "!!int" && len(digits) > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '7'
+}
+
 // Int returns a whole number within bounds. Any other value is a problem, and ok is false.
+// So is a number that begins with 0, which YAML takes for octal.
 func (n Node) Int(least, most int64) (value int64, ok bool) {
 	remedy := fmt.Sprintf("write a whole number from %d to %d", least, most)
 	if most == math.MaxInt64 {
@@ -241,6 +249,10 @@ func (n Node) Int(least, most int64) (value int64, ok bool) {
 	}
 	if !n.IsScalar() || n.resolved().Tag != "!!int" || n.resolved().Decode(&value) != nil {
 		n.Problem("want a whole number, found "+n.String(), remedy)
+		return 0, false
+	}
+	if Octal(n.resolved()) {
+		n.Problem(fmt.Sprintf("%s is %d, because a number that begins with 0 is octal", n.resolved().Value, value), "write the number without the 0")
 		return 0, false
 	}
 	if value < least || value > most {

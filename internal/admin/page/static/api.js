@@ -38,7 +38,9 @@ async function send(method, path, { body, headers = {}, signal } = {}) {
 
 async function call(...request) {
   const answer = await send(...request);
-  return { data: answer.status === 304 ? null : await answer.json(), etag: answer.headers.get('ETag') };
+  // A proxy that compresses the answer makes its tag weak. It names the same rules, and If-Match takes no weak tag.
+  const etag = answer.headers.get('ETag')?.replace(/^W\//, '');
+  return { data: answer.status === 304 ? null : await answer.json(), etag };
 }
 
 const query = (values) => {
