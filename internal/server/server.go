@@ -32,9 +32,10 @@ type Options struct {
 	DynamicMetadata bool
 	// WhyMetadata adds to each answer the rules and limits that the request is over.
 	WhyMetadata bool
-	// Why, if set, gets the reasons of each decided request, with the context of its
-	// call. The reasons are valid until it returns.
-	Why func(context.Context, iter.Seq[limiter.Reason])
+	// Observe, if set, gets each request with the context of its call, the limits that it
+	// is over and, if it was not decided, the error that says why. The request and the
+	// reasons are valid until it returns.
+	Observe func(context.Context, *limiter.Request, iter.Seq[limiter.Reason], error)
 	// Headers are added to each answer that reports a limit.
 	Headers Headers
 	// Bounds limits the size of requests.
@@ -172,9 +173,14 @@ func (s *Service) answer(ctx context.Context, r *request) (*answer, error) {
 }
 
 // decide decides a decoded request.
-func (s *Service) decide(ctx context.Context, r *request) error {
+func (s *Service) decide(ctx context.Context, r *request) (err error) {
 	now := time.Now()
-	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
+	defer func() {
+		s.opts.Stats.Answered(time.Since(now))
+		if s.opts.Observe != nil {
+			s.opts.Observe(ctx, &r.Request, s.limiter.Reasons(&r.Request), err)
+		}
+	}()
 	if s.opts.Admit != nil {
 		if err := s.opts.Admit(ctx); err != nil {
 			s.limiter.Refused(&r.Request, plain{err}, now)
@@ -188,9 +194,6 @@ func (s *Service) decide(ctx context.Context, r *request) error {
 	}
 	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
 		return s.refusal(err)
-	}
-	if s.opts.Why != nil {
-		s.opts.Why(ctx, s.limiter.Reasons(&r.Request))
 	}
 	return nil
 }
