@@ -116,7 +116,7 @@ func Run(o Options) (err error) {
 	limits.Backend, limits.Local, limits.Log, limits.Stats = s.traced(s.backend), s.store, s.log, s.stats
 	limits.Live = &s.live
 	s.limiter = limiter.New(limits)
-	answers.Admit, answers.Stats, answers.Names = s.shedder.Admit, s.stats, o.Names
+	answers.Admit, answers.Stats, answers.Log, answers.Names = s.shedder.Admit, s.stats, s.log, o.Names
 	if s.traces != nil {
 		answers.Observe = s.traces.Request
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
@@ -19,6 +20,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server/wire"
+	"github.com/distlimiter/ratelimit/internal/sparing"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -26,6 +28,8 @@ import (
 type Options struct {
 	// Stats counts the times of answers and requests that are too large. Required.
 	Stats *stats.Stats
+	// Log gets a line a minute for requests that can't be decided. Nil: no log.
+	Log *zap.Logger
 
 	// DynamicMetadata adds the domain, the descriptors and the metadata of the
 	// rules that passed to each answer.
@@ -55,7 +59,8 @@ type Service struct {
 
 	limiter  *limiter.Limiter
 	opts     Options
-	headers  bool      // whether answers have headers
+	headers  bool // whether answers have headers
+	log      *zap.Logger
 	requests sync.Pool // of *request
 	answers  sync.Pool // of *answer
 }
@@ -63,7 +68,10 @@ type Service struct {
 // New returns a service on top of l, whose options should set wire.EncodeLimit.
 func New(l *limiter.Limiter, o Options) *Service {
 	o.Bounds = o.Bounds.OrDefaults()
-	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{})}
+	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{}), log: zap.NewNop()}
+	if o.Log != nil {
+		s.log = sparing.Log(o.Log, 1, time.Minute)
+	}
 	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
 	s.answers.New = func() any { return &answer{data: make([]byte, 0, answerBytes), service: s} }
 	return s
@@ -190,10 +198,10 @@ func (s *Service) decide(ctx context.Context, r *request) (err error) {
 	if err := r.tooLarge; err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		s.limiter.Refused(&r.Request, err, now)
-		return s.refusal(err)
+		return s.refusal(r.Domain, err)
 	}
 	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
-		return s.refusal(err)
+		return s.refusal(r.Domain, err)
 	}
 	return nil
 }
@@ -204,8 +212,9 @@ type plain struct{ error }
 // Error implements error.
 func (p plain) Error() string { return status.Convert(p.error).Message() }
 
-// refusal returns err as a gRPC error with its code.
-func (s *Service) refusal(err error) error {
+// refusal returns err as a gRPC error with its code. It logs that of a request that can't
+// be decided, because Envoy shows it to nobody, and lets the request pass by default.
+func (s *Service) refusal(domain string, err error) error {
 	message := err.Error()
 	if option, is := errors.AsType[*limiter.OptionError](err); is {
 		message += " (see " + s.opts.Names.Of(option.Option) + ")"
@@ -214,6 +223,7 @@ func (s *Service) refusal(err error) error {
 	var backend *limiter.BackendError
 	switch {
 	case errors.As(err, &request):
+		s.log.Warn("a request can't be decided: "+message, zap.String("domain", domain))
 		return status.Error(codes.InvalidArgument, message)
 	case errors.As(err, &backend), errors.Is(err, limiter.ErrNoRules):
 		return status.Error(codes.Unavailable, message)
