@@ -349,10 +349,62 @@ func TestRedisPortsAreOpen(t *testing.T) {
 
 func TestPasswordComesFromItsSecret(t *testing.T) {
 	c := only[*appsv1.Deployment](rendered(t, "sentinel-tls.yaml"))[0].Spec.Template.Spec.Containers[0]
-	i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "REDIS_AUTH" })
+	i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "REDIS_PASSWORD" })
 	if i < 0 || c.Env[i].ValueFrom.SecretKeyRef.Name != "redis-password" || c.Env[i].ValueFrom.SecretKeyRef.Key != "password" {
-		t.Errorf("REDIS_AUTH is not the Secret's: %+v", c.Env)
+		t.Errorf("REDIS_PASSWORD is not the Secret's: %+v", c.Env)
 	}
+}
+
+// TestNumbersOfEnvAreWrittenOut: Helm reads numbers as floating-point ones, and the service
+// takes no exponents.
+func TestNumbersOfEnvAreWrittenOut(t *testing.T) {
+	c := deployment(t, "{env: {LOCAL_CACHE_SIZE_IN_BYTES: 10485760, NEAR_LIMIT_RATIO: 0.75, SHADOW_MODE: true, EXTRA_TAGS: 'a=\"b\"'}}").Spec.Template.Spec.Containers[0]
+	for name, want := range map[string]string{
+		"LOCAL_CACHE_SIZE_IN_BYTES": "10485760", "NEAR_LIMIT_RATIO": "0.75", "SHADOW_MODE": "true", "EXTRA_TAGS": `a="b"`,
+	} {
+		if got := env(c, name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestProbesRestartNoPodThatWaits: /healthcheck fails while a control plane or a Redis that
+// health depends on is away. A restart mends neither, and delays the return.
+func TestProbesRestartNoPodThatWaits(t *testing.T) {
+	for _, name := range valueFiles(t) {
+		c := only[*appsv1.Deployment](rendered(t, name))[0].Spec.Template.Spec.Containers[0]
+		for what, probe := range map[string]*corev1.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe} {
+			if probe.TCPSocket == nil {
+				t.Errorf("%s: the %s probe asks for more than the port: %+v", name, what, probe.ProbeHandler)
+			}
+		}
+	}
+}
+
+// TestASnapshotIsSavedBeforeItIsRead: in a rolling update the new pod would start before the
+// old one stops, and read a snapshot of long ago.
+func TestASnapshotIsSavedBeforeItIsRead(t *testing.T) {
+	for values, want := range map[string]appsv1.DeploymentStrategyType{
+		"{}": appsv1.RollingUpdateDeploymentStrategyType, "{env: {SNAPSHOT_FILE: /counters/snapshot}}": appsv1.RecreateDeploymentStrategyType,
+	} {
+		if got := deployment(t, values).Spec.Strategy.Type; got != want {
+			t.Errorf("%s: %s, want %s", values, got, want)
+		}
+	}
+}
+
+// deployment returns the deployment that the chart makes of values in YAML.
+func deployment(t *testing.T, text string) *appsv1.Deployment {
+	t.Helper()
+	var values map[string]any
+	if err := yaml.Unmarshal([]byte(text), &values); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := render(values, "Helm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return only[*appsv1.Deployment](objects(t, []byte(stream)))[0]
 }
 
 // TestVariablesAreTheServices: each that a pod is given is one of env.example, for the
@@ -420,6 +472,8 @@ func TestWhatWouldNotWorkIsRefused(t *testing.T) {
 		{"{replica: 2}", "'replica' not allowed"},
 		{"{redis: {uri: x}}", "'uri' not allowed"},
 		{"{shutdown: {delay: 5}}", "/shutdown/delay"},
+		{"{shutdown: {delay: 30s}}", "the pod would be killed after 30 s, before it has stopped: the delay of 30s and the timeout of 10s need 45"},
+		{"{shutdown: {timeout: 1m0.5s, gracePeriodSeconds: 70}}", "need 71"},
 		{"{log: {level: loud}}", "/log/level"},
 		{"{rules: {edge: 'domain: edge'}}", "propertyName 'edge'"},
 		{"{metrics: {port: 80}}", "/metrics/port"},

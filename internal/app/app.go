@@ -139,9 +139,9 @@ func Run(o Options, signals *Signals) (err error) {
 	limits.Backend, limits.Local, limits.Log, limits.Stats = s.traced(s.backend), s.store, s.log, s.stats
 	limits.Live = &s.live
 	s.limiter = limiter.New(limits)
-	answers.Admit, answers.Stats, answers.Names = s.shedder.Admit, s.stats, o.Names
+	answers.Admit, answers.Stats, answers.Log, answers.Names = s.shedder.Admit, s.stats, s.log, o.Names
 	if s.traces != nil {
-		answers.Why = s.traces.Why
+		answers.Observe = s.traces.Request
 	}
 	s.server = server.New(s.limiter, answers)
 	if err := s.loadRules(stopping); err != nil {
@@ -325,7 +325,7 @@ func (s *service) reloadOn(ctx context.Context, hangups <-chan os.Signal) error 
 func (s *service) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	// A page in a browser on this machine must not charge others' limits.
-	json := http.NewCrossOriginProtection().Handler(server.JSON(s.traces.Service(s.server)))
+	json := http.NewCrossOriginProtection().Handler(server.JSON(s.server))
 	json = admin.RequireLoopbackHost(s.httpListener.Addr(), json)
 	mux.Handle("/json", s.traces.HTTP(json, "/json"))
 	mux.Handle("GET /healthcheck", admin.Healthcheck(s.health, s.rules.Status))

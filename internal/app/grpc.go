@@ -70,11 +70,7 @@ func (s *service) grpcServer(connections keepalive.ServerParameters, more ...grp
 	options := server.GRPCOptions(s.opts.GRPC.MaxMessageSize, connections)
 	options = append(append(options, s.overloadServerOptions()...), s.traces.GRPC()...)
 	g := grpc.NewServer(append(options, more...)...)
-	if s.traces != nil { // a span records the messages
-		rls.RegisterRateLimitServiceServer(g, s.traces.Service(s.server))
-	} else {
-		s.server.Register(g)
-	}
+	s.server.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g

@@ -190,7 +190,6 @@ func TestBrokenMessages(t *testing.T) {
 	conn := dial(t, serve(t, perUser))
 	for name, message := range map[string]string{
 		"cut off":     "\x0a\x05edge",
-		"not UTF-8":   "\x0a\x01\xff",
 		"no tag":      "\x00",
 		"group's end": "\x0c",
 	} {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
@@ -19,6 +20,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/limiter"
 	"github.com/distlimiter/ratelimit/internal/named"
 	"github.com/distlimiter/ratelimit/internal/server/wire"
+	"github.com/distlimiter/ratelimit/internal/sparing"
 	"github.com/distlimiter/ratelimit/internal/stats"
 )
 
@@ -26,15 +28,18 @@ import (
 type Options struct {
 	// Stats counts the times of answers and requests that are too large. Required.
 	Stats *stats.Stats
+	// Log gets a line a minute for requests that can't be decided. Nil: no log.
+	Log *zap.Logger
 
 	// DynamicMetadata adds the domain, the descriptors and the metadata of the
 	// rules that passed to each answer.
 	DynamicMetadata bool
 	// WhyMetadata adds to each answer the rules and limits that the request is over.
 	WhyMetadata bool
-	// Why, if set, gets the reasons of each decided request, with the context of its
-	// call. The reasons are valid until it returns.
-	Why func(context.Context, iter.Seq[limiter.Reason])
+	// Observe, if set, gets each request with the context of its call, the limits that it
+	// is over and, if it was not decided, the error that says why. The request and the
+	// reasons are valid until it returns.
+	Observe func(context.Context, *limiter.Request, iter.Seq[limiter.Reason], error)
 	// Headers are added to each answer that reports a limit.
 	Headers Headers
 	// Bounds limits the size of requests.
@@ -54,7 +59,8 @@ type Service struct {
 
 	limiter  *limiter.Limiter
 	opts     Options
-	headers  bool      // whether answers have headers
+	headers  bool // whether answers have headers
+	log      *zap.Logger
 	requests sync.Pool // of *request
 	replies  sync.Pool // of *reply
 }
@@ -62,7 +68,10 @@ type Service struct {
 // New returns a service on top of l, whose options should set wire.EncodeLimit.
 func New(l *limiter.Limiter, o Options) *Service {
 	o.Bounds = o.Bounds.OrDefaults()
-	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{})}
+	s := &Service{limiter: l, opts: o, headers: o.Headers != (Headers{}), log: zap.NewNop()}
+	if o.Log != nil {
+		s.log = sparing.Log(o.Log, 1, time.Minute)
+	}
 	s.requests.New = func() any { return &request{bounds: &s.opts.Bounds} }
 	s.replies.New = func() any { return &reply{data: make([]byte, 0, replyBytes), service: s} }
 	return s
@@ -172,9 +181,14 @@ func (s *Service) answer(ctx context.Context, r *request) (*reply, error) {
 }
 
 // decide decides a decoded request.
-func (s *Service) decide(ctx context.Context, r *request) error {
+func (s *Service) decide(ctx context.Context, r *request) (err error) {
 	now := time.Now()
-	defer func() { s.opts.Stats.Answered(time.Since(now)) }()
+	defer func() {
+		s.opts.Stats.Answered(time.Since(now))
+		if s.opts.Observe != nil {
+			s.opts.Observe(ctx, &r.Request, s.limiter.Reasons(&r.Request), err)
+		}
+	}()
 	if s.opts.Admit != nil {
 		if err := s.opts.Admit(ctx); err != nil {
 			s.limiter.Refused(&r.Request, plain{err}, now)
@@ -184,13 +198,10 @@ func (s *Service) decide(ctx context.Context, r *request) error {
 	if err := r.tooLarge; err != nil {
 		s.opts.Stats.ServiceErrors.Add(1)
 		s.limiter.Refused(&r.Request, err, now)
-		return s.refusal(err)
+		return s.refusal(r.Domain, err)
 	}
 	if err := s.limiter.Decide(ctx, &r.Request, now); err != nil {
-		return s.refusal(err)
-	}
-	if s.opts.Why != nil {
-		s.opts.Why(ctx, s.limiter.Reasons(&r.Request))
+		return s.refusal(r.Domain, err)
 	}
 	return nil
 }
@@ -201,8 +212,9 @@ type plain struct{ error }
 // Error implements error.
 func (p plain) Error() string { return status.Convert(p.error).Message() }
 
-// refusal returns err as a gRPC error with its code.
-func (s *Service) refusal(err error) error {
+// refusal returns err as a gRPC error with its code. It logs that of a request that can't
+// be decided, because Envoy shows it to nobody, and lets the request pass by default.
+func (s *Service) refusal(domain string, err error) error {
 	message := err.Error()
 	if option, is := errors.AsType[*limiter.OptionError](err); is {
 		message += " (see " + s.opts.Names.Of(option.Option) + ")"
@@ -211,6 +223,7 @@ func (s *Service) refusal(err error) error {
 	var backend *limiter.BackendError
 	switch {
 	case errors.As(err, &request):
+		s.log.Warn("a request can't be decided: "+message, zap.String("domain", domain))
 		return status.Error(codes.InvalidArgument, message)
 	case errors.As(err, &backend), errors.Is(err, limiter.ErrNoRules):
 		return status.Error(codes.Unavailable, message)

@@ -30,6 +30,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
 	"github.com/distlimiter/ratelimit/internal/limiter"
+	"github.com/distlimiter/ratelimit/internal/logtest"
 	"github.com/distlimiter/ratelimit/internal/server"
 	"github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -205,7 +206,10 @@ func TestNoRuleIsOKWithoutALimit(t *testing.T) {
 }
 
 func TestRequestsThatCannotBeDecided(t *testing.T) {
-	f := serve(t, perUser, func(o *options) { o.Bounds = wire.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20} })
+	log, lines := logtest.New(zap.WarnLevel)
+	f := serve(t, perUser, func(o *options) {
+		o.Bounds, o.Options.Log = wire.Bounds{Descriptors: 2, Entries: 2, EntryBytes: 20}, log
+	})
 	for _, c := range []struct {
 		name, domain string
 		descriptors  []*common.RateLimitDescriptor
@@ -227,6 +231,11 @@ func TestRequestsThatCannotBeDecided(t *testing.T) {
 	}
 	if n := f.stats.ServiceErrors.Load(); n != 6 {
 		t.Errorf("%d service errors counted, want 6", n)
+	}
+	// Those about descriptors[0] and [1] count as one.
+	said := lines.FilterMessageSnippet("a request can't be decided: ")
+	if said.Len() != 4 || said.FilterMessageSnippet("(see Bounds.Descriptors)").Len() != 1 {
+		t.Errorf("the log has %v", lines.All())
 	}
 }
 

@@ -54,7 +54,7 @@ var withoutEffect = map[string]string{
 // getenv is as os.Getenv; an empty value is no value. Settings that contradict
 // each other are an error that names both, and never a password.
 func ReadRedis(getenv Getenv) (Redis, error) {
-	e := environment{get: getenv}
+	e := environment{get: withoutLineEnds(getenv)}
 	r := Redis{Options: e.redisOptions(), NeededForHealth: e.boolean("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", false)}
 	for name, why := range withoutEffect {
 		if getenv(name) != "" {
@@ -67,6 +67,18 @@ func ReadRedis(getenv Getenv) (Redis, error) {
 		e.errs = append(e.errs, r.Options.Check())
 	}
 	return r, errors.Join(e.errs...)
+}
+
+// withoutLineEnds cuts off line ends after logins, which a Secret of Kubernetes often has:
+// those of a file are no part of a password either.
+func withoutLineEnds(getenv Getenv) Getenv {
+	return func(name string) string {
+		switch name {
+		case "REDIS_AUTH", "REDIS_SENTINEL_AUTH", "REDIS_USERNAME", "REDIS_PASSWORD":
+			return strings.TrimRight(getenv(name), "\r\n")
+		}
+		return getenv(name)
+	}
 }
 
 func (e *environment) redisOptions() redis.Options {
@@ -223,8 +235,8 @@ func withPorts(list string) string {
 		if host == "" {
 			host = "localhost"
 		}
-		if len(hosts) == 1 && !strings.Contains(host, ":") {
-			host = net.JoinHostPort(host, "6379")
+		if len(hosts) == 1 && (!strings.Contains(host, ":") || strings.HasSuffix(host, "]")) {
+			host = net.JoinHostPort(strings.Trim(host, "[]"), "6379")
 		}
 		hosts[i] = host
 	}

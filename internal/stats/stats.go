@@ -198,8 +198,11 @@ type Stats struct {
 	Folded atomic.Uint64
 }
 
-// DefaultMaxDetailed is how many series detailed_metric may add.
-const DefaultMaxDetailed = 10000
+// Bounds on the series that detailed_metric may add.
+const (
+	DefaultMaxDetailed = 10000
+	maxDetailedBytes   = 256 // of the values in the name of one
+)
 
 // New returns empty counts. maxDetailed bounds the series that detailed_metric
 // adds; 0 means DefaultMaxDetailed.
@@ -272,7 +275,7 @@ func (s *Stats) Bind(names []Name, levels func(i int) (first, second string)) []
 }
 
 // Detailed returns the counter of one value of a rule with detailed_metric. New
-// values share fallback once the bound is reached, and so do those whose path is
+// values share fallback once the bound is reached. So do long ones, and those whose path is
 // another rule's: a client that chooses its value must not count there. Path is
 // copied if kept. Levels returns the first two levels of it.
 func (s *Stats) Detailed(domain string, path []byte, fallback *Rule, levels func() (first, second string)) *Rule {
@@ -281,6 +284,10 @@ func (s *Stats) Detailed(domain string, path []byte, fallback *Rule, levels func
 	s.mu.RUnlock()
 	if r != nil && (r == fallback || r.of == fallback) {
 		return r
+	}
+	if len(path) > len(fallback.Name.Path)+maxDetailedBytes {
+		s.Folded.Add(1)
+		return fallback
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

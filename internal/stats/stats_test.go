@@ -1,6 +1,7 @@
 package stats_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/distlimiter/ratelimit/internal/stats"
@@ -43,6 +44,18 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 	if n := s.Folded.Load(); n != 1000-most {
 		t.Errorf("%d calls folded, want %d", n, 1000-most)
+	}
+}
+
+// TestLongValuesHaveNoSeries: ten thousand headers of 60 KiB would make metrics of a gigabyte.
+func TestLongValuesHaveNoSeries(t *testing.T) {
+	s := stats.New(10)
+	user := s.Bind([]stats.Name{{Domain: "edge", Path: "user"}}, nil)[0]
+	if got := s.Detailed("edge", []byte("user_"+strings.Repeat("x", 255)), user, levels); got == user {
+		t.Error("a value of 255 bytes has no series")
+	}
+	if got := s.Detailed("edge", []byte("user_"+strings.Repeat("x", 257)), user, levels); got != user || s.Folded.Load() != 1 {
+		t.Errorf("a value of 257 bytes has a series of its own, or is not counted as folded: %d", s.Folded.Load())
 	}
 }
 

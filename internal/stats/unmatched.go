@@ -85,7 +85,7 @@ func (s *Stats) UnknownDomain(name string) *Domain {
 	switch have := before[name]; {
 	case have != nil:
 		return have
-	case len(before) >= MaxUnknownDomains || len(name) > maxDomainName:
+	case len(before) >= MaxUnknownDomains || len(name) > maxDomainName || name == OtherDomains:
 		return &d.others
 	}
 	unknown := maps.Clone(before)

@@ -38,6 +38,22 @@ func TestUnmatchedIsBounded(t *testing.T) {
 	}
 }
 
+// TestADomainMayHaveTheNameOfTheOthers: two series with its labels would fail every scrape.
+func TestADomainMayHaveTheNameOfTheOthers(t *testing.T) {
+	s := stats.New(0)
+	for _, name := range []string{stats.OtherDomains, strings.Repeat("x", 256)} {
+		s.UnknownDomain(name).CountUnmatched(1, time.Now(), time.Hour)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(s)
+	if _, err := registry.Gather(); err != nil {
+		t.Error(err)
+	}
+	if unknown, _ := s.Unmatched(); len(unknown) != 1 || unknown[0].Count != 2 {
+		t.Errorf("got %v", unknown)
+	}
+}
+
 // TestDomainsComeAndGo: a domain that gets rules is unknown no more, and counts of
 // descriptors outlive a reload.
 func TestDomainsComeAndGo(t *testing.T) {

@@ -27,12 +27,9 @@ import (
 // TestWithoutTracesNothingChanges holds that nothing is wrapped while traces are off.
 func TestWithoutTracesNothingChanges(t *testing.T) {
 	var off *Traces
-	next, handler, store := &answers{}, http.NotFoundHandler(), decides{}
+	handler, store := http.NotFoundHandler(), decides{}
 	if off.GRPC() != nil {
 		t.Error("the gRPC server has options")
-	}
-	if off.Service(next) != pb.RateLimitServiceServer(next) {
-		t.Error("the service is another one")
 	}
 	if off.Backend(store, "memory") != backend.Backend(store) {
 		t.Error("the store is another one")
@@ -79,17 +76,20 @@ func TestSpanSaysWhatARequestIsOver(t *testing.T) {
 		{Entries: []descriptor.Entry{{Key: "path", Value: "/x"}}, Limit: "fixed_window, 7 per hour", Shadow: true, Remaining: 3, RetryAfter: algo.Never},
 	}} {
 		ctx, span := on.provider.Tracer("test").Start(t.Context(), "request")
-		on.Why(ctx, slices.Values(reasons))
+		on.Request(ctx, &limiter.Request{Domain: "edge", Verdict: limiter.Verdict{OverLimit: reasons != nil}}, slices.Values(reasons), nil)
 		span.End()
 	}
-	if got := recorder.Ended()[0].Attributes(); len(got) != 0 {
-		t.Errorf("over nothing: %v", got)
+	said := func(span sdk.ReadOnlySpan) (got []string) {
+		for _, a := range span.Attributes() {
+			got = append(got, string(a.Key)+"="+a.Value.String())
+		}
+		return got
 	}
-	var got []string
-	for _, a := range recorder.Ended()[1].Attributes() {
-		got = append(got, string(a.Key)+"="+a.Value.String())
+	if got, want := said(recorder.Ended()[0]), []string{"ratelimit.domain=edge", "ratelimit.descriptors=0", "ratelimit.code=OK"}; !slices.Equal(got, want) {
+		t.Errorf("over nothing: %q", got)
 	}
-	want := []string{
+	got, want := said(recorder.Ended()[1]), []string{
+		"ratelimit.domain=edge", "ratelimit.descriptors=0", "ratelimit.code=OVER_LIMIT",
 		`ratelimit.over.verdict=["over","shadow"]`, `ratelimit.over.rule=["user",""]`,
 		`ratelimit.over.limit=["per_user: fixed_window, 1 per minute","fixed_window, 7 per hour"]`,
 		`ratelimit.over.left=[0,3]`, `ratelimit.over.retry_after_ms=[1500,-1]`,
@@ -138,7 +138,7 @@ func BenchmarkRequest(b *testing.B) {
 				b.Fatal(err)
 			}
 			g := grpc.NewServer(on.GRPC()...)
-			pb.RegisterRateLimitServiceServer(g, on.Service(&answers{}))
+			pb.RegisterRateLimitServiceServer(g, &answers{})
 			go func() { _ = g.Serve(l) }() // ends with Stop
 			defer g.Stop()
 			conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))

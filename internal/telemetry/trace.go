@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/http"
+	"strings"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -75,35 +76,23 @@ func (t *Traces) HTTP(next http.Handler, name string) http.Handler {
 	)
 }
 
-// Service adds to the span of each request what it asked and what it got.
-func (t *Traces) Service(next pb.RateLimitServiceServer) pb.RateLimitServiceServer {
-	if t == nil {
-		return next
-	}
-	return service{next}
-}
-
-type service struct{ pb.RateLimitServiceServer }
-
-// ShouldRateLimit implements the gRPC method.
-func (s service) ShouldRateLimit(ctx context.Context, req *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
-	resp, err := s.RateLimitServiceServer.ShouldRateLimit(ctx, req)
-	if span := trace.SpanFromContext(ctx); span.IsRecording() {
-		span.SetAttributes(attrDomain.String(req.GetDomain()), attrDescriptors.Int(len(req.GetDescriptors())))
-		if err == nil {
-			span.SetAttributes(attrCode.String(resp.GetOverallCode().String()))
-		}
-	}
-	return resp, err
-}
-
-// Why adds to the span of a request which rules and limits it is over. Each attribute gets
-// one element for each reason. Values of descriptors are left out.
-func (t *Traces) Why(ctx context.Context, reasons iter.Seq[limiter.Reason]) {
+// Request adds to the span of a request what it asked and, unless err says why it was not
+// decided, what it got and which rules and limits it is over. Attributes of the latter get
+// one element for each reason. Values of descriptors are left out. It keeps nothing of r.
+func (t *Traces) Request(ctx context.Context, r *limiter.Request, reasons iter.Seq[limiter.Reason], err error) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
 		return
 	}
+	span.SetAttributes(attrDomain.String(strings.Clone(r.Domain)), attrDescriptors.Int(len(r.Descriptors)))
+	if err != nil {
+		return
+	}
+	code := pb.RateLimitResponse_OK
+	if r.OverLimit {
+		code = pb.RateLimitResponse_OVER_LIMIT
+	}
+	span.SetAttributes(attrCode.String(code.String()))
 	var verdicts, rules, limits []string
 	var left, retry []int64
 	for why := range reasons {

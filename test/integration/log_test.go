@@ -66,7 +66,7 @@ func TestCallersCannotFillTheLog(t *testing.T) {
 		{"wrong tokens", []string{"--admin-token-file", token}, func(s *harness.Service, i int) { get(fmt.Sprintf("http://%s/rlconfig?%d", s.Admin, i)) }, "admin request refused", 110},
 		{"unknown domains", nil, func(s *harness.Service, i int) { ask(s, harness.Request(fmt.Sprint("domain", i), 1, "user", "alice")) }, "its domain has no rules", 110},
 		{"unknown keys", nil, func(s *harness.Service, i int) { ask(s, harness.Request("edge", 1, fmt.Sprint("key", i), "alice")) }, "it meets no rule", 10},
-		{"requests that make no sense", nil, func(s *harness.Service, _ int) { ask(s, &rls.RateLimitRequest{}) }, "", 0},
+		{"requests that make no sense", nil, func(s *harness.Service, _ int) { ask(s, &rls.RateLimitRequest{}) }, "a request can't be decided", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

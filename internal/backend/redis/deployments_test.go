@@ -190,6 +190,39 @@ func TestTheDocumentedUserMayDoAll(t *testing.T) {
 	}
 }
 
+// TestAMissingRightIsAnError takes each right from the documented user that decisions need.
+// Without it no hit may be let through as if the limit were unused.
+func TestAMissingRightIsAnError(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, redistest.Config{})
+	for _, right := range []string{"evalsha", "time", "get", "set", "incrby", "getrange", "pttl"} {
+		user := "without-" + right
+		command := append(documentedUser(t), "-"+right)
+		command[2] = user
+		s.Do(command...)
+		b := open(t, redis.Options{Addrs: []string{s.Addr}, Username: user, Password: "password"})
+		for a := range algo.Algorithms() {
+			l, err := algo.New(algo.Params{Algorithm: algo.Algorithm(a), Limit: 2, Window: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			allowed := 0
+			for range 5 {
+				d, err := hit(b, right+fmt.Sprint(a), l, 1)
+				if err != nil && !strings.Contains(err.Error(), "permission") && !strings.Contains(err.Error(), "can't run this command") {
+					t.Errorf("without %s: %v", right, err)
+				}
+				if err == nil && d.Allowed {
+					allowed++
+				}
+			}
+			if allowed > 2 {
+				t.Errorf("without %s %v admits %d of 2", right, algo.Algorithm(a), allowed)
+			}
+		}
+	}
+}
+
 // TestRefusedConnections checks the errors for servers that refuse the connection.
 func TestRefusedConnections(t *testing.T) {
 	t.Parallel()

@@ -18,7 +18,9 @@ type Bounds struct {
 const (
 	DefaultMaxDescriptors = 64
 	DefaultMaxEntries     = 32
-	DefaultMaxEntryBytes  = 8 << 10
+	// DefaultMaxEntryBytes is more than all headers that Envoy lets a client send by default
+	// (60 KiB). A request beyond a bound is not decided, and Envoy may let it pass.
+	DefaultMaxEntryBytes = 64 << 10
 )
 
 // The names of the bounds in a *limiter.OptionError.

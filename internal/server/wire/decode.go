@@ -5,6 +5,7 @@ package wire
 
 import (
 	"errors"
+	"strings"
 	"unicode/utf8"
 	"unsafe"
 
@@ -37,17 +38,14 @@ const (
 	wrapperValue = 1<<3 | uint64(protowire.VarintType)
 )
 
-// Errors of malformed messages.
-var (
-	errWire = errors.New("the RateLimitRequest is not a protobuf message")
-	errUTF8 = errors.New("the RateLimitRequest holds a string that is not UTF-8")
-)
+var errWire = errors.New("the RateLimitRequest is not a protobuf message")
 
 // Decode fills the empty r with the RateLimitRequest in b, which must not change until r is
 // reset, because r's strings share its memory. It accepts and refuses the same messages as
 // the protobuf library: fields come in any order, the last value of a singular field wins,
-// embedded messages are merged, and unknown fields are skipped. If the request exceeds the
-// bounds, tooLarge says which, and r keeps the descriptors and entries within them.
+// embedded messages are merged, and unknown fields are skipped. But it accepts strings that
+// are not UTF-8: see valid. If the request exceeds the bounds, tooLarge says which, and r
+// keeps the descriptors and entries within them.
 func Decode(b []byte, r *limiter.Request, bounds *Bounds) (tooLarge, err error) {
 	d := decoder{request: r, bounds: bounds}
 	var f field
@@ -57,7 +55,7 @@ func Decode(b []byte, r *limiter.Request, bounds *Bounds) (tooLarge, err error) 
 		}
 		switch f.tag {
 		case requestDomain:
-			r.Domain, err = f.text()
+			r.Domain = valid(f.text())
 		case requestDescriptors:
 			err = d.descriptor(f.bytes)
 		case requestHits:
@@ -94,9 +92,9 @@ func (d *decoder) descriptor(b []byte) (err error) {
 				return err
 			}
 			entries++
-			size += len(e.Key) + len(e.Value)
+			size += len(e.Key) + len(e.Value) // as sent
 			if entries <= d.bounds.Entries {
-				r.Entries = append(r.Entries, e)
+				r.Entries = append(r.Entries, descriptor.Entry{Key: valid(e.Key), Value: valid(e.Value)})
 			}
 		case descriptorLimit:
 			if desc.Override == nil {
@@ -124,6 +122,7 @@ func (d *decoder) descriptor(b []byte) (err error) {
 	return nil
 }
 
+// decodeEntry returns an entry whose texts may not be UTF-8.
 func decodeEntry(b []byte) (e descriptor.Entry, err error) {
 	var f field
 	for len(b) > 0 {
@@ -132,12 +131,9 @@ func decodeEntry(b []byte) (e descriptor.Entry, err error) {
 		}
 		switch f.tag {
 		case entryKey:
-			e.Key, err = f.text()
+			e.Key = f.text()
 		case entryValue:
-			e.Value, err = f.text()
-		}
-		if err != nil {
-			return e, err
+			e.Value = f.text()
 		}
 	}
 	return e, nil
@@ -222,9 +218,16 @@ func (f *field) cut(b []byte) ([]byte, error) {
 }
 
 // text returns the field's bytes as a string that shares their memory.
-func (f *field) text() (string, error) {
-	if !utf8.Valid(f.bytes) {
-		return "", errUTF8
+func (f *field) text() string {
+	return unsafe.String(unsafe.SliceData(f.bytes), len(f.bytes))
+}
+
+// valid returns s with U+FFFD in place of each run of bytes that are not UTF-8. Clients
+// choose such bytes: Envoy passes on any that a header may have. The protobuf library
+// refuses the whole request for them. Envoy would then let it pass, in spite of all limits.
+func valid(s string) string {
+	if utf8.ValidString(s) {
+		return s
 	}
-	return unsafe.String(unsafe.SliceData(f.bytes), len(f.bytes)), nil
+	return strings.ToValidUTF8(s, "\uFFFD")
 }

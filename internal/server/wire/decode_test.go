@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	common "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
@@ -19,7 +20,8 @@ import (
 
 var unbounded = Bounds{Descriptors: math.MaxInt, Entries: math.MaxInt, EntryBytes: math.MaxInt}
 
-// FuzzDecode compares Decode with the protobuf library on arbitrary bytes.
+// FuzzDecode compares Decode with the protobuf library on arbitrary bytes. The library gets
+// them with strings that are UTF-8.
 func FuzzDecode(f *testing.F) {
 	for _, m := range []*pb.RateLimitRequest{
 		{},
@@ -55,7 +57,7 @@ func TestDecodeFields(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { decodesLikeTheLibrary(t, drawMessage(t, requestFields)) })
 }
 
-// fields are a message type as drawMessage makes it.
+// fields are a message type as drawMessage makes it. Those of BytesType are strings.
 type fields map[protowire.Number]any // a protowire.Type, or fields
 
 var (
@@ -134,7 +136,7 @@ type failer interface {
 func decodesLikeTheLibrary(t failer, b []byte) {
 	t.Helper()
 	var msg pb.RateLimitRequest
-	wantErr := proto.Unmarshal(b, &msg)
+	wantErr := proto.Unmarshal(repaired(b, requestFields), &msg)
 	var r limiter.Request
 	_, err := Decode(b, &r, &unbounded)
 	if (err != nil) != (wantErr != nil) {
@@ -170,6 +172,35 @@ func decodesLikeTheLibrary(t failer, b []byte) {
 	if want := bounds.exceeded(len(msg.Descriptors), excess); fmt.Sprint(tooLarge) != fmt.Sprint(want) || len(r.Entries) != kept {
 		t.Errorf("%x: %v, want %v; %d entries kept, want %d", b, tooLarge, want, len(r.Entries), kept)
 	}
+}
+
+// repaired returns a message of these fields with strings that are UTF-8.
+func repaired(b []byte, of fields) (out []byte) {
+	for len(b) > 0 {
+		number, kind, tag := protowire.ConsumeTag(b)
+		if tag < 0 {
+			break
+		}
+		size := protowire.ConsumeFieldValue(number, kind, b[tag:])
+		if size < 0 {
+			break
+		}
+		value := b[tag:][:size]
+		if kind == protowire.BytesType {
+			text, _ := protowire.ConsumeBytes(value)
+			switch what := of[number].(type) {
+			case fields:
+				value = protowire.AppendBytes(nil, repaired(text, what))
+			case protowire.Type:
+				if what == protowire.BytesType {
+					value = protowire.AppendString(nil, strings.ToValidUTF8(string(text), "\uFFFD"))
+				}
+			}
+		}
+		out = append(append(out, b[:tag]...), value...)
+		b = b[tag+size:]
+	}
+	return append(out, b...) // that is not a field
 }
 
 // messageOf returns a decoded request as a message of the library.
@@ -212,5 +243,24 @@ func withoutUnknown(msg *pb.RateLimitRequest) {
 		if d.HitsAddend != nil {
 			d.HitsAddend.ProtoReflect().SetUnknown(nil)
 		}
+	}
+}
+
+// TestBytesThatAreNotUTF8AreBoundedAsSent holds that a client makes no value larger by bytes
+// for which others stand.
+func TestBytesThatAreNotUTF8AreBoundedAsSent(t *testing.T) {
+	entry := protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), strings.Repeat("\xffx", 50))
+	descriptor := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), entry)
+	message := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), descriptor)
+	var r limiter.Request
+	tooLarge, err := Decode(message, &r, &Bounds{Descriptors: 1, Entries: 1, EntryBytes: 100})
+	if err != nil || tooLarge != nil {
+		t.Fatal(err, tooLarge)
+	}
+	if want := strings.Repeat("\uFFFDx", 50); r.Entries[0].Value != want {
+		t.Errorf("got %q, want %q", r.Entries[0].Value, want)
+	}
+	if tooLarge, _ = Decode(message, new(limiter.Request), &Bounds{Descriptors: 1, Entries: 1, EntryBytes: 99}); tooLarge == nil {
+		t.Error("100 bytes are within a bound of 99")
 	}
 }

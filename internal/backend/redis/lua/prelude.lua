@@ -57,12 +57,20 @@ local function expires(key, window)
   return floor((real + (left - hold) * 1000) / window + 0.5) * window
 end
 
+-- attempt calls a command that reads. It returns nil if the key has a foreign type. Any
+-- other error ends the script: if the user may not read, for example, no counter would seem
+-- to be in use, and nothing would be limited.
+local function attempt(command, ...)
+  local value = pcall(command, ...)
+  if type(value) ~= 'table' then return value end
+  if not find(value.err, 'WRONGTYPE', 1, true) then call(command, ...) end -- fails again
+end
+
 -- read returns the key's value, and whether the key exists. The value is nil if the
 -- key does not exist or has a foreign type.
 local function read(key)
-  local value = pcall('GET', key)
-  if type(value) == 'string' then return value, true end
-  return nil, value ~= false
+  local value = attempt('GET', key)
+  return value or nil, value ~= false
 end
 
 -- text returns a whole number as Redis stores it, without an exponent. It is quicker

@@ -22,9 +22,9 @@ local function params(numbers, at)
 end
 
 local function load(key)
-  local value = pcall('GETRANGE', key, 0, SMALL - 1)
+  local value = attempt('GETRANGE', key, 0, SMALL - 1)
   local base = { key = key, next = 0, slots = 0, value = '', entries = {} }
-  if type(value) == 'table' then return { base, 0, 0, 0, 0 }, true end -- a foreign type
+  if not value then return { base, 0, 0, 0, 0 }, true end -- a foreign type
   if #value <= HEADER then return { base, 0, 0, 0, 0 }, value ~= '' end
   local size, next, slots, newest = unpack('<I4I4I4I8', value)
   local length = HEADER + 8 * slots
