@@ -129,11 +129,11 @@ func (t *liveTable) event(event string, data []byte) error {
 		}
 		return nil
 	}
-	told := t.any
+	before := t.any
 	t.any = true
 	if event == "silence" {
 		switch {
-		case told:
+		case before:
 		case t.filtered:
 			fmt.Fprintln(t.notes, "no such decision for 10 s: leave out domain, rule and verdict to see all that come")
 		default:

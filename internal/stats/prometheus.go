@@ -119,7 +119,7 @@ func labelPair(name, value string) *dto.LabelPair {
 	return &dto.LabelPair{Name: &name, Value: &value}
 }
 
-// Collect implements prometheus.Collector. It gives way to requests. The series of
+// Collect implements prometheus.Collector. It lets requests go first. The series of
 // a name come in the order in which they are shown, so that sorting them takes no
 // time.
 func (s *Stats) Collect(out chan<- prometheus.Metric) {
