@@ -231,9 +231,13 @@ func (s *service) listen() (err error) {
 	return nil
 }
 
+// sameSignal is the time in which further signals count as the first one. Supervisors
+// and wrapper scripts may signal a process and then its group, which it is in.
+const sameSignal = 500 * time.Millisecond
+
 // serve runs everything until stopping is done or a part fails, and then ends it in
 // order. Requests under way are answered within the drain timeout; after it serve
-// calls timeUp, which ends drain. After stop a second signal has its default effect:
+// calls timeUp, which ends drain. After stop another signal has its default effect:
 // it ends the process at once.
 func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), hangups <-chan os.Signal) error {
 	var group run.Group
@@ -242,9 +246,12 @@ func (s *service) serve(stopping, drain context.Context, stop, timeUp func(), ha
 		<-stopping.Done()
 		return nil
 	}, func(error) {
-		stop()
+		time.AfterFunc(sameSignal, func() {
+			stop()
+			s.log.Info("still stopping; another signal stops at once")
+		})
 		s.health.Shutdown()
-		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
+		s.log.Info("stopping", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
 		time.Sleep(s.opts.DrainDelay)
 		time.AfterFunc(s.opts.DrainTimeout, timeUp)
 	})
