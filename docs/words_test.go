@@ -22,7 +22,7 @@ var banned = regexp.MustCompile(`(?i)\b(?:` + strings.Join([]string{
 	`nobody's`, `somebody's`,
 	`comes\s+by`, `comes?\s+about`,
 	`as\s+good\s+as`,
-	`(?:first|last)\s+so\s+many`,
+	`so\s+(?:many|much)`,
 	`what\s+there\s+(?:is|are)`,
 	`incumbent`,
 }, `|`) + `)\b|,\s+for\s+(?:it\s+is|there\s+(?:is|are)|they)\b`)

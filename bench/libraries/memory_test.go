@@ -34,7 +34,7 @@ type allow func(key string) (bool, error)
 // contender is a limiter of many keys.
 type contender struct {
 	class, name string
-	// open returns a limiter of so many hits a window for each key, as a function
+	// open returns a limiter of limit hits a window for each key, as a function
 	// that makes one caller's view of it.
 	open func(tb testing.TB, limit int, window time.Duration) func() allow
 }
@@ -201,8 +201,8 @@ const (
 	window = 24 * time.Hour
 )
 
-// BenchmarkMemory is one decision on one of so many live keys, at random, by as
-// many goroutines as there are processors. It also reports this process's
+// BenchmarkMemory is one decision on a live key, chosen at random, by as many
+// goroutines as there are processors. It also reports this process's
 // processor time, its collector's included, which is the figure to go by where
 // the machine has other work.
 func BenchmarkMemory(b *testing.B) {

@@ -155,7 +155,7 @@ func (s *server) usage(tb testing.TB) usage {
 	return usage{own: ownCPU(tb), redis: used, reads: s.info(tb, "total_reads_processed")}
 }
 
-// BenchmarkRedis is one decision on one of so many keys, at random, by so many
+// BenchmarkRedis is one decision on a key, chosen at random, by one or more
 // callers. It reports the processor time of this process and of Redis, and how
 // often Redis had to read from a connection: for one caller that is the number of
 // round trips, for many it tells how many requests travel together.
@@ -196,7 +196,7 @@ func BenchmarkRedis(b *testing.B) {
 	}
 }
 
-// decide has so many callers make so many decisions together.
+// decide makes decisions by several callers together.
 func (s *server) decide(tb testing.TB, l func() allow, callers int, decisions int64, key func(i int64, r *rand.Rand) int) {
 	var next atomic.Int64
 	var done sync.WaitGroup

@@ -78,7 +78,7 @@ func ok(context.Context, *pb.RateLimitRequest) (pb.RateLimitResponse_Code, error
 	return pb.RateLimitResponse_OK, nil
 }
 
-// options ask for so many answers, in the closed loop.
+// options ask for that many answers, in the closed loop.
 func options(t *testing.T, s *service, answers, descriptors, clients int) load.Options {
 	t.Helper()
 	calls, err := load.NewCalls("edge", descriptors, clients, false, 7)

@@ -214,7 +214,7 @@ func latencies(rows []*report.Row) (*plot.Plot, error) {
 	p := newPlot()
 	last := rows[len(rows)-1]
 	p.Title.Text = fmt.Sprintf("Latency of %.0f requests/s: %s", last.Median(report.PerSecond), label(last))
-	p.X.Label.Text, p.Y.Label.Text = "percent of the requests", "took at most so many µs"
+	p.X.Label.Text, p.Y.Label.Text = "percent of the requests", "took at most that many µs"
 	p.X.Min, p.X.Max = 0, 4
 	p.X.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: nines(50), Label: "50"}, {Value: 1, Label: "90"}, {Value: 2, Label: "99"}, {Value: 3, Label: "99.9"}, {Value: 4, Label: "99.99"}}
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: 3}

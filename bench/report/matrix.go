@@ -33,7 +33,7 @@ type Scenario struct {
 	Connections int
 	// Fill counts each client once before measuring.
 	Fill bool
-	// Holds has each request ask and settle, in a call each, under a rule that holds.
+	// Holds: each request asks and settles, in a call each, under a rule that holds.
 	Holds bool `json:",omitempty"`
 	// All algorithms are measured by default, or just DefaultAlgorithm.
 	All bool

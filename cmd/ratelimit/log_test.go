@@ -23,7 +23,7 @@ func TestJSONLog(t *testing.T) {
 	if err := os.WriteFile(rules, []byte("domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: minute, requests_per_unit: 5}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// A statsd server that is away has a library write.
+	// A library writes to the log when the statsd server is away.
 	start := func(flags ...string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), program, append([]string{
 			"serve", "--config", rules, "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--drain-timeout", "100ms",

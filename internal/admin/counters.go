@@ -20,12 +20,12 @@ import (
 type Resetter interface {
 	// Reset forgets the counters of the checks and returns how many were in use.
 	Reset(ctx context.Context, checks []backend.Check) (int, error)
-	// ResetAll forgets the counters whose keys are to go and returns how many that
-	// were. It fails with ErrCannotList if the store can't tell which it has.
+	// ResetAll forgets the counters whose keys are to go and returns their number. It
+	// fails with ErrCannotList if the store can't list its counters.
 	ResetAll(ctx context.Context, goes func(key []byte) bool) (int, error)
 }
 
-// ErrCannotList is that of a store that can't list its counters.
+// ErrCannotList is the error of a store that can't list its counters.
 var ErrCannotList = errors.New("this store cannot list its counters")
 
 // looked is the answer of GET /admin/counters.

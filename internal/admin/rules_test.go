@@ -488,8 +488,8 @@ func TestStoredButNotInForce(t *testing.T) {
 	}
 }
 
-// TestAChangeMayTakeLongerThanTheTimeToWrite has the service reload for longer than its HTTP
-// server gives an answer.
+// TestAChangeMayTakeLongerThanTheTimeToWrite reloads for longer than the HTTP server gives
+// an answer.
 func TestAChangeMayTakeLongerThanTheTimeToWrite(t *testing.T) {
 	const timeout = 50 * time.Millisecond
 	f := newFixture(t, func(o *Options) {

@@ -90,19 +90,9 @@ func (o Options) writeStats(w http.ResponseWriter) {
 		fmt.Fprintf(w, "ratelimit.service.%s: %d\n", name, service[name])
 	}
 	for _, r := range o.Stats.Rules() {
-		c, prefix := r.Counts(), statName(r.Name)
-		for _, line := range []struct {
-			name string
-			n    uint64
-		}{
-			{"near_limit", c.NearLimit},
-			{"over_limit", c.OverLimit},
-			{"over_limit_with_local_cache", c.OverLimitWithLocalCache},
-			{"shadow_mode", c.ShadowMode},
-			{"total_hits", c.TotalHits()},
-			{"within_limit", c.WithinLimit},
-		} {
-			fmt.Fprintf(w, "ratelimit.service.rate_limit.%s.%s: %d\n", prefix, line.name, line.n)
+		prefix := statName(r.Name)
+		for name, n := range r.Counts().Hits() {
+			fmt.Fprintf(w, "ratelimit.service.rate_limit.%s.%s: %d\n", prefix, name, n)
 		}
 	}
 }

@@ -58,13 +58,17 @@ func mayPass(err error) bool {
 	return away
 }
 
+// longestSilence is the time after which a stream is taken for dead: the service sends a
+// comment every 10 s.
+const longestSilence = 30 * time.Second
+
 // follow hands events to each until the stream ends, and reports whether there was a
 // stream.
 func (c *Client) follow(ctx context.Context, l Live, each func(event string, data []byte) error) (connected bool, err error) {
 	query := given(map[string]string{"domain": l.Domain, "rule": l.Rule, "verdict": l.Verdicts})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silence := time.AfterFunc(c.Timeout, cancel) // the service sends a comment every few seconds
+	silence := time.AfterFunc(c.Timeout, cancel)
 	defer silence.Stop()
 	answer, err := c.send(ctx, http.MethodGet, "/admin/live", query, "", nil)
 	if err != nil {
@@ -78,7 +82,7 @@ func (c *Client) follow(ctx context.Context, l Live, each func(event string, dat
 	lines := bufio.NewScanner(answer.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		silence.Reset(c.Timeout)
+		silence.Reset(max(c.Timeout, longestSilence))
 		name, value, _ := strings.Cut(lines.Text(), ": ")
 		switch name {
 		case "": // a comment, of a stream in which nothing happens
@@ -129,11 +133,11 @@ func (t *liveTable) event(event string, data []byte) error {
 		}
 		return nil
 	}
-	told := t.any
+	before := t.any
 	t.any = true
 	if event == "silence" {
 		switch {
-		case told:
+		case before:
 		case t.filtered:
 			fmt.Fprintln(t.notes, "no such decision for 10 s: leave out domain, rule and verdict to see all that come")
 		default:

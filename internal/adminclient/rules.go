@@ -157,6 +157,9 @@ func writeDomains(out io.Writer, rules []ListedRule, consume map[string]string) 
 		// Rules come before those below them, so the node is still empty.
 		at.Content = rule.Content[0].Content
 	}
+	if len(names) == 0 {
+		return nil // the encoder can't write a stream without documents
+	}
 	encoder := yaml.NewEncoder(out)
 	encoder.SetIndent(2)
 	for _, name := range names {

@@ -9,7 +9,7 @@ type concurrency struct{ limit int64 }
 
 var concurrencyKind = kind{
 	name: "concurrency", tag: "cc", anyWindow: true, alwaysHolds: true, programs: []string{"concurrency"},
-	maxLimit: MaxHeld, whyNoMore: "a concurrency of %d, where a counter holds for so many requests one by one", try: "count_by, for several counters",
+	maxLimit: MaxHeld, whyNoMore: "a concurrency of %d, where a counter lists each request that holds", try: "count_by, for several counters",
 	new: func(p Params, _ bool) (stepper, error) { return concurrency{int64(p.Limit)}, nil },
 }
 

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// MaxHeld is how many requests a counter holds for at most. A state takes 24 bytes
+// MaxHeld is the most requests that can hold in one counter. A state takes 24 bytes
 // for each in memory, twice that after it has grown, and 19 in Redis.
 const MaxHeld = 1000
 
-// HoldRetry is how long a call waits at least that is refused for what others hold,
-// which may go back at any time.
+// HoldRetry is the least wait of a call that is refused because of what others hold:
+// that may go back at any time.
 const HoldRetry = time.Second
 
 // Hold says for which request a call asks under a limit that holds, and whether that
 // request is over. The zero Hold is of no request: what it asks for is held until it
 // expires.
 type Hold struct {
-	// ID is that of the request, hashed; 0: none.
+	// ID is the request's ID, hashed; 0: none.
 	ID uint64
 	// Settles gives back what the request holds and then charges the hits of the
 	// call, whether or not there is room. Negative hits charge nothing. If the request
@@ -45,8 +45,8 @@ func (h Held) Holding(s State) bool {
 	return h.hold != nil && h.ID != 0 && h.hold.find(s, h.ID) >= 0
 }
 
-// Fits reports whether so many hits (> 0) would pass: beside what is used and held, what
-// the request holds itself aside.
+// Fits reports whether the hits (> 0) would pass beside what is used and what other
+// requests hold.
 func (h Held) Fits(s State, now, hits int64) bool {
 	if h.hold == nil {
 		return h.Limit.Fits(s, now, hits)
@@ -57,7 +57,7 @@ func (h Held) Fits(s State, now, hits int64) bool {
 // Look is [Limit.Look].
 func (h Held) Look(s State, now int64) bool { return h.Fits(s, now, h.lookHits()) }
 
-// Charge has the request hold the hits (> 0), in place of what it holds.
+// Charge makes the request hold the hits (> 0) in place of what it held.
 func (h Held) Charge(s State, now, hits int64) State {
 	if h.hold == nil {
 		return h.Limit.Charge(s, now, hits)
@@ -65,8 +65,8 @@ func (h Held) Charge(s State, now, hits int64) State {
 	return h.hold.put(s, now, hits, h.ID)
 }
 
-// Refund gives hits (< 0) back, of what the request holds first; if it settles, it
-// does that. It needs no room.
+// Refund gives hits (< 0) back: first those that the request holds. If the call
+// settles, Refund settles the request instead. It needs no room.
 func (h Held) Refund(s State, now, hits int64) State {
 	switch {
 	case h.hold == nil:
@@ -77,7 +77,7 @@ func (h Held) Refund(s State, now, hits int64) State {
 	return h.hold.refundFor(s, now, negated(hits), h.ID)
 }
 
-// Report is [Limit.Report]. Of a settlement, allowed reports whether the request held
+// Report is [Limit.Report]. For a settlement, allowed reports whether the request held
 // anything, and Decision.Allowed whether the limit is not exceeded now.
 func (h Held) Report(s State, now, hits int64, allowed bool) Decision {
 	if h.hold == nil {
@@ -86,8 +86,8 @@ func (h Held) Report(s State, now, hits int64, allowed bool) Decision {
 	return h.report(h.hold.sum(s), now, hits, allowed)
 }
 
-// Decide is [Limit.Decide]. That has a switch of its own, because most limits hold
-// nothing: by way of this one a decision takes 12 to 40 ns longer, of 76 to 125.
+// Decide is [Limit.Decide], which has a switch of its own: most limits hold nothing,
+// and by way of this one their decisions would take 12 to 40 ns more than 76 to 125.
 func (h Held) Decide(s State, now, hits int64) (State, Decision) {
 	if h.hold == nil {
 		return h.Limit.Decide(s, now, hits)
@@ -131,13 +131,9 @@ func (h Held) Answer(now, hits int64, allowed bool, next func() int64) Decision 
 // HoldRetry, not when that expires: most requests end long before.
 func (h Held) report(t held, now, hits int64, allowed bool) Decision {
 	inner := h.hold.inner
-	remaining, reset := inner.left(t.inner, now)
-	remaining -= t.hits
-	if t.requests >= MaxHeld {
-		remaining = min(remaining, 0)
-	}
+	remaining, reset := h.hold.leftOf(t, now)
 	d := Decision{
-		Allowed: allowed, Remaining: remaining, ResetAfter: micros(max(reset, t.last-now)),
+		Allowed: allowed, Remaining: remaining, ResetAfter: micros(reset),
 		Held: uint16(t.requests), Expired: uint16(t.expired),
 	}
 	if h.Settles {
@@ -166,10 +162,10 @@ func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond 
 // negated returns how many hits a call with negative hits gives back.
 func negated(hits int64) int64 { return -max(hits, -never) }
 
-// holding wraps the arithmetic of what is used in that of what is held. A request
-// that asks is granted what fits beside both, and holds it: nothing is used yet. When
-// it ends it settles: what it holds goes back, and what it cost is used. A request
-// that never settles gives back what it holds when that expires.
+// holding adds holds to the arithmetic of another stepper. A request that asks is granted
+// what fits beside all that is used and held, and holds it: nothing is used yet. When it
+// ends it settles: what it holds goes back, and what it cost is used. A request that never
+// settles gives back what it holds when that expires.
 //
 // State: a word with the length of the inner state and the number of requests that
 // hold; the hits that they hold; when requests were last found expired and how many;
@@ -194,13 +190,12 @@ const (
 
 	expiredBits = 52
 
-	// unused in heldHead says that nothing was used when the state was left. Other states
-	// of which that is so are forgotten: the inner one may tell it from the time alone, and
-	// not when the clock has stepped back since.
+	// unused in heldHead says that nothing was used when the state was left. Without it,
+	// some inner states would look used after the clock has stepped back.
 	unused = 1 << 63
 
-	// lostAfter is for how long requests are known that have held for too long, to be
-	// found and counted, after the last of them, in µs.
+	// lostAfter is how long a state is kept after its last hold has expired, in µs: until
+	// then a call may find the expired requests and count them.
 	lostAfter = 60_000_000
 )
 
@@ -361,8 +356,8 @@ func (h *holding) fitsFor(s State, now, n int64, id uint64) bool {
 	return h.inner.fits(h.innerOf(s), now, n+int64(s[heldHits])-own)
 }
 
-// put has the request hold n hits and nothing else. A request without an ID holds
-// them beside what it holds.
+// put makes the request hold n hits and nothing else. A request without an ID holds
+// them beside what others without an ID hold.
 func (h *holding) put(s State, now, n int64, id uint64) State {
 	n = h.cost(n)
 	if id != 0 {
@@ -426,8 +421,9 @@ func (h *holding) charge(s State, now, n int64) State {
 	return s
 }
 
-func (h *holding) left(s State, now int64) (remaining, reset int64) {
-	t := h.sum(s)
+func (h *holding) left(s State, now int64) (remaining, reset int64) { return h.leftOf(h.sum(s), now) }
+
+func (h *holding) leftOf(t held, now int64) (remaining, reset int64) {
 	remaining, reset = h.inner.left(t.inner, now)
 	remaining -= t.hits
 	if t.requests >= MaxHeld {

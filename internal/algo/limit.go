@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// maxCount is where counts saturate: the largest integer that a Lua number
-// still tells from its neighbours.
+// maxCount is where counts saturate: the largest integer that a Lua number still
+// distinguishes from its neighbours.
 const maxCount = 1<<53 - 1
 
 // A stepper is the arithmetic of one algorithm with its parameters. All methods
@@ -98,7 +98,7 @@ func New(p Params) (*Limit, error) {
 	holds := p.Hold != 0 || k.alwaysHolds
 	if l.denied == DeniedDefault {
 		l.denied = Drop
-		if k.countsDenied && !holds { // what a request has cost, its settlement tells
+		if k.countsDenied && !holds { // its settlement says what a request has cost
 			l.denied = Count
 		}
 	}
@@ -217,12 +217,12 @@ const (
 	HybridWords = WindowWords + bucketWords
 )
 
-// Step is the definition of a decision: what one call with so many hits at now
+// Step is the definition of a decision: what one call with these hits at now
 // (microseconds since the epoch, from 0 to 2^52) answers and leaves behind.
 // hits > 0 charges, hits < 0 gives back, and hits = 0 only looks: the state
 // stays as it is, so that a look heals it for itself alone. The state may have
 // been left under other parameters of the same algorithm and window; one of
-// another algorithm counts as never used if its length tells. s is not changed.
+// another algorithm counts as never used if its length gives it away. s is not changed.
 func (l *Limit) Step(s State, now, hits int64) (State, Decision) {
 	t, d := l.Decide(l.Settle(slices.Clone(s), now, nil), now, hits)
 	if hits == 0 {
@@ -275,7 +275,7 @@ func (l *Limit) Settle(s State, now int64, spare State) State {
 	return s
 }
 
-// Fits reports whether so many more hits (> 0) would pass.
+// Fits reports whether the hits (> 0) would pass.
 func (l *Limit) Fits(s State, now, hits int64) bool { return l.fits(s, now, hits) }
 
 // Look reports what a call with 0 hits answers: whether one hit would pass or,
@@ -306,7 +306,7 @@ func (l *Limit) Refund(s State, now, hits int64) State {
 	return l.refund(s, now, negated(hits))
 }
 
-// Deny charges what a denied call with so many hits (> 0) charges.
+// Deny charges what a denied call with these hits (> 0) charges.
 func (l *Limit) Deny(s State, now, hits int64) State {
 	switch l.denied {
 	case Count:
@@ -325,7 +325,7 @@ func (l *Limit) Report(s State, now, hits int64, allowed bool) Decision {
 		return l.For(Hold{}).Report(s, now, hits, allowed)
 	}
 	remaining, reset := l.left(s, now)
-	d := Decision{Allowed: allowed, Remaining: remaining, ResetAfter: time.Duration(reset) * time.Microsecond}
+	d := Decision{Allowed: allowed, Remaining: remaining, ResetAfter: micros(reset)}
 	if allowed {
 		return d
 	}
@@ -335,7 +335,7 @@ func (l *Limit) Report(s State, now, hits int64, allowed bool) Decision {
 	if wait := l.wait(s, now, hits); wait == never {
 		d.RetryAfter = Never
 	} else {
-		d.RetryAfter = time.Duration(wait) * time.Microsecond
+		d.RetryAfter = micros(wait)
 	}
 	return d
 }

@@ -57,7 +57,7 @@ func (l *slidingLog) appendNumbers(dst []float64) []float64 {
 func (l *slidingLog) answer(now, hits int64, allowed bool, next func() int64) Decision {
 	size, oldest, blocking := next(), next(), next()
 	in := func(entry int64) time.Duration { // one that damage has out of order may have left
-		return time.Duration(max(0, entry-now+l.window)) * time.Microsecond
+		return micros(max(0, entry-now+l.window))
 	}
 	d := Decision{Allowed: allowed, Remaining: int64(l.limit) - size}
 	if size > 0 {
@@ -178,8 +178,8 @@ func (l *slidingLog) left(s State, now int64) (remaining, reset int64) {
 	return int64(l.limit - n), reset
 }
 
-// wait needs one timestamp: that of the newest entry that must have left, which
-// has limit − n newer ones.
+// wait needs one timestamp: of the newest entry that must leave. limit − n entries are
+// newer.
 func (l *slidingLog) wait(s State, now, n int64) int64 {
 	switch {
 	case n > int64(l.limit):

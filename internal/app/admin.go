@@ -30,7 +30,7 @@ func (s *service) adminAccess(on net.Addr) (admin.Access, error) {
 	given := admin.Access{TokenFile: o.TokenFile, ClientCertificates: o.TLS != nil && o.TLS.CA != "", ReadOnly: o.ReadOnly, Names: names}
 	access, err := given.On(on)
 	if err != nil && access.ForAnyone() && o.OpenedBy != "" {
-		s.log.Warn(fmt.Sprintf("the admin address is read-only, for anyone can reach it: set %s, or %s, or %s=127.0.0.1, to change rules there",
+		s.log.Warn(fmt.Sprintf("the admin address is read-only, because anyone can reach it: set %s, or %s, or %s=127.0.0.1, to change rules there",
 			names.Variable("Admin.TokenFile"), names.Variable("Admin.TLS"), o.OpenedBy), zap.String("address", o.Addr))
 		given.ReadOnly = true
 		access, err = given.On(on)

@@ -254,10 +254,14 @@ func (s *service) listen() (err error) {
 	return nil
 }
 
+// sameSignal is the time in which further signals count as the first one. Supervisors
+// and wrapper scripts may signal a process and then its group, which it is in.
+const sameSignal = 500 * time.Millisecond
+
 // serve runs everything until a signal or a part that fails ends it, and then ends it in
 // order. Requests under way are answered within the drain timeout; after it serve calls
-// timeUp, which ends drain. A second signal has its default effect: it ends the process
-// at once.
+// timeUp, which ends drain. After stop another signal has its default effect: it ends the
+// process at once.
 func (s *service) serve(signals *Signals, drain context.Context, timeUp func()) error {
 	var group run.Group
 	// Interrupts come in the order of the actors, one after the other.
@@ -265,9 +269,12 @@ func (s *service) serve(signals *Signals, drain context.Context, timeUp func()) 
 		<-signals.stopping.Done()
 		return nil
 	}, func(error) {
-		signals.stop()
+		time.AfterFunc(sameSignal, func() {
+			signals.stop()
+			s.log.Info("still stopping; another signal stops at once")
+		})
 		s.health.Shutdown()
-		s.log.Info("stopping; a second signal stops at once", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
+		s.log.Info("stopping", zap.Duration("delay", s.opts.DrainDelay), zap.Duration("timeout", s.opts.DrainTimeout))
 		time.Sleep(s.opts.DrainDelay)
 		time.AfterFunc(s.opts.DrainTimeout, timeUp)
 	})

@@ -66,8 +66,8 @@ func (c *Check) GivesBack() bool { return c.Hits < 0 || c.Hold.Settles }
 // Held returns the check's limit as the check meets it.
 func (c *Check) Held() algo.Held { return c.Limit.For(c.Hold) }
 
-// The methods below are what a store decides a check by, on states that are settled to
-// now; found is what they tell each other.
+// A store decides a check by the methods below, on states that are settled to now. They
+// keep in found what the others need.
 
 // Try charges what the check asks for if it fits, and writes to found whether it did.
 // A look changes nothing.
@@ -144,8 +144,8 @@ func DescriptorAt(checks []Check, i int) (start, end int) {
 	return start, end
 }
 
-// RoleOf returns the role of the descriptor that has these checks: that of those
-// which are enforced, or Shadow if none is.
+// RoleOf returns the role of the descriptor that has these checks: the role of the
+// enforced ones, or Shadow if there are none.
 func RoleOf(checks []Check) Role {
 	for i := range checks {
 		if checks[i].Role != Shadow {

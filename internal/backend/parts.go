@@ -53,7 +53,7 @@ func Failure(errs []error) error {
 // ErrorOf returns the error of the i-th check of a request for which Decide
 // returned err, nil if that check was decided.
 func ErrorOf(err error, i int) error {
-	if partial := (*PartialError)(nil); errors.As(err, &partial) {
+	if partial, is := errors.AsType[*PartialError](err); is {
 		return partial.Errs[i]
 	}
 	return err
@@ -76,12 +76,13 @@ func Split[Store comparable](checks []Check, storeOf func(i int) Store) (parts [
 	return parts
 }
 
-// DecideParts decides the parts of a request, which has these checks, at the same
-// time, and hands their decisions to out, which has an element for each check. A
-// descriptor may have checks in several parts. Each part decides its own in one step,
-// and what one has charged is given back when another refuses: for the time of that
-// call other requests may be refused for it, but none is admitted that should not be.
-// The error is that of Backend.Decide.
+// DecideParts decides the parts of a request at the same time. checks are those of the
+// request, and out has an element for the decision on each of them.
+//
+// A descriptor may have checks in several parts. Each part decides its own in one step.
+// What one part has charged is given back when another refuses. Until then other requests
+// may be refused because of it, but none passes that should not. The error is as that of
+// Backend.Decide.
 func DecideParts(checks []Check, parts []*Part, out []algo.Decision, decide func(p *Part) error) error {
 	errs := decideAll(parts, out, decide)
 	settle(checks, parts, out, errs, decide)

@@ -40,7 +40,7 @@ func TestYield(t *testing.T) {
 	}
 }
 
-// talk does one thing and then the other, so many times.
+// talk does one thing and then the other, that many times.
 func talk(first, second func([]byte) (int, error), times int) error {
 	var b [1]byte
 	for range times {

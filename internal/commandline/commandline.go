@@ -54,8 +54,7 @@ func Misuse(app *kong.Application, args []string, err error) (command, what stri
 		return app.Name, fmt.Sprintf("unknown command %q: %s", word, spell.Suggest(word, names(app.Node)))
 	}
 	what = fromVariable.ReplaceAllString(err.Error(), "(from $$$1)")
-	var wrong *kong.ParseError
-	if errors.As(err, &wrong) && wrong.Context != nil && wrong.Context.Selected() != nil {
+	if wrong, is := errors.AsType[*kong.ParseError](err); is && wrong.Context != nil && wrong.Context.Selected() != nil {
 		return wrong.Context.Selected().FullPath(), what
 	}
 	return app.Name, what

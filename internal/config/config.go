@@ -19,7 +19,7 @@ type Rules struct {
 	Warnings []Problem
 	// Adjust are the rules about rules, in the order in which an [Overlay] applies them.
 	Adjust []*Adjustment
-	// Unadjusted tells of rules that go on without an adjustment; see [Overlay.Apply].
+	// Unadjusted are about rules that go on without an adjustment; see [Overlay.Apply].
 	Unadjusted []Problem
 }
 
@@ -66,7 +66,7 @@ type Descriptor struct {
 	AnyOf sets.Set
 	// Limits is empty when the node only leads to others. All of them must pass.
 	Limits []*Limit
-	// Hold has the limits hold what requests ask for; nil: they charge it. Only a rule
+	// Hold makes the limits hold what requests ask for; nil: they charge it. Only a rule
 	// on sets of entries has one.
 	Hold           *Hold
 	ShadowMode     bool

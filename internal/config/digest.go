@@ -11,9 +11,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/background"
 )
 
-// Digest returns a digest of all that the rules say, wherever they come from: rules
-// that decide alike because they are the same have the same. The order of domains is
-// no part of it, that of descriptors is.
+// Digest returns a digest of all that the rules say, wherever they come from. Equal rules
+// have equal digests. The order of descriptors is part of it, the order of domains is not.
 func (r *Rules) Digest() [sha256.Size]byte {
 	task := background.New()
 	defer task.Close()

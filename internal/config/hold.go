@@ -6,14 +6,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
-// Hold has the limits of a rule on sets of entries hold what a request asks for, until
+// Hold makes the limits of a rule on sets of entries hold what a request asks for, until
 // the request settles or the hold expires. A descriptor without the entry SettledBy
 // asks, one with it settles.
 type Hold struct {
-	// By is the key of the entry that says which request it is. It is no part of the
+	// By is the key of the entry that identifies the request. The entry is no part of the
 	// counter, and a descriptor without it does not meet the rule.
 	By string
-	// Expires is for how long is held what no settlement comes for.
+	// Expires is how long a request holds if no settlement comes.
 	Expires time.Duration
 	// SettledBy is the entry of the descriptor that comes when the request has ended.
 	SettledBy sets.Entry

@@ -81,8 +81,8 @@ func (d *Descriptor) NamePart() string {
 
 func (d *Descriptor) nameBelow(parent string) string { return parent + "." + d.NamePart() }
 
-// idLength is that of an ID: of so many characters, each of 5 bits, that no two
-// rules share one.
+// idLength is the number of characters of an ID. They have 5 bits each: enough that no
+// two rules share an ID.
 const idLength = 20
 
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

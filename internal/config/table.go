@@ -112,7 +112,7 @@ const OnePercent Percent = 100
 // Of returns the percentage of n, rounded up, at least 1. ok is false if it is beyond
 // uint32.
 func (p Percent) Of(n uint32) (part uint32, ok bool) {
-	const whole = 100 * 100
+	const whole = 100 * uint64(OnePercent)
 	x := max(1, (uint64(p)*uint64(n)+whole-1)/whole)
 	return uint32(x), x <= 1<<32-1
 }
@@ -130,5 +130,5 @@ func ParsePercent(text string) (Percent, bool) {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(whole+(part + "00")[:2], 10, 32)
-	return Percent(n), err == nil && whole != "" && n >= 1 && n <= 10000*100
+	return Percent(n), err == nil && whole != "" && n >= 1 && n <= 10000*uint64(OnePercent)
 }

@@ -156,7 +156,7 @@ func dumpLevel(b *strings.Builder, parent string, level []*Descriptor) {
 	}
 }
 
-// beyondRate is what the unit and requests of envoyproxy/ratelimit do not tell.
+// beyondRate lists what the unit and requests of envoyproxy/ratelimit leave out.
 func (l *Limit) beyondRate() (all []detail) {
 	if l.Unlimited {
 		return []detail{{"unlimited", "true"}}

@@ -97,7 +97,7 @@ type stand struct {
 	skipped string // the key of those skipped; empty: none
 }
 
-// position tells stands in both trees from others.
+// position identifies a pair of stands, one in each tree.
 type position struct {
 	slots   [2]uint32
 	skipped [2]string
@@ -356,9 +356,9 @@ func rests(pattern, start string) (all []string) {
 	return all
 }
 
-// compareSets compares the rules on sets of entries of a domain. A rule has the same
-// counters for as long as it has its name and what it counts by, but it may apply to
-// descriptors to which it did not, or no more.
+// compareSets compares the rules on sets of entries of a domain. A rule keeps its counters
+// as long as it keeps its name and its count_by, but it may apply to other descriptors
+// than before.
 func (c *comparison) compareSets(domains [2]*Domain) {
 	var names []string
 	for _, d := range domains {
@@ -409,8 +409,8 @@ func settlingOf(d *Domain) map[Entry]bool {
 }
 
 // compareConditions looks for a descriptor to which only the old rule of a name applies,
-// and for one to which only the new one does. Conditions do not depend on each other, so it
-// changes one entry of a descriptor at a time.
+// and for one to which only the new rule applies. Conditions do not depend on each other,
+// so it changes one entry of a descriptor at a time.
 func (c *comparison) compareConditions(domains [2]*Domain, rules [2]*Rule, settling []Entry) {
 	old, next := rules[0].Config, rules[1].Config
 	sameHold := old.Hold == nil && next.Hold == nil || old.Hold != nil && next.Hold != nil && *old.Hold == *next.Hold

@@ -62,7 +62,7 @@ type UnmetRule struct {
 	Pos  string `json:"pos"`
 	// Keys are those of the conditions that the descriptor does not meet.
 	Keys []string `json:"keys"`
-	// Why says why the rule does not apply if that is not for its own conditions.
+	// Why says why the rule does not apply although its own conditions are met.
 	Why string `json:"why,omitempty"`
 }
 
@@ -74,8 +74,8 @@ type Step struct {
 	Tried []Attempt `json:"tried"`
 	// Nearest are the descriptors most like the entry, if none matches.
 	Nearest []NodeInfo `json:"nearest,omitempty"`
-	// Skipped reports that the entry leads nowhere, and that the rule on which the others
-	// land follows it.
+	// Skipped reports that the entry leads nowhere. The rule on which the other entries
+	// land has a table that follows it.
 	Skipped bool `json:"skipped,omitempty"`
 }
 
@@ -189,8 +189,8 @@ func (m *Matcher) Explain(domain string, entries []Entry) Explanation {
 	return x
 }
 
-// settledBy returns the keys of the entries for which a rule is left out whose conditions
-// are met, and why: the entries settle what other rules hold.
+// settledBy returns the entries' keys that keep a rule from applying although its
+// conditions are met, and why: the entries settle what other rules hold.
 func (d *Domain) settledBy(left *Rule, entries []Entry) (keys []string, why string) {
 	for _, e := range entries {
 		if !d.settling[e] || slices.Contains(keys, e.Key) || slices.ContainsFunc(left.Config.Set.Match, func(c sets.Condition) bool { return c.Key == e.Key }) {

@@ -9,11 +9,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/match/sets"
 )
 
-// meets reports whether a rule on sets of entries that applies to a descriptor does so
-// still in a domain with holds. A rule that holds wants the entry that says which request
-// it is. A descriptor that settles meets the rules that it settles, and of others only
-// those that name the settling entry: what a request has cost in the end is no
-// request of its own.
+// meets reports whether a rule on sets of entries applies to a descriptor that meets its
+// conditions, in a domain with holds. A rule that holds wants the entry that identifies
+// the request. A descriptor that settles meets the rules that it settles. It meets others
+// only if they name the settling entry: a settlement is no request of its own.
 func (d *Domain) meets(r *Rule, entries []Entry) bool {
 	hold := r.Config.Hold
 	if hold != nil && !hasKey(entries, hold.By) {
@@ -34,8 +33,8 @@ func hasKey(entries []Entry, key string) bool {
 	return slices.ContainsFunc(entries, func(e Entry) bool { return e.Key == key })
 }
 
-// HoldOf returns for which request a descriptor that meets the rule asks, or that it
-// settles; the zero Hold if the rule does not hold.
+// HoldOf returns the request for which a descriptor that meets the rule asks or settles;
+// the zero Hold if the rule does not hold.
 func (r *Rule) HoldOf(entries []Entry) (h algo.Hold) {
 	hold := r.Config.Hold
 	if hold == nil {
@@ -50,7 +49,7 @@ func (r *Rule) HoldOf(entries []Entry) (h algo.Hold) {
 		}
 	}
 	if said { // else requests without an ID would share what they hold
-		// Nobody who chooses an ID can make it that of another request.
+		// Hashed, so that no client can choose an ID that collides with another's.
 		sum := sha256.Sum256(id)
 		h.ID = max(binary.BigEndian.Uint64(sum[:]), 1)
 	}
@@ -58,8 +57,9 @@ func (r *Rule) HoldOf(entries []Entry) (h algo.Hold) {
 	return h
 }
 
-// Requests returns the entries and, for each missing key by which rules of the domain tell
-// requests apart, one with an empty value. It is for looking at counters without a request.
+// Requests returns the entries for a look at counters without a request. It adds an entry
+// with an empty value for each missing key by which a rule of the domain identifies
+// requests.
 func (d *Domain) Requests(entries []Entry) []Entry {
 	if d.settling == nil {
 		return entries

@@ -76,7 +76,7 @@ func (b *builder) addRanges(r *rangesBuilder) uint32 {
 	d := b.domain
 	table := cidr.New(r.prefixes, b.task)
 	at := uint32(len(d.sets))
-	d.sets = append(d.sets, set{}) // takes a number, which is that of the ranges
+	d.sets = append(d.sets, set{}) // so that no set has the number of the ranges
 	for text, longest := range table.Nodes() {
 		e := b.wild.add(int(at), prefixEdge, string(text.Bytes()))
 		end := edge{edgeID: b.wild.list[e].edgeID, order: noOrder}

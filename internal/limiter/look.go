@@ -85,7 +85,7 @@ func (l *Limiter) Shared(of *descriptor.Rule) []backend.Check {
 	return r.ask.Checks
 }
 
-// counter returns that of a check, which stands as its decision says.
+// counter returns the counter of the i-th check, as the decision on it says.
 func (r *Request) counter(i int, d algo.Decision) Counter {
 	rule := r.partAt(i).rule.match
 	applies, _, _ := rule.Config.Limits[r.limits[i].index].For(r.Entries)

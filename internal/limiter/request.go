@@ -287,8 +287,8 @@ func (r *Request) addPart(i int, d *Descriptor, domain *descriptor.Domain) {
 	d.last = len(r.limits)
 }
 
-// addCheck adds a check whose key is what r.keys holds from there on. The key stays
-// when r.keys moves to more memory, for the old memory is written no more.
+// addCheck adds a check whose key is what r.keys holds from there on. When r.keys moves to
+// more memory, the key stays in the old one, which nothing writes any more.
 func (r *Request) addCheck(i int, d *Descriptor, l *Limit, from int, domain *descriptor.Domain) {
 	r.limits = append(r.limits, l)
 	r.marked = r.marked || len(l.RequestHeaders) > 0

@@ -43,7 +43,7 @@ type Status struct {
 	// length of a window.
 	PassesAfter time.Duration
 
-	check int // that of Limit
+	check int // of Limit
 }
 
 // judge reads the decisions into a status of each descriptor and a verdict on the
@@ -108,10 +108,10 @@ func (r *Request) reportPart(d *Descriptor) (wait time.Duration) {
 	return wait
 }
 
-// take makes the status of a part that of the descriptor, if it is the first or is to
-// be reported rather than that of the parts before it: one that is enforced before
-// one in shadow mode, then the one that refuses, or has the least room. A descriptor
-// that is over limit passes when all that refuse it do.
+// take gives the descriptor the status of a part, if the part is the first one or is
+// preferred to those before it. Enforced parts are preferred to those in shadow mode, then
+// those that refuse, then those with less room. A descriptor that is over limit passes when
+// all parts that refuse it do.
 func (d *Descriptor) take(part *Descriptor, first bool) {
 	was, role := d.Status, d.role
 	live := func(s *Status, role backend.Role) int {

@@ -2,12 +2,12 @@ package overload
 
 import "time"
 
-// Detector infers overload from scheduling latency. As in CoDel (RFC 8289), a wait
+// detector infers overload from scheduling latency. As in CoDel (RFC 8289), a wait
 // above the target is overload only if it persists, because a burst, or a pause of the
 // machine, is over before anything could be done about it. Overload ends when no
 // request has been refused for a while.
-type Detector struct {
-	Target time.Duration
+type detector struct {
+	target time.Duration
 
 	overloaded bool
 	above      time.Duration // how long the wait has been above the target
@@ -21,16 +21,16 @@ const (
 	calm = time.Second
 )
 
-// Update takes the mean wait since the last update, and whether a request was refused
+// update takes the mean wait since the last update, and whether a request was refused
 // in that time. It reports whether there is overload.
-func (d *Detector) Update(wait time.Duration, refused bool, since time.Duration) bool {
+func (d *detector) update(wait time.Duration, refused bool, since time.Duration) bool {
 	since = min(since, burst/2) // after a pause, the wait during it is not known
 	d.above += since
-	if wait <= d.Target {
+	if wait <= d.target {
 		d.above = 0
 	}
 	d.calm += since
-	if refused || wait > d.Target {
+	if refused || wait > d.target {
 		d.calm = 0
 	}
 	switch {

@@ -1,10 +1,8 @@
-package overload_test
+package overload
 
 import (
 	"testing"
 	"time"
-
-	"github.com/distlimiter/ratelimit/internal/overload"
 )
 
 const (
@@ -13,9 +11,9 @@ const (
 )
 
 func TestALongWaitIsOverload(t *testing.T) {
-	d := overload.Detector{Target: target}
+	d := detector{target: target}
 	for now := tick; ; now += tick {
-		if d.Update(target+time.Millisecond, false, tick) {
+		if d.update(target+time.Millisecond, false, tick) {
 			if now != 100*time.Millisecond {
 				t.Errorf("found after %v", now)
 			}
@@ -27,11 +25,11 @@ func TestALongWaitIsOverload(t *testing.T) {
 	}
 	// What is refused makes the wait short. The overload goes on.
 	for range 1000 {
-		if !d.Update(time.Millisecond, true, tick) {
+		if !d.update(time.Millisecond, true, tick) {
 			t.Fatal("over while requests are refused")
 		}
 	}
-	for now := tick; d.Update(time.Millisecond, false, tick); now += tick {
+	for now := tick; d.update(time.Millisecond, false, tick); now += tick {
 		if now > time.Second {
 			t.Fatal("not over although nothing is refused any more")
 		}
@@ -39,17 +37,17 @@ func TestALongWaitIsOverload(t *testing.T) {
 }
 
 func TestABurstIsNoOverload(t *testing.T) {
-	d := overload.Detector{Target: target}
+	d := detector{target: target}
 	for _, ticks := range []int{1, 5, 9} {
 		for range ticks {
-			if d.Update(time.Second, false, tick) {
+			if d.update(time.Second, false, tick) {
 				t.Errorf("a burst of %d ticks", ticks)
 			}
 		}
-		d.Update(target, false, tick)
+		d.update(target, false, tick)
 	}
 	// The machine was suspended: a single wait, an hour long.
-	if d.Update(time.Hour, false, time.Hour) {
+	if d.update(time.Hour, false, time.Hour) {
 		t.Error("a pause")
 	}
 }

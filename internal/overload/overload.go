@@ -129,7 +129,7 @@ func New(o Options) *Shedder {
 
 // Run watches until the context ends.
 func (s *Shedder) Run(ctx context.Context) error {
-	detector := Detector{Target: s.opts.Target}
+	detector := detector{target: s.opts.Target}
 	meanWait := s.opts.Wait
 	if meanWait == nil {
 		meanWait = newWaits().mean
@@ -156,7 +156,7 @@ func (s *Shedder) Run(ctx context.Context) error {
 			continue
 		}
 		refused := s.count.Load()
-		s.overloaded.Store(detector.Update(wait, refused > before, now.Sub(last)))
+		s.overloaded.Store(detector.update(wait, refused > before, now.Sub(last)))
 		s.lastWait.Store(int64(wait))
 		last, before = now, refused
 		if refused > saidBefore && now.Sub(said) > time.Second {

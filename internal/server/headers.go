@@ -79,8 +79,8 @@ func structuredString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// headerText returns s as the value of a header: as it is if it is visible ASCII, else
-// as a string of Go, for rules may hold anything.
+// headerText returns s as the value of a header. Rules may hold anything: a text that is
+// not visible ASCII is quoted as in Go.
 func headerText(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) || strings.TrimSpace(s) != s {
 		return strconv.QuoteToASCII(s)

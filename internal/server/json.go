@@ -46,7 +46,7 @@ func JSON(service pb.RateLimitServiceServer) http.Handler {
 
 func serveJSON(ctx context.Context, service pb.RateLimitServiceServer, body io.Reader) (*pb.RateLimitResponse, error) {
 	data, err := io.ReadAll(body)
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+	if tooLarge, is := errors.AsType[*http.MaxBytesError](err); is {
 		return nil, status.Errorf(codes.ResourceExhausted, "the body is larger than %d bytes", tooLarge.Limit)
 	} else if err != nil {
 		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("reading the body: %v", err))

@@ -164,7 +164,7 @@ func (s *Stats) activity(r *Rule, withHistory bool) Activity {
 	if h == nil {
 		h = new(history)
 	}
-	ring := func(back uint64) Calls { // of the second that ended so many ago
+	ring := func(back uint64) Calls { // of the second that ended that many seconds ago
 		if back >= s.ticks {
 			return Calls{}
 		}

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"cmp"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -58,16 +59,17 @@ var (
 		{"shadow_denied", func(c Counts) uint64 { return c.ShadowDenied }},
 	}
 
+	// hitKinds have the names of envoyproxy/ratelimit, in the order of these.
 	hitKinds = []struct {
 		name, help string
 		read       func(Counts) uint64
 	}{
-		{"total_hits", "Hits of all calls.", Counts.TotalHits},
-		{"within_limit", "Hits that were admitted.", func(c Counts) uint64 { return c.WithinLimit }},
-		{"over_limit", "Hits beyond the limit.", func(c Counts) uint64 { return c.OverLimit }},
 		{"near_limit", "Hits above the near-limit ratio.", func(c Counts) uint64 { return c.NearLimit }},
+		{"over_limit", "Hits beyond the limit.", func(c Counts) uint64 { return c.OverLimit }},
 		{"over_limit_with_local_cache", "Hits refused out of the local over-limit memory.", func(c Counts) uint64 { return c.OverLimitWithLocalCache }},
 		{"shadow_mode", "Hits beyond the limit that shadow mode let through.", func(c Counts) uint64 { return c.ShadowMode }},
+		{"total_hits", "Hits of all calls.", Counts.TotalHits},
+		{"within_limit", "Hits that were admitted.", func(c Counts) uint64 { return c.WithinLimit }},
 	}
 	hitLabels = [][]string{{"domain", "key1"}, {"domain", "key1", "key2"}}
 	hitDescs  = func() (descs [][2]*prometheus.Desc) {
@@ -94,6 +96,18 @@ var (
 	}
 )
 
+// Hits returns the counts of hits by the names that envoyproxy/ratelimit has for them, in
+// the order of the names.
+func (c Counts) Hits() iter.Seq2[string, uint64] {
+	return func(yield func(string, uint64) bool) {
+		for _, k := range hitKinds {
+			if !yield(k.name, k.read(c)) {
+				return
+			}
+		}
+	}
+}
+
 // Describe sends nothing: the labels of a rule's metrics depend on its depth, as
 // in envoyproxy/ratelimit, which makes this an unchecked collector.
 func (s *Stats) Describe(chan<- *prometheus.Desc) {}
@@ -119,7 +133,7 @@ func labelPair(name, value string) *dto.LabelPair {
 	return &dto.LabelPair{Name: &name, Value: &value}
 }
 
-// Collect implements prometheus.Collector. It gives way to requests. The series of
+// Collect implements prometheus.Collector. It lets requests go first. The series of
 // a name come in the order in which they are shown, so that sorting them takes no
 // time.
 func (s *Stats) Collect(out chan<- prometheus.Metric) {

@@ -31,7 +31,7 @@ func TestValuesCountForTheirOwnRule(t *testing.T) {
 	}
 }
 
-// TestSeriesAreBounded has a client send ever new values.
+// TestSeriesAreBounded counts ever new values of a client.
 func TestSeriesAreBounded(t *testing.T) {
 	const most = 10
 	s := stats.New(most)

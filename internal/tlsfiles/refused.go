@@ -74,12 +74,12 @@ func NewHandshakes(c credentials.TransportCredentials, log *zap.Logger) *Handsha
 func (h *Handshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secure, info, err := h.TransportCredentials.ServerHandshake(conn)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		h.tell(conn.RemoteAddr(), err)
+		h.report(conn.RemoteAddr(), err)
 	}
 	return secure, info, err
 }
 
-func (h *Handshakes) tell(from net.Addr, err error) {
+func (h *Handshakes) report(from net.Addr, err error) {
 	for _, r := range refusalReasons {
 		if r.is(err) {
 			h.refused.WithLabelValues(r.reason).Inc()

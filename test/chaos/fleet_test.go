@@ -32,7 +32,7 @@ import (
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
-// deadline is a client's patience. A service whose store does not answer says so
+// deadline is a client's patience. A service whose store does not answer says it
 // much earlier, so that nobody should ever reach it.
 const deadline = 10 * time.Second
 
@@ -329,7 +329,7 @@ func (f *fleet) store(command ...string) {
 	}
 }
 
-// move moves so many slots, of those with the most keys, each to another master.
+// move moves the n slots that have the most keys, each to another master.
 func (f *fleet) move(n int) {
 	type place struct{ slot, master, keys int }
 	var all []place

@@ -23,7 +23,7 @@ type ending struct {
 	sure bool
 }
 
-// takes returns how many hits a call that asks for so many would hold.
+// takes returns how many hits a call would hold that asks for these hits.
 func takes(p algo.Params, hits int64) int64 {
 	if p.Algorithm.AlwaysHolds() {
 		return min(hits, 1)

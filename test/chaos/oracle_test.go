@@ -15,7 +15,7 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/backendtest"
 )
 
-// blank is a record without calls, of one rule and so many replicas.
+// blank is a record without calls, of one rule, on a number of replicas.
 func blank(p algo.Params, replicas int, lease float64) *record {
 	d := &domain{name: "each", rules: []*rule{nil, nil, nil, {limits: []algo.Params{p}, mode: "error", lease: lease}}}
 	d.versions = []version{nil, {nil, nil, nil, variant{{Params: p}}}}
@@ -427,7 +427,7 @@ func TestOracleBoundsLeases(t *testing.T) {
 			}
 		})
 	}
-	// A refusal is explained by what others hold, of which so much was spent.
+	// What others hold, and what was spent of it, explains a refusal.
 	for _, test := range []struct {
 		name        string
 		used, found int
@@ -537,7 +537,7 @@ type world struct {
 	wait    func(algo.Decision) algo.Decision
 }
 
-// reloads returns a world in which so many versions of the limits follow each other.
+// reloads returns a world in which versions of the limits follow each other.
 func reloads(rng *rand.Rand, versions int, base []algo.Params, shadow int) *world {
 	d := &domain{name: "each", rules: []*rule{nil, nil, nil, {limits: base, mode: "error"}}, versions: []version{nil}}
 	w := &world{r: &record{plan: &plan{topology: single, replicas: 1, domains: []*domain{d}}}, now: 1_700_000_000_000_000}
@@ -565,7 +565,7 @@ func (w *world) reload() {
 	w.now += 10
 }
 
-// ask records a request that costs so much.
+// ask records a request that costs that many hits.
 func (w *world) ask(t *testing.T, hits int64) {
 	t.Helper()
 	of := w.r.plan.domains[0].versions[w.version][3]

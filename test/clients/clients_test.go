@@ -147,7 +147,7 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// ask has a client ask the question, and compares what it was told.
+// ask asks the question through a client and compares the answer.
 func (question *asked) ask(t *testing.T, program string, want *told) {
 	source, known := sources[program]
 	if !known {

@@ -289,7 +289,7 @@ func newTenants(t *testing.T, certs string) tenants {
 	return tenants{rls.NewRateLimitServiceClient(conn)}
 }
 
-// have waits until a tenant has so many tokens left: Envoy charges after it has
+// have waits until a tenant has that many tokens left: Envoy charges after it has
 // answered, and rules come when they come.
 func (s tenants) have(t *testing.T, tenant string, tokens uint32) {
 	t.Helper()

@@ -43,8 +43,8 @@ type ask struct {
 	limit   string // of the last answer, x-ratelimit-limit; "none" if it must have none
 }
 
-// Limits are of years, for no window may end during the test, except where the unit is
-// what is tested.
+// Limits are of years, because no window may end during the test, except where the test
+// is about the unit.
 var policies = []policy{
 	{name: "all", rules: "[{limit: {requests: 3, unit: Year}}]", asks: []ask{
 		{want: "200 200 200 429 429", limit: "3, 3;w=31536000"},

@@ -267,7 +267,7 @@ func beRude(t *testing.T, service *harness.Service) *rude {
 	return r
 }
 
-// open sends so many requests, without their ends if they have no message.
+// open sends that many requests, without their ends if they have no message.
 func (r *rude) open(requests int, message []byte) error {
 	var err error
 	for range requests {

@@ -57,7 +57,7 @@ func startBackEnd(t *testing.T) *slowBackEnd {
 	return b
 }
 
-// await waits until so many more requests have arrived.
+// await waits until that many more requests have arrived.
 func (b *slowBackEnd) await(n int) {
 	b.t.Helper()
 	for range n {

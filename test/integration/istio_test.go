@@ -166,7 +166,7 @@ func list(v any) (maps []map[string]any) {
 }
 
 // mergeMessages merges as protobuf does: fields of messages one by one, lists one
-// after the other. An Any is replaced as a whole, for its bytes are one field.
+// after the other. An Any is replaced as a whole, because its bytes are one field.
 func mergeMessages(into, from map[string]any) {
 	for key, value := range from {
 		was, isMap := into[key].(map[string]any)

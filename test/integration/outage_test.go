@@ -48,8 +48,8 @@ func ask(client rls.RateLimitServiceClient, mode string) sample {
 // normal again: one may be late on a busy machine at any time.
 const inARow = 20
 
-// normal returns how long after the end the first of so many answers came; false if
-// there are not so many. The samples are in the order in which they came.
+// normal returns how long after the end the first of that many answers came; false if
+// there are fewer. The samples are in the order in which they came.
 func normal(samples []sample, end time.Time) (after time.Duration, ok bool) {
 	row := 0
 	for _, s := range samples {

@@ -74,6 +74,17 @@ func testStopAnswers(t *testing.T, flags ...string) {
 	t.Logf("%d requests answered", answered.Load())
 }
 
+// TestSignalsThatComeTogetherAreOne: what a graceful stop saves is saved.
+func TestSignalsThatComeTogetherAreOne(t *testing.T) {
+	service := harness.StartService(t, writeRules(t, rulesAllowing(1)), "--drain-delay", "100ms", "--snapshot", filepath.Join(t.TempDir(), "snapshot"))
+	for range 5 {
+		service.Signal(t, syscall.SIGTERM)
+	}
+	if err := service.AwaitEnd(t); err != nil || !service.Printed("counters saved") {
+		t.Errorf("the service ended with %v", err)
+	}
+}
+
 // TestSecondSignalStopsAtOnce has a service drain for longer than any test may
 // take. It goes on answering meanwhile, and a second signal ends it.
 func TestSecondSignalStopsAtOnce(t *testing.T) {
@@ -87,6 +98,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 				return httpStatus(t, service.HTTP, "/healthcheck") == http.StatusServiceUnavailable
 			})
 			service.Ask(t, harness.Request("edge", 1, "user", "alice"))
+			harness.Eventually(t, "another signal counts", func() bool { return service.Printed("another signal stops at once") })
 			service.Signal(t, signal)
 			ended := service.AwaitEnd(t)
 			var exit *exec.ExitError

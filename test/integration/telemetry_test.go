@@ -204,8 +204,8 @@ const (
 	twoAYear = "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: year, requests_per_unit: 2}}\n"
 )
 
-// TestTelemetry has a real Envoy start traces that the service continues, and
-// metrics arrive, by both protocols.
+// TestTelemetry continues traces that a real Envoy starts, and sends metrics, by both
+// protocols.
 func TestTelemetry(t *testing.T) {
 	for _, protocol := range []string{"grpc", "http"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -290,7 +290,7 @@ func has(t *testing.T, got, want map[string]string) {
 	}
 }
 
-// TestCollectorAway has the service send to nobody, and to one who never answers.
+// TestCollectorAway sends to a collector that is away, and to one that never answers.
 func TestCollectorAway(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections are made, and nobody takes them
 	if err != nil {

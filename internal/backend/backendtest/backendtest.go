@@ -1,6 +1,6 @@
 // Package backendtest owns the conformance test of [backend.Backend]. A store calls
-// [Run] from a test of its own. It passes if every field of every decision equals
-// that of the slow and plain [Reference].
+// [Run] from a test of its own. The store passes if every field of every decision equals
+// the decision of the slow and plain [Reference].
 //
 // Run takes a few settings from the environment:
 //

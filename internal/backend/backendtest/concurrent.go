@@ -38,7 +38,7 @@ func testConcurrent(t *testing.T, factory Factory) {
 
 func hotParams(a algo.Algorithm) algo.Params {
 	p := algo.Params{Algorithm: a, Limit: hotLimit, Window: time.Hour}
-	if a == algo.LeakyBucket {
+	if a.Takes(algo.TakesBurst) {
 		p.Burst = hotLimit
 	}
 	return p

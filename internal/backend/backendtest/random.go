@@ -77,7 +77,7 @@ type episode struct {
 
 // testCounter is a key with the limits that may apply to it in turn, as a reload
 // or requests that bring limits would change them: of one algorithm and, if it has
-// windows, one window, for these are in a key.
+// windows, one window, because a key names these.
 type testCounter struct {
 	name    string
 	renewed int // how often its key was changed
@@ -151,22 +151,15 @@ func (e *episode) window() time.Duration {
 
 // vary fills in the rest, which a reload may change.
 func (e *episode) vary(p algo.Params) *algo.Limit {
-	switch p.Algorithm {
-	case algo.TokenBucket, algo.LeakyBucket:
-		if e.rng.IntN(2) == 0 {
-			p.Window = e.window()
-		}
-	case algo.SlidingWindow, algo.Hybrid:
-		if e.rng.IntN(2) == 0 {
-			p.Strict = true
-			p.SubWindows = pick(e.rng, 0, 1, 2, 7, algo.MaxSubWindows)
-		}
-	}
-	if p.Algorithm == algo.Hybrid && e.rng.IntN(2) == 0 {
-		p.Refill.Per = e.window()
-	}
-	if p.Algorithm.AlwaysHolds() && e.rng.IntN(2) == 0 {
+	if _, windowed := p.Algorithm.Tag(); !windowed && e.rng.IntN(2) == 0 {
 		p.Window = e.window()
+	}
+	if p.Algorithm.Takes(algo.TakesStrict) && e.rng.IntN(2) == 0 {
+		p.Strict = true
+		p.SubWindows = pick(e.rng, 0, 1, 2, 7, algo.MaxSubWindows)
+	}
+	if p.Algorithm.Takes(algo.TakesRefill) && e.rng.IntN(2) == 0 {
+		p.Refill.Per = e.window()
 	}
 	if p.Hold != 0 && e.rng.IntN(2) == 0 {
 		p.Hold = e.window()
@@ -180,8 +173,7 @@ func (e *episode) vary(p algo.Params) *algo.Limit {
 		if p.Refill.Per != 0 {
 			p.Refill.Hits = max(e.amount(), 1)
 		}
-		switch p.Algorithm {
-		case algo.TokenBucket, algo.LeakyBucket, algo.Hybrid:
+		if p.Algorithm.Takes(algo.TakesBurst) {
 			p.Burst = pick(e.rng, 0, e.amount())
 		}
 		// What is refused is a bucket that takes too long to fill.
@@ -203,7 +195,7 @@ func (e *episode) amount() uint32 {
 	}
 }
 
-// run decides so many requests. The error is the first difference.
+// run decides a request in each step. The error is the first difference.
 func (e *episode) run(steps int) error {
 	for step := range steps {
 		e.moveClock()
@@ -313,8 +305,8 @@ func (e *episode) hits(l *algo.Limit) int64 {
 	}
 }
 
-// compare has both decide the request. The keys are overwritten afterwards, for
-// a backend must have copied what it keeps.
+// compare lets both decide the request. It overwrites the keys afterwards, because a
+// backend must have copied what it keeps.
 func (e *episode) compare(req *backend.Request) error {
 	want := make([]algo.Decision, len(req.Checks))
 	got := make([]algo.Decision, len(req.Checks))

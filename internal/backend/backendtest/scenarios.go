@@ -345,8 +345,8 @@ func testScenarios(t *testing.T, factory Factory) {
 	}
 }
 
-// testExpired has a hold expire: the request that finds it says so, and no other does,
-// although the clock steps back from a request that found nothing.
+// testExpired lets a hold expire. Only the request that finds it expired reports it, even
+// if the clock steps back to that time after a request that found nothing.
 func testExpired(t *testing.T, factory Factory) {
 	f := factory(t)
 	asksAs := func(descriptor int, role backend.Role, request uint64) backend.Check {

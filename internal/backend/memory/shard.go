@@ -198,7 +198,7 @@ func (s *shard) add(words int, hash uint64, key []byte) entry {
 }
 
 // setState copies the state to the entry, unless it is the entry's own. It reports
-// whether the entry's was of another length, as that of a new one is.
+// whether the entry had a state of another length, or none yet.
 func (s *shard) setState(e entry, state algo.State) (resized bool) {
 	old := s.state(e)
 	if len(old) != len(state) {
@@ -385,10 +385,10 @@ const (
 
 // advance returns the next key of a walk. There must be one. Tables take turns in
 // proportion to their keys, so that the keys of a few turns are a fair sample of the
-// shard; for if somebody could have evictions looked for among some kind of keys
-// alone, the limited ones of that kind would go. Where bytes are needed they take
-// turns in proportion to these, or thousands of small records would go before a few
-// large logs are found.
+// shard. If a client could confine the sample to one kind of keys, the limited ones of
+// that kind would be evicted. Where bytes are needed, tables take turns in proportion to
+// their bytes: otherwise thousands of small records would go before a few large logs are
+// found.
 func (s *shard) advance(by share) entry {
 	t := s.tables[0]
 	for _, other := range s.tables[1:] {

@@ -13,12 +13,8 @@ import (
 
 // Backend decides limits of one second in Seconds and all others in Others. The
 // counters of a domain that is all or nothing (see backend.Check.Joint) are always
-// in Others, for no step is atomic over two stores.
-//
-// A descriptor may have limits in both. Each store then decides its own in one
-// step, and what one has charged is given back when the other refuses: for the
-// time of that call other requests may be refused for it, but none is admitted
-// that should not be.
+// in Others, because no step is atomic over two stores. A descriptor may have limits
+// in both: see [backend.DecideParts].
 type Backend struct {
 	Seconds, Others backend.Backend
 }

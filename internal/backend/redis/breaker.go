@@ -147,7 +147,7 @@ type breakers struct {
 	failed, suspended atomic.Int64 // requests
 	open              atomic.Int32 // breakers
 
-	refused  atomic.Int64 // requests that the last line about refusals does not tell of
+	refused  atomic.Int64 // requests that no line about refusals has counted yet
 	refusals *zap.Logger  // for that line, which it writes once a minute
 
 	mu     sync.Mutex

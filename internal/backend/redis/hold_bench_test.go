@@ -10,9 +10,9 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 )
 
-// BenchmarkHold asks and settles, in two calls, for a counter of which so many other
-// requests hold, and reports Redis' own CPU time for both. Beside it are two calls under
-// a fixed window.
+// BenchmarkHold asks and settles, in two calls, while a number of other requests hold in
+// the counter, and reports Redis' own CPU time for both calls. Beside it are two calls
+// under a fixed window.
 func BenchmarkHold(b *testing.B) {
 	server := redistest.Start(b, redistest.Config{})
 	store, err := New(Options{Addrs: []string{server.Addr}, Timeout: 5 * time.Second, DialTimeout: 5 * time.Second})

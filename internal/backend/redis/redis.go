@@ -27,34 +27,33 @@ import (
 
 // Errors that Decide returns, to be tested with errors.Is.
 var (
-	// ErrUnavailable is that of a Redis that does not answer in time, cannot be
-	// reached, is loading or failing over, or is not called for a while because of that.
+	// ErrUnavailable: Redis does not answer in time, cannot be reached, is loading or
+	// failing over, or is not called for a while because of that.
 	ErrUnavailable = errors.New("redis is unavailable")
-	// ErrSuspended is an ErrUnavailable for which Redis was not called at all,
-	// because several calls in a row have failed.
+	// ErrSuspended is an ErrUnavailable: Redis was not called at all, because several
+	// calls in a row have failed.
 	ErrSuspended = fmt.Errorf("%w: calls are suspended for a moment, after several in a row failed", ErrUnavailable)
-	// ErrRefused is that of a Redis that answers with an error, such as being
-	// out of memory or that its user may not do this.
+	// ErrRefused: Redis answers with an error. It is out of memory, for example, or its
+	// user may not do this.
 	ErrRefused = errors.New("redis refused")
-	// ErrReply is that of an answer that makes no sense.
+	// ErrReply: the answer makes no sense.
 	ErrReply = errors.New("redis sent an unexpected reply")
-	// ErrSpread is that of a request whose counters must be decided together,
-	// but have different hash tags, or live in different slots of a cluster: see
-	// backend.Check.Shard.
+	// ErrSpread: counters of the request must be decided together, but have different
+	// hash tags, or live in different slots of a cluster. See backend.Check.Shard.
 	ErrSpread = errors.New("counters that are decided together live in different slots")
-	// ErrTooMany is that of a request with more checks than one call takes.
+	// ErrTooMany: the request has more checks than one call takes.
 	ErrTooMany = errors.New("too many checks in one request")
 )
 
 var (
 	errTimeout = fmt.Errorf("%w: no answer in time", ErrUnavailable)
 	errTooLate = fmt.Errorf("%w: the caller's deadline leaves no time to ask", ErrUnavailable)
-	// errUpstream is that of a proxy that shards, whose server of a key is away. The
-	// proxy itself answers, and its other servers may be well.
+	// errUpstream: a proxy that shards does not reach the server of a key. The proxy
+	// itself answers, and its other servers may be well.
 	errUpstream = fmt.Errorf("%w: the proxy cannot reach a server behind it", ErrUnavailable)
-	// errLogin is that of a server that takes connections, and not this service.
+	// errLogin: the server takes connections, but not from this service.
 	errLogin = fmt.Errorf("%w: it refuses the connection", ErrUnavailable)
-	// errNotYet is that of the time before the first connection.
+	// errNotYet: there has been no connection yet.
 	errNotYet = fmt.Errorf("%w: not connected yet", ErrUnavailable)
 )
 

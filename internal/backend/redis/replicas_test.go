@@ -27,8 +27,8 @@ import (
 	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
-// replicaVariable has this test program be a replica of the service instead: a
-// process of its own with a backend of its own.
+// replicaVariable makes this test program a replica of the service: a process of its own
+// with a backend of its own.
 const replicaVariable = "REDIS_TEST_REPLICA"
 
 func TestMain(m *testing.M) {
@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// task is what a replica does: for each limit in turn, call for one key, from
-// several callers, so many times or for so long.
+// task is what a replica does: for each limit in turn, it calls for one key, from
+// several callers, a number of times or for some time.
 type task struct {
 	Env     env // settings of the backend
 	Params  []algo.Params

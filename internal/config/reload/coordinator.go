@@ -50,7 +50,7 @@ type Options struct {
 	Patience time.Duration
 	// Log receives one line for each attempt that loads or fails. Nil: no log.
 	Log *zap.Logger
-	// OnReload is called after every attempt, for metrics. May be nil.
+	// OnReload is called after every attempt; for tests. May be nil.
 	OnReload func(Attempt)
 }
 

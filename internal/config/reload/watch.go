@@ -54,8 +54,8 @@ func (f *Files) Watch(ctx context.Context, changed func()) error {
 			}
 		case <-due:
 			due = nil
-			// Watch the present files first and only then have them read. A change
-			// in between is read, and a later one is seen.
+			// Watch the present files before they are read. A change in between is
+			// read, and a later one is seen.
 			if w, err = f.watch(events); err != nil {
 				return err
 			}

@@ -122,7 +122,7 @@ func (d *decoder) checkHold(raw *rawHold, set *sets.Rule, countBy *yaml.Node) *c
 	case raw.settledBy == nil:
 		d.problemIn("settled_by", raw.n, "settled_by is missing", "write the entry that the descriptor has when the request has ended, such as settled_by: {phase: done}")
 	case len(raw.settled) > 1:
-		d.problemIn("settled_by", raw.settledBy, "more than one entry", "write the one that tells that the request has ended")
+		d.problemIn("settled_by", raw.settledBy, "more than one entry", "write the one that says that the request has ended")
 	case len(raw.settled) == 0:
 		if at := yamlfile.Resolve(raw.settledBy); at.Kind == yaml.MappingNode && len(at.Content) == 0 {
 			d.problemIn("settled_by", raw.settledBy, "no entry", "write one, such as {phase: done}")
@@ -140,7 +140,7 @@ func (d *decoder) checkHold(raw *rawHold, set *sets.Rule, countBy *yaml.Node) *c
 	return h
 }
 
-// holds tells the limits of a rule of its hold.
+// holds gives the limits of a rule its hold.
 func (raw *rawDescriptor) holds(hold *rawHold) {
 	if raw.limit != nil {
 		raw.limit.hold = hold

@@ -41,10 +41,10 @@ func SetWarnings(r *config.Rules) (warnings []config.Problem) {
 		for _, n := range found.Never {
 			warn(n.Rule, fmt.Sprintf("never applies: no value of %s meets its condition", yamlfile.Abridge(n.Key)), "mend the condition, or remove the limit")
 		}
-		told := make([]bool, len(domain.Limits)) // one rule that hides it is enough
+		warned := make([]bool, len(domain.Limits)) // one rule that hides it is enough
 		for _, c := range found.Covered {
-			if by := domain.Limits[c.By]; !told[c.Rule] && hides(by, domain.Limits[c.Rule], replaced) {
-				told[c.Rule] = true
+			if by := domain.Limits[c.By]; !warned[c.Rule] && hides(by, domain.Limits[c.Rule], replaced) {
+				warned[c.Rule] = true
 				warn(c.Rule, fmt.Sprintf("never refuses: whenever it applies, %q (%s) does, which is as strict", yamlfile.Abridge(by.Set.Name), by.Pos), "remove it, or make it stricter")
 			}
 		}

@@ -219,7 +219,7 @@ func (d *decoder) followedOnTheWay(domain *config.Domain) {
 		c := rule.Descriptor()
 		for _, above := range rule.Path[:len(rule.Path)-1] {
 			if above.Key == c.TableKey() {
-				d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", yamlfile.Abridge(above.Key), above.Pos), "write this limit without that level, for the walk skips the entry, or under limits, with match and count_by")
+				d.problemAt(c.Pos, fmt.Sprintf("the table follows %s, whose value leads to it at %s", yamlfile.Abridge(above.Key), above.Pos), "write this limit without that level (the walk skips the entry), or under limits, with match and count_by")
 				break
 			}
 		}

@@ -73,10 +73,9 @@ func (d *decoder) checkList(raw *rawDescriptor) {
 	ranges := make(map[netip.Prefix]bool, len(cidrs))
 	for _, text := range cidrs {
 		p, err := cidr.Parse(text)
-		switch bad := (*cidr.Error)(nil); {
-		case errors.As(err, &bad):
+		if bad, is := errors.AsType[*cidr.Error](err); is {
 			problem(text, bad.What, bad.Remedy)
-		case ranges[p]:
+		} else if ranges[p] {
 			again(text, p.String())
 		}
 		ranges[p] = true

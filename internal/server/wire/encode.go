@@ -138,8 +138,8 @@ func sizeUint(number protowire.Number, v uint64) int {
 	return protowire.SizeTag(number) + protowire.SizeVarint(v)
 }
 
-// appendMessage adds a message of the protobuf library. Its strings are UTF-8, for
-// else it would not have been made of a request or a rule.
+// appendMessage adds a message of the protobuf library. Its strings are UTF-8, because
+// requests and rules with others are refused.
 func appendMessage(b []byte, number protowire.Number, m proto.Message) []byte {
 	data, err := proto.Marshal(m)
 	if err != nil {
@@ -149,7 +149,7 @@ func appendMessage(b []byte, number protowire.Number, m proto.Message) []byte {
 }
 
 // Seconds rounds up to whole seconds: Envoy's headers drop the fraction, and a client
-// that waits as it is told would be refused again.
+// that waits for the rest alone would be refused again.
 func Seconds(d time.Duration) int64 {
 	s := int64(d / time.Second)
 	if d%time.Second > 0 {

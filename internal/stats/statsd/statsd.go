@@ -174,14 +174,10 @@ func (e *Exporter) Send(ctx context.Context) error {
 
 func (e *Exporter) read(now map[string]uint64) {
 	for _, r := range e.Stats.Rules() {
-		c := r.Counts()
 		prefix := "ratelimit.service.rate_limit." + Sanitize(r.Name.Domain) + "." + Sanitize(r.Name.Path) + "."
-		now[prefix+"total_hits"] += c.TotalHits()
-		now[prefix+"over_limit"] += c.OverLimit
-		now[prefix+"near_limit"] += c.NearLimit
-		now[prefix+"over_limit_with_local_cache"] += c.OverLimitWithLocalCache
-		now[prefix+"within_limit"] += c.WithinLimit
-		now[prefix+"shadow_mode"] += c.ShadowMode
+		for name, n := range r.Counts().Hits() {
+			now[prefix+name] += n
+		}
 	}
 	unknown, _ := e.Stats.Unmatched()
 	for _, m := range unknown {

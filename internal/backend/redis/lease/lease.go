@@ -2,8 +2,8 @@
 // will spend them, where a rule asks for that: how many to take, how long to hold
 // them, and what goes back. Calls to Redis are left to the caller.
 //
-// Where the hits of one counter are, and who owns them: the lease does, under the
-// lock of its shard, and between Begin and End the Trip, which is the caller's.
+// This is where the hits of one counter are. The lease owns them, under the lock of
+// its shard. Between Begin and End the Trip owns them, and the caller owns the Trip.
 //
 //	   lease                            Trip, in a call of the caller
 //	  ┌────────┐
@@ -22,8 +22,8 @@
 //	│ └────────┘
 //	└──Spend──> a request is decided, without a call
 //
-// What is left, on the way back or lost counts as held: together no more than the
-// share of the rule. What a failed call took is charged, and never spent.
+// Hits that are left, on the way back or lost count as held. Together they are no more
+// than the rule's share. Hits that a failed call took are charged, and never spent.
 package lease
 
 import (
@@ -36,15 +36,14 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// Leases are those of all counters. Of each counter they hold no more than the
-// rule's share of the limit, divided by the replicas; what is on the way back
-// counts as held. They are safe for concurrent use.
+// Leases are the leases of all counters. Of each counter they hold no more than the
+// rule's share of the limit, divided by the replicas. They are safe for concurrent use.
 //
-// A hit that is spent was charged, if earlier. So a fixed window, with whose end
-// its leases die, is never exceeded. Where hits fade, the charge fades earlier
-// than the hit that it was spent for: a limit may be exceeded by what is held at
-// once, which is the share of it, and by no more. A counter that Redis loses
-// begins anew, and what is held of it then is spent all the same.
+// A hit is charged before it is spent. A fixed window is never exceeded, because its
+// leases end with it. Where hits fade, a charge fades before the hit that it pays for:
+// the limit may be exceeded by the hits that are held at once, and so by no more than
+// the share. If Redis loses a counter, the counter begins anew, and the hits that are
+// held of it are spent all the same.
 type Leases struct {
 	replicas int64
 	used     atomic.Bool // whether there ever was one
@@ -56,22 +55,22 @@ type shard struct {
 	held map[keys.ID]*lease
 }
 
-// lease is what is held of one counter.
+// lease holds hits of one counter.
 type lease struct {
 	check backend.Check // Key is a copy
-	quiet *algo.Limit   // by which hits are taken
+	quiet *algo.Limit   // hits are taken by it: see the function quiet
 	most  int64         // to hold at once
 	left  int64
 	asked int64     // by calls that are under way
-	until time.Time // what is left then goes back, or has died
+	until time.Time // then the rest goes back, or has died with its window
 
 	// In a fixed window: when it ends by our clock, or a little earlier, and by Redis'.
 	dies time.Time
 	ends int64
 
 	giving int64     // back, by calls that are under way
-	lost   int64     // given back by calls that have failed, so that it may have arrived or not
-	void   time.Time // when nothing of what was given back so far will arrive any more
+	lost   int64     // given back by calls that have failed: they may have arrived or not
+	void   time.Time // from then on no hits that were given back so far can arrive
 
 	answer algo.Decision // of the last call, and when that was sent; zero for none yet
 	sent   time.Time
@@ -86,16 +85,15 @@ type lease struct {
 const (
 	// ahead is for how long the hits of a lease should last.
 	ahead = 50 * time.Millisecond
-	// Lifetime is how long after it was taken what is left of a lease goes back.
+	// Lifetime is how long a lease lasts. Then the rest of its hits goes back.
 	Lifetime = 2 * ahead
 	// returnIn is how long hits may be on their way back. Later they are void.
 	returnIn = time.Second
-	// forgetAfter is how long a lease is kept that nobody asks for.
+	// forgetAfter is how long a lease is kept without requests.
 	forgetAfter = time.Minute
 )
 
-// New returns leases of which that many replicas of the service, this one included,
-// have their own.
+// New returns the leases of one of that many replicas of the service.
 func New(replicas int) *Leases {
 	l := &Leases{replicas: int64(replicas)}
 	for i := range l.shards {
@@ -112,7 +110,8 @@ func Serve(checks []backend.Check) bool {
 	return len(checks) == 1 && checks[0].Lease > 0 && checks[0].Hits > 0 && !checks[0].Limit.Holds()
 }
 
-// Spend decides a check that Serve has found fit from what is held, if that is enough.
+// Spend decides a check from the hits that are left, if they are enough. Serve must be true
+// for the check.
 func (l *Leases) Spend(of keys.ID, c *backend.Check, now time.Time) (d algo.Decision, spent bool) {
 	s := l.shard(of)
 	s.mu.Lock()
@@ -174,14 +173,14 @@ func (t *Transfer) hits() int64 {
 	return max(t.Check.Hits, -t.Check.Hits)
 }
 
-// Answer is what Redis decided of a check, and when by its clock, in µs since the epoch.
+// Answer is Redis' decision on a check, and its time by Redis' clock, in µs since the epoch.
 type Answer struct {
 	algo.Decision
 	At int64
 }
 
-// Begin returns what a call is to do about the lease of a counter, for which its
-// requests ask for so many hits together; c is the check of the first of them.
+// Begin returns what a call is to do about the lease of a counter. The hits are those that
+// its requests ask for together; c is the check of the first of them.
 func (l *Leases) Begin(of keys.ID, c *backend.Check, hits int64, now time.Time) *Trip {
 	s := l.shard(of)
 	s.mu.Lock()
@@ -211,8 +210,8 @@ func newLease(c *backend.Check, replicas int64) *lease {
 	return h
 }
 
-// quiet returns a limit of the same counter that charges what is asked for if it
-// fits, and nothing otherwise.
+// quiet returns a limit of the same counter that charges a call that fits, and nothing
+// otherwise.
 func quiet(l *algo.Limit) *algo.Limit {
 	p := l.Params()
 	p.DeniedHits = algo.Drop
@@ -238,9 +237,9 @@ func (h *lease) transfer(hits int64) *Transfer {
 	return t
 }
 
-// giveBack returns what gives back the rest of an expired lease, nil for nothing. In
-// a fixed window the rest has died with the window: given back in the next one it
-// would be too much. So it is void, by Redis' clock, with the end of the window or
+// giveBack returns a transfer that gives back the rest of an expired lease; nil if there
+// is none. In a fixed window the rest dies with the window, because it was never charged
+// to the next one. So the transfer is void, by Redis' clock, at the end of the window, or
 // after returnIn.
 func (h *lease) giveBack(now time.Time) *Transfer {
 	if h.left == 0 || now.Before(h.until) {
@@ -252,7 +251,7 @@ func (h *lease) giveBack(now time.Time) *Transfer {
 		return nil
 	}
 	give := h.transfer(-rest)
-	// Redis' clock is not behind what it said when we heard of it and the time since.
+	// Redis' clock is at least at the time of its last answer and the time since.
 	give.Before = h.now + (now.Sub(h.heard) + returnIn).Microseconds()
 	if h.ends > 0 {
 		give.Before = min(give.Before, h.ends)
@@ -273,8 +272,8 @@ func (h *lease) pending(now time.Time) int64 {
 	return h.giving + h.lost
 }
 
-// wish returns how many hits to take: what should last for ahead at the
-// recent rate, but no more than may be held, and less the nearer the limit is.
+// wish returns how many hits to take: enough to last for ahead at the recent rate, but
+// no more than may be held, and fewer the nearer the limit is.
 func (h *lease) wish(now time.Time, replicas int64) int64 {
 	n := min(int64(h.rate*ahead.Seconds()), h.answer.Remaining/(2*replicas), h.most-h.pending(now)) - h.left - h.asked
 	if n < 2 {
@@ -283,16 +282,16 @@ func (h *lease) wish(now time.Time, replicas int64) int64 {
 	return n
 }
 
-// End takes note of a call that was sent and has ended: first is the answer to the
-// first request for the counter, take that to what was taken. After an error there
-// are none: what was taken is lost, and what was given back may still arrive.
+// End takes note that a call has ended. first is the answer to the first request for the
+// counter, and take the answer to Trip.Take. After an error there are none: the hits taken
+// are lost, and the hits given back may still arrive.
 func (l *Leases) End(t *Trip, first, take Answer, sent, now time.Time, err error) {
 	s := l.shard(t.Of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := t.lease
 	if s.held[t.Of] != h {
-		return // reset, or under another limit meanwhile: what was taken is lost
+		return // reset, or under another limit meanwhile: the hits taken are lost
 	}
 	h.asked -= t.Take.hits()
 	h.giving -= t.Give.hits()
@@ -312,11 +311,11 @@ func (l *Leases) End(t *Trip, first, take Answer, sent, now time.Time, err error
 	}
 }
 
-// keep adds what was taken by a call to what is left.
+// keep adds the hits that a call took to those that are left.
 func (h *lease) keep(take Answer, taken int64, sent time.Time) {
 	until := sent.Add(Lifetime)
 	if h.check.Limit.ResetsAtOnce() {
-		// Of calls that are under way at once some may be decided in the next window.
+		// Some of the calls that are under way at once may be decided in the next window.
 		ends := take.At + take.ResetAfter.Microseconds()
 		switch {
 		case ends < h.ends:
@@ -333,7 +332,7 @@ func (h *lease) keep(take Answer, taken int64, sent time.Time) {
 	h.until = until
 }
 
-// hear takes note of what requests for so many hits were answered.
+// hear takes note of the answer to the first of the requests for these hits.
 func (h *lease) hear(first Answer, hits int64, sent, now time.Time) {
 	if since := sent.Sub(h.sent).Seconds(); !h.sent.IsZero() && since > 0 {
 		weight := since / (since + ahead.Seconds())
@@ -343,8 +342,8 @@ func (h *lease) hear(first Answer, hits int64, sent, now time.Time) {
 	h.answer, h.sent, h.now, h.heard = first.Decision, sent, first.At, now
 }
 
-// Expire marks the lease of a counter for return: hits were given back to the
-// counter, and what is known of it no longer holds.
+// Expire marks the lease of a counter for return: hits were given back to the counter, so
+// the lease's last answer is out of date.
 func (l *Leases) Expire(of keys.ID) {
 	s := l.shard(of)
 	s.mu.Lock()
@@ -359,8 +358,8 @@ func (l *Leases) ExpireAll(now time.Time) {
 	l.each(func(_ keys.ID, h *lease) { h.until = now })
 }
 
-// Overdue returns trips that give back what is left of leases that have expired, and
-// forgets leases that have not been asked for in a while.
+// Overdue returns trips that give back the rest of expired leases, and forgets leases that
+// had no requests for a while.
 func (l *Leases) Overdue(now time.Time) (trips []*Trip) {
 	l.each(func(of keys.ID, h *lease) {
 		if give := h.giveBack(now); give != nil {
@@ -373,7 +372,7 @@ func (l *Leases) Overdue(now time.Time) (trips []*Trip) {
 	return trips
 }
 
-// Held returns how many hits are held, and the most of one counter that were at once.
+// Held returns how many hits are held, and the most that were held of one counter at once.
 func (l *Leases) Held(now time.Time) (held, peak int64) {
 	l.each(func(_ keys.ID, h *lease) {
 		held += h.left + h.pending(now)

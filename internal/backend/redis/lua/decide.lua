@@ -65,7 +65,7 @@ end
 -- By key: the state, the check whose limit it is settled by, the state as it was
 -- stored, whether the key is there, and the last check that may have changed it.
 local state, settled_by, stored, there, changed = {}, {}, {}, {}, {}
-local places, answers, said = {}, {}, 0 -- so many answers
+local places, answers, said = {}, {}, 0 -- said: the number of answers
 
 local plan = ARGV[3]
 

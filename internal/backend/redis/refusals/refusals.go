@@ -1,5 +1,5 @@
-// Package refusals owns what is remembered of counters that have no room left, so
-// that requests for them are refused without a call to Redis.
+// Package refusals owns the memory of counters that have no room left, so that requests
+// for them are refused without a call to Redis.
 //
 // Who owns what:
 //
@@ -10,9 +10,8 @@
 //	hits go back    Forget ─────────────┼─> nothing known, and the next epoch
 //	a request       Answer <────────────┼── known: what is settled to now is a copy
 //
-// What is known never changes, so that it is read without the lock. An answer that
-// was on its way when anything was forgotten may be from before, and is not
-// remembered.
+// A refusal never changes, so it is read without the lock. An answer that was on its way
+// when anything was forgotten may be from before, and is not remembered.
 package refusals
 
 import (
@@ -25,12 +24,10 @@ import (
 	"github.com/distlimiter/ratelimit/internal/backend/redis/keys"
 )
 
-// Memory remembers counters without any room, as they were then. For as long as
-// there is room for no hit nothing can have been charged, so that what is said of
-// them here is what Redis would say, word for word: where a denied call charges
-// nothing, and these are all that are answered from here. What other replicas
-// give back or reset shows after recall. It is safe for concurrent use, and a nil
-// one remembers nothing.
+// Memory remembers counters without any room, under limits whose denied calls charge
+// nothing. While a counter has no room, no call can have charged it, so the answers from
+// here are exactly those of Redis. Hits that other replicas give back, and their resets,
+// show after recall. A Memory is safe for concurrent use, and a nil one remembers nothing.
 type Memory struct {
 	clock  func() int64 // of tests, in µs since the epoch; nil for none
 	most   int          // of each shard
@@ -46,7 +43,7 @@ type shard struct {
 // refusal is the state of a counter.
 type refusal struct {
 	limit *algo.Limit
-	state algo.State    // nil of a limit that is answered in part, of which just the decision is known
+	state algo.State    // nil under a limit whose answers have only parts of the state: last is all that is known
 	last  algo.Decision // of one hit
 	now   int64         // when it was so by Redis' clock, in µs since the epoch,
 	sent  time.Time     // and a moment before by ours
@@ -65,7 +62,7 @@ const (
 const MinBytes = shards * bytesEach
 
 // New returns a memory of about that many bytes, nil if they are less than MinBytes.
-// clock is that of Redis where a test controls it, in µs since the epoch, or nil.
+// clock is Redis' clock, in µs since the epoch, if a test controls it; else nil.
 func New(bytes int, clock func() int64) *Memory {
 	m := &Memory{clock: clock}
 	if m.most = bytes / bytesEach / shards; m.most == 0 {
@@ -79,9 +76,9 @@ func New(bytes int, clock func() int64) *Memory {
 
 func (m *Memory) shard(of keys.ID) *shard { return &m.shards[of[1]%shards] }
 
-// Answer decides a request if each of its descriptors is one check that is known to
-// be refused, and reports whether it did: now is when the request came. ids are
-// those of the checks' counters. Otherwise out may hold anything.
+// Answer decides a request if each of its descriptors is one check that is known to be
+// refused, and reports whether it did; if not, out may hold anything. now is when the
+// request came, and ids are those of the checks' counters.
 func (m *Memory) Answer(checks []backend.Check, ids []keys.ID, out []algo.Decision, now time.Time) bool {
 	if m == nil {
 		return false
@@ -134,8 +131,8 @@ func (m *Memory) refuse(c *backend.Check, of keys.ID, out *algo.Decision, began 
 	return d.Remaining <= 0
 }
 
-// Epochs appends what to hand to Remember with the answers of a call that is about
-// to be made: one for each counter, none if nothing is remembered.
+// Epochs appends the epoch of each counter, for Remember after a call that is about to be
+// made; none if nothing is remembered.
 func (m *Memory) Epochs(dst []uint64, ids []keys.ID) []uint64 {
 	if m == nil {
 		return dst
@@ -149,7 +146,7 @@ func (m *Memory) Epochs(dst []uint64, ids []keys.ID) []uint64 {
 	return dst
 }
 
-// Found is what a call found.
+// Found is the answer of a call about one counter.
 type Found struct {
 	Decision algo.Decision
 	State    algo.State // that it left behind; nil of a limit that is answered in part. Remember copies it.
@@ -158,7 +155,7 @@ type Found struct {
 	Epoch    uint64     // of the counter, from before the call
 }
 
-// Remember keeps what a call found of the check's counter, if it has no room.
+// Remember keeps the answer about the check's counter, if it has no room.
 func (m *Memory) Remember(c *backend.Check, of keys.ID, f Found) {
 	if f.Decision.Remaining > 0 || c.Hits <= 0 || c.Limit.DeniedHits() == algo.Count || c.Limit.Holds() {
 		return
@@ -194,7 +191,7 @@ func (s *shard) evict(now time.Time) {
 	delete(s.known, victim)
 }
 
-// Forget drops what is known of a counter: hits were given back to it, or it is reset.
+// Forget forgets a counter: hits were given back to it, or it is reset.
 func (m *Memory) Forget(of keys.ID) {
 	if m == nil {
 		return

@@ -5,12 +5,12 @@ package transient
 
 import "strings"
 
-// Is reports whether an error reply is that of a server that can't work now, or of a
-// proxy that does not reach its server.
+// Is reports whether an error reply means that a server can't work now, or that a proxy
+// does not reach its server.
 func Is(answer string) bool { return Server(answer) || Proxy(answer) }
 
-// Server reports whether an error reply is that of a server that is loading, busy,
-// failing over, moving keys or a replica.
+// Server reports whether an error reply means that the server is loading, busy, failing
+// over, moving keys or a replica.
 func Server(answer string) bool {
 	code, _, _ := strings.Cut(answer, " ")
 	switch code {
@@ -20,8 +20,8 @@ func Server(answer string) bool {
 	return false
 }
 
-// Proxy reports whether an error reply is that of a proxy (Envoy's redis_proxy or
-// twemproxy) that does not reach its server.
+// Proxy reports whether an error reply means that a proxy (Envoy's redis_proxy or
+// twemproxy) does not reach its server.
 func Proxy(answer string) bool {
 	for _, start := range []string{
 		"no upstream host", "upstream failure", "upstream protocol error", "finished with ", // of some keys
