@@ -83,8 +83,10 @@ func startFleet(t *testing.T, p *plan) *fleet {
 		t: t, p: p, dir: t.TempDir(), alive: make([]bool, p.replicas), written: make([]int, len(p.domains)),
 		rec: &record{plan: p, rules: make([]ruleFile, len(p.domains))},
 	}
+	var settings []string
+	set := func(name, value string) { settings = append(settings, name+"="+value) }
 	for name, value := range p.env {
-		t.Setenv(name, value)
+		set(name, value)
 	}
 	switch p.topology {
 	case inMemory:
@@ -94,30 +96,31 @@ func startFleet(t *testing.T, p *plan) *fleet {
 			s.Do("SENTINEL", "SET", redistest.MasterName, "down-after-milliseconds", "3000")
 		}
 		f.epoch = f.failovers()
-		t.Setenv("REDIS_TYPE", "SENTINEL")
-		t.Setenv("REDIS_URL", redistest.MasterName+","+strings.Join(f.sentinel.Addrs(), ","))
+		set("REDIS_TYPE", "SENTINEL")
+		set("REDIS_URL", redistest.MasterName+","+strings.Join(f.sentinel.Addrs(), ","))
 	case clustered:
 		f.cluster = redistest.StartCluster(t)
-		t.Setenv("REDIS_TYPE", "CLUSTER")
-		t.Setenv("REDIS_URL", strings.Join(f.cluster.Addrs(), ","))
+		set("REDIS_TYPE", "CLUSTER")
+		set("REDIS_URL", strings.Join(f.cluster.Addrs(), ","))
 	default:
 		if p.topology == perSecond {
 			f.seconds = redistest.Start(t, redistest.Config{})
-			t.Setenv("REDIS_PERSECOND", "true")
-			t.Setenv("REDIS_PERSECOND_SOCKET_TYPE", "tcp")
-			t.Setenv("REDIS_PERSECOND_URL", f.seconds.Addr)
+			set("REDIS_PERSECOND", "true")
+			set("REDIS_PERSECOND_SOCKET_TYPE", "tcp")
+			set("REDIS_PERSECOND_URL", f.seconds.Addr)
 		}
 		f.server = redistest.Start(t, f.serverConfig())
 		f.startProxy()
-		t.Setenv("REDIS_URL", "redis://"+f.proxy.Listen)
+		set("REDIS_URL", "redis://"+f.proxy.Listen)
 	}
 	for d := range p.domains {
 		f.rec.rules[d].wrote = []int64{0}
 		f.write(d, 1)
 	}
+	settings = append(settings, "--log-level", "warn", "--reload-delay", "20ms", "--grpc-front", p.front)
 	began := now()
 	for i := range p.replicas {
-		f.replicas = append(f.replicas, harness.StartService(t, f.dir, "--log-level", "warn", "--reload-delay", "20ms", "--grpc-front", p.front))
+		f.replicas = append(f.replicas, harness.StartService(t, f.dir, settings...))
 		f.started(i, began)
 	}
 	return f

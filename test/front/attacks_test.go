@@ -353,29 +353,31 @@ func TestAClientThatOwesAPingIsAskedAgain(t *testing.T) {
 
 // What was told that it is not taken stays so, whatever comes after.
 func TestTheLastGoAwayTakesNoMore(t *testing.T) {
-	l := newService().lean(t, func(o *lean.Options) { o.Keepalive.MaxConnectionAge = 100 * time.Millisecond })
-	c := connect(t, l)
-	c.begin(1, callFields) // keeps the connection
-	c.send()
-	c.next(ofType[*http2.GoAwayFrame])
-	ping := c.next(ofType[*http2.PingFrame]).(*http2.PingFrame)
-	_ = c.WritePing(true, ping.Data)
-	c.send()
-	c.next(ofType[*http2.GoAwayFrame])
-	c.call(3) // the client does not know yet
-	c.AllowIllegalWrites = true
-	_ = c.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 3, nil) // nor with its trailer
-	_ = c.WritePing(false, [8]byte{1})
-	c.send()
-	if f := c.next(func(f http2.Frame) bool { return ofType[*http2.PingFrame](f) || ofType[*http2.GoAwayFrame](f) }); !ofType[*http2.PingFrame](f) {
-		t.Fatalf("got %v", f)
-	}
-	_ = c.WriteRawFrame(http2.FramePing, 0, 0, make([]byte, 7))
-	c.send()
-	f, _ := c.next(ofType[*http2.GoAwayFrame]).(*http2.GoAwayFrame)
-	if f == nil || f.ErrCode != http2.ErrCodeFrameSize || f.LastStreamID != 1 {
-		t.Errorf("got %v", f)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newService().lean(t, func(o *lean.Options) { o.Keepalive.MaxConnectionAge = 100 * time.Millisecond })
+		c := speak(t, pipe(t, l)())
+		c.begin(1, callFields) // keeps the connection
+		c.send()
+		c.next(ofType[*http2.GoAwayFrame])
+		ping := c.next(ofType[*http2.PingFrame]).(*http2.PingFrame)
+		_ = c.WritePing(true, ping.Data)
+		c.send()
+		c.next(ofType[*http2.GoAwayFrame])
+		c.call(3) // the client does not know yet
+		c.AllowIllegalWrites = true
+		_ = c.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 3, nil) // nor with its trailer
+		_ = c.WritePing(false, [8]byte{1})
+		c.send()
+		if f := c.next(func(f http2.Frame) bool { return ofType[*http2.PingFrame](f) || ofType[*http2.GoAwayFrame](f) }); !ofType[*http2.PingFrame](f) {
+			t.Fatalf("got %v", f)
+		}
+		_ = c.WriteRawFrame(http2.FramePing, 0, 0, make([]byte, 7))
+		c.send()
+		f, _ := c.next(ofType[*http2.GoAwayFrame]).(*http2.GoAwayFrame)
+		if f == nil || f.ErrCode != http2.ErrCodeFrameSize || f.LastStreamID != 1 {
+			t.Errorf("got %v", f)
+		}
+	})
 }
 
 // message returns what a client sends for a message.
@@ -501,32 +503,34 @@ func (a absent) Stop()       { _ = (<-a.conns).Close() }
 
 // What waits for grpc-go is bounded, also beyond its windows.
 func TestWhatWaitsForGRPCGoIsBounded(t *testing.T) {
-	l := newService().lean(t, func(o *lean.Options) {
-		o.Rest.Stop()
-		o.Rest = absent{make(chan net.Conn, 1)}
-	})
-	c := connect(t, l)
-	_ = c.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
-	sent, room := 0, 65535
-	for stream := uint32(1); sent < 4<<20; stream += 2 { // each within its own window
-		c.ask(stream, "StreamingInputCall")
-		for range 3 {
-			for room < 16000 {
-				c.send()
-				f, err := c.ReadFrame()
-				if err != nil { // nothing more is taken
-					if sent > 1<<20 {
-						t.Errorf("%d bytes were taken", sent)
+	synctest.Test(t, func(t *testing.T) {
+		l := newService().lean(t, func(o *lean.Options) {
+			o.Rest.Stop()
+			o.Rest = absent{make(chan net.Conn, 1)}
+		})
+		c := speak(t, pipe(t, l)())
+		_ = c.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+		sent, room := 0, 65535
+		for stream := uint32(1); sent < 4<<20; stream += 2 { // each within its own window
+			c.ask(stream, "StreamingInputCall")
+			for range 3 {
+				for room < 16000 {
+					c.send()
+					f, err := c.ReadFrame()
+					if err != nil { // nothing more is taken
+						if sent > 1<<20 {
+							t.Errorf("%d bytes were taken", sent)
+						}
+						return
 					}
-					return
+					if w, is := f.(*http2.WindowUpdateFrame); is && w.StreamID == 0 {
+						room += int(w.Increment)
+					}
 				}
-				if w, is := f.(*http2.WindowUpdateFrame); is && w.StreamID == 0 {
-					room += int(w.Increment)
-				}
+				_ = c.WriteData(stream, false, make([]byte, 16000))
+				sent, room = sent+16000, room-16000
 			}
-			_ = c.WriteData(stream, false, make([]byte, 16000))
-			sent, room = sent+16000, room-16000
 		}
-	}
-	t.Errorf("%d bytes were taken", sent)
+		t.Errorf("%d bytes were taken", sent)
+	})
 }

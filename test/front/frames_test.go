@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -274,37 +275,41 @@ func TestTooManyFramesThatAskForNothing(t *testing.T) {
 }
 
 func TestASilentConnectionIsAskedAndClosed(t *testing.T) {
-	l := newService().lean(t, func(o *lean.Options) {
-		o.Keepalive = keepalive.ServerParameters{Time: 200 * time.Millisecond, Timeout: 200 * time.Millisecond}
+	synctest.Test(t, func(t *testing.T) {
+		l := newService().lean(t, func(o *lean.Options) {
+			o.Keepalive = keepalive.ServerParameters{Time: 200 * time.Millisecond, Timeout: 200 * time.Millisecond}
+		})
+		c := speak(t, pipe(t, l)())
+		for range 3 { // answered, it lives
+			ping := c.next(func(f http2.Frame) bool { p, is := f.(*http2.PingFrame); return is && !p.IsAck() })
+			_ = c.WritePing(true, ping.(*http2.PingFrame).Data)
+			c.send()
+		}
+		if f := c.next(ofType[*http2.GoAwayFrame]); f != nil {
+			t.Errorf("got %v, want the end of the connection", f)
+		}
 	})
-	c := connect(t, l)
-	for range 3 { // answered, it lives
-		ping := c.next(func(f http2.Frame) bool { p, is := f.(*http2.PingFrame); return is && !p.IsAck() })
-		_ = c.WritePing(true, ping.(*http2.PingFrame).Data)
-		c.send()
-	}
-	if f := c.next(ofType[*http2.GoAwayFrame]); f != nil {
-		t.Errorf("got %v, want the end of the connection", f)
-	}
 }
 
 func TestAnOldConnectionIsAskedToLeave(t *testing.T) {
-	l := newService().lean(t, func(o *lean.Options) { o.Keepalive.MaxConnectionAge = 100 * time.Millisecond })
-	c := connect(t, l)
-	first := c.next(ofType[*http2.GoAwayFrame]).(*http2.GoAwayFrame)
-	if first.LastStreamID != 1<<31-1 || first.ErrCode != http2.ErrCodeNo {
-		t.Errorf("first %v", first)
-	}
-	ping := c.next(ofType[*http2.PingFrame]).(*http2.PingFrame)
-	c.call(1) // begun before the client knew
-	_ = c.WritePing(true, ping.Data)
-	c.call(3) // and after it said so
-	c.send()
-	last := c.next(ofType[*http2.GoAwayFrame]).(*http2.GoAwayFrame)
-	if last.LastStreamID != 1 {
-		t.Errorf("last %v", last)
-	}
-	if f := c.next(func(f http2.Frame) bool { return f.Header().StreamID == 3 }); f != nil {
-		t.Errorf("then %v", f)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newService().lean(t, func(o *lean.Options) { o.Keepalive.MaxConnectionAge = 100 * time.Millisecond })
+		c := speak(t, pipe(t, l)())
+		first := c.next(ofType[*http2.GoAwayFrame]).(*http2.GoAwayFrame)
+		if first.LastStreamID != 1<<31-1 || first.ErrCode != http2.ErrCodeNo {
+			t.Errorf("first %v", first)
+		}
+		ping := c.next(ofType[*http2.PingFrame]).(*http2.PingFrame)
+		c.call(1) // begun before the client knew
+		_ = c.WritePing(true, ping.Data)
+		c.call(3) // and after it said so
+		c.send()
+		last := c.next(ofType[*http2.GoAwayFrame]).(*http2.GoAwayFrame)
+		if last.LastStreamID != 1 {
+			t.Errorf("last %v", last)
+		}
+		if f := c.next(func(f http2.Frame) bool { return f.Header().StreamID == 3 }); f != nil {
+			t.Errorf("then %v", f)
+		}
+	})
 }

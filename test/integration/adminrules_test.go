@@ -86,7 +86,7 @@ func (w *wire) set(cut bool) {
 	}
 }
 
-// applyRules sends rules to a replica and returns the status of the answer.
+// applyRules sends rules to a replica, and returns the status of the answer.
 func applyRules(t *testing.T, s *harness.Service, rules string) int {
 	t.Helper()
 	answer, err := http.Post("http://"+s.Admin+"/admin/rules", "application/yaml", strings.NewReader(rules))
@@ -105,6 +105,7 @@ func perUser(limit int) string {
 // TestAdminRulesReachEveryReplica changes rules by way of any of three processes
 // that share a Redis, one of which loses it for a while.
 func TestAdminRulesReachEveryReplica(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t, redistest.Config{})
 	const replicas = 3
 	var wires [replicas]*wire
@@ -124,10 +125,14 @@ func TestAdminRulesReachEveryReplica(t *testing.T) {
 		t.Logf("replica %d has a limit of %d after %v", i, n, time.Since(since).Round(time.Millisecond))
 	}
 	apply := func(i int, rules string) {
-		t.Helper()
-		if status := applyRules(t, services[i], rules); status != http.StatusOK {
-			t.Fatalf("replica %d answered %d", i, status)
-		}
+		// Redis has a second to answer, which a busy machine may exceed.
+		harness.Eventually(t, fmt.Sprintf("replica %d takes rules", i), func() bool {
+			status := applyRules(t, services[i], rules)
+			if status != http.StatusOK && status != http.StatusServiceUnavailable {
+				t.Errorf("replica %d answered %d", i, status)
+			}
+			return status == http.StatusOK
+		})
 	}
 
 	apply(0, perUser(5))
@@ -161,10 +166,7 @@ func TestAdminRulesReachEveryReplica(t *testing.T) {
 	for i := range services {
 		all.Go(func() {
 			for n := range 4 {
-				rules := fmt.Sprintf("domain: many\ndescriptors: [{key: k%d_%d, rate_limit: {unlimited: true}}]\n", i, n)
-				if status := applyRules(t, services[i], rules); status != http.StatusOK {
-					t.Errorf("replica %d answered %d", i, status)
-				}
+				apply(i, fmt.Sprintf("domain: many\ndescriptors: [{key: k%d_%d, rate_limit: {unlimited: true}}]\n", i, n))
 			}
 		})
 	}

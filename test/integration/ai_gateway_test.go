@@ -60,19 +60,18 @@ func startForAIGateway(t *testing.T) *harness.Service {
 	}
 	rules := filepath.Join(t.TempDir(), "llm-budget.yaml")
 	write(t, rules, example(t, "llm-budget.yaml"))
-	service := harness.StartBare(t, map[string]string{
-		"LOG_LEVEL":                  "debug",
-		"REDIS_SOCKET_TYPE":          "tcp",
-		"REDIS_URL":                  redistest.Start(t, redistest.Config{}).Addr,
-		"REDIS_TIMEOUT":              "5s",
-		"RUNTIME_ROOT":               "/data",
-		"RUNTIME_SUBDIRECTORY":       "ratelimit",
-		"USE_STATSD":                 "false",
-		"CONFIG_TYPE":                "GRPC_XDS_SOTW",
-		"CONFIG_GRPC_XDS_NODE_ID":    aiGatewayNode,
-		"CONFIG_GRPC_XDS_SERVER_URL": control.addr,
-		"CONFIG_PATH":                rules,
-	})
+	service := harness.StartBare(t, patiently(
+		"LOG_LEVEL=debug",
+		"REDIS_SOCKET_TYPE=tcp",
+		"REDIS_URL="+redistest.Start(t, redistest.Config{}).Addr,
+		"RUNTIME_ROOT=/data",
+		"RUNTIME_SUBDIRECTORY=ratelimit",
+		"USE_STATSD=false",
+		"CONFIG_TYPE=GRPC_XDS_SOTW",
+		"CONFIG_GRPC_XDS_NODE_ID="+aiGatewayNode,
+		"CONFIG_GRPC_XDS_SERVER_URL="+control.addr,
+		"CONFIG_PATH="+rules,
+	)...)
 	service.AwaitHealthy(t)
 	harness.Eventually(t, "the quotas are in force", func() bool {
 		return strings.Contains(service.Get(t, service.Admin, "/rlconfig"), aiGatewayDomain+".backend_name_default/openai.model_name_override_small")
@@ -83,7 +82,7 @@ func startForAIGateway(t *testing.T) *harness.Service {
 // TestQuotaPolicyOfAIGateway: a request passes while any of the quotas that it meets has
 // room, and answers are charged whether or not there is.
 func TestQuotaPolicyOfAIGateway(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	service := startForAIGateway(t)
 	const ok, over = rls.RateLimitResponse_OK, rls.RateLimitResponse_OVER_LIMIT
 	ask := func(hits uint64, tenants ...string) rls.RateLimitResponse_Code {
@@ -171,7 +170,7 @@ func withReservations(t *testing.T, config string) string {
 // tokens of 100,000: under a QuotaPolicy alone, which is charged afterwards, and with
 // reservations beside it.
 func TestReservationsForAIGateway(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	const budget, cost, clients = 100_000, 8_000, 20
 	config, err := os.ReadFile(filepath.Join("testdata", "ai-gateway.yaml"))
 	if err != nil {

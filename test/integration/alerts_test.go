@@ -139,6 +139,7 @@ func many(n int, key string, value func(i int) string) *rls.RateLimitRequest {
 // real Prometheus scrapes it and evaluates the alert rules. Before, no alert fires; then
 // those of the fault and no others; and after the repair, no more.
 func TestAlertsFireOnFaults(t *testing.T) {
+	t.Parallel()
 	const rules = `
 domain: edge
 descriptors:
@@ -146,20 +147,9 @@ descriptors:
   - {key: second, rate_limit: {unit: second, requests_per_unit: 1000000000}}
   - {key: nobody, rate_limit: {unit: year, requests_per_unit: 0}}
 `
-	start := func(flags ...string) (service *harness.Service, path string) {
+	start := func(settings ...string) (service *harness.Service, path string) {
 		path = writeRules(t, rules)
-		return harness.StartService(t, path, flags...), path
-	}
-	withRedis := func(environment map[string]string) *harness.Service {
-		environment["REDIS_TIMEOUT"] = "10s" // a busy machine may need longer than is right in production
-		for name, value := range environment {
-			t.Setenv(name, value)
-		}
-		service, _ := start()
-		for name := range environment {
-			t.Setenv(name, "") // the same as unset
-		}
-		return service
+		return harness.StartService(t, path, settings...), path
 	}
 	authority := tlstest.NewAuthority(t)
 	certificate := func(from, until time.Duration) *redistest.TLS {
@@ -178,9 +168,9 @@ descriptors:
 
 	store, years, seconds, busy := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{})
 	well, _ := start()
-	away := withRedis(map[string]string{"REDIS_URL": "redis://" + store.Addr})
-	part := withRedis(map[string]string{"REDIS_URL": "redis://" + years.Addr, "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "redis://" + seconds.Addr})
-	slow := withRedis(map[string]string{"REDIS_URL": "redis://" + busy.Addr})
+	away, _ := start(patiently("REDIS_URL=redis://" + store.Addr)...)
+	part, _ := start(patiently("REDIS_URL=redis://"+years.Addr, "REDIS_PERSECOND=true", "REDIS_PERSECOND_URL=redis://"+seconds.Addr)...)
+	slow, _ := start(patiently("REDIS_URL=redis://" + busy.Addr)...)
 	refuses, refused := start()
 	same, _ := start()
 	differs, different := start()
@@ -189,7 +179,7 @@ descriptors:
 	crowded, _ := start("--max-connections", "5")
 	flooded, _ := start("--max-wait", "1ns", "--grpc-front", "grpc-go")
 	late, _ := start("--backend", "memory", "--grpc-front", "lean") // which refuses nothing then
-	overTLS := startOverTLS(t, certificate(-time.Hour, 10*time.Hour), map[string]string{"RUNTIME_ROOT": filepath.Dir(writeRules(t, rules)), "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": "."})
+	overTLS := startOverTLS(t, certificate(-time.Hour, 10*time.Hour), "RUNTIME_ROOT="+filepath.Dir(writeRules(t, rules)), "RUNTIME_APPDIRECTORY=.")
 
 	crowd := func(to *harness.Service) func() {
 		client := rls.NewRateLimitServiceClient(to.Dial(t))

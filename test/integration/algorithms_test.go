@@ -60,6 +60,7 @@ descriptors:
 `
 
 func TestAlgorithms(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "http.yaml", algorithmRules)
 	for _, tt := range []struct {
 		user  string
@@ -118,6 +119,7 @@ func seconds(t *testing.T, answer harness.Answer, header string) int {
 }
 
 func TestShadowModeLetsPassAndCounts(t *testing.T) {
+	t.Parallel()
 	service, envoy := start(t, "http.yaml", algorithmRules)
 	for i := range 8 {
 		remaining(t, get(t, envoy, http.StatusOK, "x-user", "shadow"), max(0, 4-i))
@@ -136,6 +138,7 @@ func TestShadowModeLetsPassAndCounts(t *testing.T) {
 }
 
 func TestUsersAreSeparate(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "http.yaml", `
 domain: edge
 descriptors:

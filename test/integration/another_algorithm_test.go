@@ -16,6 +16,7 @@ import (
 // TestAnotherAlgorithm adds one to a copy of the code, by one Go file, one Lua file
 // and one row in the registry, and finds it everywhere.
 func TestAnotherAlgorithm(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	for _, name := range []string{"go.mod", "go.sum", "cmd", "config/schema", "internal"} {
 		copyTree(t, filepath.Join("..", "..", name), filepath.Join(root, name))
@@ -49,7 +50,9 @@ func TestAnotherAlgorithm(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func(args ...string) string {
-		out, err := exec.Command(program, args...).CombinedOutput()
+		cmd := exec.Command(program, args...)
+		cmd.Env = harness.Environment()
+		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Errorf("%v: %v:\n%s", args, err, out)
 		}
@@ -59,14 +62,11 @@ func TestAnotherAlgorithm(t *testing.T) {
 		t.Errorf("explain says\n%s", out)
 	}
 	server := redistest.Start(t, redistest.Config{})
-	for name, env := range map[string]map[string]string{
-		"memory": {"BACKEND_TYPE": "memory"}, "redis": {"REDIS_URL": server.Addr, "REDIS_TIMEOUT": "5s"},
+	for name, settings := range map[string][]string{
+		"memory": {"BACKEND_TYPE=memory"}, "redis": patiently("REDIS_URL=" + server.Addr),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for variable, value := range env {
-				t.Setenv(variable, value)
-			}
-			service := harness.StartProgram(t, program, rules)
+			service := harness.StartProgram(t, program, rules, settings...)
 			for call, want := range []rls.RateLimitResponse_Code{rls.RateLimitResponse_OK, rls.RateLimitResponse_OVER_LIMIT} {
 				if answer := service.Ask(t, harness.Request("edge", 1, "user", "a")); answer.OverallCode != want {
 					t.Errorf("call %d: %v", call, answer)

@@ -7,6 +7,7 @@ import (
 
 // TestAnswersReachTheClient: what the service adds to an answer, Envoy hands on.
 func TestAnswersReachTheClient(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "http.yaml", `
 domain: edge
 descriptors:

@@ -13,6 +13,7 @@ import (
 )
 
 func TestEveryConfigurationIsValid(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob(harness.Config(t, "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files: %v", err)
@@ -28,6 +29,7 @@ func TestEveryConfigurationIsValid(t *testing.T) {
 }
 
 func TestUserAddressAndPath(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "http.yaml", example(t, "edge.yaml"))
 	requests := 0 // each of them counts for the address, refused or not
 	ask := func(status int, path string, headers ...string) {
@@ -57,6 +59,7 @@ func TestUserAddressAndPath(t *testing.T) {
 }
 
 func TestNestedDescriptors(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "nested.yaml", example(t, "edge.yaml"))
 	post := func(status int, headers ...string) {
 		t.Helper()
@@ -86,6 +89,7 @@ func TestNestedDescriptors(t *testing.T) {
 }
 
 func TestAddressesBehindLoadBalancer(t *testing.T) {
+	t.Parallel()
 	service, envoy := start(t, "per-address.yaml", example(t, "edge.yaml"))
 	const client, neighbour, stranger = "192.0.2.7", "192.0.2.8", "198.51.100.1"
 	exhaust(t, envoy, 300, "x-forwarded-for", client)
@@ -103,6 +107,7 @@ func TestAddressesBehindLoadBalancer(t *testing.T) {
 }
 
 func TestDryRunRefusesNobodyUntilEnforced(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "dry-run.yaml", example(t, "edge.yaml"))
 	for range 10 {
 		if answer := get(t, envoy, http.StatusOK, "x-user", "alice"); answer.Header.Get("X-Envoy-Ratelimited") != "" {
@@ -125,6 +130,7 @@ func TestDryRunRefusesNobodyUntilEnforced(t *testing.T) {
 // TestSoftLimitMarksWhatPasses: the service behind Envoy sees the mark of a limit in
 // shadow mode, and none that a client has set.
 func TestSoftLimitMarksWhatPasses(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "soft-limit.yaml", `
 domain: edge
 descriptors:
@@ -143,6 +149,7 @@ descriptors:
 
 // TestAccessLogSaysWhichRule refused a request, and which would have but for shadow mode.
 func TestAccessLogSaysWhichRule(t *testing.T) {
+	t.Parallel()
 	_, envoy := start(t, "access-log.yaml", `
 domain: edge
 descriptors:

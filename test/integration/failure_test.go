@@ -8,6 +8,7 @@ import (
 )
 
 func TestFailureMode(t *testing.T) {
+	t.Parallel()
 	service, envoy := start(t, "failure-mode.yaml", example(t, "edge.yaml"))
 	const open, closed = 10000, 10001
 	ask := func(port int) harness.Answer {

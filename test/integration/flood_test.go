@@ -34,9 +34,9 @@ import (
 // figures.
 
 // floodClient is a service to be flooded, and one of its ordinary clients.
-func floodClient(t *testing.T, flags ...string) (*harness.Service, rls.RateLimitServiceClient) {
+func floodClient(t *testing.T, settings ...string) (*harness.Service, rls.RateLimitServiceClient) {
 	t.Helper()
-	service := startService(t, rulesAllowing(1_000_000_000), flags...)
+	service := startService(t, rulesAllowing(1_000_000_000), settings...)
 	return service, rls.NewRateLimitServiceClient(service.Dial(t))
 }
 
@@ -53,22 +53,18 @@ func answers(t *testing.T, service *harness.Service) {
 // TestOverloadIsRefused lets nothing wait, so that all load is overload. The lean front
 // refuses only what waits for Redis: it decides in memory as soon as it has read a request.
 func TestOverloadIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
-		name    string
-		redis   bool
-		flags   []string
-		refuses bool
+		name     string
+		settings []string
+		refuses  bool
 	}{
-		{"grpc-go in memory", false, []string{"--grpc-front", "grpc-go"}, true},
-		{"lean in Redis", true, []string{"--grpc-front", "lean"}, true},
-		{"lean in memory", false, []string{"--grpc-front", "lean", "--backend", "memory"}, false},
+		{"grpc-go in memory", []string{"--grpc-front", "grpc-go"}, true},
+		{"lean in Redis", patiently("REDIS_URL="+redistest.Start(t, redistest.Config{}).Addr, "--grpc-front", "lean"), true},
+		{"lean in memory", []string{"--grpc-front", "lean", "--backend", "memory"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.redis {
-				t.Setenv("REDIS_URL", redistest.Start(t, redistest.Config{}).Addr)
-				t.Setenv("REDIS_TIMEOUT", "10s")
-			}
-			service, client := floodClient(t, append(tt.flags, "--max-wait", "1ns")...)
+			service, client := floodClient(t, append(tt.settings, "--max-wait", "1ns")...)
 			overload(t, service, client, tt.refuses)
 		})
 	}
@@ -101,7 +97,7 @@ func overload(t *testing.T, service *harness.Service, client rls.RateLimitServic
 		harness.Eventually(t, "requests are refused and the log says so", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return seen[codes.ResourceExhausted] > 100 && seen[codes.OK] > 100 && service.Printed("overloaded: requests were refused")
+			return seen[codes.ResourceExhausted] > 0 && seen[codes.OK] > 0 && service.Printed("overloaded: requests were refused")
 		})
 	} else {
 		harness.Eventually(t, "there is overload, and requests are answered", func() bool {
@@ -131,6 +127,7 @@ func overload(t *testing.T, service *harness.Service, client rls.RateLimitServic
 
 // TestKeysAreBounded counts many more keys than there may be.
 func TestKeysAreBounded(t *testing.T) {
+	t.Parallel()
 	const most, keys, each = 2000, 50_000, 50
 	service, client := floodClient(t, "--max-keys", fmt.Sprint(most))
 	for from := 0; from < keys; from += each {
@@ -151,6 +148,7 @@ func TestKeysAreBounded(t *testing.T) {
 
 // TestTooMuchInARequest sends what is larger than it may be.
 func TestTooMuchInARequest(t *testing.T) {
+	t.Parallel()
 	service, client := floodClient(t)
 	many := &rls.RateLimitRequest{Domain: "edge"}
 	for range 1000 {
@@ -185,6 +183,7 @@ func TestTooMuchInARequest(t *testing.T) {
 
 // TestConnectionsAreBounded opens as many connections as there may be, and then more.
 func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
 	const most = 300
 	service, _ := floodClient(t, "--max-connections", fmt.Sprint(most))
 	answers(t, service) // has its connection
@@ -292,6 +291,7 @@ func (r *rude) put(message []byte) error {
 // refused, and others are answered. The machine may well be too slow for the rest of
 // the tests: that shall not count as overload here.
 func TestStreamsAreBounded(t *testing.T) {
+	t.Parallel()
 	const most, more, connections = 200, 50, 10
 	service, _ := floodClient(t, "--max-streams", fmt.Sprint(most), "--max-wait", "1m")
 	for range connections {
@@ -323,6 +323,7 @@ func TestStreamsAreBounded(t *testing.T) {
 // TestClientThatReadsNoAnswers goes on asking. The server stops to read from it
 // before its answers fill memory.
 func TestClientThatReadsNoAnswers(t *testing.T) {
+	t.Parallel()
 	service, _ := floodClient(t)
 	message, err := proto.Marshal(harness.Request("edge", 1, "user", "alice"))
 	if err != nil {
@@ -351,6 +352,7 @@ func TestClientThatReadsNoAnswers(t *testing.T) {
 
 // TestLongHeaders are refused, and cost the connection's other requests nothing.
 func TestLongHeaders(t *testing.T) {
+	t.Parallel()
 	service, _ := floodClient(t, "--max-header-bytes", "4096")
 	client := rls.NewRateLimitServiceClient(service.Dial(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -367,6 +369,7 @@ func TestLongHeaders(t *testing.T) {
 // TestReloadStorm saves many rules every 50 ms under load: no request fails, each
 // is decided, and the last rules are in force at the end.
 func TestReloadStorm(t *testing.T) {
+	t.Parallel()
 	const rules, saves = 500, 30
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	text := func(version int) string {

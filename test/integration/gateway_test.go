@@ -62,7 +62,7 @@ func gatewaySends(t *testing.T) map[string][]types.Resource {
 // TestSmoothLimitsForEnvoyGateway gives all limits of BackendTrafficPolicies another
 // algorithm by variables, and some of them one of their own by a file.
 func TestSmoothLimitsForEnvoyGateway(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	authority := tlstest.NewAuthority(t)
 	planeCert, planeKey := authority.Issue("envoy-gateway", "envoy-gateway", time.Hour)
 	cert, key := authority.Issue("envoy-rate-limit", "127.0.0.1", time.Hour)
@@ -71,22 +71,22 @@ func TestSmoothLimitsForEnvoyGateway(t *testing.T) {
 	if err := os.WriteFile(adjust, []byte("adjust:\n  - rules: {path: first-route*masked_remote_address*}\n    set: {algorithm: leaky_bucket, on_backend_error: local}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	service := harness.StartBare(t, map[string]string{
-		"CONFIG_TYPE":                        "GRPC_XDS_SOTW",
-		"CONFIG_GRPC_XDS_SERVER_URL":         control.addr,
-		"CONFIG_GRPC_XDS_NODE_ID":            gatewayNode,
-		"CONFIG_GRPC_XDS_SERVER_USE_TLS":     "true",
-		"CONFIG_GRPC_XDS_CLIENT_TLS_CERT":    cert,
-		"CONFIG_GRPC_XDS_CLIENT_TLS_KEY":     key,
-		"CONFIG_GRPC_XDS_SERVER_TLS_CACERT":  authority.File,
-		"CONFIG_GRPC_XDS_SERVER_TLS_SAN":     "envoy-gateway",
-		"FORCE_START_WITHOUT_INITIAL_CONFIG": "true",
-		"REDIS_SOCKET_TYPE":                  "tcp",
-		"REDIS_URL":                          redistest.Start(t, redistest.Config{}).Addr,
-		"CONFIG_PATH":                        adjust,
-		"DEFAULT_ALGORITHM":                  "token_bucket",
-		"DEFAULT_BURST":                      "20%",
-	})
+	service := harness.StartBare(t, patiently(
+		"CONFIG_TYPE=GRPC_XDS_SOTW",
+		"CONFIG_GRPC_XDS_SERVER_URL="+control.addr,
+		"CONFIG_GRPC_XDS_NODE_ID="+gatewayNode,
+		"CONFIG_GRPC_XDS_SERVER_USE_TLS=true",
+		"CONFIG_GRPC_XDS_CLIENT_TLS_CERT="+cert,
+		"CONFIG_GRPC_XDS_CLIENT_TLS_KEY="+key,
+		"CONFIG_GRPC_XDS_SERVER_TLS_CACERT="+authority.File,
+		"CONFIG_GRPC_XDS_SERVER_TLS_SAN=envoy-gateway",
+		"FORCE_START_WITHOUT_INITIAL_CONFIG=true",
+		"REDIS_SOCKET_TYPE=tcp",
+		"REDIS_URL="+redistest.Start(t, redistest.Config{}).Addr,
+		"CONFIG_PATH="+adjust,
+		"DEFAULT_ALGORITHM=token_bucket",
+		"DEFAULT_BURST=20%",
+	)...)
 	harness.Eventually(t, "the service answers before there are rules", func() bool {
 		answer, err := http.Get("http://" + service.HTTP + "/healthcheck")
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/distlimiter/ratelimit/internal/backend/redis/redistest"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
@@ -63,7 +64,7 @@ func (b *slowBackEnd) await(n int) {
 	for range n {
 		select {
 		case <-b.arrived:
-		case <-b.t.Context().Done():
+		case <-time.After(2 * time.Minute):
 			b.t.Fatal("requests do not arrive")
 		}
 	}
@@ -112,11 +113,10 @@ const refusedSettlements = `ratelimit_holds_total{domain="concurrency",result="u
 // TestTenAtATimeAndNeverEleven has 50 clients ask through two Envoys and two replicas. They
 // all send one x-request-id, and one of their own choice for what tells requests apart.
 func TestTenAtATimeAndNeverEleven(t *testing.T) {
-	server := redistest.Start(t, redistest.Config{})
-	t.Setenv("REDIS_URL", server.Addr)
-	t.Setenv("REDIS_TIMEOUT", "5s")
+	t.Parallel()
+	settings := patiently("REDIS_URL=" + redistest.Start(t, redistest.Config{}).Addr)
 	rules, back := example(t, "concurrency.yaml"), startBackEnd(t)
-	replicas := []*harness.Service{startService(t, rules), startService(t, rules)}
+	replicas := []*harness.Service{startService(t, rules, settings...), startService(t, rules, settings...)}
 	envoys := []*harness.Envoy{inFrontOf(t, back, "concurrency.yaml", "", replicas[0]), inFrontOf(t, back, "concurrency.yaml", "", replicas[1])}
 	ask := func(i int) int {
 		answer, err := envoys[i%2].Do(http.MethodGet, 10000, "/", "x-user", "alice", "x-request-id", "8e2b5ddc-cf5c-4c0c-b5a8-ab1a2f3b9d6e", "x-hold-id", "mine")
@@ -195,6 +195,7 @@ func TestTenAtATimeAndNeverEleven(t *testing.T) {
 
 // TestHoweverARequestEndsItsSlotComesBack.
 func TestHoweverARequestEndsItsSlotComesBack(t *testing.T) {
+	t.Parallel()
 	service, back := startService(t, example(t, "concurrency.yaml"), "--backend", "memory"), startBackEnd(t)
 	for name, end := range map[string]struct {
 		timeout string
@@ -206,7 +207,7 @@ func TestHoweverARequestEndsItsSlotComesBack(t *testing.T) {
 			back.goOn <- func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }
 		}},
 		"the client has left":  {"", 0, func(cancel func()) { cancel() }},
-		"it timed out":         {"0.2s", http.StatusGatewayTimeout, func(func()) {}},
+		"it timed out":         {"1s", http.StatusGatewayTimeout, func(func()) {}},
 		"the upstream is gone": {"", http.StatusServiceUnavailable, func(func()) { back.goOn <- func(http.ResponseWriter) { panic(http.ErrAbortHandler) } }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -244,6 +245,7 @@ func TestHoweverARequestEndsItsSlotComesBack(t *testing.T) {
 
 // TestAWebsocketHoldsUntilItIsClosed.
 func TestAWebsocketHoldsUntilItIsClosed(t *testing.T) {
+	t.Parallel()
 	service, back := startService(t, example(t, "concurrency.yaml"), "--backend", "memory"), startBackEnd(t)
 	envoy := inFrontOf(t, back, "concurrency.yaml", "", service)
 	address := strings.TrimSuffix(strings.TrimPrefix(envoy.URL(10000, "/"), "http://"), "/")
@@ -281,7 +283,7 @@ func TestAWebsocketHoldsUntilItIsClosed(t *testing.T) {
 
 // TestSlotsOfAnEnvoyThatDiesExpire.
 func TestSlotsOfAnEnvoyThatDiesExpire(t *testing.T) {
-	t.Parallel() // most of it waits until the hold expires
+	t.Parallel()
 	rules := strings.Replace(example(t, "concurrency.yaml"), "expires: 60s", "expires: 10s", 1)
 	service, back := startService(t, rules, "--backend", "memory"), startBackEnd(t)
 	envoy := inFrontOf(t, back, "concurrency.yaml", "", service)
@@ -304,6 +306,7 @@ func TestSlotsOfAnEnvoyThatDiesExpire(t *testing.T) {
 // TestReservationsBoundTheOvershoot asks with 50 requests at once, each of which costs
 // 4,000 of 100,000 tokens, with a reservation of 5,000 and without any.
 func TestReservationsBoundTheOvershoot(t *testing.T) {
+	t.Parallel()
 	const budget, cost, reserve, clients = 100_000, 4_000, 5_000, 50
 	answer := func(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/json")

@@ -18,6 +18,7 @@ import (
 // fast as they are answered, with all settings at their defaults: no call fails, and
 // the limit is met exactly.
 func TestHotKeyOfThreeReplicas(t *testing.T) {
+	// Not in parallel, because the test is about time.
 	const (
 		replicas, clients, calls = 3, 16, 200
 		limit                    = 1000
@@ -26,7 +27,6 @@ func TestHotKeyOfThreeReplicas(t *testing.T) {
 		hops                     = 3                      // of a call: the service, Redis, the service
 	)
 	server := redistest.Start(t, redistest.Config{})
-	t.Setenv("REDIS_URL", "redis://"+server.Addr)
 	rules := filepath.Join(t.TempDir(), "rules.yaml")
 	const text = "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {unit: year, requests_per_unit: 1000, algorithm: token_bucket}}\n"
 	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
@@ -42,7 +42,7 @@ func TestHotKeyOfThreeReplicas(t *testing.T) {
 	var failures []failure
 	var wait sync.WaitGroup
 	for range replicas {
-		service := harness.StartService(t, rules)
+		service := harness.StartService(t, rules, "REDIS_URL=redis://"+server.Addr)
 		for range clients {
 			client := rls.NewRateLimitServiceClient(service.Dial(t))
 			wait.Go(func() {

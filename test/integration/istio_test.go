@@ -191,6 +191,7 @@ func isList(v any) bool {
 var istioBases = map[string]string{"ingress-gateway.yaml": "istio-gateway.yaml", "sidecar.yaml": "istio-sidecar.yaml"}
 
 func TestIstioManifestsAreValid(t *testing.T) {
+	t.Parallel()
 	manifests, err := filepath.Glob(harness.Config(t, "istio/*.yaml"))
 	if err != nil || len(manifests) == 0 {
 		t.Fatalf("no manifests: %v", err)
@@ -215,6 +216,7 @@ func startIstio(t *testing.T, manifest string) *harness.Envoy {
 }
 
 func TestIstioGateway(t *testing.T) {
+	t.Parallel()
 	envoy := startIstio(t, "ingress-gateway.yaml")
 	exhaust(t, envoy, 10, "x-user", "alice")
 	get(t, envoy, http.StatusOK, "x-user", "bob")
@@ -235,6 +237,7 @@ func TestIstioGateway(t *testing.T) {
 }
 
 func TestIstioSidecar(t *testing.T) {
+	t.Parallel()
 	envoy := startIstio(t, "sidecar.yaml")
 	exhaust(t, envoy, 10, "x-user", "alice")
 	post := func(status int) {

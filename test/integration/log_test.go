@@ -19,6 +19,7 @@ import (
 // TestCallersCannotFillTheLog does hundreds of times whatever a caller can do that is worth a
 // line of the log: most are left out, and the log says so.
 func TestCallersCannotFillTheLog(t *testing.T) {
+	t.Parallel()
 	const times = 300
 	token := filepath.Join(t.TempDir(), "token")
 	write(t, token, strings.Repeat("t", 32))

@@ -1,6 +1,9 @@
 // Package integration tests the whole path over HTTP: a client, the real Envoy
 // with the configurations of envoy/, and this project's binary with the rules of
 // config/examples.
+//
+// The tests run beside each other, each with programs of its own, except those that measure
+// how long the machine takes.
 package integration
 
 import (
@@ -17,15 +20,15 @@ import (
 func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // start serves rules and runs Envoy with a file of envoy/ in front of it.
-func start(t *testing.T, file, rules string, flags ...string) (*harness.Service, *harness.Envoy) {
+func start(t *testing.T, file, rules string, settings ...string) (*harness.Service, *harness.Envoy) {
 	t.Helper()
-	service := startService(t, rules, flags...)
+	service := startService(t, rules, settings...)
 	return service, harness.StartEnvoy(t, file, service)
 }
 
-func startService(t *testing.T, rules string, flags ...string) *harness.Service {
+func startService(t *testing.T, rules string, settings ...string) *harness.Service {
 	t.Helper()
-	return harness.StartService(t, writeRules(t, rules), flags...)
+	return harness.StartService(t, writeRules(t, rules), settings...)
 }
 
 func writeRules(t *testing.T, rules string) string {

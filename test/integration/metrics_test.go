@@ -24,6 +24,7 @@ import (
 // the mapping in front of its statsd names makes of these, and our own. Who changes one
 // on purpose changes testdata/metrics.txt, and says so in the changelog.
 func TestMetricNames(t *testing.T) {
+	t.Parallel()
 	want, wantSent := metricsList(t)
 	sent := listenStatsd(t)
 	certificates := redistest.NewTLS(t)
@@ -42,25 +43,22 @@ descriptors:
   - {key: brief, rate_limit: {algorithm: token_bucket, unit: year, requests_per_unit: 2}}
 `
 	write(t, rules, text)
-	environment := map[string]string{
-		"USE_STATSD": "true", "STATSD_HOST": sent.host, "STATSD_PORT": sent.port, "STATS_FLUSH_INTERVAL": "50ms",
-		"RUNTIME_ROOT": dir, "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": ".",
+	start := func(settings ...string) *harness.Service {
+		s := harness.StartBare(t, settings...)
+		s.AwaitHealthy(t)
+		return s
 	}
-	overTLS := startOverTLS(t, certificates, environment)
-	inMemory := harness.StartBare(t, with(environment, map[string]string{"BACKEND_TYPE": "memory", "SHADOW_MODE": "true"}))
-	inMemory.AwaitHealthy(t)
-	patiently(t)
-	inRedis := harness.StartBare(t, with(environment, map[string]string{
-		"BACKEND_TYPE": "redis", "SHADOW_MODE": "", "REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": server.Addr, "REDIS_TLS": "true", "LOCAL_CACHE_SIZE_IN_BYTES": "100000",
-		"REDIS_TLS_CACERT": certificates.CA, "REDIS_TLS_CLIENT_CERT": certificates.ClientCert, "REDIS_TLS_CLIENT_KEY": certificates.ClientKey,
-	}))
-	inRedis.AwaitHealthy(t)
+	settings := []string{
+		"USE_STATSD=true", "STATSD_HOST=" + sent.host, "STATSD_PORT=" + sent.port, "STATS_FLUSH_INTERVAL=50ms",
+		"RUNTIME_ROOT=" + dir, "RUNTIME_APPDIRECTORY=.",
+	}
+	withRedis := append(patiently("REDIS_SOCKET_TYPE=tcp"), settings...)
 	seconds := redistest.Start(t, redistest.Config{})
-	inTwo := harness.StartBare(t, map[string]string{
-		"REDIS_URL": seconds.Addr, "REDIS_TLS": "", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_SOCKET_TYPE": "tcp", "REDIS_PERSECOND_URL": seconds.Addr, "REDIS_PERSECOND_TLS": "",
-		"REDIS_TLS_CACERT": "", "REDIS_TLS_CLIENT_CERT": "", "REDIS_TLS_CLIENT_KEY": "",
-	})
-	inTwo.AwaitHealthy(t)
+	overTLS := startOverTLS(t, certificates, settings...)
+	inMemory := start(append(settings, "BACKEND_TYPE=memory", "SHADOW_MODE=true")...)
+	inRedis := start(append(withRedis, "REDIS_URL="+server.Addr, "REDIS_TLS=true", "LOCAL_CACHE_SIZE_IN_BYTES=100000",
+		"REDIS_TLS_CACERT="+certificates.CA, "REDIS_TLS_CLIENT_CERT="+certificates.ClientCert, "REDIS_TLS_CLIENT_KEY="+certificates.ClientKey)...)
+	inTwo := start(append(withRedis, "REDIS_URL="+seconds.Addr, "REDIS_PERSECOND=true", "REDIS_PERSECOND_SOCKET_TYPE=tcp", "REDIS_PERSECOND_URL="+seconds.Addr)...)
 	asked := []*harness.Service{inMemory, inRedis}
 	for range 4 {
 		for _, s := range asked {
@@ -119,21 +117,11 @@ descriptors:
 	}
 }
 
-// with returns both together.
-func with(environment, more map[string]string) map[string]string {
-	all := maps.Clone(environment)
-	maps.Copy(all, more)
-	return all
-}
-
-// startOverTLS starts a service that takes gRPC by TLS. The harness can't ask it. The
-// variables that it was given are empty afterwards.
-func startOverTLS(t *testing.T, certificates *redistest.TLS, environment map[string]string) *harness.Service {
+// startOverTLS starts a service that takes gRPC by TLS. The harness can't ask it.
+func startOverTLS(t *testing.T, certificates *redistest.TLS, variables ...string) *harness.Service {
 	t.Helper()
-	environment = with(environment, map[string]string{
-		"BACKEND_TYPE": "memory", "GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificates.ServerCert, "GRPC_SERVER_TLS_KEY": certificates.ServerKey,
-	})
-	s := harness.StartBare(t, environment)
+	s := harness.StartBare(t, append(variables,
+		"BACKEND_TYPE=memory", "GRPC_SERVER_USE_TLS=true", "GRPC_SERVER_TLS_CERT="+certificates.ServerCert, "GRPC_SERVER_TLS_KEY="+certificates.ServerKey)...)
 	harness.Eventually(t, "the service over TLS answers", func() bool {
 		conn, err := net.Dial("tcp", s.Admin)
 		if err == nil {
@@ -141,9 +129,6 @@ func startOverTLS(t *testing.T, certificates *redistest.TLS, environment map[str
 		}
 		return err == nil
 	})
-	for name := range environment {
-		t.Setenv(name, "") // the same as unset
-	}
 	return s
 }
 

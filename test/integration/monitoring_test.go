@@ -28,6 +28,7 @@ func monitoring(t *testing.T, file string) string {
 }
 
 func TestAlertRules(t *testing.T) {
+	t.Parallel()
 	unitTests := filepath.Join(harness.Root(t), "deploy", "testdata", "alerts_test.yaml")
 	for _, args := range [][]string{
 		{"check", "rules", "--lint=all", "--lint-fatal", monitoring(t, "alerts.yaml")},
@@ -190,6 +191,7 @@ func everySelector(expr string) (all []string) {
 }
 
 func TestDashboardAndAlertsHaveTheirMetrics(t *testing.T) {
+	t.Parallel()
 	// Rules of two levels, one of them in shadow mode, and one that holds.
 	rules := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, rules, `
@@ -207,16 +209,11 @@ limits:
 `)
 	certificates := redistest.NewTLS(t) // whose end is a metric
 	services := []*harness.Service{harness.StartService(t, rules)}
-	overTLS := startOverTLS(t, certificates, map[string]string{"RUNTIME_ROOT": filepath.Dir(rules), "RUNTIME_SUBDIRECTORY": "", "RUNTIME_APPDIRECTORY": "."})
-	patiently(t)
-	t.Setenv("REDIS_SOCKET_TYPE", "tcp")
-	for name, value := range map[string]string{
-		"REDIS_URL": redistest.Start(t, redistest.Config{TLS: certificates}).Addr, "REDIS_TLS": "true",
-		"REDIS_TLS_CACERT": certificates.CA, "REDIS_TLS_CLIENT_CERT": certificates.ClientCert, "REDIS_TLS_CLIENT_KEY": certificates.ClientKey,
-	} {
-		t.Setenv(name, value)
-	}
-	services = append(services, harness.StartService(t, rules))
+	overTLS := startOverTLS(t, certificates, "RUNTIME_ROOT="+filepath.Dir(rules), "RUNTIME_APPDIRECTORY=.")
+	services = append(services, harness.StartService(t, rules, patiently(
+		"REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+redistest.Start(t, redistest.Config{TLS: certificates}).Addr, "REDIS_TLS=true",
+		"REDIS_TLS_CACERT="+certificates.CA, "REDIS_TLS_CLIENT_CERT="+certificates.ClientCert, "REDIS_TLS_CLIENT_KEY="+certificates.ClientKey,
+	)...))
 	for _, s := range services {
 		for range 3 {
 			s.Ask(t, harness.Request("edge", 1, "user", "alice"))

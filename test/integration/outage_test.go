@@ -72,6 +72,7 @@ func normal(samples []sample, end time.Time) (after time.Duration, ok bool) {
 // defaults: only error fails, no answer takes longer than its bound, and soon after the
 // end Redis decides again. With OUTAGE_TABLE=FILE it is frozen for 8 s and writes a table.
 func TestOutageInEachMode(t *testing.T) {
+	// Not in parallel, because the test is about time.
 	const (
 		bound   = 250 * time.Millisecond // of an answer, by default
 		again   = 200 * time.Millisecond // until Redis decides
@@ -85,7 +86,6 @@ func TestOutageInEachMode(t *testing.T) {
 	}
 	// What it has decided outlives a kill.
 	server := redistest.Start(t, redistest.Config{Args: []string{"--appendonly", "yes", "--appendfsync", "no"}})
-	t.Setenv("REDIS_URL", "redis://"+server.Addr)
 	modes := []string{"error", "allow", "deny", "local"}
 	text := "domain: edge\ndescriptors:\n"
 	for _, mode := range modes {
@@ -95,7 +95,7 @@ func TestOutageInEachMode(t *testing.T) {
 	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	service := harness.StartService(t, rules)
+	service := harness.StartService(t, rules, "REDIS_URL=redis://"+server.Addr)
 	for _, mode := range modes {
 		service.Ask(t, harness.Request("edge", used, "mode", mode))
 	}

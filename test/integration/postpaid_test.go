@@ -8,6 +8,7 @@ import (
 )
 
 func TestTokensAreChargedAfterTheAnswer(t *testing.T) {
+	t.Parallel()
 	service, envoy := start(t, "tokens.yaml", example(t, "llm.yaml"))
 	left := uint32(1000)
 	for _, step := range []struct {

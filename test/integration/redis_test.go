@@ -13,28 +13,25 @@ import (
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
-// patiently gives a busy machine more time than is right in production.
-func patiently(t *testing.T) {
-	t.Setenv("REDIS_TIMEOUT", "10s")
-	t.Setenv("REDIS_PERSECOND_TIMEOUT", "10s")
+// patiently returns settings with more time for Redis than is right in production, for a
+// busy machine.
+func patiently(settings ...string) []string {
+	return append([]string{"REDIS_TIMEOUT=10s", "REDIS_PERSECOND_TIMEOUT=10s"}, settings...)
 }
 
 // TestReplicasShareCounters has two replicas behind one Envoy each count in one
 // Redis, given as envoyproxy/ratelimit's users give it.
 func TestReplicasShareCounters(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
-	t.Setenv("REDIS_SOCKET_TYPE", "tcp")
-	t.Setenv("REDIS_URL", server.Addr)
-	t.Setenv("CACHE_KEY_PREFIX", "mine")
-
+	settings := patiently("REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+server.Addr, "CACHE_KEY_PREFIX=mine")
 	rules := `
 domain: edge
 descriptors:
   - {key: user, rate_limit: {unit: year, requests_per_unit: 5, algorithm: token_bucket}}
 `
-	first, envoy := start(t, "http.yaml", rules)
-	_, other := start(t, "http.yaml", rules)
+	first, envoy := start(t, "http.yaml", rules, settings...)
+	_, other := start(t, "http.yaml", rules, settings...)
 	for i := range 5 {
 		answer := get(t, []*harness.Envoy{envoy, other}[i%2], http.StatusOK, "x-user", "alice")
 		remaining(t, answer, 4-i)
@@ -60,17 +57,15 @@ descriptors:
 
 // TestRedisGoesAndComes shows the three answers without a store, and health.
 func TestRedisGoesAndComes(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	server := redistest.Start(t, redistest.Config{})
-	t.Setenv("REDIS_URL", "redis://"+server.Addr)
-	t.Setenv("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION", "true")
 	service := startService(t, `
 domain: edge
 descriptors:
   - {key: open, rate_limit: {unit: year, requests_per_unit: 1, on_backend_error: allow}}
   - {key: closed, rate_limit: {unit: year, requests_per_unit: 100, on_backend_error: deny}}
   - {key: local, rate_limit: {unit: year, requests_per_unit: 4, on_backend_error: local}}
-`, "--replicas", "2")
+`, patiently("REDIS_URL=redis://"+server.Addr, "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION=true", "--replicas", "2")...)
 	codes := func(key string, n int) (text string) {
 		for range n {
 			text += service.Ask(t, harness.Request("edge", 1, key, "x")).OverallCode.String() + " "
@@ -104,50 +99,56 @@ descriptors:
 // TestAnswersComeBeforeTheDeadline asks with a deadline, as Envoy does, while Redis is
 // frozen. What on_backend_error answers is there in time.
 func TestAnswersComeBeforeTheDeadline(t *testing.T) {
+	// Not in parallel, because the test is about time.
+	const (
+		deadline = 2 * time.Second
+		margin   = deadline / 10
+		hops     = 3 // of an answer: the service, gRPC, this process
+	)
 	server := redistest.Start(t, redistest.Config{})
-	t.Setenv("REDIS_URL", server.Addr)
 	service := startService(t, `
 domain: edge
 descriptors:
   - {key: open, rate_limit: {unit: year, requests_per_unit: 1, on_backend_error: allow}}
-`)
+`, "REDIS_URL="+server.Addr)
 	client := rls.NewRateLimitServiceClient(service.Dial(t))
+	var machine turns
+	done := make(chan struct{})
+	defer close(done)
+	go machine.measure(done)
 	ask := func(within time.Duration) time.Duration {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
 		began := time.Now()
 		answer, err := client.ShouldRateLimit(ctx, harness.Request("edge", 1, "open", "x"))
-		if err != nil || answer.OverallCode != rls.RateLimitResponse_OK {
-			t.Errorf("with a deadline in %v: %v, %v", within, answer, err)
+		took := time.Since(began)
+		// Where this process waits for a third of the margin, an answer may wait for all of it.
+		if stall := machine.longest(); (err != nil || answer.OverallCode != rls.RateLimitResponse_OK) && stall < margin/hops {
+			t.Errorf("with a deadline in %v: %v, %v; the machine stalled for %v at most", within, answer, err, stall)
 		}
-		return time.Since(began)
+		return took
 	}
 	ask(time.Minute) // which Redis answers
 	server.Freeze()
 	defer server.Thaw()
-	if took := ask(time.Second); took < 800*time.Millisecond {
-		t.Errorf("the answer took %v, want nearly the second that there is", took)
+	if took := ask(deadline); took < deadline-2*margin {
+		t.Errorf("the answer took %v, want nearly the %v that there are", took, deadline)
 	}
 }
 
 // TestPerSecondRedis looks into both servers for where the counters are.
 func TestPerSecondRedis(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	others, seconds := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{Password: "hush"})
-	t.Setenv("REDIS_SOCKET_TYPE", "tcp")
-	t.Setenv("REDIS_URL", others.Addr)
-	t.Setenv("REDIS_PERSECOND", "true")
-	t.Setenv("REDIS_PERSECOND_SOCKET_TYPE", "tcp")
-	t.Setenv("REDIS_PERSECOND_URL", seconds.Addr)
-	t.Setenv("REDIS_PERSECOND_AUTH", "hush")
 	service := startService(t, `
 domain: edge
 descriptors:
   - {key: fast, rate_limit: {unit: second, requests_per_unit: 1000000}}
   - {key: slow, rate_limit: {unit: year, requests_per_unit: 10}}
   - {key: both, rate_limits: [{unit: second, requests_per_unit: 1000000}, {unit: year, requests_per_unit: 10}]}
-`)
+`, patiently("REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+others.Addr,
+		"REDIS_PERSECOND=true", "REDIS_PERSECOND_SOCKET_TYPE=tcp", "REDIS_PERSECOND_URL="+seconds.Addr, "REDIS_PERSECOND_AUTH=hush")...)
 	calls := func() string {
 		return fmt.Sprint(service.Metric(t, `ratelimit_redis_calls_total{redis="main",result="ok"}`), " ",
 			service.Metric(t, `ratelimit_redis_calls_total{redis="per_second",result="ok"}`))
@@ -168,22 +169,17 @@ descriptors:
 // TestOnlyThePerSecondRedisHasTLS: the files of REDIS_TLS_… are for the connection that
 // has TLS on, as with envoyproxy/ratelimit.
 func TestOnlyThePerSecondRedisHasTLS(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	files := redistest.NewTLS(t)
 	others, seconds := redistest.Start(t, redistest.Config{}), redistest.Start(t, redistest.Config{TLS: files})
-	for name, value := range map[string]string{
-		"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": others.Addr,
-		"REDIS_PERSECOND": "true", "REDIS_PERSECOND_SOCKET_TYPE": "tcp", "REDIS_PERSECOND_URL": seconds.Addr, "REDIS_PERSECOND_TLS": "true",
-		"REDIS_TLS_CACERT": files.CA, "REDIS_TLS_CLIENT_CERT": files.ClientCert, "REDIS_TLS_CLIENT_KEY": files.ClientKey,
-	} {
-		t.Setenv(name, value)
-	}
 	service := startService(t, `
 domain: edge
 descriptors:
   - {key: fast, rate_limit: {unit: second, requests_per_unit: 1000000}}
   - {key: slow, rate_limit: {unit: year, requests_per_unit: 10}}
-`)
+`, patiently("REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+others.Addr,
+		"REDIS_PERSECOND=true", "REDIS_PERSECOND_SOCKET_TYPE=tcp", "REDIS_PERSECOND_URL="+seconds.Addr, "REDIS_PERSECOND_TLS=true",
+		"REDIS_TLS_CACERT="+files.CA, "REDIS_TLS_CLIENT_CERT="+files.ClientCert, "REDIS_TLS_CLIENT_KEY="+files.ClientKey)...)
 	for _, key := range []string{"fast", "slow"} {
 		if answer := service.Ask(t, harness.Request("edge", 1, key, "x")); answer.OverallCode != rls.RateLimitResponse_OK {
 			t.Errorf("%s: %v", key, answer)

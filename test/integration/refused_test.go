@@ -13,6 +13,7 @@ import (
 // TestRefusedRequestsChargeNothing as STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT says,
 // wherever the counters of a request are.
 func TestRefusedRequestsChargeNothing(t *testing.T) {
+	t.Parallel()
 	const rules = `
 domain: edge
 descriptors:
@@ -22,31 +23,23 @@ descriptors:
 `
 	for _, tt := range []struct {
 		name  string
-		redis func(t *testing.T) map[string]string
+		store func(t *testing.T) []string
 	}{
-		{"memory", func(*testing.T) map[string]string { return nil }},
-		{"single", func(t *testing.T) map[string]string {
-			return map[string]string{"REDIS_URL": redistest.Start(t, redistest.Config{}).Addr}
+		{"memory", func(*testing.T) []string { return nil }},
+		{"single", func(t *testing.T) []string {
+			return patiently("REDIS_URL=" + redistest.Start(t, redistest.Config{}).Addr)
 		}},
-		{"per second", func(t *testing.T) map[string]string {
-			return map[string]string{
-				"REDIS_URL":       redistest.Start(t, redistest.Config{}).Addr,
-				"REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": redistest.Start(t, redistest.Config{}).Addr,
-			}
+		{"per second", func(t *testing.T) []string {
+			return patiently("REDIS_URL="+redistest.Start(t, redistest.Config{}).Addr,
+				"REDIS_PERSECOND=true", "REDIS_PERSECOND_URL="+redistest.Start(t, redistest.Config{}).Addr)
 		}},
-		{"cluster", func(t *testing.T) map[string]string {
-			return map[string]string{"REDIS_TYPE": "CLUSTER", "REDIS_URL": strings.Join(redistest.StartCluster(t).Addrs(), ",")}
+		{"cluster", func(t *testing.T) []string {
+			return patiently("REDIS_TYPE=CLUSTER", "REDIS_URL="+strings.Join(redistest.StartCluster(t).Addrs(), ","))
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Setenv("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true")
-			if settings := tt.redis(t); settings != nil {
-				patiently(t)
-				for name, value := range settings {
-					t.Setenv(name, value)
-				}
-			}
-			service := startService(t, rules)
+			t.Parallel()
+			service := startService(t, rules, append(tt.store(t), "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT=true")...)
 			request := func(keys ...string) *rls.RateLimitRequest {
 				all := harness.Request("edge", 1, keys[0], "x")
 				for _, key := range keys[1:] {
@@ -76,10 +69,9 @@ descriptors:
 
 // TestRefusalsOutOfLocalMemorySayTheSame as those of Redis.
 func TestRefusalsOutOfLocalMemorySayTheSame(t *testing.T) {
-	patiently(t)
-	t.Setenv("REDIS_URL", redistest.Start(t, redistest.Config{}).Addr)
-	t.Setenv("LOCAL_CACHE_SIZE_IN_BYTES", "1000000")
-	service := startService(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {algorithm: token_bucket, unit: year, requests_per_unit: 2}}\n", "--response-headers")
+	t.Parallel()
+	service := startService(t, "domain: edge\ndescriptors:\n  - {key: user, rate_limit: {algorithm: token_bucket, unit: year, requests_per_unit: 2}}\n",
+		patiently("REDIS_URL="+redistest.Start(t, redistest.Config{}).Addr, "LOCAL_CACHE_SIZE_IN_BYTES=1000000", "--response-headers")...)
 	service.Ask(t, harness.Request("edge", 2, "user", "x"))
 	local := func() float64 {
 		return service.Metric(t, `ratelimit_service_rate_limit_over_limit_with_local_cache{domain="edge",key1="user"}`)

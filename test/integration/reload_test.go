@@ -43,6 +43,7 @@ func relink(t *testing.T, target, link string) {
 // TestReloadUnderTraffic changes the rules while clients of a listener that fails
 // closed go on: every answer must report the old limit or the new one.
 func TestReloadUnderTraffic(t *testing.T) {
+	t.Parallel()
 	const first, last = 1_000_000, 1_000_003
 	for _, tt := range []struct {
 		name string
@@ -130,6 +131,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 
 // TestReload follows rules and counters through changes, good and bad.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(4))
 	service := harness.StartService(t, path)

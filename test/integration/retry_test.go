@@ -34,9 +34,10 @@ descriptors:
 // TestRetryAfterIsWhenTheRequestPasses: Envoy makes its header of the status, and
 // leaves ours alone where there is one. Both say the same, whatever else is shown.
 func TestRetryAfterIsWhenTheRequestPasses(t *testing.T) {
+	t.Parallel()
 	for _, flags := range [][]string{nil, {"--draft-headers"}, {"--response-headers", "--draft-headers"}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
-			t.Parallel() // most of it waits until requests pass again
+			t.Parallel()
 			_, envoy := start(t, "http.yaml", retryRules, flags...)
 			users := []string{"fixed_window", "sliding_window", "strict", "sliding_log", "token_bucket", "leaky_bucket", "hybrid", "several"}
 			until := make([]time.Time, len(users)) // each waits as it is told
@@ -106,6 +107,7 @@ func untilRefused(t *testing.T, envoy *harness.Envoy, user string) harness.Answe
 // TestLimitOfDynamicMetadata has Envoy hand on a limit that a filter before it gives.
 // Of such a limit Envoy 1.40 reads requests_per_unit and unit, and no multiplier.
 func TestLimitOfDynamicMetadata(t *testing.T) {
+	t.Parallel()
 	config, err := os.ReadFile(harness.Config(t, "http.yaml"))
 	if err != nil {
 		t.Fatal(err)

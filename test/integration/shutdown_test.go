@@ -27,20 +27,20 @@ import (
 // is the end of that wait; a request that the service had and did not answer would
 // fail with Unavailable.
 func TestStopAnswersWhatIsInFlight(t *testing.T) {
+	t.Parallel()
 	for _, front := range []string{"grpc-go", "lean"} {
 		t.Run(front+"/memory", func(t *testing.T) { testStopAnswers(t, "--grpc-front", front) })
 		t.Run(front+"/redis", func(t *testing.T) {
-			patiently(t)
-			t.Setenv("REDIS_URL", "redis://"+redistest.Start(t, redistest.Config{}).Addr)
-			testStopAnswers(t, "--grpc-front", front)
+			testStopAnswers(t, patiently("REDIS_URL=redis://"+redistest.Start(t, redistest.Config{}).Addr, "--grpc-front", front)...)
 		})
 	}
 }
 
-func testStopAnswers(t *testing.T, flags ...string) {
+func testStopAnswers(t *testing.T, settings ...string) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
-	service := harness.StartService(t, path, flags...)
+	service := harness.StartService(t, path, settings...)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 
@@ -88,6 +88,7 @@ func TestSignalsThatComeTogetherAreOne(t *testing.T) {
 // TestSecondSignalStopsAtOnce has a service drain for longer than any test may
 // take. It goes on answering meanwhile, and a second signal ends it.
 func TestSecondSignalStopsAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "rules.yaml")
@@ -115,7 +116,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 // TestStartWithoutRedis starts the service when Redis is away. It serves, as each
 // mode says, and with Redis once that is there; and it stops while Redis is away.
 func TestStartWithoutRedis(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	rules := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, rules, `
 domain: edge
@@ -132,14 +133,14 @@ descriptors:
 		{"local", ok + ok + over}, // of two replicas
 	} {
 		t.Run("mode="+mode.name, func(t *testing.T) {
-			t.Parallel() // most of it waits for connections
+			t.Parallel()
 			server := redistest.Start(t, redistest.Config{})
 			server.Kill()
-			flags := []string{"--replicas", "2", "--redis-url", "redis://" + server.Addr}
+			settings := patiently("--replicas", "2", "--redis-url", "redis://"+server.Addr)
 			if mode.name != "" {
-				flags = append(flags, "--on-backend-error", mode.name)
+				settings = append(settings, "--on-backend-error", mode.name)
 			}
-			service := harness.StartService(t, rules, flags...)
+			service := harness.StartService(t, rules, settings...)
 			client := rls.NewRateLimitServiceClient(service.Dial(t))
 			ask := func(key string, n int) (text string) {
 				for range n {
@@ -172,6 +173,7 @@ descriptors:
 // TestStopDoesNotWaitForHandshakes stops the service while clients have connected and say
 // nothing, or begin a handshake and leave it there. Ports are probed like that.
 func TestStopDoesNotWaitForHandshakes(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
 	for _, c := range []struct{ name, says, drain, front string }{
@@ -203,7 +205,7 @@ func TestStopDoesNotWaitForHandshakes(t *testing.T) {
 // that, Envoy may have just connected to a listener that closes, which is neither a
 // connect failure nor a refused stream, and so nothing that it retries.
 func TestRollingUpdate(t *testing.T) {
-	t.Parallel() // most of it waits for health checks
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, path, rulesAllowing(1_000_000_000))
 	start := func() *harness.Service { return harness.StartService(t, path, "--drain-delay", "3s") }

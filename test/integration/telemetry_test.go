@@ -207,22 +207,20 @@ const (
 // TestTelemetry continues traces that a real Envoy starts, and sends metrics, by both
 // protocols.
 func TestTelemetry(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"grpc", "http"} {
 		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
 			to := startCollector(t)
 			endpoint := to.httpURL
 			if protocol == "grpc" {
 				endpoint = fmt.Sprintf("http://127.0.0.1:%d", to.grpcPort)
 			}
-			for name, value := range map[string]string{
-				"TRACING_ENABLED": "true", "TRACING_SERVICE_NAME": "limiter", "TRACING_SERVICE_NAMESPACE": "edge",
-				"TRACING_SERVICE_INSTANCE_ID": "one", "TRACING_EXPORTER_PROTOCOL": protocol, "TRACING_SAMPLING_RATE": "0",
-				"OTLP_METRICS_ENABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-				"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_RESOURCE_ATTRIBUTES": "zone=a,service.instance.id=two",
-			} {
-				t.Setenv(name, value)
-			}
-			service := startService(t, twoAYear)
+			service := startService(t, twoAYear,
+				"TRACING_ENABLED=true", "TRACING_SERVICE_NAME=limiter", "TRACING_SERVICE_NAMESPACE=edge",
+				"TRACING_SERVICE_INSTANCE_ID=one", "TRACING_EXPORTER_PROTOCOL="+protocol, "TRACING_SAMPLING_RATE=0",
+				"OTLP_METRICS_ENABLED=true", "OTEL_EXPORTER_OTLP_ENDPOINT="+endpoint,
+				"OTEL_EXPORTER_OTLP_COMPRESSION=gzip", "OTEL_BSP_SCHEDULE_DELAY=50", "OTEL_RESOURCE_ATTRIBUTES=zone=a,service.instance.id=two")
 			config, err := os.ReadFile(harness.Config(t, "tracing.yaml"))
 			if err != nil {
 				t.Fatal(err)
@@ -292,50 +290,42 @@ func has(t *testing.T, got, want map[string]string) {
 
 // TestCollectorAway sends to a collector that is away, and to one that never answers.
 func TestCollectorAway(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections are made, and nobody takes them
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { silent.Close() })
 	for name, endpoint := range map[string]string{"nobody": "http://127.0.0.1:1", "silence": "http://" + silent.Addr().String()} {
-		t.Run(name, func(t *testing.T) {
-			for name, value := range map[string]string{
-				"TRACING_ENABLED": "true", "OTLP_METRICS_ENABLED": "true",
-				"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "200",
-				"OTEL_BSP_EXPORT_TIMEOUT": "500", "OTEL_BSP_SCHEDULE_DELAY": "10", "OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4",
-				"DRAIN_TIMEOUT": "2s",
-			} {
-				t.Setenv(name, value)
-			}
-			for _, protocol := range []string{"grpc", "http"} {
-				t.Run(protocol, func(t *testing.T) {
-					t.Parallel() // most of it waits for timeouts
-					service := startService(t, twoAYear, "--tracing-exporter-protocol", protocol)
-					// Far more spans than the queue has room for.
-					for range 500 {
-						service.Ask(t, harness.Request("edge", 1, "user", "alice"))
-					}
-					const line = "telemetry was not sent: requests go on"
-					harness.Eventually(t, "the log says it", func() bool { return service.Printed(line) })
-					service.Stop(t)
-					if n := service.Count(line); n != 1 {
-						t.Errorf("%d lines of the log are about it, want 1 in a minute", n)
-					}
-				})
-			}
-		})
+		for _, protocol := range []string{"grpc", "http"} {
+			t.Run(name+"/"+protocol, func(t *testing.T) {
+				t.Parallel()
+				service := startService(t, twoAYear,
+					"TRACING_ENABLED=true", "OTLP_METRICS_ENABLED=true", "TRACING_EXPORTER_PROTOCOL="+protocol,
+					"OTEL_EXPORTER_OTLP_ENDPOINT="+endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT=200",
+					"OTEL_BSP_EXPORT_TIMEOUT=500", "OTEL_BSP_SCHEDULE_DELAY=10", "OTEL_BSP_MAX_QUEUE_SIZE=16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=4",
+					"DRAIN_TIMEOUT=2s")
+				// Far more spans than the queue has room for.
+				for range 500 {
+					service.Ask(t, harness.Request("edge", 1, "user", "alice"))
+				}
+				const line = "telemetry was not sent: requests go on"
+				harness.Eventually(t, "the log says it", func() bool { return service.Printed(line) })
+				service.Stop(t)
+				if n := service.Count(line); n != 1 {
+					t.Errorf("%d lines of the log are about it, want 1 in a minute", n)
+				}
+			})
+		}
 	}
 }
 
 // TestTelemetryOfJSON continues a trace over HTTP.
 func TestTelemetryOfJSON(t *testing.T) {
+	t.Parallel()
 	to := startCollector(t)
-	for name, value := range map[string]string{
-		"TRACING_ENABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": to.httpURL, "OTEL_SERVICE_NAME": "theirs", "OTEL_PROPAGATORS": "b3",
-	} {
-		t.Setenv(name, value)
-	}
-	service := startService(t, twoAYear)
+	service := startService(t, twoAYear,
+		"TRACING_ENABLED=true", "OTEL_EXPORTER_OTLP_ENDPOINT="+to.httpURL, "OTEL_SERVICE_NAME=theirs", "OTEL_PROPAGATORS=b3")
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+service.HTTP+"/json",
 		strings.NewReader(`{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "bob"}]}]}`))
 	if err != nil {

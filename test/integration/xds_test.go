@@ -112,36 +112,36 @@ func (p *plane) set(version string, limit uint32) {
 // TestStartedByEnvoyGateway gives the binary the environment that Envoy Gateway
 // gives its rate-limit container: rules by xDS over mutual TLS, gRPC by TLS, Redis.
 func TestStartedByEnvoyGateway(t *testing.T) {
-	patiently(t)
+	t.Parallel()
 	authority := tlstest.NewAuthority(t)
 	planeCert, planeKey := authority.Issue("envoy-gateway", "envoy-gateway", time.Hour)
 	cert, key := authority.Issue("envoy-rate-limit", "127.0.0.1", time.Hour)
 	control := newPlane(t, tlsfiles.Files{Cert: planeCert, Key: planeKey, CA: authority.File})
 
-	service := harness.StartBare(t, map[string]string{
-		"RUNTIME_ROOT":                              "/data",
-		"RUNTIME_SUBDIRECTORY":                      "ratelimit",
-		"RUNTIME_IGNOREDOTFILES":                    "true",
-		"RUNTIME_WATCH_ROOT":                        "false",
-		"LOG_LEVEL":                                 "info",
-		"USE_STATSD":                                "false",
-		"CONFIG_TYPE":                               "GRPC_XDS_SOTW",
-		"CONFIG_GRPC_XDS_SERVER_URL":                control.addr,
-		"CONFIG_GRPC_XDS_NODE_ID":                   gatewayNode,
-		"CONFIG_GRPC_XDS_NODE_METADATA":             "zone=a,rack=7",
-		"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": "x-one:1,x-two:2:3",
-		"CONFIG_GRPC_XDS_SERVER_USE_TLS":            "true",
-		"CONFIG_GRPC_XDS_CLIENT_TLS_CERT":           cert,
-		"CONFIG_GRPC_XDS_CLIENT_TLS_KEY":            key,
-		"CONFIG_GRPC_XDS_SERVER_TLS_CACERT":         authority.File,
-		"CONFIG_GRPC_XDS_SERVER_TLS_SAN":            "envoy-gateway",
-		"GRPC_SERVER_USE_TLS":                       "true",
-		"GRPC_SERVER_TLS_CERT":                      cert,
-		"GRPC_SERVER_TLS_KEY":                       key,
-		"GRPC_CLIENT_TLS_CACERT":                    authority.File,
-		"REDIS_SOCKET_TYPE":                         "tcp",
-		"REDIS_URL":                                 redistest.Start(t, redistest.Config{}).Addr,
-	})
+	service := harness.StartBare(t, patiently(
+		"RUNTIME_ROOT=/data",
+		"RUNTIME_SUBDIRECTORY=ratelimit",
+		"RUNTIME_IGNOREDOTFILES=true",
+		"RUNTIME_WATCH_ROOT=false",
+		"LOG_LEVEL=info",
+		"USE_STATSD=false",
+		"CONFIG_TYPE=GRPC_XDS_SOTW",
+		"CONFIG_GRPC_XDS_SERVER_URL="+control.addr,
+		"CONFIG_GRPC_XDS_NODE_ID="+gatewayNode,
+		"CONFIG_GRPC_XDS_NODE_METADATA=zone=a,rack=7",
+		"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS=x-one:1,x-two:2:3",
+		"CONFIG_GRPC_XDS_SERVER_USE_TLS=true",
+		"CONFIG_GRPC_XDS_CLIENT_TLS_CERT="+cert,
+		"CONFIG_GRPC_XDS_CLIENT_TLS_KEY="+key,
+		"CONFIG_GRPC_XDS_SERVER_TLS_CACERT="+authority.File,
+		"CONFIG_GRPC_XDS_SERVER_TLS_SAN=envoy-gateway",
+		"GRPC_SERVER_USE_TLS=true",
+		"GRPC_SERVER_TLS_CERT="+cert,
+		"GRPC_SERVER_TLS_KEY="+key,
+		"GRPC_CLIENT_TLS_CACERT="+authority.File,
+		"REDIS_SOCKET_TYPE=tcp",
+		"REDIS_URL="+redistest.Start(t, redistest.Config{}).Addr,
+	)...)
 	first := control.next()
 	if meta := first.Node.Metadata.Fields; first.Node.Id != gatewayNode || meta["zone"].GetStringValue() != "a" || meta["rack"].GetStringValue() != "7" {
 		t.Errorf("asked as %v", first.Node)

@@ -79,20 +79,17 @@ type soaked struct {
 // become warm.
 func TestSoak(t *testing.T) {
 	dir := t.TempDir()
-	start := func(name string, flags ...string) *soaked {
+	start := func(name string, settings ...string) *soaked {
 		s := &soaked{name: name, rules: filepath.Join(dir, name+".yaml")}
 		if err := os.WriteFile(s.rules, []byte(rules(0)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.Service = harness.StartService(t, s.rules, append(flags, "--log-level", "error")...)
+		s.Service = harness.StartService(t, s.rules, append(settings, "--log-level", "error")...)
 		return s
 	}
 	memory := start("memory", "--admin-rules-file", filepath.Join(dir, "admin.json"))
 	server := redistest.Start(t, redistest.Config{})
-	t.Setenv("REDIS_URL", "redis://"+server.Addr)
-	t.Setenv("REDIS_TIMEOUT", "2s")
-	t.Setenv("LOCAL_CACHE_SIZE_IN_BYTES", "100000")
-	services := []*soaked{memory, start("redis")}
+	services := []*soaked{memory, start("redis", "REDIS_URL=redis://"+server.Addr, "REDIS_TIMEOUT=2s", "LOCAL_CACHE_SIZE_IN_BYTES=100000")}
 
 	all := newSamples(services, server)
 	ctx, stop := context.WithTimeout(t.Context(), *duration)

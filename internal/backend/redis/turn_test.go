@@ -38,7 +38,7 @@ func TestABatchTakesTheLongestBound(t *testing.T) {
 	long.began = ln.moved
 	go do(long)
 	l.awaitQueue(t, 1)
-	short := request(500 * time.Millisecond) // it is in the queue before that is over
+	short := request(2 * time.Second) // it is in the queue before that is over
 	short.began = ln.moved
 	go do(short)
 	l.awaitQueue(t, 2)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -493,37 +494,45 @@ func TestServeGoesOnAfterATemporaryError(t *testing.T) {
 }
 
 func TestASilentClientIsLeft(t *testing.T) {
-	_, c := start(t, func(o *Options) {
-		o.Keepalive = keepalive.ServerParameters{Time: 20 * time.Millisecond, Timeout: 20 * time.Millisecond}
+	synctest.Test(t, func(t *testing.T) {
+		_, c := start(t, func(o *Options) {
+			o.Keepalive = keepalive.ServerParameters{Time: 20 * time.Millisecond, Timeout: 20 * time.Millisecond}
+		})
+		c.see("ping a", "closed")
 	})
-	c.see("ping a", "closed")
 }
 
 func TestAnIdleClientIsSentAway(t *testing.T) {
-	_, c := start(t, func(o *Options) { o.Keepalive.MaxConnectionIdle = 20 * time.Millisecond })
-	c.see("goaway 2147483647 NO_ERROR graceful_stop", "ping d")
-	c.send(appendPing(nil, pingDrain, true))
-	c.see("goaway 0 NO_ERROR graceful_stop", "closed")
+	synctest.Test(t, func(t *testing.T) {
+		_, c := start(t, func(o *Options) { o.Keepalive.MaxConnectionIdle = 20 * time.Millisecond })
+		c.see("goaway 2147483647 NO_ERROR graceful_stop", "ping d")
+		c.send(appendPing(nil, pingDrain, true))
+		c.see("goaway 0 NO_ERROR graceful_stop", "closed")
+	})
 }
 
 // The grace of an old connection ends calls that wait.
 func TestGraceEnds(t *testing.T) {
-	w := newWaiting()
-	_, c := start(t, func(o *Options) {
-		w.options(o)
-		o.Keepalive.MaxConnectionAge, o.Keepalive.MaxConnectionAgeGrace = 20*time.Millisecond, 20*time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		w := newWaiting()
+		_, c := start(t, func(o *Options) {
+			w.options(o)
+			o.Keepalive.MaxConnectionAge, o.Keepalive.MaxConnectionAgeGrace = 20*time.Millisecond, 20*time.Millisecond
+		})
+		c.send(call(1, "a"))
+		<-w.began
+		c.see("goaway 2147483647 NO_ERROR graceful_stop", "ping d", "closed")
+		<-w.ended
 	})
-	c.send(call(1, "a"))
-	<-w.began
-	c.see("goaway 2147483647 NO_ERROR graceful_stop", "ping d", "closed")
-	<-w.ended
 }
 
 // A client that sends header fields only has given up at its deadline.
 func TestACallWithoutAMessageEndsAtItsDeadline(t *testing.T) {
-	_, c := start(t, func(o *Options) { o.Keepalive.Timeout = 100 * time.Millisecond })
-	c.send(open(1, "grpc-timeout", "1m"))
-	c.see("1 headers 200 4 context deadline exceeded end", "1 NO_ERROR")
+	synctest.Test(t, func(t *testing.T) {
+		_, c := start(t, func(o *Options) { o.Keepalive.Timeout = 100 * time.Millisecond })
+		c.send(open(1, "grpc-timeout", "1m"))
+		c.see("1 headers 200 4 context deadline exceeded end", "1 NO_ERROR")
+	})
 }
 
 // A client that begins with anything but HTTP/2 is told so at most.

@@ -89,7 +89,7 @@ func StartEnvoyConfig(t testing.TB, config string, services ...*Service) *Envoy 
 
 // Patient returns a configuration of Envoy whose deadlines a busy machine does not exceed.
 func Patient(config string) string {
-	return regexp.MustCompile(`(?m)^( +(?:timeout|max_interval)): .*`).ReplaceAllString(config, "$1: 10s")
+	return regexp.MustCompile(`(?m)^( +(?:timeout|connect_timeout|max_interval)): .*`).ReplaceAllString(config, "$1: 10s")
 }
 
 // URL returns the URL of a path at the listener that has the port in the file.

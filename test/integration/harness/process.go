@@ -13,6 +13,26 @@ import (
 	"github.com/distlimiter/ratelimit/internal/testprogram"
 )
 
+// inherited are the variables of the developer's environment that programs get. All others,
+// such as a REDIS_URL in the shell, stay outside of the tests.
+var inherited = []string{
+	"PATH", "HOME", "TMPDIR",
+	"GODEBUG", "GOMAXPROCS", "GORACE", "GOTRACEBACK", "GOCOVERDIR", // for Go's runtime
+	"GRPC_FRONT", // lean for all services that no test gives a front; see docs/dev/lean-front.md
+}
+
+// Environment returns the environment of a program that a test starts: what it inherits of
+// the developer's, and variables, as NAME=value. The last value of a name wins.
+func Environment(variables ...string) []string {
+	all := []string{"GORACE=atexit_sleep_ms=10"} // the race detector's second at every exit adds up
+	for _, name := range inherited {
+		if value, set := os.LookupEnv(name); set {
+			all = append(all, name+"="+value)
+		}
+	}
+	return append(all, variables...)
+}
+
 // Process is a running program. It ends with the test at the latest, and its
 // output is shown when the test fails.
 type Process struct {
@@ -30,12 +50,15 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 	return StartCommand(t, name, exec.Command(path, args...))
 }
 
-// StartCommand runs a command. It is for commands that need more than a path and
-// arguments.
+// StartCommand runs a command, in [Environment] if it has none of its own. It is for
+// commands that need more than a path and arguments.
 func StartCommand(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{name: name, cmd: cmd, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	if p.cmd.Env == nil {
+		p.cmd.Env = Environment()
+	}
 	testprogram.EndWithParent(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)

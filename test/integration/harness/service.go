@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,14 +25,18 @@ import (
 )
 
 // Service is a running ratelimit serve.
+//
+// What starts one takes its settings as a shell would: variables, as NAME=value, and then
+// flags. It has no others, see [Environment].
 type Service struct {
 	*Process
 	GRPC, HTTP, Admin string // host:port
 
-	grpcPort int
-	program  string
-	args     []string
-	conn     *grpc.ClientConn
+	grpcPort    int
+	program     string
+	environment []string
+	args        []string
+	conn        *grpc.ClientConn
 }
 
 func newService(t testing.TB) *Service {
@@ -45,38 +51,36 @@ func newService(t testing.TB) *Service {
 }
 
 // StartBare starts the service with neither command nor flags, like the container of
-// envoyproxy/ratelimit. All settings are in the environment, to which StartBare adds the
-// variables for hosts and ports. It does not wait until the service is healthy.
-func StartBare(t *testing.T, environment map[string]string) *Service {
+// envoyproxy/ratelimit. All settings are variables, to which StartBare adds those for hosts
+// and ports. It does not wait until the service is healthy.
+func StartBare(t testing.TB, variables ...string) *Service {
 	t.Helper()
 	s := newService(t)
 	for _, a := range []struct{ host, port, addr string }{
 		{"GRPC_HOST", "GRPC_PORT", s.GRPC}, {"HOST", "PORT", s.HTTP}, {"DEBUG_HOST", "DEBUG_PORT", s.Admin},
 	} {
 		host, port, _ := strings.Cut(a.addr, ":")
-		t.Setenv(a.host, host)
-		t.Setenv(a.port, port)
+		s.environment = append(s.environment, a.host+"="+host, a.port+"="+port)
 	}
-	for name, value := range environment {
-		t.Setenv(name, value)
-	}
+	s.program, s.environment = binary, append(s.environment, variables...)
 	s.conn = s.Dial(t)
-	s.Process = Start(t, "ratelimit", binary)
+	s.start(t)
 	return s
 }
 
-// StartService serves the rules of a file or directory, with flags, and waits until the
+// StartService serves the rules of a file or directory, with settings, and waits until the
 // service is healthy.
-func StartService(t testing.TB, rules string, flags ...string) *Service {
+func StartService(t testing.TB, rules string, settings ...string) *Service {
 	t.Helper()
-	return StartProgram(t, binary, rules, flags...)
+	return StartProgram(t, binary, rules, settings...)
 }
 
 // StartProgram is StartService for another program than the tested one.
-func StartProgram(t testing.TB, program, rules string, flags ...string) *Service {
+func StartProgram(t testing.TB, program, rules string, settings ...string) *Service {
 	t.Helper()
 	s := newService(t)
-	s.program = program
+	variables, flags := split(settings)
+	s.program, s.environment = program, slices.Clone(variables)
 	s.args = append([]string{
 		"serve", "--config", rules, "--grpc-addr", s.GRPC, "--http-addr", s.HTTP, "--admin-addr", s.Admin,
 	}, flags...)
@@ -85,8 +89,25 @@ func StartProgram(t testing.TB, program, rules string, flags ...string) *Service
 	return s
 }
 
+// assignment is how a setting begins that is a variable.
+var assignment = regexp.MustCompile(`^[A-Z][A-Z0-9_]*=`)
+
+// split returns the settings up to the first flag, and those from there on.
+func split(settings []string) (variables, flags []string) {
+	for i, setting := range settings {
+		if !assignment.MatchString(setting) {
+			return settings[:i], settings[i:]
+		}
+	}
+	return settings, nil
+}
+
 // Command returns a command of the binary that is not started yet.
-func Command(args ...string) *exec.Cmd { return exec.Command(binary, args...) }
+func Command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = Environment()
+	return cmd
+}
 
 // ServiceAt returns a service that the test has started by other means. It answers gRPC on
 // a port of loopback.
@@ -97,11 +118,18 @@ func ServiceAt(t testing.TB, port int) *Service {
 	return s
 }
 
-// Restart starts the service again, on the same ports, after a Stop.
+// Restart starts the service again, with the same settings and ports, after a Stop.
 func (s *Service) Restart(t testing.TB) {
 	t.Helper()
-	s.Process = Start(t, "ratelimit", s.program, s.args...)
+	s.start(t)
 	s.AwaitHealthy(t)
+}
+
+func (s *Service) start(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(s.program, s.args...)
+	cmd.Env = Environment(s.environment...)
+	s.Process = StartCommand(t, "ratelimit", cmd)
 }
 
 // AwaitHealthy waits until the service reports by gRPC that it is healthy.
