@@ -278,12 +278,7 @@ func (s *service) serve(signals *Signals, drain context.Context, timeUp func()) 
 		time.Sleep(s.opts.DrainDelay)
 		time.AfterFunc(s.opts.DrainTimeout, timeUp)
 	})
-	decisions := s.grpcFront()
-	group.Add(func() error {
-		return decisions.Serve(s.grpcListener)
-	}, func(error) {
-		s.drainGRPC(drain, decisions)
-	})
+	s.serveGRPC(&group, drain, s.grpcFront())
 	for _, h := range []struct {
 		handler  http.Handler
 		listener net.Listener

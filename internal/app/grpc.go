@@ -4,8 +4,10 @@ import (
 	"context"
 	"math"
 	"net"
+	"time"
 
 	rls "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/oklog/run"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -76,20 +78,38 @@ func (s *service) grpcServer(connections keepalive.ServerParameters, more ...grp
 	return g
 }
 
-// drainGRPC answers requests under way until the context ends. It then closes the
-// connections, because grpc-go waits for handshakes even in Stop.
-func (s *service) drainGRPC(ctx context.Context, g grpcFront) {
-	drained := make(chan struct{})
-	go func() {
-		g.GracefulStop()
-		close(drained)
-	}()
-	select {
-	case <-drained:
-	case <-ctx.Done():
+// lastDecisions is how long decisions under way may take when no answer can arrive any
+// more. Those in memory are made at once, and those in Redis give up about then.
+const lastDecisions = 250 * time.Millisecond
+
+// serveGRPC adds the front to the group. When the group ends, requests under way
+// are answered until drain ends. Then their connections are closed, because grpc-go waits
+// for handshakes even in Stop, and nothing more is decided. After a flood grpc-go can take
+// many seconds to end a million requests that nobody waits for, so it is left to that.
+func (s *service) serveGRPC(group *run.Group, drain context.Context, front grpcFront) {
+	served := make(chan error, 2)
+	group.Add(func() error {
+		go func() { served <- front.Serve(s.grpcListener) }()
+		return <-served
+	}, func(error) {
+		drained := make(chan struct{})
+		go func() {
+			front.GracefulStop()
+			close(drained)
+		}()
+		select {
+		case <-drained:
+			return
+		case <-drain.Done():
+		}
 		s.log.Warn("requests were still in flight at the end of " + s.opts.Names.Of("DrainTimeout"))
+		s.shedder.Close()
 		s.connections.CloseConns()
-		g.Stop()
-		<-drained
-	}
+		go front.Stop()
+		select {
+		case <-drained:
+		case <-time.After(lastDecisions):
+			served <- nil
+		}
+	})
 }

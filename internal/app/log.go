@@ -16,9 +16,17 @@ import (
 // the errors of grpc-go, which would otherwise have another format. undo ends the
 // redirection of the standard library's log.
 func takeLogs(log *zap.Logger) (undo func()) {
-	grpclog.SetLoggerV2(zapgrpc.NewLogger(ofLibrary(log, "grpc").WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))))
+	grpclog.SetLoggerV2(terse{zapgrpc.NewLogger(ofLibrary(log, "grpc").WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel)))})
 	return zap.RedirectStdLog(ofLibrary(log, "library"))
 }
+
+// terse is without grpc-go's verbose lines, as grpc-go is by default. zapgrpc takes the
+// verbosity for a severity and answers that they are wanted, so that grpc-go would render
+// one for each request that is refused, to be dropped.
+type terse struct{ *zapgrpc.Logger }
+
+// V implements grpclog.LoggerV2.
+func (terse) V(int) bool { return false }
 
 // ofLibrary returns the log of a library, which may log each request or connection.
 func ofLibrary(log *zap.Logger, name string) *zap.Logger {

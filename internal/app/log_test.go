@@ -11,6 +11,9 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/grpclog"
+
+	"github.com/distlimiter/ratelimit/internal/logtest"
 )
 
 // hostile is text that a client may send in a descriptor.
@@ -99,5 +102,19 @@ func checkLine(t *testing.T, what, text string) {
 		if err := json.Unmarshal([]byte(line), &fields); err != nil {
 			t.Errorf("%s: %q: %v", what, line, err)
 		}
+	}
+}
+
+// TestGRPCRendersNoLinesToBeDropped asks as grpc-go does before it renders a line about each
+// refused request.
+func TestGRPCRendersNoLinesToBeDropped(t *testing.T) {
+	log, lines := logtest.New(zap.DebugLevel)
+	defer takeLogs(log)()
+	if grpclog.V(2) {
+		t.Error("verbose lines are rendered")
+	}
+	grpclog.Error("something is wrong")
+	if lines.FilterMessage("something is wrong").Len() != 1 {
+		t.Errorf("an error is not logged: %v", lines.All())
 	}
 }

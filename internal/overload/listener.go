@@ -25,6 +25,8 @@ type Listener struct {
 	log  *zap.Logger
 	open atomic.Int64
 
+	ended atomic.Bool // no connection is read any more
+
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 
@@ -65,7 +67,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 func (l *Listener) keep(c net.Conn) *conn {
-	k := &conn{Conn: c, busy: l.busy}
+	k := &conn{Conn: c, busy: l.busy, ended: &l.ended}
 	k.closed = sync.OnceFunc(func() {
 		l.open.Add(-1)
 		l.mu.Lock()
@@ -87,8 +89,12 @@ func (l *Listener) Close() error {
 	return err
 }
 
-// CloseConns closes all connections.
-func (l *Listener) CloseConns() { l.closeConns(func(*conn) bool { return true }) }
+// CloseConns closes all connections. Their servers read nothing more from this moment on,
+// although it may take a while to close thousands.
+func (l *Listener) CloseConns() {
+	l.ended.Store(true)
+	l.closeConns(func(*conn) bool { return true })
+}
 
 func (l *Listener) closeConns(which func(*conn) bool) {
 	l.mu.Lock()
@@ -105,6 +111,7 @@ type conn struct {
 	net.Conn
 	busy   func() bool
 	closed func()
+	ended  *atomic.Bool
 	heard  atomic.Bool // whether the client has sent anything
 }
 
@@ -120,6 +127,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	if c.busy() {
 		runtime.Gosched()
 		b = b[:min(len(b), pieces)]
+	}
+	if c.ended.Load() {
+		return 0, net.ErrClosed
 	}
 	n, err := c.Conn.Read(b)
 	if n > 0 && !c.heard.Load() { // a load is cheaper than a store for each read

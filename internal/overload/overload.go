@@ -78,7 +78,7 @@ type Shedder struct {
 	most    int64
 	refused error
 
-	overloaded atomic.Bool
+	overloaded, closed atomic.Bool
 	// waiting counts the requests of this generation and of the one before that wait for
 	// their turn. It is kept only while overloaded.
 	waiting    [2]atomic.Int64
@@ -179,6 +179,9 @@ func (s *Shedder) Overloaded() bool { return s.overloaded.Load() }
 
 // Tap implements [tap.ServerInHandle].
 func (s *Shedder) Tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if s.closed.Load() {
+		return nil, errClosed
+	}
 	if !s.overloaded.Load() || info.FullMethodName != s.opts.Method {
 		return ctx, nil
 	}
@@ -226,6 +229,9 @@ func (t *turn) Value(key any) any {
 // service is overloaded, or because the client has given up. A decision would charge a
 // counter, although such a client will ask again or has let its request pass.
 func (s *Shedder) Admit(ctx context.Context) error {
+	if s.closed.Load() {
+		return errClosed
+	}
 	if s.overloaded.Load() {
 		if t, ok := ctx.Value(turnKey{}).(*turn); ok {
 			if t.refused {
@@ -243,6 +249,12 @@ func (s *Shedder) Admit(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Close makes the Shedder refuse all requests from now on. Call it before connections are
+// closed while requests are under way: no answer to them arrives any more.
+func (s *Shedder) Close() { s.closed.Store(true) }
+
+var errClosed = status.Error(codes.Unavailable, "the rate limit service has stopped, and did not decide")
 
 // Late counts an answer that came too late.
 func (s *Shedder) Late() { s.late.Add(1) }

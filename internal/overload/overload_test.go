@@ -14,11 +14,11 @@ import (
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
+	"github.com/distlimiter/ratelimit/internal/logtest"
 	"github.com/distlimiter/ratelimit/internal/overload"
 )
 
@@ -47,9 +47,9 @@ var measured func() (time.Duration, bool)
 func overloaded() (time.Duration, bool) { return 10 * time.Millisecond, true }
 
 // run runs a shedder until the test ends.
-func run(t *testing.T, target time.Duration, wait func() (time.Duration, bool)) (*overload.Shedder, *observer.ObservedLogs) {
-	core, logs := observer.New(zap.WarnLevel)
-	s := overload.New(overload.Options{Method: method, Target: target, Wait: wait, Log: zap.New(core)})
+func run(t *testing.T, target time.Duration, wait func() (time.Duration, bool)) (*overload.Shedder, *logtest.Lines) {
+	log, logs := logtest.New(zap.WarnLevel)
+	s := overload.New(overload.Options{Method: method, Target: target, Wait: wait, Log: log})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -113,6 +113,23 @@ func metric(t *testing.T, c prometheus.Collector, name string) float64 {
 	return 0
 }
 
+// TestAllIsRefusedOnceNothingCanBeAnswered is for the end of a drain: what was received is
+// not decided any more, be it before its turn or at it.
+func TestAllIsRefusedOnceNothingCanBeAnswered(t *testing.T) {
+	s, _ := run(t, time.Hour, measured)
+	waits, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := s.Admit(waits); status.Code(err) != codes.Unavailable {
+		t.Errorf("a request that waited for its turn: %v", err)
+	}
+	if _, err := s.Tap(t.Context(), &tap.Info{FullMethodName: method}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a request that was read later: %v", err)
+	}
+}
+
 func TestNothingIsRefusedWithoutLoad(t *testing.T) {
 	s, _ := run(t, time.Hour, measured)
 	if n, err := asked(t.Context(), s, method); n != 0 {
@@ -139,7 +156,7 @@ func TestRequestsAreRefusedUnderLoad(t *testing.T) {
 	if n, err := asked(t.Context(), s, "/grpc.health.v1.Health/Check"); n > 0 {
 		t.Errorf("%d health checks refused: %v", n, err)
 	}
-	await(t, "the log says so", func() bool { return logs.FilterMessageSnippet("overloaded").Len() > 0 })
+	logs.Await(t, 1, "overloaded")
 	if refused := metric(t, s, "ratelimit_overload_refused_total"); int(refused) < n {
 		t.Errorf("the metric counts %v refused, of more than %d", refused, n)
 	}
@@ -224,13 +241,41 @@ func TestRequestsOfClientsThatLeftAreNotAdmitted(t *testing.T) {
 	}
 }
 
+// TestNothingIsReadOnceConnectionsAreClosed reads from a connection that is open still: it
+// takes a while to close thousands, and a server should not handle what it can't answer.
+func TestNothingIsReadOnceConnectionsAreClosed(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	l := overload.NewListener(inner, 2, func() bool { return false }, zap.NewNop())
+	client, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := io.WriteString(client, "request"); err != nil {
+		t.Fatal(err)
+	}
+	l.CloseConns()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if n, err := c.Read(make([]byte, 10)); n > 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read %d bytes, error %v", n, err)
+	}
+}
+
 func TestConnectionsBeyondTheMaximumAreClosed(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	core, logs := observer.New(zap.WarnLevel)
-	l := overload.NewListener(inner, 2, func() bool { return true }, zap.New(core))
+	log, logs := logtest.New(zap.WarnLevel)
+	l := overload.NewListener(inner, 2, func() bool { return true }, log)
 	defer l.Close()
 	accepted := make(chan net.Conn, 10)
 	go func() {
