@@ -160,6 +160,14 @@ func (p *Process) memory(field string) (int64, error) {
 // Signal sends the program a signal.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
+// Kill ends the program at once and waits until it has ended.
+func (p *Process) Kill() error {
+	defer p.pipe.Close()
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.ended
+	return nil
+}
+
 // Stop asks the program to end and waits until it has; after 10 seconds it is killed.
 func (p *Process) Stop() error {
 	defer p.pipe.Close()

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/distlimiter/ratelimit/bench/load"
-	"github.com/distlimiter/ratelimit/bench/proc"
 	"github.com/distlimiter/ratelimit/internal/algo"
 )
 
@@ -51,8 +50,6 @@ func (b *bench) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	scenario.Name = "frozen"
-	b.redis[scenario.Name] = store
 	type frozenServer struct {
 		*server
 		name       string
@@ -73,6 +70,7 @@ func (b *bench) freeze(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			s.store = store.Process
 			servers = append(servers, &frozenServer{server: s, name: fmt.Sprintf("%s, `on_backend_error: %s`", build.Name, answer)})
 		}
 	}
@@ -93,7 +91,7 @@ func (b *bench) freeze(ctx context.Context) error {
 		for round := range min(b.Rounds, mostFreezes) {
 			for i := range servers {
 				s := servers[(i+round)%len(servers)]
-				recovery, err := b.freezeOnce(ctx, store.Process, s.server, scenario, uint64(round), &s.Freeze, s.latency)
+				recovery, err := b.freezeOnce(ctx, s.server, scenario, uint64(round), &s.Freeze, s.latency)
 				if err != nil {
 					return fmt.Errorf("%s: %w", s.name, err)
 				}
@@ -112,7 +110,7 @@ func (b *bench) freeze(ctx context.Context) error {
 
 // freezeOnce loads a server, freezes its Redis, looks on until after its return, and adds
 // what it sees to f and latency.
-func (b *bench) freezeOnce(ctx context.Context, store *proc.Process, s *server, scenario Scenario, seed uint64, f *Freeze, latency *hdrhistogram.Histogram) (recovery float64, err error) {
+func (b *bench) freezeOnce(ctx context.Context, s *server, scenario Scenario, seed uint64, f *Freeze, latency *hdrhistogram.Histogram) (recovery float64, err error) {
 	calls, err := load.NewCalls(domain, scenario.Descriptors, scenario.Clients, false, seed)
 	if err != nil {
 		return 0, err
@@ -130,10 +128,10 @@ func (b *bench) freezeOnce(ctx context.Context, store *proc.Process, s *server, 
 			began = time.Now()
 			thawed = began.Add(b.Frozen)
 			thaw = time.AfterFunc(b.Frozen, func() {
-				err := store.Signal(syscall.SIGCONT)
+				err := s.store.Signal(syscall.SIGCONT)
 				thawing.Store(&err)
 			})
-			return store.Signal(syscall.SIGSTOP)
+			return s.store.Signal(syscall.SIGSTOP)
 		},
 		Each: func(due time.Time, took time.Duration, code codes.Code) {
 			late := code != codes.OK || took > prompt
@@ -157,7 +155,7 @@ func (b *bench) freezeOnce(ctx context.Context, store *proc.Process, s *server, 
 		},
 	})
 	if thaw != nil && thaw.Stop() { // the run failed before
-		_ = store.Signal(syscall.SIGCONT)
+		_ = s.store.Signal(syscall.SIGCONT)
 	}
 	if failed := thawing.Load(); err == nil && failed != nil {
 		err = *failed

@@ -3,7 +3,6 @@ package report
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,8 +20,8 @@ type Other struct {
 	Backend string
 	path    string
 	// start returns the variables and arguments that make it serve a scenario, gRPC at
-	// port. It may write files into dir.
-	start func(o *Other, b *bench, s Scenario, dir string, port int) (env, args []string, err error)
+	// port, with a Redis of its own. It may write files into dir.
+	start func(o *Other, b *bench, s Scenario, dir string, port int, store string) (env, args []string, err error)
 	extra []string // arguments or variables of this variant
 }
 
@@ -46,7 +45,7 @@ func Others(service, path string) ([]Other, error) {
 }
 
 // startEnvoyproxy gives envoyproxy/ratelimit the file that a build gets, and no statistics.
-func startEnvoyproxy(o *Other, b *bench, s Scenario, dir string, port int) (env, args []string, err error) {
+func startEnvoyproxy(o *Other, b *bench, s Scenario, dir string, port int, store string) (env, args []string, err error) {
 	config := filepath.Join(dir, "config")
 	if err := os.Mkdir(config, 0o700); err != nil {
 		return nil, nil, err
@@ -66,14 +65,14 @@ func startEnvoyproxy(o *Other, b *bench, s Scenario, dir string, port int) (env,
 		"DISABLE_STATS=true", "USE_STATSD=false", "LOG_LEVEL=error",
 		"HOST=127.0.0.1", fmt.Sprintf("PORT=%d", ports[0]), "DEBUG_HOST=127.0.0.1", fmt.Sprintf("DEBUG_PORT=%d", ports[1]),
 		"GRPC_HOST=127.0.0.1", fmt.Sprintf("GRPC_PORT=%d", port),
-		"REDIS_SOCKET_TYPE=tcp", "REDIS_URL=" + loopback(b.redis[s.Name].port),
+		"REDIS_SOCKET_TYPE=tcp", "REDIS_URL=" + store,
 	}, o.extra...), nil, nil
 }
 
 // seconds of a unit, for Limitador.
 var seconds = map[string]int{"second": 1, "hour": 3600, "day": 86400}
 
-func startLimitador(o *Other, b *bench, s Scenario, dir string, port int) (env, args []string, err error) {
+func startLimitador(o *Other, b *bench, s Scenario, dir string, port int, store string) (env, args []string, err error) {
 	var limits strings.Builder
 	for i, key := range load.DescriptorKeys[:s.Descriptors] {
 		value := fmt.Sprintf("descriptors[%d]['%s']", i, key)
@@ -90,7 +89,7 @@ func startLimitador(o *Other, b *bench, s Scenario, dir string, port int) (env, 
 	args = []string{"--rls-ip", "127.0.0.1", "--rls-port", strconv.Itoa(port), "--http-ip", "127.0.0.1", "--http-port", strconv.Itoa(http), path}
 	args = append(args, o.extra...)
 	if o.Backend == "redis" {
-		args = append(args, "redis://"+loopback(b.redis[s.Name].port))
+		args = append(args, "redis://"+store)
 	}
 	return []string{"TOKIO_WORKER_THREADS=1"}, args, nil
 }
@@ -114,18 +113,23 @@ func (b *bench) serveOther(o *Other, s Scenario) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	env, args, err := o.start(o, b, s, dir, port)
+	started := &server{address: loopback(port)}
+	store := ""
+	if o.Backend == "redis" { // of its own: variants have the same keys
+		r, err := b.startRedis()
+		if err != nil {
+			return nil, err
+		}
+		started.store, store = r.Process, loopback(r.port)
+	}
+	env, args, err := o.start(o, b, s, dir, port, store)
 	if err != nil {
 		return nil, err
 	}
-	p, err := proc.Start(b.ServerCore, append(env, "GOMAXPROCS=1"), o.path, args...)
+	started.Process, err = proc.Start(b.ServerCore, append(env, "GOMAXPROCS=1"), o.path, args...)
 	if err != nil {
 		return nil, err
 	}
-	b.stop = append(b.stop, p.Stop)
-	started := &server{Process: p, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
-	if o.Backend == "redis" {
-		started.store = b.redis[s.Name].Process
-	}
-	return started, await(p, port)
+	b.stop = append(b.stop, started.Kill) // Limitador does not end when asked to
+	return started, await(started.Process, port)
 }
