@@ -83,6 +83,6 @@ type telemetryOptions struct {
 	TraceNamespace   string             `group:"telemetry" name:"tracing-service-namespace" placeholder:"NAME" env:"TRACING_SERVICE_NAMESPACE" help:"Namespace of this service."`
 	TraceInstance    string             `group:"telemetry" name:"tracing-service-instance-id" placeholder:"ID" env:"TRACING_SERVICE_INSTANCE_ID" help:"ID of this replica. The default is a random one at each start."`
 	TraceProtocol    telemetry.Protocol `group:"telemetry" name:"tracing-exporter-protocol" placeholder:"PROTOCOL" env:"TRACING_EXPORTER_PROTOCOL" help:"Protocol of OTLP: http or grpc. The default is OTEL_EXPORTER_OTLP_PROTOCOL, or else http."`
-	TraceSampling    float64            `group:"telemetry" field:"Telemetry.SamplingRate" name:"tracing-sampling-rate" default:"1" env:"TRACING_SAMPLING_RATE" help:"Fraction of the traces that begin here to record, from 0 to 1. Of other traces, those are recorded that their senders record."`
+	TraceSampling    float64            `group:"telemetry" field:"Telemetry.SamplingRate" name:"tracing-sampling-rate" default:"1" env:"TRACING_SAMPLING_RATE" help:"Fraction of the traces that begin here to record, from 0 to 1. Other traces are recorded if their senders record them."`
 	TelemetryMetrics bool               `group:"telemetry" name:"otlp-metrics" negatable:"" env:"OTLP_METRICS_ENABLED" help:"Send the metrics of /metrics by OTLP too, every OTEL_METRIC_EXPORT_INTERVAL milliseconds (60000)."`
 }
