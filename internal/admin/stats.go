@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/distlimiter/ratelimit/internal/stats"
+	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 )
 
 // ruleStats is one rule in the answer of /stats?format=json.
@@ -90,26 +89,11 @@ func (o Options) writeStats(w http.ResponseWriter) {
 		fmt.Fprintf(w, "ratelimit.service.%s: %d\n", name, service[name])
 	}
 	for _, r := range o.Stats.Rules() {
-		prefix := statName(r.Name)
+		prefix := statsd.Sanitize(r.Name.Domain) + "." + statsd.Sanitize(r.Name.Path)
 		for name, n := range r.Counts().Hits() {
 			fmt.Fprintf(w, "ratelimit.service.rate_limit.%s.%s: %d\n", prefix, name, n)
 		}
 	}
-}
-
-var ipv4 = regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}`)
-
-// statName is the name of a rule in statsd, as envoyproxy/ratelimit writes it:
-// what separates parts of a name elsewhere is an underscore, the dots of an IPv4
-// address too. Control characters would break the line.
-func statName(n stats.Name) string {
-	name := strings.Map(func(r rune) rune {
-		if r == ':' || r == '|' || r < ' ' || r == 0x7f {
-			return '_'
-		}
-		return r
-	}, n.Domain+"."+n.Path)
-	return ipv4.ReplaceAllStringFunc(name, func(ip string) string { return strings.ReplaceAll(ip, ".", "_") })
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

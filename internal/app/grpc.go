@@ -30,7 +30,7 @@ func (s *service) grpcFront() grpcFront {
 		connections.Time = math.MaxInt64 // never
 	}
 	if s.opts.GRPC.Lean && s.traces != nil {
-		s.log.Warn("traces are recorded by grpc-go: it answers, and not the lean front")
+		s.log.Warn("traces are on: grpc-go answers, instead of the lean front")
 	}
 	if !s.leanFront() {
 		var secure []grpc.ServerOption

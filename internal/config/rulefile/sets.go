@@ -94,7 +94,7 @@ func (d *decoder) setRule(n *yaml.Node) *config.Descriptor {
 // setProblem reports what is wrong with a rule where it is written.
 func (d *decoder) setProblem(e *sets.Error, match, countBy *yaml.Node) {
 	switch {
-	case e.Reason == sets.NoName: // reported already
+	case e.NoName: // reported already
 	case e.InCountBy:
 		d.problemIn("count_by", lastScalar(countBy, e.Key), e.What, e.Remedy)
 	default:

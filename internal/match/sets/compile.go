@@ -42,9 +42,9 @@ func compile(rules []Rule, task *background.Task) *compiler {
 		c.at, c.rule = i, &rules[i]
 		switch {
 		case c.rule.Name == "":
-			c.refuse(&Error{Reason: NoName, What: "no name", Remedy: "write name: and a text of its own: it names the counters"})
+			c.refuse(&Error{NoName: true, What: "no name", Remedy: "write name: and a text of its own: it names the counters"})
 		case names[c.rule.Name]:
-			c.refuse(&Error{Reason: DuplicateName, What: "another limit of the domain has this name", Remedy: "give it a name of its own: it names the counters"})
+			c.refuse(&Error{What: "another limit of the domain has this name", Remedy: "give it a name of its own: it names the counters"})
 		}
 		names[c.rule.Name] = true
 		c.compileRule()
@@ -77,7 +77,7 @@ func (c *compiler) compileRule() {
 	for i := range c.rule.Match {
 		in := &c.rule.Match[i]
 		if slices.ContainsFunc(c.rule.Match[:i], func(other Condition) bool { return other.Key == in.Key }) {
-			c.refuse(&Error{Reason: DuplicateKey, Key: in.Key, What: fmt.Sprintf("key %q twice in match", in.Key), Remedy: "write all that is asked of a key in one place"})
+			c.refuse(&Error{Key: in.Key, What: fmt.Sprintf("key %q twice in match", in.Key), Remedy: "write all that is asked of a key in one place"})
 			continue
 		}
 		c.conditions = append(c.conditions, c.condition(in))
@@ -88,11 +88,11 @@ func (c *compiler) compileRule() {
 		required := slices.ContainsFunc(c.rule.Match, func(in Condition) bool { return in.Key == key && !in.Absent })
 		switch {
 		case key == "":
-			c.refuse(&Error{Reason: NoKey, InCountBy: true, What: "an empty key in count_by", Remedy: "write the key of an entry"})
+			c.refuse(&Error{InCountBy: true, What: "an empty key in count_by", Remedy: "write the key of an entry"})
 		case slices.Contains(c.rule.CountBy[:i], key):
-			c.refuse(&Error{Reason: CountedTwice, InCountBy: true, Key: key, What: fmt.Sprintf("key %q twice in count_by", key), Remedy: "remove one"})
+			c.refuse(&Error{InCountBy: true, Key: key, What: fmt.Sprintf("key %q twice in count_by", key), Remedy: "remove one"})
 		case !required:
-			c.refuse(&Error{Reason: NotRequired, InCountBy: true, Key: key, What: fmt.Sprintf("count_by names %q, which match does not require to be present", key),
+			c.refuse(&Error{InCountBy: true, Key: key, What: fmt.Sprintf("count_by names %q, which match does not require to be present", key),
 				Remedy: fmt.Sprintf("add %s: {} to match", key)})
 		}
 	}
@@ -100,10 +100,10 @@ func (c *compiler) compileRule() {
 
 func (c *compiler) condition(in *Condition) condition {
 	if in.Key == "" {
-		c.refuse(&Error{Reason: NoKey, What: "a condition in match without a key", Remedy: "write the key of an entry"})
+		c.refuse(&Error{What: "a condition in match without a key", Remedy: "write the key of an entry"})
 	}
 	if in.Absent && (in.Any.given() || in.Not.given()) {
-		c.refuse(&Error{Reason: AbsentAndPresent, Key: in.Key, What: fmt.Sprintf("key %q is asked to be absent and to have values", in.Key), Remedy: "remove absent or the values"})
+		c.refuse(&Error{Key: in.Key, What: fmt.Sprintf("key %q is asked to be absent and to have values", in.Key), Remedy: "remove absent or the values"})
 	}
 	out := condition{key: in.Key, absent: in.Absent, any: c.set(in.Key, &in.Any), not: c.set(in.Key, &in.Not)}
 	if out.any != nil && out.any.all() {
@@ -116,7 +116,7 @@ func (c *compiler) condition(in *Condition) condition {
 func (c *compiler) set(key string, in *Set) *set {
 	for _, list := range [...][]string{in.Values, in.CIDRs} {
 		if list != nil && len(list) == 0 {
-			c.refuse(&Error{Reason: EmptyList, Key: key, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
+			c.refuse(&Error{Key: key, What: fmt.Sprintf("key %q: an empty list, which no value is in", key), Remedy: "list values, or remove it"})
 		}
 	}
 	n := len(in.Values) + len(in.CIDRs)
@@ -135,7 +135,7 @@ func (c *compiler) set(key string, in *Set) *set {
 	for _, text := range in.CIDRs {
 		p, err := cidr.Parse(text)
 		if err != nil {
-			e := &Error{Reason: BadCIDR, Key: key, Value: text, What: err.Error()}
+			e := &Error{Key: key, Value: text, What: err.Error()}
 			if wrong, is := errors.AsType[*cidr.Error](err); is {
 				e.What, e.Remedy = fmt.Sprintf("key %q: %s", key, wrong.What), wrong.Remedy
 			}

@@ -5,25 +5,8 @@ import (
 	"strings"
 )
 
-// Reason is why a rule is refused.
-type Reason string
-
-// The reasons.
-const (
-	NoName           Reason = "no name"
-	DuplicateName    Reason = "duplicate name"
-	NoKey            Reason = "no key"        // of a condition or in count_by
-	DuplicateKey     Reason = "duplicate key" // in match
-	EmptyList        Reason = "empty list"
-	BadCIDR          Reason = "bad CIDR"
-	AbsentAndPresent Reason = "absent and present"
-	CountedTwice     Reason = "counted twice"
-	NotRequired      Reason = "not required" // by match, and in count_by
-)
-
 // Error is a mistake in a rule.
 type Error struct {
-	Reason Reason
 	Rule   int    // index of the rule
 	Name   string // name of the rule
 	Key    string // of the condition, or in count_by; empty: the mistake is not in a key
@@ -32,6 +15,8 @@ type Error struct {
 	Remedy string // what to write instead
 	// InCountBy reports whether the mistake is in count_by rather than match.
 	InCountBy bool
+	// NoName reports that the mistake is a missing name.
+	NoName bool
 }
 
 func (e *Error) Error() string {

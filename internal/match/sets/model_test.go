@@ -221,26 +221,26 @@ func TestErrorsAllAtOnce(t *testing.T) {
 		t.Fatalf("got %T, want Errors", err)
 	}
 	want := []string{
-		`0 bad CIDR k 10.0.0.0/33`,
-		`0 bad CIDR k 10.1.2.3/8`,
-		`1 duplicate name`,
-		`1 not required user`,
+		`0 key "k": "10.0.0.0/33" is not a prefix of addresses`,
+		`0 key "k": "10.1.2.3/8" has bits beyond its length`,
+		`1 another limit of the domain has this name`,
+		`1 count_by names "user", which match does not require to be present`,
 		`2 no name`,
-		`2 duplicate key k`,
-		`2 no key`,
-		`3 absent and present l`,
-		`3 not required k`,
-		`3 counted twice k`,
-		`3 no key`,
-		`4 empty list k`,
-		`4 empty list k`,
-		`4 empty list l`,
-		`4 empty list l`,
-		`4 bad CIDR m x`,
+		`2 key "k" twice in match`,
+		`2 a condition in match without a key`,
+		`3 key "l" is asked to be absent and to have values`,
+		`3 count_by names "k", which match does not require to be present`,
+		`3 key "k" twice in count_by`,
+		`3 an empty key in count_by`,
+		`4 key "k": an empty list, which no value is in`,
+		`4 key "k": an empty list, which no value is in`,
+		`4 key "l": an empty list, which no value is in`,
+		`4 key "l": an empty list, which no value is in`,
+		`4 key "m": "x" is not a prefix of addresses`,
 	}
 	var got []string
 	for _, e := range errs {
-		line := strings.TrimRight(fmt.Sprint(e.Rule, " ", e.Reason, " ", e.Key, " ", e.Value), " ")
+		line := fmt.Sprint(e.Rule, " ", e.What)
 		got = append(got, line)
 		if e.What == "" || e.Remedy == "" || !strings.Contains(e.Error(), e.Remedy) {
 			t.Errorf("%s: %v", line, e)

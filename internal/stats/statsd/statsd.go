@@ -192,15 +192,17 @@ func (e *Exporter) read(now map[string]uint64) {
 	now[service+"config_load_success"], now[service+"config_load_error"] = e.Reloads()
 }
 
-var (
-	separators = strings.NewReplacer(":", "_", "|", "_", "\n", "_")
-	ipv4       = regexp.MustCompile(`\d{1,3}(\.\d{1,3}){3}`)
-)
+var ipv4 = regexp.MustCompile(`\d{1,3}(\.\d{1,3}){3}`)
 
-// Sanitize makes a part of a name safe. Characters that would end the name or its type
-// become _, and so do the dots of an IPv4 address, which do not separate levels.
+// Sanitize makes a part of a name safe. Characters that would end the name, its type or
+// its line become _. So do the dots of an IPv4 address, as in envoyproxy/ratelimit: they do
+// not separate levels.
 func Sanitize(part string) string {
-	return ipv4.ReplaceAllStringFunc(separators.Replace(part), func(ip string) string {
-		return strings.ReplaceAll(ip, ".", "_")
-	})
+	part = strings.Map(func(r rune) rune {
+		if r == ':' || r == '|' || r < ' ' || r == 0x7f {
+			return '_'
+		}
+		return r
+	}, part)
+	return ipv4.ReplaceAllStringFunc(part, func(ip string) string { return strings.ReplaceAll(ip, ".", "_") })
 }
