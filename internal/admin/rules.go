@@ -225,7 +225,11 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return a.write(w, r, given["dry_run"], warnings, func(set rulestore.Set) (rulestore.Set, []rulestore.Change, error) {
-		domains, _, err := a.parse(body) // again, because Put keeps them
+		if domains == nil { // another try: Put has kept those of the first
+			if domains, _, err = a.parse(body); err != nil {
+				return set, nil, err
+			}
+		}
 		var changes []rulestore.Change
 		for _, domain := range domains {
 			var more []rulestore.Change
@@ -234,6 +238,7 @@ func (a api) applyRules(w http.ResponseWriter, r *http.Request) error {
 			}
 			changes = append(changes, more...)
 		}
+		domains = nil
 		return set, changes, err
 	})
 }

@@ -23,6 +23,7 @@ import (
 type File struct {
 	file ownfile.File
 	mu   sync.Mutex // from reading to replacing
+	last decoder
 }
 
 var _ Store = (*File)(nil)
@@ -67,15 +68,15 @@ func (f *File) Load(context.Context) (Set, error) {
 		return Set{}, nil
 	}
 	if errors.Is(err, ownfile.ErrForeign) {
-		return Set{stored: true, token: "foreign", unusable: true}, fmt.Errorf("%w: %w", ErrUnusable, err)
+		return Set{hasToken: true, token: "foreign", unusable: true}, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	if err != nil {
 		return Set{}, fmt.Errorf("the admin rules: %w", err)
 	}
-	set, err := decode(text)
+	set, err := f.last.decode(text)
 	if err != nil {
 		sum := sha256.Sum256(text)
-		return Set{stored: true, token: fmt.Sprintf("unusable-%x", sum[:8]), unusable: true}, fmt.Errorf("%w: %s: %w", ErrUnusable, f.file.Path, err)
+		return Set{hasToken: true, token: fmt.Sprintf("unusable-%x", sum[:8]), unusable: true}, fmt.Errorf("%w: %s: %w", ErrUnusable, f.file.Path, err)
 	}
 	return set, nil
 }

@@ -117,7 +117,7 @@ func (p *Provider) Load(ctx context.Context) (Set, error) {
 		p.forget()
 	case errors.Is(err, ErrUnusable):
 		revision := max(set.Revision, p.known.Revision)
-		set = Set{Revision: revision, Domains: p.known.Domains, aside: p.known.aside, stored: true, token: set.token, unusable: true}
+		set = Set{Revision: revision, Domains: p.known.Domains, aside: p.known.aside, hasToken: true, token: set.token, unusable: true}
 	default:
 		set = p.known
 	}

@@ -50,6 +50,7 @@ const (
 type Redis struct {
 	opts RedisOptions
 	key  string
+	read decoder
 
 	mu       sync.Mutex
 	known    Set
@@ -162,13 +163,13 @@ func (r *Redis) load(ctx context.Context) (Set, error) {
 		return Set{}, unavailable(err)
 	case len(fields) == 0:
 		revision, err := r.revision(ctx, client)
-		return Set{Revision: revision, stored: true}, err
+		return Set{Revision: revision, hasToken: true}, err
 	}
-	set, err := decode([]byte(fields["set"]))
+	set, err := r.read.decode([]byte(fields["set"]))
 	if err != nil {
 		return r.unreadable(ctx, client, fields["token"], err)
 	}
-	set.stored, set.token = true, fields["token"]
+	set.hasToken, set.token = true, fields["token"]
 	return set, nil
 }
 
@@ -183,7 +184,7 @@ func (r *Redis) unreadable(ctx context.Context, client rueidis.Client, token str
 			revision = max(revision, inToken)
 		}
 	}
-	return Set{Revision: revision, stored: true, token: token, unusable: true}, fmt.Errorf("%w: the key %s in Redis: %w", ErrUnusable, r.key, why)
+	return Set{Revision: revision, hasToken: true, token: token, unusable: true}, fmt.Errorf("%w: the key %s in Redis: %w", ErrUnusable, r.key, why)
 }
 
 // revision returns the last revision stored; 0 if Redis does not know it.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/distlimiter/ratelimit/internal/config"
 	"github.com/distlimiter/ratelimit/internal/config/rulefile"
@@ -59,8 +60,8 @@ type Set struct {
 	// Domains holds each domain by its name, in the grammar of rule files as JSON.
 	Domains map[string]json.RawMessage `json:"domains"`
 
-	stored   bool             // token is the store's; otherwise it is derived from the content
-	token    string           // as stored; empty if nothing is
+	hasToken bool             // token is known; otherwise it is derived from the content
+	token    string           // empty if nothing is stored
 	unusable bool             // this set stands for other content of the store
 	aside    map[string]aside // domains whose text can't be used
 }
@@ -78,7 +79,7 @@ func (s Set) Unusable(domain string) error { return s.aside[domain].why }
 // Token identifies a set. The revision is not enough: two sets may have the same
 // revision if a Redis has lost the last seconds.
 func (s Set) Token() string {
-	if s.stored || s.Revision == 0 {
+	if s.hasToken || s.Revision == 0 {
 		return s.token
 	}
 	text, err := json.Marshal(s)
@@ -87,6 +88,30 @@ func (s Set) Token() string {
 	}
 	sum := sha256.Sum256(text)
 	return fmt.Sprintf("%d-%x", s.Revision, sum[:8])
+}
+
+// decoder decodes what a store has, which is read far more often than it changes: several
+// times for each write. It is safe for concurrent use.
+type decoder struct {
+	mu  sync.Mutex
+	sum [sha256.Size]byte // of the text of set
+	set Set               // the last one
+}
+
+// decode is as the function of that name. The set has its token.
+func (d *decoder) decode(text []byte) (Set, error) {
+	sum := sha256.Sum256(text)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sum == sum {
+		return d.set, nil
+	}
+	set, err := decode(text)
+	if err == nil {
+		set.token, set.hasToken = set.Token(), true
+		d.sum, d.set = sum, set
+	}
+	return set, err
 }
 
 // decode reads the stored form of a set.
