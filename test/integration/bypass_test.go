@@ -43,8 +43,8 @@ descriptors:
 				"a long path":                "GET /" + strings.Repeat("x", 58<<10) + " HTTP/1.1\r\n",
 				"an escaped path":            "GET /" + strings.Repeat("%ff", 19<<10) + " HTTP/1.1\r\n",
 			} {
-				if got := sendRaw(t, envoy, request); got.StatusCode != http.StatusTooManyRequests {
-					t.Errorf("%s: %s", name, got.Status)
+				if got := sendRaw(t, envoy, request, ""); got != http.StatusTooManyRequests {
+					t.Errorf("%s: %d", name, got)
 				}
 			}
 			if n := service.Metric(t, `ratelimit_service_should_rate_limit_error{err_type="service_error"}`); n != 0 {
@@ -54,8 +54,39 @@ descriptors:
 	}
 }
 
-// sendRaw sends a request that begins like this, byte by byte.
-func sendRaw(t *testing.T, envoy *harness.Envoy, request string) *http.Response {
+// TestNoEstimateEvadesTheBudget holds that nothing passes when the budget of a user is used up,
+// whatever number of tokens a request names. For a number that is negative or too large Envoy
+// sends no descriptor.
+func TestNoEstimateEvadesTheBudget(t *testing.T) {
+	service, envoy := start(t, "llm-budget.yaml", example(t, "llm-budget.yaml"))
+	const request = "POST /v1/chat/completions HTTP/1.1\r\nx-user: %s\r\n"
+	service.Ask(t, harness.Request("llm_budget", 100_000, "user", "alice", "request_id", "1", "phase", "done"))
+	for _, body := range []string{
+		"", "{}", `{"max_tokens": 0}`, `{"max_tokens": 1}`, `{"max_tokens": 1000000}`, `{"max_completion_tokens": 1}`,
+		`{"max_tokens": -1}`, `{"max_tokens": 1000001}`, `{"max_tokens": 1e30}`, `{"max_tokens": 99999999999999999999}`,
+		`{"max_tokens": "-1"}`, `{"max_tokens": "nan"}`, `{"max_tokens": "much"}`, `{"max_tokens": null}`, `{"max_tokens": []}`,
+		`{"max_completion_tokens": -1}`, `{"max_tokens": 1, "max_tokens": -1}`, "not JSON",
+	} {
+		for _, kind := range []string{"application/json", "text/plain"} {
+			got := sendRaw(t, envoy, fmt.Sprintf(request, "alice")+"content-type: "+kind+"\r\n", body)
+			if got != http.StatusTooManyRequests && got != http.StatusForbidden {
+				t.Errorf("%s, %s: %d", kind, body, got)
+			}
+		}
+	}
+	// Another user has the whole budget. What the body is called does not change what it reserves.
+	for _, kind := range []string{"application/json", "text/plain"} {
+		for body, status := range map[string]int{`{"max_tokens": 90000}`: http.StatusOK, `{"max_tokens": 100001}`: http.StatusTooManyRequests} {
+			if got := sendRaw(t, envoy, fmt.Sprintf(request, kind)+"content-type: "+kind+"\r\n", body); got != status {
+				t.Errorf("%s, %s: %d, want %d", kind, body, got, status)
+			}
+		}
+	}
+}
+
+// sendRaw sends a request that begins like this, byte by byte, and has the body. It returns
+// the status of the answer.
+func sendRaw(t *testing.T, envoy *harness.Envoy, request, body string) int {
 	t.Helper()
 	at, err := url.Parse(envoy.URL(10000, ""))
 	if err != nil {
@@ -66,7 +97,7 @@ func sendRaw(t *testing.T, envoy *harness.Envoy, request string) *http.Response 
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "%shost: edge\r\nconnection: close\r\n\r\n", request); err != nil {
+	if _, err := fmt.Fprintf(conn, "%shost: edge\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s", request, len(body), body); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -74,5 +105,5 @@ func sendRaw(t *testing.T, envoy *harness.Envoy, request string) *http.Response 
 		t.Fatal(err)
 	}
 	answer.Body.Close()
-	return answer
+	return answer.StatusCode
 }

@@ -48,7 +48,9 @@ func TestUserAddressAndPath(t *testing.T) {
 	for i := range 30 {
 		ask(http.StatusOK, fmt.Sprintf("/login?attempt=%d", i))
 	}
-	ask(http.StatusTooManyRequests, "//login")
+	for _, path := range []string{"//login", "/a/../login", "/%6Cogin", "/%2flogin", "/login/", "/login;x"} { // to many servers
+		ask(http.StatusTooManyRequests, path)
+	}
 	ask(http.StatusOK, "/logout")
 
 	for requests < 300 {
