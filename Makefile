@@ -56,7 +56,12 @@ test: tools ## install what is needed and run everything
 # Tests in which one goroutine decides at a time, or which read what a command prints. The
 # race detector finds nothing there and takes five times as long. The services that
 # test-integration starts are built with it.
-SEQUENTIAL = Test(Script|Migration|Words|FileStore|Reference|Conformance\w*|\w*Model|BytesKeepToTheBound|FloodForgivesNobody|AddingSweeps|MaxBytes|ASetThatIsTooLargeIsRefused|AnAuditLineIsBounded)
+SEQUENTIAL_TESTS = Script Migration Words FileStore Reference Conformance\w* \w*Model BytesKeepToTheBound FloodForgivesNobody \
+	AddingSweeps MaxBytes ASetThatIsTooLargeIsRefused AnAuditLineIsBounded StateSize Damage RealClock Fractions \
+	ParseBytes ReplaceComparesManyRulesInFull ManyWildcards Lookup FindingsHold FewAreTried \
+	GreedyCallersGetNoMoreThanTheBound DebtIsBounded LeasesNeverExceedTheShare
+space := $(subst ,, )
+SEQUENTIAL := Test($(subst $(space),|,$(strip $(SEQUENTIAL_TESTS))))
 
 test-unit: ## unit tests, with the race detector
 	$(GO) test -vet=off -race -skip '^$(SEQUENTIAL)$$' -timeout 20m ./...

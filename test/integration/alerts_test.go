@@ -181,11 +181,12 @@ descriptors:
 	late, _ := start("--backend", "memory", "--grpc-front", "lean") // which refuses nothing then
 	overTLS := startOverTLS(t, certificate(-time.Hour, 10*time.Hour), "RUNTIME_ROOT="+filepath.Dir(writeRules(t, rules)), "RUNTIME_APPDIRECTORY=.")
 
-	crowd := func(to *harness.Service) func() {
+	// crowd asks too much of a service until that shows.
+	crowd := func(to *harness.Service, shows func() bool) func() {
 		client := rls.NewRateLimitServiceClient(to.Dial(t))
 		return func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
 			var crowd sync.WaitGroup
 			for range 1000 {
 				crowd.Go(func() {
@@ -196,6 +197,8 @@ descriptors:
 					}
 				})
 			}
+			harness.Eventually(t, "there is too much", shows)
+			stop()
 			crowd.Wait()
 		}
 	}
@@ -260,12 +263,14 @@ descriptors:
 		},
 		"flooded": {
 			services: []*harness.Service{flooded}, usual: ask(flooded, ordinary),
-			during: crowd(flooded),
+			fault:  crowd(flooded, func() bool { return flooded.Metric(t, "ratelimit_overload_refused_total") > 0 }),
 			alerts: []string{"RateLimitOverloaded"},
 		},
 		"late": {
 			services: []*harness.Service{late}, usual: ask(late, ordinary),
-			during: crowd(late),
+			fault: crowd(late, func() bool {
+				return late.Metric(t, "ratelimit_overload_late_total") > 0.1*late.Metric(t, `ratelimit_service_response_time_seconds_count{grpc_method="ShouldRateLimit"}`)
+			}),
 			alerts: []string{"RateLimitOverloaded"},
 		},
 		"tls": {

@@ -112,6 +112,8 @@ func (do task) one(b *redis.Backend, i int, p algo.Params) error {
 				} else if out[0].Allowed {
 					now := time.Now()
 					fmt.Printf("admit %d %d %d\n", i, now.UnixMicro(), now.Sub(began).Microseconds())
+				} else if do.For > 0 {
+					time.Sleep(time.Millisecond) // rather than take a processor for each caller
 				}
 			}
 		})
@@ -244,19 +246,19 @@ func (r *replicas) kill(i int) {
 // was admitted at some time while its call took: it counts if even the earliest such
 // time is in the window.
 func (o outcome) most(window time.Duration) (most int) {
-	for i, last := range o.admitted {
-		n := 0
-		for j := i; j >= 0; j-- {
-			a := o.admitted[j]
-			before := last.at.Sub(a.at)
-			if before >= window {
-				break
-			}
-			if before+a.took < window {
-				n++
-			}
+	var begins, ends []time.Time // of calls that took less than the window; admitted is in the order of ends
+	for _, a := range o.admitted {
+		if a.took < window {
+			begins, ends = append(begins, a.at.Add(-a.took)), append(ends, a.at)
 		}
-		most = max(most, n)
+	}
+	slices.SortFunc(begins, time.Time.Compare)
+	before := 0 // calls that may have been admitted before the window that ends with this one
+	for i, end := range ends {
+		for !begins[before].After(end.Add(-window)) {
+			before++
+		}
+		most = max(most, i+1-before)
 	}
 	return most
 }
