@@ -2,10 +2,12 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -81,6 +83,57 @@ func TestNoEstimateEvadesTheBudget(t *testing.T) {
 				t.Errorf("%s, %s: %d, want %d", kind, body, got, status)
 			}
 		}
+	}
+}
+
+// TestAClientThatLeavesPays: with the filter that envoy/llm-budget.yaml has in a comment, a
+// request whose answer the client does not await costs 4096, and no other does.
+func TestAClientThatLeavesPays(t *testing.T) {
+	service, back := startService(t, example(t, "llm-budget.yaml"), "--backend", "memory"), startBackEnd(t)
+	envoy := inFrontOf(t, back, "llm-budget.yaml", "", service, func(config string) string {
+		filter := regexp.MustCompile(`(?m)^( +)#(- name: envoy.filters.http.set_metadata|  .*)$`)
+		if n := len(filter.FindAllString(config, -1)); n != 5 {
+			t.Fatalf("the filter has %d lines", n)
+		}
+		return filter.ReplaceAllString(config, "$1$2")
+	})
+	left := func(user string) uint32 {
+		return service.Ask(t, harness.Request("llm_budget", 0, "user", user, "request_id", "look")).GetStatuses()[0].GetLimitRemaining()
+	}
+	ask := func(ctx context.Context, user, body string) (*http.Response, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, envoy.URL(10000, "/v1/chat/completions"), strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("x-user", user)
+		return http.DefaultTransport.RoundTrip(request)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		back.await(1)
+		leave()
+	}()
+	if answer, err := ask(ctx, "leaves", `{"max_tokens": 1000}`); err == nil {
+		answer.Body.Close()
+		t.Fatal(answer.Status)
+	}
+	harness.Eventually(t, "who leaves has paid", func() bool { return left("leaves") == 100_000-4096 })
+	go func() {
+		back.goOn <- func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"usage": {"total_tokens": 400}}`)
+		}
+	}()
+	for user, body := range map[string]string{"stays": `{"max_tokens": 1000}`, "is refused": `{"max_tokens": 100001}`} {
+		answer, err := ask(t.Context(), user, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+	}
+	harness.Eventually(t, "who stays has paid the price", func() bool { return left("stays") == 100_000-400 })
+	if n := left("is refused"); n != 100_000 {
+		t.Errorf("%d are left of whom is refused", n)
 	}
 }
 

@@ -39,6 +39,7 @@ func startBackEnd(t *testing.T) *slowBackEnd {
 		defer b.inFlight.Add(-1)
 		for most := b.most.Load(); n > most && !b.most.CompareAndSwap(most, n); most = b.most.Load() {
 		}
+		_, _ = io.Copy(io.Discard, r.Body) // else it would not notice that the client leaves
 		b.arrived <- struct{}{}
 		select {
 		case answer := <-b.goOn:
@@ -74,13 +75,16 @@ func hello(w http.ResponseWriter) { _, _ = io.WriteString(w, "hello") }
 
 // inFrontOf starts an Envoy with a file of envoy/ in front of the back end rather than
 // of what the file has for demonstration. Requests time out after that long, if not "".
-func inFrontOf(t *testing.T, b *slowBackEnd, file, timeout string, service *harness.Service) *harness.Envoy {
+func inFrontOf(t *testing.T, b *slowBackEnd, file, timeout string, service *harness.Service, edits ...func(string) string) *harness.Envoy {
 	t.Helper()
 	config, err := os.ReadFile(harness.Config(t, file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := string(config)
+	for _, edit := range edits {
+		text = edit(text)
+	}
 	const demo, upstream = "port_value: 10080", "port_value: 8082"
 	last := strings.LastIndex(text, demo) // that of the cluster
 	if strings.Count(text, demo) != 2 {
