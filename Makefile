@@ -53,8 +53,8 @@ test: tools ## install what is needed and run everything
 	$(MAKE) -j 2 --output-sync --no-print-directory test-integration test-unit lint fuzz test-sequential vuln test-deploy test-python
 .PHONY: test
 
-# Tests in which one goroutine decides at a time, or which read what a command prints. The
-# race detector finds nothing there and takes five times as long. The services that
+# Tests in which one goroutine decides at a time, which measure memory, or which read what a
+# command prints. The race detector finds nothing there and takes five times as long. The services that
 # test-integration starts are built with it.
 SEQUENTIAL_TESTS = Script Migration Words FileStore Reference Conformance\w* \w*Model BytesKeepToTheBound FloodForgivesNobody \
 	AddingSweeps MaxBytes ASetThatIsTooLargeIsRefused AnAuditLineIsBounded StateSize Damage RealClock Fractions \

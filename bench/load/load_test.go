@@ -260,7 +260,7 @@ func TestMeasuredIntervalBeginsAfterWarmup(t *testing.T) {
 			return nil
 		}
 	}
-	o.Warmup, o.Begin, o.End = 50*time.Millisecond, count(&before), count(&after)
+	o.Warmup, o.Begin, o.End = 500*time.Millisecond, count(&before), count(&after)
 	r := run(t, o)
 	if before == 0 || after < before+r.Answers-o.InFlight {
 		t.Errorf("%d calls before, %d after, %d answers measured", before, after, r.Answers)
