@@ -147,6 +147,8 @@ func TestHiddenFinderFindsTheSameInRulesThatChange(t *testing.T) {
 	}
 }
 
+// BenchmarkHidden measures how long each load of rules looks for rules that can never apply,
+// where a level has that many patterns of one form and none of them hides another.
 func BenchmarkHidden(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
 		for name, pattern := range map[string]string{"starts": "/api/v1/resource-%d/*", "middles": "*/resource-%d/*", "ends": "*/resource-%d"} {
