@@ -28,7 +28,7 @@ func TestEveryVariableThatIsReadIsDocumented(t *testing.T) {
 			read[name] = true
 			return environment[name]
 		}
-		settings.WantsStatsd(getenv)
+		settings.WantsStatsd(getenv, "localhost")
 		settings.TunesGC(getenv)
 		if _, err := settings.ReadStore(getenv); err != nil {
 			t.Errorf("%v: %v", environment, err)

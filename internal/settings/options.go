@@ -39,6 +39,7 @@ func Defaults() map[string]string {
 	return map[string]string{
 		"grpcAddr":       DefaultGRPCAddr,
 		"adminAddr":      DefaultAdminAddr,
+		"statsdHost":     statsdHost,
 		"runtimeRoot":    runtimeRoot,
 		"maxKeys":        strconv.Itoa(memory.DefaultMaxKeys),
 		"maxDescriptors": strconv.Itoa(wire.DefaultMaxDescriptors),
@@ -204,7 +205,7 @@ func (c *Service) counts(getenv Getenv) (app.Counts, error) {
 	if c.UseStatsd && c.UseDogStatsd {
 		return app.Counts{}, errors.New("--use-statsd and --use-dog-statsd: choose one")
 	}
-	if sends := !c.DisableStats && (c.UseDogStatsd || c.UseStatsd || WantsStatsd(getenv)); sends && (c.StatsdPort < 1 || c.StatsdPort > math.MaxUint16) {
+	if sends := !c.DisableStats && (c.UseDogStatsd || c.UseStatsd || WantsStatsd(getenv, c.StatsdHost)); sends && (c.StatsdPort < 1 || c.StatsdPort > math.MaxUint16) {
 		return app.Counts{}, fmt.Errorf("--statsd-port or STATSD_PORT: %d: use 1 to %d", c.StatsdPort, math.MaxUint16)
 	}
 	mogrifiers, err := ReadMogrifiers(getenv, c.Mogrifiers)
@@ -214,7 +215,7 @@ func (c *Service) counts(getenv Getenv) (app.Counts, error) {
 			return nil, nil
 		case c.UseDogStatsd:
 			return statsd.NewDogStatsD(c.StatsdHost, c.StatsdPort, c.ExtraTags, mogrifiers)
-		case c.UseStatsd || WantsStatsd(getenv):
+		case c.UseStatsd || WantsStatsd(getenv, c.StatsdHost):
 			return statsd.NewStatsd(c.StatsdHost, c.StatsdPort, c.StatsdProtocol, c.ExtraTags, log), nil
 		}
 		return nil, nil

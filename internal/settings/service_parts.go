@@ -64,7 +64,7 @@ type statsOptions struct {
 	UseStatsd      bool          `group:"stats" name:"use-statsd" negatable:"" env:"USE_STATSD" help:"Send counts to a statsd server."`
 	UseDogStatsd   bool          `group:"stats" name:"use-dog-statsd" negatable:"" env:"USE_DOG_STATSD" help:"Send counts to a DogStatsD server instead."`
 	Mogrifiers     []string      `group:"stats" needs:"use-dog-statsd" name:"dog-statsd-mogrifiers" placeholder:"NAME,..." env:"USE_DOG_STATSD_MOGRIFIERS" help:"Turn parts of names into tags, as DOG_STATSD_MOGRIFIER_NAME_PATTERN, _NAME and _TAGS define."`
-	StatsdHost     string        `group:"stats" default:"localhost" env:"STATSD_HOST" help:"Host of the server. Given without --use-statsd, it turns that on."`
+	StatsdHost     string        `group:"stats" default:"${statsdHost}" env:"STATSD_HOST" help:"Host of the server. Given without --use-statsd, it turns that on."`
 	StatsdPort     int           `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" default:"8125" env:"STATSD_PORT" help:"Port of the server."`
 	StatsdProtocol string        `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" enum:"tcp,udp" default:"tcp" env:"STATSD_PROTOCOL" help:"${enum}; DogStatsD always uses udp."`
 	ExtraTags      ColonPairs    `group:"stats" needs:"use-statsd|use-dog-statsd|statsd-host" placeholder:"NAME:VALUE,..." env:"EXTRA_TAGS" help:"Tags to add to all counts."`

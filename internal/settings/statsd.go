@@ -8,10 +8,13 @@ import (
 	"github.com/distlimiter/ratelimit/internal/stats/statsd"
 )
 
-// WantsStatsd reports whether to send counts because a host is named, although no
-// variable turns sending on or off.
-func WantsStatsd(getenv Getenv) bool {
-	return getenv("STATSD_HOST") != "" && getenv("USE_STATSD") == ""
+// statsdHost is the default of the flag.
+const statsdHost = "localhost"
+
+// WantsStatsd reports whether to send counts because a host is named, by the variable or
+// by the flag, although no variable turns sending on or off.
+func WantsStatsd(getenv Getenv, host string) bool {
+	return (getenv("STATSD_HOST") != "" || host != statsdHost) && getenv("USE_STATSD") == ""
 }
 
 // ReadMogrifiers reads the mogrifiers of these names from
