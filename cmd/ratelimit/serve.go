@@ -19,7 +19,7 @@ type serveCmd struct {
 }
 
 // BeforeReset is the first that happens to the command: from here on no signal is missed.
-func (c *serveCmd) BeforeReset() error {
+func (c *serveCmd) BeforeReset() error { //nolint:unparam // kong has it so
 	c.signals = app.CatchSignals()
 	return nil
 }

@@ -157,7 +157,7 @@ func Run(o Options, signals *Signals) (err error) {
 		GRPC: s.grpcListener.Addr(), HTTP: s.httpListener.Addr(), Admin: s.adminListener.Addr(), TLS: o.GRPC.TLS != nil,
 		Rules: s.rules.Rules(), Matcher: s.limiter.Matcher(), Log: s.log,
 	})
-	err = s.serve(signals, drain, timeUp)
+	err = s.serve(drain, signals, timeUp)
 	return errors.Join(err, s.save())
 }
 
@@ -258,7 +258,7 @@ func (s *service) listen() (err error) {
 // order. Requests under way are answered within the drain timeout; after it serve calls
 // timeUp, which ends drain. A second signal has its default effect: it ends the process
 // at once.
-func (s *service) serve(signals *Signals, drain context.Context, timeUp func()) error {
+func (s *service) serve(drain context.Context, signals *Signals, timeUp func()) error {
 	var group run.Group
 	// Interrupts come in the order of the actors, one after the other.
 	group.Add(func() error {
@@ -271,7 +271,7 @@ func (s *service) serve(signals *Signals, drain context.Context, timeUp func()) 
 		time.Sleep(s.opts.DrainDelay)
 		time.AfterFunc(s.opts.DrainTimeout, timeUp)
 	})
-	s.serveGRPC(&group, drain, s.grpcFront())
+	s.serveGRPC(drain, &group, s.grpcFront())
 	for _, h := range []struct {
 		handler  http.Handler
 		listener net.Listener

@@ -90,7 +90,7 @@ const lastDecisions = 250 * time.Millisecond
 // are answered until drain ends. Then their connections are closed, because grpc-go waits
 // for handshakes even in Stop, and nothing more is decided. After a flood grpc-go can take
 // many seconds to end a million requests that nobody waits for, so it is left to that.
-func (s *service) serveGRPC(group *run.Group, drain context.Context, front grpcFront) {
+func (s *service) serveGRPC(drain context.Context, group *run.Group, front grpcFront) {
 	served := make(chan error, 2)
 	group.Add(func() error {
 		go func() { served <- front.Serve(s.grpcListener) }()

@@ -37,7 +37,7 @@ func TestAFrontThatDoesNotEndHoldsUpNoEnd(t *testing.T) {
 	signal := errors.New("a signal")
 	var group run.Group
 	group.Add(func() error { return signal }, func(error) { timeUp() })
-	s.serveGRPC(&group, drain, front)
+	s.serveGRPC(drain, &group, front)
 	if err := group.Run(); !errors.Is(err, signal) {
 		t.Errorf("the service ended with %v", err)
 	}
