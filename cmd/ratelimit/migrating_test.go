@@ -75,7 +75,7 @@ func TestMigration(t *testing.T) {
 					variables = append(variables, "REDIS_PLAIN_KEYS=true") // that tell whose they are
 				}
 				log := m.startAndStop(effect.live, append(variables, "RUNTIME_ROOT="+given["dir"])...)
-				said := strings.Contains(log, strings.Replace(name, "_PERSECOND", "", 1)+" has no effect")
+				said := strings.Contains(log, strings.Replace(name, "_PERSECOND", "", 1)+" has no effect: ")
 				ignored := state == "no effect"
 				if said != ignored {
 					t.Errorf("docs/migrating.md says %q; the log says that it has no effect: %v; it is:\n%s", state, said, log)
