@@ -114,18 +114,12 @@ func (c *Coordinator) Status() Status {
 // Run reloads after each change that a provider sees, until ctx is done, which
 // is no error.
 func (c *Coordinator) Run(ctx context.Context) error {
-	changes := make(chan struct{}, 1)
-	changed := func() {
-		select {
-		case changes <- struct{}{}:
-		default:
-		}
-	}
+	looks, changes := make(signal, 1), make(signal, 1)
 	var watchers sync.WaitGroup
 	for _, p := range c.opts.Providers {
-		watchers.Go(func() { c.watch(ctx, p, changed) })
+		watchers.Go(func() { c.watch(ctx, p, looks, changes) })
 	}
-	c.coalesce(ctx, changes)
+	c.coalesce(ctx, looks, changes)
 	ended := make(chan struct{})
 	go func() {
 		watchers.Wait()
@@ -138,13 +132,30 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	return nil
 }
 
+// signal is a channel with room for one signal, which stands for any number of them.
+type signal chan struct{}
+
+func (s signal) send() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
 // watch keeps a provider watching. A failure does not stop the service: Reload still
 // works, and the provider may be able to watch again later.
-func (c *Coordinator) watch(ctx context.Context, p Provider, changed func()) {
+func (c *Coordinator) watch(ctx context.Context, p Provider, looks, changes signal) {
 	wait := firstRetry
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := p.Watch(ctx, changed)
+		var looked atomic.Bool
+		err := p.Watch(ctx, func() {
+			if looked.Swap(true) {
+				changes.send()
+			} else {
+				looks.send()
+			}
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -163,26 +174,34 @@ func (c *Coordinator) watch(ctx context.Context, p Provider, changed func()) {
 
 // coalesce reloads when no change has come for the delay, or when changes have kept
 // coming for ten times as long. Sources that could not be read are tried again without a
-// change, after ever longer waits.
-func (c *Coordinator) coalesce(ctx context.Context, changes <-chan struct{}) {
+// change, after ever longer waits. A look is a watch that has begun: sources may have
+// changed before it.
+func (c *Coordinator) coalesce(ctx context.Context, looks, changes signal) {
 	quiet, retry := time.NewTimer(0), time.NewTimer(0)
 	quiet.Stop()
 	retry.Stop()
 	var deadline time.Time // zero: nothing to do
+	look := true           // there was no change since the last reload
 	wait := firstRetry
+	soon := func() {
+		now := time.Now()
+		if deadline.IsZero() {
+			deadline = now.Add(10 * c.opts.Delay)
+		}
+		quiet.Reset(min(c.opts.Delay, deadline.Sub(now)))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-looks:
+			soon()
 		case <-changes:
-			now := time.Now()
-			if deadline.IsZero() {
-				deadline = now.Add(10 * c.opts.Delay)
-			}
-			quiet.Reset(min(c.opts.Delay, deadline.Sub(now)))
+			look = false
+			soon()
 		case <-quiet.C:
-			deadline, wait = time.Time{}, firstRetry
-			_ = c.Reload(ctx) // recorded and logged
+			_ = c.reload(ctx, look) // recorded and logged
+			deadline, look, wait = time.Time{}, true, firstRetry
 		case <-c.unread:
 			retry.Reset(wait)
 			wait = min(2*wait, lastRetry)
@@ -195,7 +214,10 @@ func (c *Coordinator) coalesce(ctx context.Context, changes <-chan struct{}) {
 // Reload loads the rules now. It returns nil if all newest sources are in force, and
 // otherwise a Failures with the mistakes of each provider, which is already recorded and
 // logged. It returns ErrWaiting while there are no rules and no mistakes.
-func (c *Coordinator) Reload(ctx context.Context) error {
+func (c *Coordinator) Reload(ctx context.Context) error { return c.reload(ctx, false) }
+
+// reload is Reload. A look that finds nothing new is not counted: nobody has asked for it.
+func (c *Coordinator) reload(ctx context.Context, look bool) error {
 	c.loading.Lock()
 	defer c.loading.Unlock()
 	start := time.Now()
@@ -217,7 +239,7 @@ func (c *Coordinator) Reload(ctx context.Context) error {
 	case c.rules.Load() == nil:
 		r.Outcome, err = Waiting, ErrWaiting
 	}
-	c.record(r, offers)
+	c.record(r, offers, look)
 	for _, o := range offers {
 		if v, ok := o.Provider.(Acknowledger); ok {
 			v.Acknowledge(o.err)

@@ -294,6 +294,13 @@ type watcher struct {
 // watch starts a coordinator on the paths and waits for it to watch.
 func watch(t *testing.T, paths ...string) *watcher {
 	t.Helper()
+	w := newWatcher(t, paths...)
+	w.run()
+	return w
+}
+
+// newWatcher returns a watcher that has loaded nothing and does not watch yet.
+func newWatcher(t *testing.T, paths ...string) *watcher {
 	w := &watcher{t: t, reloads: make(chan reload.Attempt, 1000)}
 	w.c = reload.New(reload.Options{Load: rulefile.NewParser(rulefile.Options{}).Parse,
 		Providers: []reload.Provider{&reload.Files{Paths: paths}},
@@ -301,6 +308,13 @@ func watch(t *testing.T, paths ...string) *watcher {
 		Log:       zaptest.NewLogger(t),
 		OnReload:  func(r reload.Attempt) { w.reloads <- r },
 	})
+	return w
+}
+
+// run begins to watch.
+func (w *watcher) run() {
+	t := w.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.c.Run(ctx) }()
@@ -311,7 +325,6 @@ func watch(t *testing.T, paths ...string) *watcher {
 		}
 	})
 	<-w.reloads // Watch asks for one when it has begun
-	return w
 }
 
 // await waits for rules that the condition holds for.
@@ -514,6 +527,37 @@ func TestWatchRuntimeRoot(t *testing.T) {
 	w.awaitFailure("what the link leads to is gone", "can't be read")
 	point("archive/2")
 	w.awaitLimit("a link to another place", 9)
+}
+
+// TestOneStartIsOneSuccess checks that the second look at files, when watching begins, is
+// counted only if they have changed since they were loaded, and that each later one is.
+func TestOneStartIsOneSuccess(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		between   string // limit of the file when watching begins
+		successes uint64
+	}{
+		{"unchanged", domain("edge", 1), 1},
+		{"changed between the load and the watch", domain("edge", 2), 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "edge.yaml")
+			write(t, path, domain("edge", 1))
+			w := newWatcher(t, path)
+			must(t, w.c.Reload(t.Context()))
+			<-w.reloads
+			write(t, path, test.between)
+			w.run()
+			if s := w.c.Status(); s.Successes != test.successes || s.Failures != 0 {
+				t.Errorf("%d successes and %d failures after the start, want %d and 0", s.Successes, s.Failures, test.successes)
+			}
+			write(t, path, test.between)
+			<-w.reloads
+			if s := w.c.Status(); s.Successes+s.Failures <= test.successes { // a reader may meet an empty file
+				t.Errorf("%d successes and %d failures after a save that changed nothing, want more than %d", s.Successes, s.Failures, test.successes)
+			}
+		})
+	}
 }
 
 // TestWatchIgnoresSkipped checks that a new skipped file does not cause a reload, and that

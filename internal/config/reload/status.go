@@ -48,7 +48,8 @@ type Status struct {
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	// InForceSince is when the rules in force came into force.
 	InForceSince time.Time `json:"in_force_since,omitzero"`
-	// Successes and Failures count attempts, including those that changed nothing.
+	// Successes and Failures count attempts, including those that changed nothing,
+	// but not the second look that Run takes at sources when it begins to watch them.
 	// An attempt with a bad source is a failure.
 	Successes uint64 `json:"successes"`
 	Failures  uint64 `json:"failures"`
@@ -87,7 +88,7 @@ type SourceStatus struct {
 }
 
 // record counts and logs an attempt, and calls OnReload.
-func (c *Coordinator) record(r Attempt, offers []*offer) {
+func (c *Coordinator) record(r Attempt, offers []*offer, look bool) {
 	c.mu.Lock()
 	last := c.status.Last
 	r.Generation, r.Hash, r.Domains, r.Rules = last.Generation, last.Hash, last.Domains, last.Rules
@@ -107,7 +108,7 @@ func (c *Coordinator) record(r Attempt, offers []*offer) {
 		}
 	}
 	c.logOutcome(r)
-	c.remember(r, anyNews)
+	c.remember(r, anyNews, look)
 	c.mu.Unlock()
 	if c.opts.OnReload != nil {
 		c.opts.OnReload(r)
@@ -138,7 +139,7 @@ func (c *Coordinator) logOutcome(r Attempt) {
 
 // remember counts an attempt and adds it to the history if it differs from the last.
 // c.mu is held.
-func (c *Coordinator) remember(r Attempt, news bool) {
+func (c *Coordinator) remember(r Attempt, news, look bool) {
 	s := &c.status
 	last, generation := s.Last.Outcome, s.Last.Generation
 	s.Last = r
@@ -147,7 +148,9 @@ func (c *Coordinator) remember(r Attempt, news bool) {
 	}
 	switch r.Outcome {
 	case Loaded, Unchanged:
-		s.Successes++
+		if r.Outcome == Loaded || !look {
+			s.Successes++
+		}
 		s.LastSuccess = r.Time
 	case Failed, Partly:
 		s.Failures++
