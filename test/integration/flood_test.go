@@ -64,7 +64,9 @@ func TestOverloadIsRefused(t *testing.T) {
 		{"lean in memory", []string{"--grpc-front", "lean", "--backend", "memory"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			service, client := floodClient(t, append(tt.settings, "--max-wait", "1ns")...)
+			// One processor, so that the callers have more than the service even where
+			// other work leaves them little.
+			service, client := floodClient(t, append([]string{"GOMAXPROCS=1"}, append(tt.settings, "--max-wait", "1ns")...)...)
 			overload(t, service, client, tt.refuses)
 		})
 	}
