@@ -50,11 +50,11 @@ const startTimeout = 2 * time.Second
 func (s *service) open(ctx context.Context) (err error) {
 	s.backend = s.store
 	from := s.opts.Store
+	for _, w := range from.Warnings {
+		s.log.Warn("a setting of the store is odd", zap.String("warning", w))
+	}
 	if from.Open == nil {
 		return nil
-	}
-	for _, w := range from.Warnings {
-		s.log.Warn("a setting of "+from.Name+" is odd", zap.String("warning", w))
 	}
 	if s.shared, err = from.Open(s.log); err != nil {
 		return err

@@ -52,8 +52,8 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 		Certificates:    map[string]tlsfiles.Files{},
 		Open:            func(log *zap.Logger) (*app.OpenStore, error) { return openRedis(servers, log) },
 	}
-	if idle := perSecondVariables(getenv); len(idle) > 0 && !two {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: no effect without %s=true", strings.Join(idle, ", "), perSecond))
+	if !two {
+		s.Warnings = withoutPerSecond(getenv)
 	}
 	for i, use := range []string{"redis", "redis_per_second"}[:len(servers)] {
 		s.Warnings = append(s.Warnings, servers[i].Warnings...)
@@ -62,6 +62,15 @@ func readRedisStore(getenv Getenv) (app.Store, error) {
 		}
 	}
 	return s, nil
+}
+
+// withoutPerSecond returns a warning if there are variables of a per-second Redis, and
+// there is none.
+func withoutPerSecond(getenv Getenv) (warnings []string) {
+	if idle := perSecondVariables(getenv); len(idle) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%s: no effect without %s=true", strings.Join(idle, ", "), perSecond))
+	}
+	return warnings
 }
 
 // perSecondVariables returns the variables of the per-second Redis that are set.

@@ -102,8 +102,13 @@ func choose(getenv Getenv) (store, error) {
 // readMemory returns the store in the memory of this process, which has no variables of
 // its own.
 func readMemory(getenv Getenv) (app.Store, error) {
-	if getenv(perSecond) != "" && getenv(perSecond) != "false" {
+	e := environment{get: getenv}
+	two := e.boolean(perSecond, false)
+	if err := errors.Join(e.errs...); err != nil {
+		return app.Store{}, err
+	}
+	if two {
 		return app.Store{}, errors.New(perSecond + " is true, but counters are in memory: set REDIS_URL too, or leave it out")
 	}
-	return app.Store{Kind: "memory", Name: "memory"}, nil
+	return app.Store{Kind: "memory", Name: "memory", Warnings: withoutPerSecond(getenv)}, nil
 }

@@ -2,6 +2,7 @@ package settings_test
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func TestReadStore(t *testing.T) {
 		"a cluster":             {env{"REDIS_URL": "a:1,b:2", "REDIS_TYPE": "CLUSTER"}, "redis", true},
 		"a Redis per second":    {env{"REDIS_URL": "r:1", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "s:1"}, "redis", true},
 		"none per second":       {env{"REDIS_PERSECOND": "false"}, "memory", false},
+		"0 per second":          {env{"REDIS_PERSECOND": "0"}, "memory", false},
 		"a link per second":     {env{"REDIS_URL": "r:1", "REDIS_PERSECOND": "true", "REDIS_PERSECOND_URL": "s:1", "REDIS_PERSECOND_PORT": "tcp://10.0.0.1:6379"}, "redis", true},
 		"an hour":               {env{"RATE_LIMITER_DEFAULT_TTL": "60"}, "memory", false},
 	} {
@@ -54,6 +56,18 @@ func TestPerSecondVariablesAreReadAsTheOthers(t *testing.T) {
 	e["REDIS_PERSECOND_SENTINEL_AUTH"] = "hush"
 	if s, err := settings.ReadStore(e.get); err != nil || len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "REDIS_SENTINEL_AUTH has no effect") {
 		t.Errorf("%v, warnings %q", err, s.Warnings)
+	}
+}
+
+// TestPerSecondVariablesNeedTheirSwitch checks the warning about them, with each store.
+func TestPerSecondVariablesNeedTheirSwitch(t *testing.T) {
+	for _, other := range []env{{}, {"REDIS_URL": "r:1"}} {
+		e := env{"REDIS_PERSECOND_URL": "s:1", "REDIS_PERSECOND_TIMEOUT": "1s"}
+		maps.Copy(e, other)
+		want := []string{"REDIS_PERSECOND_TIMEOUT, REDIS_PERSECOND_URL: no effect without REDIS_PERSECOND=true"}
+		if s, err := settings.ReadStore(e.get); err != nil || !slices.Equal(s.Warnings, want) {
+			t.Errorf("%v: %v, warnings %q, want %q", e, err, s.Warnings, want)
+		}
 	}
 }
 
