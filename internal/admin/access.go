@@ -136,6 +136,13 @@ func (a Access) guard(next http.Handler, log *zap.Logger) http.Handler {
 // treat a page of that name as one of this address.
 func isForeign(r *http.Request) bool { return !isLoopback(r.Host) }
 
+// isOfAnotherOrigin reports whether a browser says that a request comes from a page of
+// another origin. That is so of a page of this host on another port, too: same-site.
+func isOfAnotherOrigin(r *http.Request) bool {
+	from := r.Header.Get("Sec-Fetch-Site")
+	return from != "" && from != "none" && from != "same-origin"
+}
+
 // RequireLoopbackHost passes a request to next if addr is not on loopback, or if the request names
 // its host as one of loopback. It refuses all others.
 func RequireLoopbackHost(addr net.Addr, next http.Handler) http.Handler {
@@ -159,7 +166,7 @@ func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection
 	if err := crossOrigin.Check(r); err != nil {
 		return refuse(http.StatusForbidden, "a page of another origin cannot write here: %v", err)
 	}
-	if strings.HasPrefix(r.URL.Path, "/debug/") && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+	if strings.HasPrefix(r.URL.Path, "/debug/") && isOfAnotherOrigin(r) {
 		return refuse(http.StatusForbidden, "a page of another origin cannot take profiles here")
 	}
 	if !isOpen(r.URL.Path) || !isRead(r) {

@@ -206,8 +206,10 @@ func TestOthersPages(t *testing.T) {
 		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
 		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
+		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden}, // another port of this machine
 		// Our own pages pass.
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-origin"}, http.StatusOK},
+		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "none"}, http.StatusOK}, // no page
 		{http.MethodGet, "/admin/rules", "", []string{"Host", "localhost" + port}, http.StatusOK},
 		{http.MethodGet, "/admin/rules", "", []string{"Host", "[::1]" + port}, http.StatusOK},
 		{http.MethodGet, "/admin/rules", "", []string{"Host", "LOCALHOST."}, http.StatusOK},
@@ -223,8 +225,8 @@ func TestOthersPages(t *testing.T) {
 			t.Errorf("%s %s lets pages from elsewhere read", tt.method, tt.path)
 		}
 	}
-	if n := f.audit.FilterMessage("admin request refused").Len(); n != 10 {
-		t.Errorf("%d refusals in the audit log, want 10", n)
+	if n := f.audit.FilterMessage("admin request refused").Len(); n != 11 {
+		t.Errorf("%d refusals in the audit log, want 11", n)
 	}
 	if got := f.one(t, "user").Source; got != "file" {
 		t.Errorf("somebody has changed rules: %s", got)
