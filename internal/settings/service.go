@@ -59,7 +59,7 @@ type Service struct {
 	MaxDescriptors int `group:"bounds" field:"Bounds.Descriptors" default:"${maxDescriptors}" env:"MAX_DESCRIPTORS" help:"Maximum number of descriptors in a request."`
 	MaxEntries     int `group:"bounds" field:"Bounds.Entries" default:"${maxEntries}" env:"MAX_ENTRIES" help:"Maximum number of entries in a descriptor."`
 	MaxEntryBytes  int `group:"bounds" field:"Bounds.EntryBytes" default:"${maxEntryBytes}" env:"MAX_ENTRY_BYTES" help:"Maximum bytes of the keys and values of a descriptor."`
-	MaxMessageSize int `group:"bounds" field:"GRPC.MaxMessageSize" default:"1048576" env:"MAX_MESSAGE_SIZE" help:"Maximum bytes of a gRPC request."`
+	MaxMessageSize int `group:"bounds" field:"GRPC.MaxMessageSize" default:"4194304" env:"MAX_MESSAGE_SIZE" help:"Maximum bytes of a gRPC request."`
 	overloadOptions
 
 	MaxConnectionAge      time.Duration `group:"connections" field:"Keepalive.MaxConnectionAge" default:"24h" env:"GRPC_MAX_CONNECTION_AGE" help:"Age at which a gRPC connection is asked to close."`

@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
 
+	requests "github.com/distlimiter/ratelimit/internal/server/wire"
 	"github.com/distlimiter/ratelimit/test/integration/harness"
 )
 
@@ -54,6 +56,70 @@ descriptors:
 			}
 		})
 	}
+}
+
+// TestALongHeaderInEveryDescriptorLiftsNoLimit holds that the longest header that Envoy takes
+// is decided even if it is in all the descriptors that a request may have. The client chooses
+// how long the message is.
+func TestALongHeaderInEveryDescriptorLiftsNoLimit(t *testing.T) {
+	for _, front := range []string{"grpc-go", "lean"} {
+		t.Run(front, func(t *testing.T) {
+			service := startService(t, `
+domain: edge
+descriptors:
+  - key: remote_address
+    rate_limit: {unit: year, requests_per_unit: 2}
+`, "--grpc-front", front)
+			const user = "                        - actions:\n                            - request_headers: {header_name: x-user, descriptor_key: user}\n"
+			envoy := startEdited(t, service, user, strings.Repeat(user, requests.DefaultMaxDescriptors-2)) // beside address and path
+			exhaust(t, envoy, 2)
+			if got := sendRaw(t, envoy, "GET / HTTP/1.1\r\nx-user: "+strings.Repeat("x", 58<<10)+"\r\n", ""); got != http.StatusTooManyRequests {
+				t.Errorf("status %d", got)
+			}
+		})
+	}
+}
+
+// TestCaseOfAPathLiftsNoLimit: with the expression that envoy/http.yaml has in a comment, all
+// spellings of a path that differ in case are one.
+func TestCaseOfAPathLiftsNoLimit(t *testing.T) {
+	service := startService(t, `
+domain: edge
+descriptors:
+  - key: path
+    value: /login*
+    share_threshold: true
+    rate_limit: {unit: year, requests_per_unit: 2}
+`)
+	envoy := startEdited(t, service, "text: request.url_path\n", "", "#text:", "text:")
+	for i, path := range []string{"/login", "/LOGIN", "/Login/", "/%4cogin", "/login"} {
+		want := http.StatusOK
+		if i >= 2 {
+			want = http.StatusTooManyRequests
+		}
+		if answer := envoy.Get(t, path); answer.Status != want {
+			t.Errorf("request %d, to %s: status %d, want %d", i+1, path, answer.Status, want)
+		}
+	}
+	if answer := envoy.Get(t, "/LOGOUT"); answer.Status != http.StatusOK {
+		t.Errorf("another path: status %d", answer.Status)
+	}
+}
+
+// startEdited runs Envoy with http.yaml, in which each old text, which must be there once, is
+// replaced by the new one after it.
+func startEdited(t *testing.T, service *harness.Service, oldNew ...string) *harness.Envoy {
+	t.Helper()
+	config, err := os.ReadFile(harness.Config(t, "http.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(oldNew); i += 2 {
+		if n := strings.Count(string(config), oldNew[i]); n != 1 {
+			t.Fatalf("http.yaml has changed: it has %q %d times", oldNew[i], n)
+		}
+	}
+	return harness.StartEnvoyConfig(t, strings.NewReplacer(oldNew...).Replace(string(config)), service)
 }
 
 // TestNoEstimateEvadesTheBudget holds that nothing passes when the budget of a user is used up,
