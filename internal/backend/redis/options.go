@@ -88,7 +88,8 @@ type Options struct {
 	// Prefix begins every key. Default "distlimiter".
 	Prefix string
 	// PlainKeys stores counters' keys in full, readable by people, instead of 16 bytes
-	// of their hash. It costs memory, and shows the content of descriptors to Redis.
+	// of their hash, unless they are longer than 1 KiB. It costs memory, and shows the
+	// content of descriptors to Redis.
 	PlainKeys bool
 
 	// Connections is the number of connections to each server: a power of two, up to

@@ -113,6 +113,32 @@ func TestConformanceBehindShardingProxies(t *testing.T) {
 	}
 }
 
+// TestLongValuesPassEachProxy: counters whose clients sent as much as Envoy takes count like
+// others, also where their keys are readable.
+func TestLongValuesPassEachProxy(t *testing.T) {
+	t.Parallel()
+	l := limit(t, algo.Params{Algorithm: algo.FixedWindow, Limit: 2, Window: 24 * time.Hour})
+	for name, start := range sharded {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t, redis.Options{
+				Mode: redis.Proxy, Addrs: []string{start(t, redistest.Start(t, redistest.Config{}))}, PlainKeys: true,
+				Timeout: unhurried, DialTimeout: unhurried,
+			})
+			for _, n := range []int{1, 1 << 10, 1<<10 + 1, 17 << 10, 60 << 10} {
+				for _, text := range []string{"x", "\x00", "{"} {
+					key := strings.Repeat(text, n)
+					for i, want := range []bool{true, true, false} {
+						if d, err := hit(b, key, l, 1); err != nil || d.Allowed != want {
+							t.Fatalf("request %d of %d times %q: %t, want %t; %v", i+1, n, text, d.Allowed, want, err)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestShardingProxyWithADeadServer: counters of the other server are decided as before,
 // and its calls are not suspended.
 func TestShardingProxyWithADeadServer(t *testing.T) {

@@ -28,6 +28,7 @@ func IDOf(key []byte) ID {
 //	prefix:id             by default
 //	prefix:{shard}:id     where keys are spread, when the check has a shard
 //	prefix:{shard}:key    when people should read the keys; {shard} as above
+//	prefix:{shard}:hex    of the ID, then, for a key of more than 1 KiB
 //
 // A hash tag is always a hash of fixed length. A descriptor's own opening braces are
 // written as \x7b, so that they never begin a hash tag.
@@ -37,6 +38,11 @@ type Naming struct {
 	Plain  bool // keys are readable by people
 }
 
+// mostPlain bounds, in bytes, the keys that are readable. Clients choose how long the values
+// in a key are. Beyond some 16 KiB twemproxy closes the connection, with the calls of others,
+// and until then Redis' memory would fill with what is in them.
+const mostPlain = 1 << 10
+
 // Append appends to dst the name of a check's counter, whose ID is of.
 func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 	dst = append(append(dst, n.Prefix...), ':')
@@ -45,7 +51,10 @@ func (n Naming) Append(dst []byte, c *backend.Check, of ID) []byte {
 		dst = hex.AppendEncode(append(dst, '{'), shard[:3])
 		dst = append(dst, '}', ':')
 	}
-	if n.Plain {
+	switch {
+	case n.Plain && len(c.Key) > mostPlain:
+		return hex.AppendEncode(dst, of[:]) // a readable key begins with a quote
+	case n.Plain:
 		return append(dst, strings.ReplaceAll(strconv.QuoteToASCII(string(c.Key)), "{", `\x7b`)...)
 	}
 	return append(dst, of[:]...)
