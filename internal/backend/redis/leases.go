@@ -64,11 +64,13 @@ next:
 		}
 		trips = append(trips, &trip{first: o, hits: o.checks[0].Hits})
 	}
-	for _, t := range trips {
-		t.Trip = b.leases.Begin(t.first.ids[0], &t.first.checks[0], t.hits, now)
+	return slices.DeleteFunc(trips, func(t *trip) (none bool) {
+		if t.Trip = b.leases.Begin(t.first.ids[0], &t.first.checks[0], t.hits, now); t.Trip == nil {
+			return true
+		}
 		t.give, t.take = transfer(t.Of, t.Give), transfer(t.Of, t.Take)
-	}
-	return trips
+		return false
+	})
 }
 
 // transfer returns the op of hits that a lease gives back or takes; nil for none.

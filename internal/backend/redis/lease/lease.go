@@ -91,6 +91,10 @@ const (
 	returnIn = time.Second
 	// forgetAfter is how long a lease is kept without requests.
 	forgetAfter = time.Minute
+	// mostLeases bounds the leases of a shard, and mostKey their keys in bytes. Clients
+	// choose how many counters there are, and how long the values in their keys.
+	mostLeases = 512
+	mostKey    = 1 << 10
 )
 
 // New returns the leases of one of that many replicas of the service.
@@ -180,12 +184,16 @@ type Answer struct {
 }
 
 // Begin returns what a call is to do about the lease of a counter. The hits are those that
-// its requests ask for together; c is the check of the first of them.
+// its requests ask for together; c is the check of the first of them. It is nil if the
+// counter has no lease and can't get one.
 func (l *Leases) Begin(of keys.ID, c *backend.Check, hits int64, now time.Time) *Trip {
 	s := l.shard(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[of]
+	if h == nil && !s.makeRoom(c, now) {
+		return nil
+	}
 	if h == nil || !h.serves(c) {
 		old := h
 		h = newLease(c, l.replicas)
@@ -201,6 +209,29 @@ func (l *Leases) Begin(of keys.ID, c *backend.Check, hits int64, now time.Time) 
 		t.Take = h.transfer(n)
 	}
 	return t
+}
+
+// makeRoom reports whether there is room for a lease of the check's counter. Of a few others
+// it forgets one that holds nothing, if need be.
+func (s *shard) makeRoom(c *backend.Check, now time.Time) bool {
+	if len(c.Key) > mostKey {
+		return false
+	}
+	tried := 0
+	for of, h := range s.held { // in random order
+		if len(s.held) < mostLeases || tried == 8 {
+			break
+		}
+		if tried++; h.isIdle(now) {
+			delete(s.held, of)
+		}
+	}
+	return len(s.held) < mostLeases
+}
+
+// isIdle reports whether the lease holds nothing, and no call is under way that changes that.
+func (h *lease) isIdle(now time.Time) bool {
+	return h.left == 0 && h.asked == 0 && h.pending(now) == 0
 }
 
 func newLease(c *backend.Check, replicas int64) *lease {
@@ -365,7 +396,7 @@ func (l *Leases) Overdue(now time.Time) (trips []*Trip) {
 		if give := h.giveBack(now); give != nil {
 			trips = append(trips, &Trip{Of: of, Give: give, lease: h})
 		}
-		if h.left == 0 && h.asked == 0 && h.pending(now) == 0 && now.Sub(h.sent) > forgetAfter {
+		if h.isIdle(now) && now.Sub(h.sent) > forgetAfter {
 			delete(l.shard(of).held, of)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -318,6 +319,39 @@ func TestLeaseOfTwoWindows(t *testing.T) {
 		if give := h.giveBack(sent.Add(time.Second)); give != nil || h.left != 0 {
 			t.Errorf("given back when the window was over, and %d left", h.left)
 		}
+	}
+}
+
+// TestFloodOfCountersIsBounded: clients who bring ever new values of any length make no more
+// leases than the bound, and take none from a counter that holds hits.
+func TestFloodOfCountersIsBounded(t *testing.T) {
+	limit, err := algo.New(algo.Params{Algorithm: algo.TokenBucket, Limit: 1000, Window: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, now := New(1), time.UnixMicro(1_700_000_000_000_000)
+	c := backend.Check{Key: []byte("hot"), Limit: limit, Hits: 1, Lease: 1}
+	hot := l.Begin(counter, &c, 1, now).lease
+	hot.left, hot.until = 10, now.Add(Lifetime)
+	const bound = len(l.shards) * mostLeases
+	for n := range 2 * bound {
+		c.Key = strconv.AppendInt(nil, int64(n), 10)
+		if trip := l.Begin(keys.IDOf(c.Key), &c, 1, now); trip != nil {
+			l.End(trip, Answer{}, Answer{}, now, now, nil)
+		}
+	}
+	leases := 0
+	l.each(func(keys.ID, *lease) { leases++ })
+	if leases > bound || leases < bound*9/10 {
+		t.Errorf("%d leases, want at most %d and about that many", leases, bound)
+	}
+	c.Key = []byte("hot")
+	if _, spent := l.Spend(counter, &c, now); !spent {
+		t.Error("the hot counter has lost its lease")
+	}
+	c.Key = make([]byte, mostKey+1)
+	if l.Begin(keys.IDOf(c.Key), &c, 1, now) != nil {
+		t.Error("a lease of a counter with a long key")
 	}
 }
 
