@@ -166,8 +166,8 @@ func (a Access) refusal(r *http.Request, crossOrigin *http.CrossOriginProtection
 	if err := crossOrigin.Check(r); err != nil {
 		return refuse(http.StatusForbidden, "a page of another origin cannot write here: %v", err)
 	}
-	if strings.HasPrefix(r.URL.Path, "/debug/") && isOfAnotherOrigin(r) {
-		return refuse(http.StatusForbidden, "a page of another origin cannot take profiles here")
+	if (strings.HasPrefix(r.URL.Path, "/debug/") || r.URL.Path == livePath) && isOfAnotherOrigin(r) {
+		return refuse(http.StatusForbidden, "a page of another origin can neither take profiles nor watch decisions here")
 	}
 	if !isOpen(r.URL.Path) || !isRead(r) {
 		if p := a.checkToken(r); p != nil {

@@ -207,6 +207,7 @@ func TestOthersPages(t *testing.T) {
 		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden}, // another port of this machine
+		{http.MethodGet, "/admin/live", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden}, // there is room for few
 		// Our own pages pass.
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-origin"}, http.StatusOK},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "none"}, http.StatusOK}, // no page
@@ -225,8 +226,8 @@ func TestOthersPages(t *testing.T) {
 			t.Errorf("%s %s lets pages from elsewhere read", tt.method, tt.path)
 		}
 	}
-	if n := f.audit.FilterMessage("admin request refused").Len(); n != 11 {
-		t.Errorf("%d refusals in the audit log, want 11", n)
+	if n := f.audit.FilterMessage("admin request refused").Len(); n != 12 {
+		t.Errorf("%d refusals in the audit log, want 12", n)
 	}
 	if got := f.one(t, "user").Source; got != "file" {
 		t.Errorf("somebody has changed rules: %s", got)
