@@ -207,7 +207,7 @@ func TestOthersPages(t *testing.T) {
 		{http.MethodPost, "/admin/reset", `{"rule": "x"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden}, // another port of this machine
-		{http.MethodGet, "/admin/live", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden}, // there is room for few
+		{http.MethodGet, "/admin/live", "", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},  // there is room for few
 		// Our own pages pass.
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "same-origin"}, http.StatusOK},
 		{http.MethodGet, "/debug/pprof/", "", []string{"Sec-Fetch-Site", "none"}, http.StatusOK}, // no page

@@ -144,7 +144,11 @@ func TestNoEstimateEvadesTheBudget(t *testing.T) {
 	}
 	// Another user has the whole budget. What the body is called does not change what it reserves.
 	for _, kind := range []string{"application/json", "text/plain"} {
-		for body, status := range map[string]int{`{"max_tokens": 90000}`: http.StatusOK, `{"max_tokens": 100001}`: http.StatusTooManyRequests} {
+		for body, status := range map[string]int{
+			`{"max_tokens": 90000}`: http.StatusOK, `{"max_tokens": 100001}`: http.StatusTooManyRequests,
+			// Nothing would be reserved.
+			`{"max_tokens": 0}`: http.StatusForbidden, `{"max_tokens": 0.5}`: http.StatusForbidden,
+		} {
 			if got := sendRaw(t, envoy, fmt.Sprintf(request, kind)+"content-type: "+kind+"\r\n", body); got != status {
 				t.Errorf("%s, %s: %d, want %d", kind, body, got, status)
 			}
