@@ -105,6 +105,7 @@ type Row struct {
 	AtRest, Peak float64 `json:",omitempty"`
 
 	latency *hdrhistogram.Histogram // of all samples
+	failed  bool                    // a service of others gave no answers
 	onError string                  // on_backend_error of its rules; empty: the default
 }
 

@@ -314,6 +314,10 @@ func (b *bench) isBuild(name string) bool {
 	return slices.ContainsFunc(b.Builds, func(build Build) bool { return build.Name == name })
 }
 
+func (b *bench) isOther(name string) bool {
+	return slices.ContainsFunc(b.Others, func(o Other) bool { return o.Name == name })
+}
+
 func (b *bench) build(name string) Build {
 	return b.Builds[slices.IndexFunc(b.Builds, func(build Build) bool { return build.Name == name })]
 }
@@ -378,9 +382,17 @@ func (b *bench) round(ctx context.Context, n int) error {
 	rows := b.report.Rows
 	for i := range rows {
 		row := rows[(i+n)%len(rows)]
+		if row.failed {
+			continue
+		}
 		sample, err := b.measure(ctx, row, 0, n)
+		if err != nil && b.isOther(row.Server) && ctx.Err() == nil {
+			b.note("%s, %s: %v.", row.title(), row.Scenario.Title, err)
+			row.failed = true
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", row.Name(), err)
+			return fmt.Errorf("%s: %w", row.title(), err)
 		}
 		row.Samples = append(row.Samples, sample)
 	}
