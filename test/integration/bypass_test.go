@@ -188,6 +188,7 @@ func TestAClientThatLeavesPays(t *testing.T) {
 		t.Fatal(answer.Status)
 	}
 	harness.Eventually(t, "who leaves has paid", func() bool { return left("leaves") == 100_000-4096 })
+	harness.Eventually(t, "the back end has seen that it left", func() bool { return back.inFlight.Load() == 0 }) // or it takes the next answer
 	go func() {
 		back.goOn <- func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "application/json")

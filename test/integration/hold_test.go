@@ -243,6 +243,7 @@ func TestHoweverARequestEndsItsSlotComesBack(t *testing.T) {
 				t.Errorf("status %d, want %d", got, end.status)
 			}
 			mustHold(t, service, 0)
+			harness.Eventually(t, "the back end has seen the end", func() bool { return back.inFlight.Load() == 0 }) // or it takes the next answer
 		})
 	}
 }
