@@ -52,7 +52,6 @@ func (b *bench) freeze(ctx context.Context) error {
 	}
 	type frozenServer struct {
 		*server
-		name       string
 		latency    *hdrhistogram.Histogram
 		recoveries []float64
 		Freeze
@@ -71,7 +70,7 @@ func (b *bench) freeze(ctx context.Context) error {
 				return err
 			}
 			s.store = store.Process
-			servers = append(servers, &frozenServer{server: s, name: fmt.Sprintf("%s, `on_backend_error: %s`", build.Name, answer)})
+			servers = append(servers, &frozenServer{server: s, Freeze: Freeze{Server: fmt.Sprintf("%s, `on_backend_error: %s`", build.Name, answer)}})
 		}
 	}
 	for i := range b.Others {
@@ -80,12 +79,12 @@ func (b *bench) freeze(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			servers = append(servers, &frozenServer{server: s, name: o.Name})
+			servers = append(servers, &frozenServer{server: s, Freeze: Freeze{Server: o.Name}})
 		}
 	}
 	for _, timeout := range b.Freeze {
 		for _, s := range servers {
-			s.Freeze, s.recoveries = Freeze{Server: s.name, Frozen: b.Frozen, Timeout: timeout}, nil
+			s.Freeze, s.recoveries = Freeze{Server: s.Server, Frozen: b.Frozen, Timeout: timeout}, nil
 			s.latency = hdrhistogram.New(1, int64(time.Minute), 3)
 		}
 		for round := range min(b.Rounds, mostFreezes) {
@@ -93,7 +92,7 @@ func (b *bench) freeze(ctx context.Context) error {
 				s := servers[(i+round)%len(servers)]
 				recovery, err := b.freezeOnce(ctx, s.server, scenario, uint64(round), &s.Freeze, s.latency)
 				if err != nil {
-					return fmt.Errorf("%s: %w", s.name, err)
+					return fmt.Errorf("%s: %w", s.Server, err)
 				}
 				s.recoveries = append(s.recoveries, recovery)
 			}

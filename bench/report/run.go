@@ -314,10 +314,6 @@ func (b *bench) isBuild(name string) bool {
 	return slices.ContainsFunc(b.Builds, func(build Build) bool { return build.Name == name })
 }
 
-func (b *bench) isOther(name string) bool {
-	return slices.ContainsFunc(b.Others, func(o Other) bool { return o.Name == name })
-}
-
 func (b *bench) build(name string) Build {
 	return b.Builds[slices.IndexFunc(b.Builds, func(build Build) bool { return build.Name == name })]
 }
@@ -386,7 +382,7 @@ func (b *bench) round(ctx context.Context, n int) error {
 			continue
 		}
 		sample, err := b.measure(ctx, row, 0, n)
-		if err != nil && b.isOther(row.Server) && ctx.Err() == nil {
+		if err != nil && !row.isFloor() && !b.isBuild(row.Server) && ctx.Err() == nil {
 			b.note("%s, %s: %v.", row.title(), row.Scenario.Title, err)
 			row.failed = true
 			continue
@@ -487,7 +483,7 @@ func (b *bench) openRows() (floors, ours []*Row) {
 	first := b.report.Rows[0].Scenario
 	for _, row := range b.report.Rows {
 		switch {
-		case row.Scenario.Name != first.Name:
+		case row.Scenario.Name != first.Name || row.failed:
 		case row.isFloor():
 			floors = append(floors, row)
 		case row.Algorithm == b.algorithms(Scenario{})[0] && (row.Mode == "" || row.Mode == Combined):

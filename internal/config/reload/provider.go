@@ -32,8 +32,7 @@ type Acknowledger interface {
 	Acknowledge(err error)
 }
 
-// Reader is a Provider that tells what it is reading, for the error of a read that does not
-// end.
+// Reader is a Provider that names what it reads, for the error of a read that does not end.
 type Reader interface {
 	// Reading returns the path that is being read, or that was read last; empty if it is
 	// not known. It is called while Sources runs.

@@ -28,7 +28,7 @@ func IDOf(key []byte) ID {
 //	prefix:id             by default
 //	prefix:{shard}:id     where keys are spread, when the check has a shard
 //	prefix:{shard}:key    when people should read the keys; {shard} as above
-//	prefix:{shard}:hex    of the ID, then, for a key of more than 1 KiB
+//	prefix:{shard}:hex    the ID, when such a key has more than 1 KiB
 //
 // A hash tag is always a hash of fixed length. A descriptor's own opening braces are
 // written as \x7b, so that they never begin a hash tag.
